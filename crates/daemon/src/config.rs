@@ -1,0 +1,212 @@
+//! One TOML file per daemon, each key of which an environment variable can override:
+//! `PREFIX__SECTION__KEY=value`. Unknown keys are refused by the caller's
+//! `#[serde(deny_unknown_fields)]`; secrets come from files or the environment.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+/// Why a configuration was refused. Never carries the value of a key: it might be a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the configuration {path}: {source}")]
+    Read {
+        /// The file that was asked for.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or a key is unknown, missing or of the wrong type.
+    #[error("the configuration {path} is not valid: {message}")]
+    Invalid {
+        /// The file that was read.
+        path: PathBuf,
+        /// What is wrong, naming the key.
+        message: String,
+    },
+    /// An environment variable names no place in the configuration.
+    #[error("the environment variable {name} names no key: expected {prefix}__SECTION__KEY")]
+    Override {
+        /// The variable's name.
+        name: String,
+        /// The daemon's prefix.
+        prefix: String,
+    },
+    /// A secret could not be read.
+    #[error("cannot read the secret in {path}: {source}")]
+    Secret {
+        /// The secret's file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Reads `path`, lays the environment's `PREFIX__SECTION__KEY` values over it, and parses the
+/// result as `T`.
+///
+/// # Errors
+/// [`ConfigError`] where the file cannot be read or the result is not a valid `T`.
+pub fn load<T: DeserializeOwned>(path: &Path, prefix: &str) -> Result<T, ConfigError> {
+    load_with(path, prefix, std::env::vars())
+}
+
+fn load_with<T: DeserializeOwned>(
+    path: &Path,
+    prefix: &str,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<T, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let invalid = |message: String| ConfigError::Invalid {
+        path: path.to_owned(),
+        message,
+    };
+    let mut table: Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| invalid(error.message().to_owned()))?;
+    let marker = format!("{prefix}__");
+    for (name, value) in environment {
+        let Some(key_path) = name.strip_prefix(&marker) else {
+            continue;
+        };
+        let keys: Vec<String> = key_path.split("__").map(str::to_lowercase).collect();
+        if !set(&mut table, &keys, parse_value(&value)) {
+            return Err(ConfigError::Override {
+                name,
+                prefix: prefix.to_owned(),
+            });
+        }
+    }
+    T::deserialize(Value::Table(table)).map_err(|error| invalid(error.message().to_owned()))
+}
+
+/// A value as TOML would read it, or the text itself (so that paths and keys need no quotes).
+fn parse_value(text: &str) -> Value {
+    format!("v = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("v"))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+fn set(table: &mut Table, keys: &[String], value: Value) -> bool {
+    match keys {
+        [] => false,
+        [key] if key.is_empty() => false,
+        [key] => {
+            table.insert(key.clone(), value);
+            true
+        }
+        [section, rest @ ..] => match table
+            .entry(section.clone())
+            .or_insert_with(|| Value::Table(Table::new()))
+        {
+            Value::Table(inner) => set(inner, rest, value),
+            _ => false,
+        },
+    }
+}
+
+/// A secret that came from the configuration: given in place (only sensible through the
+/// environment) or as `{ file = "path" }`. Its `Debug` shows nothing.
+#[derive(Clone, serde::Deserialize)]
+#[serde(untagged)]
+pub enum Secret {
+    /// The secret itself.
+    Value(String),
+    /// The file that holds it; surrounding white space is dropped.
+    File {
+        /// Where the secret lies.
+        file: PathBuf,
+    },
+}
+
+impl Secret {
+    /// The secret's text.
+    ///
+    /// # Errors
+    /// [`ConfigError::Secret`] where its file cannot be read.
+    pub fn read(&self) -> Result<String, ConfigError> {
+        match self {
+            Self::Value(value) => Ok(value.clone()),
+            Self::File { file } => std::fs::read_to_string(file)
+                .map(|text| text.trim().to_owned())
+                .map_err(|source| ConfigError::Secret {
+                    path: file.clone(),
+                    source,
+                }),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Example {
+        mining: Mining,
+    }
+
+    #[derive(Debug, serde::Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Mining {
+        listen: String,
+        rate: f64,
+    }
+
+    fn read(text: &str, environment: &[(&str, &str)]) -> Result<Example, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let environment = environment
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        load_with(file.path(), "DOVETAIL_POOL", environment)
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let config = read(
+            "[mining]\nlisten = \"a\"\nrate = 1.0\n",
+            &[
+                ("DOVETAIL_POOL__MINING__LISTEN", "127.0.0.1:1"),
+                ("DOVETAIL_POOL__MINING__RATE", "2.5"),
+                ("DOVETAIL_JD__MINING__RATE", "9.0"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.mining.listen, "127.0.0.1:1");
+        assert_eq!(config.mining.rate, 2.5);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = read("[mining]\nlisten = \"a\"\nrate = 1.0\nspeed = 2\n", &[]).unwrap_err();
+        assert!(error.to_string().contains("speed"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_is_read_from_its_file_and_never_shown() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "hidden\n").unwrap();
+        let secret = Secret::File {
+            file: file.path().to_owned(),
+        };
+        assert_eq!(secret.read().unwrap(), "hidden");
+        assert!(!format!("{:?}", Secret::Value("hidden".into())).contains("hidden"));
+    }
+}

@@ -1,0 +1,8 @@
+//! What every Dovetail daemon does alike: read its configuration, start logging, say that it is
+//! ready, stop on a signal. It knows no protocol and no money.
+
+mod config;
+mod run;
+
+pub use config::{ConfigError, Secret, load};
+pub use run::{announce_ready, init_logging, shutdown_on_signal};
