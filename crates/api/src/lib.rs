@@ -1,0 +1,46 @@
+//! `dovetail.inference.v1`: the gRPC interface between agents and a pool, client and server side.
+//!
+//! Only what the protobuf file says, its error codes, and how a code travels in a [`tonic::Status`]. It knows nothing
+//! of tasks' lives, of money or of Bitcoin; the pool answers, the agent asks. The commented source is
+//! `proto/dovetail/inference/v1/inference.proto`, and `docs/api.md` shows it in use.
+
+pub mod codes;
+mod redacted;
+
+/// The generated messages, client and server.
+// Comments come from the protobuf file, where enum values and service plumbing need none.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::cast_lossless,
+    rustdoc::all
+)]
+pub mod v1 {
+    tonic::include_proto!("dovetail.inference.v1");
+}
+
+/// The compiled protobuf file with all it needs, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The service's full name, as the health service and reflection know it.
+pub const SERVICE_NAME: &str = v1::inference_server::SERVICE_NAME;
+
+/// Length of every identifier, seed and salt in the interface.
+pub const ID_BYTES: usize = 32;
+
+/// The largest message that either side accepts: a longest prompt (64 KiB) or a receipt with a large coinbase
+/// (under 500 kB of JSON), with room to spare.
+pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptors_name_the_service() {
+        let text = String::from_utf8_lossy(FILE_DESCRIPTOR_SET);
+        assert!(text.contains("dovetail.inference.v1"));
+        assert_eq!(SERVICE_NAME, "dovetail.inference.v1.Inference");
+    }
+}

@@ -1,0 +1,46 @@
+//! `Debug` for the messages that hold an agent's words: lengths only, so that no log line can leak a prompt.
+
+use std::fmt;
+
+use crate::v1::{CreateTaskRequest, TokenChunk};
+
+impl fmt::Debug for CreateTaskRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateTaskRequest")
+            .field("prompt_bytes", &self.prompt.len())
+            .field("sampling", &self.sampling)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TokenChunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenChunk")
+            .field("first_position", &self.first_position)
+            .field("tokens", &self.tokens.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_neither_prompt_nor_output() {
+        let request = CreateTaskRequest {
+            prompt: b"private words".to_vec(),
+            ..Default::default()
+        };
+        let chunk = TokenChunk {
+            text: b"private answer".to_vec(),
+            ..Default::default()
+        };
+        let shown = format!("{request:?} {chunk:?}");
+        assert!(!shown.contains("private"));
+        assert!(
+            !shown.contains("112"),
+            "no byte of 'private' either: {shown}"
+        );
+    }
+}
