@@ -1,0 +1,342 @@
+//! A Noise-encrypted Sv2 connection over TCP (specification 4): the handshake, and the two halves
+//! that read and write frames. What a frame means is not known here.
+//!
+//! The cipher comes from `noise_sv2`. The framing is done here and not by `codec_sv2`'s decoder,
+//! because that one grows its buffer to the length that the peer declares before a caller can look
+//! at it; here the header is checked against the limit first, and memory follows the bytes that
+//! really arrive.
+
+use std::time::Duration;
+
+use stratum_core::noise_sv2::{
+    AEAD_MAC_LEN, ELLSWIFT_ENCODING_SIZE, INITIATOR_EXPECTED_HANDSHAKE_MESSAGE_SIZE, Initiator,
+    NoiseDecryptor, NoiseEncryptor, NoiseEngine, Responder,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+use crate::frame::{CHANNEL_BIT, Frame, PAYLOAD_BYTES_MAX};
+use crate::keys::{AuthorityKeys, AuthorityPublicKey};
+
+/// Time for the TCP connection, and again for the whole Noise handshake. A peer that needs longer
+/// over three messages is away or up to something.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// The payload limit unless a caller raises it: more than any mining message needs. Job declaration
+/// and template distribution carry whole transactions and ask for more.
+pub const PAYLOAD_BYTES_DEFAULT: usize = 64 * 1024;
+
+const HEADER_BYTES: usize = 6;
+const SEALED_HEADER_BYTES: usize = HEADER_BYTES + AEAD_MAC_LEN;
+/// The longest Noise message (4.6), and what of it is not the MAC.
+const SEALED_CHUNK_BYTES_MAX: usize = 65_535;
+const CHUNK_BYTES_MAX: usize = SEALED_CHUNK_BYTES_MAX - AEAD_MAC_LEN;
+
+/// Why a connection cannot be used, or not any longer. After any of them it must be dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The peer hung up.
+    #[error("the peer closed the connection")]
+    Closed,
+    /// The socket failed.
+    #[error("the socket failed: {0}")]
+    Io(#[from] std::io::Error),
+    /// The peer took too long over connecting or over the handshake.
+    #[error("no connection within {} s", HANDSHAKE_TIME_MAX.as_secs())]
+    HandshakeTimeOut,
+    /// The handshake failed; for a client this includes a server with another authority key.
+    #[error("the Noise handshake failed: {0}")]
+    Handshake(String),
+    /// A message does not carry a valid MAC (4.5), or an earlier error already ended the session.
+    #[error("a message did not decrypt")]
+    Decrypt,
+    /// Sealing failed; the session has used up its nonces.
+    #[error("a message could not be encrypted")]
+    Encrypt,
+    /// A header declares a payload over the limit. Nothing was allocated for it.
+    #[error("a payload of {declared} bytes exceeds the limit of {limit}")]
+    TooLong {
+        /// What the header says.
+        declared: usize,
+        /// The limit of this connection.
+        limit: usize,
+    },
+}
+
+/// Takes the server's side of a handshake on an accepted socket. `cert_validity` is how long the
+/// certificate that is signed for this connection holds.
+///
+/// # Errors
+/// A peer that does not finish the handshake in [`HANDSHAKE_TIME_MAX`], or does it wrongly.
+pub async fn accept(
+    stream: TcpStream,
+    keys: &AuthorityKeys,
+    cert_validity: Duration,
+) -> Result<(FrameReader, FrameWriter), ConnectionError> {
+    let responder = Responder::from_authority_kp(
+        &keys.public().to_bytes(),
+        &keys.secret().secret_bytes(),
+        cert_validity,
+    )
+    .map_err(|error| ConnectionError::Handshake(format!("{error:?}")))?;
+    timeout(HANDSHAKE_TIME_MAX, respond(stream, responder))
+        .await
+        .map_err(|_| ConnectionError::HandshakeTimeOut)?
+}
+
+async fn respond(
+    mut stream: TcpStream,
+    mut responder: Box<Responder>,
+) -> Result<(FrameReader, FrameWriter), ConnectionError> {
+    stream.set_nodelay(true)?;
+    let mut first = [0; ELLSWIFT_ENCODING_SIZE];
+    stream.read_exact(&mut first).await.map_err(closed_or_io)?;
+    let (second, engine) = responder
+        .step_1(first)
+        .map_err(|error| ConnectionError::Handshake(error.to_string()))?;
+    stream.write_all(&second).await?;
+    Ok(halves(stream, engine))
+}
+
+/// Connects to `address` (host:port) and takes the client's side of the handshake. Without an
+/// authority key the server is not authenticated, which is for tests and trusted networks.
+///
+/// # Errors
+/// No connection in [`HANDSHAKE_TIME_MAX`], or a server that does not hold the authority key.
+pub async fn connect(
+    address: &str,
+    authority: Option<AuthorityPublicKey>,
+) -> Result<(FrameReader, FrameWriter), ConnectionError> {
+    let stream = timeout(HANDSHAKE_TIME_MAX, TcpStream::connect(address))
+        .await
+        .map_err(|_| ConnectionError::HandshakeTimeOut)??;
+    connect_over(stream, authority).await
+}
+
+/// Takes the client's side of the handshake on a connected socket.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_over(
+    stream: TcpStream,
+    authority: Option<AuthorityPublicKey>,
+) -> Result<(FrameReader, FrameWriter), ConnectionError> {
+    let initiator = match authority {
+        Some(key) => Initiator::from_raw_k(key.to_bytes()),
+        None => Initiator::without_pk(),
+    }
+    .map_err(|error| ConnectionError::Handshake(format!("{error:?}")))?;
+    timeout(HANDSHAKE_TIME_MAX, initiate(stream, initiator))
+        .await
+        .map_err(|_| ConnectionError::HandshakeTimeOut)?
+}
+
+async fn initiate(
+    mut stream: TcpStream,
+    mut initiator: Box<Initiator>,
+) -> Result<(FrameReader, FrameWriter), ConnectionError> {
+    stream.set_nodelay(true)?;
+    let first = initiator
+        .step_0()
+        .map_err(|error| ConnectionError::Handshake(error.to_string()))?;
+    stream.write_all(&first).await?;
+    let mut second = [0; INITIATOR_EXPECTED_HANDSHAKE_MESSAGE_SIZE];
+    stream.read_exact(&mut second).await.map_err(closed_or_io)?;
+    let engine = initiator
+        .step_2(second)
+        .map_err(|error| ConnectionError::Handshake(format!("{error:?}")))?;
+    Ok(halves(stream, engine))
+}
+
+fn closed_or_io(error: std::io::Error) -> ConnectionError {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => ConnectionError::Closed,
+        _ => ConnectionError::Io(error),
+    }
+}
+
+fn halves(stream: TcpStream, engine: NoiseEngine) -> (FrameReader, FrameWriter) {
+    let (encryptor, decryptor) = engine.into_split();
+    let (read, write) = stream.into_split();
+    let reader = FrameReader {
+        io: BufReader::new(read),
+        decryptor,
+        payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
+        sealed: vec![0; SEALED_HEADER_BYTES],
+        filled: 0,
+        partial: None,
+        failed: false,
+    };
+    let writer = FrameWriter {
+        io: write,
+        encryptor,
+    };
+    (reader, writer)
+}
+
+/// The receiving half. It owns whatever has arrived of the next frame, so a cancelled
+/// [`read`](Self::read) loses nothing.
+#[derive(Debug)]
+pub struct FrameReader {
+    io: BufReader<OwnedReadHalf>,
+    decryptor: NoiseDecryptor,
+    payload_bytes_max: usize,
+    /// The sealed header or chunk that is being received, at its full length.
+    sealed: Vec<u8>,
+    /// Bytes of `sealed` that have arrived.
+    filled: usize,
+    /// The frame whose header has been opened, and the payload bytes it still lacks.
+    partial: Option<(Frame, usize)>,
+    /// Set by the first error: the cipher's state is gone, so no later read may succeed.
+    failed: bool,
+}
+
+impl FrameReader {
+    /// Sets the payload limit, at most what a header can declare (16 MiB less a byte).
+    pub fn set_payload_bytes_max(&mut self, bytes: usize) {
+        self.payload_bytes_max = bytes.min(PAYLOAD_BYTES_MAX);
+    }
+
+    /// The next frame. Cancellation-safe: dropped in a `select!`, it goes on where it was when it
+    /// is called again.
+    ///
+    /// # Errors
+    /// Every error is final.
+    pub async fn read(&mut self) -> Result<Frame, ConnectionError> {
+        if self.failed {
+            return Err(ConnectionError::Decrypt);
+        }
+        let result = self.read_frame().await;
+        self.failed = result.is_err();
+        result
+    }
+
+    async fn read_frame(&mut self) -> Result<Frame, ConnectionError> {
+        loop {
+            while self.filled < self.sealed.len() {
+                let count = self.io.read(&mut self.sealed[self.filled..]).await?;
+                if count == 0 {
+                    return Err(ConnectionError::Closed);
+                }
+                self.filled += count;
+            }
+            if let Some(frame) = self.open()? {
+                return Ok(frame);
+            }
+        }
+    }
+
+    /// Opens the sealed header or chunk that has arrived; returns the frame it completes.
+    fn open(&mut self) -> Result<Option<Frame>, ConnectionError> {
+        self.decryptor
+            .decrypt(&mut self.sealed)
+            .map_err(|_| ConnectionError::Decrypt)?;
+        let (frame, missing) = match self.partial.take() {
+            None => self.header()?,
+            Some((mut frame, missing)) => {
+                frame.payload.extend_from_slice(&self.sealed);
+                let missing = missing
+                    .checked_sub(self.sealed.len())
+                    .ok_or(ConnectionError::Decrypt)?;
+                (frame, missing)
+            }
+        };
+        self.filled = 0;
+        let next = if missing == 0 {
+            SEALED_HEADER_BYTES
+        } else {
+            missing.min(CHUNK_BYTES_MAX) + AEAD_MAC_LEN
+        };
+        self.sealed.clear();
+        self.sealed.resize(next, 0);
+        if missing == 0 {
+            return Ok(Some(frame));
+        }
+        self.partial = Some((frame, missing));
+        Ok(None)
+    }
+
+    /// The frame of an opened header, and the length of the payload it declares.
+    fn header(&self) -> Result<(Frame, usize), ConnectionError> {
+        let header: [u8; HEADER_BYTES] = self.sealed[..]
+            .try_into()
+            .map_err(|_| ConnectionError::Decrypt)?;
+        let [e0, e1, message_type, l0, l1, l2] = header;
+        let extension_type = u16::from_le_bytes([e0, e1]);
+        let declared = u32::from_le_bytes([l0, l1, l2, 0]) as usize;
+        if declared > self.payload_bytes_max {
+            return Err(ConnectionError::TooLong {
+                declared,
+                limit: self.payload_bytes_max,
+            });
+        }
+        let frame = Frame {
+            extension_type: extension_type & !CHANNEL_BIT,
+            channel_msg: extension_type & CHANNEL_BIT != 0,
+            message_type,
+            payload: Vec::new(),
+        };
+        Ok((frame, declared))
+    }
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct FrameWriter {
+    io: OwnedWriteHalf,
+    encryptor: NoiseEncryptor,
+}
+
+impl FrameWriter {
+    /// Seals a frame and writes it. Not cancellation-safe: a cancelled write leaves half a frame
+    /// behind, after which the connection must be dropped. An [`Outbox`](crate::Outbox) gives
+    /// the half to a task of its own.
+    ///
+    /// # Errors
+    /// Every error is final.
+    pub async fn write(&mut self, frame: &Frame) -> Result<(), ConnectionError> {
+        let sealed = self.seal(frame)?;
+        self.io.write_all(&sealed).await?;
+        Ok(())
+    }
+
+    /// Says that nothing more will be written.
+    ///
+    /// # Errors
+    /// A socket that is gone already.
+    pub async fn shutdown(&mut self) -> Result<(), ConnectionError> {
+        Ok(self.io.shutdown().await?)
+    }
+
+    fn seal(&mut self, frame: &Frame) -> Result<Vec<u8>, ConnectionError> {
+        let declared = frame.payload.len();
+        if declared > PAYLOAD_BYTES_MAX {
+            return Err(ConnectionError::TooLong {
+                declared,
+                limit: PAYLOAD_BYTES_MAX,
+            });
+        }
+        let extension_type = match frame.channel_msg {
+            true => frame.extension_type | CHANNEL_BIT,
+            false => frame.extension_type & !CHANNEL_BIT,
+        };
+        let mut header = Vec::with_capacity(SEALED_HEADER_BYTES);
+        header.extend_from_slice(&extension_type.to_le_bytes());
+        header.push(frame.message_type);
+        // The length was checked above to fit three bytes.
+        header.extend_from_slice(&declared.to_le_bytes()[..3]);
+        let mut sealed = self.seal_chunk(header)?;
+        for chunk in frame.payload.chunks(CHUNK_BYTES_MAX) {
+            sealed.extend_from_slice(&self.seal_chunk(chunk.to_vec())?);
+        }
+        Ok(sealed)
+    }
+
+    fn seal_chunk(&mut self, mut chunk: Vec<u8>) -> Result<Vec<u8>, ConnectionError> {
+        self.encryptor
+            .encrypt(&mut chunk)
+            .map_err(|_| ConnectionError::Encrypt)?;
+        Ok(chunk)
+    }
+}

@@ -1,0 +1,41 @@
+//! The error codes of the extension: one reason for one refusal, as short strings that a client
+//! may match on. `docs/extension-0x4149.md` says when each is sent and what to do about it.
+
+/// The audit's replay of a sampled transcript gave something else.
+pub const INFERENCE_MISMATCH: &str = "inference-mismatch";
+/// No such batch was registered.
+pub const BATCH_UNKNOWN: &str = "batch-unknown";
+/// The batch was settled by an earlier share.
+pub const BATCH_SPENT: &str = "batch-spent";
+/// The batch belongs to another worker.
+pub const BATCH_NOT_YOURS: &str = "batch-not-yours";
+/// The batch's tasks have expired.
+pub const BATCH_EXPIRED: &str = "batch-expired";
+/// The share claims a batch, but its job's coinbase commits to none.
+pub const CLAIM_WITHOUT_COMMITMENT: &str = "claim-without-commitment";
+/// The share claims another batch than its job's coinbase commits to.
+pub const CLAIM_MISMATCH: &str = "claim-mismatch";
+/// The claim is not a 32-byte batch root.
+pub const CLAIM_MALFORMED: &str = "claim-malformed";
+/// No such task.
+pub const TASK_UNKNOWN: &str = "task-unknown";
+/// The task is another worker's.
+pub const TASK_NOT_YOURS: &str = "task-not-yours";
+/// The transcript does not decode.
+pub const TRANSCRIPT_MALFORMED: &str = "transcript-malformed";
+/// The transcript is not of the task as it was assigned.
+pub const TRANSCRIPT_NOT_MATCHING_TASK: &str = "transcript-not-matching-task";
+/// The worker does not serve the model, or the pool does not know it.
+pub const MODEL_UNKNOWN: &str = "model-unknown";
+/// The signature does not prove the worker key.
+pub const BAD_PROOF: &str = "bad-proof";
+/// The message needs a registration first.
+pub const NOT_REGISTERED: &str = "not-registered";
+/// The worker runs as many tasks as it said it can.
+pub const TOO_MANY_TASKS: &str = "too-many-tasks";
+/// The prompt does not fit the model's context.
+pub const PROMPT_TOO_LONG: &str = "prompt-too-long";
+/// The invoice is not one for the payout that was asked for.
+pub const INVALID_INVOICE: &str = "invalid-invoice";
+/// The other side failed; the same request may succeed later.
+pub const INTERNAL: &str = "internal";

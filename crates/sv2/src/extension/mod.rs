@@ -1,0 +1,98 @@
+//! The inference extension, `extension_type` 0x4149: a worker registers, takes tasks, streams
+//! tokens, delivers transcripts, registers batches of them, and claims a batch with a share.
+//! `docs/extension-0x4149.md` is its specification; this module is its encoding and its limits.
+
+pub mod codes;
+mod messages;
+#[cfg(test)]
+mod tests;
+
+pub use messages::*;
+
+use crate::keys::SECP;
+use crate::tlv::Tlv;
+pub use crate::wire::Bytes;
+use bitcoin::secp256k1::schnorr::Signature;
+use bitcoin::secp256k1::{Keypair, Message as Digest, XOnlyPublicKey};
+use dovetail_commitment::{BatchRoot, WorkerKey, tagged_hash};
+
+/// The extension's number, in the experimental range; negotiated by extension 0x0001.
+pub const EXTENSION_TYPE: u16 = 0x4149;
+/// The field that claims a batch, appended to `SubmitSharesExtended`.
+pub const CLAIM_FIELD_TYPE: u8 = 0x01;
+/// Every sequence of the extension is this long at most: a batch has up to 64 transcripts, a chunk
+/// of a stream up to 64 tokens, a registration up to 64 models.
+pub const SEQUENCE_ITEMS_MAX: usize = 64;
+/// The longest prompt. With the other fields of `AssignTask` it fits the default payload limit.
+pub const PROMPT_BYTES_MAX: usize = 32 * 1024;
+/// The longest encoded transcript: far more than version 1 needs, so later versions fit.
+pub const TRANSCRIPT_BYTES_MAX: usize = 1024;
+/// The longest BOLT11 invoice; wallets make them a few hundred bytes.
+pub const INVOICE_BYTES_MAX: usize = 4096;
+
+/// The tag of the message that a worker signs to prove its key.
+const REGISTER_TAG: &str = "dovetail/register";
+
+fn register_digest(nonce: &[u8; 32], worker_key: &WorkerKey) -> Digest {
+    let worker_key = worker_key.to_bytes();
+    Digest::from_digest(tagged_hash(REGISTER_TAG, &[nonce, &worker_key]))
+}
+
+/// The worker's answer to a challenge: a BIP-340 signature over the nonce and its own key.
+pub fn sign_registration(keys: &Keypair, nonce: &[u8; 32]) -> RegisterWorkerProof {
+    let worker_key = WorkerKey::from_bytes(keys.x_only_public_key().0.serialize());
+    let signature = SECP.sign_schnorr(&register_digest(nonce, &worker_key), keys);
+    RegisterWorkerProof {
+        signature: signature.serialize(),
+    }
+}
+
+/// Whether a proof answers the challenge for this worker key.
+pub fn verify_registration(
+    worker_key: &WorkerKey,
+    nonce: &[u8; 32],
+    proof: &RegisterWorkerProof,
+) -> bool {
+    let Ok(key) = XOnlyPublicKey::from_slice(&worker_key.to_bytes()) else {
+        return false;
+    };
+    let Ok(signature) = Signature::from_slice(&proof.signature) else {
+        return false;
+    };
+    SECP.verify_schnorr(&signature, &register_digest(nonce, worker_key), &key)
+        .is_ok()
+}
+
+/// The field that claims `root` with a share.
+pub fn claim_tlv(root: &BatchRoot) -> Tlv {
+    Tlv {
+        extension_type: EXTENSION_TYPE,
+        field_type: CLAIM_FIELD_TYPE,
+        value: root.to_bytes().to_vec(),
+    }
+}
+
+/// A claim of our extension that is not a batch root; answer [`codes::CLAIM_MALFORMED`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the claim is not a 32-byte batch root")]
+pub struct ClaimMalformed;
+
+/// The batch that the fields of a share claim, if any. Fields of other extensions are passed over.
+///
+/// # Errors
+/// A field of this extension that is unknown or is not 32 bytes long.
+pub fn find_claim(fields: &[Tlv]) -> Result<Option<BatchRoot>, ClaimMalformed> {
+    let mut claim = None;
+    for field in fields.iter().filter(|f| f.extension_type == EXTENSION_TYPE) {
+        if field.field_type != CLAIM_FIELD_TYPE {
+            return Err(ClaimMalformed);
+        }
+        let root: [u8; 32] = field
+            .value
+            .as_slice()
+            .try_into()
+            .map_err(|_| ClaimMalformed)?;
+        claim = Some(BatchRoot::from_bytes(root));
+    }
+    Ok(claim)
+}

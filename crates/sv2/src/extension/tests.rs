@@ -1,0 +1,225 @@
+//! The encoding against its specification, and against everything else.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::frame::{DecodeError, Frame, Message};
+use crate::messages::{B032Owned, SubmitSharesExtended};
+use dovetail_commitment::{ModelId, SamplingParams, TaskId};
+use proptest::prelude::*;
+
+fn share() -> SubmitSharesExtended {
+    SubmitSharesExtended {
+        channel_id: 1,
+        sequence_number: 2,
+        job_id: 3,
+        nonce: 4,
+        ntime: 5,
+        version: 6,
+        extranonce: B032Owned::new(vec![7; 8]).unwrap(),
+    }
+}
+
+fn task() -> AssignTask {
+    AssignTask {
+        task_id: TaskId::from_bytes([1; 32]),
+        model_id: ModelId::from_bytes([2; 32]),
+        prompt: Bytes(b"why is the sky blue?".to_vec()),
+        salt: [3; 32],
+        sampling: SamplingParams {
+            temperature_milli: 700,
+            top_k: 40,
+            top_p_milli: 950,
+            max_tokens: 256,
+        },
+        seed: [4; 32],
+        deadline_ms: 60_000,
+    }
+}
+
+fn round_trip<M: Message + PartialEq + std::fmt::Debug>(message: &M) {
+    let frame = Frame::new(message).unwrap();
+    let (decoded, tail) = frame.decode::<M>().unwrap();
+    assert_eq!(&decoded, message);
+    assert!(tail.is_empty());
+    for cut in 0..frame.payload.len() {
+        let mut short = frame.clone();
+        short.payload.truncate(cut);
+        assert!(short.decode::<M>().is_err(), "{cut} bytes decoded");
+    }
+}
+
+#[test]
+fn messages_come_back_whole_and_never_from_a_part() {
+    round_trip(&task());
+    round_trip(&RegisterWorker {
+        worker_key: WorkerKey::from_bytes([1; 32]),
+        models: vec![ModelId::from_bytes([2; 32]); 3],
+        max_tasks: 2,
+    });
+    round_trip(&StreamTokens {
+        task_id: TaskId::from_bytes([1; 32]),
+        first_position: 9,
+        tokens: vec![1, 2, 3],
+    });
+    round_trip(&BatchOutcome {
+        root: BatchRoot::from_bytes([1; 32]),
+        header_hash: dovetail_commitment::HeaderHash::from_bytes([2; 32]),
+        accepted: false,
+        beacon_step: 7,
+        preimage: [3; 32],
+        code: codes::INFERENCE_MISMATCH.to_owned(),
+    });
+    round_trip(&Invoice {
+        payout_id: [1; 32],
+        bolt11: Bytes(b"lnbcrt1".to_vec()),
+    });
+}
+
+#[test]
+fn a_task_keeps_its_layout() {
+    let bytes = task().write().unwrap();
+    assert_eq!(bytes.len(), 32 + 32 + 2 + 20 + 32 + 16 + 32 + 4);
+    assert_eq!(hex::encode(&bytes[64..70]), "140077687920");
+    assert_eq!(hex::encode(&bytes[bytes.len() - 4..]), "60ea0000");
+}
+
+#[test]
+fn limits_hold_in_both_directions() {
+    let mut long = task();
+    long.prompt = Bytes(vec![b'x'; PROMPT_BYTES_MAX + 1]);
+    assert!(Frame::new(&long).is_err());
+    let many = StreamTokens {
+        task_id: TaskId::from_bytes([1; 32]),
+        first_position: 0,
+        tokens: vec![0; SEQUENCE_ITEMS_MAX + 1],
+    };
+    assert!(Frame::new(&many).is_err());
+
+    let mut frame = Frame::new(&task()).unwrap();
+    let length_at = 64;
+    frame.payload[length_at..length_at + 2].copy_from_slice(&0xffff_u16.to_le_bytes());
+    assert!(matches!(
+        frame.decode::<AssignTask>(),
+        Err(DecodeError::Malformed { .. })
+    ));
+}
+
+#[test]
+fn the_longest_task_fits_the_default_payload_limit() {
+    let mut long = task();
+    long.prompt = Bytes(vec![b'x'; PROMPT_BYTES_MAX]);
+    let frame = Frame::new(&long).unwrap();
+    assert!(frame.payload.len() <= crate::connection::PAYLOAD_BYTES_DEFAULT);
+}
+
+#[test]
+fn prompts_stay_out_of_debug_output() {
+    assert!(!format!("{:?}", task()).contains("sky"));
+}
+
+#[test]
+fn a_claim_rides_behind_a_share() {
+    let root = BatchRoot::from_bytes([9; 32]);
+    let frame = Frame::with_tlv(&share(), &claim_tlv(&root)).unwrap();
+    let (decoded, fields) = frame.decode_with_tlvs::<SubmitSharesExtended>().unwrap();
+    assert_eq!(decoded, share());
+    assert_eq!(find_claim(&fields), Ok(Some(root)));
+    assert!(frame.channel_msg);
+    assert_eq!(frame.extension_type, 0);
+}
+
+#[test]
+fn a_share_without_fields_claims_nothing() {
+    let frame = Frame::new(&share()).unwrap();
+    let (_, fields) = frame.decode_with_tlvs::<SubmitSharesExtended>().unwrap();
+    assert_eq!(find_claim(&fields), Ok(None));
+}
+
+#[test]
+fn a_claim_that_is_cut_off_is_an_error_and_not_an_absent_claim() {
+    let root = BatchRoot::from_bytes([9; 32]);
+    let whole = Frame::with_tlv(&share(), &claim_tlv(&root)).unwrap();
+    let bare = Frame::new(&share()).unwrap().payload.len();
+    for cut in bare + 1..whole.payload.len() {
+        let mut frame = whole.clone();
+        frame.payload.truncate(cut);
+        assert!(matches!(
+            frame.decode_with_tlvs::<SubmitSharesExtended>(),
+            Err(DecodeError::Fields { .. })
+        ));
+    }
+}
+
+#[test]
+fn a_claim_of_the_wrong_length_or_field_is_malformed() {
+    let mut field = claim_tlv(&BatchRoot::from_bytes([9; 32]));
+    field.value.push(0);
+    assert_eq!(find_claim(&[field.clone()]), Err(ClaimMalformed));
+    field.value.truncate(32);
+    field.field_type = 2;
+    assert_eq!(find_claim(&[field.clone()]), Err(ClaimMalformed));
+    field.extension_type = 2;
+    assert_eq!(find_claim(&[field]), Ok(None));
+}
+
+#[test]
+fn a_registration_proves_one_key_for_one_nonce() {
+    let keys = Keypair::new(&SECP, &mut bitcoin::secp256k1::rand::rngs::OsRng);
+    let key = WorkerKey::from_bytes(keys.x_only_public_key().0.serialize());
+    let proof = sign_registration(&keys, &[1; 32]);
+    assert!(verify_registration(&key, &[1; 32], &proof));
+    assert!(!verify_registration(&key, &[2; 32], &proof));
+    let other = Keypair::new(&SECP, &mut bitcoin::secp256k1::rand::rngs::OsRng);
+    let other = WorkerKey::from_bytes(other.x_only_public_key().0.serialize());
+    assert!(!verify_registration(&other, &[1; 32], &proof));
+    assert!(!verify_registration(
+        &WorkerKey::from_bytes([0xff; 32]),
+        &[1; 32],
+        &proof
+    ));
+}
+
+macro_rules! never_panics {
+    ($payload:expr; $($message:ty),* $(,)?) => {$(
+        let frame = Frame {
+            extension_type: <$message>::EXTENSION_TYPE,
+            channel_msg: false,
+            message_type: <$message>::MESSAGE_TYPE,
+            payload: $payload.clone(),
+        };
+        if let Ok((message, tail)) = frame.decode::<$message>() {
+            let head = frame.payload.len() - tail.len();
+            prop_assert_eq!(message.write().unwrap().len(), head);
+        }
+        let _ = frame.decode_with_tlvs::<$message>();
+    )*};
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic_as_our_messages(payload in prop::collection::vec(any::<u8>(), 0..300)) {
+        never_panics!(payload; RegisterWorker, RegisterWorkerProof, AssignTask, StreamTokens,
+            DeliverTranscript, RegisterBatch, BatchOutcome, Invoice, RegisterWorkerError);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic_as_stock_messages(payload in prop::collection::vec(any::<u8>(), 0..300)) {
+        use crate::messages as stock;
+        never_panics!(payload; stock::SetupConnection, stock::RequestExtensions,
+            stock::OpenStandardMiningChannel, stock::OpenExtendedMiningChannel,
+            stock::SubmitSharesStandard, stock::SubmitSharesExtended, stock::UpdateChannel,
+            stock::CloseChannel, stock::SetCustomMiningJob, stock::AllocateMiningJobToken,
+            stock::DeclareMiningJob, stock::ProvideMissingTransactionsSuccess,
+            stock::PushSolution, stock::NewTemplate, stock::TemplateSetNewPrevHash,
+            stock::RequestTransactionDataSuccess, stock::SubmitSolution);
+    }
+
+    #[test]
+    fn whatever_stands_behind_a_share_comes_back_as_its_tail(tail in prop::collection::vec(any::<u8>(), 0..80)) {
+        let mut frame = Frame::new(&share()).unwrap();
+        frame.payload.extend_from_slice(&tail);
+        let (decoded, rest) = frame.decode::<SubmitSharesExtended>().unwrap();
+        prop_assert_eq!(decoded, share());
+        prop_assert_eq!(rest, &tail[..]);
+    }
+}

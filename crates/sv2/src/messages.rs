@@ -1,0 +1,106 @@
+//! The stock Sv2 messages in their owned form, as [`Message`]s. Two of the crates below call a
+//! type `SetNewPrevHash`; the template protocol's carries a `Template` prefix here.
+
+use stratum_core::binary_sv2::{self, GetSize};
+use stratum_core::common_messages_sv2 as common;
+use stratum_core::extensions_sv2 as negotiation;
+use stratum_core::job_declaration_sv2 as declaration;
+use stratum_core::mining_sv2 as mining;
+use stratum_core::template_distribution_sv2 as template;
+
+use crate::frame::{DecodeError, EncodeError, Message};
+
+pub use stratum_core::binary_sv2::{
+    B016MOwned, B032Owned, B064KOwned, B0255Owned, Seq064KOwned, Seq0255Owned, Str0255Owned,
+    Sv2OptionOwned, U256Owned,
+};
+
+fn decode_error(message_type: u8, error: &binary_sv2::Error) -> DecodeError {
+    DecodeError::Malformed {
+        message_type,
+        // The error's text has lengths and no content.
+        reason: error.to_string(),
+    }
+}
+
+fn encode_error(message_type: u8, error: &binary_sv2::Error) -> EncodeError {
+    EncodeError {
+        message_type,
+        reason: error.to_string(),
+    }
+}
+
+macro_rules! stock_messages {
+    ($(
+        $wire:path as $name:ident = $owned:path: $extension:expr, $number:path, $channel:path;
+    )*) => {$(
+        #[doc = concat!("`", stringify!($name), "`, owned.")]
+        pub type $name = $owned;
+
+        impl Message for $owned {
+            const EXTENSION_TYPE: u16 = $extension;
+            const MESSAGE_TYPE: u8 = $number;
+            const CHANNEL_MSG: bool = $channel;
+
+            fn read(payload: &mut [u8]) -> Result<(Self, usize), DecodeError> {
+                let message: $wire = binary_sv2::from_bytes(payload)
+                    .map_err(|error| decode_error(Self::MESSAGE_TYPE, &error))?;
+                // Every type of the encoding takes the bytes that it would be written as.
+                let taken = message.get_size();
+                Ok((message.into_owned(), taken))
+            }
+
+            fn write(&self) -> Result<Vec<u8>, EncodeError> {
+                binary_sv2::to_bytes(self.clone())
+                    .map_err(|error| encode_error(Self::MESSAGE_TYPE, &error))
+            }
+        }
+    )*};
+}
+
+stock_messages! {
+    common::SetupConnection as SetupConnection = common::SetupConnectionOwned: 0, common::MESSAGE_TYPE_SETUP_CONNECTION, common::CHANNEL_BIT_SETUP_CONNECTION;
+    common::SetupConnectionSuccess as SetupConnectionSuccess = common::SetupConnectionSuccessOwned: 0, common::MESSAGE_TYPE_SETUP_CONNECTION_SUCCESS, common::CHANNEL_BIT_SETUP_CONNECTION_SUCCESS;
+    common::SetupConnectionError as SetupConnectionError = common::SetupConnectionErrorOwned: 0, common::MESSAGE_TYPE_SETUP_CONNECTION_ERROR, common::CHANNEL_BIT_SETUP_CONNECTION_ERROR;
+    common::Reconnect as Reconnect = common::ReconnectOwned: 0, common::MESSAGE_TYPE_RECONNECT, common::CHANNEL_BIT_RECONNECT;
+    common::ChannelEndpointChanged as ChannelEndpointChanged = common::ChannelEndpointChangedOwned: 0, common::MESSAGE_TYPE_CHANNEL_ENDPOINT_CHANGED, common::CHANNEL_BIT_CHANNEL_ENDPOINT_CHANGED;
+    negotiation::RequestExtensions as RequestExtensions = negotiation::RequestExtensionsOwned: negotiation::EXTENSION_TYPE_EXTENSIONS_NEGOTIATION, negotiation::MESSAGE_TYPE_REQUEST_EXTENSIONS, negotiation::CHANNEL_BIT_REQUEST_EXTENSIONS;
+    negotiation::RequestExtensionsSuccess as RequestExtensionsSuccess = negotiation::RequestExtensionsSuccessOwned: negotiation::EXTENSION_TYPE_EXTENSIONS_NEGOTIATION, negotiation::MESSAGE_TYPE_REQUEST_EXTENSIONS_SUCCESS, negotiation::CHANNEL_BIT_REQUEST_EXTENSIONS_SUCCESS;
+    negotiation::RequestExtensionsError as RequestExtensionsError = negotiation::RequestExtensionsErrorOwned: negotiation::EXTENSION_TYPE_EXTENSIONS_NEGOTIATION, negotiation::MESSAGE_TYPE_REQUEST_EXTENSIONS_ERROR, negotiation::CHANNEL_BIT_REQUEST_EXTENSIONS_ERROR;
+    mining::OpenStandardMiningChannel as OpenStandardMiningChannel = mining::OpenStandardMiningChannelOwned: 0, mining::MESSAGE_TYPE_OPEN_STANDARD_MINING_CHANNEL, mining::CHANNEL_BIT_OPEN_STANDARD_MINING_CHANNEL;
+    mining::OpenStandardMiningChannelSuccess as OpenStandardMiningChannelSuccess = mining::OpenStandardMiningChannelSuccessOwned: 0, mining::MESSAGE_TYPE_OPEN_STANDARD_MINING_CHANNEL_SUCCESS, mining::CHANNEL_BIT_OPEN_STANDARD_MINING_CHANNEL_SUCCESS;
+    mining::OpenExtendedMiningChannel as OpenExtendedMiningChannel = mining::OpenExtendedMiningChannelOwned: 0, mining::MESSAGE_TYPE_OPEN_EXTENDED_MINING_CHANNEL, mining::CHANNEL_BIT_OPEN_EXTENDED_MINING_CHANNEL;
+    mining::OpenExtendedMiningChannelSuccess as OpenExtendedMiningChannelSuccess = mining::OpenExtendedMiningChannelSuccessOwned: 0, mining::MESSAGE_TYPE_OPEN_EXTENDED_MINING_CHANNEL_SUCCESS, mining::CHANNEL_BIT_OPEN_EXTENDED_MINING_CHANNEL_SUCCESS;
+    mining::OpenMiningChannelError as OpenMiningChannelError = mining::OpenMiningChannelErrorOwned: 0, mining::MESSAGE_TYPE_OPEN_MINING_CHANNEL_ERROR, mining::CHANNEL_BIT_OPEN_MINING_CHANNEL_ERROR;
+    mining::NewMiningJob as NewMiningJob = mining::NewMiningJobOwned: 0, mining::MESSAGE_TYPE_NEW_MINING_JOB, mining::CHANNEL_BIT_NEW_MINING_JOB;
+    mining::NewExtendedMiningJob as NewExtendedMiningJob = mining::NewExtendedMiningJobOwned: 0, mining::MESSAGE_TYPE_NEW_EXTENDED_MINING_JOB, mining::CHANNEL_BIT_NEW_EXTENDED_MINING_JOB;
+    mining::UpdateChannel as UpdateChannel = mining::UpdateChannelOwned: 0, mining::MESSAGE_TYPE_UPDATE_CHANNEL, mining::CHANNEL_BIT_UPDATE_CHANNEL;
+    mining::UpdateChannelError as UpdateChannelError = mining::UpdateChannelErrorOwned: 0, mining::MESSAGE_TYPE_UPDATE_CHANNEL_ERROR, mining::CHANNEL_BIT_UPDATE_CHANNEL_ERROR;
+    mining::CloseChannel as CloseChannel = mining::CloseChannelOwned: 0, mining::MESSAGE_TYPE_CLOSE_CHANNEL, mining::CHANNEL_BIT_CLOSE_CHANNEL;
+    mining::SetExtranoncePrefix as SetExtranoncePrefix = mining::SetExtranoncePrefixOwned: 0, mining::MESSAGE_TYPE_SET_EXTRANONCE_PREFIX, mining::CHANNEL_BIT_SET_EXTRANONCE_PREFIX;
+    mining::SubmitSharesStandard as SubmitSharesStandard = mining::SubmitSharesStandardOwned: 0, mining::MESSAGE_TYPE_SUBMIT_SHARES_STANDARD, mining::CHANNEL_BIT_SUBMIT_SHARES_STANDARD;
+    mining::SubmitSharesExtended as SubmitSharesExtended = mining::SubmitSharesExtendedOwned: 0, mining::MESSAGE_TYPE_SUBMIT_SHARES_EXTENDED, mining::CHANNEL_BIT_SUBMIT_SHARES_EXTENDED;
+    mining::SubmitSharesSuccess as SubmitSharesSuccess = mining::SubmitSharesSuccessOwned: 0, mining::MESSAGE_TYPE_SUBMIT_SHARES_SUCCESS, mining::CHANNEL_BIT_SUBMIT_SHARES_SUCCESS;
+    mining::SubmitSharesError as SubmitSharesError = mining::SubmitSharesErrorOwned: 0, mining::MESSAGE_TYPE_SUBMIT_SHARES_ERROR, mining::CHANNEL_BIT_SUBMIT_SHARES_ERROR;
+    mining::SetTarget as SetTarget = mining::SetTargetOwned: 0, mining::MESSAGE_TYPE_SET_TARGET, mining::CHANNEL_BIT_SET_TARGET;
+    mining::SetCustomMiningJob as SetCustomMiningJob = mining::SetCustomMiningJobOwned: 0, mining::MESSAGE_TYPE_SET_CUSTOM_MINING_JOB, mining::CHANNEL_BIT_SET_CUSTOM_MINING_JOB;
+    mining::SetCustomMiningJobSuccess as SetCustomMiningJobSuccess = mining::SetCustomMiningJobSuccessOwned: 0, mining::MESSAGE_TYPE_SET_CUSTOM_MINING_JOB_SUCCESS, mining::CHANNEL_BIT_SET_CUSTOM_MINING_JOB_SUCCESS;
+    mining::SetCustomMiningJobError as SetCustomMiningJobError = mining::SetCustomMiningJobErrorOwned: 0, mining::MESSAGE_TYPE_SET_CUSTOM_MINING_JOB_ERROR, mining::CHANNEL_BIT_SET_CUSTOM_MINING_JOB_ERROR;
+    mining::SetGroupChannel as SetGroupChannel = mining::SetGroupChannelOwned: 0, mining::MESSAGE_TYPE_SET_GROUP_CHANNEL, mining::CHANNEL_BIT_SET_GROUP_CHANNEL;
+    mining::SetNewPrevHash as SetNewPrevHash = mining::SetNewPrevHashOwned: 0, mining::MESSAGE_TYPE_MINING_SET_NEW_PREV_HASH, mining::CHANNEL_BIT_MINING_SET_NEW_PREV_HASH;
+    declaration::AllocateMiningJobToken as AllocateMiningJobToken = declaration::AllocateMiningJobTokenOwned: 0, declaration::MESSAGE_TYPE_ALLOCATE_MINING_JOB_TOKEN, declaration::CHANNEL_BIT_ALLOCATE_MINING_JOB_TOKEN;
+    declaration::AllocateMiningJobTokenSuccess as AllocateMiningJobTokenSuccess = declaration::AllocateMiningJobTokenSuccessOwned: 0, declaration::MESSAGE_TYPE_ALLOCATE_MINING_JOB_TOKEN_SUCCESS, declaration::CHANNEL_BIT_ALLOCATE_MINING_JOB_TOKEN_SUCCESS;
+    declaration::ProvideMissingTransactions as ProvideMissingTransactions = declaration::ProvideMissingTransactionsOwned: 0, declaration::MESSAGE_TYPE_PROVIDE_MISSING_TRANSACTIONS, declaration::CHANNEL_BIT_PROVIDE_MISSING_TRANSACTIONS;
+    declaration::ProvideMissingTransactionsSuccess as ProvideMissingTransactionsSuccess = declaration::ProvideMissingTransactionsSuccessOwned: 0, declaration::MESSAGE_TYPE_PROVIDE_MISSING_TRANSACTIONS_SUCCESS, declaration::CHANNEL_BIT_PROVIDE_MISSING_TRANSACTIONS_SUCCESS;
+    declaration::DeclareMiningJob as DeclareMiningJob = declaration::DeclareMiningJobOwned: 0, declaration::MESSAGE_TYPE_DECLARE_MINING_JOB, declaration::CHANNEL_BIT_DECLARE_MINING_JOB;
+    declaration::DeclareMiningJobSuccess as DeclareMiningJobSuccess = declaration::DeclareMiningJobSuccessOwned: 0, declaration::MESSAGE_TYPE_DECLARE_MINING_JOB_SUCCESS, declaration::CHANNEL_BIT_DECLARE_MINING_JOB_SUCCESS;
+    declaration::DeclareMiningJobError as DeclareMiningJobError = declaration::DeclareMiningJobErrorOwned: 0, declaration::MESSAGE_TYPE_DECLARE_MINING_JOB_ERROR, declaration::CHANNEL_BIT_DECLARE_MINING_JOB_ERROR;
+    declaration::PushSolution as PushSolution = declaration::PushSolutionOwned: 0, declaration::MESSAGE_TYPE_PUSH_SOLUTION, declaration::CHANNEL_BIT_PUSH_SOLUTION;
+    template::CoinbaseOutputConstraints as CoinbaseOutputConstraints = template::CoinbaseOutputConstraintsOwned: 0, template::MESSAGE_TYPE_COINBASE_OUTPUT_CONSTRAINTS, template::CHANNEL_BIT_COINBASE_OUTPUT_CONSTRAINTS;
+    template::NewTemplate as NewTemplate = template::NewTemplateOwned: 0, template::MESSAGE_TYPE_NEW_TEMPLATE, template::CHANNEL_BIT_NEW_TEMPLATE;
+    template::RequestTransactionData as RequestTransactionData = template::RequestTransactionDataOwned: 0, template::MESSAGE_TYPE_REQUEST_TRANSACTION_DATA, template::CHANNEL_BIT_REQUEST_TRANSACTION_DATA;
+    template::RequestTransactionDataSuccess as RequestTransactionDataSuccess = template::RequestTransactionDataSuccessOwned: 0, template::MESSAGE_TYPE_REQUEST_TRANSACTION_DATA_SUCCESS, template::CHANNEL_BIT_REQUEST_TRANSACTION_DATA_SUCCESS;
+    template::RequestTransactionDataError as RequestTransactionDataError = template::RequestTransactionDataErrorOwned: 0, template::MESSAGE_TYPE_REQUEST_TRANSACTION_DATA_ERROR, template::CHANNEL_BIT_REQUEST_TRANSACTION_DATA_ERROR;
+    template::SubmitSolution as SubmitSolution = template::SubmitSolutionOwned: 0, template::MESSAGE_TYPE_SUBMIT_SOLUTION, template::CHANNEL_BIT_SUBMIT_SOLUTION;
+    template::SetNewPrevHash as TemplateSetNewPrevHash = template::SetNewPrevHashOwned: 0, template::MESSAGE_TYPE_SET_NEW_PREV_HASH, template::CHANNEL_BIT_SET_NEW_PREV_HASH;
+}
