@@ -1,0 +1,23 @@
+//! What a worker commits to before it hashes, and what a receipt proves afterwards: transcripts,
+//! batches, the coinbase output that carries a batch's root, receipts.
+//!
+//! Pure functions over bytes: no I/O, no clock, no randomness, and no knowledge of Sv2.
+
+pub mod coinbase;
+mod ids;
+mod merkle;
+pub mod receipt;
+mod tagged;
+mod transcript;
+
+pub use ids::{
+    BatchRoot, HeaderHash, IdError, LeafHash, ModelId, PromptCommitment, TaskId, WorkerKey,
+};
+pub use merkle::{
+    BATCH_LEAVES_MAX, Batch, BatchError, InclusionProof, PROOF_STEPS_MAX, trace_root,
+};
+pub use tagged::tagged_hash;
+pub use transcript::{
+    FinishReason, SamplingError, SamplingParams, Transcript, TranscriptError, output_digest,
+    prompt_commitment,
+};
