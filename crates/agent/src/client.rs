@@ -1,0 +1,404 @@
+//! Calls to one pool. One short function per call of the interface, and a few that a person needs: find a model by
+//! name, wait for a receipt.
+
+use std::time::Duration;
+
+use dovetail_api::{
+    ID_BYTES, MESSAGE_BYTES_MAX, codes,
+    v1::{self, inference_client::InferenceClient},
+};
+use dovetail_commitment::{ModelId, SamplingParams, TaskId};
+use tokio::time::{Instant, sleep};
+use tonic::{
+    Request, Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{AgentError, Answer, Model, Task, TaskState};
+
+/// A pool on the same continent answers in milliseconds; a person waits this long at most.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For every call but the stream of tokens.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// A dead connection is noticed within twice this, even in the middle of a slow answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Waiting for a share takes seconds to minutes; the pool is asked at most this seldom.
+const POLL_MAX: Duration = Duration::from_secs(2);
+const POLL_FIRST: Duration = Duration::from_millis(100);
+
+/// One completion to ask for. Holds the agent's secrets of it: the salt, and the task id, which is as good as a key
+/// to the task.
+#[derive(Clone)]
+pub struct Question {
+    /// Chosen at random by the agent, so that asking can be repeated safely.
+    pub task_id: TaskId,
+    /// Which model.
+    pub model_id: ModelId,
+    /// As the tokenizer is to see it.
+    pub prompt: Vec<u8>,
+    /// How tokens are chosen, and how many at most.
+    pub sampling: SamplingParams,
+    /// Seed of the sampling.
+    pub seed: [u8; 32],
+    /// Hides the prompt in the commitment.
+    pub salt: [u8; 32],
+    /// Price agreed on before, from [`AgentClient::quote`].
+    pub quote_id: Option<[u8; 32]>,
+}
+
+impl Question {
+    /// A question with a fresh task id, seed and salt.
+    pub fn new(model_id: ModelId, prompt: Vec<u8>, sampling: SamplingParams) -> Self {
+        Self {
+            task_id: TaskId::from_bytes(rand::random()),
+            model_id,
+            prompt,
+            sampling,
+            seed: rand::random(),
+            salt: rand::random(),
+            quote_id: None,
+        }
+    }
+
+    fn to_request(&self) -> v1::CreateTaskRequest {
+        v1::CreateTaskRequest {
+            task_id: self.task_id.to_bytes().to_vec(),
+            model_id: self.model_id.to_bytes().to_vec(),
+            prompt: self.prompt.clone(),
+            sampling: Some(sampling_to_wire(&self.sampling)),
+            seed: self.seed.to_vec(),
+            salt: self.salt.to_vec(),
+            quote_id: self.quote_id.map(Vec::from).unwrap_or_default(),
+        }
+    }
+}
+
+/// A connection to one pool. Cheap to clone; clones share the connection, which is made anew when it is lost.
+#[derive(Clone, Debug)]
+pub struct AgentClient {
+    url: String,
+    inner: InferenceClient<Channel>,
+}
+
+impl AgentClient {
+    /// Connects to the gRPC address of a pool, such as `http://127.0.0.1:50051`; the scheme may be left out.
+    pub async fn connect(url: &str) -> Result<Self, AgentError> {
+        let url = normalise(url)?;
+        let endpoint = Endpoint::from_shared(url.clone())
+            .map_err(|e| AgentError::Address {
+                url: url.clone(),
+                reason: e.to_string(),
+            })?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(false);
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|e| AgentError::Unreachable {
+                url: url.clone(),
+                reason: innermost(&e),
+            })?;
+        let inner = InferenceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Self { url, inner })
+    }
+
+    /// Where this client is connected to.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The models that the pool knows.
+    pub async fn models(&self) -> Result<Vec<Model>, AgentError> {
+        let request = unary(v1::ListModelsRequest {});
+        let response = self.inner.clone().list_models(request).await;
+        Ok(response.map_err(|s| self.failed(&s))?.into_inner().models)
+    }
+
+    /// The model of this name or id (64 hex digits), or, where `wanted` is none, the only one there is.
+    pub async fn find_model(&self, wanted: Option<&str>) -> Result<Model, AgentError> {
+        let models = self.models().await?;
+        pick_model(models, wanted)
+    }
+
+    /// What a task would cost at most.
+    pub async fn quote(
+        &self,
+        model_id: ModelId,
+        prompt_bytes: usize,
+        sampling: &SamplingParams,
+    ) -> Result<v1::QuoteTaskResponse, AgentError> {
+        let request = unary(v1::QuoteTaskRequest {
+            model_id: model_id.to_bytes().to_vec(),
+            prompt_bytes: u32::try_from(prompt_bytes).unwrap_or(u32::MAX),
+            sampling: Some(sampling_to_wire(sampling)),
+        });
+        let response = self.inner.clone().quote_task(request).await;
+        Ok(response.map_err(|s| self.failed(&s))?.into_inner())
+    }
+
+    /// Hands the question to the pool and follows the answer. Repeating it with the same question is safe: it is the
+    /// same task.
+    pub async fn ask(&self, question: Question) -> Result<Answer, AgentError> {
+        let response = self
+            .inner
+            .clone()
+            .create_task(unary(question.to_request()))
+            .await;
+        let task = response.map_err(|s| self.failed(&s))?.into_inner().task;
+        let task = expect_task(task, question.task_id)?;
+        Answer::start(self.clone(), question, task).await
+    }
+
+    /// The task as it stands.
+    pub async fn task(&self, task_id: TaskId) -> Result<Task, AgentError> {
+        let request = unary(v1::GetTaskRequest {
+            task_id: task_id.to_bytes().to_vec(),
+        });
+        let response = self.inner.clone().get_task(request).await;
+        expect_task(
+            response.map_err(|s| self.failed(&s))?.into_inner().task,
+            task_id,
+        )
+    }
+
+    /// Stops the task if it still runs, and tells how it stands.
+    pub async fn cancel(&self, task_id: TaskId) -> Result<Task, AgentError> {
+        let request = unary(v1::CancelTaskRequest {
+            task_id: task_id.to_bytes().to_vec(),
+        });
+        let response = self.inner.clone().cancel_task(request).await;
+        expect_task(
+            response.map_err(|s| self.failed(&s))?.into_inner().task,
+            task_id,
+        )
+    }
+
+    /// The pool's receipt as JSON text, not checked yet. Refused with `receipt-pending` until the task is settled.
+    pub async fn receipt(&self, task_id: TaskId) -> Result<String, AgentError> {
+        let request = unary(v1::GetReceiptRequest {
+            task_id: task_id.to_bytes().to_vec(),
+        });
+        let response = self.inner.clone().get_receipt(request).await;
+        Ok(response
+            .map_err(|s| self.failed(&s))?
+            .into_inner()
+            .receipt_json)
+    }
+
+    /// Waits until the task is settled and returns its receipt, not checked yet.
+    ///
+    /// # Errors
+    /// [`AgentError::ReceiptPending`] if `wait_max` passes; anything else as soon as it is certain that no receipt
+    /// will come. A connection lost meanwhile is made again within `wait_max`.
+    pub async fn wait_for_receipt(
+        &self,
+        task_id: TaskId,
+        wait_max: Duration,
+    ) -> Result<String, AgentError> {
+        let give_up_at = Instant::now() + wait_max;
+        let mut pause = POLL_FIRST;
+        loop {
+            match self.receipt(task_id).await {
+                Ok(receipt) => return Ok(receipt),
+                Err(error) if !error.is_worth_a_retry() => return Err(error),
+                Err(error) if Instant::now() + pause > give_up_at => {
+                    return Err(if error.is_refusal(codes::RECEIPT_PENDING) {
+                        AgentError::ReceiptPending {
+                            task_id,
+                            waited_s: wait_max.as_secs(),
+                        }
+                    } else {
+                        error
+                    });
+                }
+                Err(_) => sleep(pause).await,
+            }
+            pause = (pause * 2).min(POLL_MAX);
+        }
+    }
+
+    pub(crate) async fn stream(
+        &self,
+        task_id: TaskId,
+        from_position: u32,
+    ) -> Result<tonic::Streaming<v1::StreamTaskResponse>, AgentError> {
+        let request = v1::StreamTaskRequest {
+            task_id: task_id.to_bytes().to_vec(),
+            from_position,
+        };
+        let response = self.inner.clone().stream_task(request).await;
+        Ok(response.map_err(|s| self.failed(&s))?.into_inner())
+    }
+
+    pub(crate) fn failed(&self, status: &Status) -> AgentError {
+        AgentError::from_status(&self.url, status)
+    }
+}
+
+/// The words that people read for a state.
+pub(crate) fn state_word(state: TaskState) -> &'static str {
+    match state {
+        TaskState::Unspecified => "unknown",
+        TaskState::Queued => "queued",
+        TaskState::Running => "running",
+        TaskState::Finished => "finished",
+        TaskState::Settled => "settled",
+        TaskState::Failed => "failed",
+        TaskState::Cancelled => "cancelled",
+        TaskState::Expired => "expired",
+    }
+}
+
+fn unary<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}
+
+fn sampling_to_wire(sampling: &SamplingParams) -> v1::Sampling {
+    v1::Sampling {
+        temperature_milli: sampling.temperature_milli,
+        top_k: sampling.top_k,
+        top_p_milli: sampling.top_p_milli,
+        max_tokens: sampling.max_tokens,
+    }
+}
+
+/// The task in an answer, which must be the one that was asked about.
+pub(crate) fn expect_task(task: Option<Task>, task_id: TaskId) -> Result<Task, AgentError> {
+    let task = task.ok_or_else(|| AgentError::Protocol("it holds no task".into()))?;
+    if task.task_id != task_id.as_bytes() {
+        return Err(AgentError::Protocol("it is about another task".into()));
+    }
+    Ok(task)
+}
+
+fn pick_model(models: Vec<Model>, wanted: Option<&str>) -> Result<Model, AgentError> {
+    if let Some(model) = models.iter().find(|model| model.model_id.len() != ID_BYTES) {
+        return Err(AgentError::Protocol(format!(
+            "model '{}' has a malformed id",
+            model.name
+        )));
+    }
+    let known = || match models.as_slice() {
+        [] => "none".to_owned(),
+        some => some
+            .iter()
+            .map(|m| m.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    let is_wanted = |model: &Model, wanted: &str| {
+        model.name == wanted || hex::encode(&model.model_id).eq_ignore_ascii_case(wanted)
+    };
+    match (wanted, models.as_slice()) {
+        (Some(wanted), all) => all
+            .iter()
+            .find(|model| is_wanted(model, wanted))
+            .cloned()
+            .ok_or_else(|| AgentError::ModelUnknown {
+                wanted: wanted.into(),
+                known: known(),
+            }),
+        (None, [only]) => Ok(only.clone()),
+        (None, []) => Err(AgentError::ModelUnknown {
+            wanted: "any".into(),
+            known: known(),
+        }),
+        (None, _) => Err(AgentError::ModelNotChosen { known: known() }),
+    }
+}
+
+fn normalise(url: &str) -> Result<String, AgentError> {
+    let url = url.trim();
+    match url.split_once("://") {
+        Some(("http", rest)) if !rest.is_empty() => Ok(url.to_owned()),
+        Some(("https", _)) => Err(AgentError::Address {
+            url: url.to_owned(),
+            reason: "this build speaks plain gRPC only; put a TLS proxy in front".into(),
+        }),
+        Some(_) => Err(AgentError::Address {
+            url: url.to_owned(),
+            reason: "not an http address".into(),
+        }),
+        None if url.is_empty() => Err(AgentError::Address {
+            url: String::new(),
+            reason: "it is empty".into(),
+        }),
+        None => Ok(format!("http://{url}")),
+    }
+}
+
+/// The words at the bottom of a chain of errors: "Connection refused", not "transport error".
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn model(name: &str, byte: u8) -> Model {
+        Model {
+            name: name.into(),
+            model_id: vec![byte; 32],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_model_is_found_by_name_and_by_id() {
+        let models = vec![model("tiny", 1), model("clerk", 2)];
+        assert_eq!(
+            pick_model(models.clone(), Some("clerk")).unwrap().name,
+            "clerk"
+        );
+        assert_eq!(
+            pick_model(models, Some(&"01".repeat(32))).unwrap().name,
+            "tiny"
+        );
+    }
+
+    #[test]
+    fn the_only_model_needs_no_name_but_one_of_several_does() {
+        assert_eq!(
+            pick_model(vec![model("tiny", 1)], None).unwrap().name,
+            "tiny"
+        );
+        let several = pick_model(vec![model("tiny", 1), model("clerk", 2)], None);
+        assert!(matches!(several, Err(AgentError::ModelNotChosen { .. })));
+    }
+
+    #[test]
+    fn an_unknown_model_is_refused_with_the_names_of_those_there_are() {
+        let error = pick_model(vec![model("tiny", 1)], Some("huge"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("huge") && error.contains("tiny"), "{error}");
+    }
+
+    #[test]
+    fn addresses_may_lack_a_scheme_but_not_a_host() {
+        assert_eq!(normalise("127.0.0.1:1").unwrap(), "http://127.0.0.1:1");
+        assert_eq!(normalise(" http://pool:1 ").unwrap(), "http://pool:1");
+        for bad in ["", "http://", "ftp://x", "https://x"] {
+            assert!(normalise(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_pool_is_named_with_the_reason() {
+        let error = AgentClient::connect("127.0.0.1:1").await.unwrap_err();
+        assert!(matches!(error, AgentError::Unreachable { .. }), "{error}");
+        assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+    }
+}

@@ -1,0 +1,175 @@
+//! `dovetail ask`: from a prompt to text on stdout, and to a verified receipt where one is wanted.
+
+use std::{
+    io::{self, Read},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use dovetail_agent::{
+    AgentClient, Answer, FinishReason, Question, ReceiptFile,
+    receipt_file::Kept,
+    verify::{self, Report},
+};
+use dovetail_commitment::ModelId;
+use serde_json::json;
+
+use super::{print_json, receipt, task};
+use crate::{args::AskArgs, printer::Printer};
+
+/// The largest prompt that the protocol between pool and worker can carry.
+const PROMPT_BYTES_MAX: u64 = 65_535;
+
+pub(crate) async fn ask(pool: &str, args: AskArgs) -> anyhow::Result<ExitCode> {
+    let prompt = read_prompt(&args.prompt)?;
+    let client = AgentClient::connect(pool).await?;
+    let model = client.find_model(args.model.as_deref()).await?;
+    let model_id: [u8; 32] = model
+        .model_id
+        .as_slice()
+        .try_into()
+        .context("the pool's model id")?;
+
+    let mut question = Question::new(ModelId::from_bytes(model_id), prompt, args.sampling());
+    if let Some(seed) = args.seed {
+        question.seed = seed.0;
+    }
+    let mut answer = client.ask(question).await?;
+    let text = follow(&client, &mut answer, args.json).await?;
+    if !args.json {
+        eprintln!("[task {}: {}]", answer.task_id(), describe(&answer));
+    }
+
+    let report = match &args.receipt {
+        Some(path) => Some(settle(&client, &answer, path, &args).await?),
+        None => None,
+    };
+    if args.json {
+        print_summary(&answer, &model.name, &text, &args, report.as_ref())?;
+    }
+    Ok(report
+        .as_ref()
+        .map_or(ExitCode::SUCCESS, receipt::exit_code))
+}
+
+/// Streams the answer to stdout (unless it is to be JSON) and returns it whole. Ctrl-C cancels the task at the pool.
+async fn follow(client: &AgentClient, answer: &mut Answer, quiet: bool) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut printer = (!quiet).then(Printer::stdout);
+    loop {
+        tokio::select! {
+            piece = answer.next() => match piece? {
+                Some(piece) => {
+                    if let Some(printer) = &mut printer {
+                        printer.write(&piece)?;
+                    }
+                    text.extend_from_slice(&piece);
+                }
+                None => break,
+            },
+            signal = tokio::signal::ctrl_c() => {
+                signal?;
+                client.cancel(answer.task_id()).await?;
+                anyhow::bail!("stopped; task {} is cancelled", answer.task_id());
+            }
+        }
+    }
+    if let Some(printer) = &mut printer {
+        printer.finish()?;
+    }
+    Ok(text)
+}
+
+/// Keeps the agent's copy at once, then waits for the pool's receipt, adds it and verifies the whole.
+async fn settle(
+    client: &AgentClient,
+    answer: &Answer,
+    path: &Path,
+    args: &AskArgs,
+) -> anyhow::Result<Report> {
+    let mut file = answer.to_file();
+    file.save(path)?;
+    if !args.json {
+        eprintln!(
+            "[waiting up to {} s for a share that commits to it]",
+            args.wait
+        );
+    }
+    let wait_max = Duration::from_secs(args.wait);
+    let receipt_json = client.wait_for_receipt(answer.task_id(), wait_max).await?;
+    file.set_receipt(&receipt_json)?;
+    file.save(path)?;
+
+    let report = verify_file(file, args);
+    if !args.json {
+        match report.first_failure {
+            None => eprintln!("[receipt verified and kept in {}]", path.display()),
+            Some(check) => eprintln!(
+                "[the receipt does not hold: {}; see {}]",
+                receipt::name(check),
+                path.display()
+            ),
+        }
+    }
+    Ok(report)
+}
+
+fn verify_file(file: ReceiptFile, args: &AskArgs) -> Report {
+    verify::verify(&Kept::File(Box::new(file)), args.pool_key.map(|key| key.0))
+}
+
+fn read_prompt(argument: &str) -> anyhow::Result<Vec<u8>> {
+    let mut prompt = Vec::new();
+    match argument {
+        "-" => {
+            let bounded = io::stdin()
+                .lock()
+                .take(PROMPT_BYTES_MAX + 1)
+                .read_to_end(&mut prompt);
+            bounded.context("reading the prompt from stdin")?;
+        }
+        text => prompt.extend_from_slice(text.as_bytes()),
+    }
+    ensure!(!prompt.is_empty(), "the prompt is empty");
+    ensure!(
+        u64::try_from(prompt.len()).is_ok_and(|len| len <= PROMPT_BYTES_MAX),
+        "the prompt is longer than {PROMPT_BYTES_MAX} bytes"
+    );
+    Ok(prompt)
+}
+
+fn describe(answer: &Answer) -> String {
+    let ending = match answer.finish_reason() {
+        FinishReason::Stop => "the model ended it",
+        FinishReason::Length => "it reached its longest length",
+        FinishReason::Cancelled => "it was cancelled",
+        FinishReason::Unspecified => "done",
+    };
+    format!(
+        "{} tokens, {} msat; {ending}",
+        answer.tokens().len(),
+        answer.task().price_msat
+    )
+}
+
+fn print_summary(
+    answer: &Answer,
+    model: &str,
+    text: &[u8],
+    args: &AskArgs,
+    report: Option<&Report>,
+) -> anyhow::Result<()> {
+    print_json(&json!({
+        "task_id": answer.task_id().to_string(),
+        "model": model,
+        "model_id": hex::encode(&answer.task().model_id),
+        "text": String::from_utf8_lossy(text),
+        "output_tokens": answer.tokens(),
+        "finish_reason": task::finish_reason(answer.task()),
+        "price_msat": answer.task().price_msat,
+        "receipt_file": args.receipt,
+        "receipt": report,
+    }))
+}

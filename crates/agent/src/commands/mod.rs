@@ -1,0 +1,14 @@
+//! One module per command. Each returns the exit code, or an error that `main` explains.
+
+pub(crate) mod ask;
+pub(crate) mod models;
+pub(crate) mod receipt;
+pub(crate) mod task;
+
+use serde::Serialize;
+
+/// Prints one JSON value on one line, so that the last line of stdout can be parsed.
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(value)?);
+    Ok(())
+}

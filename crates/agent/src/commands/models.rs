@@ -1,0 +1,46 @@
+//! `dovetail models`.
+
+use std::process::ExitCode;
+
+use dovetail_agent::{AgentClient, Model};
+use serde_json::{Value, json};
+
+use super::print_json;
+
+pub(crate) async fn list(pool: &str, as_json: bool) -> anyhow::Result<ExitCode> {
+    let models = AgentClient::connect(pool).await?.models().await?;
+    if as_json {
+        print_json(&models.iter().map(to_json).collect::<Vec<_>>())?;
+    } else if models.is_empty() {
+        println!("The pool has no models.");
+    } else {
+        models.iter().for_each(print);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(model: &Model) {
+    let price = match model.price_msat_per_token {
+        0 => "free".to_owned(),
+        msat => format!("{msat} msat per token"),
+    };
+    println!("{}  {price}, {} worker(s)", model.name, model.workers);
+    println!("  id       {}", hex::encode(&model.model_id));
+    println!(
+        "  limits   {} tokens of context, {} of output, prompt up to {} bytes",
+        model.context_tokens, model.output_tokens_max, model.prompt_bytes_max
+    );
+}
+
+fn to_json(model: &Model) -> Value {
+    json!({
+        "model_id": hex::encode(&model.model_id),
+        "name": model.name,
+        "engine_version": model.engine_version,
+        "context_tokens": model.context_tokens,
+        "output_tokens_max": model.output_tokens_max,
+        "prompt_bytes_max": model.prompt_bytes_max,
+        "price_msat_per_token": model.price_msat_per_token,
+        "workers": model.workers,
+    })
+}

@@ -1,0 +1,92 @@
+//! `dovetail receipt get` and `dovetail receipt verify`.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::ensure;
+use dovetail_agent::{
+    AgentClient, ReceiptFile, receipt_file,
+    verify::{self, Check, Line, Outcome, Report},
+};
+
+use super::print_json;
+use crate::args::{ReceiptGetArgs, ReceiptVerifyArgs};
+
+pub(crate) async fn get(pool: &str, args: &ReceiptGetArgs) -> anyhow::Result<ExitCode> {
+    // Read first: a wrong file should not cost a long wait.
+    let mut file = args.into.as_deref().map(ReceiptFile::load).transpose()?;
+    if let Some(file) = &file {
+        ensure!(
+            file.task_id == args.task_id,
+            "the file is about task {}",
+            file.task_id
+        );
+    }
+    let client = AgentClient::connect(pool).await?;
+    let wait_max = Duration::from_secs(args.wait);
+    let receipt_json = match args.wait {
+        0 => client.receipt(args.task_id).await?,
+        _ => client.wait_for_receipt(args.task_id, wait_max).await?,
+    };
+    match (&mut file, &args.into) {
+        (Some(file), Some(path)) => {
+            file.set_receipt(&receipt_json)?;
+            file.save(path)?;
+            eprintln!("receipt put into {}", path.display());
+        }
+        _ => println!("{receipt_json}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn verify(args: &ReceiptVerifyArgs) -> anyhow::Result<ExitCode> {
+    let kept = receipt_file::load(&args.file)?;
+    let report = verify::verify(&kept, args.pool_key.map(|key| key.0));
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print(&report);
+    }
+    Ok(exit_code(&report))
+}
+
+pub(crate) fn exit_code(report: &Report) -> ExitCode {
+    if report.verified {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn print(report: &Report) {
+    for line in &report.lines {
+        println!("{}", describe(line));
+    }
+    println!();
+    if let Some(key) = &report.pool_key {
+        println!("signed by   {key}");
+    }
+    if let Some(hash) = &report.header_hash {
+        println!("header hash {hash}");
+    }
+    match report.first_failure {
+        None => println!("The receipt holds."),
+        Some(check) => println!("The receipt does not hold: {}.", name(check)),
+    }
+}
+
+fn describe(line: &Line) -> String {
+    let claim = line.check.claim();
+    match &line.outcome {
+        Outcome::Holds => format!("  ok       {claim}"),
+        Outcome::Fails(why) => format!("  FAILS    {claim}: {why}"),
+        Outcome::NotChecked(why) => format!("  skipped  {claim} ({why})"),
+    }
+}
+
+/// The check's name as `--json` prints it.
+pub(crate) fn name(check: Check) -> String {
+    serde_json::to_value(check)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_else(|| format!("{check:?}"))
+}

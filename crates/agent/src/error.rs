@@ -1,0 +1,182 @@
+//! What can go wrong for an agent, by what a person can do about it.
+
+use std::path::PathBuf;
+
+use dovetail_api::codes;
+use dovetail_commitment::TaskId;
+
+/// Why a call to a pool, or the keeping of a receipt, did not work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// The pool's address cannot be used.
+    #[error("'{url}' is not a usable pool address: {reason}")]
+    Address {
+        /// As it was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nobody answers there, or the connection was lost and did not come back.
+    #[error("no pool answers at {url}: {reason}")]
+    Unreachable {
+        /// Where the pool was looked for.
+        url: String,
+        /// The transport's own words.
+        reason: String,
+    },
+    /// The pool has no model of this name or id.
+    #[error("the pool has no model '{wanted}'; it has: {known}")]
+    ModelUnknown {
+        /// As it was given.
+        wanted: String,
+        /// The names of the models there are, or "none".
+        known: String,
+    },
+    /// The pool serves several models and none was chosen.
+    #[error("the pool has several models, choose one with --model: {known}")]
+    ModelNotChosen {
+        /// The names of the models there are.
+        known: String,
+    },
+    /// The pool refused the call.
+    #[error("the pool refused ({code}): {message}")]
+    Refused {
+        /// One of [`dovetail_api::codes`], or the gRPC status where the server gave no such word.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// The task ended without a complete output.
+    #[error("task {task_id} ended as {state}{}", reason(.code))]
+    TaskEnded {
+        /// The task.
+        task_id: TaskId,
+        /// `failed`, `cancelled` or `expired`.
+        state: &'static str,
+        /// The pool's word for why; may be empty.
+        code: String,
+    },
+    /// The receipt was not there in time. The task itself is finished.
+    #[error(
+        "task {task_id} is not settled yet after {waited_s} s of waiting: no share has committed to it so far"
+    )]
+    ReceiptPending {
+        /// The task.
+        task_id: TaskId,
+        /// How long it was waited for.
+        waited_s: u64,
+    },
+    /// The pool said something that the interface does not allow.
+    #[error("the pool's answer makes no sense: {0}")]
+    Protocol(String),
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's own words.
+        source: std::io::Error,
+    },
+    /// A receipt file does not parse.
+    #[error("{path} is not a receipt file: {reason}")]
+    NotAReceipt {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        reason: String,
+    },
+}
+
+impl AgentError {
+    /// A refused or failed call to the pool at `url`.
+    pub(crate) fn from_status(url: &str, status: &tonic::Status) -> Self {
+        let code = codes::code_of(status);
+        // Without a word of ours, an `Unavailable` was made by the transport on this side.
+        if code.is_none() && status.code() == tonic::Code::Unavailable {
+            return Self::Unreachable {
+                url: url.to_owned(),
+                reason: status.message().to_owned(),
+            };
+        }
+        let code = code.map_or_else(|| format!("{:?}", status.code()), str::to_owned);
+        Self::Refused {
+            code,
+            message: status.message().to_owned(),
+        }
+    }
+
+    /// Whether the same call may work if repeated a little later.
+    pub fn is_worth_a_retry(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::ReceiptPending { .. } => true,
+            Self::Refused { code, .. } => [
+                codes::NO_WORKER,
+                codes::QUEUE_FULL,
+                codes::RECEIPT_PENDING,
+                codes::UNAVAILABLE,
+            ]
+            .contains(&code.as_str()),
+            _ => false,
+        }
+    }
+
+    /// Whether the pool refused with this word.
+    pub fn is_refusal(&self, word: &str) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == word)
+    }
+
+    /// What a person could try next, where there is something to say.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Address { .. } => Some("an address looks like http://127.0.0.1:50051"),
+            Self::Unreachable { .. } => {
+                Some("is the pool running, and is --pool (or DOVETAIL_POOL) its gRPC address?")
+            }
+            Self::ModelUnknown { .. } => Some("`dovetail models` lists them"),
+            Self::Refused { code, .. } => match code.as_str() {
+                codes::NO_WORKER => {
+                    Some("`dovetail models` shows how many workers serve each model now")
+                }
+                codes::QUEUE_FULL | codes::UNAVAILABLE => Some("try again in a moment"),
+                codes::PAYMENT_REQUIRED => Some("this pool does not give inference away"),
+                codes::RECEIPT_PENDING => {
+                    Some("a receipt exists once a share has committed to the task; ask again later")
+                }
+                codes::PROMPT_TOO_LONG => Some("`dovetail models` shows how long a prompt may be"),
+                _ => None,
+            },
+            Self::ReceiptPending { .. } => {
+                Some("fetch it later with `dovetail receipt get TASK --into FILE`")
+            }
+            _ => None,
+        }
+    }
+}
+
+fn reason(code: &str) -> String {
+    if code.is_empty() {
+        String::new()
+    } else {
+        format!(" ({code})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transport_failure_is_told_apart_from_a_pool_without_workers() {
+        let refused = AgentError::from_status("http://p", &codes::status(codes::NO_WORKER, "none"));
+        assert!(refused.is_refusal("no-worker") && refused.is_worth_a_retry());
+        let lost = AgentError::from_status("http://p", &tonic::Status::unavailable("reset"));
+        assert!(matches!(lost, AgentError::Unreachable { .. }));
+    }
+
+    #[test]
+    fn an_unknown_model_is_not_worth_a_retry() {
+        let status = codes::status(codes::MODEL_UNKNOWN, "no such model");
+        assert!(!AgentError::from_status("http://p", &status).is_worth_a_retry());
+    }
+}

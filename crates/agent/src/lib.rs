@@ -1,0 +1,17 @@
+//! The agent's side of Dovetail: ask a pool for inference, follow the answer, keep the receipt and check it.
+//!
+//! [`AgentClient`] talks to a pool over gRPC, [`Answer`] follows one task, [`ReceiptFile`] is what an agent keeps
+//! of it, and [`verify`](verify::verify) checks such a file offline. Nothing here needs a Bitcoin node or trusts the
+//! pool; what cannot be checked without the model is not claimed to be checked.
+
+mod answer;
+mod client;
+mod error;
+pub mod receipt_file;
+pub mod verify;
+
+pub use answer::Answer;
+pub use client::{AgentClient, Question};
+pub use dovetail_api::v1::{FinishReason, Model, Task, TaskState};
+pub use error::AgentError;
+pub use receipt_file::ReceiptFile;

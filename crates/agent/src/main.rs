@@ -1,0 +1,53 @@
+//! `dovetail`: the agent's command line.
+//!
+//! Answers go to stdout, everything else to stderr, so that `dovetail ask` can stand in a pipe. Exit code 0: done;
+//! 1: it did not work, or a receipt does not hold; 2: wrong usage.
+
+mod args;
+mod commands;
+mod printer;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use dovetail_agent::AgentError;
+
+use crate::args::{Cli, Command, ReceiptCommand, TaskCommand};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(Box::pin(run(cli))),
+        Err(error) => Err(error.into()),
+    };
+    outcome.unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Models(args) => commands::models::list(&cli.pool, args.json).await,
+        Command::Ask(args) => commands::ask::ask(&cli.pool, args).await,
+        Command::Task(TaskCommand::Get(args)) => commands::task::get(&cli.pool, &args).await,
+        Command::Task(TaskCommand::Cancel(args)) => commands::task::cancel(&cli.pool, &args).await,
+        Command::Receipt(ReceiptCommand::Get(args)) => {
+            commands::receipt::get(&cli.pool, &args).await
+        }
+        Command::Receipt(ReceiptCommand::Verify(args)) => commands::receipt::verify(&args),
+    }
+}
+
+fn complain(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+    if let Some(hint) = error
+        .downcast_ref::<AgentError>()
+        .and_then(AgentError::hint)
+    {
+        eprintln!("hint: {hint}");
+    }
+}

@@ -1,0 +1,334 @@
+//! The file that an agent keeps: what it asked, the tokens it saw, and the pool's receipt once there is one.
+//!
+//! Everything in the file takes part in verification; there is no field that could say something unchecked. The
+//! prompt and its salt are in it, so it is as private as the prompt. To show a receipt without the prompt, hand on
+//! the `receipt` field alone.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    path::Path,
+};
+
+use dovetail_commitment::{ModelId, SamplingParams, TaskId, receipt::Receipt};
+use serde::{Deserialize, Serialize};
+
+use crate::{AgentError, Question};
+
+/// A longest prompt in hex, 4096 tokens and a receipt with a coinbase of 100 kB stay well below.
+pub const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
+
+const VERSION: u8 = 1;
+
+/// An agent's own copy of a task with the pool's receipt for it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptFile {
+    /// Of this format: 1.
+    pub version: u8,
+    /// The task.
+    pub task_id: TaskId,
+    /// The model that was asked for.
+    pub model_id: ModelId,
+    /// The sampling that was asked for.
+    pub sampling: Sampling,
+    /// The seed that was asked for.
+    #[serde(with = "hex")]
+    pub seed: [u8; 32],
+    /// What the prompt was hidden with.
+    #[serde(with = "hex")]
+    pub salt: [u8; 32],
+    /// The prompt.
+    pub prompt: Prompt,
+    /// The output as the agent saw it.
+    pub output_tokens: Vec<u32>,
+    /// What the pool signed; none until the task is settled.
+    pub receipt: Option<Receipt>,
+}
+
+/// [`SamplingParams`] as JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // The names are those of `SamplingParams`.
+pub struct Sampling {
+    pub temperature_milli: u32,
+    pub top_k: u32,
+    pub top_p_milli: u32,
+    pub max_tokens: u32,
+}
+
+impl From<SamplingParams> for Sampling {
+    fn from(params: SamplingParams) -> Self {
+        let SamplingParams {
+            temperature_milli,
+            top_k,
+            top_p_milli,
+            max_tokens,
+        } = params;
+        Self {
+            temperature_milli,
+            top_k,
+            top_p_milli,
+            max_tokens,
+        }
+    }
+}
+
+impl From<Sampling> for SamplingParams {
+    fn from(sampling: Sampling) -> Self {
+        let Sampling {
+            temperature_milli,
+            top_k,
+            top_p_milli,
+            max_tokens,
+        } = sampling;
+        Self {
+            temperature_milli,
+            top_k,
+            top_p_milli,
+            max_tokens,
+        }
+    }
+}
+
+/// A prompt: readable where it is UTF-8, `{"hex": "..."}` where it is not.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Prompt {
+    /// UTF-8.
+    Text(String),
+    /// Any other bytes.
+    Bytes {
+        /// The bytes.
+        #[serde(with = "hex")]
+        hex: Vec<u8>,
+    },
+}
+
+impl Prompt {
+    /// The bytes that were sent.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes { hex } => hex,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Prompt {
+    fn from(bytes: Vec<u8>) -> Self {
+        String::from_utf8(bytes).map_or_else(
+            |e| Self::Bytes {
+                hex: e.into_bytes(),
+            },
+            Self::Text,
+        )
+    }
+}
+
+impl std::fmt::Debug for Prompt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Prompt({} bytes)", self.as_bytes().len())
+    }
+}
+
+/// What a file to verify may hold.
+#[derive(Clone, Debug)]
+pub enum Kept {
+    /// The agent's copy, with or without a receipt.
+    File(Box<ReceiptFile>),
+    /// A pool's receipt alone, as somebody hands it on who keeps the prompt private.
+    ReceiptOnly(Box<Receipt>),
+}
+
+impl ReceiptFile {
+    /// The agent's copy before the pool gave a receipt.
+    pub fn pending(question: &Question, output_tokens: Vec<u32>) -> Self {
+        Self {
+            version: VERSION,
+            task_id: question.task_id,
+            model_id: question.model_id,
+            sampling: question.sampling.into(),
+            seed: question.seed,
+            salt: question.salt,
+            prompt: question.prompt.clone().into(),
+            output_tokens,
+            receipt: None,
+        }
+    }
+
+    /// Puts the pool's receipt (JSON text) in. It is parsed, not verified.
+    pub fn set_receipt(&mut self, receipt_json: &str) -> Result<(), AgentError> {
+        let receipt = serde_json::from_str(receipt_json)
+            .map_err(|e| AgentError::Protocol(format!("the receipt does not parse: {e}")))?;
+        self.receipt = Some(receipt);
+        Ok(())
+    }
+
+    /// Writes the file whole or not at all, readable by its owner only: it holds the prompt.
+    pub fn save(&self, path: &Path) -> Result<(), AgentError> {
+        let mut json = serde_json::to_vec_pretty(self).map_err(|e| file_error(path, e.into()))?;
+        json.push(b'\n');
+        write_whole(path, &json).map_err(|e| file_error(path, e))
+    }
+
+    /// Reads a file that [`ReceiptFile::save`] wrote.
+    pub fn load(path: &Path) -> Result<Self, AgentError> {
+        match load(path)? {
+            Kept::File(file) => Ok(*file),
+            Kept::ReceiptOnly(_) => Err(AgentError::NotAReceipt {
+                path: path.to_owned(),
+                reason: "it is a receipt alone, without an agent's own copy".into(),
+            }),
+        }
+    }
+}
+
+/// Reads either kind of file. Nothing is verified yet.
+pub fn load(path: &Path) -> Result<Kept, AgentError> {
+    let bytes = read_bounded(path).map_err(|e| file_error(path, e))?;
+    parse(&bytes).map_err(|reason| AgentError::NotAReceipt {
+        path: path.to_owned(),
+        reason,
+    })
+}
+
+fn parse(bytes: &[u8]) -> Result<Kept, String> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    // Only an agent's own copy knows the salt.
+    if value.get("salt").is_none() {
+        return serde_json::from_value(value)
+            .map(Kept::ReceiptOnly)
+            .map_err(|e| e.to_string());
+    }
+    let file: ReceiptFile = serde_json::from_value(value).map_err(|e| e.to_string())?;
+    if file.version != VERSION {
+        return Err(format!(
+            "version {} of the format is not known here",
+            file.version
+        ));
+    }
+    Ok(Kept::File(Box::new(file)))
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len <= FILE_BYTES_MAX) {
+        Ok(bytes)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "too large for a receipt",
+        ))
+    }
+}
+
+/// Writes beside the file and renames, so that a crash leaves the old file or the new one.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.tmp", std::process::id()));
+    let written = create_private(Path::new(&beside)).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    let renamed = written.and_then(|()| fs::rename(&beside, path));
+    if renamed.is_err() {
+        // Best effort: the error that matters is the one above.
+        let _ = fs::remove_file(&beside);
+    }
+    renamed
+}
+
+fn create_private(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn file_error(path: &Path, source: io::Error) -> AgentError {
+    AgentError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn question(prompt: &[u8]) -> Question {
+        let sampling = SamplingParams {
+            temperature_milli: 0,
+            top_k: 0,
+            top_p_milli: 1000,
+            max_tokens: 8,
+        };
+        Question::new(ModelId::from_bytes([7; 32]), prompt.to_vec(), sampling)
+    }
+
+    #[test]
+    fn a_pending_file_is_read_back_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("receipt.json");
+        for prompt in [b"words".as_slice(), &[0xff, 0]] {
+            let file = ReceiptFile::pending(&question(prompt), vec![1, 2]);
+            file.save(&path).unwrap();
+            let back = ReceiptFile::load(&path).unwrap();
+            assert_eq!(back.prompt.as_bytes(), prompt);
+            assert_eq!(back.salt, file.salt);
+            assert_eq!(back.output_tokens, [1, 2]);
+            assert!(back.receipt.is_none());
+        }
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "nothing left beside it"
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_is_readable_by_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("receipt.json");
+        ReceiptFile::pending(&question(b"x"), vec![])
+            .save(&path)
+            .unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0);
+    }
+
+    #[test]
+    fn an_unknown_field_or_version_is_refused() {
+        let file = ReceiptFile::pending(&question(b"x"), vec![]);
+        let mut value = serde_json::to_value(&file).unwrap();
+        value["version"] = 2.into();
+        assert!(
+            parse(value.to_string().as_bytes())
+                .unwrap_err()
+                .contains("version 2")
+        );
+        value["version"] = 1.into();
+        value["claimed"] = "anything".into();
+        assert!(
+            parse(value.to_string().as_bytes())
+                .unwrap_err()
+                .contains("claimed")
+        );
+    }
+
+    #[test]
+    fn what_is_no_receipt_is_refused_by_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        fs::write(&path, "not json").unwrap();
+        let error = load(&path).unwrap_err().to_string();
+        assert!(error.contains("notes.txt"), "{error}");
+    }
+}

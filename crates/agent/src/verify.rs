@@ -1,0 +1,227 @@
+//! Checking a receipt offline: every check in a fixed order, up to the first thing that does not hold.
+//!
+//! The receipt's own chain (signature, leaf, batch, coinbase, merkle root, proof of work) is checked by
+//! `dovetail_commitment::receipt`; here the agent's own copy is held against the transcript that the chain leads to.
+//! What this cannot show: that the tokens are what the model gives (the pool's audit samples that, and a replay needs
+//! the model), and that the block header was ever known to the network (most shares are not blocks).
+
+use dovetail_commitment::{
+    Transcript,
+    receipt::{self, Receipt, ReceiptError, VerifiedReceipt},
+};
+use serde::Serialize;
+
+use crate::receipt_file::{Kept, ReceiptFile};
+
+/// One thing that a receipt must satisfy. The order is the order of checking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// Every field has its form and length.
+    Format,
+    /// The signature is by the key that the receipt names, over all of its fields.
+    Signature,
+    /// That key is the pool's.
+    PoolKey,
+    /// A batch's root is in the coinbase, once.
+    BatchInCoinbase,
+    /// The transcript is a leaf of that batch.
+    LeafInBatch,
+    /// The coinbase is under the header's merkle root.
+    CoinbaseInHeader,
+    /// The header's hash meets the share's target.
+    ProofOfWork,
+    /// The transcript is of the agent's task.
+    Task,
+    /// The transcript is of the model that was asked for.
+    Model,
+    /// The transcript has the sampling and the seed that were asked for.
+    Sampling,
+    /// The transcript commits to the agent's prompt.
+    Prompt,
+    /// The transcript commits to the tokens that the agent saw.
+    Output,
+}
+
+impl Check {
+    /// All of them, in the order of checking.
+    pub const ALL: [Self; 12] = [
+        Self::Format,
+        Self::Signature,
+        Self::PoolKey,
+        Self::BatchInCoinbase,
+        Self::LeafInBatch,
+        Self::CoinbaseInHeader,
+        Self::ProofOfWork,
+        Self::Task,
+        Self::Model,
+        Self::Sampling,
+        Self::Prompt,
+        Self::Output,
+    ];
+
+    /// What it says when it holds.
+    pub fn claim(self) -> &'static str {
+        match self {
+            Self::Format => "every field has its form",
+            Self::Signature => "the signature covers every field",
+            Self::PoolKey => "it is signed by the pool's key",
+            Self::BatchInCoinbase => "the coinbase commits to a batch",
+            Self::LeafInBatch => "the transcript is a leaf of that batch",
+            Self::CoinbaseInHeader => "the header commits to the coinbase",
+            Self::ProofOfWork => "the header's hash meets the share's target",
+            Self::Task => "it is about this task",
+            Self::Model => "it is about the model that was asked",
+            Self::Sampling => "it has the sampling and seed that were asked",
+            Self::Prompt => "it commits to this prompt",
+            Self::Output => "it commits to these output tokens",
+        }
+    }
+}
+
+/// How one check came out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "result", content = "why", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It holds.
+    Holds,
+    /// It does not, and this is why.
+    Fails(String),
+    /// It was not looked at, and this is why.
+    NotChecked(&'static str),
+}
+
+/// One line of a [`Report`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// The check.
+    pub check: Check,
+    /// How it came out.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// No check failed. Look at `lines` for what was not checked.
+    pub verified: bool,
+    /// The first thing that does not hold.
+    pub first_failure: Option<Check>,
+    /// Every check, in order.
+    pub lines: Vec<Line>,
+    /// The key that signed, if the receipt's own chain holds.
+    pub pool_key: Option<String>,
+    /// The header's hash as explorers write it, if the receipt's own chain holds.
+    pub header_hash: Option<String>,
+}
+
+const EARLIER_FAILED: &str = "an earlier check failed";
+const NO_KEY: &str = "no pool key was given to compare with";
+const NO_COPY: &str = "the file has no agent's copy";
+
+/// Verifies what an agent kept. `pool_key` is the x-only key that must have signed.
+pub fn verify(kept: &Kept, pool_key: Option<[u8; 32]>) -> Report {
+    match kept {
+        Kept::ReceiptOnly(receipt) => check(receipt, pool_key, None),
+        Kept::File(file) => match &file.receipt {
+            Some(receipt) => check(receipt, pool_key, Some(file)),
+            None => Report {
+                verified: false,
+                first_failure: Some(Check::Format),
+                lines: lines(
+                    Some((Check::Format, "the file holds no receipt yet".into())),
+                    false,
+                    false,
+                ),
+                pool_key: None,
+                header_hash: None,
+            },
+        },
+    }
+}
+
+fn check(receipt: &Receipt, pool_key: Option<[u8; 32]>, copy: Option<&ReceiptFile>) -> Report {
+    let chain = receipt.verify(pool_key);
+    let failure = match (&chain, copy) {
+        (Err(error), _) => Some(explain(*error)),
+        (Ok(verified), Some(copy)) => check_copy(&verified.transcript, copy).err(),
+        (Ok(_), None) => None,
+    };
+    Report {
+        verified: failure.is_none(),
+        first_failure: failure.as_ref().map(|(check, _)| *check),
+        lines: lines(failure, pool_key.is_some(), copy.is_some()),
+        pool_key: chain
+            .as_ref()
+            .ok()
+            .map(|verified| hex::encode(verified.pool_key)),
+        header_hash: chain.as_ref().ok().map(hash_for_people),
+    }
+}
+
+fn lines(failure: Option<(Check, String)>, has_key: bool, has_copy: bool) -> Vec<Line> {
+    let outcome = |check: Check| match &failure {
+        Some((failed, why)) if *failed == check => Outcome::Fails(why.clone()),
+        Some((failed, _)) if *failed < check => Outcome::NotChecked(EARLIER_FAILED),
+        _ if check == Check::PoolKey && !has_key => Outcome::NotChecked(NO_KEY),
+        _ if check >= Check::Task && !has_copy => Outcome::NotChecked(NO_COPY),
+        _ => Outcome::Holds,
+    };
+    Check::ALL
+        .into_iter()
+        .map(|check| Line {
+            check,
+            outcome: outcome(check),
+        })
+        .collect()
+}
+
+fn check_copy(transcript: &Transcript, copy: &ReceiptFile) -> Result<(), (Check, String)> {
+    let differs = |check, what: &str| Err((check, format!("the transcript has another {what}")));
+    if transcript.task_id != copy.task_id {
+        return differs(Check::Task, "task id");
+    }
+    if transcript.model_id != copy.model_id {
+        return differs(Check::Model, "model id");
+    }
+    if transcript.sampling != copy.sampling.into() {
+        return differs(Check::Sampling, "sampling");
+    }
+    if transcript.seed != copy.seed {
+        return differs(Check::Sampling, "seed");
+    }
+    receipt::verify_content(
+        transcript,
+        &copy.salt,
+        copy.prompt.as_bytes(),
+        &copy.output_tokens,
+    )
+    .map_err(explain)
+}
+
+/// The check that an error belongs to, and its words without the name in front.
+fn explain(error: ReceiptError) -> (Check, String) {
+    let check = match error {
+        ReceiptError::Format(_) => Check::Format,
+        ReceiptError::Signature => Check::Signature,
+        ReceiptError::PoolKey => Check::PoolKey,
+        ReceiptError::Commitment => Check::BatchInCoinbase,
+        ReceiptError::Leaf => Check::LeafInBatch,
+        ReceiptError::MerklePath => Check::CoinbaseInHeader,
+        ReceiptError::Target => Check::ProofOfWork,
+        ReceiptError::Prompt => Check::Prompt,
+        ReceiptError::Output => Check::Output,
+    };
+    let words = error.to_string();
+    let why = words
+        .split_once(": ")
+        .map_or(words.as_str(), |(_, why)| why);
+    (check, why.to_owned())
+}
+
+fn hash_for_people(verified: &VerifiedReceipt) -> String {
+    let mut bytes = verified.header_hash.to_bytes();
+    bytes.reverse();
+    hex::encode(bytes)
+}

@@ -1,0 +1,324 @@
+//! The client against a small stand-in for a pool, over real gRPC on loopback.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use dovetail_agent::{AgentClient, AgentError, Model, Question, Task, TaskState};
+use dovetail_api::{
+    codes,
+    v1::{
+        self,
+        inference_server::{Inference, InferenceServer},
+        stream_task_response::Event,
+    },
+};
+use dovetail_commitment::{ModelId, SamplingParams};
+use tokio::net::TcpListener;
+use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tonic::{Request, Response, Status};
+
+const OUTPUT: [u32; 6] = [10, 11, 12, 13, 14, 15];
+
+/// Answers every task with [`OUTPUT`], as misbehaving as it is told to.
+#[derive(Default)]
+struct StandIn {
+    /// The stream breaks after 2 tokens this often.
+    breaks: AtomicU32,
+    /// `GetReceipt` answers with `receipt-pending` this often.
+    pending: AtomicU32,
+    /// Tasks end as failed instead.
+    fails: bool,
+    /// Streams lack the token at this position.
+    gap_at: Option<usize>,
+}
+
+fn take_one(counter: &AtomicU32) -> bool {
+    counter
+        .fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1))
+        .is_ok()
+}
+
+fn task(task_id: Vec<u8>, state: TaskState) -> Task {
+    let error_code = if state == TaskState::Failed {
+        codes::WORKER_LOST.into()
+    } else {
+        String::new()
+    };
+    let output_tokens = u32::try_from(OUTPUT.len()).unwrap();
+    Task {
+        task_id,
+        state: state.into(),
+        output_tokens,
+        error_code,
+        ..Default::default()
+    }
+}
+
+fn event(event: Event) -> Result<v1::StreamTaskResponse, Status> {
+    Ok(v1::StreamTaskResponse { event: Some(event) })
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<v1::StreamTaskResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Inference for StandIn {
+    type StreamTaskStream = Events;
+
+    async fn list_models(
+        &self,
+        _: Request<v1::ListModelsRequest>,
+    ) -> Result<Response<v1::ListModelsResponse>, Status> {
+        let model = Model {
+            name: "tiny".into(),
+            model_id: vec![7; 32],
+            workers: 1,
+            ..Default::default()
+        };
+        Ok(Response::new(v1::ListModelsResponse {
+            models: vec![model],
+        }))
+    }
+
+    async fn quote_task(
+        &self,
+        _: Request<v1::QuoteTaskRequest>,
+    ) -> Result<Response<v1::QuoteTaskResponse>, Status> {
+        Ok(Response::new(v1::QuoteTaskResponse {
+            price_msat_max: 6_000,
+            ..Default::default()
+        }))
+    }
+
+    async fn create_task(
+        &self,
+        request: Request<v1::CreateTaskRequest>,
+    ) -> Result<Response<v1::CreateTaskResponse>, Status> {
+        let request = request.into_inner();
+        if request.model_id != [7; 32] {
+            return Err(codes::status(codes::MODEL_UNKNOWN, "no such model here"));
+        }
+        assert_eq!(
+            (
+                request.task_id.len(),
+                request.seed.len(),
+                request.salt.len()
+            ),
+            (32, 32, 32)
+        );
+        let task = Some(task(request.task_id, TaskState::Queued));
+        Ok(Response::new(v1::CreateTaskResponse { task }))
+    }
+
+    async fn stream_task(
+        &self,
+        request: Request<v1::StreamTaskRequest>,
+    ) -> Result<Response<Events>, Status> {
+        let v1::StreamTaskRequest {
+            task_id,
+            from_position,
+        } = request.into_inner();
+        let mut events = vec![event(Event::Task(task(
+            task_id.clone(),
+            TaskState::Running,
+        )))];
+        let first = usize::try_from(from_position).unwrap();
+        for (position, token) in OUTPUT.iter().enumerate().skip(first) {
+            if self.gap_at == Some(position) {
+                continue;
+            }
+            if position == first + 2 && take_one(&self.breaks) {
+                events.push(Err(Status::unavailable("connection reset")));
+                return Ok(Response::new(Box::pin(tokio_stream::iter(events))));
+            }
+            events.push(event(Event::Tokens(v1::TokenChunk {
+                first_position: u32::try_from(position).unwrap(),
+                tokens: vec![*token],
+                text: format!("{token} ").into_bytes(),
+            })));
+        }
+        let last = if self.fails {
+            TaskState::Failed
+        } else {
+            TaskState::Finished
+        };
+        events.push(event(Event::Task(task(task_id, last))));
+        Ok(Response::new(Box::pin(tokio_stream::iter(events))))
+    }
+
+    async fn get_task(
+        &self,
+        request: Request<v1::GetTaskRequest>,
+    ) -> Result<Response<v1::GetTaskResponse>, Status> {
+        let task = Some(task(request.into_inner().task_id, TaskState::Finished));
+        Ok(Response::new(v1::GetTaskResponse { task }))
+    }
+
+    async fn cancel_task(
+        &self,
+        request: Request<v1::CancelTaskRequest>,
+    ) -> Result<Response<v1::CancelTaskResponse>, Status> {
+        let task = Some(task(request.into_inner().task_id, TaskState::Cancelled));
+        Ok(Response::new(v1::CancelTaskResponse { task }))
+    }
+
+    async fn get_receipt(
+        &self,
+        _: Request<v1::GetReceiptRequest>,
+    ) -> Result<Response<v1::GetReceiptResponse>, Status> {
+        if take_one(&self.pending) {
+            return Err(codes::status(codes::RECEIPT_PENDING, "not settled yet"));
+        }
+        Ok(Response::new(v1::GetReceiptResponse {
+            receipt_json: "{}".into(),
+        }))
+    }
+}
+
+async fn connect(stand_in: StandIn) -> AgentClient {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let service = InferenceServer::from_arc(Arc::new(stand_in));
+    let incoming = TcpListenerStream::new(listener);
+    tokio::spawn(
+        tonic::transport::Server::builder()
+            .add_service(service)
+            .serve_with_incoming(incoming),
+    );
+    AgentClient::connect(&url).await.unwrap()
+}
+
+fn question(model: u8) -> Question {
+    let sampling = SamplingParams {
+        temperature_milli: 0,
+        top_k: 0,
+        top_p_milli: 1000,
+        max_tokens: 8,
+    };
+    Question::new(
+        ModelId::from_bytes([model; 32]),
+        b"a prompt".to_vec(),
+        sampling,
+    )
+}
+
+#[tokio::test]
+async fn an_answer_arrives_whole_although_its_stream_breaks_twice() {
+    let client = connect(StandIn {
+        breaks: 2.into(),
+        ..Default::default()
+    })
+    .await;
+    let mut answer = client.ask(question(7)).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(piece) = answer.next().await.unwrap() {
+        text.extend(piece);
+    }
+    assert_eq!(answer.tokens(), OUTPUT);
+    assert_eq!(text, b"10 11 12 13 14 15 ");
+    assert_eq!(answer.to_file().output_tokens, OUTPUT);
+}
+
+#[tokio::test]
+async fn an_unknown_model_is_refused_with_its_word() {
+    let client = connect(StandIn::default()).await;
+    let Err(error) = client.ask(question(8)).await else {
+        panic!("it was taken")
+    };
+    assert!(error.is_refusal(codes::MODEL_UNKNOWN), "{error}");
+    assert!(error.hint().is_none() || !error.is_worth_a_retry());
+}
+
+#[tokio::test]
+async fn a_failed_task_is_an_error_that_says_why() {
+    let client = connect(StandIn {
+        fails: true,
+        ..Default::default()
+    })
+    .await;
+    let mut answer = client.ask(question(7)).await.unwrap();
+    let error = loop {
+        match answer.next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended well"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, AgentError::TaskEnded { code, .. } if code == codes::WORKER_LOST));
+}
+
+#[tokio::test]
+async fn a_gap_in_the_tokens_is_noticed() {
+    for gap_at in [0, 3, 5] {
+        let client = connect(StandIn {
+            gap_at: Some(gap_at),
+            ..Default::default()
+        })
+        .await;
+        let mut answer = client.ask(question(7)).await.unwrap();
+        let error = loop {
+            match answer.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("a gap at {gap_at} went unnoticed"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, AgentError::Protocol(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_is_waited_for_but_not_for_ever() {
+    let client = connect(StandIn {
+        pending: 2.into(),
+        ..Default::default()
+    })
+    .await;
+    let task_id = question(7).task_id;
+    let receipt = client
+        .wait_for_receipt(task_id, Duration::from_secs(20))
+        .await
+        .unwrap();
+    assert_eq!(receipt, "{}");
+
+    let client = connect(StandIn {
+        pending: 1000.into(),
+        ..Default::default()
+    })
+    .await;
+    let error = client
+        .wait_for_receipt(task_id, Duration::from_millis(300))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, AgentError::ReceiptPending { .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn models_quotes_and_tasks_are_reported() {
+    let client = connect(StandIn::default()).await;
+    assert_eq!(client.find_model(None).await.unwrap().name, "tiny");
+    let question = question(7);
+    let quote = client
+        .quote(question.model_id, question.prompt.len(), &question.sampling)
+        .await
+        .unwrap();
+    assert_eq!(quote.price_msat_max, 6_000);
+    assert_eq!(
+        client.task(question.task_id).await.unwrap().state(),
+        TaskState::Finished
+    );
+    assert_eq!(
+        client.cancel(question.task_id).await.unwrap().state(),
+        TaskState::Cancelled
+    );
+}

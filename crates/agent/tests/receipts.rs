@@ -1,0 +1,297 @@
+//! Receipts from a synthetic share: a good one holds, and whatever is changed in it is named.
+
+#![allow(clippy::unwrap_used)]
+
+use bitcoin::{
+    Amount, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
+    TxMerkleNode, TxOut, Witness,
+    absolute::LockTime,
+    block::{Header, Version},
+    consensus::serialize,
+    hashes::{Hash, sha256d},
+    secp256k1::{Keypair, SECP256K1, SecretKey},
+};
+use dovetail_agent::{
+    Question, ReceiptFile,
+    receipt_file::{self, Kept, Prompt},
+    verify::{Check, Line, Outcome, Report, verify},
+};
+use dovetail_commitment::{
+    Batch, FinishReason, ModelId, SamplingParams, TaskId, Transcript, WorkerKey, coinbase,
+    output_digest, prompt_commitment,
+    receipt::{Receipt, ReceiptParts},
+    trace_root,
+};
+
+const TOKENS: [u32; 3] = [11, 12, 13];
+
+/// One way to tamper.
+type Change<T> = fn(&mut T);
+
+fn pool() -> Keypair {
+    Keypair::from_secret_key(SECP256K1, &SecretKey::from_slice(&[8; 32]).unwrap())
+}
+
+fn question() -> Question {
+    let sampling = SamplingParams {
+        temperature_milli: 700,
+        top_k: 0,
+        top_p_milli: 1000,
+        max_tokens: 8,
+    };
+    Question::new(
+        ModelId::from_bytes([3; 32]),
+        b"What is owed?".to_vec(),
+        sampling,
+    )
+}
+
+fn transcript(question: &Question) -> Transcript {
+    Transcript {
+        task_id: question.task_id,
+        worker_key: WorkerKey::from_bytes([2; 32]),
+        model_id: question.model_id,
+        engine_version: 1,
+        prompt_commitment: prompt_commitment(&question.salt, &question.prompt),
+        sampling: question.sampling,
+        seed: question.seed,
+        output_tokens: u32::try_from(TOKENS.len()).unwrap(),
+        output_digest: output_digest(&TOKENS),
+        trace_root: trace_root(&[[9; 32]]),
+        finish_reason: FinishReason::Stop,
+    }
+}
+
+fn coinbase_with(outputs: Vec<TxOut>) -> Transaction {
+    let input = TxIn {
+        previous_output: OutPoint::null(),
+        script_sig: ScriptBuf::from_bytes(vec![0x51; 8]),
+        sequence: Sequence::MAX,
+        witness: Witness::new(),
+    };
+    Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![input],
+        output: outputs,
+    }
+}
+
+/// A receipt as a pool would give it for a share that commits to two transcripts, the first of them ours.
+fn parts(question: &Question) -> ReceiptParts {
+    let other = Transcript {
+        task_id: TaskId::from_bytes([1; 32]),
+        ..transcript(question)
+    };
+    let batch = Batch::new(vec![transcript(question).leaf(), other.leaf()]).unwrap();
+    let reward = TxOut {
+        value: Amount::from_sat(50),
+        script_pubkey: ScriptBuf::new(),
+    };
+    let transaction = coinbase_with(vec![reward, coinbase::commitment_output(batch.root())]);
+    let sibling = [4; 32];
+    let txid = transaction.compute_txid().to_byte_array();
+    let root = sha256d::Hash::hash(&[txid, sibling].concat());
+    let header = Header {
+        version: Version::TWO,
+        prev_blockhash: BlockHash::all_zeros(),
+        merkle_root: TxMerkleNode::from_raw_hash(root),
+        time: 1,
+        bits: CompactTarget::from_consensus(0x207f_ffff),
+        nonce: 0,
+    };
+    ReceiptParts {
+        transcript: transcript(question),
+        leaf_proof: batch.proof(0).unwrap(),
+        coinbase: serialize(&transaction),
+        merkle_path: vec![sibling],
+        header: serialize(&header).try_into().unwrap(),
+        share_target: [0xff; 32],
+        issued_at_unix: 1,
+    }
+}
+
+fn file() -> ReceiptFile {
+    let question = question();
+    let mut file = ReceiptFile::pending(&question, TOKENS.to_vec());
+    file.receipt = Some(Receipt::sign(parts(&question), &pool()));
+    file
+}
+
+fn pool_key() -> [u8; 32] {
+    pool().x_only_public_key().0.serialize()
+}
+
+fn report(file: ReceiptFile) -> Report {
+    verify(&Kept::File(Box::new(file)), Some(pool_key()))
+}
+
+fn outcome(report: &Report, wanted: Check) -> &Outcome {
+    let line: &Line = report
+        .lines
+        .iter()
+        .find(|line| line.check == wanted)
+        .unwrap();
+    &line.outcome
+}
+
+#[test]
+fn a_good_receipt_holds_in_every_check_also_from_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("receipt.json");
+    file().save(&path).unwrap();
+    let kept = receipt_file::load(&path).unwrap();
+    let report = verify(&kept, Some(pool_key()));
+    assert!(
+        report.verified && report.first_failure.is_none(),
+        "{report:?}"
+    );
+    assert!(
+        report
+            .lines
+            .iter()
+            .all(|line| line.outcome == Outcome::Holds),
+        "{report:?}"
+    );
+    assert_eq!(report.lines.len(), Check::ALL.len());
+    assert_eq!(
+        report.pool_key.as_deref(),
+        Some(hex::encode(pool_key()).as_str())
+    );
+    assert_eq!(report.header_hash.unwrap().len(), 64);
+}
+
+#[test]
+fn a_receipt_alone_holds_but_claims_nothing_about_prompt_and_output() {
+    let receipt = file().receipt.unwrap();
+    let report = verify(&Kept::ReceiptOnly(Box::new(receipt)), None);
+    assert!(report.verified);
+    assert!(matches!(
+        outcome(&report, Check::PoolKey),
+        Outcome::NotChecked(_)
+    ));
+    assert!(matches!(
+        outcome(&report, Check::Prompt),
+        Outcome::NotChecked(_)
+    ));
+    assert_eq!(outcome(&report, Check::ProofOfWork), &Outcome::Holds);
+}
+
+#[test]
+fn a_file_without_a_receipt_does_not_hold() {
+    let report = report(ReceiptFile::pending(&question(), TOKENS.to_vec()));
+    assert!(!report.verified);
+    assert_eq!(report.first_failure, Some(Check::Format));
+}
+
+#[test]
+fn any_change_to_a_signed_receipt_breaks_the_format_or_the_signature() {
+    let changes: [Change<Receipt>; 12] = [
+        |r| r.version = 2,
+        |r| *r.transcript.last_mut().unwrap() ^= 1,
+        |r| r.transcript.truncate(9),
+        |r| r.leaf_proof.index ^= 1,
+        |r| r.leaf_proof.count += 1,
+        |r| r.leaf_proof.siblings.clear(),
+        |r| r.coinbase[45] ^= 1,
+        |r| r.merkle_path.clear(),
+        |r| r.header[79] ^= 1,
+        |r| r.share_target[0] ^= 1,
+        |r| r.issued_at_unix += 1,
+        |r| r.signature[0] ^= 1,
+    ];
+    for (n, change) in changes.iter().enumerate() {
+        let mut file = file();
+        change(file.receipt.as_mut().unwrap());
+        let report = report(file);
+        let first = report.first_failure;
+        assert!(
+            matches!(first, Some(Check::Format | Check::Signature)),
+            "change {n}: {first:?}"
+        );
+        assert!(!report.verified && report.header_hash.is_none());
+    }
+}
+
+#[test]
+fn a_receipt_by_another_key_is_not_the_pools() {
+    let stranger = Keypair::from_secret_key(SECP256K1, &SecretKey::from_slice(&[9; 32]).unwrap());
+    let question = question();
+    let mut file = ReceiptFile::pending(&question, TOKENS.to_vec());
+    file.receipt = Some(Receipt::sign(parts(&question), &stranger));
+    assert_eq!(report(file).first_failure, Some(Check::PoolKey));
+}
+
+/// Even a pool that signs it cannot make a broken chain hold.
+#[test]
+fn each_broken_link_is_named_although_the_pool_signed_it() {
+    fn recommitted(p: &mut ReceiptParts, outputs: Vec<TxOut>) {
+        p.coinbase = serialize(&coinbase_with(outputs));
+    }
+    let changes: [(Change<ReceiptParts>, Check); 8] = [
+        (
+            |p| recommitted(p, vec![TxOut::NULL]),
+            Check::BatchInCoinbase,
+        ),
+        (
+            |p| {
+                let root = Batch::new(vec![p.transcript.leaf()]).unwrap().root();
+                recommitted(p, vec![coinbase::commitment_output(root); 2]);
+            },
+            Check::BatchInCoinbase,
+        ),
+        (|p| p.transcript.output_tokens += 1, Check::LeafInBatch),
+        (|p| p.leaf_proof.index = 1, Check::LeafInBatch),
+        (|p| p.merkle_path.clear(), Check::CoinbaseInHeader),
+        (|p| p.header[40] ^= 1, Check::CoinbaseInHeader),
+        (|p| p.share_target = [0; 32], Check::ProofOfWork),
+        (|p| p.merkle_path = vec![[4; 32]; 17], Check::Format),
+    ];
+    for (n, (change, named)) in changes.into_iter().enumerate() {
+        let question = question();
+        let mut file = ReceiptFile::pending(&question, TOKENS.to_vec());
+        let mut parts = parts(&question);
+        change(&mut parts);
+        file.receipt = Some(Receipt::sign(parts, &pool()));
+        let report = report(file);
+        assert_eq!(report.first_failure, Some(named), "change {n}");
+        assert!(
+            matches!(outcome(&report, named), Outcome::Fails(_)),
+            "change {n}"
+        );
+        assert!(
+            matches!(outcome(&report, Check::Output), Outcome::NotChecked(_)),
+            "change {n}"
+        );
+    }
+}
+
+#[test]
+fn whatever_the_agent_changes_in_its_own_copy_is_named() {
+    let changes: [(Change<ReceiptFile>, Check); 10] = [
+        (|f| f.task_id = TaskId::from_bytes([0; 32]), Check::Task),
+        (|f| f.model_id = ModelId::from_bytes([0; 32]), Check::Model),
+        (|f| f.sampling.temperature_milli += 1, Check::Sampling),
+        (|f| f.sampling.max_tokens += 1, Check::Sampling),
+        (|f| f.seed[0] ^= 1, Check::Sampling),
+        (|f| f.salt[0] ^= 1, Check::Prompt),
+        (
+            |f| f.prompt = Prompt::Text("What is paid?".into()),
+            Check::Prompt,
+        ),
+        (|f| f.output_tokens[1] += 1, Check::Output),
+        (|f| f.output_tokens.truncate(2), Check::Output),
+        (|f| f.output_tokens.push(14), Check::Output),
+    ];
+    for (n, (change, named)) in changes.into_iter().enumerate() {
+        let mut file = file();
+        change(&mut file);
+        let report = report(file);
+        assert_eq!(report.first_failure, Some(named), "change {n}");
+        assert_eq!(
+            outcome(&report, Check::Signature),
+            &Outcome::Holds,
+            "change {n}"
+        );
+    }
+}
