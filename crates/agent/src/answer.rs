@@ -69,7 +69,7 @@ impl Answer {
                     self.resume(AgentError::Protocol("the stream ended early".into()))
                         .await?
                 }
-                Err(_) if self.has_ended() => return self.end(),
+                Err(_) if self.has_ended() && self.has_all_tokens() => return self.end(),
                 Err(status) => self.resume(self.client.failed(&status)).await?,
             }
         }
@@ -108,6 +108,12 @@ impl Answer {
         )
     }
 
+    /// As many tokens came as the task has; one that ended badly owes none.
+    fn has_all_tokens(&self) -> bool {
+        let is_owed = matches!(self.task.state(), TaskState::Finished | TaskState::Settled);
+        !is_owed || usize::try_from(self.task.output_tokens).ok() == Some(self.tokens.len())
+    }
+
     fn end(&self) -> Result<Option<Vec<u8>>, AgentError> {
         let state = self.task.state();
         if !matches!(state, TaskState::Finished | TaskState::Settled) {
@@ -117,7 +123,7 @@ impl Answer {
                 code: self.task.error_code.clone(),
             });
         }
-        if usize::try_from(self.task.output_tokens).ok() != Some(self.tokens.len()) {
+        if !self.has_all_tokens() {
             return Err(AgentError::Protocol(format!(
                 "it speaks of {} output tokens, {} came",
                 self.task.output_tokens,

@@ -36,6 +36,8 @@ struct StandIn {
     pending: AtomicU32,
     /// Tasks end as failed instead.
     fails: bool,
+    /// The stream begins with a task that is finished already.
+    late: bool,
     /// Streams lack the token at this position.
     gap_at: Option<usize>,
 }
@@ -211,19 +213,22 @@ fn question(model: u8) -> Question {
 
 #[tokio::test]
 async fn an_answer_arrives_whole_although_its_stream_breaks_twice() {
-    let client = connect(StandIn {
-        breaks: 2.into(),
-        ..Default::default()
-    })
-    .await;
-    let mut answer = client.ask(question(7)).await.unwrap();
-    let mut text = Vec::new();
-    while let Some(piece) = answer.next().await.unwrap() {
-        text.extend(piece);
+    for late in [false, true] {
+        let client = connect(StandIn {
+            breaks: 2.into(),
+            late,
+            ..Default::default()
+        })
+        .await;
+        let mut answer = client.ask(question(7)).await.unwrap();
+        let mut text = Vec::new();
+        while let Some(piece) = answer.next().await.unwrap() {
+            text.extend(piece);
+        }
+        assert_eq!(answer.tokens(), OUTPUT);
+        assert_eq!(text, b"10 11 12 13 14 15 ");
+        assert_eq!(answer.to_file().output_tokens, OUTPUT);
     }
-    assert_eq!(answer.tokens(), OUTPUT);
-    assert_eq!(text, b"10 11 12 13 14 15 ");
-    assert_eq!(answer.to_file().output_tokens, OUTPUT);
 }
 
 #[tokio::test]
