@@ -127,10 +127,12 @@ impl Inference for StandIn {
             task_id,
             from_position,
         } = request.into_inner();
-        let mut events = vec![event(Event::Task(task(
-            task_id.clone(),
-            TaskState::Running,
-        )))];
+        let first_state = if self.late {
+            TaskState::Finished
+        } else {
+            TaskState::Running
+        };
+        let mut events = vec![event(Event::Task(task(task_id.clone(), first_state)))];
         let first = usize::try_from(from_position).unwrap();
         for (position, token) in OUTPUT.iter().enumerate().skip(first) {
             if self.gap_at == Some(position) {
