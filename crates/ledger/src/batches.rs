@@ -1,0 +1,206 @@
+//! Batches: the transcripts behind a root, and whether the root is still to be spent.
+
+use dovetail_commitment::{BATCH_LEAVES_MAX, Batch, BatchRoot, TaskId, WorkerKey};
+use sqlx::Row;
+
+use crate::tasks::array;
+use crate::{Ledger, LedgerError, TaskRecord, TaskState, unix_now};
+
+/// Where a batch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchState {
+    /// A share may claim it.
+    Open,
+    /// A share has claimed it; its root is spent.
+    Settled,
+    /// Its audit found a mismatch.
+    Failed,
+}
+
+/// A batch with its tasks in the order of the leaves. No `Debug`: the tasks hold prompts.
+#[derive(Clone)]
+pub struct BatchRecord {
+    /// The root that the coinbase carries.
+    pub root: BatchRoot,
+    /// Whose it is.
+    pub worker: WorkerKey,
+    /// Where it stands.
+    pub state: BatchState,
+    /// Its tasks, in the order of the leaves.
+    pub tasks: Vec<TaskRecord>,
+}
+
+impl BatchRecord {
+    /// Whether one of its tasks has run out of time or ended otherwise.
+    pub fn is_expired(&self) -> bool {
+        let now = unix_now();
+        self.tasks
+            .iter()
+            .any(|task| task.state != TaskState::Finished || task.expires_at_unix <= now)
+    }
+}
+
+/// Why a batch was not registered, in order of precedence.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchRefusal {
+    /// None, too many, or a task twice.
+    #[error("a batch has 1 to {BATCH_LEAVES_MAX} distinct tasks")]
+    Size,
+    /// A task that does not exist.
+    #[error("the batch names an unknown task")]
+    TaskUnknown,
+    /// A task that another worker ran.
+    #[error("the batch names another worker's task")]
+    TaskNotYours,
+    /// A task of a batch that was spent or has failed.
+    #[error("the batch names a task that was spent")]
+    Spent,
+    /// A task that is not finished, or has expired.
+    #[error("the batch names a task that is not finished or has expired")]
+    Expired,
+    /// The transcripts have another root.
+    #[error("the transcripts do not have this root")]
+    RootMismatch,
+    /// Worth a retry.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<sqlx::Error> for BatchRefusal {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Ledger(error.into())
+    }
+}
+
+impl Ledger {
+    /// Registers the batch with this root. Registering it again is harmless.
+    ///
+    /// # Errors
+    /// The first reason that holds, in the order of [`BatchRefusal`].
+    pub async fn register_batch(
+        &self,
+        worker: WorkerKey,
+        root: BatchRoot,
+        task_ids: &[TaskId],
+    ) -> Result<(), BatchRefusal> {
+        if task_ids.is_empty() || task_ids.len() > BATCH_LEAVES_MAX {
+            return Err(BatchRefusal::Size);
+        }
+        let tasks = self.tasks(task_ids).await?;
+        if tasks.len() != task_ids.len() {
+            return Err(BatchRefusal::TaskUnknown);
+        }
+        check(&tasks, worker, root)?;
+        let ids: Vec<Vec<u8>> = task_ids.iter().map(|id| id.to_bytes().to_vec()).collect();
+        sqlx::query(
+            "INSERT INTO batches (root, worker, state, task_ids) VALUES ($1, $2, 'open', $3)
+             ON CONFLICT (root) DO NOTHING",
+        )
+        .bind(root.to_bytes().to_vec())
+        .bind(worker.to_bytes().to_vec())
+        .bind(ids)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The batch with this root, if it was registered.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn batch(&self, root: BatchRoot) -> Result<Option<BatchRecord>, LedgerError> {
+        let row = sqlx::query("SELECT worker, state, task_ids FROM batches WHERE root = $1")
+            .bind(root.to_bytes().to_vec())
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let state: String = row.try_get("state")?;
+        let ids: Vec<Vec<u8>> = row.try_get("task_ids")?;
+        let ids = ids
+            .into_iter()
+            .map(|id| array(id).map(TaskId::from_bytes))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(BatchRecord {
+            root,
+            worker: WorkerKey::from_bytes(array(row.try_get("worker")?)?),
+            state: match state.as_str() {
+                "open" => BatchState::Open,
+                "settled" => BatchState::Settled,
+                "failed" => BatchState::Failed,
+                _ => return Err(LedgerError::Corrupt("batch")),
+            },
+            tasks: self.tasks(&ids).await?,
+        }))
+    }
+
+    /// open -> failed, with all its tasks: the audit found a mismatch.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn fail_batch(&self, root: BatchRoot, code: &str) -> Result<(), LedgerError> {
+        let mut transaction = self.pool.begin().await?;
+        let ids: Option<Vec<Vec<u8>>> = sqlx::query_scalar(
+            "UPDATE batches SET state = 'failed', code = $2
+             WHERE root = $1 AND state = 'open' RETURNING task_ids",
+        )
+        .bind(root.to_bytes().to_vec())
+        .bind(code)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if let Some(ids) = ids {
+            sqlx::query(
+                "UPDATE tasks SET state = 'failed', error_code = 'inference-mismatch', prompt = NULL
+                 WHERE id = ANY($1) AND state = 'finished'",
+            )
+            .bind(ids)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// The tasks with these ids, in their order; unknown ones are left out.
+    async fn tasks(&self, ids: &[TaskId]) -> Result<Vec<TaskRecord>, LedgerError> {
+        let wanted: Vec<Vec<u8>> = ids.iter().map(|id| id.to_bytes().to_vec()).collect();
+        let sql = format!(
+            "SELECT {} FROM unnest($1::bytea[]) WITH ORDINALITY AS wanted (task, place)
+             JOIN tasks ON tasks.id = wanted.task ORDER BY place",
+            TaskRecord::COLUMNS
+        );
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(wanted)
+            .fetch_all(&self.pool)
+            .await?
+            .iter()
+            .map(TaskRecord::read)
+            .collect()
+    }
+}
+
+fn check(tasks: &[TaskRecord], worker: WorkerKey, root: BatchRoot) -> Result<(), BatchRefusal> {
+    let now = unix_now();
+    if tasks.iter().any(|task| task.worker != Some(worker)) {
+        return Err(BatchRefusal::TaskNotYours);
+    }
+    let ended = |task: &TaskRecord| matches!(task.state, TaskState::Settled | TaskState::Failed);
+    if tasks.iter().any(ended) {
+        return Err(BatchRefusal::Spent);
+    }
+    if tasks
+        .iter()
+        .any(|task| task.state != TaskState::Finished || task.expires_at_unix <= now)
+    {
+        return Err(BatchRefusal::Expired);
+    }
+    let leaves = tasks
+        .iter()
+        .map(|task| task.transcript.as_ref().map(|transcript| transcript.leaf()))
+        .collect::<Option<Vec<_>>>()
+        .ok_or(BatchRefusal::Expired)?;
+    let batch = Batch::new(leaves).map_err(|_| BatchRefusal::Size)?;
+    if batch.root() != root {
+        return Err(BatchRefusal::RootMismatch);
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! The ledger: who is owed what and why, in Postgres. The only crate that speaks SQL.
+//!
+//! It knows no sockets and no Sv2. Its invariants are the database's: transfers are double-entry
+//! and never changed, a worker's account is never negative, one header hash is one share, one batch
+//! root is spent once. `docs/ledger.md` has the accounts and the state machines.
+
+mod batches;
+mod beacon;
+mod committer;
+mod declared;
+mod error;
+mod money;
+mod payouts;
+mod shares;
+mod spool;
+mod stats;
+mod tasks;
+mod transfers;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+pub use batches::{BatchRecord, BatchRefusal, BatchState};
+pub use beacon::Beacon;
+pub use committer::{Committer, CommitterConfig};
+pub use declared::DeclaredJob;
+pub use error::{CommitRefusal, LedgerError};
+pub use money::Msat;
+pub use payouts::{OpenPayout, PayoutState};
+pub use shares::{InferenceSettlement, Share, ShareKind};
+pub use stats::{Balance, Stats};
+pub use tasks::{NewTask, TaskRecord, TaskState};
+
+/// How long a caller waits for a connection before Postgres counts as away.
+const ACQUIRE_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// A handle to the ledger; clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    pool: PgPool,
+}
+
+impl Ledger {
+    /// Connects to a `postgres://` URL.
+    ///
+    /// # Errors
+    /// [`LedgerError::Url`] for a URL that is none, [`LedgerError::Unavailable`] if the server does
+    /// not answer.
+    pub async fn connect(url: &str, connections_max: u32) -> Result<Self, LedgerError> {
+        let options = PgConnectOptions::from_str(url).map_err(|_| LedgerError::Url)?;
+        let pool = PgPoolOptions::new()
+            .max_connections(connections_max.max(2))
+            .acquire_timeout(ACQUIRE_TIME_MAX)
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool })
+    }
+
+    /// Brings the schema up to date; harmless if it is. Several processes may do it at once.
+    ///
+    /// # Errors
+    /// [`LedgerError::Migration`] if the database holds something else.
+    pub async fn migrate(&self) -> Result<(), LedgerError> {
+        sqlx::migrate!("../../migrations")
+            .run(&self.pool)
+            .await
+            .map_err(|error| LedgerError::Migration(error.to_string()))
+    }
+}
+
+/// Seconds since 1970.
+fn unix_now() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs())
+}

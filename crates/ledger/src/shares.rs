@@ -1,0 +1,181 @@
+//! Shares: one proof, one credit. A share and what it earns are written in one transaction.
+
+use dovetail_commitment::{BatchRoot, HeaderHash, TaskId};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, Row};
+
+use crate::tasks::seconds;
+use crate::transfers::{self, Phase, Transfer, TransferId, transfer, worker_account};
+use crate::{CommitRefusal, LedgerError, Msat, unix_now};
+
+/// What a share is credited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShareKind {
+    /// Its hashes.
+    Hash,
+    /// Its hashes and a batch of inference.
+    Inference,
+}
+
+/// A batch that passed its audit, to be settled with its share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InferenceSettlement {
+    /// The batch.
+    pub root: BatchRoot,
+    /// What its tokens earn.
+    pub credit: Msat,
+    /// The audit's step of the beacon.
+    pub beacon_step: u32,
+    /// Which leaves were replayed.
+    pub sample: Vec<usize>,
+    /// One receipt per task, as JSON.
+    pub receipts: Vec<(TaskId, String)>,
+}
+
+/// A share that was found good, to be made durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// The proof.
+    pub header_hash: HeaderHash,
+    /// Whom it is credited to.
+    pub account: String,
+    /// Expected hashes.
+    pub work: u128,
+    /// What for.
+    pub kind: ShareKind,
+    /// Whether it solved a block.
+    pub is_block: bool,
+    /// What its hashes earn.
+    pub credit: Msat,
+    /// The batch that it settles; present exactly for [`ShareKind::Inference`].
+    pub batch: Option<InferenceSettlement>,
+}
+
+impl Share {
+    pub(crate) fn check(&self) -> Result<(), CommitRefusal> {
+        let settled = self.batch.as_ref().map_or(Msat::ZERO, |batch| batch.credit);
+        let fits = self.credit >= Msat::ZERO
+            && settled >= Msat::ZERO
+            && (self.batch.is_some() == (self.kind == ShareKind::Inference))
+            && !self.account.is_empty()
+            && self.account.len() <= 190;
+        if fits {
+            Ok(())
+        } else {
+            Err(CommitRefusal::Invalid)
+        }
+    }
+}
+
+/// How one share of a group fared: written, refused, or Postgres failed and the group with it.
+pub(crate) type Written = Result<Result<(), CommitRefusal>, LedgerError>;
+
+/// Writes one share inside the caller's transaction (or savepoint, which the caller rolls back on
+/// a refusal).
+pub(crate) async fn write(connection: &mut PgConnection, share: &Share) -> Written {
+    if let Some(batch) = &share.batch
+        && let Err(refusal) = settle_batch(connection, batch).await?
+    {
+        return Ok(Err(refusal));
+    }
+    let inserted = sqlx::query(
+        "INSERT INTO shares (header_hash, account, kind, work, credit_msat, is_block, batch_root)
+         VALUES ($1, $2, $3, $4::text::numeric, $5, $6, $7) ON CONFLICT (header_hash) DO NOTHING",
+    )
+    .bind(share.header_hash.to_bytes().to_vec())
+    .bind(&share.account)
+    .bind(match share.kind {
+        ShareKind::Hash => "hash",
+        ShareKind::Inference => "inference",
+    })
+    .bind(share.work.to_string())
+    .bind(share.credit.get())
+    .bind(share.is_block)
+    .bind(
+        share
+            .batch
+            .as_ref()
+            .map(|batch| batch.root.to_bytes().to_vec()),
+    )
+    .execute(&mut *connection)
+    .await?;
+    if inserted.rows_affected() == 0 {
+        return Ok(Err(CommitRefusal::DuplicateShare));
+    }
+    credit(connection, share).await?;
+    Ok(Ok(()))
+}
+
+async fn credit(connection: &mut PgConnection, share: &Share) -> Result<(), LedgerError> {
+    let account = worker_account(&share.account);
+    transfer(
+        connection,
+        &Transfer {
+            id: TransferId::of("hash", share.header_hash.as_bytes()),
+            phase: Phase::Posted,
+            debit: transfers::POOL_HASH,
+            credit: &account,
+            amount: share.credit,
+            reason: "hash",
+        },
+    )
+    .await?;
+    let Some(batch) = &share.batch else {
+        return Ok(());
+    };
+    transfer(
+        connection,
+        &Transfer {
+            id: TransferId::of("inference", batch.root.as_bytes()),
+            phase: Phase::Posted,
+            debit: transfers::POOL_INFERENCE,
+            credit: &account,
+            amount: batch.credit,
+            reason: "inference",
+        },
+    )
+    .await
+}
+
+/// open -> settled for the batch, finished -> settled for its tasks, and their receipts.
+async fn settle_batch(
+    connection: &mut PgConnection,
+    batch: &InferenceSettlement,
+) -> Result<Result<(), CommitRefusal>, LedgerError> {
+    let root = batch.root.to_bytes().to_vec();
+    let row = sqlx::query("SELECT state, task_ids FROM batches WHERE root = $1 FOR UPDATE")
+        .bind(&root)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else {
+        return Ok(Err(CommitRefusal::BatchUnknown));
+    };
+    let (state, ids): (String, Vec<Vec<u8>>) = (row.try_get("state")?, row.try_get("task_ids")?);
+    if state != "open" {
+        return Ok(Err(CommitRefusal::BatchSpent));
+    }
+    let settled = sqlx::query(
+        "UPDATE tasks SET state = 'settled', prompt = NULL
+         WHERE id = ANY($1) AND state = 'finished' AND expires_at > $2",
+    )
+    .bind(&ids)
+    .bind(seconds(unix_now()))
+    .execute(&mut *connection)
+    .await?;
+    if settled.rows_affected() != ids.len() as u64 {
+        return Ok(Err(CommitRefusal::TaskExpired));
+    }
+    sqlx::query("UPDATE batches SET state = 'settled' WHERE root = $1")
+        .bind(&root)
+        .execute(&mut *connection)
+        .await?;
+    for (task, receipt) in &batch.receipts {
+        sqlx::query("INSERT INTO receipts (task_id, receipt) VALUES ($1, $2)")
+            .bind(task.to_bytes().to_vec())
+            .bind(receipt)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(Ok(()))
+}

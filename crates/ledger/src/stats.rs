@@ -1,0 +1,129 @@
+//! Balances, found blocks, and counts for people and tests.
+
+use dovetail_commitment::HeaderHash;
+use sqlx::Row;
+
+use crate::transfers::worker_account;
+use crate::{Ledger, LedgerError, Msat};
+
+/// What a worker has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Balance {
+    /// What can be paid out.
+    pub available: Msat,
+    /// What is on its way out.
+    pub pending: Msat,
+}
+
+/// Counts over the whole ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Shares of both kinds.
+    pub shares: u64,
+    /// Shares that settled a batch.
+    pub inference_shares: u64,
+    /// Transcripts that audits replayed.
+    pub transcripts_replayed: u64,
+    /// Blocks found.
+    pub blocks: u64,
+    /// What was paid out.
+    pub paid: Msat,
+}
+
+impl Ledger {
+    /// The worker's balance; zero for one that never earned.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn balance(&self, worker: &str) -> Result<Balance, LedgerError> {
+        let row = sqlx::query(
+            "SELECT credits_posted - debits_posted - debits_pending AS available, debits_pending
+             FROM accounts WHERE name = $1",
+        )
+        .bind(worker_account(worker))
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map_or(Ok(Balance::default()), |row| {
+            Ok(Balance {
+                available: Msat::new(row.try_get("available")?),
+                pending: Msat::new(row.try_get("debits_pending")?),
+            })
+        })
+    }
+
+    /// Workers that can be paid at least `threshold`, with what they have, richest first.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn workers_with_balance_at_least(
+        &self,
+        threshold: Msat,
+        limit: u32,
+    ) -> Result<Vec<(String, Msat)>, LedgerError> {
+        sqlx::query(
+            "SELECT substr(name, 8) AS worker,
+                    credits_posted - debits_posted - debits_pending AS available
+             FROM accounts
+             WHERE never_negative AND credits_posted - debits_posted - debits_pending >= $1
+             ORDER BY available DESC LIMIT $2",
+        )
+        .bind(threshold.get())
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?
+        .iter()
+        .map(|row| Ok((row.try_get("worker")?, Msat::new(row.try_get("available")?))))
+        .collect()
+    }
+
+    /// Records a solved block and what its submission gave.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn record_block(
+        &self,
+        header_hash: HeaderHash,
+        height: u32,
+        account: &str,
+        result: &str,
+    ) -> Result<(), LedgerError> {
+        sqlx::query(
+            "INSERT INTO blocks (header_hash, height, account, result) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (header_hash) DO NOTHING",
+        )
+        .bind(header_hash.to_bytes().to_vec())
+        .bind(i64::from(height))
+        .bind(account)
+        .bind(result)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Counts everything.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn stats(&self) -> Result<Stats, LedgerError> {
+        let row = sqlx::query(
+            "SELECT (SELECT count(*) FROM shares) AS shares,
+                    (SELECT count(*) FROM shares WHERE kind = 'inference') AS inference_shares,
+                    (SELECT COALESCE(sum(cardinality(sample)), 0)::bigint FROM audits) AS replayed,
+                    (SELECT count(*) FROM blocks) AS blocks,
+                    (SELECT COALESCE(sum(amount_msat), 0)::bigint FROM payouts WHERE state = 'paid') AS paid",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        let count = |name: &str| -> Result<u64, LedgerError> {
+            let value: i64 = row.try_get(name)?;
+            u64::try_from(value).map_err(|_| LedgerError::Corrupt("count"))
+        };
+        Ok(Stats {
+            shares: count("shares")?,
+            inference_shares: count("inference_shares")?,
+            transcripts_replayed: count("replayed")?,
+            blocks: count("blocks")?,
+            paid: Msat::new(row.try_get("paid")?),
+        })
+    }
+}

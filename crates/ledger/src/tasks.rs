@@ -1,0 +1,365 @@
+//! Tasks: queued -> assigned -> finished -> settled, or an early end. Each step is one statement
+//! that names the state it starts from, so two callers cannot both take it.
+
+use dovetail_commitment::{
+    ModelId, SamplingParams, TaskId, Transcript, WorkerKey, prompt_commitment, tagged_hash,
+};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use crate::{Ledger, LedgerError, Msat, unix_now};
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskState {
+    /// Waiting for a worker.
+    Queued,
+    /// A worker runs it.
+    Assigned,
+    /// Its transcript waits for a share.
+    Finished,
+    /// Credited; the receipt exists.
+    Settled,
+    /// It went wrong.
+    Failed,
+    /// The agent stopped it.
+    Cancelled,
+    /// Its time ran out.
+    Expired,
+}
+
+impl TaskState {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "queued" => Self::Queued,
+            "assigned" => Self::Assigned,
+            "finished" => Self::Finished,
+            "settled" => Self::Settled,
+            "failed" => Self::Failed,
+            "cancelled" => Self::Cancelled,
+            "expired" => Self::Expired,
+            _ => return None,
+        })
+    }
+}
+
+/// A task to be created. No `Debug`: it holds a prompt.
+#[derive(Clone)]
+pub struct NewTask {
+    /// Chosen by the agent, or for it.
+    pub id: TaskId,
+    /// The model to run.
+    pub model_id: ModelId,
+    /// What to complete.
+    pub prompt: Vec<u8>,
+    /// The salt of the prompt's commitment.
+    pub salt: [u8; 32],
+    /// How to sample.
+    pub sampling: SamplingParams,
+    /// The seed of the sampling.
+    pub seed: [u8; 32],
+    /// What it costs.
+    pub price: Msat,
+    /// When it is worthless, in Unix seconds.
+    pub expires_at_unix: u64,
+}
+
+impl NewTask {
+    /// What tells a repeated request from another one. The seed is left out: the pool may have
+    /// chosen it.
+    fn request_hash(&self) -> [u8; 32] {
+        let prompt = prompt_commitment(&self.salt, &self.prompt);
+        tagged_hash(
+            "dovetail/request",
+            &[
+                self.model_id.as_bytes(),
+                prompt.as_bytes(),
+                &self.sampling.encode(),
+            ],
+        )
+    }
+}
+
+/// A task as the ledger has it. No `Debug`: it holds a prompt.
+#[derive(Clone)]
+pub struct TaskRecord {
+    /// The task.
+    pub id: TaskId,
+    /// Where it stands.
+    pub state: TaskState,
+    /// The model.
+    pub model_id: ModelId,
+    /// Gone once the task has ended.
+    pub prompt: Option<Vec<u8>>,
+    /// The salt of the prompt's commitment.
+    pub salt: [u8; 32],
+    /// How to sample.
+    pub sampling: SamplingParams,
+    /// The seed of the sampling.
+    pub seed: [u8; 32],
+    /// What it costs.
+    pub price: Msat,
+    /// Who runs or ran it.
+    pub worker: Option<WorkerKey>,
+    /// What the worker committed to.
+    pub transcript: Option<Transcript>,
+    /// Its output.
+    pub output_tokens: Option<Vec<u32>>,
+    /// Why it failed.
+    pub error_code: Option<String>,
+    /// In Unix seconds.
+    pub created_at_unix: u64,
+    /// In Unix seconds.
+    pub expires_at_unix: u64,
+}
+
+impl TaskRecord {
+    pub(crate) const COLUMNS: &'static str = "id, state, model_id, prompt, salt, sampling, seed, \
+        price_msat, worker, transcript, output_tokens, error_code, created_at, expires_at";
+
+    pub(crate) fn read(row: &PgRow) -> Result<Self, LedgerError> {
+        let corrupt = || LedgerError::Corrupt("task");
+        let state: String = row.try_get("state")?;
+        let worker: Option<Vec<u8>> = row.try_get("worker")?;
+        let transcript: Option<Vec<u8>> = row.try_get("transcript")?;
+        let tokens: Option<Vec<u8>> = row.try_get("output_tokens")?;
+        let sampling: Vec<u8> = row.try_get("sampling")?;
+        let unix = |value: i64| u64::try_from(value).map_err(|_| LedgerError::Corrupt("task"));
+        Ok(Self {
+            id: TaskId::from_bytes(array(row.try_get("id")?)?),
+            state: TaskState::parse(&state).ok_or_else(corrupt)?,
+            model_id: ModelId::from_bytes(array(row.try_get("model_id")?)?),
+            prompt: row.try_get("prompt")?,
+            salt: array(row.try_get("salt")?)?,
+            sampling: sampling_from(&sampling).ok_or_else(corrupt)?,
+            seed: array(row.try_get("seed")?)?,
+            price: Msat::new(row.try_get("price_msat")?),
+            worker: worker.map(array).transpose()?.map(WorkerKey::from_bytes),
+            transcript: transcript
+                .map(|bytes| Transcript::decode(&bytes).map_err(|_| corrupt()))
+                .transpose()?,
+            output_tokens: tokens.map(|bytes| tokens_from(&bytes)),
+            error_code: row.try_get("error_code")?,
+            created_at_unix: unix(row.try_get("created_at")?)?,
+            expires_at_unix: unix(row.try_get("expires_at")?)?,
+        })
+    }
+}
+
+pub(crate) fn array(bytes: Vec<u8>) -> Result<[u8; 32], LedgerError> {
+    bytes.try_into().map_err(|_| LedgerError::Corrupt("id"))
+}
+
+fn sampling_from(bytes: &[u8]) -> Option<SamplingParams> {
+    let mut fields = bytes
+        .chunks_exact(4)
+        .map(|chunk| u32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]));
+    Some(SamplingParams {
+        temperature_milli: fields.next()?,
+        top_k: fields.next()?,
+        top_p_milli: fields.next()?,
+        max_tokens: fields.next()?,
+    })
+}
+
+fn tokens_from(bytes: &[u8]) -> Vec<u32> {
+    bytes
+        .chunks_exact(4)
+        .map(|chunk| u32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]))
+        .collect()
+}
+
+fn tokens_to(tokens: &[u32]) -> Vec<u8> {
+    tokens
+        .iter()
+        .flat_map(|token| token.to_le_bytes())
+        .collect()
+}
+
+/// Unix seconds as the database keeps them.
+pub(crate) fn seconds(unix: u64) -> i64 {
+    i64::try_from(unix).unwrap_or(i64::MAX)
+}
+
+impl Ledger {
+    /// Creates the task; `false` if the very same request created it before.
+    ///
+    /// # Errors
+    /// [`LedgerError::Conflict`] if the id names another task.
+    pub async fn create_task(&self, task: &NewTask) -> Result<bool, LedgerError> {
+        let request_hash = task.request_hash().to_vec();
+        let inserted = sqlx::query(
+            "INSERT INTO tasks (id, state, model_id, prompt, request_hash, salt, sampling, seed,
+                                price_msat, created_at, expires_at)
+             VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10)
+             ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(task.id.to_bytes().to_vec())
+        .bind(task.model_id.to_bytes().to_vec())
+        .bind(&task.prompt)
+        .bind(&request_hash)
+        .bind(task.salt.to_vec())
+        .bind(task.sampling.encode().to_vec())
+        .bind(task.seed.to_vec())
+        .bind(task.price.get())
+        .bind(seconds(unix_now()))
+        .bind(seconds(task.expires_at_unix))
+        .execute(&self.pool)
+        .await?;
+        if inserted.rows_affected() == 1 {
+            return Ok(true);
+        }
+        let before: Vec<u8> = sqlx::query_scalar("SELECT request_hash FROM tasks WHERE id = $1")
+            .bind(task.id.to_bytes().to_vec())
+            .fetch_one(&self.pool)
+            .await?;
+        if before == request_hash {
+            Ok(false)
+        } else {
+            Err(LedgerError::Conflict("the id names another task"))
+        }
+    }
+
+    /// The task, if there is one.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn task(&self, id: TaskId) -> Result<Option<TaskRecord>, LedgerError> {
+        let sql = format!("SELECT {} FROM tasks WHERE id = $1", TaskRecord::COLUMNS);
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(id.to_bytes().to_vec())
+            .fetch_optional(&self.pool)
+            .await?
+            .map(|row| TaskRecord::read(&row))
+            .transpose()
+    }
+
+    /// queued -> assigned; `false` if it is not queued any more, or expired.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn assign_task(&self, id: TaskId, worker: WorkerKey) -> Result<bool, LedgerError> {
+        let done = sqlx::query(
+            "UPDATE tasks SET state = 'assigned', worker = $2
+             WHERE id = $1 AND state = 'queued' AND expires_at > $3",
+        )
+        .bind(id.to_bytes().to_vec())
+        .bind(worker.to_bytes().to_vec())
+        .bind(seconds(unix_now()))
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// assigned -> finished, with what the worker committed to.
+    ///
+    /// # Errors
+    /// [`LedgerError::Refused`] if the task is not this worker's running one.
+    pub async fn finish_task(
+        &self,
+        id: TaskId,
+        worker: WorkerKey,
+        transcript: &Transcript,
+        tokens: &[u32],
+    ) -> Result<(), LedgerError> {
+        let done = sqlx::query(
+            "UPDATE tasks SET state = 'finished', transcript = $3, output_tokens = $4
+             WHERE id = $1 AND worker = $2 AND state = 'assigned'",
+        )
+        .bind(id.to_bytes().to_vec())
+        .bind(worker.to_bytes().to_vec())
+        .bind(transcript.encode())
+        .bind(tokens_to(tokens))
+        .execute(&self.pool)
+        .await?;
+        if done.rows_affected() == 1 {
+            Ok(())
+        } else {
+            Err(LedgerError::Refused("the task does not run on this worker"))
+        }
+    }
+
+    /// Ends a queued or running task as failed; of a worker's, where one is given. `false` if
+    /// there is nothing to end.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn fail_task(
+        &self,
+        id: TaskId,
+        worker: Option<WorkerKey>,
+        code: &str,
+    ) -> Result<bool, LedgerError> {
+        let done = sqlx::query(
+            "UPDATE tasks SET state = 'failed', error_code = $3, prompt = NULL
+             WHERE id = $1 AND state IN ('queued', 'assigned') AND ($2::bytea IS NULL OR worker = $2)",
+        )
+        .bind(id.to_bytes().to_vec())
+        .bind(worker.map(|worker| worker.to_bytes().to_vec()))
+        .bind(code)
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Ends a queued or running task as cancelled; `false` if it has ended.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn cancel_task(&self, id: TaskId) -> Result<bool, LedgerError> {
+        let done = sqlx::query(
+            "UPDATE tasks SET state = 'cancelled', prompt = NULL
+             WHERE id = $1 AND state IN ('queued', 'assigned')",
+        )
+        .bind(id.to_bytes().to_vec())
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Ends every open task whose time is over, and returns them.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn expire_tasks(&self, now_unix: u64) -> Result<Vec<TaskId>, LedgerError> {
+        let ids: Vec<Vec<u8>> = sqlx::query_scalar(
+            "UPDATE tasks SET state = 'expired', prompt = NULL
+             WHERE state IN ('queued', 'assigned', 'finished') AND expires_at <= $1 RETURNING id",
+        )
+        .bind(seconds(now_unix))
+        .fetch_all(&self.pool)
+        .await?;
+        ids.into_iter()
+            .map(|id| array(id).map(TaskId::from_bytes))
+            .collect()
+    }
+
+    /// Ends the tasks that were queued or running when the pool stopped: their streams are lost.
+    /// Finished ones still wait for their share.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn fail_unfinished(&self, code: &str) -> Result<u64, LedgerError> {
+        let done = sqlx::query(
+            "UPDATE tasks SET state = 'failed', error_code = $1, prompt = NULL
+             WHERE state IN ('queued', 'assigned')",
+        )
+        .bind(code)
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected())
+    }
+
+    /// The receipt of a settled task.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn receipt(&self, id: TaskId) -> Result<Option<String>, LedgerError> {
+        Ok(
+            sqlx::query_scalar("SELECT receipt FROM receipts WHERE task_id = $1")
+                .bind(id.to_bytes().to_vec())
+                .fetch_optional(&self.pool)
+                .await?,
+        )
+    }
+}

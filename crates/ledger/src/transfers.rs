@@ -1,0 +1,164 @@
+//! Double entry: accounts, and transfers between them. Ids are derived from what a transfer is for,
+//! so that doing the same thing twice is one transfer.
+
+use dovetail_commitment::tagged_hash;
+use sqlx::{PgConnection, Row};
+
+use crate::{LedgerError, Msat};
+
+/// Hash credit comes from here.
+pub(crate) const POOL_HASH: &str = "pool:hash";
+/// Inference credit comes from here.
+pub(crate) const POOL_INFERENCE: &str = "pool:inference";
+/// What has left, or is leaving, through the wallet.
+pub(crate) const POOL_LIGHTNING: &str = "pool:lightning";
+/// Routing fees come from here.
+pub(crate) const POOL_LIGHTNING_FEES: &str = "pool:lightning_fees";
+
+/// The account of what a worker or miner can be paid.
+pub(crate) fn worker_account(identity: &str) -> String {
+    format!("worker:{identity}")
+}
+
+/// A transfer's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TransferId([u8; 16]);
+
+impl TransferId {
+    /// The id of the transfer that is made for `purpose` because of `cause`.
+    pub(crate) fn of(purpose: &str, cause: &[u8]) -> Self {
+        let purpose_len = [u8::try_from(purpose.len()).unwrap_or(u8::MAX)];
+        let hash = tagged_hash(
+            "dovetail/transfer",
+            &[&purpose_len, purpose.as_bytes(), cause],
+        );
+        let (id, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
+        Self(*id)
+    }
+}
+
+/// Which of the two phases a transfer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Both at once.
+    Posted,
+    /// Sets the money aside.
+    Pending,
+    /// Moves what was set aside.
+    Post(TransferId),
+    /// Gives back what was set aside.
+    Void(TransferId),
+}
+
+impl Phase {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Posted => "posted",
+            Self::Pending => "pending",
+            Self::Post(_) => "post",
+            Self::Void(_) => "void",
+        }
+    }
+
+    fn ends(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Post(id) | Self::Void(id) => Some(id.0.to_vec()),
+            Self::Posted | Self::Pending => None,
+        }
+    }
+}
+
+/// One debit and one credit of the same amount.
+#[derive(Debug)]
+pub(crate) struct Transfer<'a> {
+    pub(crate) id: TransferId,
+    pub(crate) phase: Phase,
+    pub(crate) debit: &'a str,
+    pub(crate) credit: &'a str,
+    pub(crate) amount: Msat,
+    pub(crate) reason: &'a str,
+}
+
+/// Makes the transfer; once more is harmless. An amount of zero moves nothing and leaves no row.
+///
+/// # Errors
+/// [`LedgerError::Conflict`] if the id was used for another transfer, [`LedgerError::Refused`] if
+/// an account would become negative.
+pub(crate) async fn transfer(
+    connection: &mut PgConnection,
+    transfer: &Transfer<'_>,
+) -> Result<(), LedgerError> {
+    if transfer.amount == Msat::ZERO {
+        return Ok(());
+    }
+    let debit = account(connection, transfer.debit).await?;
+    let credit = account(connection, transfer.credit).await?;
+    let inserted = sqlx::query(
+        "INSERT INTO transfers (id, kind, ends, debit, credit, amount, reason)
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(transfer.id.0.to_vec())
+    .bind(transfer.phase.name())
+    .bind(transfer.phase.ends())
+    .bind(debit)
+    .bind(credit)
+    .bind(transfer.amount.get())
+    .bind(transfer.reason)
+    .execute(&mut *connection)
+    .await
+    .map_err(LedgerError::from)
+    .map_err(|error| {
+        if error.broke("balance_never_negative") {
+            LedgerError::Refused("the account has not enough")
+        } else if error.broke("transfers_ends_key") {
+            LedgerError::Conflict("the pending transfer has ended otherwise")
+        } else {
+            error
+        }
+    })?;
+    if inserted.rows_affected() == 1 {
+        return Ok(());
+    }
+    let same: bool = sqlx::query(
+        "SELECT kind = $2 AND ends IS NOT DISTINCT FROM $3 AND debit = $4 AND credit = $5
+                AND amount = $6 AS same FROM transfers WHERE id = $1",
+    )
+    .bind(transfer.id.0.to_vec())
+    .bind(transfer.phase.name())
+    .bind(transfer.phase.ends())
+    .bind(debit)
+    .bind(credit)
+    .bind(transfer.amount.get())
+    .fetch_one(connection)
+    .await?
+    .try_get("same")?;
+    if same {
+        Ok(())
+    } else {
+        Err(LedgerError::Conflict("the id names another transfer"))
+    }
+}
+
+/// The account's id; opens it if it is new. Accounts of workers may not become negative.
+async fn account(connection: &mut PgConnection, name: &str) -> Result<i64, LedgerError> {
+    let existing = sqlx::query_scalar::<_, i64>("SELECT id FROM accounts WHERE name = $1")
+        .bind(name)
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(id) = existing {
+        return Ok(id);
+    }
+    sqlx::query(
+        "INSERT INTO accounts (name, never_negative) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+    )
+    .bind(name)
+    .bind(name.starts_with("worker:"))
+    .execute(&mut *connection)
+    .await?;
+    Ok(
+        sqlx::query_scalar("SELECT id FROM accounts WHERE name = $1")
+            .bind(name)
+            .fetch_one(connection)
+            .await?,
+    )
+}
