@@ -1,0 +1,29 @@
+//! Why a model or a request is refused.
+
+/// Refusals of the engine. They name fields and limits, never prompts.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The file could not be read.
+    #[error("cannot read the model file: {0}")]
+    Read(#[from] std::io::Error),
+    /// The bytes are not a model of this format.
+    #[error("not a Dovetail model: {0}")]
+    Format(&'static str),
+    /// The model is well-formed but outside what the arithmetic is proven for.
+    #[error("unsupported model: {0}")]
+    Unsupported(&'static str),
+    /// The prompt leaves no room for output.
+    #[error("the prompt has {prompt} tokens, which leaves no room in a context of {context}")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens of the context.
+        context: usize,
+    },
+    /// The prompt is empty or names a token that the model does not have.
+    #[error("the prompt is empty or has a token outside the vocabulary")]
+    PromptInvalid,
+    /// A sampling parameter is out of its bounds.
+    #[error(transparent)]
+    Sampling(#[from] dovetail_commitment::SamplingError),
+}
