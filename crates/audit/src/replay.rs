@@ -1,0 +1,292 @@
+//! Replaying what a transcript claims. Exact: one bit of difference is a mismatch, and an honest
+//! worker cannot have one.
+
+use std::sync::Arc;
+
+use dovetail_commitment::{
+    FinishReason, ModelId, Transcript, output_digest, prompt_commitment, trace_root,
+};
+use dovetail_engine::{ENGINE_VERSION, Model, Request};
+
+/// A transcript with what is needed to compute it again. No `Debug`: it holds a prompt.
+#[derive(Clone)]
+pub struct Evidence {
+    /// What the worker committed to.
+    pub transcript: Transcript,
+    /// The salt of the prompt's commitment.
+    pub salt: [u8; 32],
+    /// The prompt as the pool assigned it.
+    pub prompt: Vec<u8>,
+    /// The tokens as the worker delivered them.
+    pub output_tokens: Vec<u32>,
+}
+
+/// The first thing that does not hold, in the order in which they are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// The transcript names another model than the one it is replayed on.
+    #[error("the transcript is of another model")]
+    Model,
+    /// Made with another version of the arithmetic.
+    #[error("the transcript is of another engine version")]
+    EngineVersion,
+    /// The commitment is not to the assigned prompt.
+    #[error("the transcript commits to another prompt")]
+    Prompt,
+    /// The request cannot be run at all, so no honest worker has run it.
+    #[error("the transcript's request cannot be run")]
+    Request,
+    /// The tokens differ.
+    #[error("the output differs at position {position}")]
+    Tokens {
+        /// The first position that differs.
+        position: usize,
+    },
+    /// The output is shorter or longer.
+    #[error("the output has another length")]
+    Length,
+    /// It ended for another reason.
+    #[error("the output ended for another reason")]
+    FinishReason,
+    /// The digest is not of these tokens.
+    #[error("the output's digest differs")]
+    OutputDigest,
+    /// The hidden states differ: the tokens did not come from this computation.
+    #[error("the trace differs")]
+    Trace,
+}
+
+impl Mismatch {
+    /// A short word for records.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::EngineVersion => "engine-version",
+            Self::Prompt => "prompt",
+            Self::Request => "request",
+            Self::Tokens { .. } => "tokens",
+            Self::Length => "length",
+            Self::FinishReason => "finish-reason",
+            Self::OutputDigest => "output-digest",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// Replays one transcript on `model`. Costs what generating it cost.
+///
+/// # Errors
+/// The first [`Mismatch`].
+pub fn replay(model: &Model, evidence: &Evidence) -> Result<(), Mismatch> {
+    let transcript = &evidence.transcript;
+    let tokens = &evidence.output_tokens;
+    if transcript.model_id != model.id() {
+        return Err(Mismatch::Model);
+    }
+    if transcript.engine_version != ENGINE_VERSION {
+        return Err(Mismatch::EngineVersion);
+    }
+    if transcript.prompt_commitment != prompt_commitment(&evidence.salt, &evidence.prompt) {
+        return Err(Mismatch::Prompt);
+    }
+    if transcript.output_tokens as usize != tokens.len() {
+        return Err(Mismatch::Length);
+    }
+    if transcript.output_digest != output_digest(tokens) {
+        return Err(Mismatch::OutputDigest);
+    }
+    let request = Request {
+        prompt_tokens: model.encode(&evidence.prompt),
+        sampling: transcript.sampling,
+        seed: transcript.seed,
+    };
+    let output = dovetail_engine::replay(model, &request, tokens).map_err(|_| Mismatch::Request)?;
+    let differs = output.tokens.iter().zip(tokens).position(|(a, b)| a != b);
+    if let Some(position) = differs {
+        return Err(Mismatch::Tokens { position });
+    }
+    if output.tokens.len() != tokens.len() {
+        return Err(Mismatch::Length);
+    }
+    if output.finish_reason != transcript.finish_reason
+        || output.finish_reason == FinishReason::Cancelled
+    {
+        return Err(Mismatch::FinishReason);
+    }
+    if trace_root(&output.trace) != transcript.trace_root {
+        return Err(Mismatch::Trace);
+    }
+    Ok(())
+}
+
+/// How the audit of a batch ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditOutcome {
+    /// Every sampled transcript replayed to the same bits.
+    Passed {
+        /// How many were replayed.
+        replayed: usize,
+    },
+    /// One did not, twice.
+    Failed {
+        /// Its place in the batch.
+        index: usize,
+        /// What did not hold.
+        mismatch: Mismatch,
+    },
+    /// The replay could not be done, or was not the same twice: earns nothing and costs nothing.
+    Unavailable,
+}
+
+/// Replays the sampled transcripts of a batch. A mismatch is replayed a second time before it
+/// counts, so that a fault of the auditor's own machine punishes nobody.
+pub fn audit_batch(
+    models: &dyn Fn(&ModelId) -> Option<Arc<Model>>,
+    evidence: &[Evidence],
+    sample: &[usize],
+) -> AuditOutcome {
+    for &index in sample {
+        let Some(evidence) = evidence.get(index) else {
+            return AuditOutcome::Unavailable;
+        };
+        let Some(model) = models(&evidence.transcript.model_id) else {
+            return AuditOutcome::Unavailable;
+        };
+        if let Err(mismatch) = replay(&model, evidence) {
+            return match replay(&model, evidence) {
+                Err(again) if again == mismatch => AuditOutcome::Failed { index, mismatch },
+                _ => AuditOutcome::Unavailable,
+            };
+        }
+    }
+    AuditOutcome::Passed {
+        replayed: sample.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use dovetail_commitment::{SamplingParams, TaskId, WorkerKey};
+    use dovetail_engine::{run, tiny};
+
+    fn honest(model: &Model) -> Evidence {
+        let (salt, prompt) = ([4; 32], b"an invoice".to_vec());
+        let sampling = SamplingParams {
+            temperature_milli: 800,
+            top_k: 40,
+            top_p_milli: 950,
+            max_tokens: 40,
+        };
+        let request = Request {
+            prompt_tokens: model.encode(&prompt),
+            sampling,
+            seed: [5; 32],
+        };
+        let output = run(model, &request).unwrap();
+        Evidence {
+            transcript: Transcript {
+                task_id: TaskId::from_bytes([1; 32]),
+                worker_key: WorkerKey::from_bytes([2; 32]),
+                model_id: model.id(),
+                engine_version: ENGINE_VERSION,
+                prompt_commitment: prompt_commitment(&salt, &prompt),
+                sampling,
+                seed: [5; 32],
+                output_tokens: u32::try_from(output.tokens.len()).unwrap(),
+                output_digest: output_digest(&output.tokens),
+                trace_root: trace_root(&output.trace),
+                finish_reason: output.finish_reason,
+            },
+            salt,
+            prompt,
+            output_tokens: output.tokens,
+        }
+    }
+
+    fn tiny_model(seed: u64) -> Model {
+        Model::from_bytes(&tiny::generate(seed)).unwrap()
+    }
+
+    fn with_tokens(mut evidence: Evidence, tokens: Vec<u32>) -> Evidence {
+        evidence.transcript.output_tokens = u32::try_from(tokens.len()).unwrap();
+        evidence.transcript.output_digest = output_digest(&tokens);
+        evidence.output_tokens = tokens;
+        evidence
+    }
+
+    #[test]
+    fn an_honest_transcript_passes_and_each_lie_is_named() {
+        let model = tiny_model(1);
+        let good = honest(&model);
+        assert_eq!(replay(&model, &good), Ok(()));
+
+        let mut changed = good.output_tokens.clone();
+        changed[7] ^= 1;
+        let lie = with_tokens(good.clone(), changed);
+        assert_eq!(replay(&model, &lie), Err(Mismatch::Tokens { position: 7 }));
+
+        let short = with_tokens(good.clone(), good.output_tokens[..20].to_vec());
+        assert!(matches!(
+            replay(&model, &short),
+            Err(Mismatch::Length | Mismatch::FinishReason)
+        ));
+
+        let padded = [good.output_tokens.clone(), vec![1]].concat();
+        let padded = with_tokens(good.clone(), padded);
+        assert_eq!(replay(&model, &padded), Err(Mismatch::Length));
+
+        let mut other = honest(&tiny_model(2));
+        other.transcript.model_id = model.id();
+        assert!(matches!(
+            replay(&model, &other),
+            Err(Mismatch::Tokens { .. } | Mismatch::Length)
+        ));
+
+        let mut lie = good.clone();
+        lie.transcript.trace_root = [0; 32];
+        assert_eq!(replay(&model, &lie), Err(Mismatch::Trace));
+
+        let mut lie = good.clone();
+        lie.prompt = b"another".to_vec();
+        assert_eq!(replay(&model, &lie), Err(Mismatch::Prompt));
+
+        let mut lie = good.clone();
+        lie.transcript.output_digest = [0; 32];
+        assert_eq!(replay(&model, &lie), Err(Mismatch::OutputDigest));
+
+        let mut lie = good;
+        lie.transcript.finish_reason = FinishReason::Stop;
+        assert_eq!(replay(&model, &lie), Err(Mismatch::FinishReason));
+    }
+
+    #[test]
+    fn a_batch_fails_at_its_first_sampled_lie_and_only_there() {
+        let model = Arc::new(tiny_model(1));
+        let good = honest(&model);
+        let mut bad = good.clone();
+        bad.transcript.trace_root = [0; 32];
+        let batch = [good, bad];
+        let models = |id: &ModelId| (*id == model.id()).then(|| Arc::clone(&model));
+        assert_eq!(
+            audit_batch(&models, &batch, &[0]),
+            AuditOutcome::Passed { replayed: 1 }
+        );
+        assert_eq!(
+            audit_batch(&models, &batch, &[0, 1]),
+            AuditOutcome::Failed {
+                index: 1,
+                mismatch: Mismatch::Trace
+            }
+        );
+        assert_eq!(
+            audit_batch(&|_| None, &batch, &[0]),
+            AuditOutcome::Unavailable
+        );
+        assert_eq!(
+            audit_batch(&models, &batch, &[2]),
+            AuditOutcome::Unavailable
+        );
+    }
+}
