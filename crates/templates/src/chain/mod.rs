@@ -1,0 +1,173 @@
+//! An embedded regtest chain: enough of the consensus rules that a block it takes is a block that
+//! was really mined for it, and nothing more.
+//!
+//! It has no mempool, no peers and no UTXO set: blocks carry a coinbase only. It never
+//! reorganises: a block extends the tip or is refused. And it is regtest by construction, so
+//! nothing on it can be mistaken for money.
+
+pub(crate) mod block_template;
+mod rules;
+
+use std::collections::{HashMap, VecDeque};
+
+use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::hashes::Hash;
+use bitcoin::{Amount, Block, BlockHash, CompactTarget, Network, Target};
+
+pub use rules::BlockRejection;
+
+/// The compact target of blocks unless configured otherwise: one in about 2^22 hashes is a block,
+/// some seconds on one CPU core, so that shares stay much easier than blocks.
+pub const DEFAULT_BITS: u32 = 0x1e03_ffff;
+
+/// Headers whose median time bounds the next block's from below.
+const MEDIAN_TIME_SPAN: usize = 11;
+/// Regtest halves the subsidy this often.
+const HALVING_INTERVAL_BLOCKS: u32 = 150;
+const SUBSIDY_INITIAL: Amount = Amount::from_int_btc(50);
+const SUBSIDY_HALVINGS_MAX: u32 = 64;
+
+/// Why a chain cannot have the rules asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// Anything else than regtest.
+    #[error("the embedded chain is regtest only, not {0}")]
+    Network(Network),
+    /// A compact target that no block could have, or an easier one than regtest allows.
+    #[error("{0:#010x} is no compact target that regtest allows")]
+    Bits(u32),
+}
+
+/// The chain: its tip, and what validating the next block needs.
+#[derive(Debug)]
+pub struct RegtestChain {
+    bits: CompactTarget,
+    target: Target,
+    /// Height by hash, for telling a stale block from an unknown one; 40 bytes a block, and a block
+    /// is never found faster than somebody hashes.
+    heights: HashMap<BlockHash, u32>,
+    tip: BlockHash,
+    height: u32,
+    /// The last timestamps, newest last, at most [`MEDIAN_TIME_SPAN`].
+    times: VecDeque<u32>,
+}
+
+impl RegtestChain {
+    /// A chain of the regtest genesis block alone, on which every further block must have the
+    /// compact target `bits`.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub fn new(network: Network, bits: u32) -> Result<Self, ChainError> {
+        if network != Network::Regtest {
+            return Err(ChainError::Network(network));
+        }
+        let compact = CompactTarget::from_consensus(bits);
+        let target = Target::from_compact(compact);
+        // Compact targets have several spellings (and negative ones); a header has one.
+        if target == Target::ZERO
+            || target > Target::MAX_ATTAINABLE_REGTEST
+            || target.to_compact_lossy() != compact
+        {
+            return Err(ChainError::Bits(bits));
+        }
+        let genesis = bitcoin::constants::genesis_block(Network::Regtest);
+        let tip = genesis.block_hash();
+        Ok(Self {
+            bits: compact,
+            target,
+            heights: HashMap::from([(tip, 0)]),
+            tip,
+            height: 0,
+            times: VecDeque::from([genesis.header.time]),
+        })
+    }
+
+    /// The hash of the last block.
+    pub fn tip(&self) -> BlockHash {
+        self.tip
+    }
+
+    /// The height of the last block; the genesis block's is 0.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The compact target that the next block must have.
+    pub fn bits(&self) -> CompactTarget {
+        self.bits
+    }
+
+    /// The target that the next block's hash must not exceed.
+    pub fn target(&self) -> Target {
+        self.target
+    }
+
+    /// The median timestamp of the last eleven blocks, which the next must exceed.
+    pub fn median_time_past(&self) -> u32 {
+        let mut times: Vec<u32> = self.times.iter().copied().collect();
+        times.sort_unstable();
+        times[times.len() / 2]
+    }
+
+    /// What the next block's coinbase may pay: the subsidy, as there are no fees.
+    pub fn next_subsidy(&self) -> Amount {
+        subsidy(self.next_height())
+    }
+
+    fn next_height(&self) -> u32 {
+        self.height
+            .checked_add(1)
+            .expect("2^32 blocks of work cannot be done")
+    }
+
+    /// Takes a serialised block if it is valid and extends the tip. `now` is Unix seconds.
+    ///
+    /// # Errors
+    /// The first rule it breaks; the chain is as before.
+    pub fn submit_bytes(&mut self, block: &[u8], now: u32) -> Result<BlockHash, BlockRejection> {
+        if block.len() > rules::BLOCK_BYTES_MAX {
+            return Err(BlockRejection::TooLarge);
+        }
+        let block: Block = deserialize(block).map_err(|_| BlockRejection::Malformed)?;
+        self.submit(&block, now)
+    }
+
+    /// As [`submit_bytes`](Self::submit_bytes), for a parsed block.
+    ///
+    /// # Errors
+    /// The first rule it breaks; the chain is as before.
+    pub fn submit(&mut self, block: &Block, now: u32) -> Result<BlockHash, BlockRejection> {
+        let hash = self.check(block, now)?;
+        self.height = self.next_height();
+        self.tip = hash;
+        self.heights.insert(hash, self.height);
+        if self.times.len() == MEDIAN_TIME_SPAN {
+            self.times.pop_front();
+        }
+        self.times.push_back(block.header.time);
+        Ok(hash)
+    }
+}
+
+/// The subsidy at a height, by regtest's schedule.
+fn subsidy(height: u32) -> Amount {
+    match height / HALVING_INTERVAL_BLOCKS {
+        halvings @ 0..SUBSIDY_HALVINGS_MAX => {
+            Amount::from_sat(SUBSIDY_INITIAL.to_sat() >> halvings)
+        }
+        _ => Amount::ZERO,
+    }
+}
+
+/// A hash as the wire has it.
+fn wire(hash: BlockHash) -> [u8; 32] {
+    hash.to_byte_array()
+}
+
+fn serialized_outputs(outputs: &[bitcoin::TxOut]) -> Vec<u8> {
+    outputs.iter().flat_map(serialize).collect()
+}
+
+#[cfg(test)]
+mod tests;

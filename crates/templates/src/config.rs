@@ -1,0 +1,92 @@
+//! Which source to take templates from.
+
+use std::path::PathBuf;
+
+use bitcoin::Network;
+use dovetail_sv2::AuthorityPublicKey;
+use serde::Deserialize;
+
+use crate::chain::DEFAULT_BITS;
+
+/// A template source, as a configuration names it (`kind = "..."`).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum SourceConfig {
+    /// A chain of its own inside the process, for first runs and tests: `kind = "embedded"`.
+    Embedded {
+        /// The compact target of every block; by default a block takes about four million hashes.
+        #[serde(default = "default_bits")]
+        bits: u32,
+        /// Regtest. Any other network is refused: the chain is nobody else's.
+        #[serde(default = "regtest")]
+        network: Network,
+    },
+    /// A `bitcoin-node` that serves IPC on a Unix socket: `kind = "bitcoin-core"`.
+    BitcoinCore {
+        /// The node's socket, e.g. `<datadir>/regtest/node.sock`.
+        socket: PathBuf,
+        /// The node's major version: 31 (default) or 30.
+        #[serde(default = "core_version")]
+        version: u8,
+        /// A template whose fees are better by this much is worth new jobs; 1000 sat by default.
+        #[serde(default = "fee_threshold_sat")]
+        fee_threshold_sat: u64,
+        /// The least time between such templates; 5 s by default. A new tip never waits.
+        #[serde(default = "interval_min_s")]
+        interval_min_s: u8,
+    },
+    /// An Sv2 Template Provider over Noise: `kind = "template-provider"`.
+    TemplateProvider {
+        /// Host and port.
+        address: String,
+        /// Its authority key; without one the provider is not authenticated, which is for trusted
+        /// networks only.
+        #[serde(default)]
+        authority_public_key: Option<AuthorityPublicKey>,
+    },
+}
+
+impl SourceConfig {
+    /// The embedded chain with blocks of the default difficulty.
+    pub fn embedded() -> Self {
+        Self::embedded_with_bits(DEFAULT_BITS)
+    }
+
+    /// The embedded chain with blocks of the compact target `bits`.
+    pub fn embedded_with_bits(bits: u32) -> Self {
+        Self::Embedded {
+            bits,
+            network: Network::Regtest,
+        }
+    }
+
+    /// Bitcoin Core behind a Unix socket, with everything else at its default.
+    pub fn bitcoin_core(socket: impl Into<PathBuf>) -> Self {
+        Self::BitcoinCore {
+            socket: socket.into(),
+            version: core_version(),
+            fee_threshold_sat: fee_threshold_sat(),
+            interval_min_s: interval_min_s(),
+        }
+    }
+}
+
+fn default_bits() -> u32 {
+    DEFAULT_BITS
+}
+
+fn regtest() -> Network {
+    Network::Regtest
+}
+
+fn core_version() -> u8 {
+    31
+}
+
+fn fee_threshold_sat() -> u64 {
+    1_000
+}
+
+fn interval_min_s() -> u8 {
+    5
+}

@@ -1,0 +1,195 @@
+//! The handle that daemons hold: the newest work, and a bounded queue of requests to the task that
+//! owns the source.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use stratum_core::template_distribution_sv2::{
+    NewTemplateOwned, SetNewPrevHashOwned, SubmitSolutionOwned,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::TemplateError;
+use crate::snapshot::{SnapshotError, WorkSnapshot};
+
+/// Requests that may wait for the source. Each waits for one round trip, so a queue this long means
+/// that the source hangs.
+const REQUESTS_MAX: usize = 64;
+/// The time a request may take, queueing included. A full block travels in far less.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// The transactions of a template.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TransactionData {
+    /// Whatever else a pool needs to validate the work; empty today.
+    pub excess_data: Vec<u8>,
+    /// The serialised transactions in the order of the block, without the coinbase.
+    pub transactions: Vec<Vec<u8>>,
+}
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, TemplateError>>;
+
+/// What the task that owns a source is asked.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Solution(SubmitSolutionOwned, Reply<()>),
+    TransactionData(u64, Reply<TransactionData>),
+    Block(Vec<u8>, Reply<()>),
+}
+
+impl Request {
+    /// Answers with a refusal, whatever was asked.
+    pub(crate) fn refuse(self, error: TemplateError) {
+        // Whoever asked may have given up; then nobody needs the answer.
+        match self {
+            Self::Solution(_, reply) | Self::Block(_, reply) => drop(reply.send(Err(error))),
+            Self::TransactionData(_, reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// A template source. Clones share it; it runs until the token given to [`start`](crate::start) is
+/// cancelled.
+#[derive(Debug, Clone)]
+pub struct TemplateHandle {
+    work: watch::Receiver<Option<Arc<WorkSnapshot>>>,
+    requests: mpsc::Sender<Request>,
+    connected: Arc<AtomicBool>,
+}
+
+impl TemplateHandle {
+    /// The newest work, and every change of it. `None` until the source has given its first; after
+    /// that it is never `None` again: if the source drops, the last work stands.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<WorkSnapshot>>> {
+        self.work.clone()
+    }
+
+    /// The newest work, if there has been any.
+    pub fn current(&self) -> Option<Arc<WorkSnapshot>> {
+        self.work.borrow().clone()
+    }
+
+    /// How old the newest template is. A template that is old while the source
+    /// [is connected](Self::is_connected) only means that nothing better came along.
+    pub fn template_age(&self) -> Option<Duration> {
+        self.work.borrow().as_ref().map(|work| work.age())
+    }
+
+    /// Whether the source can be spoken to now.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Hands over a solved template: the whole coinbase with its witness, and the header's fields.
+    /// The embedded chain answers whether it took the block; the other sources do not say, and
+    /// there `Ok` means that the solution was sent.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unavailable`] if the source is away, [`TemplateError::UnknownTemplate`],
+    /// [`TemplateError::StaleTemplate`], or [`TemplateError::Rejected`].
+    pub async fn submit_solution(
+        &self,
+        solution: SubmitSolutionOwned,
+    ) -> Result<(), TemplateError> {
+        self.ask(|reply| Request::Solution(solution, reply)).await
+    }
+
+    /// Fetches the transactions of a template that is not long gone.
+    ///
+    /// # Errors
+    /// As [`submit_solution`](Self::submit_solution), but never [`TemplateError::Rejected`].
+    pub async fn transaction_data(
+        &self,
+        template_id: u64,
+    ) -> Result<TransactionData, TemplateError> {
+        self.ask(|reply| Request::TransactionData(template_id, reply))
+            .await
+    }
+
+    /// Hands over a whole serialised block. The embedded chain takes any block; the other sources
+    /// take one that has the transactions of a recent template, which is sent as its solution.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unsupported`] for a block of no known template where the source takes only
+    /// those; otherwise as [`submit_solution`](Self::submit_solution).
+    pub async fn submit_block(&self, block: impl Into<Vec<u8>>) -> Result<(), TemplateError> {
+        let block = block.into();
+        self.ask(|reply| Request::Block(block, reply)).await
+    }
+
+    /// Returns once the source has stopped and everything it started has ended.
+    pub async fn stopped(&self) {
+        self.requests.closed().await;
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, TemplateError> {
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            self.requests
+                .send(request(reply))
+                .await
+                .map_err(|_| TemplateError::Stopped)?;
+            answer.await.map_err(|_| TemplateError::Unavailable)?
+        };
+        tokio::time::timeout(REQUEST_TIME_MAX, exchange)
+            .await
+            .map_err(|_| TemplateError::TimeOut)?
+    }
+}
+
+/// The source's end of a handle.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) publisher: Publisher,
+}
+
+/// Publishes work, and keeps the last of it standing.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    work: watch::Sender<Option<Arc<WorkSnapshot>>>,
+    sequence: u64,
+    connected: Arc<AtomicBool>,
+}
+
+impl Publisher {
+    pub(crate) fn publish(
+        &mut self,
+        template: NewTemplateOwned,
+        prev_hash: SetNewPrevHashOwned,
+    ) -> Result<Arc<WorkSnapshot>, SnapshotError> {
+        let snapshot = Arc::new(WorkSnapshot::new(template, prev_hash, self.sequence + 1)?);
+        self.sequence += 1;
+        self.work.send_replace(Some(Arc::clone(&snapshot)));
+        Ok(snapshot)
+    }
+
+    pub(crate) fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+}
+
+/// A handle and the end of it that a source serves.
+pub(crate) fn channel() -> (TemplateHandle, Port) {
+    let (work_sender, work) = watch::channel(None);
+    let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
+    let connected = Arc::new(AtomicBool::new(false));
+    let handle = TemplateHandle {
+        work,
+        requests: request_sender,
+        connected: Arc::clone(&connected),
+    };
+    let publisher = Publisher {
+        work: work_sender,
+        sequence: 0,
+        connected,
+    };
+    (
+        handle,
+        Port {
+            requests,
+            publisher,
+        },
+    )
+}

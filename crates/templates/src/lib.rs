@@ -1,0 +1,26 @@
+//! Block templates: where they come from and how blocks go back.
+//!
+//! Three sources stand behind one [`TemplateHandle`]: an embedded regtest chain, Bitcoin Core over
+//! IPC, and an Sv2 Template Provider over Noise. The module [`tdp_server`] serves any of them as a
+//! Template Provider. This crate builds no jobs, knows no channels and judges no shares; its rules
+//! come from the Template Distribution Protocol (Sv2 specification 7) and from BIPs 34, 113 and 141.
+
+pub mod chain;
+mod config;
+mod error;
+mod handle;
+mod snapshot;
+mod source;
+pub mod tdp_server;
+#[cfg(test)]
+mod test_work;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use chain::{BlockRejection, ChainError, DEFAULT_BITS, RegtestChain};
+pub use config::SourceConfig;
+pub use error::TemplateError;
+pub use handle::{TemplateHandle, TransactionData};
+pub use snapshot::WorkSnapshot;
+pub use source::start;

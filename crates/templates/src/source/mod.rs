@@ -1,0 +1,54 @@
+//! The sources behind a handle: one task each, which owns the source and its state.
+
+mod core;
+mod embedded;
+mod provider;
+mod session;
+mod upstream;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::SourceConfig;
+use crate::error::TemplateError;
+use crate::handle::{TemplateHandle, channel};
+
+/// Starts a source. Must be called inside a tokio runtime. A source that is away is no error: it
+/// is connected to in the background, again and again, until `shutdown` is cancelled; await
+/// [`TemplateHandle::stopped`] for the end of what was started here.
+///
+/// # Errors
+/// [`TemplateError::Config`] or [`TemplateError::Chain`] for a source that cannot exist.
+pub fn start(
+    config: SourceConfig,
+    shutdown: CancellationToken,
+) -> Result<TemplateHandle, TemplateError> {
+    let (handle, port) = channel();
+    match config {
+        SourceConfig::Embedded { bits, network } => {
+            embedded::start(bits, network, embedded::TEMPLATE_INTERVAL, port, shutdown)?;
+        }
+        SourceConfig::BitcoinCore {
+            socket,
+            version,
+            fee_threshold_sat,
+            interval_min_s,
+        } => {
+            let core = core::Core::new(socket, version, fee_threshold_sat, interval_min_s)?;
+            tokio::spawn(upstream::run(core, port, shutdown));
+        }
+        SourceConfig::TemplateProvider {
+            address,
+            authority_public_key,
+        } => {
+            if authority_public_key.is_none() {
+                tracing::warn!(address, "the template provider is not authenticated");
+            }
+            let provider = provider::Provider {
+                address,
+                authority: authority_public_key,
+            };
+            tokio::spawn(upstream::run(provider, port, shutdown));
+        }
+    }
+    Ok(handle)
+}

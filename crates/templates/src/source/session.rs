@@ -1,0 +1,302 @@
+//! The client's side of the Template Distribution Protocol (Sv2 specification 7): pairs templates
+//! with tips, and keeps what is needed to turn solutions and whole blocks back into messages.
+//!
+//! A source numbers its templates as it likes and may start over after a reconnection. Handles see
+//! numbers of our own, so that a solution never reaches a template that it was not made for.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bitcoin::Block;
+use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::hashes::Hash;
+use stratum_core::parsers_sv2::TemplateDistributionOwned as Tdp;
+use stratum_core::template_distribution_sv2::{
+    CoinbaseOutputConstraintsOwned, ERROR_CODE_REQUEST_TRANSACTION_DATA_STALE_TEMPLATE_ID,
+    NewTemplateOwned, RequestTransactionDataErrorOwned, RequestTransactionDataOwned,
+    RequestTransactionDataSuccessOwned, SetNewPrevHashOwned, SubmitSolutionOwned,
+};
+
+use crate::error::TemplateError;
+use crate::handle::{Publisher, Reply, TransactionData};
+use crate::snapshot::WorkSnapshot;
+
+/// Room to keep for our coinbase outputs: the pool's payout, the commitment, and as much again for
+/// what a declared job adds.
+const COINBASE_BYTES_ADDITIONAL: u32 = 1_000;
+const COINBASE_SIGOPS_ADDITIONAL: u16 = 100;
+/// Templates that can still be solved. Core gives up on a passed tip's within seconds, and offers a
+/// better one at most every few.
+const TEMPLATES_MAX: usize = 64;
+/// Future templates that wait for their tip; providers send one.
+const FUTURES_MAX: usize = 16;
+/// Requests for transactions in flight; callers ask once per declared job.
+const WAITING_MAX: usize = 64;
+
+/// The templates of all sessions with one source, newest last.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    known: VecDeque<Known>,
+    session: u64,
+    last_id: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    work: Arc<WorkSnapshot>,
+    session: u64,
+    /// The source's own number.
+    source_id: u64,
+}
+
+/// One session with a source.
+#[derive(Debug)]
+pub(super) struct Session<'h> {
+    history: &'h mut History,
+    futures: BTreeMap<u64, NewTemplateOwned>,
+    tip: Option<SetNewPrevHashOwned>,
+    /// Who waits for the transactions of a template, by the source's number, with ours.
+    waiting: HashMap<u64, (u64, Vec<Reply<TransactionData>>)>,
+}
+
+impl<'h> Session<'h> {
+    pub(super) fn new(history: &'h mut History) -> Self {
+        history.session += 1;
+        Self {
+            history,
+            futures: BTreeMap::new(),
+            tip: None,
+            waiting: HashMap::new(),
+        }
+    }
+
+    /// What a client says first.
+    pub(super) fn constraints() -> Tdp {
+        Tdp::CoinbaseOutputConstraints(CoinbaseOutputConstraintsOwned {
+            coinbase_output_max_additional_size: COINBASE_BYTES_ADDITIONAL,
+            coinbase_output_max_additional_sigops: COINBASE_SIGOPS_ADDITIONAL,
+        })
+    }
+
+    /// Takes a message from the source.
+    ///
+    /// # Errors
+    /// [`TemplateError::Protocol`]: the session is to be ended.
+    pub(super) fn on_message(
+        &mut self,
+        message: Tdp,
+        publisher: &mut Publisher,
+    ) -> Result<(), TemplateError> {
+        match message {
+            Tdp::NewTemplate(template) => self.on_template(template, publisher),
+            Tdp::SetNewPrevHash(tip) => self.on_tip(tip, publisher),
+            Tdp::RequestTransactionDataSuccess(data) => {
+                self.on_transactions(data);
+                Ok(())
+            }
+            Tdp::RequestTransactionDataError(error) => {
+                self.on_no_transactions(&error);
+                Ok(())
+            }
+            Tdp::CoinbaseOutputConstraints(_)
+            | Tdp::RequestTransactionData(_)
+            | Tdp::SubmitSolution(_) => Err(protocol("it sent a client's message")),
+        }
+    }
+
+    fn on_template(
+        &mut self,
+        template: NewTemplateOwned,
+        publisher: &mut Publisher,
+    ) -> Result<(), TemplateError> {
+        if template.future_template {
+            self.futures.insert(template.template_id, template);
+            if self.futures.len() > FUTURES_MAX {
+                self.futures.pop_first();
+            }
+            return Ok(());
+        }
+        let tip = self
+            .tip
+            .clone()
+            .ok_or_else(|| protocol("a template before any tip"))?;
+        self.publish(template, tip, publisher)
+    }
+
+    fn on_tip(
+        &mut self,
+        tip: SetNewPrevHashOwned,
+        publisher: &mut Publisher,
+    ) -> Result<(), TemplateError> {
+        let template = self
+            .futures
+            .remove(&tip.template_id)
+            .ok_or_else(|| protocol("a tip without its template"))?;
+        self.futures.clear();
+        self.tip = Some(tip.clone());
+        self.publish(template, tip, publisher)
+    }
+
+    fn publish(
+        &mut self,
+        mut template: NewTemplateOwned,
+        tip: SetNewPrevHashOwned,
+        publisher: &mut Publisher,
+    ) -> Result<(), TemplateError> {
+        let source_id = template.template_id;
+        self.history.last_id += 1;
+        template.template_id = self.history.last_id;
+        let work = publisher
+            .publish(template, tip)
+            .map_err(|error| protocol(&error.to_string()))?;
+        if self.history.known.len() == TEMPLATES_MAX {
+            self.history.known.pop_front();
+        }
+        self.history.known.push_back(Known {
+            work,
+            session: self.history.session,
+            source_id,
+        });
+        Ok(())
+    }
+
+    fn on_transactions(&mut self, data: RequestTransactionDataSuccessOwned) {
+        let Some((_, replies)) = self.waiting.remove(&data.template_id) else {
+            return;
+        };
+        let data = TransactionData {
+            excess_data: data.excess_data.into_bytes(),
+            transactions: data
+                .transaction_list
+                .into_inner()
+                .into_iter()
+                .map(stratum_core::binary_sv2::B016MOwned::into_bytes)
+                .collect(),
+        };
+        for reply in replies {
+            let _ = reply.send(Ok(data.clone()));
+        }
+    }
+
+    fn on_no_transactions(&mut self, error: &RequestTransactionDataErrorOwned) {
+        let Some((id, replies)) = self.waiting.remove(&error.template_id) else {
+            return;
+        };
+        let stale = error.error_code.as_bytes()
+            == ERROR_CODE_REQUEST_TRANSACTION_DATA_STALE_TEMPLATE_ID.as_bytes();
+        for reply in replies {
+            let _ = reply.send(Err(match stale {
+                true => TemplateError::StaleTemplate(id),
+                false => TemplateError::UnknownTemplate(id),
+            }));
+        }
+    }
+
+    /// The request for a template's transactions, unless the same has been asked already or must
+    /// be refused. The reply is given when the source answers.
+    pub(super) fn want_transactions(
+        &mut self,
+        id: u64,
+        reply: Reply<TransactionData>,
+    ) -> Option<Tdp> {
+        let Some(template_id) = self.source_id(id) else {
+            let _ = reply.send(Err(TemplateError::UnknownTemplate(id)));
+            return None;
+        };
+        // Whoever has given up waiting makes room.
+        self.waiting.retain(|_, (_, replies)| {
+            replies.retain(|reply| !reply.is_closed());
+            !replies.is_empty()
+        });
+        let in_flight: usize = self
+            .waiting
+            .values()
+            .map(|(_, replies)| replies.len())
+            .sum();
+        if in_flight >= WAITING_MAX {
+            let _ = reply.send(Err(TemplateError::TimeOut));
+            return None;
+        }
+        let (_, replies) = self.waiting.entry(template_id).or_insert((id, Vec::new()));
+        replies.push(reply);
+        (replies.len() == 1).then_some(Tdp::RequestTransactionData(RequestTransactionDataOwned {
+            template_id,
+        }))
+    }
+
+    /// The message of a solution, in the source's numbering.
+    ///
+    /// # Errors
+    /// [`TemplateError::UnknownTemplate`].
+    pub(super) fn solution(&self, mut solution: SubmitSolutionOwned) -> Result<Tdp, TemplateError> {
+        let id = solution.template_id;
+        solution.template_id = self
+            .source_id(id)
+            .ok_or(TemplateError::UnknownTemplate(id))?;
+        Ok(Tdp::SubmitSolution(solution))
+    }
+
+    /// A whole block as the solution of the template whose transactions it has: the protocol has
+    /// no message for blocks.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unsupported`] if it is of no template of this session.
+    pub(super) fn solution_of_block(&self, bytes: &[u8]) -> Result<Tdp, TemplateError> {
+        let block: Block =
+            deserialize(bytes).map_err(|error| TemplateError::MalformedBlock(error.to_string()))?;
+        let coinbase = block
+            .coinbase()
+            .ok_or_else(|| TemplateError::MalformedBlock("it has no coinbase".into()))?;
+        let txid = coinbase.compute_txid().to_byte_array();
+        let known = self
+            .history
+            .known
+            .iter()
+            .rev()
+            .filter(|known| known.session == self.history.session)
+            // The header's root covers every transaction, so an equal root is an equal list.
+            .find(|known| {
+                known.work.prev_hash() == block.header.prev_blockhash.to_byte_array()
+                    && known.work.merkle_root(txid) == block.header.merkle_root.to_byte_array()
+            })
+            .ok_or(TemplateError::Unsupported)?;
+        Ok(Tdp::SubmitSolution(SubmitSolutionOwned {
+            template_id: known.source_id,
+            version: u32::from_le_bytes(block.header.version.to_consensus().to_le_bytes()),
+            header_timestamp: block.header.time,
+            header_nonce: block.header.nonce,
+            coinbase_tx: serialize(coinbase)
+                .try_into()
+                .map_err(|_| TemplateError::MalformedBlock("its coinbase is too long".into()))?,
+        }))
+    }
+
+    /// The source's number for one of our templates. A template of an earlier session stands for
+    /// an equal one of this session, if there is one: work that was handed out before a
+    /// reconnection is still good.
+    fn source_id(&self, id: u64) -> Option<u64> {
+        let known = &self.history.known;
+        let wanted = known.iter().find(|known| known.work.template_id() == id)?;
+        if wanted.session == self.history.session {
+            return Some(wanted.source_id);
+        }
+        known
+            .iter()
+            .rev()
+            .filter(|known| known.session == self.history.session)
+            .find(|known| {
+                known.work.prev_hash() == wanted.work.prev_hash()
+                    && known.work.template.merkle_path == wanted.work.template.merkle_path
+                    && known.work.required_outputs() == wanted.work.required_outputs()
+            })
+            .map(|known| known.source_id)
+    }
+}
+
+fn protocol(reason: &str) -> TemplateError {
+    TemplateError::Protocol(reason.to_owned())
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

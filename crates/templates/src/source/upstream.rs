@@ -1,0 +1,154 @@
+//! A source outside this process: connect, keep a session, and connect again, with a pause that
+//! grows. Requests that come in between are refused; the last work stands all the while.
+
+use std::future::Future;
+use std::time::Duration;
+
+use stratum_core::parsers_sv2::TemplateDistributionOwned as Tdp;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::session::{History, Session};
+use crate::error::TemplateError;
+use crate::handle::{Port, Request};
+
+/// The pause before the first try again, and the longest one.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// A session that lasted this long was a good one; the next pause starts short again.
+const GOOD_SESSION: Duration = Duration::from_secs(30);
+/// Time for the source to take a message. It is the size of a block at most.
+const SEND_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A connection to a source that speaks in TDP messages, by whatever transport.
+pub(super) trait Link: Send {
+    /// Sends a message. Need not be cancellation-safe.
+    fn send(&mut self, message: Tdp) -> impl Future<Output = Result<(), TemplateError>> + Send;
+    /// The next message. Cancellation-safe.
+    fn receive(&mut self) -> impl Future<Output = Result<Tdp, TemplateError>> + Send;
+    /// Ends the connection and whatever it started.
+    fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+/// Opens links to one source.
+pub(super) trait Connector: Send + 'static {
+    type Link: Link;
+    /// What the log calls the source.
+    fn name(&self) -> &str;
+    fn connect(&self) -> impl Future<Output = Result<Self::Link, TemplateError>> + Send;
+}
+
+/// Keeps the source until `shutdown` is cancelled or nobody holds a handle any longer.
+pub(super) async fn run(connector: impl Connector, mut port: Port, shutdown: CancellationToken) {
+    let mut history = History::default();
+    let mut pause = PAUSE_MIN;
+    loop {
+        let Some(connected) = refusing(&mut port, &shutdown, connector.connect()).await else {
+            return;
+        };
+        match connected {
+            Ok(mut link) => {
+                tracing::info!(
+                    source = connector.name(),
+                    "connected to the template source"
+                );
+                let started = Instant::now();
+                port.publisher.set_connected(true);
+                let ended = converse(&mut link, &mut port, &mut history, &shutdown).await;
+                port.publisher.set_connected(false);
+                link.close().await;
+                let Err(error) = ended else { return };
+                if started.elapsed() >= GOOD_SESSION {
+                    pause = PAUSE_MIN;
+                }
+                tracing::warn!(source = connector.name(), %error, "lost the template source; the last work stands");
+            }
+            Err(error) => {
+                tracing::warn!(source = connector.name(), %error, retry_in = ?pause, "cannot reach the template source");
+            }
+        }
+        let waiting = tokio::time::sleep(pause);
+        if refusing(&mut port, &shutdown, waiting).await.is_none() {
+            return;
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Awaits `work` and refuses requests meanwhile; `None` when it is time to stop.
+async fn refusing<T>(
+    port: &mut Port,
+    shutdown: &CancellationToken,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return None,
+            result = &mut work => return Some(result),
+            request = port.requests.recv() => request?.refuse(TemplateError::Unavailable),
+        }
+    }
+}
+
+/// One session, until it fails; `Ok` when it is time to stop.
+async fn converse(
+    link: &mut impl Link,
+    port: &mut Port,
+    history: &mut History,
+    shutdown: &CancellationToken,
+) -> Result<(), TemplateError> {
+    let mut session = Session::new(history);
+    send(link, Session::constraints()).await?;
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(()),
+            message = link.receive() => session.on_message(message?, &mut port.publisher)?,
+            request = port.requests.recv() => match request {
+                Some(request) => forward(link, &mut session, request).await?,
+                None => return Ok(()),
+            },
+        }
+    }
+}
+
+async fn forward(
+    link: &mut impl Link,
+    session: &mut Session<'_>,
+    request: Request,
+) -> Result<(), TemplateError> {
+    let (message, reply) = match request {
+        Request::TransactionData(id, reply) => {
+            return match session.want_transactions(id, reply) {
+                Some(message) => send(link, message).await,
+                None => Ok(()),
+            };
+        }
+        Request::Solution(solution, reply) => (session.solution(solution), reply),
+        Request::Block(bytes, reply) => (session.solution_of_block(&bytes), reply),
+    };
+    match message {
+        Ok(message) => {
+            let sent = send(link, message).await;
+            // The asker learns that it was not sent; the session ends with the real reason.
+            let answer = match &sent {
+                Ok(()) => Ok(()),
+                Err(_) => Err(TemplateError::Unavailable),
+            };
+            let _ = reply.send(answer);
+            sent
+        }
+        Err(error) => {
+            let _ = reply.send(Err(error));
+            Ok(())
+        }
+    }
+}
+
+async fn send(link: &mut impl Link, message: Tdp) -> Result<(), TemplateError> {
+    timeout(SEND_TIME_MAX, link.send(message))
+        .await
+        .map_err(|_| TemplateError::TimeOut)?
+}

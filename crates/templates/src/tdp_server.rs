@@ -1,0 +1,308 @@
+//! Serves a template source as an Sv2 Template Provider (specification 7) to many clients, each
+//! with a connection of its own. It decides nothing: templates and verdicts are the source's.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dovetail_sv2::setup::{self, ServerPolicy, SetupProtocol};
+use dovetail_sv2::{AuthorityKeys, FrameReader, Outbox, accept};
+use stratum_core::binary_sv2::{B016MOwned, B064KOwned, Seq064KOwned};
+use stratum_core::parsers_sv2::TemplateDistributionOwned as Tdp;
+use stratum_core::template_distribution_sv2::{
+    ERROR_CODE_REQUEST_TRANSACTION_DATA_STALE_TEMPLATE_ID,
+    ERROR_CODE_REQUEST_TRANSACTION_DATA_TEMPLATE_ID_NOT_FOUND, RequestTransactionDataErrorOwned,
+    RequestTransactionDataSuccessOwned, SubmitSolutionOwned,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::TemplateError;
+use crate::handle::{TemplateHandle, TransactionData};
+use crate::snapshot::WorkSnapshot;
+use crate::wire;
+
+/// Clients at a time. Each is a pool, a declarator or a worker with its own node: few.
+const CLIENTS_MAX: usize = 256;
+/// Messages that may wait for one client: a burst of tips, and the answers below.
+const OUTBOX_MAX: usize = 64;
+/// Requests of one client in progress; further ones are read when one of these is done.
+const REQUESTS_MAX: usize = 8;
+/// How long the certificate of one connection holds.
+const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The pause after a failed `accept`, which is most often a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The largest message of a client: a solution with its coinbase.
+const REQUEST_BYTES_MAX: usize = 128 * 1024;
+
+const POLICY: ServerPolicy = ServerPolicy {
+    protocol: SetupProtocol::TemplateDistributionProtocol,
+    supported_flags: 0,
+    required_flags: 0,
+    success_flags: 0,
+};
+
+/// Serves `source` on `listener` until `shutdown` is cancelled; returns when every connection has
+/// ended and every solution that came in has been handed over.
+pub async fn serve(
+    listener: TcpListener,
+    keys: AuthorityKeys,
+    source: TemplateHandle,
+    shutdown: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let tracker = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            accepted = next_client(&listener, &places) => accepted,
+        };
+        match accepted {
+            Ok((stream, address, place)) => {
+                let client = Client {
+                    address,
+                    source: source.clone(),
+                    tracker: tracker.clone(),
+                    connection: shutdown.child_token(),
+                };
+                tracker.spawn(async move {
+                    client.run(stream, keys).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    tracker.close();
+    tracker.wait().await;
+}
+
+async fn next_client(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places)
+        .acquire_owned()
+        .await
+        .expect("the semaphore is never closed");
+    let (stream, address) = listener.accept().await?;
+    Ok((stream, address, place))
+}
+
+/// Why a connection ended before its client hung up.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Connection(#[from] dovetail_sv2::ConnectionError),
+    #[error(transparent)]
+    Setup(#[from] setup::SetupError),
+    #[error(transparent)]
+    Decode(#[from] dovetail_sv2::DecodeError),
+    #[error(transparent)]
+    Outbox(#[from] dovetail_sv2::OutboxError),
+    #[error("the client sent a server's message")]
+    WrongWay,
+    #[error("the template source has stopped")]
+    SourceStopped,
+}
+
+/// One client.
+struct Client {
+    address: SocketAddr,
+    source: TemplateHandle,
+    /// Holds what must run to its end even if the client goes.
+    tracker: TaskTracker,
+    connection: CancellationToken,
+}
+
+impl Client {
+    async fn run(self, stream: TcpStream, keys: AuthorityKeys) {
+        let address = self.address;
+        tracing::debug!(%address, "a client connected");
+        match self.serve(stream, keys).await {
+            Ok(()) | Err(Ended::Connection(dovetail_sv2::ConnectionError::Closed)) => {
+                tracing::debug!(%address, "a client left");
+            }
+            Err(error) => tracing::info!(%address, %error, "dropped a client"),
+        }
+    }
+
+    async fn serve(self, stream: TcpStream, keys: AuthorityKeys) -> Result<(), Ended> {
+        let connection = self.connection.clone();
+        let opened = async {
+            let (mut reader, mut writer) = accept(stream, &keys, CERTIFICATE_VALIDITY).await?;
+            setup::serve(&mut reader, &mut writer, &POLICY).await?;
+            Ok::<_, Ended>((reader, writer))
+        };
+        let (mut reader, writer) = tokio::select! {
+            biased;
+            () = connection.cancelled() => return Ok(()),
+            opened = opened => opened?,
+        };
+        reader.set_payload_bytes_max(REQUEST_BYTES_MAX);
+        let (outbox, written) = Outbox::spawn(writer, OUTBOX_MAX, connection.clone());
+        let served = self.converse(&mut reader, outbox).await;
+        connection.cancel();
+        let _ = written.await;
+        served
+    }
+
+    async fn converse(&self, reader: &mut FrameReader, outbox: Outbox) -> Result<(), Ended> {
+        let mut feed = Feed::new(self.source.subscribe(), outbox.clone());
+        let slots = Arc::new(Semaphore::new(REQUESTS_MAX));
+        loop {
+            tokio::select! {
+                biased;
+                () = self.connection.cancelled() => return Ok(()),
+                fed = feed.next() => fed?,
+                frame = reader.read() => match wire::from_frame(&frame?)? {
+                    // Templates start with the client's constraints; the only source that heeds
+                    // them is asked with ours, which are roomier than any client of ours needs.
+                    Some(Tdp::CoinbaseOutputConstraints(_)) => feed.start(),
+                    Some(Tdp::RequestTransactionData(request)) => {
+                        let id = request.template_id;
+                        self.in_slot(&slots, answer(self.source.clone(), id, outbox.clone())).await;
+                    }
+                    Some(Tdp::SubmitSolution(solution)) => {
+                        self.in_slot(&slots, submit(self.source.clone(), solution, self.address))
+                            .await;
+                    }
+                    Some(_) => return Err(Ended::WrongWay),
+                    None => {}
+                },
+            }
+        }
+    }
+
+    /// Runs a request beside the connection, once there is room for it.
+    async fn in_slot(
+        &self,
+        slots: &Arc<Semaphore>,
+        request: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let slot = Arc::clone(slots)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        self.tracker.spawn(async move {
+            request.await;
+            drop(slot);
+        });
+    }
+}
+
+/// The templates that one client is told.
+struct Feed {
+    work: watch::Receiver<Option<Arc<WorkSnapshot>>>,
+    outbox: Outbox,
+    started: bool,
+    tip: Option<[u8; 32]>,
+}
+
+impl Feed {
+    fn new(work: watch::Receiver<Option<Arc<WorkSnapshot>>>, outbox: Outbox) -> Self {
+        Self {
+            work,
+            outbox,
+            started: false,
+            tip: None,
+        }
+    }
+
+    /// The client is ready for templates; it gets the newest at once.
+    fn start(&mut self) {
+        self.started = true;
+        self.tip = None;
+        self.work.mark_changed();
+    }
+
+    /// Sends the next template. Cancellation-safe: it awaits only the change.
+    async fn next(&mut self) -> Result<(), Ended> {
+        if !self.started {
+            return std::future::pending().await;
+        }
+        self.work
+            .changed()
+            .await
+            .map_err(|_| Ended::SourceStopped)?;
+        let work = self.work.borrow_and_update().clone();
+        work.map_or(Ok(()), |work| self.send(&work))
+    }
+
+    /// A new tip is a future template that the tip then activates; a better template on the same
+    /// tip stands alone (specification 7.2, 7.3).
+    fn send(&mut self, work: &WorkSnapshot) -> Result<(), Ended> {
+        let tip = work.prev_hash();
+        let new_tip = self.tip != Some(tip);
+        let mut template = work.template.clone();
+        template.future_template = new_tip;
+        self.outbox.send(&template)?;
+        if new_tip {
+            self.outbox.send(&work.prev_hash)?;
+            self.tip = Some(tip);
+        }
+        Ok(())
+    }
+}
+
+async fn answer(source: TemplateHandle, template_id: u64, outbox: Outbox) {
+    let success = source
+        .transaction_data(template_id)
+        .await
+        .and_then(|data| success(template_id, data));
+    let sent = match success {
+        Ok(success) => outbox.send(&success),
+        Err(error) => outbox.send(&RequestTransactionDataErrorOwned {
+            template_id,
+            error_code: error_code(&error)
+                .try_into()
+                .expect("the codes are shorter than 256 bytes"),
+        }),
+    };
+    // A client that is gone needs no answer; one that does not keep up has been dropped.
+    if let Err(error) = sent {
+        tracing::debug!(%error, template_id, "transaction data was not sent");
+    }
+}
+
+fn success(
+    template_id: u64,
+    data: TransactionData,
+) -> Result<RequestTransactionDataSuccessOwned, TemplateError> {
+    let unfit = |_| TemplateError::Protocol("the transactions do not fit the message".into());
+    let transactions = data
+        .transactions
+        .into_iter()
+        .map(B016MOwned::new)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(unfit)?;
+    Ok(RequestTransactionDataSuccessOwned {
+        template_id,
+        excess_data: B064KOwned::new(data.excess_data).map_err(unfit)?,
+        transaction_list: Seq064KOwned::new(transactions).map_err(unfit)?,
+    })
+}
+
+fn error_code(error: &TemplateError) -> &'static str {
+    match error {
+        TemplateError::StaleTemplate(_) => ERROR_CODE_REQUEST_TRANSACTION_DATA_STALE_TEMPLATE_ID,
+        // The protocol has no word for a source that is away; the client may ask again.
+        _ => ERROR_CODE_REQUEST_TRANSACTION_DATA_TEMPLATE_ID_NOT_FOUND,
+    }
+}
+
+/// The protocol has no answer to a solution: the verdict goes to the log.
+async fn submit(source: TemplateHandle, solution: SubmitSolutionOwned, address: SocketAddr) {
+    let template_id = solution.template_id;
+    match source.submit_solution(solution).await {
+        Ok(()) => tracing::info!(%address, template_id, "a client solved a template"),
+        Err(error) => tracing::warn!(%address, template_id, %error, "a client's solution failed"),
+    }
+}
