@@ -5,7 +5,7 @@ CREATE TABLE accounts (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name            text   NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 200),
     -- Accounts of workers may never owe the pool: what they have minus what is leaving.
-    never_negative  boolean NOT NULL,
+    never_negative  boolean NOT NULL CHECK (never_negative = starts_with(name, 'worker:')),
     debits_pending  bigint NOT NULL DEFAULT 0 CHECK (debits_pending  >= 0),
     debits_posted   bigint NOT NULL DEFAULT 0 CHECK (debits_posted   >= 0),
     credits_pending bigint NOT NULL DEFAULT 0 CHECK (credits_pending >= 0),
@@ -67,4 +67,25 @@ END $$;
 CREATE TRIGGER transfers_are_facts BEFORE UPDATE OR DELETE ON transfers
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER transfers_are_not_truncated BEFORE TRUNCATE ON transfers
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- The totals are what the transfers say: only the trigger above, one level up, may move them.
+CREATE FUNCTION accounts_follow_transfers() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.debits_pending + NEW.debits_posted + NEW.credits_pending + NEW.credits_posted <> 0 THEN
+            RAISE EXCEPTION 'an account is opened empty' USING ERRCODE = 'restrict_violation';
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF TG_OP = 'DELETE' OR pg_trigger_depth() < 2 OR NEW.id <> OLD.id OR NEW.name <> OLD.name
+       OR NEW.never_negative <> OLD.never_negative THEN
+        RAISE EXCEPTION 'accounts change by transfers only' USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER accounts_follow_transfers BEFORE INSERT OR UPDATE OR DELETE ON accounts
+    FOR EACH ROW EXECUTE FUNCTION accounts_follow_transfers();
+CREATE TRIGGER accounts_are_not_truncated BEFORE TRUNCATE ON accounts
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

@@ -18,7 +18,14 @@ CREATE TABLE tasks (
     output_tokens bytea,
     error_code    text,
     created_at    bigint NOT NULL,
-    expires_at    bigint NOT NULL
+    expires_at    bigint NOT NULL,
+    CONSTRAINT prompt_is_wiped_at_the_end
+        CHECK (prompt IS NULL OR state IN ('queued', 'assigned', 'finished')),
+    CONSTRAINT assigned_has_a_worker
+        CHECK (worker IS NOT NULL OR state NOT IN ('assigned', 'finished', 'settled')),
+    CONSTRAINT finished_has_a_transcript
+        CHECK ((transcript IS NOT NULL AND output_tokens IS NOT NULL)
+               OR state NOT IN ('finished', 'settled'))
 );
 CREATE INDEX tasks_open ON tasks (expires_at) WHERE state IN ('queued', 'assigned', 'finished');
 
@@ -27,9 +34,13 @@ CREATE TABLE batches (
     worker   bytea NOT NULL CHECK (length(worker) = 32),
     state    text  NOT NULL CHECK (state IN ('open', 'settled', 'failed')),
     -- In the order of the leaves.
-    task_ids bytea[] NOT NULL CHECK (array_length(task_ids, 1) BETWEEN 1 AND 64),
-    code     text
+    task_ids bytea[] NOT NULL CHECK (cardinality(task_ids) BETWEEN 1 AND 64),
+    code     text,
+    -- When it was settled or failed: trust counts from the last failure.
+    ended_at timestamptz,
+    CHECK ((ended_at IS NULL) = (state = 'open'))
 );
+CREATE INDEX batches_of_worker ON batches (worker, ended_at);
 
 CREATE TABLE shares (
     -- One proof is one credit: across reconnects, restarts and reorganisations.
@@ -47,6 +58,8 @@ CREATE TABLE shares (
 );
 CREATE TRIGGER shares_are_facts BEFORE UPDATE OR DELETE ON shares
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER shares_are_not_truncated BEFORE TRUNCATE ON shares
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 CREATE TABLE receipts (
     task_id bytea PRIMARY KEY REFERENCES tasks (id),
@@ -95,3 +108,5 @@ CREATE TABLE audits (
 );
 CREATE TRIGGER audits_are_facts BEFORE UPDATE OR DELETE ON audits
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER audits_are_not_truncated BEFORE TRUNCATE ON audits
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

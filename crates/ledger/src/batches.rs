@@ -140,7 +140,7 @@ impl Ledger {
     pub async fn fail_batch(&self, root: BatchRoot, code: &str) -> Result<(), LedgerError> {
         let mut transaction = self.pool.begin().await?;
         let ids: Option<Vec<Vec<u8>>> = sqlx::query_scalar(
-            "UPDATE batches SET state = 'failed', code = $2
+            "UPDATE batches SET state = 'failed', code = $2, ended_at = now()
              WHERE root = $1 AND state = 'open' RETURNING task_ids",
         )
         .bind(root.to_bytes().to_vec())

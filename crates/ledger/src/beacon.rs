@@ -1,7 +1,7 @@
 //! The audit's hash chain: where it stands, and what each step was used for.
 
 use dovetail_commitment::{BatchRoot, HeaderHash, WorkerKey};
-use sqlx::Row;
+use sqlx::{PgConnection, Row};
 
 use crate::{Ledger, LedgerError};
 
@@ -59,10 +59,22 @@ impl Ledger {
         u32::try_from(step).map_err(|_| LedgerError::Corrupt("beacon"))
     }
 
-    /// Records what an audit sampled and found. Digests and verdicts only, never content.
+    /// The step that is taken next: those before it are spent.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
+    pub async fn next_step(&self) -> Result<u32, LedgerError> {
+        let step: i64 = sqlx::query_scalar("SELECT next_step FROM beacon")
+            .fetch_one(&self.pool)
+            .await?;
+        u32::try_from(step).map_err(|_| LedgerError::Corrupt("beacon"))
+    }
+
+    /// Records what an audit sampled and found. Digests and verdicts only, never content. An audit
+    /// that passed is recorded with its share; once more is harmless.
+    ///
+    /// # Errors
+    /// [`LedgerError::Conflict`] if the step was used for another audit.
     pub async fn record_audit(
         &self,
         header_hash: HeaderHash,
@@ -71,38 +83,89 @@ impl Ledger {
         sample: &[usize],
         verdict: &str,
     ) -> Result<(), LedgerError> {
-        let sample: Vec<i32> = sample
-            .iter()
-            .map(|index| i32::try_from(*index).unwrap_or(i32::MAX))
-            .collect();
-        sqlx::query(
-            "INSERT INTO audits (header_hash, root, step, sample, verdict)
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(header_hash.to_bytes().to_vec())
-        .bind(root.to_bytes().to_vec())
-        .bind(i64::from(step))
-        .bind(sample)
-        .bind(verdict)
-        .execute(&self.pool)
-        .await?;
+        let audit = Audit {
+            header_hash,
+            root,
+            step,
+            sample,
+            verdict,
+        };
+        let mut transaction = self.pool.begin().await?;
+        audit.record(&mut transaction).await?;
+        transaction.commit().await?;
         Ok(())
     }
 
-    /// How many of the worker's transcripts were settled; zero once any batch of its failed.
+    /// How many of the worker's transcripts were settled since a batch of its last failed: what
+    /// trust is built on.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn audited_transcripts(&self, worker: &WorkerKey) -> Result<u64, LedgerError> {
         let count: i64 = sqlx::query_scalar(
-            "SELECT CASE WHEN EXISTS (SELECT 1 FROM batches WHERE worker = $1 AND state = 'failed')
-                    THEN 0
-                    ELSE COALESCE((SELECT sum(array_length(task_ids, 1)) FROM batches
-                                   WHERE worker = $1 AND state = 'settled'), 0) END::bigint",
+            "SELECT COALESCE(sum(cardinality(task_ids)), 0)::bigint FROM batches
+             WHERE worker = $1 AND state = 'settled' AND ended_at > COALESCE(
+                 (SELECT max(ended_at) FROM batches WHERE worker = $1 AND state = 'failed'),
+                 '-infinity')",
         )
         .bind(worker.to_bytes().to_vec())
         .fetch_one(&self.pool)
         .await?;
         Ok(u64::try_from(count).unwrap_or(0))
+    }
+}
+
+/// The verdict of an audit that found nothing.
+pub(crate) const PASSED: &str = "passed";
+
+/// What one step of the beacon was used for.
+pub(crate) struct Audit<'a> {
+    pub(crate) header_hash: HeaderHash,
+    pub(crate) root: BatchRoot,
+    pub(crate) step: u32,
+    pub(crate) sample: &'a [usize],
+    pub(crate) verdict: &'a str,
+}
+
+impl Audit<'_> {
+    /// # Errors
+    /// [`LedgerError::Conflict`] if the step was used for another audit.
+    pub(crate) async fn record(&self, connection: &mut PgConnection) -> Result<(), LedgerError> {
+        let sample = self
+            .sample
+            .iter()
+            .map(|index| i32::try_from(*index))
+            .collect::<Result<Vec<i32>, _>>()
+            .map_err(|_| LedgerError::Refused("a sampled index is out of range"))?;
+        let inserted = sqlx::query(
+            "INSERT INTO audits (header_hash, root, step, sample, verdict)
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (step) DO NOTHING",
+        )
+        .bind(self.header_hash.to_bytes().to_vec())
+        .bind(self.root.to_bytes().to_vec())
+        .bind(i64::from(self.step))
+        .bind(&sample)
+        .bind(self.verdict)
+        .execute(&mut *connection)
+        .await?;
+        if inserted.rows_affected() == 1 {
+            return Ok(());
+        }
+        let same: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM audits WHERE step = $3 AND header_hash = $1
+                            AND root = $2 AND sample = $4 AND verdict = $5)",
+        )
+        .bind(self.header_hash.to_bytes().to_vec())
+        .bind(self.root.to_bytes().to_vec())
+        .bind(i64::from(self.step))
+        .bind(&sample)
+        .bind(self.verdict)
+        .fetch_one(connection)
+        .await?;
+        if same {
+            Ok(())
+        } else {
+            Err(LedgerError::Conflict("the step was used for another audit"))
+        }
     }
 }

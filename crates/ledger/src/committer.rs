@@ -1,24 +1,32 @@
 //! Group commit: shares gather until there are enough or the first has waited long enough,
 //! whichever comes first; one transaction makes them durable; only then is each acknowledged.
+//! While Postgres is away, hash shares are acknowledged from the spool, and moved later.
 
+use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::{Acquire, PgPool};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use crate::error::Fault;
 use crate::shares::{Share, write};
 use crate::spool::{Spool, Spooled};
 use crate::{CommitRefusal, Ledger, LedgerError};
 
-/// How often shares in the spool are tried again.
-const SPOOL_RETRY: Duration = Duration::from_secs(1);
-/// How many shares of the spool go into one transaction.
-const SPOOL_GROUP: usize = 500;
+/// How often an absent Postgres is looked for.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// A group that takes longer means that Postgres is away.
 const GROUP_TIME_MAX: Duration = Duration::from_secs(5);
+/// How often a group that collided with another transaction is tried.
+const GROUP_TRIES_MAX: usize = 3;
+/// How many shares of the spool go into one transaction, at least: enough to catch up with a pool
+/// that goes on spooling, and few enough for [`GROUP_TIME_MAX`].
+const CHUNK_SHARES: usize = 500;
 
 /// How shares are grouped and where they wait.
 #[derive(Debug, Clone)]
@@ -29,7 +37,7 @@ pub struct CommitterConfig {
     pub group_wait: Duration,
     /// How many shares may wait; more are refused with [`CommitRefusal::QueueFull`].
     pub queue_max: usize,
-    /// Where hash shares wait while Postgres is away.
+    /// Where hash shares wait while Postgres is away. One process at a time.
     pub spool_dir: PathBuf,
 }
 
@@ -42,13 +50,15 @@ struct Request {
 #[derive(Clone)]
 pub struct Committer {
     requests: mpsc::Sender<Request>,
+    task: TaskTracker,
 }
 
 impl Committer {
-    /// Starts the task. It ends, after the shares it has taken, once `shutdown` is cancelled.
+    /// Starts the task. Once `shutdown` is cancelled it takes no more shares, and ends after those
+    /// that it has; wait for that with [`Committer::stopped`].
     ///
     /// # Errors
-    /// [`LedgerError::Refused`] if the spool cannot be opened.
+    /// [`LedgerError::Refused`] if the spool cannot be opened, or another process has it.
     pub async fn start(
         ledger: Ledger,
         config: CommitterConfig,
@@ -64,20 +74,32 @@ impl Committer {
             })?;
         let (requests, queue) = mpsc::channel(config.queue_max.max(1));
         let task = Task {
-            away: !spool.is_empty(),
+            link: if spool.is_empty() {
+                Link::Up
+            } else {
+                Link::Draining
+            },
             pool: ledger.pool,
             config,
-            spool,
+            spool: Arc::new(Mutex::new(spool)),
             queue,
         };
-        tokio::spawn(task.run(shutdown));
-        Ok(Self { requests })
+        let tracker = TaskTracker::new();
+        tracker.spawn(task.run(shutdown));
+        tracker.close();
+        Ok(Self {
+            requests,
+            task: tracker,
+        })
     }
 
-    /// Returns once the share is durable, in the ledger or (hash shares only) in the spool.
+    /// Returns once the share is durable, in the ledger or (hash shares only) in the spool. The
+    /// share is committed even if the caller goes away.
     ///
     /// # Errors
-    /// [`CommitRefusal`]; nothing was credited then.
+    /// [`CommitRefusal`]; nothing was credited then. One exception: after
+    /// [`CommitRefusal::Unavailable`] an inference share may have been, if the connection broke
+    /// while it was committed; submitting it again gives [`CommitRefusal::DuplicateShare`] then.
     pub async fn commit(&self, share: Share) -> Result<(), CommitRefusal> {
         share.check()?;
         let (answer, answered) = oneshot::channel();
@@ -89,156 +111,254 @@ impl Committer {
             })?;
         answered.await.unwrap_or(Err(CommitRefusal::Unavailable))
     }
+
+    /// Returns once the task has ended: all that was taken is durable or refused.
+    pub async fn stopped(&self) {
+        self.task.wait().await;
+    }
+}
+
+/// How the task stands with Postgres. Unless it is [`Link::Up`], shares go to the spool: so they
+/// keep their order, and nobody waits for time-outs.
+enum Link {
+    Up,
+    /// The probe ends when Postgres answers.
+    Away(AbortOnDropHandle<()>),
+    /// Postgres answers; the spool is being moved.
+    Draining,
+}
+
+impl Link {
+    /// Waits until the spool may be moved.
+    async fn may_drain(&mut self) {
+        match self {
+            Self::Up => std::future::pending().await,
+            Self::Away(probe) => {
+                if probe.await.is_err() {
+                    tracing::error!("the probe for Postgres failed");
+                }
+            }
+            Self::Draining => {}
+        }
+    }
 }
 
 struct Task {
     pool: PgPool,
     config: CommitterConfig,
-    spool: Spool,
+    /// Locked inside [`Task::spooling`] only, and never across an await.
+    spool: Arc<Mutex<Spool>>,
     queue: mpsc::Receiver<Request>,
-    /// Whether the last attempt failed: shares go straight to the spool then, until the spool's
-    /// own retry succeeds. So shares keep their order and nobody waits for time-outs.
-    away: bool,
+    link: Link,
 }
 
 impl Task {
     async fn run(mut self, shutdown: CancellationToken) {
-        let mut retry = interval(SPOOL_RETRY);
-        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Not biased: while the spool is being moved, new shares take turns with it.
             tokio::select! {
-                biased;
+                () = shutdown.cancelled() => break,
+                () = self.link.may_drain() => self.drain().await,
                 request = self.queue.recv() => match request {
-                    Some(first) => {
-                        let group = self.gather(first).await;
-                        self.settle(group).await;
-                    }
+                    Some(first) => self.settle(first).await,
                     None => return,
                 },
-                _ = retry.tick(), if self.away => self.replay().await,
-                () = shutdown.cancelled() => {
-                    // What was queued before is still committed; new shares are refused.
-                    self.queue.close();
-                    while let Some(first) = self.queue.recv().await {
-                        let group = self.gather(first).await;
-                        self.settle(group).await;
-                    }
-                    return;
-                }
             }
+        }
+        // What was queued before is still committed; new shares are refused.
+        self.queue.close();
+        while let Some(first) = self.queue.recv().await {
+            self.settle(first).await;
         }
     }
 
-    async fn gather(&mut self, first: Request) -> Vec<Request> {
+    async fn settle(&mut self, first: Request) {
         let deadline = Instant::now() + self.config.group_wait;
-        let mut group = vec![first];
-        while group.len() < self.config.group_max {
+        let (mut shares, mut answers) = (vec![first.share], vec![first.answer]);
+        while shares.len() < self.config.group_max {
             match timeout_at(deadline, self.queue.recv()).await {
-                Ok(Some(request)) => group.push(request),
+                Ok(Some(request)) => {
+                    shares.push(request.share);
+                    answers.push(request.answer);
+                }
                 Ok(None) | Err(_) => break,
             }
         }
-        group
-    }
-
-    async fn settle(&mut self, group: Vec<Request>) {
-        if !self.away {
-            let shares: Vec<&Share> = group.iter().map(|request| &request.share).collect();
-            match write_group(&self.pool, &shares).await {
-                Ok(outcomes) => {
-                    for (request, outcome) in group.into_iter().zip(outcomes) {
-                        // The connection may be gone; the credit stands.
-                        let _ = request.answer.send(outcome);
-                    }
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "Postgres is away: shares go to the spool");
-                    self.away = true;
-                }
-            }
-        }
-        self.spool_group(group);
-    }
-
-    fn spool_group(&mut self, group: Vec<Request>) {
-        let mut answers = Vec::with_capacity(group.len());
-        for request in group {
-            let outcome = if request.share.batch.is_some() {
-                Err(CommitRefusal::Unavailable)
-            } else {
-                match self.spool.append(&request.share) {
-                    Ok(Spooled::Queued) => Ok(()),
-                    Ok(Spooled::Duplicate) => Err(CommitRefusal::DuplicateShare),
-                    Ok(Spooled::Full) => Err(CommitRefusal::QueueFull),
-                    Err(error) => {
-                        tracing::error!(%error, "cannot write to the spool");
-                        Err(CommitRefusal::Unavailable)
-                    }
-                }
-            };
-            answers.push((request.answer, outcome));
-        }
-        let synced = self.spool.sync();
-        if let Err(error) = &synced {
-            tracing::error!(%error, "cannot sync the spool");
-        }
-        for (answer, outcome) in answers {
-            let outcome = match (outcome, &synced) {
-                (Ok(()), Err(_)) => Err(CommitRefusal::Unavailable),
-                (outcome, _) => outcome,
-            };
+        let outcomes = self.make_durable(shares).await;
+        for (answer, outcome) in answers.into_iter().zip(outcomes) {
+            // The connection may be gone; the credit stands.
             let _ = answer.send(outcome);
         }
     }
 
-    /// Moves the spool into the ledger, in order. Shares that are there already are passed over.
-    async fn replay(&mut self) {
-        let shares = match self.spool.read() {
-            Ok(shares) => shares,
-            Err(error) => return tracing::error!(%error, "cannot read the spool"),
-        };
-        for group in shares.chunks(SPOOL_GROUP) {
-            let group: Vec<&Share> = group.iter().collect();
-            if let Err(error) = write_group(&self.pool, &group).await {
-                return tracing::debug!(%error, "Postgres is still away");
+    async fn make_durable(&mut self, shares: Vec<Share>) -> Vec<Result<(), CommitRefusal>> {
+        if matches!(self.link, Link::Up) {
+            match write_group(&self.pool, &shares).await {
+                Ok(outcomes) => return outcomes,
+                Err(error) => {
+                    tracing::error!(%error, "Postgres is away: hash shares go to the spool");
+                    self.look_for_postgres();
+                }
             }
         }
-        if shares.is_empty() && sqlx::query("SELECT 1").execute(&self.pool).await.is_err() {
-            return;
+        self.spool_group(shares).await
+    }
+
+    async fn spool_group(&self, shares: Vec<Share>) -> Vec<Result<(), CommitRefusal>> {
+        let inference: Vec<bool> = shares.iter().map(|share| share.batch.is_some()).collect();
+        let hash_shares: Vec<Share> = shares
+            .into_iter()
+            .filter(|share| share.batch.is_none())
+            .collect();
+        let count = hash_shares.len();
+        let spooled = self
+            .spooling(move |spool| spool.append(&hash_shares))
+            .await
+            .map_or_else(
+                |error| {
+                    tracing::error!(%error, "cannot write to the spool");
+                    vec![Err(CommitRefusal::Unavailable); count]
+                },
+                |outcomes| outcomes.into_iter().map(acknowledge).collect(),
+            );
+        let mut spooled = spooled.into_iter();
+        inference
+            .into_iter()
+            .map(|inference| {
+                // An inference share needs the batch's state, which only Postgres knows.
+                let outcome = if inference { None } else { spooled.next() };
+                outcome.unwrap_or(Err(CommitRefusal::Unavailable))
+            })
+            .collect()
+    }
+
+    /// Moves some of the spool into the ledger. Shares that are there already are passed over.
+    async fn drain(&mut self) {
+        self.link = Link::Draining;
+        match self.move_chunk().await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::info!("Postgres is back, and the spool is empty");
+                self.link = Link::Up;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot move the spool yet");
+                self.look_for_postgres();
+            }
         }
-        if let Err(error) = self.spool.clear() {
-            return tracing::error!(%error, "cannot empty the spool");
+    }
+
+    /// `false` once there was nothing left to be moved.
+    async fn move_chunk(&self) -> Result<bool, MoveError> {
+        let max = CHUNK_SHARES.max(self.config.group_max.saturating_mul(2));
+        let Some(chunk) = self.spooling(move |spool| spool.next(max)).await? else {
+            self.spooling(Spool::clear).await?;
+            return Ok(false);
+        };
+        let outcomes = write_group(&self.pool, &chunk.shares).await?;
+        let refused: Vec<Share> = chunk
+            .shares
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, outcome)| !matches!(outcome, Ok(()) | Err(CommitRefusal::DuplicateShare)))
+            .map(|(share, _)| share.clone())
+            .collect();
+        if !refused.is_empty() {
+            tracing::error!(
+                shares = refused.len(),
+                "acknowledged shares are not accepted by the ledger: see rejected.jsonl"
+            );
         }
-        tracing::info!(
-            shares = shares.len(),
-            "Postgres is back: the spool is in the ledger"
-        );
-        self.away = false;
+        tracing::info!(shares = chunk.shares.len(), "moved shares from the spool");
+        self.spooling(move |spool| spool.moved(&chunk, &refused))
+            .await?;
+        Ok(true)
+    }
+
+    fn look_for_postgres(&mut self) {
+        let pool = self.pool.clone();
+        self.link = Link::Away(AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                sleep(PROBE_INTERVAL).await;
+                let answer = sqlx::query("SELECT 1").execute(&pool);
+                if let Ok(Ok(_)) = timeout(GROUP_TIME_MAX, answer).await {
+                    return;
+                }
+            }
+        })));
+    }
+
+    /// Runs file work away from the runtime's threads.
+    async fn spooling<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Spool) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let spool = Arc::clone(&self.spool);
+        tokio::task::spawn_blocking(move || match spool.lock() {
+            Ok(mut spool) => work(&mut spool),
+            // What a panic left behind is not to be trusted; a restart reads it afresh.
+            Err(_) => Err(io::Error::other("the spool is damaged until a restart")),
+        })
+        .await
+        .map_err(io::Error::other)?
     }
 }
 
-/// Writes a group in one transaction. A share that is refused does not sink the others.
-async fn write_group(
-    pool: &PgPool,
-    shares: &[&Share],
-) -> Result<Vec<Result<(), CommitRefusal>>, LedgerError> {
-    let deadline = Instant::now() + GROUP_TIME_MAX;
-    timeout_at(deadline, async {
-        let mut transaction = pool.begin().await?;
-        let mut outcomes = Vec::with_capacity(shares.len());
-        for share in shares {
-            let mut savepoint = transaction.begin().await?;
-            let outcome = write(&mut savepoint, share).await?;
-            match outcome {
-                Ok(()) => savepoint.commit().await?,
-                Err(_) => savepoint.rollback().await?,
+fn acknowledge(spooled: Spooled) -> Result<(), CommitRefusal> {
+    match spooled {
+        Spooled::Durable => Ok(()),
+        Spooled::Duplicate => Err(CommitRefusal::DuplicateShare),
+        Spooled::Full => Err(CommitRefusal::QueueFull),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum MoveError {
+    #[error("the spool: {0}")]
+    Spool(#[from] io::Error),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+type Outcomes = Vec<Result<(), CommitRefusal>>;
+
+/// Writes a group in one transaction. A share that is refused does not sink the others; an error
+/// means that Postgres is away, and that nothing is known to be written.
+async fn write_group(pool: &PgPool, shares: &[Share]) -> Result<Outcomes, LedgerError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let written = timeout(GROUP_TIME_MAX, try_group(pool, shares))
+            .await
+            .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()));
+        match written {
+            Err(error) if error.fault() == Fault::Collision && tries < GROUP_TRIES_MAX => {
+                tracing::debug!(%error, "a group of shares is tried again");
             }
-            outcomes.push(outcome);
+            written => return written,
         }
-        transaction.commit().await?;
-        Ok(outcomes)
-    })
-    .await
-    .unwrap_or(Err(LedgerError::Unavailable(sqlx::Error::PoolTimedOut)))
+    }
+}
+
+async fn try_group(pool: &PgPool, shares: &[Share]) -> Result<Outcomes, LedgerError> {
+    let mut transaction = pool.begin().await?;
+    let mut outcomes = Vec::with_capacity(shares.len());
+    for share in shares {
+        let mut savepoint = transaction.begin().await?;
+        let outcome = match write(&mut savepoint, share).await {
+            Ok(outcome) => outcome,
+            Err(error) if error.fault() == Fault::Row => {
+                tracing::error!(%error, share = %share.header_hash, "the ledger does not take a share");
+                Err(CommitRefusal::Invalid)
+            }
+            Err(error) => return Err(error),
+        };
+        match outcome {
+            Ok(()) => savepoint.commit().await?,
+            Err(_) => savepoint.rollback().await?,
+        }
+        outcomes.push(outcome);
+    }
+    transaction.commit().await?;
+    Ok(outcomes)
 }

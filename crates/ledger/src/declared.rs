@@ -37,7 +37,8 @@ impl Ledger {
     /// Stores an accepted declaration, and drops those whose tokens are void.
     ///
     /// # Errors
-    /// [`LedgerError::Unavailable`], also for a token that exists.
+    /// [`LedgerError::Conflict`] for a token that exists, [`LedgerError::Refused`] if its batch was
+    /// not registered.
     pub async fn put_declared_job(&self, job: &DeclaredJob) -> Result<(), LedgerError> {
         sqlx::query("DELETE FROM declared_jobs WHERE expires_at <= $1")
             .bind(seconds(unix_now()))
@@ -60,7 +61,17 @@ impl Ledger {
         .bind(seconds(job.pool_value_sat))
         .bind(seconds(job.expires_at_unix))
         .execute(&self.pool)
-        .await?;
+        .await
+        .map_err(LedgerError::from)
+        .map_err(|error| {
+            if error.broke("declared_jobs_pkey") {
+                LedgerError::Conflict("the token names another job")
+            } else if error.broke("declared_jobs_batch_root_fkey") {
+                LedgerError::Refused("the job's batch was not registered")
+            } else {
+                error
+            }
+        })?;
         Ok(())
     }
 

@@ -1,5 +1,34 @@
 //! What can go wrong, by what the caller can do about it. No error carries a prompt or a key.
 
+use std::fmt;
+
+/// What the database client reported. Its `Debug` is its `Display`: the server's detail, which
+/// `sqlx` would show, may quote a whole row.
+pub struct PostgresError(sqlx::Error);
+
+impl PostgresError {
+    fn sqlstate_class(&self) -> Option<String> {
+        let sqlx::Error::Database(error) = &self.0 else {
+            return None;
+        };
+        error
+            .code()
+            .and_then(|code| code.get(..2).map(str::to_owned))
+    }
+}
+
+impl fmt::Display for PostgresError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for PostgresError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 /// Why the ledger did not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -8,7 +37,7 @@ pub enum LedgerError {
     Url,
     /// Postgres is away or refused; try again later.
     #[error("Postgres: {0}")]
-    Unavailable(sqlx::Error),
+    Unavailable(PostgresError),
     /// The schema could not be brought up to date.
     #[error("the schema could not be migrated: {0}")]
     Migration(String),
@@ -25,18 +54,44 @@ pub enum LedgerError {
 
 impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(error)
+        Self::Unavailable(PostgresError(error))
     }
+}
+
+/// Whose fault an error is, when a group of rows is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The row's own: no retry will make it fit.
+    Row,
+    /// Two transactions met; the same one again may pass.
+    Collision,
+    /// Postgres is away, or not fit to take anything.
+    Away,
 }
 
 impl LedgerError {
     /// Whether a constraint of this name stopped it.
     pub(crate) fn broke(&self, constraint: &str) -> bool {
         match self {
-            Self::Unavailable(sqlx::Error::Database(error)) => {
+            Self::Unavailable(PostgresError(sqlx::Error::Database(error))) => {
                 error.constraint() == Some(constraint)
             }
             _ => false,
+        }
+    }
+
+    pub(crate) fn fault(&self) -> Fault {
+        let error = match self {
+            Self::Conflict(_) | Self::Refused(_) | Self::Corrupt(_) => return Fault::Row,
+            Self::Url | Self::Migration(_) => return Fault::Away,
+            Self::Unavailable(error) => error,
+        };
+        // https://www.postgresql.org/docs/current/errcodes-appendix.html: data exception,
+        // integrity constraint violation, exception raised by a trigger; transaction rollback.
+        match error.sqlstate_class().as_deref() {
+            Some("22" | "23" | "P0") => Fault::Row,
+            Some("40") => Fault::Collision,
+            _ => Fault::Away,
         }
     }
 }
@@ -50,13 +105,13 @@ pub enum CommitRefusal {
     /// No such batch.
     #[error("no such batch was registered")]
     BatchUnknown,
-    /// The batch was settled by another share, or has failed its audit.
+    /// The batch or a task of it was settled by another share, or the batch has failed its audit.
     #[error("the batch was spent by another share")]
     BatchSpent,
     /// A task of the batch has expired or ended otherwise.
     #[error("a task of the batch is no longer open")]
     TaskExpired,
-    /// The share's numbers are out of range.
+    /// The share's numbers are out of range, or its receipts are not those of the batch.
     #[error("the share's numbers are out of range")]
     Invalid,
     /// Too many shares wait. Worth a retry.

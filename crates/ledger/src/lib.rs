@@ -15,6 +15,8 @@ mod shares;
 mod spool;
 mod stats;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod transfers;
 
 use std::str::FromStr;
@@ -27,7 +29,7 @@ pub use batches::{BatchRecord, BatchRefusal, BatchState};
 pub use beacon::Beacon;
 pub use committer::{Committer, CommitterConfig};
 pub use declared::DeclaredJob;
-pub use error::{CommitRefusal, LedgerError};
+pub use error::{CommitRefusal, LedgerError, PostgresError};
 pub use money::Msat;
 pub use payouts::{OpenPayout, PayoutState};
 pub use shares::{InferenceSettlement, Share, ShareKind};
@@ -36,6 +38,9 @@ pub use tasks::{NewTask, TaskRecord, TaskState};
 
 /// How long a caller waits for a connection before Postgres counts as away.
 const ACQUIRE_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How long the server works on one statement: far longer than any of ours takes.
+const STATEMENT_TIME_MAX: &str = "30s";
 
 /// A handle to the ledger; clones share its connections.
 #[derive(Debug, Clone)]
@@ -51,6 +56,15 @@ impl Ledger {
     /// not answer.
     pub async fn connect(url: &str, connections_max: u32) -> Result<Self, LedgerError> {
         let options = PgConnectOptions::from_str(url).map_err(|_| LedgerError::Url)?;
+        Self::open(options, connections_max).await
+    }
+
+    async fn open(options: PgConnectOptions, connections_max: u32) -> Result<Self, LedgerError> {
+        // What is acknowledged has been flushed, whatever the server's default is.
+        let options = options.options([
+            ("synchronous_commit", "on"),
+            ("statement_timeout", STATEMENT_TIME_MAX),
+        ]);
         let pool = PgPoolOptions::new()
             .max_connections(connections_max.max(2))
             .acquire_timeout(ACQUIRE_TIME_MAX)

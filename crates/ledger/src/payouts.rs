@@ -15,7 +15,7 @@ pub enum PayoutState {
     Requested,
     /// The money is set aside.
     Reserved,
-    /// The wallet may have heard of it.
+    /// The wallet may have heard of it. What is uncertain stays here until the wallet knows.
     Sent,
     /// The worker has the money.
     Paid,
@@ -68,9 +68,10 @@ pub struct OpenPayout {
     pub amount: Msat,
     /// Where it stands: reserved or sent.
     pub state: PayoutState,
-    /// The invoice.
+    /// The invoice. A payment that may have been sent is not sent again, unless the wallet itself
+    /// refuses to pay a hash twice.
     pub bolt11: String,
-    /// Its payment hash.
+    /// Its payment hash: what the wallet is asked about.
     pub payment_hash: [u8; 32],
     /// What its route may cost.
     pub fee_max: Msat,
@@ -85,17 +86,21 @@ struct Before {
 }
 
 impl Ledger {
-    /// Notes that the worker was asked for an invoice.
+    /// Notes that the worker was asked for an invoice; once more is harmless.
     ///
     /// # Errors
-    /// [`LedgerError::Unavailable`].
+    /// [`LedgerError::Conflict`] if the id names another payout, [`LedgerError::Refused`] for an
+    /// amount that is not positive.
     pub async fn create_payout(
         &self,
         id: [u8; 32],
         worker: &str,
         amount: Msat,
     ) -> Result<(), LedgerError> {
-        sqlx::query(
+        if amount <= Msat::ZERO {
+            return Err(LedgerError::Refused("a payout is of a positive amount"));
+        }
+        let inserted = sqlx::query(
             "INSERT INTO payouts (id, worker, amount_msat, state) VALUES ($1, $2, $3, 'requested')
              ON CONFLICT (id) DO NOTHING",
         )
@@ -104,7 +109,23 @@ impl Ledger {
         .bind(amount.get())
         .execute(&self.pool)
         .await?;
-        Ok(())
+        if inserted.rows_affected() == 1 {
+            return Ok(());
+        }
+        let same: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM payouts
+                            WHERE id = $1 AND worker = $2 AND amount_msat = $3)",
+        )
+        .bind(id.to_vec())
+        .bind(worker)
+        .bind(amount.get())
+        .fetch_one(&self.pool)
+        .await?;
+        if same {
+            Ok(())
+        } else {
+            Err(LedgerError::Conflict("the id names another payout"))
+        }
     }
 
     /// requested -> reserved: sets the amount aside, and the most that the route may cost.
@@ -119,6 +140,9 @@ impl Ledger {
         payment_hash: [u8; 32],
         fee_max: Msat,
     ) -> Result<(), LedgerError> {
+        if fee_max < Msat::ZERO {
+            return Err(LedgerError::Refused("a fee is not negative"));
+        }
         let mut transaction = self.pool.begin().await?;
         let payout = step(&mut transaction, id, PayoutState::Reserved).await?;
         sqlx::query(
@@ -164,11 +188,15 @@ impl Ledger {
         Ok(())
     }
 
-    /// sent -> paid, with what the route really cost. Call it once the wallet has the preimage.
+    /// sent -> paid, with what the route really cost, even if that is more than was set aside: the
+    /// money has left. Call it once the wallet has the preimage.
     ///
     /// # Errors
     /// [`LedgerError::Refused`] if it is not sent.
     pub async fn settle_payout(&self, id: [u8; 32], fee: Msat) -> Result<(), LedgerError> {
+        if fee < Msat::ZERO {
+            return Err(LedgerError::Refused("a fee is not negative"));
+        }
         let mut transaction = self.pool.begin().await?;
         let payout = step(&mut transaction, id, PayoutState::Paid).await?;
         sqlx::query("UPDATE payouts SET fee_msat = $2 WHERE id = $1")

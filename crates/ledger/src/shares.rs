@@ -4,6 +4,7 @@ use dovetail_commitment::{BatchRoot, HeaderHash, TaskId};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Row};
 
+use crate::beacon::{Audit, PASSED};
 use crate::tasks::seconds;
 use crate::transfers::{self, Phase, Transfer, TransferId, transfer, worker_account};
 use crate::{CommitRefusal, LedgerError, Msat, unix_now};
@@ -52,6 +53,9 @@ pub struct Share {
     pub batch: Option<InferenceSettlement>,
 }
 
+/// The longest account name: with its prefix it fits the ledger's, and a line of the spool.
+const ACCOUNT_BYTES_MAX: usize = 190;
+
 impl Share {
     pub(crate) fn check(&self) -> Result<(), CommitRefusal> {
         let settled = self.batch.as_ref().map_or(Msat::ZERO, |batch| batch.credit);
@@ -59,7 +63,8 @@ impl Share {
             && settled >= Msat::ZERO
             && (self.batch.is_some() == (self.kind == ShareKind::Inference))
             && !self.account.is_empty()
-            && self.account.len() <= 190;
+            && self.account.len() <= ACCOUNT_BYTES_MAX
+            && !self.account.contains(char::is_control);
         if fits {
             Ok(())
         } else {
@@ -74,10 +79,14 @@ pub(crate) type Written = Result<Result<(), CommitRefusal>, LedgerError>;
 /// Writes one share inside the caller's transaction (or savepoint, which the caller rolls back on
 /// a refusal).
 pub(crate) async fn write(connection: &mut PgConnection, share: &Share) -> Written {
-    if let Some(batch) = &share.batch
-        && let Err(refusal) = settle_batch(connection, batch).await?
-    {
-        return Ok(Err(refusal));
+    if let Some(batch) = &share.batch {
+        // The batch is settled before its share refers to it; a proof that is known is named first.
+        if is_known(connection, share.header_hash).await? {
+            return Ok(Err(CommitRefusal::DuplicateShare));
+        }
+        if let Err(refusal) = settle_batch(connection, share.header_hash, batch).await? {
+            return Ok(Err(refusal));
+        }
     }
     let inserted = sqlx::query(
         "INSERT INTO shares (header_hash, account, kind, work, credit_msat, is_block, batch_root)
@@ -138,36 +147,47 @@ async fn credit(connection: &mut PgConnection, share: &Share) -> Result<(), Ledg
     .await
 }
 
-/// open -> settled for the batch, finished -> settled for its tasks, and their receipts.
+async fn is_known(
+    connection: &mut PgConnection,
+    header_hash: HeaderHash,
+) -> Result<bool, LedgerError> {
+    Ok(
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM shares WHERE header_hash = $1)")
+            .bind(header_hash.to_bytes().to_vec())
+            .fetch_one(connection)
+            .await?,
+    )
+}
+
+/// open -> settled for the batch, finished -> settled for its tasks, with their receipts and the
+/// audit that they passed.
 async fn settle_batch(
     connection: &mut PgConnection,
+    header_hash: HeaderHash,
     batch: &InferenceSettlement,
-) -> Result<Result<(), CommitRefusal>, LedgerError> {
-    let root = batch.root.to_bytes().to_vec();
-    let row = sqlx::query("SELECT state, task_ids FROM batches WHERE root = $1 FOR UPDATE")
-        .bind(&root)
-        .fetch_optional(&mut *connection)
-        .await?;
-    let Some(row) = row else {
-        return Ok(Err(CommitRefusal::BatchUnknown));
+) -> Written {
+    let ids = match claimable_tasks(connection, batch.root).await? {
+        Ok(ids) => ids,
+        Err(refusal) => return Ok(Err(refusal)),
     };
-    let (state, ids): (String, Vec<Vec<u8>>) = (row.try_get("state")?, row.try_get("task_ids")?);
-    if state != "open" {
-        return Ok(Err(CommitRefusal::BatchSpent));
+    // Every task gets its receipt, and no other does.
+    let mut receipts: Vec<Vec<u8>> = batch
+        .receipts
+        .iter()
+        .map(|(task, _)| task.to_bytes().to_vec())
+        .collect();
+    let mut tasks = ids.clone();
+    receipts.sort_unstable();
+    tasks.sort_unstable();
+    if receipts != tasks {
+        return Ok(Err(CommitRefusal::Invalid));
     }
-    let settled = sqlx::query(
-        "UPDATE tasks SET state = 'settled', prompt = NULL
-         WHERE id = ANY($1) AND state = 'finished' AND expires_at > $2",
-    )
-    .bind(&ids)
-    .bind(seconds(unix_now()))
-    .execute(&mut *connection)
-    .await?;
-    if settled.rows_affected() != ids.len() as u64 {
-        return Ok(Err(CommitRefusal::TaskExpired));
-    }
-    sqlx::query("UPDATE batches SET state = 'settled' WHERE root = $1")
-        .bind(&root)
+    sqlx::query("UPDATE tasks SET state = 'settled', prompt = NULL WHERE id = ANY($1)")
+        .bind(&ids)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("UPDATE batches SET state = 'settled', ended_at = now() WHERE root = $1")
+        .bind(batch.root.to_bytes().to_vec())
         .execute(&mut *connection)
         .await?;
     for (task, receipt) in &batch.receipts {
@@ -177,5 +197,46 @@ async fn settle_batch(
             .execute(&mut *connection)
             .await?;
     }
+    let audit = Audit {
+        header_hash,
+        root: batch.root,
+        step: batch.beacon_step,
+        sample: &batch.sample,
+        verdict: PASSED,
+    };
+    audit.record(connection).await?;
     Ok(Ok(()))
+}
+
+/// The batch's tasks, locked, if a share may claim the batch now.
+async fn claimable_tasks(
+    connection: &mut PgConnection,
+    root: BatchRoot,
+) -> Result<Result<Vec<Vec<u8>>, CommitRefusal>, LedgerError> {
+    let row = sqlx::query("SELECT state, task_ids FROM batches WHERE root = $1 FOR UPDATE")
+        .bind(root.to_bytes().to_vec())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else {
+        return Ok(Err(CommitRefusal::BatchUnknown));
+    };
+    let (state, ids): (String, Vec<Vec<u8>>) = (row.try_get("state")?, row.try_get("task_ids")?);
+    if state != "open" {
+        return Ok(Err(CommitRefusal::BatchSpent));
+    }
+    let states: Vec<String> = sqlx::query_scalar(
+        "SELECT CASE WHEN state = 'finished' AND expires_at <= $2 THEN 'expired' ELSE state END
+         FROM tasks WHERE id = ANY($1) ORDER BY id FOR UPDATE",
+    )
+    .bind(&ids)
+    .bind(seconds(unix_now()))
+    .fetch_all(&mut *connection)
+    .await?;
+    Ok(if states.iter().any(|state| state == "settled") {
+        Err(CommitRefusal::BatchSpent)
+    } else if states.len() != ids.len() || states.iter().any(|state| state != "finished") {
+        Err(CommitRefusal::TaskExpired)
+    } else {
+        Ok(ids)
+    })
 }

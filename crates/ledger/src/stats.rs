@@ -26,7 +26,9 @@ pub struct Stats {
     pub transcripts_replayed: u64,
     /// Blocks found.
     pub blocks: u64,
-    /// What was paid out.
+    /// Payouts that arrived.
+    pub payouts: u64,
+    /// What they came to.
     pub paid: Msat,
 }
 
@@ -110,6 +112,7 @@ impl Ledger {
                     (SELECT count(*) FROM shares WHERE kind = 'inference') AS inference_shares,
                     (SELECT COALESCE(sum(cardinality(sample)), 0)::bigint FROM audits) AS replayed,
                     (SELECT count(*) FROM blocks) AS blocks,
+                    (SELECT count(*) FROM payouts WHERE state = 'paid') AS payouts,
                     (SELECT COALESCE(sum(amount_msat), 0)::bigint FROM payouts WHERE state = 'paid') AS paid",
         )
         .fetch_one(&self.pool)
@@ -123,6 +126,7 @@ impl Ledger {
             inference_shares: count("inference_shares")?,
             transcripts_replayed: count("replayed")?,
             blocks: count("blocks")?,
+            payouts: count("payouts")?,
             paid: Msat::new(row.try_get("paid")?),
         })
     }

@@ -2,7 +2,8 @@
 //! that names the state it starts from, so two callers cannot both take it.
 
 use dovetail_commitment::{
-    ModelId, SamplingParams, TaskId, Transcript, WorkerKey, prompt_commitment, tagged_hash,
+    ModelId, SamplingParams, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
+    tagged_hash,
 };
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -185,8 +186,12 @@ impl Ledger {
     /// Creates the task; `false` if the very same request created it before.
     ///
     /// # Errors
-    /// [`LedgerError::Conflict`] if the id names another task.
+    /// [`LedgerError::Conflict`] if the id names another task, [`LedgerError::Refused`] for a
+    /// negative price.
     pub async fn create_task(&self, task: &NewTask) -> Result<bool, LedgerError> {
+        if task.price < Msat::ZERO {
+            return Err(LedgerError::Refused("a price is not negative"));
+        }
         let request_hash = task.request_hash().to_vec();
         let inserted = sqlx::query(
             "INSERT INTO tasks (id, state, model_id, prompt, request_hash, salt, sampling, seed,
@@ -254,7 +259,8 @@ impl Ledger {
     /// assigned -> finished, with what the worker committed to.
     ///
     /// # Errors
-    /// [`LedgerError::Refused`] if the task is not this worker's running one.
+    /// [`LedgerError::Refused`] if the task is not this worker's running one, has expired, or the
+    /// transcript is of something else.
     pub async fn finish_task(
         &self,
         id: TaskId,
@@ -262,14 +268,26 @@ impl Ledger {
         transcript: &Transcript,
         tokens: &[u32],
     ) -> Result<(), LedgerError> {
+        let fits = transcript.task_id == id
+            && transcript.worker_key == worker
+            && usize::try_from(transcript.output_tokens) == Ok(tokens.len())
+            && transcript.output_digest == output_digest(tokens);
+        if !fits {
+            return Err(LedgerError::Refused(
+                "the transcript is not of this task, worker and output",
+            ));
+        }
         let done = sqlx::query(
             "UPDATE tasks SET state = 'finished', transcript = $3, output_tokens = $4
-             WHERE id = $1 AND worker = $2 AND state = 'assigned'",
+             WHERE id = $1 AND worker = $2 AND state = 'assigned' AND model_id = $5
+               AND expires_at > $6",
         )
         .bind(id.to_bytes().to_vec())
         .bind(worker.to_bytes().to_vec())
         .bind(transcript.encode())
         .bind(tokens_to(tokens))
+        .bind(transcript.model_id.to_bytes().to_vec())
+        .bind(seconds(unix_now()))
         .execute(&self.pool)
         .await?;
         if done.rows_affected() == 1 {

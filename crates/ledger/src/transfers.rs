@@ -91,6 +91,9 @@ pub(crate) async fn transfer(
     if transfer.amount == Msat::ZERO {
         return Ok(());
     }
+    if transfer.amount < Msat::ZERO {
+        return Err(LedgerError::Refused("a transfer moves a positive amount"));
+    }
     let debit = account(connection, transfer.debit).await?;
     let credit = account(connection, transfer.credit).await?;
     let inserted = sqlx::query(

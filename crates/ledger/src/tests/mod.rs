@@ -1,0 +1,271 @@
+//! Tests against a real Postgres, each in a database of its own.
+
+#![allow(clippy::unwrap_used)]
+
+mod accounts;
+mod audits;
+mod model;
+mod outage;
+mod payouts;
+mod schema;
+mod shares;
+mod tasks;
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use dovetail_commitment::{
+    Batch, BatchRoot, FinishReason, HeaderHash, ModelId, SamplingParams, TaskId, Transcript,
+    WorkerKey, output_digest, prompt_commitment,
+};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Committer, CommitterConfig, InferenceSettlement, Ledger, Msat, NewTask, Share, ShareKind,
+    unix_now,
+};
+
+const URL_VARIABLE: &str = "DOVETAIL_TEST_DATABASE_URL";
+
+/// A database that is dropped when its test ends.
+#[derive(Clone)]
+struct Database {
+    server: PgConnectOptions,
+    name: String,
+}
+
+/// Runs a test in a new, migrated database.
+fn run<F: Future<Output = ()>>(test: impl FnOnce(Database, Ledger) -> F) {
+    let url = std::env::var(URL_VARIABLE).unwrap_or_else(|_| {
+        panic!(
+            "{URL_VARIABLE} is not set: run `cargo xtask test`, which starts a Postgres, or give \
+             the URL of a cluster's superuser"
+        )
+    });
+    let server = PgConnectOptions::from_str(&url).unwrap();
+    let name = format!("dovetail_test_{:016x}", random());
+    let database = Database { server, name };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(database.admin(&format!("CREATE DATABASE {}", database.name)));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            let ledger = database.ledger().await;
+            ledger.migrate().await.unwrap();
+            test(database.clone(), ledger).await;
+        });
+    }));
+    runtime.block_on(database.admin(&format!("DROP DATABASE {} WITH (FORCE)", database.name)));
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
+}
+
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+impl Database {
+    async fn admin(&self, sql: &str) {
+        let mut connection = self.server.connect().await.unwrap();
+        sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+    }
+
+    fn options(&self) -> PgConnectOptions {
+        self.server.clone().database(&self.name)
+    }
+
+    /// Another connection, as another process would have it.
+    async fn ledger(&self) -> Ledger {
+        Ledger::open(self.options(), 8).await.unwrap()
+    }
+
+    async fn connection(&self) -> PgConnection {
+        self.options().connect().await.unwrap()
+    }
+
+    /// Postgres is away, as far as this test is concerned.
+    async fn go_away(&self) {
+        let name = &self.name;
+        self.admin(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+            .await;
+        self.admin(&format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        ))
+        .await;
+    }
+
+    /// Until the connection is closed, a transaction with shares does all its work and then waits
+    /// inside its COMMIT.
+    async fn hold_commits(&self) -> PgConnection {
+        let mut connection = self.connection().await;
+        sqlx::raw_sql(
+            "CREATE FUNCTION hold_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$;
+             CREATE CONSTRAINT TRIGGER hold_commit AFTER INSERT ON shares
+                 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold_commit();
+             SELECT pg_advisory_lock(1);",
+        )
+        .execute(&mut connection)
+        .await
+        .unwrap();
+        connection
+    }
+
+    async fn come_back(&self) {
+        let name = &self.name;
+        self.admin(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+            .await;
+    }
+}
+
+/// A committer with its own spool and switch.
+struct Running {
+    committer: Committer,
+    shutdown: CancellationToken,
+}
+
+impl Running {
+    async fn start(ledger: &Ledger, spool_dir: &Path) -> Self {
+        Self::start_with(ledger, spool_dir, 100, Duration::from_millis(2)).await
+    }
+
+    async fn start_with(
+        ledger: &Ledger,
+        spool_dir: &Path,
+        group_max: usize,
+        group_wait: Duration,
+    ) -> Self {
+        let shutdown = CancellationToken::new();
+        let config = CommitterConfig {
+            group_max,
+            group_wait,
+            queue_max: 1_000,
+            spool_dir: spool_dir.to_owned(),
+        };
+        let committer = Committer::start(ledger.clone(), config, shutdown.clone())
+            .await
+            .unwrap();
+        Self {
+            committer,
+            shutdown,
+        }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.committer.stopped().await;
+    }
+}
+
+fn hash_share(n: u8, account: &str, credit_msat: i64) -> Share {
+    Share {
+        header_hash: HeaderHash::from_bytes([n; 32]),
+        account: account.to_owned(),
+        work: 1 << 70,
+        kind: ShareKind::Hash,
+        is_block: false,
+        credit: Msat::new(credit_msat),
+        batch: None,
+    }
+}
+
+fn inference_share(header: u8, root: BatchRoot, step: u32, tasks: &[TaskId]) -> Share {
+    Share {
+        kind: ShareKind::Inference,
+        batch: Some(InferenceSettlement {
+            root,
+            credit: Msat::new(1_000),
+            beacon_step: step,
+            sample: vec![0],
+            receipts: tasks.iter().map(|id| (*id, "{}".to_owned())).collect(),
+        }),
+        ..hash_share(header, "miner", 10)
+    }
+}
+
+const WORKER: WorkerKey = WorkerKey::from_bytes([0xaa; 32]);
+const MODEL: ModelId = ModelId::from_bytes([0xbb; 32]);
+const SAMPLING: SamplingParams = SamplingParams {
+    temperature_milli: 0,
+    top_k: 0,
+    top_p_milli: 1_000,
+    max_tokens: 8,
+};
+
+fn new_task(n: u8) -> NewTask {
+    NewTask {
+        id: TaskId::from_bytes([n; 32]),
+        model_id: MODEL,
+        prompt: b"What is owed?".to_vec(),
+        salt: [n; 32],
+        sampling: SAMPLING,
+        seed: [n; 32],
+        price: Msat::new(500),
+        expires_at_unix: unix_now() + 600,
+    }
+}
+
+fn transcript(task: &NewTask, tokens: &[u32]) -> Transcript {
+    Transcript {
+        task_id: task.id,
+        worker_key: WORKER,
+        model_id: task.model_id,
+        engine_version: 1,
+        prompt_commitment: prompt_commitment(&task.salt, &task.prompt),
+        sampling: task.sampling,
+        seed: task.seed,
+        output_tokens: u32::try_from(tokens.len()).unwrap(),
+        output_digest: output_digest(tokens),
+        trace_root: [0; 32],
+        finish_reason: FinishReason::Stop,
+    }
+}
+
+/// Takes a task all the way to finished, and returns its transcript.
+async fn finished_task(ledger: &Ledger, n: u8) -> Transcript {
+    let task = new_task(n);
+    let transcript = transcript(&task, &[1, 2, 3]);
+    assert!(ledger.create_task(&task).await.unwrap());
+    assert!(ledger.assign_task(task.id, WORKER).await.unwrap());
+    ledger
+        .finish_task(task.id, WORKER, &transcript, &[1, 2, 3])
+        .await
+        .unwrap();
+    transcript
+}
+
+fn root_of(transcripts: &[Transcript]) -> BatchRoot {
+    Batch::new(transcripts.iter().map(Transcript::leaf).collect())
+        .unwrap()
+        .root()
+}
+
+/// A registered batch of finished tasks with these numbers.
+async fn open_batch(ledger: &Ledger, numbers: &[u8]) -> (BatchRoot, Vec<TaskId>) {
+    let mut transcripts = Vec::new();
+    for n in numbers {
+        transcripts.push(finished_task(ledger, *n).await);
+    }
+    let root = root_of(&transcripts);
+    let ids: Vec<TaskId> = transcripts.iter().map(|of| of.task_id).collect();
+    ledger.register_batch(WORKER, root, &ids).await.unwrap();
+    (root, ids)
+}
+
+async fn available(ledger: &Ledger, account: &str) -> i64 {
+    ledger.balance(account).await.unwrap().available.get()
+}

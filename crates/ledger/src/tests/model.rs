@@ -1,0 +1,268 @@
+//! Random operations against the ledger and against a small model of it, which knows nothing of
+//! transfers: what everybody has must agree after every step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::{CommitRefusal, LedgerError, PayoutState};
+
+const STEPS: usize = 600;
+const NAMES: [&str; 3] = ["alice", "bob", "carol"];
+const SEED_VARIABLE: &str = "DOVETAIL_TEST_SEED";
+
+/// Vigna's splitmix64: small, and the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+struct ModelPayout {
+    name: &'static str,
+    amount: i64,
+    state: PayoutState,
+}
+
+#[derive(Default)]
+struct Model {
+    available: BTreeMap<&'static str, i64>,
+    pending: BTreeMap<&'static str, i64>,
+    proofs: BTreeSet<u8>,
+    spent: bool,
+    payouts: BTreeMap<u8, ModelPayout>,
+    hashes: BTreeSet<u8>,
+    fees: i64,
+}
+
+impl Model {
+    fn share(&mut self, proof: u8, name: &'static str, msat: i64) -> Result<(), CommitRefusal> {
+        if !self.proofs.insert(proof) {
+            return Err(CommitRefusal::DuplicateShare);
+        }
+        *self.available.entry(name).or_default() += msat;
+        Ok(())
+    }
+
+    /// The operation of [`step`] that takes this payout forward.
+    fn forward(&self, id: u8) -> u64 {
+        match self.payouts.get(&id).map(|payout| payout.state) {
+            None => 2,
+            Some(PayoutState::Requested) => 3,
+            Some(PayoutState::Reserved) => 4,
+            Some(PayoutState::Sent) => 5,
+            Some(PayoutState::Paid | PayoutState::Failed) => 0,
+        }
+    }
+
+    fn create(&mut self, id: u8, name: &'static str, amount: i64) -> bool {
+        let new = ModelPayout {
+            name,
+            amount,
+            state: PayoutState::Requested,
+        };
+        let payout = self.payouts.entry(id).or_insert(new);
+        payout.name == name && payout.amount == amount
+    }
+
+    fn reserve(&mut self, id: u8, hash: u8) -> bool {
+        let Some(payout) = self.payouts.get_mut(&id) else {
+            return false;
+        };
+        let available = self.available.entry(payout.name).or_default();
+        if payout.state != PayoutState::Requested
+            || *available < payout.amount
+            || !self.hashes.insert(hash)
+        {
+            return false;
+        }
+        *available -= payout.amount;
+        *self.pending.entry(payout.name).or_default() += payout.amount;
+        payout.state = PayoutState::Reserved;
+        true
+    }
+
+    fn send(&mut self, id: u8) -> bool {
+        self.payouts.get_mut(&id).is_some_and(|payout| {
+            let may = payout.state == PayoutState::Reserved;
+            if may {
+                payout.state = PayoutState::Sent;
+            }
+            may
+        })
+    }
+
+    fn settle(&mut self, id: u8, fee: i64) -> bool {
+        let Some(payout) = self.payouts.get_mut(&id) else {
+            return false;
+        };
+        if payout.state != PayoutState::Sent {
+            return false;
+        }
+        *self.pending.entry(payout.name).or_default() -= payout.amount;
+        payout.state = PayoutState::Paid;
+        self.fees += fee;
+        true
+    }
+
+    fn fail(&mut self, id: u8) -> bool {
+        let Some(payout) = self.payouts.get_mut(&id) else {
+            return false;
+        };
+        match payout.state {
+            PayoutState::Requested => {}
+            PayoutState::Reserved | PayoutState::Sent => {
+                *self.pending.entry(payout.name).or_default() -= payout.amount;
+                *self.available.entry(payout.name).or_default() += payout.amount;
+            }
+            PayoutState::Paid | PayoutState::Failed => return false,
+        }
+        payout.state = PayoutState::Failed;
+        true
+    }
+}
+
+/// A refusal is an answer; an outage is not.
+fn done(result: Result<(), LedgerError>) -> bool {
+    match result {
+        Ok(()) => true,
+        Err(LedgerError::Refused(_) | LedgerError::Conflict(_)) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn step(
+    n: usize,
+    random: &mut Random,
+    model: &mut Model,
+    ledger: &Ledger,
+    committer: &Committer,
+) {
+    let name = NAMES[usize::try_from(random.below(3)).unwrap()];
+    let amount = i64::try_from(random.below(5_000)).unwrap();
+    // A window that moves over the payouts, so that many of them see all of their steps.
+    let window = u64::try_from(n / 30).unwrap();
+    let id = u8::try_from(window + random.below(4)).unwrap();
+    let key = [id; 32];
+    // Half of the steps take a payout forward; the others do whatever comes.
+    let operation = match random.below(2) {
+        0 => model.forward(id),
+        _ => random.below(7),
+    };
+    match operation {
+        0 | 1 => {
+            let proof = u8::try_from(random.below(200)).unwrap();
+            let outcome = committer.commit(hash_share(proof, name, amount)).await;
+            assert_eq!(outcome, model.share(proof, name, amount));
+        }
+        2 => {
+            let created = ledger.create_payout(key, name, Msat::new(amount + 1)).await;
+            assert_eq!(done(created), model.create(id, name, amount + 1));
+        }
+        3 => {
+            // Some hashes come twice.
+            let hash = u8::try_from(random.below(120)).unwrap();
+            let fee_max = Msat::new(amount % 50);
+            let reserved = ledger
+                .reserve_payout(key, "lnbcrt1", [hash; 32], fee_max)
+                .await;
+            assert_eq!(done(reserved), model.reserve(id, hash));
+        }
+        4 => assert_eq!(done(ledger.mark_sent(key).await), model.send(id)),
+        5 => {
+            let settled = ledger.settle_payout(key, Msat::new(amount % 60)).await;
+            assert_eq!(done(settled), model.settle(id, amount % 60));
+        }
+        _ => assert_eq!(done(ledger.fail_payout(key).await), model.fail(id)),
+    }
+}
+
+/// The totals, recomputed from the transfers: they are what the accounts say, and what one account
+/// gave another got.
+async fn transfers_explain_the_accounts(ledger: &Ledger) {
+    let unexplained: i64 = sqlx::query_scalar(
+        "WITH moves AS (
+             SELECT t.debit, t.credit, t.amount, t.kind IN ('posted', 'post') AS is_posted,
+                    t.kind = 'pending' AND NOT EXISTS
+                        (SELECT 1 FROM transfers e WHERE e.ends = t.id) AS is_pending
+             FROM transfers t)
+         SELECT count(*) FROM accounts a WHERE
+             debits_posted <> (SELECT COALESCE(sum(amount), 0) FROM moves WHERE debit = a.id AND is_posted)
+             OR debits_pending <> (SELECT COALESCE(sum(amount), 0) FROM moves WHERE debit = a.id AND is_pending)
+             OR credits_posted <> (SELECT COALESCE(sum(amount), 0) FROM moves WHERE credit = a.id AND is_posted)
+             OR credits_pending <> (SELECT COALESCE(sum(amount), 0) FROM moves WHERE credit = a.id AND is_pending)",
+    )
+    .fetch_one(&ledger.pool)
+    .await
+    .unwrap();
+    assert_eq!(unexplained, 0);
+    let (posted, pending): (i64, i64) = sqlx::query_as(
+        "SELECT sum(debits_posted - credits_posted)::bigint,
+                sum(debits_pending - credits_pending)::bigint FROM accounts",
+    )
+    .fetch_one(&ledger.pool)
+    .await
+    .unwrap();
+    assert_eq!((posted, pending), (0, 0));
+}
+
+#[test]
+fn the_ledger_agrees_with_a_model_after_every_random_step() {
+    let seed = std::env::var(SEED_VARIABLE).map_or_else(|_| random(), |text| text.parse().unwrap());
+    println!("to run this again: {SEED_VARIABLE}={seed}");
+    run(|_db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let wait = Duration::ZERO;
+        let running = Running::start_with(&ledger, dir.path(), 1, wait).await;
+        let (root, tasks) = open_batch(&ledger, &[1, 2]).await;
+        let (mut random, mut model) = (Random(seed), Model::default());
+        for n in 0..STEPS {
+            step(n, &mut random, &mut model, &ledger, &running.committer).await;
+            if random.below(60) == 0 {
+                let proof = u8::try_from(random.below(20)).unwrap() + 200;
+                let share = inference_share(proof, root, 0, &tasks);
+                let outcome = running.committer.commit(share).await;
+                assert_eq!(outcome.is_ok(), !model.spent);
+                if !model.spent {
+                    model.spent = true;
+                    model.share(proof, "miner", 1_010).unwrap();
+                }
+            }
+            for name in NAMES.into_iter().chain(["miner"]) {
+                let balance = ledger.balance(name).await.unwrap();
+                let expected = |of: &BTreeMap<_, i64>| of.get(name).copied().unwrap_or(0);
+                assert_eq!(
+                    balance.available.get(),
+                    expected(&model.available),
+                    "{name}, step {n}"
+                );
+                assert_eq!(
+                    balance.pending.get(),
+                    expected(&model.pending),
+                    "{name}, step {n}"
+                );
+                assert!(balance.available >= Msat::ZERO);
+            }
+        }
+        for state in [PayoutState::Paid, PayoutState::Failed] {
+            let ended = model
+                .payouts
+                .values()
+                .filter(|payout| payout.state == state);
+            assert_ne!(ended.count(), 0, "the operations do not reach {state:?}");
+        }
+        let fees: i64 = sqlx::query_scalar(
+            "SELECT COALESCE(sum(fee_msat), 0)::bigint FROM payouts WHERE state = 'paid'",
+        )
+        .fetch_one(&ledger.pool)
+        .await
+        .unwrap();
+        assert_eq!(fees, model.fees);
+        transfers_explain_the_accounts(&ledger).await;
+    });
+}

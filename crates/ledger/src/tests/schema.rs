@@ -1,0 +1,89 @@
+//! Migrations, and what the database itself refuses.
+
+use super::*;
+
+async fn refusal(connection: &mut PgConnection, sql: &'static str) -> String {
+    sqlx::query(sql)
+        .execute(connection)
+        .await
+        .expect_err(sql)
+        .as_database_error()
+        .unwrap()
+        .message()
+        .to_owned()
+}
+
+#[test]
+fn migrating_twice_or_from_two_processes_at_once_is_harmless() {
+    run(|db, ledger| async move {
+        let other = db.ledger().await;
+        let (first, second) = tokio::join!(ledger.migrate(), other.migrate());
+        first.unwrap();
+        second.unwrap();
+        assert_eq!(ledger.stats().await.unwrap(), crate::Stats::default());
+    });
+}
+
+#[test]
+fn facts_cannot_be_changed_or_deleted_even_by_hand() {
+    run(|db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        running
+            .committer
+            .commit(hash_share(1, "alice", 5))
+            .await
+            .unwrap();
+        let mut by_hand = db.connection().await;
+        for sql in [
+            "UPDATE transfers SET amount = 1000000",
+            "DELETE FROM transfers",
+            "TRUNCATE transfers CASCADE",
+            "UPDATE shares SET credit_msat = 1000000",
+            "DELETE FROM shares",
+            "TRUNCATE shares CASCADE",
+        ] {
+            let message = refusal(&mut by_hand, sql).await;
+            assert!(message.contains("are facts"), "{sql}: {message}");
+        }
+        for sql in [
+            "UPDATE accounts SET credits_posted = credits_posted + 1",
+            "UPDATE accounts SET never_negative = false",
+            "DELETE FROM accounts",
+            "INSERT INTO accounts (name, never_negative, credits_posted) VALUES ('worker:x', true, 9)",
+        ] {
+            let message = refusal(&mut by_hand, sql).await;
+            assert!(message.contains("account"), "{sql}: {message}");
+        }
+        assert_eq!(available(&ledger, "alice").await, 5);
+    });
+}
+
+#[test]
+fn errors_show_neither_rows_nor_the_password() {
+    run(|_db, ledger| async move {
+        // The detail of this violation quotes the row, prompt and all.
+        let error = sqlx::query(
+            "INSERT INTO tasks (id, state, model_id, prompt, request_hash, salt, sampling, seed,
+                                price_msat, created_at, expires_at)
+             VALUES (decode(repeat('01', 32), 'hex'), 'settled', decode(repeat('01', 32), 'hex'),
+                     'confidential', decode(repeat('01', 32), 'hex'), decode(repeat('01', 32), 'hex'),
+                     decode(repeat('01', 16), 'hex'), decode(repeat('01', 32), 'hex'), 0, 0, 0)",
+        )
+        .execute(&ledger.pool)
+        .await
+        .map_err(crate::LedgerError::from)
+        .unwrap_err();
+        let hex = hex::encode("confidential");
+        for shown in [format!("{error}"), format!("{error:?}")] {
+            assert!(
+                !shown.contains(&hex) && !shown.contains("confidential"),
+                "{shown}"
+            );
+        }
+        let error = Ledger::connect("mysql://root:hunter2@nowhere", 1)
+            .await
+            .unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    });
+}

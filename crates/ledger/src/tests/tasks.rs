@@ -1,0 +1,216 @@
+//! The life of a task, and declared jobs.
+
+use super::*;
+use crate::{BatchRefusal, BatchState, DeclaredJob, LedgerError, TaskState};
+
+async fn state(ledger: &Ledger, n: u8) -> (TaskState, bool) {
+    let task = ledger
+        .task(TaskId::from_bytes([n; 32]))
+        .await
+        .unwrap()
+        .unwrap();
+    (task.state, task.prompt.is_some())
+}
+
+#[test]
+fn a_repeated_request_is_the_same_task_and_another_under_its_id_is_refused() {
+    run(|_db, ledger| async move {
+        assert!(ledger.create_task(&new_task(1)).await.unwrap());
+        assert!(!ledger.create_task(&new_task(1)).await.unwrap());
+        let other = NewTask {
+            prompt: b"another".to_vec(),
+            ..new_task(1)
+        };
+        assert!(matches!(
+            ledger.create_task(&other).await,
+            Err(LedgerError::Conflict(_))
+        ));
+    });
+}
+
+#[test]
+fn a_task_is_assigned_to_one_worker_only() {
+    run(|db, ledger| async move {
+        ledger.create_task(&new_task(1)).await.unwrap();
+        let other = db.ledger().await;
+        let id = TaskId::from_bytes([1; 32]);
+        let (first, second) = tokio::join!(
+            ledger.assign_task(id, WORKER),
+            other.assign_task(id, WORKER)
+        );
+        assert!(first.unwrap() ^ second.unwrap());
+    });
+}
+
+#[test]
+fn only_the_worker_that_runs_a_task_finishes_it_and_with_its_own_transcript() {
+    run(|_db, ledger| async move {
+        let task = new_task(1);
+        let good = transcript(&task, &[1, 2]);
+        ledger.create_task(&task).await.unwrap();
+        let refused = |result| assert!(matches!(result, Err(LedgerError::Refused(_))));
+        refused(ledger.finish_task(task.id, WORKER, &good, &[1, 2]).await);
+        ledger.assign_task(task.id, WORKER).await.unwrap();
+        let stranger = WorkerKey::from_bytes([1; 32]);
+        refused(ledger.finish_task(task.id, stranger, &good, &[1, 2]).await);
+        refused(ledger.finish_task(task.id, WORKER, &good, &[1, 3]).await);
+        let of_another = transcript(&new_task(2), &[1, 2]);
+        refused(
+            ledger
+                .finish_task(task.id, WORKER, &of_another, &[1, 2])
+                .await,
+        );
+        ledger
+            .finish_task(task.id, WORKER, &good, &[1, 2])
+            .await
+            .unwrap();
+        refused(ledger.finish_task(task.id, WORKER, &good, &[1, 2]).await);
+        let record = ledger.task(task.id).await.unwrap().unwrap();
+        assert_eq!(record.state, TaskState::Finished);
+        assert_eq!(record.transcript, Some(good));
+        assert_eq!(record.output_tokens, Some(vec![1, 2]));
+        assert_eq!(record.sampling, SAMPLING);
+    });
+}
+
+#[test]
+fn a_task_that_ends_early_keeps_no_prompt() {
+    run(|_db, ledger| async move {
+        for n in 1..=4 {
+            ledger.create_task(&new_task(n)).await.unwrap();
+        }
+        let id = |n: u8| TaskId::from_bytes([n; 32]);
+        assert!(ledger.cancel_task(id(1)).await.unwrap());
+        assert!(!ledger.cancel_task(id(1)).await.unwrap());
+        ledger.assign_task(id(2), WORKER).await.unwrap();
+        let stranger = WorkerKey::from_bytes([1; 32]);
+        assert!(!ledger.fail_task(id(2), Some(stranger), "x").await.unwrap());
+        assert!(
+            ledger
+                .fail_task(id(2), Some(WORKER), "worker-lost")
+                .await
+                .unwrap()
+        );
+        assert_eq!(ledger.fail_unfinished("pool-restarted").await.unwrap(), 2);
+        finished_task(&ledger, 5).await;
+        assert_eq!(state(&ledger, 5).await, (TaskState::Finished, true));
+        assert!(ledger.expire_tasks(unix_now()).await.unwrap().is_empty());
+        assert_eq!(
+            ledger.expire_tasks(unix_now() + 601).await.unwrap(),
+            [id(5)]
+        );
+        assert_eq!(state(&ledger, 1).await, (TaskState::Cancelled, false));
+        assert_eq!(state(&ledger, 2).await, (TaskState::Failed, false));
+        assert_eq!(state(&ledger, 3).await, (TaskState::Failed, false));
+        assert_eq!(state(&ledger, 5).await, (TaskState::Expired, false));
+    });
+}
+
+#[test]
+fn a_batch_is_registered_only_by_its_worker_with_its_own_root_and_finished_tasks() {
+    run(|_db, ledger| async move {
+        let mut transcripts = vec![
+            finished_task(&ledger, 1).await,
+            finished_task(&ledger, 2).await,
+        ];
+        let root = root_of(&transcripts);
+        let ids: Vec<TaskId> = transcripts.iter().map(|of| of.task_id).collect();
+        let register =
+            async |worker, root, ids: Vec<TaskId>| ledger.register_batch(worker, root, &ids).await;
+        let stranger = WorkerKey::from_bytes([1; 32]);
+        let unknown = TaskId::from_bytes([9; 32]);
+        assert!(matches!(
+            register(WORKER, root, vec![]).await,
+            Err(BatchRefusal::Size)
+        ));
+        assert!(matches!(
+            register(WORKER, root, vec![ids[0]; 65]).await,
+            Err(BatchRefusal::Size)
+        ));
+        assert!(matches!(
+            register(WORKER, root, vec![ids[0]; 2]).await,
+            Err(BatchRefusal::Size)
+        ));
+        let with_unknown = vec![ids[0], unknown];
+        assert!(matches!(
+            register(WORKER, root, with_unknown).await,
+            Err(BatchRefusal::TaskUnknown)
+        ));
+        assert!(matches!(
+            register(stranger, root, ids.clone()).await,
+            Err(BatchRefusal::TaskNotYours)
+        ));
+        let swapped = vec![ids[1], ids[0]];
+        assert!(matches!(
+            register(WORKER, root, swapped).await,
+            Err(BatchRefusal::RootMismatch)
+        ));
+        register(WORKER, root, ids.clone()).await.unwrap();
+        register(WORKER, root, ids.clone()).await.unwrap();
+        let batch = ledger.batch(root).await.unwrap().unwrap();
+        assert_eq!((batch.state, batch.worker), (BatchState::Open, WORKER));
+        assert_eq!(
+            batch.tasks.iter().map(|task| task.id).collect::<Vec<_>>(),
+            ids
+        );
+        assert!(!batch.is_expired());
+        ledger.expire_tasks(unix_now() + 601).await.unwrap();
+        assert!(ledger.batch(root).await.unwrap().unwrap().is_expired());
+        assert!(matches!(
+            register(WORKER, root, ids).await,
+            Err(BatchRefusal::Expired)
+        ));
+        transcripts.clear();
+    });
+}
+
+fn job(token: u8, batch_root: Option<BatchRoot>) -> DeclaredJob {
+    DeclaredJob {
+        token: vec![token; 16],
+        identity: "miner".to_owned(),
+        batch_root,
+        coinbase_prefix: vec![1, 2],
+        coinbase_suffix: vec![3],
+        version: u32::MAX,
+        txids: vec![[4; 32], [5; 32]],
+        transactions: vec![vec![6; 10], vec![]],
+        pool_value_sat: 5_000_000_000,
+        expires_at_unix: unix_now() + 60,
+    }
+}
+
+#[test]
+fn a_declared_job_comes_back_whole_and_its_token_is_spent_once() {
+    run(|db, ledger| async move {
+        let (root, _) = open_batch(&ledger, &[1]).await;
+        let declared = job(7, Some(root));
+        ledger.put_declared_job(&declared).await.unwrap();
+        assert_eq!(
+            ledger.declared_job(&[7; 16]).await.unwrap(),
+            Some(declared.clone())
+        );
+        assert_eq!(ledger.declared_job(&[8; 16]).await.unwrap(), None);
+        assert!(matches!(
+            ledger.put_declared_job(&declared).await,
+            Err(LedgerError::Conflict(_))
+        ));
+        let unregistered = job(8, Some(BatchRoot::from_bytes([1; 32])));
+        assert!(matches!(
+            ledger.put_declared_job(&unregistered).await,
+            Err(LedgerError::Refused(_))
+        ));
+        let other = db.ledger().await;
+        let (first, second) = tokio::join!(
+            ledger.use_declared_job(&[7; 16]),
+            other.use_declared_job(&[7; 16])
+        );
+        assert!(first.unwrap() ^ second.unwrap());
+        assert_eq!(ledger.declared_job(&[7; 16]).await.unwrap(), None);
+        let void = DeclaredJob {
+            expires_at_unix: unix_now(),
+            ..job(9, None)
+        };
+        ledger.put_declared_job(&void).await.unwrap();
+        assert!(!ledger.use_declared_job(&[9; 16]).await.unwrap());
+    });
+}
