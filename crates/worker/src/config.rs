@@ -1,0 +1,131 @@
+//! The worker's configuration: one TOML file, described in `config/dovetail-worker.toml`.
+
+use std::path::PathBuf;
+
+use dovetail_sv2::AuthorityPublicKey;
+use dovetail_templates::SourceConfig;
+use serde::Deserialize;
+
+/// Everything that `dovetail-worker run` reads.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The worker itself.
+    pub worker: Worker,
+    /// The pool's mining port.
+    pub pool: Peer,
+    /// The job declarator.
+    pub job_declarator: Peer,
+    /// Where block templates come from.
+    pub templates: SourceConfig,
+    /// The Lightning wallet that payouts go to; without it invoices are refused.
+    pub wallet: Option<Wallet>,
+}
+
+/// The worker itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    /// The key file; made with mode 0600 if it is absent.
+    pub key_file: PathBuf,
+    /// The model files to serve, 1 to 64.
+    pub models: Vec<PathBuf>,
+    /// Tasks taken at once; one runs, the others wait.
+    #[serde(default = "tasks_max")]
+    pub max_tasks: u16,
+    /// What the pool is told that we hash, in h/s; it sets the first target from it.
+    #[serde(default = "nominal_hash_rate")]
+    pub nominal_hash_rate: f32,
+    /// How long a finished transcript waits for others while tasks are running, in ms. With
+    /// nothing running, a batch is made at once.
+    #[serde(default = "batch_wait_ms")]
+    pub batch_wait_ms: u64,
+}
+
+/// An Sv2 server.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// host:port.
+    pub address: String,
+    /// The authority key that its certificate must be signed with. Without it the server is not
+    /// authenticated, which is for tests.
+    pub authority_public_key: Option<AuthorityPublicKey>,
+}
+
+/// A Lightning wallet.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wallet {
+    /// Its Unix socket.
+    pub socket: PathBuf,
+}
+
+/// What is wrong with a configuration that parses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigRefused {
+    /// No models, or more than a registration can name.
+    #[error("worker.models must name 1 to 64 model files")]
+    Models,
+    /// A worker that takes no task.
+    #[error("worker.max_tasks must be 1 to 64")]
+    MaxTasks,
+    /// A hash rate that is no number of hashes.
+    #[error("worker.nominal_hash_rate must be a finite number, 0 or more")]
+    HashRate,
+}
+
+impl Config {
+    /// Checks what the types do not.
+    ///
+    /// # Errors
+    /// The first value out of its bounds.
+    pub fn validate(&self) -> Result<(), ConfigRefused> {
+        if !(1..=64).contains(&self.worker.models.len()) {
+            return Err(ConfigRefused::Models);
+        }
+        if !(1..=64).contains(&self.worker.max_tasks) {
+            return Err(ConfigRefused::MaxTasks);
+        }
+        if !(self.worker.nominal_hash_rate.is_finite() && self.worker.nominal_hash_rate >= 0.0) {
+            return Err(ConfigRefused::HashRate);
+        }
+        Ok(())
+    }
+}
+
+fn tasks_max() -> u16 {
+    4
+}
+
+fn nominal_hash_rate() -> f32 {
+    // One thread of a plain SHA-256 loop.
+    1_000_000.0
+}
+
+fn batch_wait_ms() -> u64 {
+    5_000
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_example_is_valid() {
+        let example = include_str!("../../../config/dovetail-worker.toml");
+        let config: Config = toml::from_str(example).unwrap();
+        assert_eq!(config.validate(), Ok(()));
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused() {
+        let example = include_str!("../../../config/dovetail-worker.toml");
+        let mut config: Config = toml::from_str(example).unwrap();
+        config.worker.max_tasks = 0;
+        assert_eq!(config.validate(), Err(ConfigRefused::MaxTasks));
+        config.worker.models.clear();
+        assert_eq!(config.validate(), Err(ConfigRefused::Models));
+    }
+}

@@ -1,0 +1,71 @@
+//! `dovetail-worker model`: making and looking at model files.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use dovetail_engine::{Model, tiny};
+
+/// Make and inspect model files.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArguments {
+    #[command(subcommand)]
+    command: ModelCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelCommand {
+    /// Make the tiny demonstration model whose weights come from a seed.
+    MakeTiny {
+        /// The seed; the same seed makes the same file on every machine.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Where to write it.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Say what a model file holds.
+    Inspect {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: ModelArguments) -> anyhow::Result<()> {
+    match arguments.command {
+        ModelCommand::MakeTiny { seed, out } => {
+            write_whole(&out, &tiny::generate(seed))?;
+            inspect(&out)
+        }
+        ModelCommand::Inspect { file } => inspect(&file),
+    }
+}
+
+fn inspect(file: &Path) -> anyhow::Result<()> {
+    let model = Model::load(file).with_context(|| format!("cannot load {}", file.display()))?;
+    let arch = &model.manifest().architecture;
+    println!("id          {}", model.id());
+    println!("name        {}", model.name());
+    println!("parameters  {}", arch.parameters());
+    println!(
+        "shape       {} layers, width {}, feed-forward {}, {} heads ({} for keys and values)",
+        arch.layers, arch.dim, arch.hidden_dim, arch.heads, arch.kv_heads
+    );
+    println!(
+        "vocabulary  {} ({})",
+        arch.vocabulary,
+        model.manifest().tokenizer
+    );
+    println!("context     {} tokens", arch.context_tokens);
+    println!("engine      version {}", model.manifest().engine_version);
+    Ok(())
+}
+
+/// Writes the file under its name only once it is whole.
+fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, bytes)
+        .and_then(|()| std::fs::rename(&partial, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,450 @@
+//! One connection to a pool's mining port, from the handshake to a registered worker with an open
+//! extended channel, and then the messages that arrive on it as [`PoolEvent`]s.
+//!
+//! A session decides nothing: what to answer is the affair of [`crate::worker`], or of a test.
+
+use std::time::Duration;
+
+use dovetail_commitment::{BatchRoot, ModelId, TaskId};
+use dovetail_sv2::connection::FrameReader;
+use dovetail_sv2::extension::{
+    self, AssignTask, BatchOutcome, CancelTask, DeliverTranscriptError, DeliverTranscriptSuccess,
+    PayoutResult, RegisterBatchError, RegisterBatchSuccess, RegisterWorker,
+    RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerSuccess, RequestInvoice,
+    sign_registration,
+};
+use dovetail_sv2::messages::{
+    B032Owned, CloseChannel, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess,
+    OpenMiningChannelError, SetCustomMiningJobError, SetCustomMiningJobSuccess,
+    SetExtranoncePrefix, SetTarget, Str0255Owned, SubmitSharesError, SubmitSharesExtended,
+    SubmitSharesSuccess, U256Owned,
+};
+use dovetail_sv2::setup::{SetupProtocol, mining_flags};
+use dovetail_sv2::{
+    AuthorityPublicKey, ConnectionError, DecodeError, Frame, Message, Outbox, OutboxError, connect,
+    negotiate, setup,
+};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::keys::WorkerKeys;
+use crate::search::{Found, Hash256};
+
+/// Time for each answer while a session is opened.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// Frames waiting to be sent: a burst of token chunks of all running tasks and some more.
+const OUTBOX_FRAMES: usize = 1024;
+/// Bytes of the extranonce that we roll: with the clock in the header, eight never run out.
+const EXTRANONCE_BYTES_MIN: u16 = 8;
+/// The mining messages of one connection use one request id each.
+const OPEN_REQUEST_ID: u32 = 1;
+
+/// Where a pool is and who we are to it.
+#[derive(Debug, Clone)]
+pub struct PoolOptions {
+    /// host:port of the mining port.
+    pub address: String,
+    /// The key that the pool's certificate must be signed with.
+    pub authority: Option<AuthorityPublicKey>,
+    /// The models we serve.
+    pub models: Vec<ModelId>,
+    /// Tasks we take at once.
+    pub max_tasks: u16,
+    /// What we tell the pool that the channel's hash rate is, in h/s.
+    pub nominal_hash_rate: f32,
+}
+
+/// Why a session ended, or never began.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The connection failed.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// The pool did not set the connection up.
+    #[error(transparent)]
+    Setup(#[from] setup::SetupError),
+    /// The pool sent something malformed.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// We could not send.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// The pool does not speak the extension.
+    #[error("the pool does not speak the inference extension")]
+    NoExtension,
+    /// The pool did not register us.
+    #[error("the pool refused the registration: {0}")]
+    NotRegistered(String),
+    /// The pool opened no channel.
+    #[error("the pool refused the channel: {0}")]
+    NoChannel(String),
+    /// The pool closed our channel.
+    #[error("the pool closed the channel: {0}")]
+    ChannelClosed(String),
+    /// A part of the worker itself failed, which is a defect.
+    #[error("the worker failed: {0}")]
+    Defect(&'static str),
+    /// The pool did not answer while the session was opened.
+    #[error("the pool did not answer in time")]
+    TimeOut,
+}
+
+/// Our extended channel as the pool last described it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel {
+    /// Its id.
+    pub id: u32,
+    /// What a share must meet, little-endian.
+    pub target: Hash256,
+    /// The pool's part of the extranonce.
+    pub extranonce_prefix: Vec<u8>,
+    /// Bytes of the extranonce that we roll.
+    pub extranonce_size: usize,
+}
+
+impl Channel {
+    /// Bytes of the whole extranonce.
+    pub fn full_extranonce_size(&self) -> usize {
+        self.extranonce_prefix.len() + self.extranonce_size
+    }
+
+    /// The message that submits a header found on this channel.
+    pub fn share(
+        &self,
+        sequence_number: u32,
+        job_id: u32,
+        version: u32,
+        found: &Found,
+    ) -> SubmitSharesExtended {
+        SubmitSharesExtended {
+            channel_id: self.id,
+            sequence_number,
+            job_id,
+            nonce: found.nonce,
+            ntime: found.ntime,
+            version,
+            extranonce: B032Owned::new(found.extranonce.clone())
+                .expect("a channel's extranonce has 32 bytes at most"),
+        }
+    }
+}
+
+/// What arrives on a session.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PoolEvent {
+    /// A task for us.
+    Task(AssignTask),
+    /// Nobody waits for the task.
+    Cancelled(TaskId),
+    /// The transcript may go into a batch.
+    TranscriptAccepted(TaskId),
+    /// The transcript is worthless, with the reason.
+    TranscriptRefused(TaskId, String),
+    /// The batch of this request can be claimed.
+    BatchRegistered(u32),
+    /// The batch of this request cannot, with the reason.
+    BatchRefused(u32, String),
+    /// The custom job of a request has this job id.
+    JobAccepted {
+        /// Of the request.
+        request_id: u32,
+        /// For the shares.
+        job_id: u32,
+    },
+    /// The custom job of a request is refused.
+    JobRefused {
+        /// Of the request.
+        request_id: u32,
+        /// Why.
+        code: String,
+    },
+    /// Shares up to this sequence number are credited.
+    SharesAccepted(u32),
+    /// The share with this sequence number is refused, with the reason.
+    ShareRefused(u32, String),
+    /// How the audit of a batch ended.
+    Outcome(BatchOutcome),
+    /// The pool wants to pay.
+    InvoiceWanted(RequestInvoice),
+    /// A payout ended.
+    Payout(PayoutResult),
+    /// The channel has another target or extranonce prefix; see [`PoolSession::channel`].
+    ChannelChanged,
+    /// Something that the worker has no use for, such as the pool's own jobs.
+    Other,
+}
+
+/// An open session. Reading is cancellation-safe.
+#[derive(Debug)]
+pub struct PoolSession {
+    reader: FrameReader,
+    outbox: Outbox,
+    connection: CancellationToken,
+    channel: Channel,
+    beacon_tip: [u8; 32],
+}
+
+impl PoolSession {
+    /// Connects, negotiates the extension, registers and opens the channel.
+    ///
+    /// # Errors
+    /// Whatever was refused first.
+    pub async fn open(options: &PoolOptions, keys: &WorkerKeys) -> Result<Self, SessionError> {
+        let (mut reader, mut writer) = connect(&options.address, options.authority).await?;
+        let request = setup::request(
+            SetupProtocol::MiningProtocol,
+            mining_flags::REQUIRES_WORK_SELECTION,
+            &options.address,
+            env!("CARGO_PKG_VERSION"),
+        )
+        .map_err(OutboxError::Encode)?;
+        setup::open(&mut reader, &mut writer, &request).await?;
+        let granted =
+            negotiate::request(&mut reader, &mut writer, &[extension::EXTENSION_TYPE]).await?;
+        if granted.is_empty() {
+            return Err(SessionError::NoExtension);
+        }
+        let connection = CancellationToken::new();
+        // The writer task ends with the connection's token, which this session owns.
+        let (outbox, _writer) = Outbox::spawn(writer, OUTBOX_FRAMES, connection.clone());
+        let guard = connection.clone().drop_guard();
+        let beacon_tip = register(&mut reader, &outbox, options, keys).await?;
+        let channel = open_channel(&mut reader, &outbox, options, keys).await?;
+        guard.disarm();
+        Ok(Self {
+            reader,
+            outbox,
+            connection,
+            channel,
+            beacon_tip,
+        })
+    }
+
+    /// The channel as it is now.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// The value of the audit's hash chain that the pool named at registration.
+    pub fn beacon_tip(&self) -> [u8; 32] {
+        self.beacon_tip
+    }
+
+    /// A handle to send with.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// Queues a message.
+    ///
+    /// # Errors
+    /// The connection is gone, or the message breaks a limit.
+    pub fn send<M: Message>(&self, message: &M) -> Result<(), OutboxError> {
+        self.outbox.send(message)
+    }
+
+    /// Submits a share, with the claim of a batch if there is one.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn submit(
+        &self,
+        share: &SubmitSharesExtended,
+        claim: Option<&BatchRoot>,
+    ) -> Result<(), OutboxError> {
+        self.outbox.try_send(share_frame(share, claim)?)
+    }
+
+    /// The next event. Cancellation-safe.
+    ///
+    /// # Errors
+    /// The session is over.
+    pub async fn next(&mut self) -> Result<PoolEvent, SessionError> {
+        let frame = tokio::select! {
+            frame = self.reader.read() => frame?,
+            () = self.connection.cancelled() => return Err(ConnectionError::Closed.into()),
+        };
+        if frame.extension_type == extension::EXTENSION_TYPE {
+            return Ok(extension_event(&frame)?);
+        }
+        if frame.extension_type != 0 {
+            return Ok(PoolEvent::Other);
+        }
+        self.mining_event(&frame)
+    }
+
+    fn mining_event(&mut self, frame: &Frame) -> Result<PoolEvent, SessionError> {
+        use PoolEvent as Event;
+        Ok(match frame.message_type {
+            SubmitSharesSuccess::MESSAGE_TYPE => {
+                let (message, _) = frame.decode::<SubmitSharesSuccess>()?;
+                Event::SharesAccepted(message.last_sequence_number)
+            }
+            SubmitSharesError::MESSAGE_TYPE => {
+                let (message, _) = frame.decode::<SubmitSharesError>()?;
+                let code = message.error_code.as_utf8_or_hex();
+                Event::ShareRefused(message.sequence_number, code)
+            }
+            SetCustomMiningJobSuccess::MESSAGE_TYPE => {
+                let (message, _) = frame.decode::<SetCustomMiningJobSuccess>()?;
+                Event::JobAccepted {
+                    request_id: message.request_id,
+                    job_id: message.job_id,
+                }
+            }
+            SetCustomMiningJobError::MESSAGE_TYPE => {
+                let (message, _) = frame.decode::<SetCustomMiningJobError>()?;
+                Event::JobRefused {
+                    request_id: message.request_id,
+                    code: message.error_code.as_utf8_or_hex(),
+                }
+            }
+            SetTarget::MESSAGE_TYPE => {
+                let (message, _) = frame.decode::<SetTarget>()?;
+                self.channel.target = message.maximum_target.to_array();
+                Event::ChannelChanged
+            }
+            SetExtranoncePrefix::MESSAGE_TYPE => {
+                let (message, _) = frame.decode::<SetExtranoncePrefix>()?;
+                self.channel.extranonce_prefix = message.extranonce_prefix.to_owned_bytes();
+                Event::ChannelChanged
+            }
+            CloseChannel::MESSAGE_TYPE => {
+                let (message, _) = frame.decode::<CloseChannel>()?;
+                let reason = message.reason_code.as_utf8_or_hex();
+                return Err(SessionError::ChannelClosed(reason));
+            }
+            _ => Event::Other,
+        })
+    }
+}
+
+impl Drop for PoolSession {
+    fn drop(&mut self) {
+        self.connection.cancel();
+    }
+}
+
+/// The frame that submits a share, with the claim of a batch if there is one.
+///
+/// # Errors
+/// None in practice: both have fixed sizes.
+pub fn share_frame(
+    share: &SubmitSharesExtended,
+    claim: Option<&BatchRoot>,
+) -> Result<Frame, OutboxError> {
+    Ok(match claim {
+        Some(root) => Frame::with_tlv(share, &extension::claim_tlv(root))?,
+        None => Frame::new(share)?,
+    })
+}
+
+fn extension_event(frame: &Frame) -> Result<PoolEvent, DecodeError> {
+    use PoolEvent as Event;
+    Ok(match frame.message_type {
+        AssignTask::MESSAGE_TYPE => Event::Task(frame.decode()?.0),
+        CancelTask::MESSAGE_TYPE => Event::Cancelled(frame.decode::<CancelTask>()?.0.task_id),
+        DeliverTranscriptSuccess::MESSAGE_TYPE => {
+            Event::TranscriptAccepted(frame.decode::<DeliverTranscriptSuccess>()?.0.task_id)
+        }
+        DeliverTranscriptError::MESSAGE_TYPE => {
+            let (message, _) = frame.decode::<DeliverTranscriptError>()?;
+            Event::TranscriptRefused(message.task_id, message.code)
+        }
+        RegisterBatchSuccess::MESSAGE_TYPE => {
+            Event::BatchRegistered(frame.decode::<RegisterBatchSuccess>()?.0.request_id)
+        }
+        RegisterBatchError::MESSAGE_TYPE => {
+            let (message, _) = frame.decode::<RegisterBatchError>()?;
+            Event::BatchRefused(message.request_id, message.code)
+        }
+        BatchOutcome::MESSAGE_TYPE => Event::Outcome(frame.decode()?.0),
+        RequestInvoice::MESSAGE_TYPE => Event::InvoiceWanted(frame.decode()?.0),
+        PayoutResult::MESSAGE_TYPE => Event::Payout(frame.decode()?.0),
+        _ => Event::Other,
+    })
+}
+
+/// The next frame that is one of the awaited ones. Others that a server may send at any time (jobs,
+/// targets) are passed over; a bound on their number is the time for an answer.
+async fn answer(
+    reader: &mut FrameReader,
+    awaited: impl Fn(&Frame) -> bool,
+) -> Result<Frame, SessionError> {
+    let search = async {
+        loop {
+            let frame = reader.read().await?;
+            if awaited(&frame) {
+                return Ok(frame);
+            }
+        }
+    };
+    timeout(ANSWER_TIME_MAX, search)
+        .await
+        .map_err(|_| SessionError::TimeOut)?
+}
+
+async fn register(
+    reader: &mut FrameReader,
+    outbox: &Outbox,
+    options: &PoolOptions,
+    keys: &WorkerKeys,
+) -> Result<[u8; 32], SessionError> {
+    outbox.send(&RegisterWorker {
+        worker_key: keys.name,
+        models: options.models.clone(),
+        max_tasks: options.max_tasks,
+    })?;
+    let refused = |frame: &Frame| -> Result<SessionError, SessionError> {
+        let (error, _) = frame.decode::<RegisterWorkerError>()?;
+        Ok(SessionError::NotRegistered(error.code))
+    };
+    let frame = answer(reader, |f| {
+        f.is::<RegisterWorkerChallenge>() || f.is::<RegisterWorkerError>()
+    })
+    .await?;
+    if frame.is::<RegisterWorkerError>() {
+        return Err(refused(&frame)?);
+    }
+    let (challenge, _) = frame.decode::<RegisterWorkerChallenge>()?;
+    outbox.send(&sign_registration(&keys.pair, &challenge.nonce))?;
+    let frame = answer(reader, |f| {
+        f.is::<RegisterWorkerSuccess>() || f.is::<RegisterWorkerError>()
+    })
+    .await?;
+    if frame.is::<RegisterWorkerError>() {
+        return Err(refused(&frame)?);
+    }
+    Ok(frame.decode::<RegisterWorkerSuccess>()?.0.beacon_tip)
+}
+
+async fn open_channel(
+    reader: &mut FrameReader,
+    outbox: &Outbox,
+    options: &PoolOptions,
+    keys: &WorkerKeys,
+) -> Result<Channel, SessionError> {
+    outbox.send(&OpenExtendedMiningChannel {
+        request_id: OPEN_REQUEST_ID,
+        user_identity: Str0255Owned::try_from(keys.name.to_string().as_str())
+            .expect("a key in hex has 64 characters"),
+        nominal_hash_rate: options.nominal_hash_rate,
+        max_target: U256Owned::from([0xff; 32]),
+        min_extranonce_size: EXTRANONCE_BYTES_MIN,
+    })?;
+    let frame = answer(reader, |f| {
+        f.is::<OpenExtendedMiningChannelSuccess>() || f.is::<OpenMiningChannelError>()
+    })
+    .await?;
+    if frame.is::<OpenMiningChannelError>() {
+        let (error, _) = frame.decode::<OpenMiningChannelError>()?;
+        return Err(SessionError::NoChannel(error.error_code.as_utf8_or_hex()));
+    }
+    let (success, _) = frame.decode::<OpenExtendedMiningChannelSuccess>()?;
+    Ok(Channel {
+        id: success.channel_id,
+        target: success.target.to_array(),
+        extranonce_prefix: success.extranonce_prefix.to_owned_bytes(),
+        extranonce_size: usize::from(success.extranonce_size),
+    })
+}

@@ -1,0 +1,248 @@
+//! The pool's configuration: one TOML file, overridable through `DOVETAIL_POOL__SECTION__KEY`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bitcoin::{Network, ScriptBuf};
+use dovetail_daemon::Secret;
+use dovetail_templates::SourceConfig;
+use serde::Deserialize;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The Sv2 mining port.
+    pub mining: MiningConfig,
+    /// The agents' gRPC port.
+    pub api: ApiConfig,
+    /// Where block templates come from.
+    pub templates: SourceConfig,
+    /// The Postgres ledger.
+    pub ledger: LedgerConfig,
+    /// The wallet that pays miners.
+    pub lightning: LightningConfig,
+    /// Models, tasks and the audit.
+    pub inference: InferenceConfig,
+    /// What work is worth.
+    pub credit: CreditConfig,
+}
+
+/// The Sv2 mining port.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MiningConfig {
+    /// Where miners connect; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The authority's public key, base58 as other Sv2 software prints it.
+    pub authority_public_key: String,
+    /// The authority's secret key.
+    pub authority_secret_key: Secret,
+    /// How long the certificate shown in the Noise handshake is valid, in seconds.
+    #[serde(default = "defaults::cert_validity_s")]
+    pub cert_validity_s: u64,
+    /// The network whose rules and addresses hold.
+    pub network: Network,
+    /// The script that every block pays: hex of a scriptPubKey.
+    pub payout_script: ScriptBuf,
+    /// What the pool writes into the coinbase, at most 16 bytes.
+    #[serde(default = "defaults::tag")]
+    pub tag: String,
+    /// How many shares vardiff aims at, per channel and minute.
+    #[serde(default = "defaults::shares_per_minute")]
+    pub shares_per_minute: f32,
+    /// The easiest hash rate that vardiff assumes, in h/s.
+    #[serde(default = "defaults::min_hashrate")]
+    pub min_hashrate: f32,
+    /// How many connections may be open at once.
+    #[serde(default = "defaults::connections_max")]
+    pub connections_max: usize,
+    /// How many channels one connection may open.
+    #[serde(default = "defaults::channels_per_connection_max")]
+    pub channels_per_connection_max: usize,
+}
+
+/// The agents' gRPC port.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiConfig {
+    /// Where agents connect; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// How many requests one connection may have under way.
+    #[serde(default = "defaults::requests_per_connection_max")]
+    pub requests_per_connection_max: usize,
+}
+
+/// The Postgres ledger.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// A `postgres://` URL. It may hold a password, so it is a secret.
+    pub url: Secret,
+    /// How many connections the pool holds at most.
+    #[serde(default = "defaults::ledger_connections_max")]
+    pub connections_max: u32,
+    /// Where shares wait while Postgres is away.
+    pub spool_dir: PathBuf,
+    /// A group of shares is committed once it has this many ..
+    #[serde(default = "defaults::group_max")]
+    pub group_max: usize,
+    /// .. or once its first share has waited this long, whichever comes first.
+    #[serde(default = "defaults::group_wait_ms")]
+    pub group_wait_ms: u64,
+}
+
+/// The wallet that pays miners.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LightningConfig {
+    /// The wallet's Unix socket. Without one nothing is paid out; balances grow.
+    pub socket: Option<PathBuf>,
+    /// A worker is paid once its balance reaches this.
+    #[serde(default = "defaults::payout_threshold_msat")]
+    pub payout_threshold_msat: i64,
+    /// What one payout moves at most.
+    #[serde(default = "defaults::payout_max_msat")]
+    pub payout_max_msat: i64,
+    /// What one payout may cost in routing fees.
+    #[serde(default = "defaults::fee_max_msat")]
+    pub fee_max_msat: i64,
+    /// How often balances are looked at, in milliseconds.
+    #[serde(default = "defaults::payout_interval_ms")]
+    pub interval_ms: u64,
+}
+
+/// Models, tasks and the audit.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InferenceConfig {
+    /// Model files that the pool can replay; only these are offered to agents.
+    pub models: Vec<PathBuf>,
+    /// Whether tasks cost nothing. Nothing else is offered yet.
+    pub free_of_charge: bool,
+    /// The key that signs receipts: 64 hex digits.
+    pub receipt_key: Secret,
+    /// The longest prompt, in bytes.
+    #[serde(default = "defaults::prompt_bytes_max")]
+    pub prompt_bytes_max: usize,
+    /// How many tasks may wait for a worker.
+    #[serde(default = "defaults::queue_max")]
+    pub queue_max: usize,
+    /// How long a task may take from its creation to its settlement, in seconds.
+    #[serde(default = "defaults::task_lifetime_s")]
+    pub task_lifetime_s: u64,
+    /// How many replays run at once.
+    #[serde(default = "defaults::replays_max")]
+    pub replays_max: usize,
+}
+
+/// What work is worth. Amounts are millisatoshi.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreditConfig {
+    /// For 2^20 expected hashes of proven work.
+    pub hash_msat_per_mebihash: i64,
+    /// For one output token of a task whose transcript passed.
+    pub inference_msat_per_token: i64,
+}
+
+mod defaults {
+    pub(super) fn cert_validity_s() -> u64 {
+        3600
+    }
+    pub(super) fn tag() -> String {
+        "Dovetail".to_owned()
+    }
+    pub(super) fn shares_per_minute() -> f32 {
+        6.0
+    }
+    pub(super) fn min_hashrate() -> f32 {
+        1_000.0
+    }
+    pub(super) fn connections_max() -> usize {
+        1_024
+    }
+    pub(super) fn channels_per_connection_max() -> usize {
+        256
+    }
+    pub(super) fn requests_per_connection_max() -> usize {
+        64
+    }
+    pub(super) fn ledger_connections_max() -> u32 {
+        8
+    }
+    pub(super) fn group_max() -> usize {
+        256
+    }
+    pub(super) fn group_wait_ms() -> u64 {
+        20
+    }
+    pub(super) fn payout_threshold_msat() -> i64 {
+        10_000
+    }
+    pub(super) fn payout_max_msat() -> i64 {
+        100_000_000
+    }
+    pub(super) fn fee_max_msat() -> i64 {
+        5_000
+    }
+    pub(super) fn payout_interval_ms() -> u64 {
+        1_000
+    }
+    pub(super) fn prompt_bytes_max() -> usize {
+        4_096
+    }
+    pub(super) fn queue_max() -> usize {
+        256
+    }
+    pub(super) fn task_lifetime_s() -> u64 {
+        600
+    }
+    pub(super) fn replays_max() -> usize {
+        1
+    }
+}
+
+impl Config {
+    /// Rules that the types alone do not carry.
+    ///
+    /// # Errors
+    /// A sentence that names the key and what is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        if self.mining.tag.len() > 16 || !self.mining.tag.is_ascii() {
+            return Err("mining.tag must be at most 16 ASCII characters".into());
+        }
+        if !(self.mining.shares_per_minute > 0.0 && self.mining.shares_per_minute <= 600.0) {
+            return Err("mining.shares_per_minute must lie above 0 and at most at 600".into());
+        }
+        if !(self.mining.min_hashrate > 0.0 && self.mining.min_hashrate.is_finite()) {
+            return Err("mining.min_hashrate must be positive".into());
+        }
+        if self.mining.payout_script.is_empty() {
+            return Err("mining.payout_script must not be empty".into());
+        }
+        if !self.inference.free_of_charge {
+            return Err(
+                "inference.free_of_charge must be true: the pool cannot take payments yet".into(),
+            );
+        }
+        if self.inference.prompt_bytes_max > 60_000 {
+            return Err("inference.prompt_bytes_max must be at most 60000".into());
+        }
+        let credit = &self.credit;
+        if credit.hash_msat_per_mebihash < 0 || credit.inference_msat_per_token < 0 {
+            return Err("the rates in credit must not be negative".into());
+        }
+        let lightning = &self.lightning;
+        if lightning.payout_threshold_msat <= 0
+            || lightning.payout_max_msat < lightning.payout_threshold_msat
+            || lightning.fee_max_msat < 0
+        {
+            return Err(
+                "lightning: need 0 < payout_threshold_msat <= payout_max_msat, fee_max_msat >= 0"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+}

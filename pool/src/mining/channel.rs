@@ -1,0 +1,339 @@
+//! One mining channel, standard or extended: what is common to both, over `channels_sv2`.
+//!
+//! `channels_sv2` validates shares but tells neither the target a share was judged by nor the
+//! header it hashed; crediting needs the first, receipts the second, so both are kept here.
+
+use std::collections::HashMap;
+
+use bitcoin::Target;
+use bitcoin::hashes::Hash;
+use stratum_core::channels_sv2::server::{
+    error::{ExtendedChannelError, StandardChannelError},
+    extended::ExtendedChannel,
+    jobs::extended::ExtendedJob,
+    share_accounting::{ShareValidationError, ShareValidationResult},
+    standard::StandardChannel,
+};
+use stratum_core::channels_sv2::{Vardiff, VardiffState};
+use stratum_core::mining_sv2::{
+    ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID, ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
+    SetCustomMiningJobOwned, SubmitSharesExtendedOwned, SubmitSharesStandardOwned,
+};
+use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
+
+/// A share that passed the header check.
+#[derive(Debug)]
+pub(crate) struct ValidShare {
+    /// Its block hash, in the order of the header.
+    pub(crate) header_hash: [u8; 32],
+    /// Its expected hashes: 2^256 / (target + 1) of the target it was judged by.
+    pub(crate) work: u128,
+    /// The target it was judged by.
+    pub(crate) target: Target,
+    /// Set if it solves a block.
+    pub(crate) block: Option<SolvedBlock>,
+}
+
+/// What is needed to publish a block.
+#[derive(Debug)]
+pub(crate) struct SolvedBlock {
+    /// The template, or `None` for a declared job.
+    pub(crate) template_id: Option<u64>,
+    /// The coinbase with its witness.
+    pub(crate) coinbase: Vec<u8>,
+}
+
+/// Why a share was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ShareRefusal {
+    /// Tell the miner this code.
+    Code(&'static str),
+    /// The channel cannot go on: close it.
+    CloseChannel(&'static str),
+}
+
+/// The two kinds of mining channel (Sv2 specification, section 5.2).
+#[derive(Debug)]
+enum Kind {
+    Standard(Box<StandardChannel>),
+    Extended(Box<ExtendedChannel>),
+}
+
+/// A channel, the account it earns for, and how its difficulty is steered.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    kind: Kind,
+    account: String,
+    job_targets: HashMap<u32, Target>,
+    vardiff: VardiffState,
+}
+
+impl Channel {
+    pub(crate) fn standard(channel: StandardChannel, account: String, vardiff: VardiffState) -> Self {
+        Self::new(Kind::Standard(Box::new(channel)), account, vardiff)
+    }
+
+    pub(crate) fn extended(channel: ExtendedChannel, account: String, vardiff: VardiffState) -> Self {
+        Self::new(Kind::Extended(Box::new(channel)), account, vardiff)
+    }
+
+    fn new(kind: Kind, account: String, vardiff: VardiffState) -> Self {
+        Self {
+            kind,
+            account,
+            job_targets: HashMap::new(),
+            vardiff,
+        }
+    }
+
+    /// The account that its shares are credited to.
+    pub(crate) fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// The target of the jobs that come from now on.
+    pub(crate) fn target(&self) -> Target {
+        match &self.kind {
+            Kind::Standard(channel) => *channel.get_target(),
+            Kind::Extended(channel) => *channel.get_target(),
+        }
+    }
+
+    /// The bytes before the miner's own extranonce.
+    pub(crate) fn extranonce_prefix(&self) -> &[u8] {
+        match &self.kind {
+            Kind::Standard(channel) => channel.get_extranonce_prefix(),
+            Kind::Extended(channel) => channel.get_extranonce_prefix(),
+        }
+    }
+
+    /// The extended channel, where it is one.
+    pub(crate) fn as_extended(&self) -> Option<&ExtendedChannel> {
+        match &self.kind {
+            Kind::Extended(channel) => Some(channel),
+            Kind::Standard(_) => None,
+        }
+    }
+
+    /// Takes a template's job: kept for the next [`Channel::activate`] if it is a future job,
+    /// else the active one at once.
+    pub(crate) fn install(&mut self, job: &ExtendedJob) -> Result<(), String> {
+        let (future, job_id) = (job.is_future(), job.get_job_id());
+        match &mut self.kind {
+            Kind::Standard(channel) => channel
+                .on_group_channel_job(job.clone())
+                .map_err(|error: StandardChannelError| format!("{error:?}"))?,
+            Kind::Extended(channel) => channel
+                .on_group_channel_job(job.clone())
+                .map_err(|error: ExtendedChannelError| format!("{error:?}"))?,
+        }
+        if !future {
+            self.job_targets.insert(job_id, self.target());
+        }
+        Ok(())
+    }
+
+    /// Moves to a new tip: the future job of the tip's template becomes the active job and all
+    /// earlier jobs go stale.
+    pub(crate) fn activate(&mut self, tip: &TemplatePrevHash) -> Result<(), String> {
+        let job_id = match &mut self.kind {
+            Kind::Standard(channel) => {
+                channel
+                    .on_set_new_prev_hash(tip.clone())
+                    .map_err(|error| format!("{error:?}"))?;
+                channel.get_active_job().map(|job| job.get_job_id())
+            }
+            Kind::Extended(channel) => {
+                channel
+                    .on_set_new_prev_hash(tip.clone())
+                    .map_err(|error| format!("{error:?}"))?;
+                channel.get_active_job().map(ExtendedJob::get_job_id)
+            }
+        };
+        self.job_targets.clear();
+        if let Some(job_id) = job_id {
+            self.job_targets.insert(job_id, self.target());
+        }
+        Ok(())
+    }
+
+    /// The standard-job message of the job just installed: `(job id, merkle root)`.
+    pub(crate) fn standard_job(&self, job_id: u32) -> Option<[u8; 32]> {
+        let Kind::Standard(channel) = &self.kind else {
+            return None;
+        };
+        channel
+            .get_active_job()
+            .filter(|job| job.get_job_id() == job_id)
+            .or_else(|| channel.get_future_job(job_id))
+            .map(|job| job.get_merkle_root().clone().into_array())
+    }
+
+    /// Makes a declared job the active one. All its fields must have been checked before.
+    pub(crate) fn install_custom(
+        &mut self,
+        message: SetCustomMiningJobOwned,
+    ) -> Result<u32, String> {
+        let Kind::Extended(channel) = &mut self.kind else {
+            return Err("custom jobs need an extended channel".into());
+        };
+        let job_id = channel
+            .on_set_custom_mining_job(message)
+            .map_err(|error| format!("{error:?}"))?;
+        self.job_targets.insert(job_id, *channel.get_target());
+        Ok(job_id)
+    }
+
+    /// A job that still takes shares.
+    pub(crate) fn live_job(&self, job_id: u32) -> Option<&ExtendedJob> {
+        let Kind::Extended(channel) = &self.kind else {
+            return None;
+        };
+        channel
+            .get_active_job()
+            .filter(|job| job.get_job_id() == job_id)
+            .or_else(|| channel.get_past_job(job_id))
+    }
+
+    pub(crate) fn validate_standard(
+        &mut self,
+        share: SubmitSharesStandardOwned,
+    ) -> Result<ValidShare, ShareRefusal> {
+        let job_id = share.job_id;
+        let Kind::Standard(channel) = &mut self.kind else {
+            return Err(ShareRefusal::Code(ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE));
+        };
+        let result = channel.validate_share(share);
+        let bits = channel.get_chain_tip().map(|tip| tip.nbits());
+        self.judged(job_id, bits, result)
+    }
+
+    pub(crate) fn validate_extended(
+        &mut self,
+        share: SubmitSharesExtendedOwned,
+    ) -> Result<ValidShare, ShareRefusal> {
+        let job_id = share.job_id;
+        let Kind::Extended(channel) = &mut self.kind else {
+            return Err(ShareRefusal::Code(ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE));
+        };
+        let result = channel.validate_share(share);
+        let bits = channel.get_chain_tip().map(|tip| tip.nbits());
+        self.judged(job_id, bits, result)
+    }
+
+    fn judged(
+        &mut self,
+        job_id: u32,
+        bits: Option<u32>,
+        result: Result<ShareValidationResult, ShareValidationError>,
+    ) -> Result<ValidShare, ShareRefusal> {
+        let (hash, block) = match result {
+            Ok(ShareValidationResult::Valid(hash)) => (hash, None),
+            Ok(ShareValidationResult::BlockFound(hash, template_id, coinbase)) => (
+                hash,
+                Some(SolvedBlock {
+                    template_id,
+                    coinbase,
+                }),
+            ),
+            Err(error) => return Err(refusal(&error)),
+        };
+        let header_hash = hash.to_byte_array();
+        let Some(job_target) = self.job_targets.get(&job_id).copied() else {
+            return Err(ShareRefusal::Code(ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID));
+        };
+        // On an easy chain a block can miss the share target; it is then worth a block's work,
+        // not a share's.
+        let met = Target::from_le_bytes(header_hash) <= job_target;
+        let target = match (met, bits) {
+            (false, Some(bits)) => {
+                Target::from_compact(bitcoin::CompactTarget::from_consensus(bits))
+            }
+            _ => job_target,
+        };
+        self.vardiff.increment_shares_since_last_update();
+        Ok(ValidShare {
+            header_hash,
+            work: work_of(target),
+            target,
+            block,
+        })
+    }
+
+    /// Takes the client's own estimate (`UpdateChannel`).
+    ///
+    /// # Errors
+    /// The code for `UpdateChannel.Error`.
+    pub(crate) fn update(
+        &mut self,
+        hashrate: f32,
+        max_target: Option<Target>,
+    ) -> Result<(), &'static str> {
+        use stratum_core::mining_sv2::{
+            ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE as BAD_RATE,
+            ERROR_CODE_UPDATE_CHANNEL_MAX_TARGET_OUT_OF_RANGE as BAD_TARGET,
+        };
+        match &mut self.kind {
+            Kind::Standard(channel) => {
+                channel
+                    .update_channel(hashrate, max_target)
+                    .map_err(|error| match error {
+                        StandardChannelError::UpdateChannelInvalidMaxTarget(_) => BAD_TARGET,
+                        _ => BAD_RATE,
+                    })
+            }
+            Kind::Extended(channel) => {
+                channel
+                    .update_channel(hashrate, max_target)
+                    .map_err(|error| match error {
+                        ExtendedChannelError::UpdateChannelInvalidMaxTarget(_) => BAD_TARGET,
+                        _ => BAD_RATE,
+                    })
+            }
+        }
+    }
+
+    /// Looks at the share rate since the last change; returns the new target if it should change.
+    pub(crate) fn retarget(&mut self, shares_per_minute: f32) -> Option<Target> {
+        let (hashrate, target) = match &self.kind {
+            Kind::Standard(channel) => (channel.get_nominal_hashrate(), *channel.get_target()),
+            Kind::Extended(channel) => (channel.get_nominal_hashrate(), *channel.get_target()),
+        };
+        let hashrate = self
+            .vardiff
+            .try_vardiff(hashrate, &target, shares_per_minute)
+            .ok()
+            .flatten()?;
+        self.update(hashrate, None).ok()?;
+        Some(self.target()).filter(|changed| *changed != target)
+    }
+}
+
+/// Expected hashes for `target`; saturates at `u128::MAX`, which no real target reaches.
+pub(crate) fn work_of(target: Target) -> u128 {
+    let bytes = target.to_work().to_be_bytes();
+    let (high, low) = bytes.split_at(16);
+    if high.iter().any(|byte| *byte != 0) {
+        return u128::MAX;
+    }
+    low.iter()
+        .fold(0_u128, |sum, byte| (sum << 8) | u128::from(*byte))
+}
+
+fn refusal(error: &ShareValidationError) -> ShareRefusal {
+    match error {
+        ShareValidationError::Invalid(code)
+        | ShareValidationError::Stale(code)
+        | ShareValidationError::InvalidJobId(code)
+        | ShareValidationError::DoesNotMeetTarget(code)
+        | ShareValidationError::VersionRollingNotAllowed(code)
+        | ShareValidationError::DuplicateShare(code)
+        | ShareValidationError::BadExtranonceSize(code) => ShareRefusal::Code(code),
+        ShareValidationError::InvalidCoinbase | ShareValidationError::NoChainTip => {
+            ShareRefusal::Code(ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE)
+        }
+        ShareValidationError::SeenSharesBudgetExhausted => {
+            ShareRefusal::CloseChannel("share-budget-exhausted")
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The jobs that the pool builds from its own templates: one per template and connection, shared
+//! by all channels of the connection (their extranonces have equal size, specification 5.2.3).
+
+use bitcoin::{Amount, ScriptBuf, TxOut};
+use dovetail_templates::WorkSnapshot;
+use stratum_core::binary_sv2::Sv2OptionOwned;
+use stratum_core::channels_sv2::chain_tip::ChainTip;
+use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
+use stratum_core::channels_sv2::server::jobs::factory::JobFactory;
+
+/// Job ids of templates start here. Declared jobs are numbered from 1 by their own channel; the
+/// two must not meet, since one channel carries both.
+const FIRST_TEMPLATE_JOB_ID: u32 = 1 << 31;
+
+/// Builds template jobs for one connection.
+#[derive(Debug)]
+pub(crate) struct JobMaker {
+    factory: JobFactory,
+    next_job_id: u32,
+    full_extranonce_size: usize,
+    payout_script: ScriptBuf,
+}
+
+impl JobMaker {
+    pub(crate) fn new(
+        tag: &str,
+        version_rolling: bool,
+        full_extranonce_size: usize,
+        payout_script: ScriptBuf,
+    ) -> Self {
+        Self {
+            factory: JobFactory::new(version_rolling, Some(tag.to_owned()), None),
+            next_job_id: FIRST_TEMPLATE_JOB_ID,
+            full_extranonce_size,
+            payout_script,
+        }
+    }
+
+    /// The job of `work`'s template, addressed to `channel_id`: a future job (to be activated by
+    /// a `SetNewPrevHash`) or one to be mined at once.
+    pub(crate) fn build(
+        &mut self,
+        work: &WorkSnapshot,
+        channel_id: u32,
+        future: bool,
+    ) -> Result<ExtendedJob, String> {
+        let mut template = work.template.clone();
+        template.future_template = future;
+        let reward = TxOut {
+            value: Amount::from_sat(template.coinbase_tx_value_remaining),
+            script_pubkey: self.payout_script.clone(),
+        };
+        let tip = ChainTip::from(work.prev_hash.clone());
+        let built = self
+            .factory
+            .new_extended_job(
+                channel_id,
+                Some(tip),
+                Vec::new(),
+                template.clone(),
+                vec![reward.clone()],
+                self.full_extranonce_size,
+            )
+            .map_err(|error| format!("{error:?}"))?;
+        let mut message = built.get_job_message().clone();
+        message.job_id = self.take_job_id();
+        rebuilt(&built, template, vec![reward], message)
+    }
+
+    /// The same job for a channel that opens later, as a future job.
+    pub(crate) fn as_future(&self, job: &ExtendedJob, channel_id: u32) -> Result<ExtendedJob, String> {
+        use stratum_core::channels_sv2::server::jobs::JobOrigin;
+        let JobOrigin::NewTemplate(template) = job.get_origin() else {
+            return Err("only template jobs are shared".into());
+        };
+        let mut template = template.clone();
+        template.future_template = true;
+        let mut message = job.get_job_message().clone();
+        message.channel_id = channel_id;
+        message.min_ntime = Sv2OptionOwned::new(None);
+        let reward = TxOut {
+            value: Amount::from_sat(template.coinbase_tx_value_remaining),
+            script_pubkey: self.payout_script.clone(),
+        };
+        rebuilt(job, template, vec![reward], message)
+    }
+
+    fn take_job_id(&mut self) -> u32 {
+        let job_id = self.next_job_id;
+        self.next_job_id = job_id
+            .checked_add(1)
+            .unwrap_or(FIRST_TEMPLATE_JOB_ID);
+        job_id
+    }
+}
+
+fn rebuilt(
+    job: &ExtendedJob,
+    template: stratum_core::template_distribution_sv2::NewTemplateOwned,
+    rewards: Vec<TxOut>,
+    message: stratum_core::mining_sv2::NewExtendedMiningJobOwned,
+) -> Result<ExtendedJob, String> {
+    ExtendedJob::from_template(
+        template,
+        Vec::new(),
+        rewards,
+        job.get_coinbase_tx_prefix_with_bip141(),
+        job.get_coinbase_tx_suffix_with_bip141(),
+        message,
+    )
+    .map_err(|error| format!("{error:?}"))
+}

@@ -1,0 +1,218 @@
+//! Start-up in the order in which things depend on each other, and shutdown in the reverse.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, anyhow};
+use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
+use dovetail_api::v1::inference_server::InferenceServer;
+use dovetail_ledger::{Committer, CommitterConfig, Ledger};
+use dovetail_lightning::Client;
+use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
+use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::{Auditor, Models};
+use crate::config::{Config, MiningConfig};
+use crate::dispatch::Dispatcher;
+use crate::grpc::InferenceService;
+use crate::payouts::{PayoutHandle, Payouts};
+use crate::settle::Settler;
+use crate::shared::Shared;
+
+/// Bytes of the whole extranonce: 4 to tell channels apart and the rest for miners to roll. The
+/// coinbase's script has room for 100 bytes, of which the height and the tag take up to 30.
+const EXTRANONCE_BYTES: u8 = 16;
+/// How often expired tasks are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the last shares may take to reach the ledger at shutdown.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Runs the pool until `shutdown`; `ready` is called once, with the addresses it listens on.
+///
+/// # Errors
+/// Whatever keeps the pool from starting, in words for its operator.
+pub async fn run(
+    config: Config,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(SocketAddr, SocketAddr),
+) -> anyhow::Result<()> {
+    config.check().map_err(|reason| anyhow!("configuration: {reason}"))?;
+    let keys = authority_keys(&config.mining)?;
+    let receipt_key = receipt_key(&config)?;
+    let models = Models::load(&config.inference.models)?;
+
+    let ledger = Ledger::connect(&config.ledger.url.read()?, config.ledger.connections_max)
+        .await
+        .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
+    ledger.migrate().await.context("cannot migrate the ledger")?;
+    // Tasks that were running when the pool last stopped have lost their streams.
+    ledger.fail_unfinished("pool-restarted").await?;
+
+    let stop_last = CancellationToken::new();
+    let committer = Committer::start(
+        ledger.clone(),
+        CommitterConfig {
+            group_max: config.ledger.group_max,
+            group_wait: Duration::from_millis(config.ledger.group_wait_ms),
+            queue_max: 4 * config.ledger.group_max,
+            spool_dir: config.ledger.spool_dir.clone(),
+        },
+        stop_last.clone(),
+    )
+    .await
+    .context("cannot open the spool of shares")?;
+    let auditor = Auditor::start(ledger.clone(), models.clone(), config.inference.replays_max).await?;
+    let templates = dovetail_templates::start(config.templates.clone(), stop_last.clone())
+        .context("cannot start the template source")?;
+
+    let mining = bind(config.mining.listen).await?;
+    let api = bind(config.api.listen).await?;
+    let (mining_address, api_address) = (mining.local_addr()?, api.local_addr()?);
+    let tracker = TaskTracker::new();
+    let dispatcher = Dispatcher::default();
+    let shared = Arc::new(Shared {
+        templates,
+        settler: Settler {
+            ledger: ledger.clone(),
+            committer,
+            auditor,
+            dispatcher: dispatcher.clone(),
+            rates: config.credit,
+            receipt_key,
+        },
+        dispatcher,
+        models,
+        payouts: PayoutHandle::default(),
+        extranonces: Mutex::new(extranonces(&config.mining)?),
+        tracker: tracker.clone(),
+        config,
+    });
+    tracker.spawn(crate::mining::serve(
+        mining,
+        keys,
+        Arc::clone(&shared),
+        shutdown.clone(),
+    ));
+    tracker.spawn(expire(Arc::clone(&shared), shutdown.clone()));
+    start_payouts(&shared, &shutdown);
+    let serving = serve_api(api, Arc::clone(&shared), shutdown.clone());
+    ready(mining_address, api_address);
+    let served = serving.await;
+
+    shutdown.cancel();
+    tracker.close();
+    if tokio::time::timeout(DRAIN_TIME_MAX, tracker.wait()).await.is_err() {
+        tracing::warn!("some connections did not end in time");
+    }
+    drop(shared);
+    stop_last.cancel();
+    served
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+}
+
+fn authority_keys(config: &MiningConfig) -> anyhow::Result<AuthorityKeys> {
+    let public: AuthorityPublicKey = config
+        .authority_public_key
+        .parse()
+        .context("mining.authority_public_key")?;
+    let secret: AuthoritySecretKey = config
+        .authority_secret_key
+        .read()?
+        .parse()
+        .context("mining.authority_secret_key")?;
+    AuthorityKeys::new(secret, public).context("mining: the authority keys")
+}
+
+fn receipt_key(config: &Config) -> anyhow::Result<Keypair> {
+    let text = config.inference.receipt_key.read()?;
+    let bytes: [u8; 32] = hex::decode(text.trim())
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .context("inference.receipt_key must be 64 hex digits")?;
+    let secret = SecretKey::from_slice(&bytes)
+        .context("inference.receipt_key is not a secret key of secp256k1")?;
+    Ok(Keypair::from_secret_key(SECP256K1, &secret))
+}
+
+fn extranonces(config: &MiningConfig) -> anyhow::Result<ExtranonceAllocator> {
+    let channels_max = config
+        .connections_max
+        .saturating_mul(config.channels_per_connection_max)
+        .clamp(1, 1 << 24);
+    let channels_max = u32::try_from(channels_max).unwrap_or(1 << 24);
+    ExtranonceAllocator::new(Vec::new(), EXTRANONCE_BYTES, channels_max)
+        .map_err(|error| anyhow!("cannot lay out extranonces: {error}"))
+}
+
+fn start_payouts(shared: &Arc<Shared>, shutdown: &CancellationToken) {
+    let Some(socket) = shared.config.lightning.socket.clone() else {
+        tracing::warn!("no wallet is configured: balances grow, nothing is paid out");
+        return;
+    };
+    let payouts = Payouts {
+        ledger: shared.settler.ledger.clone(),
+        dispatcher: shared.dispatcher.clone(),
+        handle: shared.payouts.clone(),
+        wallet: Client::new(socket),
+        config: shared.config.lightning.clone(),
+        network: shared.config.mining.network,
+    };
+    shared.tracker.spawn(payouts.run(shutdown.clone()));
+}
+
+async fn serve_api(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health
+        .set_serving::<InferenceServer<InferenceService>>()
+        .await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(dovetail_api::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("cannot build the reflection service")?;
+    let limit = shared.config.api.requests_per_connection_max;
+    let inference = InferenceServer::new(InferenceService::new(shared))
+        .max_decoding_message_size(dovetail_api::MESSAGE_BYTES_MAX);
+    tonic::transport::Server::builder()
+        .concurrency_limit_per_connection(limit)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(inference)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
+        .await
+        .context("the gRPC server failed")
+}
+
+/// Ends tasks whose time is over, wherever they stand.
+async fn expire(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |elapsed| elapsed.as_secs());
+        match shared.settler.ledger.expire_tasks(now).await {
+            Ok(expired) => shared.dispatcher.forget(&expired),
+            Err(error) => tracing::warn!(%error, "cannot expire tasks"),
+        }
+        shared.spawn_pairing();
+    }
+}

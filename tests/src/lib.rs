@@ -1,0 +1,47 @@
+//! The harness: starts real parts on free ports, waits until they are ready, reads what they
+//! report, and stops them. The end-to-end tests and `cargo xtask demo` run on it.
+//!
+//! It knows the programs by their command lines, configuration files and ready lines only.
+
+pub mod postgres;
+pub mod process;
+pub mod scenario;
+
+use std::path::PathBuf;
+
+/// The checkout's root.
+pub fn root() -> PathBuf {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().map(PathBuf::from).unwrap_or(manifest)
+}
+
+/// A program of this workspace, where cargo builds it.
+pub fn program(name: &str) -> PathBuf {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    target.join("debug").join(name)
+}
+
+/// Where slow builds are kept: `DOVETAIL_CACHE`, or `~/.cache/dovetail`.
+pub fn cache() -> PathBuf {
+    std::env::var_os("DOVETAIL_CACHE").map_or_else(
+        || {
+            let home =
+                std::env::var_os("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+            home.join(".cache").join("dovetail")
+        },
+        PathBuf::from,
+    )
+}
+
+/// A program that a test needs and `cargo xtask test` names in the environment.
+///
+/// # Errors
+/// Says how to run the test instead.
+pub fn needed(variable: &str) -> anyhow::Result<PathBuf> {
+    std::env::var_os(variable)
+        .map(PathBuf::from)
+        .ok_or_else(|| {
+            anyhow::anyhow!("{variable} is not set: run this test through `cargo xtask test`")
+        })
+}

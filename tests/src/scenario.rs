@@ -1,0 +1,366 @@
+//! A whole Dovetail on loopback: template source, wallets, pool, job declarator, worker, hasher.
+//! Every part is the real program with a configuration file of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::postgres::Postgres;
+use crate::process::{Daemon, output};
+use crate::program;
+
+/// The authority keys of test networks, as the SRI examples print them. Never for real use.
+pub const AUTHORITY_PUBLIC: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
+const AUTHORITY_SECRET: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n";
+/// The pool's coinbase script. Regtest coins are worth nothing; nobody has this key.
+const PAYOUT_SCRIPT: &str = "0014ebe1b7dcc293ccaa0ee743a86f89df8258c208fc";
+/// How long a daemon may take to start.
+const START_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// What differs from one scenario to the next.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The compact target of the embedded chain's blocks.
+    pub bits: &'static str,
+    /// Start the inference worker.
+    pub worker: bool,
+    /// Start the plain hasher.
+    pub hasher: bool,
+    /// How many shares vardiff aims at, per channel and minute.
+    pub shares_per_minute: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            // About 16 million hashes: some seconds of one CPU thread.
+            bits: "1e00ffff",
+            worker: true,
+            hasher: true,
+            shares_per_minute: 60,
+        }
+    }
+}
+
+/// The running parts. Dropping it stops them, the newest first.
+pub struct Scenario {
+    dir: PathBuf,
+    postgres: Postgres,
+    database: String,
+    keep_database: bool,
+    /// The model that everybody runs.
+    pub model_id: String,
+    /// The address of the agents' door.
+    pub grpc: String,
+    /// The address of the mining port.
+    pub mining: String,
+    /// The address of the declarator.
+    pub declaration: String,
+    /// The address of the template provider.
+    pub templates: String,
+    /// The inference worker.
+    pub worker: Option<Daemon>,
+    /// The plain hasher.
+    pub hasher: Option<Daemon>,
+    /// The declarator.
+    pub declarator: Daemon,
+    /// The pool.
+    pub pool: Daemon,
+    /// The wallets.
+    pub wallets: Daemon,
+    /// The template source.
+    pub source: Daemon,
+}
+
+impl Scenario {
+    /// Starts everything under `dir`, with a database of this name in `postgres`. `tell` hears of
+    /// each part as it is ready.
+    ///
+    /// # Errors
+    /// If a part does not start; what was started is stopped then.
+    pub fn start(
+        dir: &Path,
+        postgres: &Postgres,
+        database: &str,
+        options: &Options,
+        mut tell: impl FnMut(&str, &Value),
+    ) -> anyhow::Result<Self> {
+        let layout = Layout { dir };
+        std::fs::create_dir_all(dir)?;
+        let model_id = make_model(&layout.file("model.dvtl"))?;
+        let url = postgres.fresh_database(database)?;
+
+        let mut source = layout.spawn(
+            "templates",
+            "dovetail-regtest",
+            &["--listen", "127.0.0.1:0", "--bits", options.bits],
+        )?;
+        let ready = source.ready(START_TIME_MAX)?;
+        tell("templates", &ready);
+        let templates = text(&ready, "tdp")?;
+        let source_key = text(&ready, "authority_public_key")?;
+
+        let pool_socket = format!("pool={}", layout.file("pool.sock").display());
+        let worker_socket = format!("worker={}", layout.file("worker.sock").display());
+        let mut wallets = layout.spawn(
+            "wallets",
+            "dovetail-lightning-sim",
+            &["--socket", &pool_socket, "--socket", &worker_socket],
+        )?;
+        tell("wallets", &wallets.ready(START_TIME_MAX)?);
+
+        let source_config = format!(
+            "kind = \"template-provider\"\naddress = \"{templates}\"\nauthority_public_key = \"{source_key}\"\n"
+        );
+        let config = layout.write(
+            "pool.toml",
+            &layout.pool_config(&url, &source_config, options),
+        )?;
+        let mut pool = layout.spawn("pool", "dovetail-pool", &["--config", &config])?;
+        let ready = pool.ready(START_TIME_MAX)?;
+        tell("pool", &ready);
+        let (mining, grpc) = (text(&ready, "mining")?, text(&ready, "grpc")?);
+
+        let config = layout.write("jd.toml", &declarator_config(&url, &source_config))?;
+        let mut declarator = layout.spawn("declarator", "dovetail-jd", &["--config", &config])?;
+        let ready = declarator.ready(START_TIME_MAX)?;
+        tell("declarator", &ready);
+        let declaration = text(&ready, "declaration")?;
+
+        let mut scenario = Self {
+            dir: dir.to_owned(),
+            postgres: postgres.clone(),
+            database: database.to_owned(),
+            keep_database: false,
+            model_id,
+            grpc: format!("http://{grpc}"),
+            mining,
+            declaration,
+            templates,
+            worker: None,
+            hasher: None,
+            declarator,
+            pool,
+            wallets,
+            source,
+        };
+        if options.worker {
+            let config =
+                layout.worker_config(&scenario.mining, &scenario.declaration, &source_config);
+            let config = layout.write("worker.toml", &config)?;
+            let mut worker =
+                layout.spawn("worker", "dovetail-worker", &["run", "--config", &config])?;
+            tell("worker", &worker.ready(START_TIME_MAX)?);
+            scenario.worker = Some(worker);
+            scenario.pool.event("worker_registered", START_TIME_MAX)?;
+        }
+        if options.hasher {
+            scenario.start_hasher(&mut tell)?;
+        }
+        Ok(scenario)
+    }
+
+    fn start_hasher(&mut self, tell: &mut impl FnMut(&str, &Value)) -> anyhow::Result<()> {
+        let layout = Layout { dir: &self.dir };
+        let arguments = [
+            "hash",
+            "--pool",
+            &self.mining,
+            "--authority-key",
+            AUTHORITY_PUBLIC,
+            "--user",
+            "hasher.cpu",
+        ];
+        let mut hasher = layout.spawn("hasher", "dovetail-worker", &arguments)?;
+        tell("hasher", &hasher.ready(START_TIME_MAX)?);
+        self.hasher = Some(hasher);
+        Ok(())
+    }
+
+    /// A file of this scenario.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// One statement on the ledger; see [`Postgres::query`].
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub fn query(&self, sql: &str) -> anyhow::Result<String> {
+        self.postgres.query(&self.database, sql)
+    }
+
+    /// The URL of the ledger.
+    pub fn ledger_url(&self) -> String {
+        self.postgres.url(&self.database)
+    }
+
+    /// The agent's command line against this pool.
+    pub fn agent(&self) -> Command {
+        let mut command = Command::new(program("dovetail"));
+        command.env("DOVETAIL_POOL", &self.grpc);
+        command
+    }
+
+    /// Leaves everything running when this value is dropped.
+    pub fn leave_running(&mut self) {
+        self.keep_database = true;
+        for daemon in [
+            &mut self.source,
+            &mut self.wallets,
+            &mut self.pool,
+            &mut self.declarator,
+        ] {
+            daemon.leave_running();
+        }
+        for daemon in [&mut self.worker, &mut self.hasher].into_iter().flatten() {
+            daemon.leave_running();
+        }
+    }
+
+    /// The process ids of all parts.
+    pub fn process_ids(&self) -> Vec<u32> {
+        let parts = [&self.source, &self.wallets, &self.pool, &self.declarator];
+        let more = [&self.worker, &self.hasher];
+        parts
+            .into_iter()
+            .chain(more.into_iter().flatten())
+            .map(Daemon::id)
+            .collect()
+    }
+}
+
+impl Drop for Scenario {
+    fn drop(&mut self) {
+        if self.keep_database {
+            return;
+        }
+        for daemon in [&mut self.hasher, &mut self.worker].into_iter().flatten() {
+            daemon.stop();
+        }
+        self.declarator.stop();
+        self.pool.stop();
+        self.postgres.drop_database(&self.database);
+    }
+}
+
+/// Where a scenario's files lie.
+struct Layout<'a> {
+    dir: &'a Path,
+}
+
+impl Layout<'_> {
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) -> anyhow::Result<String> {
+        let path = self.file(name);
+        std::fs::write(&path, content)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
+    fn spawn(&self, name: &str, binary: &str, arguments: &[&str]) -> anyhow::Result<Daemon> {
+        let mut command = Command::new(program(binary));
+        command.args(arguments).current_dir(self.dir);
+        Daemon::spawn(name, command, &self.dir.join("logs"))
+    }
+
+    fn pool_config(&self, url: &str, source: &str, options: &Options) -> String {
+        let dir = self.dir.display();
+        let shares_per_minute = options.shares_per_minute;
+        format!(
+            "[mining]
+listen = \"127.0.0.1:0\"
+authority_public_key = \"{AUTHORITY_PUBLIC}\"
+authority_secret_key = \"{AUTHORITY_SECRET}\"
+network = \"regtest\"
+payout_script = \"{PAYOUT_SCRIPT}\"
+shares_per_minute = {shares_per_minute}.0
+min_hashrate = 100000.0
+[api]
+listen = \"127.0.0.1:0\"
+[templates]
+{source}
+[ledger]
+url = \"{url}\"
+spool_dir = \"{dir}/spool\"
+[lightning]
+socket = \"{dir}/pool.sock\"
+payout_threshold_msat = 10000
+interval_ms = 500
+[inference]
+models = [\"{dir}/model.dvtl\"]
+free_of_charge = true
+receipt_key = \"{RECEIPT_SECRET}\"
+[credit]
+hash_msat_per_mebihash = 10
+inference_msat_per_token = 1000
+"
+        )
+    }
+
+    fn worker_config(&self, mining: &str, declaration: &str, source: &str) -> String {
+        let dir = self.dir.display();
+        format!(
+            "[worker]
+key_file = \"{dir}/worker.key\"
+models = [\"{dir}/model.dvtl\"]
+[pool]
+address = \"{mining}\"
+authority_public_key = \"{AUTHORITY_PUBLIC}\"
+[job_declarator]
+address = \"{declaration}\"
+authority_public_key = \"{AUTHORITY_PUBLIC}\"
+[templates]
+{source}
+[wallet]
+socket = \"{dir}/worker.sock\"
+"
+        )
+    }
+}
+
+/// Signs the receipts of test pools.
+const RECEIPT_SECRET: &str = "0101010101010101010101010101010101010101010101010101010101010101";
+/// The x-only public key of the test pools' receipt key.
+pub const RECEIPT_PUBLIC: &str = "1b84c5567b126440995d3ed5aaba0565d71e1834604819ff9c17f5e9d5dd078f";
+
+fn declarator_config(url: &str, source: &str) -> String {
+    format!(
+        "[declaration]
+listen = \"127.0.0.1:0\"
+authority_public_key = \"{AUTHORITY_PUBLIC}\"
+authority_secret_key = \"{AUTHORITY_SECRET}\"
+payout_script = \"{PAYOUT_SCRIPT}\"
+[ledger]
+url = \"{url}\"
+[templates]
+{source}
+"
+    )
+}
+
+/// Makes the tiny model where it is missing; returns its id.
+fn make_model(path: &Path) -> anyhow::Result<String> {
+    let said = output(
+        Command::new(program("dovetail-worker"))
+            .args(["model", "make-tiny", "--seed", "1", "--out"])
+            .arg(path),
+    )?;
+    said.lines()
+        .find_map(|line| line.strip_prefix("id"))
+        .map(|id| id.trim().to_owned())
+        .context("the model command names no id")
+}
+
+fn text(ready: &Value, key: &str) -> anyhow::Result<String> {
+    ready[key]
+        .as_str()
+        .map(str::to_owned)
+        .with_context(|| format!("the ready line names no {key}"))
+}
