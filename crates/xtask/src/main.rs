@@ -1,0 +1,50 @@
+//! Dovetail's project commands. `cargo xtask demo` shows the main job; `cargo xtask test` passes
+//! the tests. Each does its own set-up.
+
+mod demo;
+mod setup;
+mod steps;
+mod suite;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Dovetail's project commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run the whole path on this machine: prompt, tokens, declared job, share, audit, payout,
+    /// receipt.
+    Demo(demo::DemoArguments),
+    /// Formatting, lints and all tests.
+    Test(suite::TestArguments),
+    /// Check the size of files and what they must not mention.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    // Every wait of the harness ends with an error then, and what was started is stopped.
+    if let Err(error) = ctrlc::set_handler(dovetail_tests::process::interrupt) {
+        eprintln!("Ctrl-C will not clean up: {error}");
+    }
+    let done = match Arguments::parse().command {
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test(arguments) => suite::run(&arguments),
+        Task::Tidy => tidy::check(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
