@@ -58,6 +58,12 @@ struct Pending {
     missing: Vec<u16>,
 }
 
+/// The transactions behind a block's coinbase, in order, with their ids.
+struct BlockTransactions {
+    transactions: Vec<Vec<u8>>,
+    txids: Vec<[u8; 32]>,
+}
+
 /// The connection's state. Nobody else holds any of it.
 pub(crate) struct Connection {
     shared: Arc<Shared>,
@@ -257,7 +263,7 @@ impl Connection {
     /// Every transaction is known now: the job goes into the ledger under a new token.
     async fn accept(&mut self, pending: Pending) -> Result<(), Ended> {
         let request_id = pending.request_id;
-        let Some((transactions, txids)) = self.transactions(&pending.message) else {
+        let Some(block) = self.transactions(&pending.message) else {
             return self.refuse(
                 request_id,
                 "invalid-job-param-value-transactions",
@@ -275,8 +281,8 @@ impl Connection {
             coinbase_prefix: pending.message.coinbase_tx_prefix.to_owned_bytes(),
             coinbase_suffix: pending.message.coinbase_tx_suffix.to_owned_bytes(),
             version: pending.message.version,
-            txids,
-            transactions,
+            txids: block.txids,
+            transactions: block.transactions,
             pool_value_sat: pending.coinbase.pool_value_sat,
             expires_at_unix: now.saturating_add(self.shared.config.token_lifetime_s),
         };
@@ -293,10 +299,7 @@ impl Connection {
     }
 
     /// The declared transactions in order, with their ids; and forgets all others.
-    fn transactions(
-        &mut self,
-        message: &DeclareMiningJob,
-    ) -> Option<(Vec<Vec<u8>>, Vec<[u8; 32]>)> {
+    fn transactions(&mut self, message: &DeclareMiningJob) -> Option<BlockTransactions> {
         let mut transactions = Vec::new();
         let mut txids = Vec::new();
         let mut kept = HashMap::new();
@@ -313,7 +316,10 @@ impl Connection {
             transactions.push(bytes);
         }
         self.known = kept;
-        Some((transactions, txids))
+        Some(BlockTransactions {
+            transactions,
+            txids,
+        })
     }
 
     /// A solved job: the miner propagates it too, but two ways are better than one.

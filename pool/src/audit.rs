@@ -67,10 +67,9 @@ impl Auditor {
         replays_max: usize,
     ) -> anyhow::Result<Self> {
         let beacon = ledger.beacon().await.context("cannot read the beacon")?;
-        let chain = tokio::task::spawn_blocking(move || {
-            HashChain::from_seed(beacon.seed, beacon.length)
-        })
-        .await?;
+        let chain =
+            tokio::task::spawn_blocking(move || HashChain::from_seed(beacon.seed, beacon.length))
+                .await?;
         Ok(Self {
             ledger,
             models,

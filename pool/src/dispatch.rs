@@ -268,7 +268,11 @@ impl Dispatcher {
         let Some(order) = task.order.take() else {
             return false;
         };
-        if worker.commands.try_send(WorkerCommand::Assign(order)).is_err() {
+        if worker
+            .commands
+            .try_send(WorkerCommand::Assign(order))
+            .is_err()
+        {
             return false;
         }
         task.live.send_modify(|live| live.phase = Phase::Running);
@@ -393,7 +397,13 @@ mod tests {
         let dispatcher = Dispatcher::default();
         let key = WorkerKey::from_bytes([9; 32]);
         let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
-        dispatcher.register(key, 1, vec![ModelId::from_bytes([7; 32])], tasks_max, sender);
+        dispatcher.register(
+            key,
+            1,
+            vec![ModelId::from_bytes([7; 32])],
+            tasks_max,
+            sender,
+        );
         (dispatcher, key, receiver)
     }
 
@@ -419,11 +429,23 @@ mod tests {
         let pair = dispatcher.pair()[0];
         dispatcher.start(pair);
         let other = WorkerKey::from_bytes([1; 32]);
-        assert_eq!(dispatcher.stream(&other, &pair.task, 0, &[1]), Err(StreamRefusal::NotYours));
+        assert_eq!(
+            dispatcher.stream(&other, &pair.task, 0, &[1]),
+            Err(StreamRefusal::NotYours)
+        );
         assert_eq!(dispatcher.stream(&key, &pair.task, 0, &[1, 2]), Ok(()));
-        assert_eq!(dispatcher.stream(&key, &pair.task, 1, &[3]), Err(StreamRefusal::OutOfOrder));
-        assert_eq!(dispatcher.stream(&key, &pair.task, 2, &[3, 4, 5]), Err(StreamRefusal::TooLong));
-        assert_eq!(dispatcher.watch(&pair.task).unwrap().borrow().tokens, vec![1, 2]);
+        assert_eq!(
+            dispatcher.stream(&key, &pair.task, 1, &[3]),
+            Err(StreamRefusal::OutOfOrder)
+        );
+        assert_eq!(
+            dispatcher.stream(&key, &pair.task, 2, &[3, 4, 5]),
+            Err(StreamRefusal::TooLong)
+        );
+        assert_eq!(
+            dispatcher.watch(&pair.task).unwrap().borrow().tokens,
+            vec![1, 2]
+        );
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dovetail_api::v1::{self, inference_server::Inference, stream_task_response::Event as StreamEvent};
+use dovetail_api::v1::{
+    self, inference_server::Inference, stream_task_response::Event as StreamEvent,
+};
 use dovetail_api::{ID_BYTES, codes};
 use dovetail_commitment::{ModelId, SamplingParams, TaskId};
 use dovetail_engine::Model;
@@ -119,12 +121,15 @@ impl InferenceService {
             ));
         }
         let ledger = &self.shared.settler.ledger;
-        let created = ledger.create_task(&new).await.map_err(|error| match error {
-            LedgerError::Conflict(_) => {
-                codes::status(codes::TASK_ID_TAKEN, "this id names another task")
-            }
-            error => unavailable(&error),
-        })?;
+        let created = ledger
+            .create_task(&new)
+            .await
+            .map_err(|error| match error {
+                LedgerError::Conflict(_) => {
+                    codes::status(codes::TASK_ID_TAKEN, "this id names another task")
+                }
+                error => unavailable(&error),
+            })?;
         if created {
             self.enqueue(new).await?;
         }
@@ -152,7 +157,10 @@ impl InferenceService {
             .fail_task(id, None, codes::QUEUE_FULL)
             .await
             .map_err(|error| unavailable(&error))?;
-        Err(codes::status(codes::QUEUE_FULL, "too many tasks wait already"))
+        Err(codes::status(
+            codes::QUEUE_FULL,
+            "too many tasks wait already",
+        ))
     }
 }
 
@@ -379,7 +387,8 @@ impl Follower {
     }
 
     async fn send_task(&self, record: &TaskRecord) -> Result<(), ()> {
-        self.send(StreamEvent::Task(self.service.view(record))).await
+        self.send(StreamEvent::Task(self.service.view(record)))
+            .await
     }
 
     async fn send(&self, event: StreamEvent) -> Result<(), ()> {
@@ -399,7 +408,10 @@ fn task_view(record: &TaskRecord, live_tokens: Option<usize>) -> v1::Task {
         TaskState::Cancelled => v1::TaskState::Cancelled,
         TaskState::Expired => v1::TaskState::Expired,
     };
-    let reason = record.transcript.as_ref().map(|transcript| transcript.finish_reason);
+    let reason = record
+        .transcript
+        .as_ref()
+        .map(|transcript| transcript.finish_reason);
     let finish_reason = match reason {
         Some(FinishReason::Stop) => v1::FinishReason::Stop,
         Some(FinishReason::Length) => v1::FinishReason::Length,
@@ -461,7 +473,10 @@ fn unix_now() -> Duration {
 /// The agent learns that it may try again; the log says why.
 fn unavailable(error: &LedgerError) -> Status {
     tracing::error!(%error, "the ledger did not answer an agent's request");
-    codes::status(codes::UNAVAILABLE, "the pool's ledger is away; try again later")
+    codes::status(
+        codes::UNAVAILABLE,
+        "the pool's ledger is away; try again later",
+    )
 }
 
 #[cfg(test)]

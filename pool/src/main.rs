@@ -33,7 +33,9 @@ fn main() -> ExitCode {
 
 fn start(arguments: &Arguments) -> anyhow::Result<()> {
     let config: Config = dovetail_daemon::load(&arguments.config, "DOVETAIL_POOL")?;
-    config.check().map_err(|reason| anyhow::anyhow!("configuration: {reason}"))?;
+    config
+        .check()
+        .map_err(|reason| anyhow::anyhow!("configuration: {reason}"))?;
     if arguments.check_config {
         println!("the configuration is valid");
         return Ok(());

@@ -52,9 +52,7 @@ impl PayoutHandle {
         let expected = waiting
             .get(&answer.payout_id)
             .is_some_and(|(worker, _)| *worker == answer.worker);
-        if expected
-            && let Some((_, sender)) = waiting.remove(&answer.payout_id)
-        {
+        if expected && let Some((_, sender)) = waiting.remove(&answer.payout_id) {
             // The payout may have timed out meanwhile.
             let _ = sender.send(answer.bolt11);
         }
@@ -246,7 +244,11 @@ impl Payouts {
             PaymentStatus::Succeeded { fee_msat, .. } => {
                 let fee = i64::try_from(*fee_msat).map_err(|_| PayoutError::Amount)?;
                 self.ledger.settle_payout(payout.id, Msat::new(fee)).await?;
-                tracing::info!(worker = payout.worker, amount_msat = payout.amount.get(), "paid out");
+                tracing::info!(
+                    worker = payout.worker,
+                    amount_msat = payout.amount.get(),
+                    "paid out"
+                );
                 Event::PayoutPaid {
                     worker: &payout.worker,
                     amount_msat: payout.amount.get(),

@@ -41,7 +41,9 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: impl FnOnce(SocketAddr, SocketAddr),
 ) -> anyhow::Result<()> {
-    config.check().map_err(|reason| anyhow!("configuration: {reason}"))?;
+    config
+        .check()
+        .map_err(|reason| anyhow!("configuration: {reason}"))?;
     let keys = authority_keys(&config.mining)?;
     let receipt_key = receipt_key(&config)?;
     let models = Models::load(&config.inference.models)?;
@@ -49,7 +51,10 @@ pub async fn run(
     let ledger = Ledger::connect(&config.ledger.url.read()?, config.ledger.connections_max)
         .await
         .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
-    ledger.migrate().await.context("cannot migrate the ledger")?;
+    ledger
+        .migrate()
+        .await
+        .context("cannot migrate the ledger")?;
     // Tasks that were running when the pool last stopped have lost their streams.
     ledger.fail_unfinished("pool-restarted").await?;
 
@@ -66,7 +71,8 @@ pub async fn run(
     )
     .await
     .context("cannot open the spool of shares")?;
-    let auditor = Auditor::start(ledger.clone(), models.clone(), config.inference.replays_max).await?;
+    let auditor =
+        Auditor::start(ledger.clone(), models.clone(), config.inference.replays_max).await?;
     let templates = dovetail_templates::start(config.templates.clone(), stop_last.clone())
         .context("cannot start the template source")?;
 
@@ -106,7 +112,10 @@ pub async fn run(
 
     shutdown.cancel();
     tracker.close();
-    if tokio::time::timeout(DRAIN_TIME_MAX, tracker.wait()).await.is_err() {
+    if tokio::time::timeout(DRAIN_TIME_MAX, tracker.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!("some connections did not end in time");
     }
     drop(shared);

@@ -94,9 +94,7 @@ impl Settler {
             Ok(batch) => batch,
             Err(code) => return Settled::Refused(code, None),
         };
-        let audit = self
-            .auditor
-            .audit(share.header_hash, &claim.worker, &batch);
+        let audit = self.auditor.audit(share.header_hash, &claim.worker, &batch);
         let audited = match tokio::time::timeout(AUDIT_TIMEOUT, audit).await {
             Ok(Ok(audited)) => audited,
             Ok(Err(error)) => {

@@ -39,7 +39,11 @@ impl Shared {
         let ledger = &self.settler.ledger;
         match ledger.assign_task(pair.task, pair.worker).await {
             Ok(true) => {}
-            Ok(false) => return self.dispatcher.finish(&pair.task, Phase::Failed, Some("expired")),
+            Ok(false) => {
+                return self
+                    .dispatcher
+                    .finish(&pair.task, Phase::Failed, Some("expired"));
+            }
             Err(error) => {
                 tracing::error!(task = %pair.task, %error, "cannot assign a task");
                 return self

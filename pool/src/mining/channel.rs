@@ -69,11 +69,19 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    pub(crate) fn standard(channel: StandardChannel, account: String, vardiff: VardiffState) -> Self {
+    pub(crate) fn standard(
+        channel: StandardChannel,
+        account: String,
+        vardiff: VardiffState,
+    ) -> Self {
         Self::new(Kind::Standard(Box::new(channel)), account, vardiff)
     }
 
-    pub(crate) fn extended(channel: ExtendedChannel, account: String, vardiff: VardiffState) -> Self {
+    pub(crate) fn extended(
+        channel: ExtendedChannel,
+        account: String,
+        vardiff: VardiffState,
+    ) -> Self {
         Self::new(Kind::Extended(Box::new(channel)), account, vardiff)
     }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use dovetail_sv2::extension::{self as ext, EXTENSION_TYPE};
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, mining_flags};
-use dovetail_sv2::{DecodeError, Frame, FrameReader, FrameWriter, Message, Outbox, messages, negotiate, setup};
+use dovetail_sv2::{
+    DecodeError, Frame, FrameReader, FrameWriter, Message, Outbox, messages, negotiate, setup,
+};
 use dovetail_templates::WorkSnapshot;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
@@ -325,7 +327,9 @@ fn whole<M: Message>(frame: &Frame) -> Result<M, Ended> {
     Ok(frame.decode_with_tlvs::<M>()?.0)
 }
 
-async fn next_command(commands: &mut Option<mpsc::Receiver<WorkerCommand>>) -> Option<WorkerCommand> {
+async fn next_command(
+    commands: &mut Option<mpsc::Receiver<WorkerCommand>>,
+) -> Option<WorkerCommand> {
     match commands {
         Some(receiver) => receiver.recv().await,
         None => std::future::pending().await,

@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bitcoin::consensus::Decodable;
-use bitcoin::{TxMerkleNode, Txid};
 use bitcoin::hashes::Hash;
+use bitcoin::{TxMerkleNode, Txid};
 use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase;
 use dovetail_ledger::DeclaredJob;
@@ -81,10 +81,18 @@ pub(crate) fn check(
     if Vec::<bitcoin::TxOut>::consensus_decode(&mut outputs).is_err() || !outputs.is_empty() {
         return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_TX_OUTPUTS);
     }
-    let path: Vec<&[u8]> = message.merkle_path.as_slice().iter().map(|node| node.as_bytes()).collect();
+    let path: Vec<&[u8]> = message
+        .merkle_path
+        .as_slice()
+        .iter()
+        .map(|node| node.as_bytes())
+        .collect();
     let declared_path = merkle_path(&declared.txids);
     if path.len() != declared_path.len()
-        || path.iter().zip(&declared_path).any(|(a, b)| *a != b.as_slice())
+        || path
+            .iter()
+            .zip(&declared_path)
+            .any(|(a, b)| *a != b.as_slice())
     {
         return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_MERKLE_PATH);
     }

@@ -99,9 +99,7 @@ impl Connection {
     async fn declared(&self, token: &[u8]) -> Result<DeclaredJob, &'static str> {
         match self.shared.settler.ledger.declared_job(token).await {
             Ok(Some(declared)) => Ok(declared),
-            Ok(None) => {
-                Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_MINING_JOB_TOKEN)
-            }
+            Ok(None) => Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_MINING_JOB_TOKEN),
             Err(error) => {
                 tracing::error!(%error, "cannot read a declared job");
                 Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_JOB_NOT_YET_VALIDATED)

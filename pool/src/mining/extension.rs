@@ -63,13 +63,9 @@ impl Connection {
         self.commands = Some(receiver);
         self.worker = Some(request.worker_key);
         self.send(&RegisterWorkerSuccess { beacon_tip })?;
-        self.shared.dispatcher.register(
-            request.worker_key,
-            self.id,
-            models,
-            tasks_max,
-            sender,
-        );
+        self.shared
+            .dispatcher
+            .register(request.worker_key, self.id, models, tasks_max, sender);
         Event::WorkerRegistered {
             worker: &request.worker_key.to_string(),
             models: model_count,
@@ -172,8 +168,8 @@ impl Connection {
     /// streamed, and makes it durable. What it says about the computation is the audit's matter.
     async fn take_transcript(&self, message: &DeliverTranscript) -> Result<(), &'static str> {
         let worker = self.worker.ok_or(codes::NOT_REGISTERED)?;
-        let transcript = Transcript::decode(&message.transcript.0)
-            .map_err(|_| codes::TRANSCRIPT_MALFORMED)?;
+        let transcript =
+            Transcript::decode(&message.transcript.0).map_err(|_| codes::TRANSCRIPT_MALFORMED)?;
         let ledger = &self.shared.settler.ledger;
         let task = ledger
             .task(message.task_id)

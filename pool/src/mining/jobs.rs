@@ -68,7 +68,11 @@ impl JobMaker {
     }
 
     /// The same job for a channel that opens later, as a future job.
-    pub(crate) fn as_future(&self, job: &ExtendedJob, channel_id: u32) -> Result<ExtendedJob, String> {
+    pub(crate) fn as_future(
+        &self,
+        job: &ExtendedJob,
+        channel_id: u32,
+    ) -> Result<ExtendedJob, String> {
         use stratum_core::channels_sv2::server::jobs::JobOrigin;
         let JobOrigin::NewTemplate(template) = job.get_origin() else {
             return Err("only template jobs are shared".into());
@@ -87,9 +91,7 @@ impl JobMaker {
 
     fn take_job_id(&mut self) -> u32 {
         let job_id = self.next_job_id;
-        self.next_job_id = job_id
-            .checked_add(1)
-            .unwrap_or(FIRST_TEMPLATE_JOB_ID);
+        self.next_job_id = job_id.checked_add(1).unwrap_or(FIRST_TEMPLATE_JOB_ID);
         job_id
     }
 }

@@ -66,7 +66,9 @@ async fn handshake(
 ) {
     let validity = Duration::from_secs(shared.config.mining.cert_validity_s);
     match accept(stream, keys, validity).await {
-        Ok((reader, writer)) => Box::pin(connection::serve(id, shared, reader, writer, shutdown)).await,
+        Ok((reader, writer)) => {
+            Box::pin(connection::serve(id, shared, reader, writer, shutdown)).await
+        }
         Err(error) => tracing::debug!(id, %error, "a handshake failed"),
     }
 }

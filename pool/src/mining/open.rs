@@ -31,7 +31,10 @@ impl Connection {
                 mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_STANDARD_CHANNELS_NOT_SUPPORTED_FOR_CUSTOM_WORK,
             );
         }
-        let request = match self.admit(&text(message.user_identity.as_bytes()), message.max_target.clone().into_array()) {
+        let request = match self.admit(
+            &text(message.user_identity.as_bytes()),
+            message.max_target.clone().into_array(),
+        ) {
             Ok(request) => request,
             Err(code) => return self.refuse_open(request_id, code),
         };
@@ -78,7 +81,10 @@ impl Connection {
                 mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_EXTENDED_CHANNELS_NOT_SUPPORTED_FOR_STANDARD_JOBS,
             );
         }
-        let request = match self.admit(&text(message.user_identity.as_bytes()), message.max_target.clone().into_array()) {
+        let request = match self.admit(
+            &text(message.user_identity.as_bytes()),
+            message.max_target.clone().into_array(),
+        ) {
             Ok(request) => request,
             Err(code) => return self.refuse_open(request_id, code),
         };
@@ -214,9 +220,7 @@ where
 }
 
 /// An error code as a message field.
-pub(super) fn code_text(
-    code: &str,
-) -> Result<stratum_core::binary_sv2::Str0255Owned, Ended> {
+pub(super) fn code_text(code: &str) -> Result<stratum_core::binary_sv2::Str0255Owned, Ended> {
     owned(code.as_bytes())
 }
 

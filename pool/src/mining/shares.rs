@@ -98,7 +98,8 @@ impl Connection {
         };
         let claim = match claimed {
             Some(root) => {
-                let Some(claim) = self.claim(channel_id, job_id, root, &valid, &header, &extranonce)
+                let Some(claim) =
+                    self.claim(channel_id, job_id, root, &valid, &header, &extranonce)
                 else {
                     return self.refuse(
                         channel_id,
@@ -142,11 +143,8 @@ impl Connection {
     ) -> ProvenShare {
         let mut credit_msat = credit::for_hashes(&self.shared.config.credit, valid.work);
         if let Some(job) = accepted {
-            credit_msat = credit::for_declared(
-                credit_msat,
-                job.declared.pool_value_sat,
-                job.reference_sat,
-            );
+            credit_msat =
+                credit::for_declared(credit_msat, job.declared.pool_value_sat, job.reference_sat);
         }
         ProvenShare {
             account: self
@@ -175,12 +173,8 @@ impl Connection {
         let job = channel.live_job(job_id)?;
         let tip = channel.as_extended()?.get_chain_tip()?;
         let coinbase = coinbase_of(job, extranonce);
-        let merkle_root = merkle_root_from_path(
-            &coinbase,
-            &[],
-            &[],
-            job.get_merkle_path().as_slice(),
-        )?;
+        let merkle_root =
+            merkle_root_from_path(&coinbase, &[], &[], job.get_merkle_path().as_slice())?;
         let header = header_of(
             fields,
             tip.prev_hash().into_array(),
@@ -282,12 +276,8 @@ impl Connection {
         let work = self.work.as_ref()?;
         let transaction: Transaction = bitcoin::consensus::deserialize(coinbase).ok()?;
         let path = super::custom::merkle_path(&job.declared.txids);
-        let merkle_root = merkle_root_from_path(
-            &serialize_without_witness(&transaction),
-            &[],
-            &[],
-            &path,
-        )?;
+        let merkle_root =
+            merkle_root_from_path(&serialize_without_witness(&transaction), &[], &[], &path)?;
         let header = header_of(
             fields,
             work.prev_hash.prev_hash.clone().into_array(),
@@ -470,5 +460,7 @@ fn outcome(report: &BatchReport) -> BatchOutcome {
 
 /// The one place that decides whether a declared coinbase carries a commitment.
 pub(super) fn commitment_of(transaction: &Transaction) -> Option<BatchRoot> {
-    coinbase::find_commitment(&transaction.output).ok().flatten()
+    coinbase::find_commitment(&transaction.output)
+        .ok()
+        .flatten()
 }

@@ -127,7 +127,11 @@ impl Connection {
     }
 }
 
-fn standard_message(channel_id: u32, job: &ExtendedJob, merkle_root: [u8; 32]) -> NewMiningJobOwned {
+fn standard_message(
+    channel_id: u32,
+    job: &ExtendedJob,
+    merkle_root: [u8; 32],
+) -> NewMiningJobOwned {
     NewMiningJobOwned {
         channel_id,
         job_id: job.get_job_id(),
