@@ -7,6 +7,8 @@
 
 pub mod chain;
 mod config;
+#[cfg(test)]
+mod core_tests;
 mod error;
 mod handle;
 mod snapshot;

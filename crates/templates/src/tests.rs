@@ -19,7 +19,7 @@ use crate::{BlockRejection, SourceConfig, TemplateError, TemplateHandle, start, 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The first work at or above a height.
-async fn work_at(handle: &TemplateHandle, height: u32) -> Arc<WorkSnapshot> {
+pub(crate) async fn work_at(handle: &TemplateHandle, height: u32) -> Arc<WorkSnapshot> {
     let mut work = handle.subscribe();
     let reached = work.wait_for(|work| work.as_ref().is_some_and(|work| work.height() >= height));
     let work = timeout(PATIENCE, reached).await.unwrap().unwrap();

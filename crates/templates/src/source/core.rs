@@ -110,6 +110,8 @@ struct CoreThread {
 
 impl CoreThread {
     fn run(self, opened: oneshot::Sender<Result<(), TemplateError>>) {
+        // Also where the client panics: the session is over when the thread is.
+        let _over = self.session.clone().drop_guard();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -146,9 +148,6 @@ impl CoreThread {
                 }
             }
         });
-        // Tasks that the client left behind are dropped with `local`; after this nothing can be
-        // sent or received, which the link's other end notices.
-        self.session.cancel();
     }
 }
 

@@ -1,0 +1,159 @@
+//! A real Bitcoin Core behind the handle. `DOVETAIL_BITCOIN_NODE` names a `bitcoin-node` of version
+//! 31 that was built with IPC; `bitcoin-cli` must lie beside it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bitcoin::Network;
+use bitcoin::consensus::serialize;
+use bitcoin::hashes::Hash;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::test_work::{EASY_BITS, mined, solution};
+use crate::tests::work_at;
+use crate::{RegtestChain, SourceConfig, TemplateError, WorkSnapshot, start};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A regtest node in a directory of its own, killed with the value.
+struct Node {
+    binary: PathBuf,
+    directory: PathBuf,
+    rpc_port: u16,
+    process: Child,
+}
+
+impl Node {
+    fn start(directory: &Path) -> Self {
+        let binary = PathBuf::from(
+            std::env::var("DOVETAIL_BITCOIN_NODE")
+                .expect("DOVETAIL_BITCOIN_NODE names a bitcoin-node"),
+        );
+        // Free for a moment is free enough: nothing else takes ports in between here.
+        let rpc_port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let process = Command::new(&binary)
+            .args(["-regtest", "-ipcbind=unix", "-server", "-listen=0"])
+            .arg("-printtoconsole=0")
+            .arg(format!("-datadir={}", directory.display()))
+            .arg(format!("-rpcport={rpc_port}"))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let node = Self {
+            binary,
+            directory: directory.to_owned(),
+            rpc_port,
+            process,
+        };
+        let patience = Instant::now() + PATIENCE;
+        while node.try_cli(&["getblockcount"]).is_none() {
+            assert!(Instant::now() < patience, "the node does not come up");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        node
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.join("regtest/node.sock")
+    }
+
+    fn try_cli(&self, arguments: &[&str]) -> Option<String> {
+        let output = Command::new(self.binary.with_file_name("bitcoin-cli"))
+            .arg("-regtest")
+            .arg(format!("-datadir={}", self.directory.display()))
+            .arg(format!("-rpcport={}", self.rpc_port))
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        output.status.success().then(|| text.trim().to_owned())
+    }
+
+    fn cli(&self, arguments: &[&str]) -> String {
+        self.try_cli(arguments).unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The embedded chain's template at the same height is Core's in everything but time and target.
+fn agrees_with_the_embedded_chain(core: &WorkSnapshot) {
+    let mut chain = RegtestChain::new(Network::Regtest, EASY_BITS).unwrap();
+    while chain.height() + 1 < core.height() {
+        let (template, tip) = chain.template(1, core.min_ntime() - 60);
+        let block = mined(&WorkSnapshot::new(template, tip, 1).unwrap());
+        chain.submit(&block, core.min_ntime()).unwrap();
+    }
+    let (mut own, _) = chain.template(core.template_id(), core.min_ntime());
+    own.future_template = core.template.future_template;
+    assert_eq!(own, core.template);
+}
+
+#[tokio::test]
+#[ignore = "needs DOVETAIL_BITCOIN_NODE, a bitcoin-node 31 with IPC"]
+async fn bitcoin_core_over_ipc_serves_templates_and_takes_a_block() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path());
+    // The node gives no templates before the end of initial block download, which on regtest is
+    // the first recent block. Some more, since heights to 16 are pushed in another form.
+    node.cli(&["generatetodescriptor", "20", "raw(51)"]);
+
+    let stop = CancellationToken::new();
+    let handle = start(SourceConfig::bitcoin_core(node.socket()), stop.clone()).unwrap();
+    let work = work_at(&handle, 21).await;
+    agrees_with_the_embedded_chain(&work);
+    let data = handle.transaction_data(work.template_id()).await.unwrap();
+    assert!(data.transactions.is_empty());
+
+    let block = mined(&work);
+    let message = solution(work.template_id(), &block);
+    handle.submit_solution(message).await.unwrap();
+    let next = work_at(&handle, 22).await;
+    assert_eq!(next.prev_hash(), block.block_hash().to_byte_array());
+    assert_eq!(
+        node.cli(&["getbestblockhash"]),
+        block.block_hash().to_string()
+    );
+
+    // A whole block of a known template goes the same way.
+    let block = mined(&next);
+    handle.submit_block(serialize(&block)).await.unwrap();
+    let last = work_at(&handle, 23).await;
+
+    // Without the node the last work stands; with it back there is work again.
+    drop(node);
+    let away = async {
+        while handle.is_connected() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, away).await.unwrap();
+    assert_eq!(handle.current().unwrap().template_id(), last.template_id());
+    let refused = handle.transaction_data(last.template_id()).await;
+    assert!(matches!(refused, Err(TemplateError::Unavailable)));
+    let node = Node::start(directory.path());
+    node.cli(&["generatetodescriptor", "1", "raw(51)"]);
+    let mut work = handle.subscribe();
+    let newer = work.wait_for(|work| {
+        work.as_ref()
+            .is_some_and(|work| work.sequence > last.sequence)
+    });
+    timeout(PATIENCE, newer).await.unwrap().unwrap();
+
+    stop.cancel();
+    timeout(PATIENCE, handle.stopped()).await.unwrap();
+}
