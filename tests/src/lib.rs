@@ -45,3 +45,21 @@ pub fn needed(variable: &str) -> anyhow::Result<PathBuf> {
             anyhow::anyhow!("{variable} is not set: run this test through `cargo xtask test`")
         })
 }
+
+/// A scenario for one test: a folder and a database of its own, in the cluster that
+/// `cargo xtask test` runs. Tests run side by side and share nothing else.
+///
+/// # Errors
+/// If a part does not start.
+pub fn scenario(
+    options: &scenario::Options,
+) -> anyhow::Result<(tempfile::TempDir, scenario::Scenario)> {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let postgres = postgres::Postgres::start(&root().join(".data").join("postgres"))?;
+    let dir = tempfile::tempdir()?;
+    let database = format!("dovetail_test_{}_{number}", std::process::id());
+    let scenario = scenario::Scenario::start(dir.path(), &postgres, &database, options, |_, _| {})?;
+    Ok((dir, scenario))
+}

@@ -45,8 +45,11 @@ impl Postgres {
         if !cluster.data.join("PG_VERSION").exists() {
             cluster.make()?;
         }
-        if !cluster.is_running() {
-            cluster.launch()?;
+        if let Err(error) = cluster.launch() {
+            // Somebody else may have started it meanwhile.
+            if !cluster.is_running() {
+                return Err(error);
+            }
         }
         Ok(cluster)
     }
@@ -62,7 +65,13 @@ impl Postgres {
         Ok(())
     }
 
+    /// Starts the server unless it runs. Test programs that start at once take turns.
     fn launch(&self) -> anyhow::Result<()> {
+        let lock = std::fs::File::create(self.socket.join("launching"))?;
+        lock.lock()?;
+        if self.is_running() {
+            return Ok(());
+        }
         let options = format!(
             "-c listen_addresses= -c unix_socket_directories={} -c unix_socket_permissions=0700 \
              -c max_connections=300 -c shared_buffers=64MB",

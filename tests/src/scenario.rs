@@ -180,6 +180,27 @@ impl Scenario {
         Ok(())
     }
 
+    /// Stops the pool and starts it again on the same ports.
+    ///
+    /// # Errors
+    /// If it does not come back.
+    pub fn restart_pool(&mut self) -> anyhow::Result<()> {
+        self.pool.stop();
+        let layout = Layout { dir: &self.dir };
+        let config = layout.file("pool.toml").to_string_lossy().into_owned();
+        let mut command = Command::new(program("dovetail-pool"));
+        command
+            .args(["--config", &config])
+            .env("DOVETAIL_POOL__MINING__LISTEN", &self.mining)
+            .env(
+                "DOVETAIL_POOL__API__LISTEN",
+                self.grpc.trim_start_matches("http://"),
+            );
+        self.pool = Daemon::spawn("pool-restarted", command, &self.dir.join("logs"))?;
+        self.pool.ready(START_TIME_MAX)?;
+        Ok(())
+    }
+
     /// A file of this scenario.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)

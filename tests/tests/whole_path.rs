@@ -1,0 +1,150 @@
+//! The main job through public doors: a prompt becomes tokens, a share, a credit, a payout and a
+//! receipt.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use dovetail_tests::process::output;
+use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario};
+use serde_json::Value;
+
+const TIME_MAX: Duration = Duration::from_secs(90);
+
+fn ask(scenario: &Scenario, file: &str, more: &[&str]) -> Value {
+    let said = output(
+        scenario
+            .agent()
+            .args([
+                "ask",
+                "--json",
+                "--max-tokens",
+                "32",
+                "--wait",
+                "90",
+                "--receipt",
+            ])
+            .arg(scenario.file(file))
+            .args(["--pool-key", RECEIPT_PUBLIC])
+            .args(more)
+            .arg("a prompt that only its receipt names"),
+    )
+    .unwrap();
+    serde_json::from_str(said.trim()).unwrap()
+}
+
+#[test]
+fn a_prompt_becomes_tokens_a_share_a_payout_and_a_receipt() {
+    let (_dir, mut scenario) = dovetail_tests::scenario(&Options::default()).unwrap();
+    let answer = ask(
+        &scenario,
+        "receipt.json",
+        &["--seed", &"07".repeat(32), "--temperature", "0.8"],
+    );
+    assert_eq!(answer["output_tokens"].as_array().map(Vec::len), Some(32));
+    assert_eq!(answer["receipt"]["verified"], true);
+
+    let settled = scenario.pool.event("batch_settled", TIME_MAX).unwrap();
+    assert_eq!(
+        (&settled["transcripts"], &settled["replayed"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(settled["credit_msat"], 32_000);
+    let paid = scenario.pool.event("payout_paid", TIME_MAX).unwrap();
+    assert_eq!(paid["rail"], "simulated");
+
+    // The ledger agrees, and forgets the prompt.
+    let row = scenario
+        .query("SELECT count(*), count(prompt), min(state) FROM tasks")
+        .unwrap();
+    assert_eq!(row, "1|0|settled");
+    assert_eq!(
+        scenario
+            .query("SELECT count(*) FROM shares WHERE kind = 'inference'")
+            .unwrap(),
+        "1"
+    );
+    let balanced = scenario
+        .query("SELECT sum(credits_posted) = sum(debits_posted) FROM accounts")
+        .unwrap();
+    assert_eq!(balanced, "t");
+
+    // The same request gives the same text: the engine is exact.
+    let again = ask(
+        &scenario,
+        "again.json",
+        &["--seed", &"07".repeat(32), "--temperature", "0.8"],
+    );
+    assert_eq!(again["text"], answer["text"]);
+
+    // Nothing of the prompt is in any log.
+    for daemon in [
+        &scenario.pool,
+        &scenario.declarator,
+        scenario.worker.as_ref().unwrap(),
+    ] {
+        assert!(!daemon.log().contains("only its receipt names"));
+    }
+}
+
+#[test]
+fn a_pool_that_restarts_keeps_its_shares_and_its_worker_comes_back() {
+    let (_dir, mut scenario) = dovetail_tests::scenario(&Options::default()).unwrap();
+    scenario.pool.event("share_accepted", TIME_MAX).unwrap();
+    let before: u64 = scenario
+        .query("SELECT count(*) FROM shares")
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(before > 0);
+    scenario.restart_pool().unwrap();
+    scenario.pool.event("worker_registered", TIME_MAX).unwrap();
+    let after: u64 = scenario
+        .query("SELECT count(*) FROM shares")
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(after >= before);
+    let answer = ask(&scenario, "receipt.json", &[]);
+    assert_eq!(answer["receipt"]["verified"], true);
+}
+
+#[test]
+fn blocks_that_miners_solve_reach_the_chain() {
+    // A block every 2^16 hashes or so: each share of the hasher is one.
+    let options = Options {
+        bits: "1f00ffff",
+        ..Options::default()
+    };
+    let (_dir, mut scenario) = dovetail_tests::scenario(&options).unwrap();
+    scenario.pool.event("block_found", TIME_MAX).unwrap();
+    scenario.pool.event("block_found", TIME_MAX).unwrap();
+    let answer = ask(&scenario, "receipt.json", &[]);
+    assert_eq!(answer["receipt"]["verified"], true);
+    let submitted: u64 = scenario
+        .query("SELECT count(*) FROM blocks WHERE result = 'submitted'")
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(submitted >= 2);
+    assert!(scenario.source.log().contains("block"));
+}
+
+#[test]
+fn an_agent_gets_clear_refusals() {
+    let options = Options {
+        worker: false,
+        hasher: false,
+        ..Options::default()
+    };
+    let (_dir, scenario) = dovetail_tests::scenario(&options).unwrap();
+    let refused = |arguments: &[&str]| {
+        let done = scenario.agent().args(arguments).output().unwrap();
+        assert!(!done.status.success());
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    };
+    assert!(refused(&["ask", "hello"]).contains("worker"));
+    assert!(refused(&["ask", "--model", &"ab".repeat(32), "hello"]).contains("model"));
+    assert!(refused(&["ask", &"x".repeat(10_000)]).contains("prompt"));
+    assert!(refused(&["task", "get", &"ab".repeat(32)]).contains("task"));
+}
