@@ -14,10 +14,12 @@ use crate::chain::{BlockRejection, RegtestChain};
 use crate::error::TemplateError;
 use crate::handle::{Port, Request, TransactionData};
 
-/// A fresh template comes this often even where nothing has changed, so that header times keep up.
-pub(super) const TEMPLATE_INTERVAL: Duration = Duration::from_secs(30);
-/// Templates that are remembered; at the interval above some minutes, and a tip's worth of blocks.
-const TEMPLATES_MAX: usize = 64;
+/// A fresh template comes this often even where nothing has changed. Some miners take the time of
+/// their headers from the arrival of a job and never roll it; on a young chain it may not exceed
+/// the median time yet, and they do nothing useful until the next job.
+pub(super) const TEMPLATE_INTERVAL: Duration = Duration::from_secs(10);
+/// Templates that are remembered, about a hundred bytes each; at the interval above half a day's.
+const TEMPLATES_MAX: usize = 4_096;
 
 /// Starts the source, with a fresh template at least every `renewal`. The first work is there when
 /// this returns.

@@ -25,9 +25,9 @@ use crate::snapshot::WorkSnapshot;
 /// what a declared job adds.
 const COINBASE_BYTES_ADDITIONAL: u32 = 1_000;
 const COINBASE_SIGOPS_ADDITIONAL: u16 = 100;
-/// Templates that can still be solved. Core gives up on a passed tip's within seconds, and offers a
-/// better one at most every few.
-const TEMPLATES_MAX: usize = 64;
+/// Templates that can still be solved, one or two kilobytes each. Providers offer a better one every
+/// few seconds at most, so this is more than a tip usually lasts.
+const TEMPLATES_MAX: usize = 1_024;
 /// Future templates that wait for their tip; providers send one.
 const FUTURES_MAX: usize = 16;
 /// Requests for transactions in flight; callers ask once per declared job.
