@@ -2,6 +2,7 @@
 //! the tests. Each does its own set-up.
 
 mod demo;
+mod programs;
 mod setup;
 mod steps;
 mod suite;

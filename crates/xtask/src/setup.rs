@@ -10,7 +10,7 @@ use dovetail_tests::process::output;
 use crate::steps::run;
 
 /// A package and a file that it installs, by which its presence is known on any system.
-struct Package {
+pub(crate) struct Package {
     name: &'static str,
     any_of: &'static [&'static str],
 }
@@ -35,9 +35,48 @@ const NEEDED: &[Package] = &[
     },
 ];
 
-/// Installs what is missing on Debian; elsewhere says what to install.
+/// Needed to build and to run Bitcoin Core.
+pub(crate) const FOR_BITCOIN_CORE: &[Package] = &[
+    Package {
+        name: "cmake",
+        any_of: &["/usr/bin/cmake", "/usr/local/bin/cmake"],
+    },
+    Package {
+        name: "ninja-build",
+        any_of: &["/usr/bin/ninja", "/usr/local/bin/ninja"],
+    },
+    Package {
+        name: "pkg-config",
+        any_of: &["/usr/bin/pkg-config", "/usr/local/bin/pkg-config"],
+    },
+    Package {
+        name: "libboost-dev",
+        any_of: &[
+            "/usr/include/boost/version.hpp",
+            "/usr/local/include/boost/version.hpp",
+        ],
+    },
+    Package {
+        name: "libevent-dev",
+        any_of: &[
+            "/usr/include/event2/event.h",
+            "/usr/local/include/event2/event.h",
+        ],
+    },
+    Package {
+        name: "libcapnp-dev",
+        any_of: &["/usr/include/capnp/rpc.h", "/usr/local/include/capnp/rpc.h"],
+    },
+];
+
+/// Installs what the workspace needs.
 pub(crate) fn packages() -> anyhow::Result<()> {
-    let missing: Vec<&str> = NEEDED
+    install(NEEDED)
+}
+
+/// Installs what is missing on Debian; elsewhere says what to install.
+pub(crate) fn install(needed: &[Package]) -> anyhow::Result<()> {
+    let missing: Vec<&str> = needed
         .iter()
         .filter(|package| !package.any_of.iter().any(|path| Path::new(path).exists()))
         .map(|package| package.name)

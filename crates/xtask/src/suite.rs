@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::steps::{Steps, cargo};
-use crate::{setup, tidy};
+use crate::{programs, setup, tidy};
 
 /// Which tests.
 #[derive(Debug, Args)]
@@ -34,18 +34,52 @@ pub(crate) fn run(arguments: &TestArguments) -> anyhow::Result<()> {
         run_cargo(&["build", "--workspace", "--bins"])
     })?;
     let postgres = steps.step("Postgres", setup::postgres)?;
-    let tests = steps.step("tests", || {
-        let mut command = cargo(&["test", "--workspace"]);
-        command.env("DOVETAIL_TEST_DATABASE_URL", postgres.url("postgres"));
-        if arguments.fast {
-            command.env("DOVETAIL_TEST_FAST", "1");
-        }
-        crate::steps::run(&mut command)
-    });
+    let tested = tests(arguments, &mut steps, &postgres);
     postgres.stop();
-    tests?;
+    tested?;
     eprintln!("\nall steps passed in {:.0} s", steps.seconds());
     Ok(())
+}
+
+fn tests(
+    arguments: &TestArguments,
+    steps: &mut Steps,
+    postgres: &dovetail_tests::postgres::Postgres,
+) -> anyhow::Result<()> {
+    steps.step("tests", || {
+        crate::steps::run(
+            cargo(&["test", "--workspace"])
+                .env("DOVETAIL_TEST_DATABASE_URL", postgres.url("postgres")),
+        )
+    })?;
+    if arguments.fast {
+        eprintln!("\nleft out by --fast: Bitcoin Core and the SRI clients");
+        return Ok(());
+    }
+    let core = steps.step("Bitcoin Core", programs::bitcoin_core)?;
+    let sri = steps.step("SRI clients", programs::sri)?;
+    steps.step("tests on Bitcoin Core", || {
+        crate::steps::run(
+            cargo(&["test", "--package", "dovetail-templates", "--", "--ignored"])
+                .env("DOVETAIL_BITCOIN_NODE", &core.node)
+                .env("DOVETAIL_BITCOIN_CLI", &core.cli),
+        )
+    })?;
+    steps.step("tests with the SRI clients", || {
+        crate::steps::run(
+            cargo(&[
+                "test",
+                "--package",
+                "dovetail-tests",
+                "--test",
+                "sri_clients",
+                "--",
+                "--ignored",
+            ])
+            .env("DOVETAIL_MINING_DEVICE", &sri.mining_device)
+            .env("DOVETAIL_TRANSLATOR", &sri.translator),
+        )
+    })
 }
 
 fn run_cargo(arguments: &[&str]) -> anyhow::Result<()> {

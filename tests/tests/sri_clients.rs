@@ -1,0 +1,255 @@
+//! Clients that nobody here wrote mine on the pool: `mining_device` (standard channels) and
+//! `translator_sv2` (extended channels, fed by a minimal Sv1 miner). `cargo xtask test` names the
+//! programs in the environment and runs these.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use bitcoin::hashes::{Hash, sha256d};
+use dovetail_tests::needed;
+use dovetail_tests::process::Daemon;
+use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
+use serde_json::{Value, json};
+
+const TIME_MAX: Duration = Duration::from_secs(120);
+
+fn pool() -> (tempfile::TempDir, Scenario) {
+    let options = Options {
+        worker: false,
+        hasher: false,
+        ..Options::default()
+    };
+    dovetail_tests::scenario(&options).unwrap()
+}
+
+fn accepted_from(scenario: &mut Scenario, account: &str) {
+    scenario
+        .pool
+        .wait_for(TIME_MAX, &format!("a share of {account}"), |line| {
+            line["event"] == "share_accepted" && line["worker"] == account
+        })
+        .unwrap();
+}
+
+#[test]
+#[ignore = "needs mining_device: cargo xtask test"]
+fn the_sri_mining_device_gets_shares_accepted() {
+    let (dir, mut scenario) = pool();
+    let mut command = Command::new(needed("DOVETAIL_MINING_DEVICE").unwrap());
+    command.args([
+        "--address-pool",
+        &scenario.mining,
+        "--pubkey-pool",
+        AUTHORITY_PUBLIC,
+    ]);
+    command.args(["--id-user", "device.1", "--cores", "1"]);
+    command.args(["--nominal-hashrate-multiplier", "0.05"]);
+    let device = Daemon::spawn("mining_device", command, dir.path()).unwrap();
+    for _ in 0..3 {
+        accepted_from(&mut scenario, "device");
+    }
+    drop(device);
+    let shares = scenario
+        .query("SELECT count(*) FROM shares WHERE account = 'device'")
+        .unwrap();
+    assert!(shares.parse::<u64>().unwrap() >= 3);
+}
+
+#[test]
+#[ignore = "needs translator_sv2: cargo xtask test"]
+fn sv1_miners_behind_the_sri_translator_get_shares_accepted() {
+    let (dir, mut scenario) = pool();
+    let port = free_port();
+    let config = dir.path().join("translator.toml");
+    std::fs::write(&config, translator_config(port, &scenario.mining)).unwrap();
+    let mut command = Command::new(needed("DOVETAIL_TRANSLATOR").unwrap());
+    command.arg("-c").arg(&config);
+    let translator = Daemon::spawn("translator", command, dir.path()).unwrap();
+    let mut miner = Sv1Miner::connect(port);
+    for _ in 0..3 {
+        assert_eq!(
+            miner.mine_one(),
+            Value::Bool(true),
+            "{}",
+            translator.log_tail()
+        );
+    }
+    accepted_from(&mut scenario, "translated");
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+fn translator_config(port: u16, mining: &str) -> String {
+    let (address, pool_port) = mining.split_once(':').unwrap();
+    format!(
+        "downstream_address = \"127.0.0.1\"
+downstream_port = {port}
+max_supported_version = 2
+min_supported_version = 2
+downstream_extranonce2_size = 4
+verify_payout = false
+aggregate_channels = false
+supported_extensions = []
+[downstream_difficulty_config]
+min_individual_miner_hashrate = 200000.0
+shares_per_minute = 60.0
+enable_vardiff = false
+job_keepalive_interval_secs = 60
+[[upstreams]]
+address = \"{address}\"
+port = {pool_port}
+authority_pubkey = \"{AUTHORITY_PUBLIC}\"
+user_identity = \"translated\"
+"
+    )
+}
+
+/// The least of an Sv1 miner that really hashes.
+struct Sv1Miner {
+    stream: TcpStream,
+    lines: BufReader<TcpStream>,
+    extranonce1: Vec<u8>,
+    extranonce2_len: usize,
+    difficulty: f64,
+    job: Value,
+    counter: u32,
+    id: u64,
+}
+
+impl Sv1Miner {
+    fn connect(port: u16) -> Self {
+        let deadline = Instant::now() + TIME_MAX;
+        let stream = loop {
+            match TcpStream::connect(("127.0.0.1", port)) {
+                Ok(stream) => break stream,
+                Err(_) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(100))
+                }
+                Err(error) => panic!("the translator does not listen: {error}"),
+            }
+        };
+        stream.set_read_timeout(Some(TIME_MAX)).unwrap();
+        let mut miner = Self {
+            lines: BufReader::new(stream.try_clone().unwrap()),
+            stream,
+            extranonce1: Vec::new(),
+            extranonce2_len: 0,
+            difficulty: 1.0,
+            job: Value::Null,
+            counter: 0,
+            id: 0,
+        };
+        let subscribed = miner.call("mining.subscribe", &json!(["dovetail-test/1"]));
+        miner.extranonce1 = hex::decode(subscribed[1].as_str().unwrap()).unwrap();
+        miner.extranonce2_len = usize::try_from(subscribed[2].as_u64().unwrap()).unwrap();
+        assert_eq!(miner.call("mining.authorize", &json!(["rig", "x"])), true);
+        while miner.job.is_null() {
+            let line = miner.read();
+            miner.notice(&line);
+        }
+        miner
+    }
+
+    /// Calls a method and returns its result; notices what arrives in between.
+    fn call(&mut self, method: &str, params: &Value) -> Value {
+        self.id += 1;
+        let request = json!({ "id": self.id, "method": method, "params": params });
+        writeln!(self.stream, "{request}").unwrap();
+        loop {
+            let line = self.read();
+            if line["id"] == self.id && line.get("method").is_none_or(Value::is_null) {
+                assert!(line["error"].is_null(), "{line}");
+                return line["result"].clone();
+            }
+            self.notice(&line);
+        }
+    }
+
+    fn read(&mut self) -> Value {
+        let mut line = String::new();
+        assert!(
+            self.lines.read_line(&mut line).unwrap() > 0,
+            "the translator hung up"
+        );
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn notice(&mut self, line: &Value) {
+        match line["method"].as_str() {
+            Some("mining.set_difficulty") => self.difficulty = line["params"][0].as_f64().unwrap(),
+            Some("mining.notify") => self.job = line["params"].clone(),
+            _ => {}
+        }
+    }
+
+    /// Finds one share and submits it; returns the translator's answer.
+    fn mine_one(&mut self) -> Value {
+        self.counter += 1;
+        let mut extranonce2 = vec![0; self.extranonce2_len];
+        extranonce2[..4].copy_from_slice(&self.counter.to_be_bytes());
+        let text = |index: usize| self.job[index].as_str().unwrap().to_owned();
+        let bytes = |index: usize| hex::decode(text(index)).unwrap();
+        let coinbase = [
+            bytes(2),
+            self.extranonce1.clone(),
+            extranonce2.clone(),
+            bytes(3),
+        ]
+        .concat();
+        let mut root = sha256d::Hash::hash(&coinbase).to_byte_array();
+        for branch in self.job[4].as_array().unwrap() {
+            let branch = hex::decode(branch.as_str().unwrap()).unwrap();
+            root = sha256d::Hash::hash(&[root.as_slice(), &branch].concat()).to_byte_array();
+        }
+        // Sv1 sends the previous hash as eight big-endian words.
+        let previous: Vec<u8> = bytes(1)
+            .chunks(4)
+            .flat_map(|word| word.iter().rev().copied())
+            .collect();
+        let reversed = |index: usize| bytes(index).into_iter().rev().collect::<Vec<u8>>();
+        let mut header = [
+            reversed(5),
+            previous,
+            root.to_vec(),
+            reversed(7),
+            reversed(6),
+            vec![0; 4],
+        ]
+        .concat();
+        assert_eq!(header.len(), 80);
+        let nonce = (0..u32::MAX)
+            .find(|nonce| {
+                header[76..].copy_from_slice(&nonce.to_le_bytes());
+                meets(
+                    &sha256d::Hash::hash(&header).to_byte_array(),
+                    self.difficulty,
+                )
+            })
+            .unwrap();
+        let share = json!([
+            "rig",
+            text(0),
+            hex::encode(extranonce2),
+            text(7),
+            format!("{nonce:08x}")
+        ]);
+        self.call("mining.submit", &share)
+    }
+}
+
+/// Whether the 64 highest bits of the hash are below what the difficulty asks.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn meets(hash: &[u8; 32], difficulty: f64) -> bool {
+    let high = u64::from_le_bytes(hash[24..].try_into().unwrap());
+    high < (2_f64.powi(32) / difficulty) as u64
+}
