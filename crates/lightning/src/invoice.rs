@@ -33,6 +33,8 @@ pub struct ParsedInvoice {
     pub payment_hash: [u8; 32],
     /// Its amount.
     pub amount_msat: u64,
+    /// When it expires, in seconds of Unix time.
+    pub expires_at_unix: u64,
 }
 
 /// Parses `bolt11` and checks its signature, network, amount and expiry.
@@ -57,9 +59,12 @@ pub fn parse_invoice(
     if invoice.is_expired() {
         return Err(InvoiceError::Expired);
     }
+    // An invoice whose expiry is past all time was not made to be paid.
+    let expires_at = invoice.expires_at().ok_or(InvoiceError::Malformed)?;
     Ok(ParsedInvoice {
         payment_hash: invoice.payment_hash().to_byte_array(),
         amount_msat,
+        expires_at_unix: expires_at.as_secs(),
     })
 }
 

@@ -18,6 +18,9 @@ struct Arguments {
     /// What each wallet starts with.
     #[arg(long, default_value_t = 1_000_000_000)]
     balance_msat: u64,
+    /// The network of its invoices: money that is simulated is never called real.
+    #[arg(long, default_value = "regtest", value_parser = ["regtest"])]
+    network: String,
 }
 
 fn named_path(text: &str) -> Result<(String, PathBuf), String> {
@@ -29,6 +32,10 @@ fn named_path(text: &str) -> Result<(String, PathBuf), String> {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     dovetail_daemon::init_logging();
+    tracing::info!(
+        network = arguments.network,
+        "simulating a Lightning network"
+    );
     let shutdown = dovetail_daemon::shutdown_on_signal();
     let wallets = simulator::wallets(arguments.sockets.len(), arguments.balance_msat);
     let mut serving = Vec::new();
