@@ -150,6 +150,29 @@ mod tests {
         );
         assert_eq!(rms_norm(&[0, 0], &[ONE, ONE]), [0, 0]);
     }
+
+    #[test]
+    fn golden_values_of_softmax_rotation_and_root_never_change() {
+        let one = i64::from(ONE);
+        let (weights, sum) = Exp::new().softmax(&[3 * one, one, -one, 3 * one - 1]);
+        assert_eq!(weights, GOLDEN_SOFTMAX);
+        assert_eq!(sum, 2_312_455_309);
+        let far = Exp::new().softmax(&[1 << 44, -(1 << 44)]);
+        assert_eq!(far, (vec![1 << 30, 0], 1 << 30));
+
+        let eighth = 759_250_125;
+        assert_eq!(rotate(ONE, -2 * ONE, eighth, eighth), (139_023, -46_341));
+        assert_eq!(rotate(3, 5, 1 << 29, -(1 << 29)), (4, 1));
+        let (most, turn) = (1 << 26, 1 << 30);
+        assert_eq!(rotate(most, most, turn, -turn), (most, 0));
+
+        // The divisor shows through a gain of 2^26: round(x * 2^26 / root(mean + 42950)).
+        assert_eq!(rms_norm(&[1], &[most]), [324_197]);
+        assert_eq!(rms_norm(&[ONE], &[most]), [most]);
+        assert_eq!(rms_norm(&[most, -most], &[ONE, ONE]), [ONE, -ONE]);
+        assert_eq!(rms_norm(&[ONE, 0], &[ONE, ONE]), [92_682, 0]);
+    }
+    const GOLDEN_SOFTMAX: [u64; 4] = [1_073_741_824, 145_316_574, 19_666_444, 1_073_730_467];
     const GOLDEN_EXP: [u64; 7] = [
         1_073_741_824,
         1_073_730_467,

@@ -4,6 +4,8 @@
 //! No floating point is used between prompt and output. `docs/engine.md` defines every operation;
 //! this crate is its scalar implementation. It knows no Bitcoin and does no I/O but reading a model.
 
+#![cfg_attr(not(test), deny(clippy::float_arithmetic))]
+
 mod arith;
 mod error;
 mod format;

@@ -102,6 +102,28 @@ mod tests {
     }
     const GOLDEN_PRODUCT: i32 = 8001 * 256 / 127;
 
+    #[test]
+    fn golden_values_of_quantisation_and_requantisation_never_change() {
+        let one = 1 << 16;
+        let most = 1 << 26;
+        let x = Quantised::new(&[one, -3 * one, one / 2, 127, -1, 0]);
+        assert_eq!(
+            (x.values.as_slice(), x.peak),
+            ([42, -127, 21, 0, 0, 0].as_slice(), 3 * one)
+        );
+        assert_eq!(
+            Quantised::new(&[most, -most, most / 2, 1]).values,
+            [127, -127, 64, 0]
+        );
+
+        let weights = vec![127, -127, 1, 1, 2, 3, 127, 127, 127];
+        let matrix = Matrix::new(3, 3, weights, vec![1 << 24, 1 << 30, u32::MAX]);
+        let y = matrix.apply(&Quantised::new(&[one, one / 2, -5]));
+        assert_eq!(y, [16_128, 32_897, 12_517_376]);
+        let y = matrix.apply(&Quantised::new(&[most, most, most]));
+        assert_eq!(y, [262_144, most, most]);
+    }
+
     proptest! {
         #[test]
         fn the_largest_value_becomes_127(x in proptest::collection::vec(-(1_i32 << 26)..=1 << 26, 1..50)) {

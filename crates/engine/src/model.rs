@@ -26,8 +26,12 @@ pub struct Architecture {
     pub kv_heads: usize,
     /// Tokens that the model knows.
     pub vocabulary: usize,
-    /// Longest prompt and output together.
+    /// Positions that the model can take in: prompt and output together, but for the last token of
+    /// an output, which is not taken in.
     pub context_tokens: usize,
+    /// Whether the embedding serves as the head. Left out of the manifest where it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tied_head: bool,
 }
 
 impl Architecture {
@@ -45,7 +49,23 @@ impl Architecture {
     pub fn parameters(&self) -> usize {
         let attention = 2 * self.dim * self.dim + 2 * self.dim * self.kv_dim();
         let feed_forward = 3 * self.dim * self.hidden_dim;
-        2 * self.vocabulary * self.dim + self.layers * (attention + feed_forward)
+        let tables = if self.tied_head { 1 } else { 2 };
+        tables * self.vocabulary * self.dim + self.layers * (attention + feed_forward)
+    }
+
+    /// How many bytes the tensors take in a model file. Checked sizes stay below 2^41.
+    pub(crate) fn tensor_bytes(&self) -> u64 {
+        let matrix = |rows: usize, columns: usize| rows as u64 * (columns as u64 + 4);
+        let (dim, kv_dim, hidden) = (self.dim, self.kv_dim(), self.hidden_dim);
+        let gains = 4 * dim as u64;
+        let attention = 2 * matrix(dim, dim) + 2 * matrix(kv_dim, dim);
+        let feed_forward = 2 * matrix(hidden, dim) + matrix(dim, hidden);
+        let tables = if self.tied_head { 1 } else { 2 };
+        let rotations = 4 * self.context_tokens as u64 * self.head_dim() as u64;
+        tables * matrix(self.vocabulary, dim)
+            + self.layers as u64 * (attention + feed_forward + 2 * gains)
+            + gains
+            + rotations
     }
 
     /// The sizes for which docs/engine.md argues that nothing overflows.
@@ -116,7 +136,8 @@ pub(crate) struct Tensors {
     pub(crate) embedding: Matrix,
     pub(crate) layers: Vec<Layer>,
     pub(crate) final_norm: Vec<i32>,
-    pub(crate) head: Matrix,
+    /// `None` where the embedding serves.
+    pub(crate) head: Option<Matrix>,
     /// `[context, head_dim / 2]`, Q30.
     pub(crate) cos: Vec<i32>,
     /// `[context, head_dim / 2]`, Q30.
@@ -133,12 +154,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a model file whole.
+    /// Reads a model file whole; a file of another length than its manifest says is refused before
+    /// its tensors are read.
     ///
     /// # Errors
     /// [`EngineError`] if it cannot be read, or is not a model that this engine runs.
     pub fn load(path: &Path) -> Result<Self, EngineError> {
-        Self::from_bytes(&std::fs::read(path)?)
+        Self::from_bytes(&format::read(std::fs::File::open(path)?)?)
     }
 
     /// Parses a model file; see docs/engine.md for its format.
@@ -170,7 +192,7 @@ impl Model {
         &self.manifest
     }
 
-    /// Longest prompt and output together, in tokens.
+    /// See [`Architecture::context_tokens`].
     pub fn context_tokens(&self) -> usize {
         self.manifest.architecture.context_tokens
     }

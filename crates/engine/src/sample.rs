@@ -91,6 +91,28 @@ mod tests {
         assert_eq!(choice, 1);
     }
 
+    #[test]
+    fn golden_draws_never_change() {
+        let logits = [0, 1 << 16, 2 << 16, 3 << 16, -5 << 16];
+        let draws = |params: &SamplingParams| {
+            let exp = Exp::new();
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+                .map(|position| choose(&exp, &logits, params, &[7; 32], position))
+        };
+        assert_eq!(
+            draws(&params(1000, 0, 1000)),
+            [2, 3, 3, 3, 2, 3, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3]
+        );
+        assert_eq!(
+            draws(&params(2000, 4, 900)),
+            [2, 3, 3, 3, 1, 3, 1, 2, 3, 2, 3, 3, 2, 3, 3, 2]
+        );
+        assert_eq!(
+            draws(&params(1000, 0, 800)),
+            [3, 3, 3, 3, 2, 3, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3]
+        );
+    }
+
     proptest! {
         #[test]
         fn top_k_of_one_is_greedy(logits in proptest::collection::vec(-(1_i32 << 26)..1 << 26, 1..50), seed: [u8; 32], position: u32) {

@@ -15,13 +15,18 @@ const ARCHITECTURE: Architecture = Architecture {
     kv_heads: 2,
     vocabulary: tokenizer::VOCABULARY,
     context_tokens: 1024,
+    tied_head: false,
 };
 /// 2 pi in Q60.
 const TAU_Q60: i128 = 7_244_019_458_077_122_842;
 
 /// The bytes of the model file for `seed`.
 pub fn generate(seed: u64) -> Vec<u8> {
-    let arch = ARCHITECTURE;
+    generate_shape(ARCHITECTURE, &format!("tiny-{seed}"), seed)
+}
+
+/// The same for other sizes, which must be ones that the engine supports.
+pub(crate) fn generate_shape(arch: Architecture, name: &str, seed: u64) -> Vec<u8> {
     let mut tensors = Builder {
         random: SplitMix(seed),
         bytes: Vec::new(),
@@ -39,13 +44,15 @@ pub fn generate(seed: u64) -> Vec<u8> {
         }
     }
     tensors.gains(dim);
-    // Letters get larger logits than other bytes, so that the output can be printed.
-    tensors.matrix(arch.vocabulary, dim, |token| {
-        unit_scale(dim) * letter_weight(token)
-    });
+    if !arch.tied_head {
+        // Letters get larger logits than other bytes, so that the output can be printed.
+        tensors.matrix(arch.vocabulary, dim, |token| {
+            unit_scale(dim) * letter_weight(token)
+        });
+    }
     tensors.rotations(arch.context_tokens, arch.head_dim() / 2);
     let manifest = Manifest {
-        name: format!("tiny-{seed}"),
+        name: name.to_owned(),
         architecture: arch,
         tensors_digest: format::tensors_digest(&tensors.bytes),
         tokenizer: "bytes".to_owned(),

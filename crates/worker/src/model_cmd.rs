@@ -57,6 +57,8 @@ fn inspect(file: &Path) -> anyhow::Result<()> {
         arch.vocabulary,
         model.manifest().tokenizer
     );
+    let head = if arch.tied_head { "tied" } else { "own" };
+    println!("head        {head}");
     println!("context     {} tokens", arch.context_tokens);
     println!("engine      version {}", model.manifest().engine_version);
     Ok(())
@@ -68,4 +70,35 @@ fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     std::fs::write(&partial, bytes)
         .and_then(|()| std::fs::rename(&partial, path))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_made_model_can_be_inspected_and_leaves_nothing_else_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("tiny.dvtl");
+        for seed in [1, 2] {
+            let command = ModelCommand::MakeTiny {
+                seed,
+                out: out.clone(),
+            };
+            run(ModelArguments { command }).unwrap();
+            assert_eq!(std::fs::read(&out).unwrap(), tiny::generate(seed));
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_no_model_is_named_in_the_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("junk");
+        std::fs::write(&file, "junk").unwrap();
+        let command = ModelCommand::Inspect { file };
+        let error = run(ModelArguments { command }).unwrap_err();
+        assert!(format!("{error:#}").contains("junk: not a Dovetail model"));
+    }
 }
