@@ -3,8 +3,10 @@
 //!
 //! It knows the programs by their command lines, configuration files and ready lines only.
 
+pub mod ground;
 pub mod postgres;
 pub mod process;
+pub mod real;
 pub mod scenario;
 
 use std::path::PathBuf;

@@ -8,17 +8,19 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::Value;
 
+use crate::ground::Ground;
 use crate::postgres::Postgres;
 use crate::process::{Daemon, output};
 use crate::program;
+use crate::real::RealParts;
 
 /// The authority keys of test networks, as the SRI examples print them. Never for real use.
 pub const AUTHORITY_PUBLIC: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
 const AUTHORITY_SECRET: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n";
 /// The pool's coinbase script. Regtest coins are worth nothing; nobody has this key.
-const PAYOUT_SCRIPT: &str = "0014ebe1b7dcc293ccaa0ee743a86f89df8258c208fc";
+pub(crate) const PAYOUT_SCRIPT: &str = "0014ebe1b7dcc293ccaa0ee743a86f89df8258c208fc";
 /// How long a daemon may take to start.
-const START_TIME_MAX: Duration = Duration::from_secs(30);
+pub(crate) const START_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What differs from one scenario to the next.
 #[derive(Debug, Clone)]
@@ -31,6 +33,10 @@ pub struct Options {
     pub hasher: bool,
     /// How many shares vardiff aims at, per channel and minute.
     pub shares_per_minute: u32,
+    /// The least hash rate that vardiff assumes, in h/s.
+    pub min_hashrate: u32,
+    /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
+    pub real: Option<RealParts>,
 }
 
 impl Default for Options {
@@ -41,6 +47,8 @@ impl Default for Options {
             worker: true,
             hasher: true,
             shares_per_minute: 60,
+            min_hashrate: 100_000,
+            real: None,
         }
     }
 }
@@ -59,8 +67,6 @@ pub struct Scenario {
     pub mining: String,
     /// The address of the declarator.
     pub declaration: String,
-    /// The address of the template provider.
-    pub templates: String,
     /// The inference worker.
     pub worker: Option<Daemon>,
     /// The plain hasher.
@@ -69,10 +75,8 @@ pub struct Scenario {
     pub declarator: Daemon,
     /// The pool.
     pub pool: Daemon,
-    /// The wallets.
-    pub wallets: Daemon,
-    /// The template source.
-    pub source: Daemon,
+    /// The chain and the wallets that everything stands on.
+    pub ground: Ground,
 }
 
 impl Scenario {
@@ -93,28 +97,11 @@ impl Scenario {
         let model_id = make_model(&layout.file("model.dvtl"))?;
         let url = postgres.fresh_database(database)?;
 
-        let mut source = layout.spawn(
-            "templates",
-            "dovetail-regtest",
-            &["--listen", "127.0.0.1:0", "--bits", options.bits],
-        )?;
-        let ready = source.ready(START_TIME_MAX)?;
-        tell("templates", &ready);
-        let templates = text(&ready, "tdp")?;
-        let source_key = text(&ready, "authority_public_key")?;
-
-        let pool_socket = format!("pool={}", layout.file("pool.sock").display());
-        let worker_socket = format!("worker={}", layout.file("worker.sock").display());
-        let mut wallets = layout.spawn(
-            "wallets",
-            "dovetail-lightning-sim",
-            &["--socket", &pool_socket, "--socket", &worker_socket],
-        )?;
-        tell("wallets", &wallets.ready(START_TIME_MAX)?);
-
-        let source_config = format!(
-            "kind = \"template-provider\"\naddress = \"{templates}\"\nauthority_public_key = \"{source_key}\"\n"
-        );
+        let ground = match &options.real {
+            None => Ground::simulated(&layout, options.bits, &mut tell)?,
+            Some(parts) => Ground::real(&layout, parts, &mut tell)?,
+        };
+        let source_config = ground.templates_config();
         let config = layout.write(
             "pool.toml",
             &layout.pool_config(&url, &source_config, options),
@@ -139,13 +126,11 @@ impl Scenario {
             grpc: format!("http://{grpc}"),
             mining,
             declaration,
-            templates,
+            ground,
             worker: None,
             hasher: None,
             declarator,
             pool,
-            wallets,
-            source,
         };
         if options.worker {
             let config =
@@ -229,28 +214,23 @@ impl Scenario {
     /// Leaves everything running when this value is dropped.
     pub fn leave_running(&mut self) {
         self.keep_database = true;
-        for daemon in [
-            &mut self.source,
-            &mut self.wallets,
-            &mut self.pool,
-            &mut self.declarator,
-        ] {
-            daemon.leave_running();
-        }
+        self.ground
+            .daemons()
+            .into_iter()
+            .for_each(Daemon::leave_running);
+        self.pool.leave_running();
+        self.declarator.leave_running();
         for daemon in [&mut self.worker, &mut self.hasher].into_iter().flatten() {
             daemon.leave_running();
         }
     }
 
     /// The process ids of all parts.
-    pub fn process_ids(&self) -> Vec<u32> {
-        let parts = [&self.source, &self.wallets, &self.pool, &self.declarator];
-        let more = [&self.worker, &self.hasher];
-        parts
-            .into_iter()
-            .chain(more.into_iter().flatten())
-            .map(Daemon::id)
-            .collect()
+    pub fn process_ids(&mut self) -> Vec<u32> {
+        let mut daemons = self.ground.daemons();
+        daemons.extend([&mut self.pool, &mut self.declarator]);
+        daemons.extend([&mut self.worker, &mut self.hasher].into_iter().flatten());
+        daemons.into_iter().map(|daemon| daemon.id()).collect()
     }
 }
 
@@ -264,17 +244,18 @@ impl Drop for Scenario {
         }
         self.declarator.stop();
         self.pool.stop();
+        self.ground.stop();
         self.postgres.drop_database(&self.database);
     }
 }
 
 /// Where a scenario's files lie.
-struct Layout<'a> {
-    dir: &'a Path,
+pub(crate) struct Layout<'a> {
+    pub(crate) dir: &'a Path,
 }
 
 impl Layout<'_> {
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
@@ -285,7 +266,12 @@ impl Layout<'_> {
         Ok(path.to_string_lossy().into_owned())
     }
 
-    fn spawn(&self, name: &str, binary: &str, arguments: &[&str]) -> anyhow::Result<Daemon> {
+    pub(crate) fn spawn(
+        &self,
+        name: &str,
+        binary: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<Daemon> {
         let mut command = Command::new(program(binary));
         command.args(arguments).current_dir(self.dir);
         Daemon::spawn(name, command, &self.dir.join("logs"))
@@ -293,7 +279,7 @@ impl Layout<'_> {
 
     fn pool_config(&self, url: &str, source: &str, options: &Options) -> String {
         let dir = self.dir.display();
-        let shares_per_minute = options.shares_per_minute;
+        let (shares_per_minute, min_hashrate) = (options.shares_per_minute, options.min_hashrate);
         format!(
             "[mining]
 listen = \"127.0.0.1:0\"
@@ -302,7 +288,7 @@ authority_secret_key = \"{AUTHORITY_SECRET}\"
 network = \"regtest\"
 payout_script = \"{PAYOUT_SCRIPT}\"
 shares_per_minute = {shares_per_minute}.0
-min_hashrate = 100000.0
+min_hashrate = {min_hashrate}.0
 [api]
 listen = \"127.0.0.1:0\"
 [templates]
@@ -379,7 +365,7 @@ fn make_model(path: &Path) -> anyhow::Result<String> {
         .context("the model command names no id")
 }
 
-fn text(ready: &Value, key: &str) -> anyhow::Result<String> {
+pub(crate) fn text(ready: &Value, key: &str) -> anyhow::Result<String> {
     ready[key]
         .as_str()
         .map(str::to_owned)

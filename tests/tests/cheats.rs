@@ -43,7 +43,7 @@ impl Arena {
         let (dir, scenario) = dovetail_tests::scenario(&options).unwrap();
         let stop = CancellationToken::new();
         let source = SourceConfig::TemplateProvider {
-            address: scenario.templates.clone(),
+            address: scenario.ground.template_provider().unwrap().to_owned(),
             authority_public_key: None,
         };
         Self {

@@ -120,6 +120,14 @@ impl Client {
         self.ask(&Request::Balance).await
     }
 
+    /// Asks anything of the protocol, and returns the answer as it is. For operators' tools.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn raw(&self, request: &Request) -> Result<serde_json::Value, ClientError> {
+        self.ask(request).await
+    }
+
     async fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, ClientError> {
         let answer = timeout(ANSWER_TIME_MAX, self.exchange(request))
             .await

@@ -59,6 +59,25 @@ pub enum Request {
     },
     /// What can be spent, in msat.
     Balance,
+    /// An on-chain address to fund the wallet with. For its operator.
+    NewAddress,
+    /// Look at the chain now. For its operator.
+    Sync,
+    /// What can be spent on-chain, in satoshi. For its operator.
+    OnchainBalance,
+    /// Open a channel. For its operator.
+    OpenChannel {
+        /// The other node's public key.
+        node_id: String,
+        /// Where it listens, host:port.
+        address: String,
+        /// What the channel holds.
+        amount_sat: u64,
+        /// How much of it the other side gets.
+        push_msat: u64,
+    },
+    /// How many channels can be used now. For its operator.
+    UsableChannels,
 }
 
 /// Who answers.

@@ -52,6 +52,19 @@ pub trait Wallet: Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool, Refusal>> + Send;
     /// What can be spent, in msat.
     fn balance(&self) -> impl Future<Output = Result<u64, Refusal>> + Send;
+    /// Answers what only its operator asks; wallets without a chain refuse.
+    fn operate(
+        &self,
+        request: Request,
+    ) -> impl Future<Output = Result<serde_json::Value, Refusal>> + Send {
+        let _ = request;
+        async {
+            Err(Refusal::new(
+                "unsupported",
+                "this wallet has no chain and no channels",
+            ))
+        }
+    }
 }
 
 /// Listens at `path`, which only this user can then open. A socket that a dead process left there
@@ -140,6 +153,7 @@ async fn answer(request: Request, wallet: &impl Wallet) -> Result<serde_json::Va
         Request::Payment { payment_hash } => value(&wallet.payment(payment_hash.0).await?),
         Request::InvoicePaid { payment_hash } => value(&wallet.invoice_paid(payment_hash.0).await?),
         Request::Balance => value(&wallet.balance().await?),
+        request => wallet.operate(request).await,
     }
 }
 

@@ -1,18 +1,19 @@
 //! `cargo xtask demo`: the whole path as a live story.
 
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::io::Read;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use dovetail_tests::process::{interrupted, output};
+use dovetail_tests::process::output;
 use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario};
 use serde_json::{Value, json};
 
-use crate::setup;
 use crate::steps::{Steps, cargo, run as run_command};
+use crate::{programs, setup};
 
 /// How long the story may take once everything runs.
 const STORY_TIME_MAX: Duration = Duration::from_secs(180);
@@ -47,16 +48,24 @@ struct Figures {
 
 /// Runs the demonstration.
 pub(crate) fn run(arguments: &DemoArguments) -> anyhow::Result<()> {
-    if arguments.real {
-        bail!("--real is not built yet: see the known limits in CHANGELOG.md");
-    }
     let mut steps = Steps::new();
     steps.step("packages", setup::packages)?;
     steps.step("programs", || {
         run_command(&mut cargo(&["build", "--workspace", "--bins"]))
     })?;
+    let options = if arguments.real {
+        Options {
+            // On regtest each share is a block: few of them, or the chain runs ahead of its clock.
+            shares_per_minute: 6,
+            min_hashrate: 400_000,
+            real: Some(steps.step("Bitcoin Core and LDK", programs::real_parts)?),
+            ..Options::default()
+        }
+    } else {
+        Options::default()
+    };
     let postgres = steps.step("Postgres", setup::postgres)?;
-    let told = tell_story(arguments, &postgres);
+    let told = tell_story(arguments, &options, &postgres);
     if !(arguments.keep && told.is_ok()) {
         postgres.stop();
     }
@@ -69,6 +78,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> anyhow::Result<()> {
 
 fn tell_story(
     arguments: &DemoArguments,
+    options: &Options,
     postgres: &dovetail_tests::postgres::Postgres,
 ) -> anyhow::Result<Value> {
     let dir = dovetail_tests::root().join(".data").join("demo");
@@ -76,16 +86,11 @@ fn tell_story(
         std::fs::remove_dir_all(&dir)?;
     }
     let story = Story::begin();
-    let mut scenario = Scenario::start(
-        &dir,
-        postgres,
-        "dovetail_demo",
-        &Options::default(),
-        |part, ready| story.tell(part, &started(part, ready)),
-    )?;
-    let receipt = ask(&story, &scenario)?;
-    let figures = follow(&story, &mut scenario, &receipt)?;
-    let verified = verify(&story, &scenario, &receipt)?;
+    let mut scenario = Scenario::start(&dir, postgres, "dovetail_demo", options, |part, ready| {
+        story.tell(part, &started(part, ready))
+    })?;
+    let figures = follow(&story, &mut scenario)?;
+    let verified = verify(&story, &scenario)?;
     if !verified {
         bail!("the receipt does not verify");
     }
@@ -118,6 +123,14 @@ fn started(part: &str, ready: &Value) -> String {
             "embedded regtest chain, an Sv2 template provider on {}",
             text("tdp")
         ),
+        "bitcoin" => format!(
+            "Bitcoin Core on regtest, templates over IPC at {}",
+            text("socket")
+        ),
+        "lightning" => format!(
+            "two LDK nodes with a channel; the pool's is {}..",
+            text("pool").chars().take(16).collect::<String>()
+        ),
         "wallets" => "two simulated Lightning wallets, a Unix socket each".to_owned(),
         "pool" => format!(
             "Sv2 mining on {}, gRPC for agents on {}",
@@ -134,13 +147,20 @@ fn started(part: &str, ready: &Value) -> String {
     }
 }
 
-/// The agent asks and the tokens stream to the terminal.
-fn ask(story: &Story, scenario: &Scenario) -> anyhow::Result<PathBuf> {
-    let receipt = scenario.file("receipt.json");
-    story.tell("agent", &format!("asks for 48 tokens after {PROMPT:?}"));
-    eprint!("           | ");
+/// What the agent's process tells while the story goes on.
+enum AgentNews {
+    /// The first token came after this time.
+    First(Duration),
+    /// The whole answer, after this time.
+    Answer(Duration, String),
+    /// The process has ended; its receipt is there if it succeeded.
+    Ended(Duration, ExitStatus),
+}
+
+/// Starts the agent; its news arrive on the channel.
+fn ask(scenario: &Scenario) -> anyhow::Result<(Agent, Receiver<AgentNews>)> {
     let begun = Instant::now();
-    let child = scenario
+    let mut child = scenario
         .agent()
         .args([
             "ask",
@@ -150,11 +170,10 @@ fn ask(story: &Story, scenario: &Scenario) -> anyhow::Result<PathBuf> {
             "0.8",
             "--wait",
             "120",
-            "--receipt",
         ])
-        .arg(&receipt)
-        .args(["--pool-key", RECEIPT_PUBLIC])
-        .arg(PROMPT)
+        .arg("--receipt")
+        .arg(scenario.file("receipt.json"))
+        .args(["--pool-key", RECEIPT_PUBLIC, PROMPT])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(std::fs::File::create(
@@ -162,70 +181,91 @@ fn ask(story: &Story, scenario: &Scenario) -> anyhow::Result<PathBuf> {
         )?)
         .spawn()
         .context("cannot start the agent")?;
-    // The agent prints tokens as they come, then waits for the receipt by itself.
-    let agent = Agent(child);
-    std::thread::scope(|_| agent.stream())?;
-    let millis = begun.elapsed().as_millis();
-    eprintln!();
-    story.tell(
-        "agent",
-        &format!("has its answer and its receipt after {millis} ms"),
-    );
-    Ok(receipt)
+    let mut stdout = child.stdout.take().context("standard output is piped")?;
+    let child = Arc::new(Mutex::new(child));
+    let agent = Agent(Arc::clone(&child));
+    let (sender, news) = channel();
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let mut bytes = [0; 256];
+        let mut answered = false;
+        while let Ok(read @ 1..) = stdout.read(&mut bytes) {
+            if text.is_empty() {
+                let _ = sender.send(AgentNews::First(begun.elapsed()));
+            }
+            text.extend_from_slice(&bytes[..read]);
+            // The agent ends its answer with a line break and goes on waiting for the receipt.
+            if !answered && text.ends_with(b"\n") {
+                answered = true;
+                let said = String::from_utf8_lossy(&text).trim().to_owned();
+                let _ = sender.send(AgentNews::Answer(begun.elapsed(), said));
+            }
+        }
+        let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait();
+        if let Ok(status) = status {
+            let _ = sender.send(AgentNews::Ended(begun.elapsed(), status));
+        }
+    });
+    Ok((agent, news))
 }
 
 /// The agent's process; never outlives the story.
-struct Agent(std::process::Child);
-
-impl Agent {
-    fn stream(mut self) -> anyhow::Result<()> {
-        use std::io::Read;
-        let mut stdout = self.0.stdout.take().context("standard output is piped")?;
-        let mut bytes = [0; 256];
-        loop {
-            let read = stdout.read(&mut bytes)?;
-            if read == 0 {
-                break;
-            }
-            let mut err = std::io::stderr().lock();
-            err.write_all(&bytes[..read])?;
-            err.flush()?;
-        }
-        let status = self.0.wait()?;
-        if interrupted() {
-            bail!("interrupted");
-        }
-        if !status.success() {
-            bail!("the agent failed ({status}); see .data/demo/logs/agent.log");
-        }
-        Ok(())
-    }
-}
+struct Agent(Arc<Mutex<Child>>);
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        // The reader holds the lock only while it waits for a process that has closed its output.
+        if let Ok(mut child) = self.0.try_lock() {
+            let _ = child.kill();
+        }
     }
 }
 
-/// Reads the pool's events until the payout.
-fn follow(
-    story: &Story,
-    scenario: &mut Scenario,
-    _receipt: &std::path::Path,
-) -> anyhow::Result<Figures> {
+/// Tells what the pool and the agent report, until the receipt is there and the worker is paid.
+fn follow(story: &Story, scenario: &mut Scenario) -> anyhow::Result<Figures> {
+    story.tell("agent", &format!("asks for 48 tokens after {PROMPT:?}"));
+    let (_agent, news) = ask(scenario)?;
     let mut figures = Figures::default();
+    let mut has_receipt = false;
     let deadline = Instant::now() + STORY_TIME_MAX;
-    while figures.payout_msat == 0 || figures.inference_shares_credited == 0 {
+    while figures.payout_msat == 0 || figures.inference_shares_credited == 0 || !has_receipt {
         if Instant::now() > deadline {
             bail!(
-                "no payout in time; the end of the pool's log:\n{}",
+                "the story did not end in time; the end of the pool's log:\n{}",
                 scenario.pool.log_tail()
             );
         }
-        if let Some(event) = scenario.pool.next_line(Duration::from_millis(200))? {
+        if let Some(event) = scenario.pool.next_line(Duration::from_millis(20))? {
             figures.take(story, &event);
+        }
+        for told in news.try_iter() {
+            match told {
+                AgentNews::First(after) => {
+                    story.tell(
+                        "agent",
+                        &format!("sees the first token after {} ms", after.as_millis()),
+                    );
+                }
+                AgentNews::Answer(after, text) => {
+                    story.tell(
+                        "agent",
+                        &format!("has the answer after {} ms: {text:?}", after.as_millis()),
+                    );
+                }
+                AgentNews::Ended(after, status) if status.success() => {
+                    story.tell(
+                        "agent",
+                        &format!("has the receipt after {} ms", after.as_millis()),
+                    );
+                    has_receipt = true;
+                }
+                AgentNews::Ended(_, status) => {
+                    bail!(
+                        "the agent failed ({status}); see {}",
+                        scenario.file("logs/agent.log").display()
+                    );
+                }
+            }
         }
     }
     Ok(figures)
@@ -316,13 +356,13 @@ impl Figures {
 }
 
 /// The receipt is checked offline: no pool is asked.
-fn verify(story: &Story, scenario: &Scenario, receipt: &std::path::Path) -> anyhow::Result<bool> {
+fn verify(story: &Story, scenario: &Scenario) -> anyhow::Result<bool> {
     let said = output(
         scenario
             .agent()
             .env_remove("DOVETAIL_POOL")
             .args(["receipt", "verify", "--json", "--pool-key", RECEIPT_PUBLIC])
-            .arg(receipt),
+            .arg(scenario.file("receipt.json")),
     )?;
     let report: Value =
         serde_json::from_str(said.trim()).context("the agent's report is no JSON")?;

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use dovetail_tests::cache;
 use dovetail_tests::process::output;
+use dovetail_tests::real::RealParts;
 
 use crate::setup;
 use crate::steps::{cargo, run};
@@ -162,6 +163,38 @@ pub(crate) fn sri() -> anyhow::Result<Sri> {
         .env("CARGO_TARGET_DIR", cache().join("sri-target")))?;
     }
     Ok(clients)
+}
+
+/// Our Lightning node on LDK, which has a workspace and a target folder of its own.
+pub(crate) fn lightning_node() -> anyhow::Result<PathBuf> {
+    run(&mut lightning_node_cargo(&["build", "--quiet"]))?;
+    Ok(lightning_node_target()
+        .join("debug")
+        .join("dovetail-lightning-node"))
+}
+
+/// A cargo command in the Lightning node's workspace.
+pub(crate) fn lightning_node_cargo(arguments: &[&str]) -> Command {
+    let mut command = cargo(arguments);
+    command
+        .current_dir(dovetail_tests::root().join("crates").join("lightning-node"))
+        .env("CARGO_TARGET_DIR", lightning_node_target());
+    command
+}
+
+fn lightning_node_target() -> PathBuf {
+    cache().join("lightning-node-target")
+}
+
+/// Everything of the real demonstration.
+pub(crate) fn real_parts() -> anyhow::Result<RealParts> {
+    let core = bitcoin_core()?;
+    eprintln!("building the Lightning node on LDK: about 5 minutes on 2 cores the first time");
+    Ok(RealParts {
+        bitcoin_node: core.node,
+        bitcoin_cli: core.cli,
+        lightning_node: lightning_node()?,
+    })
 }
 
 /// Moves a built program into the cache, whole or not at all.

@@ -58,6 +58,28 @@ fn tests(
     }
     let core = steps.step("Bitcoin Core", programs::bitcoin_core)?;
     let sri = steps.step("SRI clients", programs::sri)?;
+    steps.step("lints of the Lightning node", || {
+        run_lightning(&["fmt", "--check"])?;
+        run_lightning(&["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"])
+    })?;
+    let lightning_node = steps.step("Lightning node", programs::lightning_node)?;
+    steps.step("tests of the Lightning node", || run_lightning(&["test"]))?;
+    steps.step("the whole path on Bitcoin Core and LDK", || {
+        crate::steps::run(
+            cargo(&[
+                "test",
+                "--package",
+                "dovetail-tests",
+                "--test",
+                "real",
+                "--",
+                "--ignored",
+            ])
+            .env("DOVETAIL_BITCOIN_NODE", &core.node)
+            .env("DOVETAIL_BITCOIN_CLI", &core.cli)
+            .env("DOVETAIL_LIGHTNING_NODE", &lightning_node),
+        )
+    })?;
     steps.step("tests on Bitcoin Core", || {
         crate::steps::run(
             cargo(&["test", "--package", "dovetail-templates", "--", "--ignored"])
@@ -84,4 +106,8 @@ fn tests(
 
 fn run_cargo(arguments: &[&str]) -> anyhow::Result<()> {
     crate::steps::run(&mut cargo(arguments))
+}
+
+fn run_lightning(arguments: &[&str]) -> anyhow::Result<()> {
+    crate::steps::run(&mut programs::lightning_node_cargo(arguments))
 }

@@ -179,6 +179,10 @@ impl Connection {
         if task.worker != Some(worker) {
             return Err(codes::TASK_NOT_YOURS);
         }
+        if task.state == TaskState::Finished && task.transcript.as_ref() == Some(&transcript) {
+            // Delivered again: our answer was lost with the connection before this one.
+            return Ok(());
+        }
         if task.state != TaskState::Assigned {
             return Err(codes::TASK_UNKNOWN);
         }

@@ -1,0 +1,126 @@
+//! What a scenario stands on: a chain with its templates, and two Lightning wallets; simulated or
+//! real.
+
+use serde_json::{Value, json};
+
+use crate::process::Daemon;
+use crate::real::{self, BitcoinCore, LightningNode, RealParts};
+use crate::scenario::{Layout, PAYOUT_SCRIPT, START_TIME_MAX, text};
+
+/// The chain and the wallets.
+pub enum Ground {
+    /// The embedded chain as a template provider, and simulated wallets.
+    Simulated {
+        /// The template provider.
+        source: Daemon,
+        /// Its address.
+        templates: String,
+        /// Its authority key.
+        authority_public_key: String,
+        /// Both wallets.
+        wallets: Daemon,
+    },
+    /// Bitcoin Core, and two LDK nodes with a channel.
+    Real {
+        /// The chain.
+        core: Box<BitcoinCore>,
+        /// The pool's node.
+        pool_node: Box<LightningNode>,
+        /// The worker's node.
+        worker_node: Box<LightningNode>,
+    },
+}
+
+impl Ground {
+    pub(crate) fn simulated(
+        layout: &Layout<'_>,
+        bits: &str,
+        tell: &mut impl FnMut(&str, &Value),
+    ) -> anyhow::Result<Self> {
+        let arguments = ["--listen", "127.0.0.1:0", "--bits", bits];
+        let mut source = layout.spawn("templates", "dovetail-regtest", &arguments)?;
+        let ready = source.ready(START_TIME_MAX)?;
+        tell("templates", &ready);
+        let pool = format!("pool={}", layout.file("pool.sock").display());
+        let worker = format!("worker={}", layout.file("worker.sock").display());
+        let arguments = ["--socket", &pool, "--socket", &worker];
+        let mut wallets = layout.spawn("wallets", "dovetail-lightning-sim", &arguments)?;
+        tell("wallets", &wallets.ready(START_TIME_MAX)?);
+        Ok(Self::Simulated {
+            source,
+            templates: text(&ready, "tdp")?,
+            authority_public_key: text(&ready, "authority_public_key")?,
+            wallets,
+        })
+    }
+
+    pub(crate) fn real(
+        layout: &Layout<'_>,
+        parts: &RealParts,
+        tell: &mut impl FnMut(&str, &Value),
+    ) -> anyhow::Result<Self> {
+        let logs = layout.file("logs");
+        let core = BitcoinCore::start(parts, &layout.file("bitcoin"), &logs)?;
+        let mining_address = core.address_of(PAYOUT_SCRIPT)?;
+        core.mine(1, &mining_address)?;
+        tell("bitcoin", &json!({ "socket": core.socket() }));
+        let node = |name: &str, trusted: &[&str]| {
+            let socket = layout.file(&format!("{name}.sock"));
+            LightningNode::start(name, parts, &core, layout.dir, &socket, trusted)
+        };
+        let pool_node = node("pool", &[])?;
+        let worker_node = node("worker", &[pool_node.node_id()])?;
+        real::connect(&core, &pool_node, &worker_node, &mining_address)?;
+        tell("lightning", &json!({ "pool": pool_node.node_id() }));
+        Ok(Self::Real {
+            core: Box::new(core),
+            pool_node: Box::new(pool_node),
+            worker_node: Box::new(worker_node),
+        })
+    }
+
+    /// The `[templates]` section of a daemon on this ground.
+    pub(crate) fn templates_config(&self) -> String {
+        match self {
+            Self::Simulated {
+                templates,
+                authority_public_key,
+                ..
+            } => format!(
+                "kind = \"template-provider\"\naddress = \"{templates}\"\n\
+                 authority_public_key = \"{authority_public_key}\"\n"
+            ),
+            Self::Real { core, .. } => format!(
+                "kind = \"bitcoin-core\"\nsocket = \"{}\"\n",
+                core.socket().display()
+            ),
+        }
+    }
+
+    /// The template provider's address, where there is one.
+    pub fn template_provider(&self) -> Option<&str> {
+        match self {
+            Self::Simulated { templates, .. } => Some(templates),
+            Self::Real { .. } => None,
+        }
+    }
+
+    /// Every process, the chain's first.
+    pub fn daemons(&mut self) -> Vec<&mut Daemon> {
+        match self {
+            Self::Simulated {
+                source, wallets, ..
+            } => vec![source, wallets],
+            Self::Real {
+                core,
+                pool_node,
+                worker_node,
+            } => vec![core.daemon(), pool_node.daemon(), worker_node.daemon()],
+        }
+    }
+
+    /// Stops everything: the wallets before the chain that they follow.
+    pub fn stop(&mut self) {
+        self.daemons().into_iter().rev().for_each(Daemon::stop);
+    }
+}
