@@ -23,11 +23,11 @@ pub enum Ground {
     /// Bitcoin Core, and two LDK nodes with a channel.
     Real {
         /// The chain.
-        core: Box<BitcoinCore>,
+        core: BitcoinCore,
         /// The pool's node.
-        pool_node: Box<LightningNode>,
+        pool_node: LightningNode,
         /// The worker's node.
-        worker_node: Box<LightningNode>,
+        worker_node: LightningNode,
     },
 }
 
@@ -73,9 +73,9 @@ impl Ground {
         real::connect(&core, &pool_node, &worker_node, &mining_address)?;
         tell("lightning", &json!({ "pool": pool_node.node_id() }));
         Ok(Self::Real {
-            core: Box::new(core),
-            pool_node: Box::new(pool_node),
-            worker_node: Box::new(worker_node),
+            core,
+            pool_node,
+            worker_node,
         })
     }
 
