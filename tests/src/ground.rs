@@ -21,14 +21,17 @@ pub enum Ground {
         wallets: Daemon,
     },
     /// Bitcoin Core, and two LDK nodes with a channel.
-    Real {
-        /// The chain.
-        core: BitcoinCore,
-        /// The pool's node.
-        pool_node: LightningNode,
-        /// The worker's node.
-        worker_node: LightningNode,
-    },
+    Real(Box<RealGround>),
+}
+
+/// The real chain and wallets.
+pub struct RealGround {
+    /// The chain.
+    pub core: BitcoinCore,
+    /// The pool's node.
+    pub pool_node: LightningNode,
+    /// The worker's node.
+    pub worker_node: LightningNode,
 }
 
 impl Ground {
@@ -72,11 +75,11 @@ impl Ground {
         let worker_node = node("worker", &[pool_node.node_id()])?;
         real::connect(&core, &pool_node, &worker_node, &mining_address)?;
         tell("lightning", &json!({ "pool": pool_node.node_id() }));
-        Ok(Self::Real {
+        Ok(Self::Real(Box::new(RealGround {
             core,
             pool_node,
             worker_node,
-        })
+        })))
     }
 
     /// The `[templates]` section of a daemon on this ground.
@@ -90,9 +93,9 @@ impl Ground {
                 "kind = \"template-provider\"\naddress = \"{templates}\"\n\
                  authority_public_key = \"{authority_public_key}\"\n"
             ),
-            Self::Real { core, .. } => format!(
+            Self::Real(real) => format!(
                 "kind = \"bitcoin-core\"\nsocket = \"{}\"\n",
-                core.socket().display()
+                real.core.socket().display()
             ),
         }
     }
@@ -101,7 +104,7 @@ impl Ground {
     pub fn template_provider(&self) -> Option<&str> {
         match self {
             Self::Simulated { templates, .. } => Some(templates),
-            Self::Real { .. } => None,
+            Self::Real(_) => None,
         }
     }
 
@@ -111,11 +114,11 @@ impl Ground {
             Self::Simulated {
                 source, wallets, ..
             } => vec![source, wallets],
-            Self::Real {
-                core,
-                pool_node,
-                worker_node,
-            } => vec![core.daemon(), pool_node.daemon(), worker_node.daemon()],
+            Self::Real(real) => vec![
+                real.core.daemon(),
+                real.pool_node.daemon(),
+                real.worker_node.daemon(),
+            ],
         }
     }
 
