@@ -10,18 +10,21 @@ use crate::scenario::{Layout, PAYOUT_SCRIPT, START_TIME_MAX, text};
 /// The chain and the wallets.
 pub enum Ground {
     /// The embedded chain as a template provider, and simulated wallets.
-    Simulated {
-        /// The template provider.
-        source: Daemon,
-        /// Its address.
-        templates: String,
-        /// Its authority key.
-        authority_public_key: String,
-        /// Both wallets.
-        wallets: Daemon,
-    },
+    Simulated(Box<SimulatedGround>),
     /// Bitcoin Core, and two LDK nodes with a channel.
     Real(Box<RealGround>),
+}
+
+/// The embedded chain and the simulated wallets.
+pub struct SimulatedGround {
+    /// The template provider.
+    pub source: Daemon,
+    /// Its address.
+    pub templates: String,
+    /// Its authority key.
+    pub authority_public_key: String,
+    /// Both wallets.
+    pub wallets: Daemon,
 }
 
 /// The real chain and wallets.
@@ -49,12 +52,12 @@ impl Ground {
         let arguments = ["--socket", &pool, "--socket", &worker];
         let mut wallets = layout.spawn("wallets", "dovetail-lightning-sim", &arguments)?;
         tell("wallets", &wallets.ready(START_TIME_MAX)?);
-        Ok(Self::Simulated {
+        Ok(Self::Simulated(Box::new(SimulatedGround {
             source,
             templates: text(&ready, "tdp")?,
             authority_public_key: text(&ready, "authority_public_key")?,
             wallets,
-        })
+        })))
     }
 
     pub(crate) fn real(
@@ -85,13 +88,10 @@ impl Ground {
     /// The `[templates]` section of a daemon on this ground.
     pub(crate) fn templates_config(&self) -> String {
         match self {
-            Self::Simulated {
-                templates,
-                authority_public_key,
-                ..
-            } => format!(
-                "kind = \"template-provider\"\naddress = \"{templates}\"\n\
-                 authority_public_key = \"{authority_public_key}\"\n"
+            Self::Simulated(simulated) => format!(
+                "kind = \"template-provider\"\naddress = \"{}\"\n\
+                 authority_public_key = \"{}\"\n",
+                simulated.templates, simulated.authority_public_key
             ),
             Self::Real(real) => format!(
                 "kind = \"bitcoin-core\"\nsocket = \"{}\"\n",
@@ -103,7 +103,7 @@ impl Ground {
     /// The template provider's address, where there is one.
     pub fn template_provider(&self) -> Option<&str> {
         match self {
-            Self::Simulated { templates, .. } => Some(templates),
+            Self::Simulated(simulated) => Some(&simulated.templates),
             Self::Real(_) => None,
         }
     }
@@ -111,9 +111,7 @@ impl Ground {
     /// Every process, the chain's first.
     pub fn daemons(&mut self) -> Vec<&mut Daemon> {
         match self {
-            Self::Simulated {
-                source, wallets, ..
-            } => vec![source, wallets],
+            Self::Simulated(simulated) => vec![&mut simulated.source, &mut simulated.wallets],
             Self::Real(real) => vec![
                 real.core.daemon(),
                 real.pool_node.daemon(),
