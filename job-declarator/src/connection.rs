@@ -249,6 +249,8 @@ impl Connection {
                     && !transaction.is_coinbase()
             });
             if !fits {
+                // What a refused declaration brought is not kept: it could grow without end.
+                self.known.clear();
                 return self.refuse(
                     pending.request_id,
                     "invalid-job-param-value-transactions",
@@ -264,6 +266,7 @@ impl Connection {
     async fn accept(&mut self, pending: Pending) -> Result<(), Ended> {
         let request_id = pending.request_id;
         let Some(block) = self.transactions(&pending.message) else {
+            self.known.clear();
             return self.refuse(
                 request_id,
                 "invalid-job-param-value-transactions",

@@ -197,6 +197,11 @@ impl Dispatcher {
             .map(|worker| worker.commands.clone())
     }
 
+    /// Whether one more task may wait.
+    pub(crate) fn has_room(&self, queue_max: usize) -> bool {
+        self.state().queue.len() < queue_max
+    }
+
     /// Takes a new task into the queue; `false` if that is full.
     pub(crate) fn enqueue(&self, order: TaskOrder, queue_max: usize) -> bool {
         let mut state = self.state();
@@ -452,6 +457,7 @@ mod tests {
     fn the_queue_is_bounded_and_a_lost_worker_hands_its_tasks_back() {
         let (dispatcher, key, _commands) = with_worker(1);
         assert!(dispatcher.enqueue(order(1), 1));
+        assert!(!dispatcher.has_room(1));
         assert!(!dispatcher.enqueue(order(2), 1));
         let pair = dispatcher.pair()[0];
         assert!(dispatcher.unregister(&key, 2).is_empty());

@@ -7,7 +7,7 @@ use dovetail_api::v1::{
     self, inference_server::Inference, stream_task_response::Event as StreamEvent,
 };
 use dovetail_api::{ID_BYTES, codes};
-use dovetail_commitment::{ModelId, SamplingParams, TaskId};
+use dovetail_commitment::{ModelId, OUTPUT_TOKENS_MAX, SamplingParams, TaskId};
 use dovetail_engine::Model;
 use dovetail_ledger::{LedgerError, Msat, NewTask, TaskRecord, TaskState};
 use tokio::sync::{mpsc, watch};
@@ -120,6 +120,11 @@ impl InferenceService {
                 "no worker that serves this model is connected",
             ));
         }
+        // Before the task is stored, so that its agent may try again with the same id.
+        let queue_max = self.shared.config.inference.queue_max;
+        if !self.shared.dispatcher.has_room(queue_max) {
+            return Err(queue_full());
+        }
         let ledger = &self.shared.settler.ledger;
         let created = ledger
             .create_task(&new)
@@ -157,11 +162,12 @@ impl InferenceService {
             .fail_task(id, None, codes::QUEUE_FULL)
             .await
             .map_err(|error| unavailable(&error))?;
-        Err(codes::status(
-            codes::QUEUE_FULL,
-            "too many tasks wait already",
-        ))
+        Err(queue_full())
     }
+}
+
+fn queue_full() -> Status {
+    codes::status(codes::QUEUE_FULL, "too many tasks wait already")
 }
 
 #[tonic::async_trait]
@@ -180,7 +186,9 @@ impl Inference for InferenceService {
                 name: model.name().to_owned(),
                 engine_version: u32::from(dovetail_engine::ENGINE_VERSION),
                 context_tokens: u32::try_from(model.context_tokens()).unwrap_or(u32::MAX),
-                output_tokens_max: u32::try_from(model.context_tokens()).unwrap_or(u32::MAX),
+                output_tokens_max: u32::try_from(model.context_tokens())
+                    .unwrap_or(u32::MAX)
+                    .min(OUTPUT_TOKENS_MAX),
                 prompt_bytes_max: u32::try_from(limit).unwrap_or(u32::MAX),
                 price_msat_per_token: 0,
                 workers: u32::try_from(self.shared.dispatcher.workers_for(&model.id()))

@@ -18,6 +18,6 @@ pub use merkle::{
 };
 pub use tagged::tagged_hash;
 pub use transcript::{
-    FinishReason, SamplingError, SamplingParams, Transcript, TranscriptError, output_digest,
-    prompt_commitment,
+    FinishReason, OUTPUT_TOKENS_MAX, SamplingError, SamplingParams, Transcript, TranscriptError,
+    output_digest, prompt_commitment,
 };

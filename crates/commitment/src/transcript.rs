@@ -7,6 +7,9 @@ use crate::tagged::tagged_hash;
 /// The version of the encoding.
 const VERSION: u8 = 1;
 
+/// The longest output that can be asked for, in tokens.
+pub const OUTPUT_TOKENS_MAX: u32 = 4096;
+
 /// How tokens are chosen, in integers. Little-endian on the wire and in the transcript.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SamplingParams {
@@ -16,7 +19,7 @@ pub struct SamplingParams {
     pub top_k: u32,
     /// Choose among the likeliest tokens that together reach this many thousandths, 1..=1000.
     pub top_p_milli: u32,
-    /// The longest output, 1..=4096 tokens.
+    /// The longest output, 1..=[`OUTPUT_TOKENS_MAX`] tokens.
     pub max_tokens: u32,
 }
 
@@ -29,8 +32,8 @@ pub enum SamplingError {
     /// Zero, or more than 1000.
     #[error("top_p_milli must lie in 1..=1000")]
     TopP,
-    /// Zero, or more than 4096.
-    #[error("max_tokens must lie in 1..=4096")]
+    /// Zero, or more than [`OUTPUT_TOKENS_MAX`].
+    #[error("max_tokens must lie in 1..={OUTPUT_TOKENS_MAX}")]
     MaxTokens,
 }
 
@@ -49,7 +52,7 @@ impl SamplingParams {
         if !(1..=1000).contains(&self.top_p_milli) {
             return Err(SamplingError::TopP);
         }
-        if !(1..=4096).contains(&self.max_tokens) {
+        if !(1..=OUTPUT_TOKENS_MAX).contains(&self.max_tokens) {
             return Err(SamplingError::MaxTokens);
         }
         Ok(())

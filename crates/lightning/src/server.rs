@@ -1,7 +1,7 @@
 //! The server's side of the socket, for any [`Wallet`].
 
 use std::future::Future;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use crate::protocol::{
 
 /// How many requests may be under way; further ones wait in the system's queue.
 const CONNECTIONS_MAX: usize = 64;
-/// A client sends its one line at once.
-const READ_TIME_MAX: Duration = Duration::from_secs(5);
+/// A client sends its one line at once, and takes the answer at once.
+const LINE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What answers.
 pub trait Wallet: Send + Sync + 'static {
@@ -67,17 +67,35 @@ pub trait Wallet: Send + Sync + 'static {
     }
 }
 
-/// Listens at `path`, which only this user can then open. A socket that a dead process left there
-/// is replaced.
+/// Listens at `path`, which only this user can open. A socket that a dead process left there is
+/// replaced; one that somebody answers, or a file of another kind, is not.
 ///
 /// # Errors
 /// If the path cannot be used.
 pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
-    if path.exists() {
-        std::fs::remove_file(path)?;
+    if let Ok(found) = path.symlink_metadata() {
+        if !found.file_type().is_socket() {
+            return Err(std::io::ErrorKind::AlreadyExists.into());
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(std::io::ErrorKind::AddrInUse.into());
+        }
     }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    // A socket is born open to whoever may enter its folder: it gets its mode in a closed one.
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let closed = parent.join(format!(".{name}.{}", std::process::id()));
+    std::fs::DirBuilder::new().mode(0o700).create(&closed)?;
+    let bound = bind_in(&closed, path);
+    std::fs::remove_dir_all(&closed)?;
+    bound
+}
+
+fn bind_in(closed: &Path, path: &Path) -> std::io::Result<UnixListener> {
+    let born = closed.join("s");
+    let listener = UnixListener::bind(&born)?;
+    std::fs::set_permissions(&born, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&born, path)?;
     Ok(listener)
 }
 
@@ -113,7 +131,7 @@ async fn answer_one(stream: UnixStream, wallet: &impl Wallet) -> std::io::Result
     let (read, mut write) = stream.into_split();
     let mut line = Vec::new();
     let mut reader = BufReader::new(read.take(LINE_BYTES_MAX as u64));
-    let read = timeout(READ_TIME_MAX, reader.read_until(b'\n', &mut line)).await;
+    let read = timeout(LINE_TIME_MAX, reader.read_until(b'\n', &mut line)).await;
     if !matches!(read, Ok(Ok(_))) {
         return Ok(());
     }
@@ -130,7 +148,7 @@ async fn answer_one(stream: UnixStream, wallet: &impl Wallet) -> std::io::Result
     };
     let mut bytes = serde_json::to_vec(&answer)?;
     bytes.push(b'\n');
-    write.write_all(&bytes).await
+    timeout(LINE_TIME_MAX, write.write_all(&bytes)).await?
 }
 
 async fn answer(request: Request, wallet: &impl Wallet) -> Result<serde_json::Value, Refusal> {

@@ -54,6 +54,24 @@ impl Network3 {
 }
 
 #[tokio::test]
+async fn only_a_dead_socket_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("w.sock");
+    let listener = server::bind(&socket).unwrap();
+    let mode = socket.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let taken = server::bind(&socket).unwrap_err();
+    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+    drop(listener);
+    server::bind(&socket).unwrap();
+    let file = dir.path().join("notes.txt");
+    std::fs::write(&file, "kept").unwrap();
+    assert!(server::bind(&file).is_err());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+    assert_eq!(dir.path().read_dir().unwrap().count(), 2);
+}
+
+#[tokio::test]
 async fn payments_of_one_hash_at_the_same_time_move_money_once() {
     let network = Network3::start();
     let (payer, payee) = (network.client(0), network.client(1));

@@ -151,10 +151,8 @@ fn started(part: &str, ready: &Value) -> String {
 enum AgentNews {
     /// The first token came after this time.
     First(Duration),
-    /// The whole answer, after this time.
-    Answer(Duration, String),
-    /// The process has ended; its receipt is there if it succeeded.
-    Ended(Duration, ExitStatus),
+    /// The process has ended with this answer; its receipt is there if it succeeded.
+    Ended(Duration, ExitStatus, String),
 }
 
 /// Starts the agent; its news arrive on the channel.
@@ -188,22 +186,16 @@ fn ask(scenario: &Scenario) -> anyhow::Result<(Agent, Receiver<AgentNews>)> {
     std::thread::spawn(move || {
         let mut text = Vec::new();
         let mut bytes = [0; 256];
-        let mut answered = false;
         while let Ok(read @ 1..) = stdout.read(&mut bytes) {
             if text.is_empty() {
                 let _ = sender.send(AgentNews::First(begun.elapsed()));
             }
             text.extend_from_slice(&bytes[..read]);
-            // The agent ends its answer with a line break and goes on waiting for the receipt.
-            if !answered && text.ends_with(b"\n") {
-                answered = true;
-                let said = String::from_utf8_lossy(&text).trim().to_owned();
-                let _ = sender.send(AgentNews::Answer(begun.elapsed(), said));
-            }
         }
         let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait();
         if let Ok(status) = status {
-            let _ = sender.send(AgentNews::Ended(begun.elapsed(), status));
+            let answer = String::from_utf8_lossy(&text).trim().to_owned();
+            let _ = sender.send(AgentNews::Ended(begun.elapsed(), status, answer));
         }
     });
     Ok((agent, news))
@@ -246,20 +238,15 @@ fn follow(story: &Story, scenario: &mut Scenario) -> anyhow::Result<Figures> {
                         &format!("sees the first token after {} ms", after.as_millis()),
                     );
                 }
-                AgentNews::Answer(after, text) => {
-                    story.tell(
-                        "agent",
-                        &format!("has the answer after {} ms: {text:?}", after.as_millis()),
-                    );
-                }
-                AgentNews::Ended(after, status) if status.success() => {
+                AgentNews::Ended(after, status, answer) if status.success() => {
+                    story.tell("agent", &format!("was answered {answer:?}"));
                     story.tell(
                         "agent",
                         &format!("has the receipt after {} ms", after.as_millis()),
                     );
                     has_receipt = true;
                 }
-                AgentNews::Ended(_, status) => {
+                AgentNews::Ended(_, status, _) => {
                     bail!(
                         "the agent failed ({status}); see {}",
                         scenario.file("logs/agent.log").display()
