@@ -100,6 +100,12 @@ impl Postgres {
         .is_ok()
     }
 
+    /// The server's process id.
+    pub fn id(&self) -> Option<u32> {
+        let file = std::fs::read_to_string(self.data.join("postmaster.pid")).ok()?;
+        file.lines().next()?.trim().parse().ok()
+    }
+
     /// Stops the cluster.
     pub fn stop(&self) {
         let stopped = output(

@@ -40,7 +40,10 @@ fn assert_undisturbed(scenario: &mut Scenario) {
     assert!(!scenario.pool.log().contains("panicked"));
     assert!(!scenario.declarator.log().contains("panicked"));
     let hasher = scenario.hasher.as_ref().unwrap().log();
-    assert!(!hasher.contains("connecting again"), "{hasher}");
+    assert!(
+        !hasher.contains("the connection to the pool ended"),
+        "{hasher}"
+    );
 }
 
 /// A connection that the test plays, past its set-up.

@@ -98,9 +98,14 @@ fn tell_story(
     story.summary(&figures, &scenario, seconds);
     if arguments.keep {
         scenario.leave_running();
+        let mut ids = scenario.process_ids();
+        ids.extend(postgres.id());
+        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
         eprintln!(
-            "Still running: processes {:?}; stop them with `kill`.",
-            scenario.process_ids()
+            "\nStill running. Ask it: DOVETAIL_POOL={} {} ask 'Hello'\nStop it: kill {}",
+            scenario.grpc,
+            dovetail_tests::program("dovetail").display(),
+            ids.join(" ")
         );
     }
     Ok(json!({
