@@ -35,23 +35,30 @@ impl Postgres {
             socket: home.join("socket"),
             user,
         };
-        for folder in [&cluster.data, &cluster.socket] {
+        // Test programs that start at once take turns.
+        let lock = std::fs::File::create(home.join("starting"))?;
+        lock.lock()?;
+        if !cluster.is_running() {
+            cluster.own_folders()?;
+            if !cluster.data.join("PG_VERSION").exists() {
+                cluster.make()?;
+            }
+            cluster.launch()?;
+        }
+        Ok(cluster)
+    }
+
+    /// Makes the folders, and gives them to the server's user. Never while it runs: it would trip
+    /// over the files that come and go there.
+    fn own_folders(&self) -> anyhow::Result<()> {
+        for folder in [&self.data, &self.socket] {
             std::fs::create_dir_all(folder)?;
             std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
-            if let Some(user) = user {
+            if let Some(user) = self.user {
                 output(Command::new("chown").arg("-R").arg(user).arg(folder))?;
             }
         }
-        if !cluster.data.join("PG_VERSION").exists() {
-            cluster.make()?;
-        }
-        if let Err(error) = cluster.launch() {
-            // Somebody else may have started it meanwhile.
-            if !cluster.is_running() {
-                return Err(error);
-            }
-        }
-        Ok(cluster)
+        Ok(())
     }
 
     fn make(&self) -> anyhow::Result<()> {
@@ -65,13 +72,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Starts the server unless it runs. Test programs that start at once take turns.
     fn launch(&self) -> anyhow::Result<()> {
-        let lock = std::fs::File::create(self.socket.join("launching"))?;
-        lock.lock()?;
-        if self.is_running() {
-            return Ok(());
-        }
         let options = format!(
             "-c listen_addresses= -c unix_socket_directories={} -c unix_socket_permissions=0700 \
              -c max_connections=300 -c shared_buffers=64MB",

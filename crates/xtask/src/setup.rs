@@ -25,6 +25,15 @@ const NEEDED: &[Package] = &[
             "/opt/homebrew/bin/capnp",
         ],
     },
+    // The schema files that the compiler's own imports name, and Bitcoin Core's headers.
+    Package {
+        name: "libcapnp-dev",
+        any_of: &[
+            "/usr/include/capnp/c++.capnp",
+            "/usr/local/include/capnp/c++.capnp",
+            "/opt/homebrew/include/capnp/c++.capnp",
+        ],
+    },
     Package {
         name: "postgresql",
         any_of: &[
@@ -35,7 +44,7 @@ const NEEDED: &[Package] = &[
     },
 ];
 
-/// Needed to build and to run Bitcoin Core.
+/// Needed to build and to run Bitcoin Core, besides what the workspace needs.
 pub(crate) const FOR_BITCOIN_CORE: &[Package] = &[
     Package {
         name: "cmake",
@@ -62,10 +71,6 @@ pub(crate) const FOR_BITCOIN_CORE: &[Package] = &[
             "/usr/include/event2/event.h",
             "/usr/local/include/event2/event.h",
         ],
-    },
-    Package {
-        name: "libcapnp-dev",
-        any_of: &["/usr/include/capnp/rpc.h", "/usr/local/include/capnp/rpc.h"],
     },
 ];
 
