@@ -1,315 +1,252 @@
-//! One token through the model. Each position is computed from the positions before it alone, one
-//! row at a time, so the result does not depend on what else runs.
+//! Tokens through the model. Every position is computed from its own sequence alone, each row of it
+//! independently, so the result does not depend on what else is computed beside it.
 
-use crate::arith::{clamp, clamp_wide, div_round, rms_norm, rotate, shift_round};
-use crate::matrix::Quantised;
+use crate::arith::{LOG2_E_Q32, peak};
+use crate::cache::Sequence;
+use crate::kernels::{Softmax, unweigh};
+use crate::matrix::{Activations, Matrix};
 use crate::model::{Layer, Model};
+use crate::runtime::Runtime;
+use crate::scale::Factor;
 
-/// Keys and values of one layer so far: `[position, kv_dim]`, Q16.
-#[derive(Debug, Clone, Default)]
-struct LayerCache {
-    keys: Vec<i32>,
-    values: Vec<i32>,
+/// How many positions go through the layers together: enough that arithmetic, not memory, bounds
+/// the speed, and few enough that their values stay in the second cache.
+const ROWS_MAX: usize = 128;
+
+/// Tokens for one sequence.
+pub(crate) struct Feed<'a> {
+    pub(crate) sequence: &'a mut Sequence,
+    /// What it takes in next.
+    pub(crate) tokens: &'a [u32],
+    /// From which of these tokens on the hidden state is wanted.
+    pub(crate) wanted_from: usize,
 }
 
-/// A sequence under way.
-#[derive(Debug, Clone)]
-pub(crate) struct Sequence<'m> {
-    model: &'m Model,
-    caches: Vec<LayerCache>,
+/// One position on its way through the layers.
+#[derive(Clone, Copy)]
+struct Row {
+    feed: usize,
     position: usize,
-    /// 1 / sqrt(head_dim), Q16.
-    score_scale: i64,
+    token: u32,
+    wanted: bool,
 }
 
-impl<'m> Sequence<'m> {
-    pub(crate) fn new(model: &'m Model) -> Self {
-        let arch = &model.manifest().architecture;
-        let head_dim = arch.head_dim() as u64;
-        Self {
-            model,
-            caches: vec![LayerCache::default(); arch.layers],
-            position: 0,
-            score_scale: ((1_u64 << 32) / head_dim).isqrt().cast_signed(),
-        }
-    }
-
-    pub(crate) fn exp(&self) -> &'m crate::arith::Exp {
-        &self.model.exp
-    }
-
-    /// How many tokens went through.
-    pub(crate) fn position(&self) -> usize {
-        self.position
-    }
-
-    /// Takes the next token; returns the final hidden state, `[dim]` in Q16, after the last norm.
-    /// The caller keeps to the context and the vocabulary.
-    pub(crate) fn advance(&mut self, token: u32) -> Vec<i32> {
-        let tensors = &self.model.tensors;
-        let mut x = tensors.embedding.row(token as usize);
-        for index in 0..tensors.layers.len() {
-            self.layer(index, &mut x);
-        }
-        self.position += 1;
-        rms_norm(&x, &tensors.final_norm)
-    }
-
-    /// The logits of a final hidden state: `[vocabulary]`, Q16.
-    pub(crate) fn logits(&self, hidden: &[i32]) -> Vec<i32> {
-        let tensors = &self.model.tensors;
-        let head = tensors.head.as_ref().unwrap_or(&tensors.embedding);
-        head.apply(&Quantised::new(hidden))
-    }
-
-    fn layer(&mut self, index: usize, x: &mut [i32]) {
-        let model = self.model;
-        let layer = &model.tensors.layers[index];
-        let attended = self.attention(index, layer, x);
-        add(x, &attended);
-        let normed = Quantised::new(&rms_norm(x, &layer.feed_norm));
-        let gate = layer.gate.apply(&normed);
-        let up = layer.up.apply(&normed);
-        let hidden: Vec<i32> = gate
-            .iter()
-            .zip(&up)
-            .map(|(g, u)| {
-                clamp(shift_round(
-                    i64::from(model.exp.silu(*g)) * i64::from(*u),
-                    16,
-                ))
+/// Lets each sequence take its tokens in. Returns the hidden states that are wanted, feed by feed,
+/// `[wanted, dim]` in Q16: the residual stream after the last layer. The caller keeps to the context
+/// and the vocabulary.
+pub(crate) fn advance(runtime: &Runtime, model: &Model, feeds: &mut [Feed<'_>]) -> Vec<i32> {
+    let rows: Vec<Row> = (0..)
+        .zip(feeds.iter())
+        .flat_map(|(feed, tokens)| {
+            let from = tokens.sequence.positions;
+            (0..).zip(tokens.tokens).map(move |(index, token)| Row {
+                feed,
+                position: from + index,
+                token: *token,
+                wanted: index >= tokens.wanted_from,
             })
+        })
+        .collect();
+    let mut hidden = Vec::new();
+    runtime.run(|| {
+        for rows in rows.chunks(ROWS_MAX) {
+            Pass {
+                runtime,
+                model,
+                rows,
+            }
+            .run(feeds, &mut hidden);
+        }
+    });
+    hidden
+}
+
+/// The logits of hidden states: `[states, vocabulary]`, Q16.
+pub(crate) fn logits(runtime: &Runtime, model: &Model, hidden: &[i32]) -> Vec<i32> {
+    let arch = &model.manifest().architecture;
+    let head = model.tensors.head.as_ref();
+    let head = head.unwrap_or(&model.tensors.embedding);
+    runtime.run(|| {
+        let normed = Activations::normed(runtime, hidden, arch.dim, arch.norm_epsilon_q32);
+        head.apply(runtime, &normed)
+    })
+}
+
+/// Some rows on their way through all layers.
+struct Pass<'a> {
+    runtime: &'a Runtime,
+    model: &'a Model,
+    rows: &'a [Row],
+}
+
+impl Pass<'_> {
+    fn run(&self, feeds: &mut [Feed<'_>], hidden: &mut Vec<i32>) {
+        let tensors = &self.model.tensors;
+        let dim = self.model.manifest().architecture.dim;
+        let mut x: Vec<i32> = Vec::with_capacity(self.rows.len() * dim);
+        for row in self.rows {
+            x.extend(tensors.embedding.row(row.token as usize));
+        }
+        for (index, layer) in tensors.layers.iter().enumerate() {
+            self.attention(index, layer, feeds, &mut x);
+            self.feed_forward(layer, &mut x);
+        }
+        for (row, x) in self.rows.iter().zip(x.chunks_exact(dim)) {
+            feeds[row.feed].sequence.positions = row.position + 1;
+            if row.wanted {
+                hidden.extend_from_slice(x);
+            }
+        }
+    }
+
+    fn feed_forward(&self, layer: &Layer, x: &mut [i32]) {
+        let runtime = self.runtime;
+        let arch = &self.model.manifest().architecture;
+        let normed = Activations::normed(runtime, x, arch.dim, arch.norm_epsilon_q32);
+        let [mut gate, up] = Matrix::apply_each(runtime, &normed, [&layer.gate, &layer.up]);
+        let items = gate
+            .chunks_exact_mut(arch.hidden_dim)
+            .zip(up.chunks_exact(arch.hidden_dim))
             .collect();
-        add(x, &layer.down.apply(&Quantised::new(&hidden)));
+        runtime.each(self.elements(arch.hidden_dim), items, |(gate, up)| {
+            runtime.kernel.gate(gate, up);
+            if arch.mixed_down {
+                runtime.kernel.mix_blocks(gate);
+            }
+        });
+        let gated = Activations::new(runtime, &gate, arch.hidden_dim);
+        self.runtime
+            .kernel
+            .add(x, &layer.down.apply(runtime, &gated));
     }
 
-    fn attention(&mut self, index: usize, layer: &Layer, x: &[i32]) -> Vec<i32> {
-        let arch = self.model.manifest().architecture;
-        let (head_dim, kv_dim) = (arch.head_dim(), arch.kv_dim());
-        let normed = Quantised::new(&rms_norm(x, &layer.attention_norm));
-        let mut query = layer.query.apply(&normed);
-        let mut key = layer.key.apply(&normed);
-        self.rotate_heads(&mut query, head_dim);
-        self.rotate_heads(&mut key, head_dim);
-        let cache = &mut self.caches[index];
-        cache.keys.extend_from_slice(&key);
-        cache.values.extend(layer.value.apply(&normed));
-
-        let mut attended = Vec::with_capacity(arch.dim);
-        let group = arch.heads / arch.kv_heads;
-        for (head, query) in query.chunks_exact(head_dim).enumerate() {
-            let offset = head / group * head_dim;
-            let at = |data: &'_ [i32], position: usize| -> std::ops::Range<usize> {
-                debug_assert!(position * kv_dim < data.len());
-                position * kv_dim + offset..position * kv_dim + offset + head_dim
-            };
-            let scores: Vec<i64> = (0..=self.position)
-                .map(|p| score(query, &cache.keys[at(&cache.keys, p)], self.score_scale))
-                .collect();
-            let (weights, sum) = self.model.exp.softmax(&scores);
-            let mut mixed = vec![0_i128; head_dim];
-            for (p, weight) in weights.iter().enumerate() {
-                let values = &cache.values[at(&cache.values, p)];
-                for (total, value) in mixed.iter_mut().zip(values) {
-                    *total += i128::from(*weight) * i128::from(*value);
-                }
-            }
-            attended.extend(
-                mixed
-                    .iter()
-                    .map(|total| clamp_wide(div_round(*total, i128::from(sum)))),
-            );
+    fn attention(&self, index: usize, layer: &Layer, feeds: &mut [Feed<'_>], x: &mut [i32]) {
+        let runtime = self.runtime;
+        let arch = &self.model.manifest().architecture;
+        let normed = Activations::normed(runtime, x, arch.dim, arch.norm_epsilon_q32);
+        let matrices = [&layer.query, &layer.key, &layer.value];
+        let [mut query, mut key, value] = Matrix::apply_each(runtime, &normed, matrices);
+        self.rotate(&mut query, arch.query_dim());
+        self.rotate(&mut key, arch.kv_dim());
+        let heads = key
+            .chunks_exact(arch.kv_dim())
+            .zip(value.chunks_exact(arch.kv_dim()));
+        for (row, (key, value)) in self.rows.iter().zip(heads) {
+            let cache = &mut feeds[row.feed].sequence.layers[index];
+            cache.push(runtime.kernel, key, value, arch.head_dim);
         }
-        layer.output.apply(&Quantised::new(&attended))
+        let attended = self.attend(index, feeds, &query);
+        let attended = Activations::new(runtime, &attended, arch.query_dim());
+        runtime
+            .kernel
+            .add(x, &layer.output.apply(runtime, &attended));
     }
 
-    /// Rotates each head by its position: element `i` with element `i + head_dim / 2`.
-    fn rotate_heads(&self, heads: &mut [i32], head_dim: usize) {
-        let half = head_dim / 2;
-        let from = self.position * half;
-        let cos = &self.model.tensors.cos[from..from + half];
-        let sin = &self.model.tensors.sin[from..from + half];
-        for head in heads.chunks_exact_mut(head_dim) {
-            for i in 0..half {
-                (head[i], head[i + half]) = rotate(head[i], head[i + half], cos[i], sin[i]);
+    fn rotate(&self, heads: &mut [i32], width: usize) {
+        let half = self.model.manifest().architecture.head_dim / 2;
+        let tensors = &self.model.tensors;
+        for (row, heads) in self.rows.iter().zip(heads.chunks_exact_mut(width)) {
+            let cos = &tensors.cos[row.position * half..][..half];
+            let sin = &tensors.sin[row.position * half..][..half];
+            self.runtime.kernel.rotate_heads(heads, cos, sin);
+        }
+    }
+
+    /// Attention of all rows: `[rows, heads * head_dim]` in Q16.
+    fn attend(&self, index: usize, feeds: &[Feed<'_>], query: &[i32]) -> Vec<i32> {
+        let arch = &self.model.manifest().architecture;
+        let group = arch.heads / arch.kv_heads * arch.head_dim;
+        let mut attended = vec![0; query.len()];
+        let items: Vec<_> = attended
+            .chunks_exact_mut(group)
+            .zip(query.chunks_exact(group))
+            .enumerate()
+            .collect();
+        let positions: usize = self.rows.iter().map(|row| row.position + 1).sum();
+        // Besides its products, a position of a head costs its share of the softmax.
+        let products = positions * arch.heads * (2 * arch.head_dim + 32);
+        self.runtime.each(products, items, |(item, (out, query))| {
+            let row = self.rows[item / arch.kv_heads];
+            let cache = &feeds[row.feed].sequence.layers[index];
+            let head = item % arch.kv_heads;
+            let (keys, key_peaks) = cache.keys.head(arch, head, row.position + 1);
+            let (values, value_peaks) = cache.values.head(arch, head, row.position + 1);
+            let mut scratch = Scratch::new(row.position + 1, arch.head_dim);
+            let heads = out.chunks_exact_mut(arch.head_dim);
+            for (out, query) in heads.zip(query.chunks_exact(arch.head_dim)) {
+                scratch.head(self, query, (&keys, key_peaks), (&values, value_peaks), out);
             }
+        });
+        attended
+    }
+
+    /// What work on this many elements per row costs, in products.
+    fn elements(&self, per_row: usize) -> usize {
+        if self.rows.len() > 1 {
+            16 * per_row * self.rows.len()
+        } else {
+            0
         }
     }
 }
 
-/// The scaled score of a key, Q16. At most 256 products of 52 bits: 60 bits.
-fn score(query: &[i32], key: &[i32], scale: i64) -> i64 {
-    let sum: i64 = query
-        .iter()
-        .zip(key)
-        .map(|(q, k)| i64::from(*q) * i64::from(*k))
-        .sum();
-    let scaled = div_round(i128::from(sum) * i128::from(scale), 1 << 32);
-    i64::try_from(scaled).expect("a scaled score has fewer bits than its sum")
+/// Room for one head's attention.
+struct Scratch {
+    query: Vec<i8>,
+    scores: Vec<i32>,
+    weights: Vec<i16>,
+    sums: Vec<i64>,
 }
 
-/// The residual addition, saturating.
-fn add(x: &mut [i32], y: &[i32]) {
-    for (a, b) in x.iter_mut().zip(y) {
-        *a = clamp(i64::from(*a) + i64::from(*b));
+type Cached<'a> = (&'a crate::kernels::Rows<'a>, &'a [u32]);
+
+impl Scratch {
+    fn new(positions: usize, head_dim: usize) -> Self {
+        Self {
+            query: vec![0; head_dim],
+            scores: vec![0; positions],
+            weights: vec![0; positions],
+            sums: vec![0; head_dim],
+        }
     }
+
+    /// One query head over its keys and values: `[head_dim]` in Q16.
+    fn head(
+        &mut self,
+        pass: &Pass<'_>,
+        query: &[i32],
+        (keys, key_peaks): Cached<'_>,
+        (values, value_peaks): Cached<'_>,
+        out: &mut [i32],
+    ) {
+        let arch = &pass.model.manifest().architecture;
+        let kernel = pass.runtime.kernel;
+        let query_peak = peak(query);
+        kernel.quantise(query, query_peak, &mut self.query);
+        kernel.dots(keys, &self.query, &mut self.scores);
+        let mut softmax = Softmax {
+            scores: &mut self.scores,
+            key_peaks,
+            value_peaks,
+            stride: arch.kv_heads,
+            query: score_factor(query_peak, arch.head_dim),
+            weights: &mut self.weights,
+            factor: Factor::ZERO,
+        };
+        kernel.softmax(&mut softmax);
+        let factor = softmax.factor;
+        kernel.weigh(&self.weights, values, &mut self.sums);
+        unweigh(&self.sums, factor, out);
+    }
+}
+
+/// What a unit of (product of int8, times key peak, over 2^17) is worth as a score: in Q16, to base 2,
+/// divided by the root of the head's width.
+fn score_factor(query_peak: u32, head_dim: usize) -> Factor {
+    let root_q16 = u128::from(((head_dim as u64) << 32).isqrt());
+    let numerator = (u128::from(query_peak) * u128::from(LOG2_E_Q32)) << 17;
+    Factor::of(numerator, (127 * 127 * root_q16) << 32)
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::model::Architecture;
-    use crate::tiny;
-    use proptest::prelude::*;
-
-    fn model(tied_head: bool) -> Model {
-        let arch = Architecture {
-            dim: 24,
-            hidden_dim: 40,
-            layers: 3,
-            heads: 6,
-            kv_heads: 3,
-            vocabulary: crate::tokenizer::VOCABULARY,
-            context_tokens: 24,
-            tied_head,
-        };
-        Model::from_bytes(&tiny::generate_shape(arch, "small", 5)).unwrap()
-    }
-
-    /// The final hidden states of all positions, layer by layer over the whole text and without a
-    /// cache: written apart from [`Sequence`], to be held against it.
-    fn from_scratch(model: &Model, tokens: &[u32]) -> Vec<Vec<i32>> {
-        let tensors = &model.tensors;
-        let mut xs: Vec<_> = tokens
-            .iter()
-            .map(|token| tensors.embedding.row(*token as usize))
-            .collect();
-        for layer in &tensors.layers {
-            let normed: Vec<_> = xs
-                .iter()
-                .map(|x| Quantised::new(&rms_norm(x, &layer.attention_norm)))
-                .collect();
-            let turned = |matrix: &crate::matrix::Matrix| -> Vec<Vec<i32>> {
-                (0_usize..)
-                    .zip(&normed)
-                    .map(|(position, x)| turn(model, &matrix.apply(x), position))
-                    .collect()
-            };
-            let (queries, keys) = (turned(&layer.query), turned(&layer.key));
-            let values: Vec<_> = normed.iter().map(|x| layer.value.apply(x)).collect();
-            for (position, x) in xs.iter_mut().enumerate() {
-                let seen = 0..=position;
-                let mixed = mix(
-                    model,
-                    &queries[position],
-                    &keys[seen.clone()],
-                    &values[seen],
-                );
-                add(x, &layer.output.apply(&Quantised::new(&mixed)));
-                let h = Quantised::new(&rms_norm(x, &layer.feed_norm));
-                let (gate, up) = (layer.gate.apply(&h), layer.up.apply(&h));
-                let product: Vec<i32> = (0..gate.len())
-                    .map(|i| {
-                        let wide = i64::from(model.exp.silu(gate[i])) * i64::from(up[i]);
-                        clamp((wide + (1 << 15)) >> 16)
-                    })
-                    .collect();
-                add(x, &layer.down.apply(&Quantised::new(&product)));
-            }
-        }
-        xs.iter()
-            .map(|x| rms_norm(x, &tensors.final_norm))
-            .collect()
-    }
-
-    fn turn(model: &Model, x: &[i32], position: usize) -> Vec<i32> {
-        let width = model.manifest().architecture.head_dim();
-        let half = width / 2;
-        let mut turned = x.to_vec();
-        for i in (0..x.len()).filter(|i| i % width < half) {
-            let angle = position * half + i % width;
-            let (cos, sin) = (model.tensors.cos[angle], model.tensors.sin[angle]);
-            (turned[i], turned[i + half]) = rotate(x[i], x[i + half], cos, sin);
-        }
-        turned
-    }
-
-    fn mix(model: &Model, query: &[i32], keys: &[Vec<i32>], values: &[Vec<i32>]) -> Vec<i32> {
-        let arch = model.manifest().architecture;
-        let width = arch.head_dim();
-        let scale = ((1_u64 << 32) / width as u64).isqrt().cast_signed();
-        let mut mixed = Vec::new();
-        for head in 0..arch.heads {
-            let from = head * arch.kv_heads / arch.heads * width;
-            let query = &query[head * width..(head + 1) * width];
-            let scores: Vec<i64> = keys
-                .iter()
-                .map(|key| score(query, &key[from..from + width], scale))
-                .collect();
-            let (weights, sum) = model.exp.softmax(&scores);
-            for i in from..from + width {
-                let total: i128 = weights
-                    .iter()
-                    .zip(values)
-                    .map(|(weight, value)| i128::from(*weight) * i128::from(value[i]))
-                    .sum();
-                mixed.push(clamp_wide(div_round(total, i128::from(sum))));
-            }
-        }
-        mixed
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-
-        #[test]
-        fn the_cache_gives_what_computing_from_scratch_gives(tokens in proptest::collection::vec(0_u32..258, 1..24), tied: bool) {
-            let model = model(tied);
-            let mut sequence = Sequence::new(&model);
-            let cached: Vec<_> = tokens.iter().map(|token| sequence.advance(*token)).collect();
-            prop_assert_eq!(cached, from_scratch(&model, &tokens));
-        }
-    }
-
-    #[test]
-    fn golden_states_of_the_tiny_model_never_change() {
-        let model = Model::from_bytes(&tiny::generate(1)).unwrap();
-        let mut sequence = Sequence::new(&model);
-        let mut hidden = Vec::new();
-        for token in model.encode(b"a") {
-            hidden = sequence.advance(token);
-        }
-        assert_eq!(
-            hidden[..8],
-            [
-                51_987, -4_992, -144_398, 24_024, -96_167, -118_830, 127_860, -46_155
-            ]
-        );
-        assert_eq!(
-            sequence.logits(&hidden)[96..104],
-            [
-                -31_907, -174_757, 450_069, -32_757, 189_351, -208_263, 504_824, -407_820
-            ]
-        );
-    }
-
-    #[test]
-    fn golden_scores_never_change() {
-        let (one, most) = (1 << 16, 1 << 26);
-        let scale = |width: u64| ((1_u64 << 32) / width).isqrt().cast_signed();
-        let (query, key) = ([one, -2 * one, 3 * one], [5 * one, one, -one / 3]);
-        assert_eq!(score(&query, &key, scale(16)), 32_768);
-        assert_eq!(score(&[most; 256], &[most; 256], scale(256)), 1 << 40);
-        assert_eq!(scale(12), 18_918);
-    }
-
-    #[test]
-    fn a_tied_head_is_the_embedding() {
-        let model = model(true);
-        let sequence = Sequence::new(&model);
-        let hidden: Vec<i32> = (0..24).map(|i| (i - 12) << 14).collect();
-        let logits = model.tensors.embedding.apply(&Quantised::new(&hidden));
-        assert_eq!(sequence.logits(&hidden), logits);
-    }
-}
+mod tests;

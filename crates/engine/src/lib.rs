@@ -1,25 +1,40 @@
 //! Exact integer inference for Llama-family models: the same model, prompt and seed give the same
-//! tokens and the same trace on every machine, bit for bit.
+//! tokens and the same trace on every machine, bit for bit, on any number of threads, beside any
+//! other sequences, generated or replayed.
 //!
 //! No floating point is used between prompt and output. `docs/engine.md` defines every operation;
-//! this crate is its scalar implementation. It knows no Bitcoin and does no I/O but reading a model.
+//! the scalar kernel is its implementation, the others are speed-ups that equal it. The crate knows no
+//! Bitcoin and does no I/O but reading and writing models.
 
 #![cfg_attr(not(test), deny(clippy::float_arithmetic))]
 
 mod arith;
+mod cache;
 mod error;
 mod format;
 mod forward;
 mod generate;
+mod kernels;
 mod matrix;
 mod model;
+mod prefix;
+mod record;
+mod runtime;
 mod sample;
+mod scale;
 pub mod tiny;
 mod tokenizer;
 
 pub use error::EngineError;
-pub use generate::{Generation, Output, Request, TRACE_POSITIONS, replay, run};
-pub use model::{Architecture, Manifest, Model};
+pub use format::{Parts, scale_bits, tensor_names};
+pub use generate::{
+    Claim, Generation, Output, Request, STOP_BYTES_MAX, STOP_MAX, replay, run, step, teacher_forced,
+};
+pub use kernels::Kernel;
+pub use model::{Architecture, Manifest, Model, TokenizerKind};
+pub use prefix::Prefixes;
+pub use record::TRACE_POSITIONS;
+pub use runtime::Runtime;
 
 /// The version of the arithmetic and of the trace. Any change of a bit of output is a new version.
-pub const ENGINE_VERSION: u16 = 1;
+pub const ENGINE_VERSION: u16 = 2;

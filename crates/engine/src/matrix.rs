@@ -1,137 +1,193 @@
-//! int8 matrices and their products with dynamically quantised vectors.
+//! int8 matrices, the quantised vectors they meet, and their products.
 
-use crate::arith::{clamp_wide, div_round};
+use crate::arith;
+use crate::kernels::{Rows, Vectors};
+use crate::runtime::Runtime;
+use crate::scale::{Factor, RowScale};
 
-/// A matrix of int8 weights with one scale per row (output channel).
+/// A matrix of int8 weights with one scale per row (output channel): `[rows, columns]`.
 #[derive(Debug, Clone)]
 pub(crate) struct Matrix {
     columns: usize,
-    /// Row after row.
+    /// Row after row, each within -127..=127.
     weights: Vec<i8>,
-    /// What one unit of a row's weights is worth, in Q32; below 1.
-    scales: Vec<u32>,
-}
-
-/// A vector in int8, with what 127 units are worth in Q16.
-#[derive(Debug, Clone)]
-pub(crate) struct Quantised {
-    values: Vec<i8>,
-    peak: i32,
-}
-
-impl Quantised {
-    /// Quantises a Q16 vector: `q = round(127 x / peak)`, `peak = max |x|`.
-    pub(crate) fn new(x: &[i32]) -> Self {
-        let peak = x.iter().map(|v| v.unsigned_abs()).max().unwrap_or(0);
-        let values = if peak == 0 {
-            vec![0; x.len()]
-        } else {
-            x.iter()
-                .map(|v| {
-                    let q = div_round(i128::from(*v) * 127, i128::from(peak));
-                    i8::try_from(q).expect("a value over the peak is at most 127")
-                })
-                .collect()
-        };
-        Self {
-            values,
-            peak: i32::try_from(peak).expect("values have at most 27 bits"),
-        }
-    }
+    scales: Vec<RowScale>,
+    /// Added to each row's result, in Q16; empty where there is none.
+    bias: Vec<i32>,
 }
 
 impl Matrix {
-    /// A matrix; `weights` has `rows * columns` entries and `scales` has `rows`.
-    pub(crate) fn new(rows: usize, columns: usize, weights: Vec<i8>, scales: Vec<u32>) -> Self {
-        debug_assert_eq!(weights.len(), rows * columns);
-        debug_assert_eq!(scales.len(), rows);
+    /// A matrix; `weights` has `scales.len() * columns` entries, and `bias` none or one per row.
+    pub(crate) fn new(
+        columns: usize,
+        weights: Vec<i8>,
+        scales: Vec<RowScale>,
+        bias: Vec<i32>,
+    ) -> Self {
+        debug_assert_eq!(weights.len(), scales.len() * columns);
+        debug_assert!(bias.is_empty() || bias.len() == scales.len());
         Self {
             columns,
             weights,
             scales,
+            bias,
         }
     }
 
-    /// The product, in Q16: one exact i32 sum per row, then one rounding.
-    pub(crate) fn apply(&self, x: &Quantised) -> Vec<i32> {
-        debug_assert_eq!(x.values.len(), self.columns);
-        self.weights
-            .chunks_exact(self.columns)
-            .zip(&self.scales)
-            .map(|(row, scale)| {
-                let sum = dot(row, &x.values);
-                let wide = i128::from(sum) * i128::from(x.peak) * i128::from(*scale);
-                clamp_wide(div_round(wide, 127 << 32))
-            })
-            .collect()
+    pub(crate) fn rows(&self) -> usize {
+        self.scales.len()
+    }
+
+    /// Weights, scales and bias of a row.
+    #[cfg(test)]
+    pub(crate) fn parts(&self, row: usize) -> (&[i8], RowScale, i32) {
+        let weights = &self.weights[row * self.columns..][..self.columns];
+        let bias = self.bias.get(row).copied().unwrap_or(0);
+        (weights, self.scales[row], bias)
     }
 
     /// One row as a Q16 vector: how embeddings are looked up.
-    pub(crate) fn row(&self, index: usize) -> Vec<i32> {
-        let scale = i128::from(self.scales[index]);
-        self.weights[index * self.columns..(index + 1) * self.columns]
+    pub(crate) fn row(&self, index: usize) -> impl Iterator<Item = i32> {
+        let scale = self.scales[index];
+        self.weights[index * self.columns..][..self.columns]
             .iter()
-            .map(|w| clamp_wide(div_round(i128::from(*w) * scale, 1 << 16)))
-            .collect()
-    }
-}
-
-/// The exact inner product. No overflow: `127 * 127 * columns < 2^31` up to 133,000 columns, and a
-/// model has at most 32,768.
-fn dot(a: &[i8], b: &[i8]) -> i32 {
-    a.iter()
-        .zip(b)
-        .map(|(x, y)| i32::from(*x) * i32::from(*y))
-        .sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_product_rounds_once() {
-        // (127 * 127 - 127 * 64) * peak 2^16 * scale 2^24 / (127 * 2^32).
-        let matrix = Matrix::new(1, 2, vec![127, -127], vec![1 << 24]);
-        let x = Quantised::new(&[1 << 16, 1 << 15]);
-        assert_eq!(x.values, [127, 64]);
-        assert_eq!(matrix.apply(&x), [GOLDEN_PRODUCT]);
-        assert_eq!(matrix.apply(&Quantised::new(&[0, 0])), [0]);
-        assert_eq!(matrix.row(0), [127 << 8, -127 << 8]);
-    }
-    const GOLDEN_PRODUCT: i32 = 8001 * 256 / 127;
-
-    #[test]
-    fn golden_values_of_quantisation_and_requantisation_never_change() {
-        let one = 1 << 16;
-        let most = 1 << 26;
-        let x = Quantised::new(&[one, -3 * one, one / 2, 127, -1, 0]);
-        assert_eq!(
-            (x.values.as_slice(), x.peak),
-            ([42, -127, 21, 0, 0, 0].as_slice(), 3 * one)
-        );
-        assert_eq!(
-            Quantised::new(&[most, -most, most / 2, 1]).values,
-            [127, -127, 64, 0]
-        );
-
-        let weights = vec![127, -127, 1, 1, 2, 3, 127, 127, 127];
-        let matrix = Matrix::new(3, 3, weights, vec![1 << 24, 1 << 30, u32::MAX]);
-        let y = matrix.apply(&Quantised::new(&[one, one / 2, -5]));
-        assert_eq!(y, [16_128, 32_897, 12_517_376]);
-        let y = matrix.apply(&Quantised::new(&[most, most, most]));
-        assert_eq!(y, [262_144, most, most]);
+            .map(move |weight| scale.dequantise(*weight))
     }
 
-    proptest! {
-        #[test]
-        fn the_largest_value_becomes_127(x in proptest::collection::vec(-(1_i32 << 26)..=1 << 26, 1..50)) {
-            let q = Quantised::new(&x);
-            let peak = x.iter().map(|v| v.unsigned_abs()).max();
-            if peak > Some(0) {
-                prop_assert_eq!(q.values.iter().map(|v| v.unsigned_abs()).max(), Some(127));
+    /// The products with each vector, in Q16: `[tokens, rows]`.
+    pub(crate) fn apply(&self, runtime: &Runtime, x: &Activations) -> Vec<i32> {
+        let [out] = Self::apply_each(runtime, x, [self]);
+        out
+    }
+
+    /// The products of several matrices with the same vectors, in one go.
+    pub(crate) fn apply_each<const N: usize>(
+        runtime: &Runtime,
+        x: &Activations,
+        matrices: [&Self; N],
+    ) -> [Vec<i32>; N] {
+        let tokens = x.factors.len();
+        let mut outs = matrices.map(|matrix| vec![0; tokens * matrix.rows()]);
+        let products: usize = matrices.iter().map(|m| m.weights.len() * tokens).sum();
+        let parts = runtime.parts(products);
+        let mut jobs = Vec::with_capacity(N * parts);
+        for (matrix, out) in matrices.iter().zip(&mut outs) {
+            jobs.extend(matrix.split(out, parts));
+        }
+        runtime.each(products, jobs, |job| job.run(runtime, x));
+        outs
+    }
+
+    /// Jobs for `parts` ranges of rows. Each has its own part of every token's output.
+    fn split<'a>(&'a self, out: &'a mut [i32], parts: usize) -> Vec<Job<'a>> {
+        // Kernels take four rows at a time.
+        let per_part = self.rows().div_ceil(parts).next_multiple_of(4);
+        let mut jobs: Vec<Job<'a>> = (0..self.rows())
+            .step_by(per_part)
+            .map(|first| Job {
+                matrix: self,
+                first,
+                outs: Vec::new(),
+            })
+            .collect();
+        for sums in out.chunks_exact_mut(self.rows()) {
+            for (job, part) in jobs.iter_mut().zip(sums.chunks_mut(per_part)) {
+                job.outs.push(part);
             }
+        }
+        jobs
+    }
+}
+
+/// Some rows of a matrix with all vectors.
+struct Job<'a> {
+    matrix: &'a Matrix,
+    first: usize,
+    /// A part of each token's output.
+    outs: Vec<&'a mut [i32]>,
+}
+
+impl Job<'_> {
+    fn run(mut self, runtime: &Runtime, x: &Activations) {
+        let count = self.outs.first().map_or(0, |out| out.len());
+        let columns = self.matrix.columns;
+        let rows = Rows {
+            data: &self.matrix.weights[self.first * columns..],
+            stride: columns,
+            columns,
+            count,
+        };
+        runtime.kernel.products(&rows, &x.vectors(), &mut self.outs);
+        let scales = &self.matrix.scales[self.first..self.first + count];
+        for (out, factor) in self.outs.into_iter().zip(&x.factors) {
+            runtime.kernel.requantise(out, scales, *factor);
+            if !self.matrix.bias.is_empty() {
+                let bias = &self.matrix.bias[self.first..self.first + count];
+                runtime.kernel.add(out, bias);
+            }
+        }
+    }
+}
+
+/// Vectors in int8, one per token, with what a unit of each is worth in Q16.
+#[derive(Debug, Clone)]
+pub(crate) struct Activations {
+    columns: usize,
+    values: Vec<i8>,
+    /// See [`Vectors::wide`].
+    wide: Vec<i16>,
+    factors: Vec<Factor>,
+}
+
+impl Activations {
+    /// Quantises Q16 vectors, `[tokens, columns]`.
+    pub(crate) fn new(runtime: &Runtime, x: &[i32], columns: usize) -> Self {
+        Self::quantised(runtime, x, columns, |_, peak| {
+            Factor::of(u128::from(peak), 127)
+        })
+    }
+
+    /// RMSNorm (without gains, which are part of the weights behind it), then the same.
+    pub(crate) fn normed(runtime: &Runtime, x: &[i32], columns: usize, epsilon_q32: u32) -> Self {
+        Self::quantised(runtime, x, columns, |x, peak| {
+            arith::norm_factor(x, peak, epsilon_q32)
+        })
+    }
+
+    fn quantised(
+        runtime: &Runtime,
+        x: &[i32],
+        columns: usize,
+        factor: impl Fn(&[i32], u32) -> Factor + Sync,
+    ) -> Self {
+        let tokens = x.len() / columns;
+        let mut values = vec![0; x.len()];
+        let mut factors = vec![Factor::ZERO; tokens];
+        let items = x
+            .chunks_exact(columns)
+            .zip(values.chunks_exact_mut(columns))
+            .zip(&mut factors)
+            .collect();
+        // An element costs about as much as a few products.
+        runtime.each(if tokens > 1 { 8 * x.len() } else { 0 }, items, |item| {
+            let ((x, values), place) = item;
+            let peak = arith::peak(x);
+            runtime.kernel.quantise(x, peak, values);
+            *place = factor(x, peak);
+        });
+        Self {
+            wide: runtime.kernel.pack(&values, columns),
+            columns,
+            values,
+            factors,
+        }
+    }
+
+    fn vectors(&self) -> Vectors<'_> {
+        Vectors {
+            columns: self.columns,
+            values: &self.values,
+            wide: &self.wide,
         }
     }
 }

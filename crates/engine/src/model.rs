@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use dovetail_commitment::{ModelId, tagged_hash};
+use dovetail_commitment::ModelId;
 use serde::{Deserialize, Serialize};
 
-use crate::arith::Exp;
+use crate::arith::MIX_BLOCK;
 use crate::format;
 use crate::matrix::Matrix;
-use crate::{EngineError, tokenizer};
+use crate::tokenizer::{self, Tokenizer};
+use crate::{ENGINE_VERSION, EngineError};
 
 /// The sizes of a Llama-family model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,48 +25,44 @@ pub struct Architecture {
     pub heads: usize,
     /// Key and value heads; divides the query heads.
     pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
     /// Tokens that the model knows.
     pub vocabulary: usize,
     /// Positions that the model can take in: prompt and output together, but for the last token of
     /// an output, which is not taken in.
     pub context_tokens: usize,
+    /// What RMSNorm adds to the mean square, in Q32.
+    pub norm_epsilon_q32: u32,
     /// Whether the embedding serves as the head. Left out of the manifest where it does not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tied_head: bool,
+    /// Whether queries, keys and values have a bias (Qwen2). Left out where they have none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attention_bias: bool,
+    /// Whether the input of each layer's last matrix goes through a Hadamard transform of blocks of
+    /// 64, which spreads outliers; the matrix is turned likewise. Left out where it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mixed_down: bool,
 }
 
 impl Architecture {
-    /// Width of one head.
-    pub fn head_dim(&self) -> usize {
-        self.dim / self.heads
+    /// Width of all query heads together.
+    pub fn query_dim(&self) -> usize {
+        self.head_dim * self.heads
     }
 
     /// Width of all key (or value) heads together.
-    pub(crate) fn kv_dim(&self) -> usize {
-        self.head_dim() * self.kv_heads
+    pub fn kv_dim(&self) -> usize {
+        self.head_dim * self.kv_heads
     }
 
     /// How many weights the matrices hold.
     pub fn parameters(&self) -> usize {
-        let attention = 2 * self.dim * self.dim + 2 * self.dim * self.kv_dim();
+        let attention = 2 * self.dim * (self.query_dim() + self.kv_dim());
         let feed_forward = 3 * self.dim * self.hidden_dim;
         let tables = if self.tied_head { 1 } else { 2 };
         tables * self.vocabulary * self.dim + self.layers * (attention + feed_forward)
-    }
-
-    /// How many bytes the tensors take in a model file. Checked sizes stay below 2^41.
-    pub(crate) fn tensor_bytes(&self) -> u64 {
-        let matrix = |rows: usize, columns: usize| rows as u64 * (columns as u64 + 4);
-        let (dim, kv_dim, hidden) = (self.dim, self.kv_dim(), self.hidden_dim);
-        let gains = 4 * dim as u64;
-        let attention = 2 * matrix(dim, dim) + 2 * matrix(kv_dim, dim);
-        let feed_forward = 2 * matrix(hidden, dim) + matrix(dim, hidden);
-        let tables = if self.tied_head { 1 } else { 2 };
-        let rotations = 4 * self.context_tokens as u64 * self.head_dim() as u64;
-        tables * matrix(self.vocabulary, dim)
-            + self.layers as u64 * (attention + feed_forward + 2 * gains)
-            + gains
-            + rotations
     }
 
     /// The sizes for which docs/engine.md argues that nothing overflows.
@@ -75,24 +72,23 @@ impl Architecture {
             || !within(self.hidden_dim, 32_768)
             || !within(self.layers, 128)
             || !within(self.heads, 256)
+            || !within(self.kv_heads, 256)
             || !within(self.vocabulary, 1 << 18)
             || !within(self.context_tokens, 1 << 17)
         {
             return Err(EngineError::Unsupported("a size is out of bounds"));
         }
-        if !self.dim.is_multiple_of(self.heads)
-            || !self.head_dim().is_multiple_of(2)
-            || self.head_dim() > 256
-            || self.kv_heads == 0
-            || !self.heads.is_multiple_of(self.kv_heads)
-        {
+        if !within(self.head_dim, 256) || !self.head_dim.is_multiple_of(2) {
             return Err(EngineError::Unsupported(
-                "the heads do not divide the width",
+                "the head width is odd or above 256",
             ));
         }
-        if self.vocabulary != tokenizer::VOCABULARY {
+        if !self.heads.is_multiple_of(self.kv_heads) || self.query_dim() > 32_768 {
+            return Err(EngineError::Unsupported("the heads do not fit each other"));
+        }
+        if self.mixed_down && !self.hidden_dim.is_multiple_of(MIX_BLOCK) {
             return Err(EngineError::Unsupported(
-                "only the byte tokenizer is built in",
+                "a mixed feed-forward width must be a multiple of 64",
             ));
         }
         Ok(())
@@ -103,29 +99,69 @@ impl Architecture {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// A name for people.
+    /// A name for people, 1 to 64 bytes.
     pub name: String,
     /// The sizes.
     pub architecture: Architecture,
-    /// The digest of all tensors: weights, scales, gains and rotation tables.
+    /// The digest of all tensors: weights, scales, rotation tables, and the tokenizer's file.
     #[serde(with = "hex::serde")]
     pub tensors_digest: [u8; 32],
-    /// The tokenizer: `bytes`.
-    pub tokenizer: String,
-    /// The chat template; empty where there is none.
+    /// How text becomes tokens.
+    pub tokenizer: TokenizerKind,
+    /// Tokens that end an output.
+    pub end_tokens: Vec<u32>,
+    /// The chat template (Jinja); empty where there is none.
     pub chat_template: String,
     /// The version of the arithmetic.
     pub engine_version: u16,
 }
 
+/// How text becomes tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenizerKind {
+    /// A token is a byte; 256 begins every prompt, 257 ends an output.
+    Bytes,
+    /// A `tokenizer.json` of Hugging Face's library, which is one of the tensors.
+    HuggingFace,
+}
+
+/// A manifest has at most this many end tokens; Llama 3 has three.
+const END_TOKENS_MAX: usize = 16;
+
+impl Manifest {
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        if self.engine_version != ENGINE_VERSION {
+            return Err(EngineError::Unsupported("made for another engine version"));
+        }
+        if self.name.is_empty() || self.name.len() > 64 {
+            return Err(EngineError::Format("a name has 1 to 64 bytes"));
+        }
+        let vocabulary = self.architecture.vocabulary;
+        let known = |token: &u32| (*token as usize) < vocabulary;
+        if self.end_tokens.is_empty()
+            || self.end_tokens.len() > END_TOKENS_MAX
+            || !self.end_tokens.iter().all(known)
+        {
+            return Err(EngineError::Format(
+                "a model has 1 to 16 end tokens of its vocabulary",
+            ));
+        }
+        if self.tokenizer == TokenizerKind::Bytes && vocabulary != tokenizer::BYTES_VOCABULARY {
+            return Err(EngineError::Unsupported(
+                "the byte tokenizer has 258 tokens",
+            ));
+        }
+        self.architecture.check()
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Layer {
-    pub(crate) attention_norm: Vec<i32>,
     pub(crate) query: Matrix,
     pub(crate) key: Matrix,
     pub(crate) value: Matrix,
     pub(crate) output: Matrix,
-    pub(crate) feed_norm: Vec<i32>,
     pub(crate) gate: Matrix,
     pub(crate) up: Matrix,
     pub(crate) down: Matrix,
@@ -135,7 +171,6 @@ pub(crate) struct Layer {
 pub(crate) struct Tensors {
     pub(crate) embedding: Matrix,
     pub(crate) layers: Vec<Layer>,
-    pub(crate) final_norm: Vec<i32>,
     /// `None` where the embedding serves.
     pub(crate) head: Option<Matrix>,
     /// `[context, head_dim / 2]`, Q30.
@@ -145,22 +180,22 @@ pub(crate) struct Tensors {
 }
 
 /// A model that was checked and can run.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Model {
-    id: ModelId,
-    manifest: Manifest,
+    pub(crate) id: ModelId,
+    pub(crate) manifest: Manifest,
     pub(crate) tensors: Tensors,
-    pub(crate) exp: Exp,
+    pub(crate) tokenizer: Tokenizer,
 }
 
 impl Model {
-    /// Reads a model file whole; a file of another length than its manifest says is refused before
-    /// its tensors are read.
+    /// Reads a model file tensor by tensor; one that is not as long as its header says is refused
+    /// before its tensors are read. Takes about as much memory as the file.
     ///
     /// # Errors
     /// [`EngineError`] if it cannot be read, or is not a model that this engine runs.
     pub fn load(path: &Path) -> Result<Self, EngineError> {
-        Self::from_bytes(&format::read(std::fs::File::open(path)?)?)
+        format::read(std::io::BufReader::new(std::fs::File::open(path)?))
     }
 
     /// Parses a model file; see docs/engine.md for its format.
@@ -168,13 +203,7 @@ impl Model {
     /// # Errors
     /// [`EngineError::Format`] or [`EngineError::Unsupported`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, EngineError> {
-        let parsed = format::parse(bytes)?;
-        Ok(Self {
-            id: ModelId::from_bytes(tagged_hash("dovetail/model", &[parsed.manifest_bytes])),
-            manifest: parsed.manifest,
-            tensors: parsed.tensors,
-            exp: Exp::new(),
-        })
+        format::read(std::io::Cursor::new(bytes))
     }
 
     /// The hash of the manifest.
@@ -197,13 +226,26 @@ impl Model {
         self.manifest.architecture.context_tokens
     }
 
-    /// The tokens of a text, as a prompt begins.
-    pub fn encode(&self, text: &[u8]) -> Vec<u32> {
-        tokenizer::encode(text)
+    /// The tokens of a prompt, with what the tokenizer puts around it. Text that is no UTF-8 is
+    /// taken as its lossy reading, but by the byte tokenizer as it is.
+    ///
+    /// # Errors
+    /// [`EngineError::PromptInvalid`] if the tokenizer refuses it.
+    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, EngineError> {
+        self.tokenizer.encode(text)
     }
 
-    /// The bytes of tokens.
+    /// The bytes of tokens; special ones give none.
     pub fn decode(&self, tokens: &[u32]) -> Vec<u8> {
-        tokenizer::decode(tokens)
+        tokens
+            .iter()
+            .flat_map(|token| self.tokenizer.bytes_of(*token))
+            .copied()
+            .collect()
+    }
+
+    /// Whether an output ends with this token.
+    pub(crate) fn ends(&self, token: u32) -> bool {
+        self.manifest.end_tokens.contains(&token)
     }
 }

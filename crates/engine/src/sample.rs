@@ -3,11 +3,14 @@
 
 use dovetail_commitment::{SamplingParams, tagged_hash};
 
-use crate::arith::{Exp, div_round};
+use crate::arith::{LOG2_E_Q32, VALUE_MAX, tables};
+
+/// How many of the likeliest tokens are sorted at first; eight times as many whenever they do not
+/// suffice. Sorting a whole vocabulary would take longer than a small model's layers.
+const SORTED_FIRST: usize = 64;
 
 /// The next token. Ties go to the lower token id.
 pub(crate) fn choose(
-    exp: &Exp,
     logits: &[i32],
     sampling: &SamplingParams,
     seed: &[u8; 32],
@@ -16,59 +19,100 @@ pub(crate) fn choose(
     if sampling.temperature_milli == 0 {
         return greedy(logits);
     }
-    // The likeliest first.
-    let mut order: Vec<u32> = (0..).take(logits.len()).collect();
-    order.sort_by_key(|token| (std::cmp::Reverse(logits[*token as usize]), *token));
-    if sampling.top_k > 0 {
-        order.truncate(sampling.top_k as usize);
-    }
-    let temperature = i128::from(sampling.temperature_milli);
-    let scores: Vec<i64> = order
-        .iter()
-        .map(|token| {
-            let scaled = div_round(i128::from(logits[*token as usize]) * 1000, temperature);
-            i64::try_from(scaled).expect("a logit times 1000 has 37 bits")
-        })
-        .collect();
-    let (mut weights, sum) = exp.softmax(&scores);
-    truncate_top_p(&mut weights, sum, sampling.top_p_milli);
-    draw(&order, &weights, seed, position)
+    let mut candidates = Candidates::new(logits, sampling.top_k as usize);
+    let top = candidates.sorted(1).first().copied().unwrap_or(0);
+    // A logit's distance from the top in Q16, to base 2, over the temperature.
+    let per_unit = 1000 * LOG2_E_Q32 / u64::from(sampling.temperature_milli);
+    let weight = |key: u64| {
+        let distance = (u128::from((key >> 32) - (top >> 32)) * u128::from(per_unit)) >> 32;
+        u64::from(tables().power(u32::try_from(distance).unwrap_or(u32::MAX)))
+    };
+    let total: u64 = candidates.keys.iter().map(|key| weight(*key)).sum();
+    let kept = candidates.top_p(&weight, total, sampling.top_p_milli);
+    let point = (u128::from(random(seed, position)) * u128::from(kept)) >> 64;
+    candidates.at(&weight, u64::try_from(point).unwrap_or(u64::MAX))
 }
 
 fn greedy(logits: &[i32]) -> u32 {
-    let best = (0_u32..)
+    let most = logits.iter().copied().max();
+    let first = (0_u32..)
         .zip(logits)
-        .min_by_key(|(token, logit)| (std::cmp::Reverse(**logit), *token));
-    best.map_or(0, |(token, _)| token)
+        .find(|(_, logit)| Some(**logit) == most);
+    first.map_or(0, |(token, _)| token)
 }
 
-/// Keeps the fewest first weights that together reach `top_p_milli` thousandths of `sum`.
-fn truncate_top_p(weights: &mut Vec<u64>, sum: u64, top_p_milli: u32) {
-    let wanted = u128::from(sum) * u128::from(top_p_milli);
-    let mut reached = 0_u128;
-    let kept = weights
-        .iter()
-        .position(|weight| {
-            reached += u128::from(*weight) * 1000;
-            reached >= wanted
-        })
-        .map_or(weights.len(), |last| last + 1);
-    weights.truncate(kept);
-}
-
-fn draw(order: &[u32], weights: &[u64], seed: &[u8; 32], position: u32) -> u32 {
+fn random(seed: &[u8; 32], position: u32) -> u64 {
     let hash = tagged_hash("dovetail/token", &[seed, &position.to_le_bytes()]);
     let (random, _) = hash.split_first_chunk::<8>().expect("a hash has 32 bytes");
-    let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
-    // A point in 0..sum.
-    let mut point = (u128::from(u64::from_le_bytes(*random)) * sum) >> 64;
-    for (token, weight) in order.iter().zip(weights) {
-        if point < u128::from(*weight) {
-            return *token;
+    u64::from_le_bytes(*random)
+}
+
+/// The tokens that may be drawn, of which the likeliest are in order.
+struct Candidates {
+    /// How far the logit lies below the largest value there can be, then the token: the likeliest
+    /// token has the smallest key.
+    keys: Vec<u64>,
+    sorted: usize,
+}
+
+impl Candidates {
+    /// The `top_k` likeliest tokens; all where that is 0.
+    fn new(logits: &[i32], top_k: usize) -> Self {
+        let key = |(token, logit): (u64, &i32)| u64::from(VALUE_MAX.abs_diff(*logit)) << 32 | token;
+        let mut keys: Vec<u64> = (0..).zip(logits).map(key).collect();
+        if top_k > 0 && top_k < keys.len() {
+            keys.select_nth_unstable(top_k - 1);
+            keys.truncate(top_k);
         }
-        point -= u128::from(*weight);
+        Self { keys, sorted: 0 }
     }
-    order.first().copied().unwrap_or(0)
+
+    /// At least the first `count` in order, as far as there are so many.
+    fn sorted(&mut self, count: usize) -> &[u64] {
+        while self.sorted < count.min(self.keys.len()) {
+            let next = (8 * self.sorted).max(SORTED_FIRST).min(self.keys.len());
+            let rest = &mut self.keys[self.sorted..];
+            let more = next - self.sorted;
+            if more < rest.len() {
+                rest.select_nth_unstable(more - 1);
+            }
+            rest[..more].sort_unstable();
+            self.sorted = next;
+        }
+        &self.keys[..self.sorted]
+    }
+
+    /// The sum of the fewest first weights that together reach `top_p_milli` thousandths of `total`.
+    fn top_p(&mut self, weight: &impl Fn(u64) -> u64, total: u64, top_p_milli: u32) -> u64 {
+        if top_p_milli >= 1000 {
+            return total;
+        }
+        let wanted = u128::from(total) * u128::from(top_p_milli);
+        let mut kept = 0;
+        for count in 1..=self.keys.len() {
+            kept += weight(self.sorted(count)[count - 1]);
+            if u128::from(kept) * 1000 >= wanted {
+                break;
+            }
+        }
+        kept
+    }
+
+    /// The token in whose weight the point falls, the weights laid end to end in order.
+    fn at(&mut self, weight: &impl Fn(u64) -> u64, mut point: u64) -> u32 {
+        for count in 1..=self.keys.len() {
+            let key = self.sorted(count)[count - 1];
+            match point.checked_sub(weight(key)) {
+                Some(rest) => point = rest,
+                None => return token_of(key),
+            }
+        }
+        self.sorted(1).first().map_or(0, |key| token_of(*key))
+    }
+}
+
+fn token_of(key: u64) -> u32 {
+    u32::try_from(key & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -87,7 +131,7 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_first_of_the_largest() {
-        let choice = choose(&Exp::new(), &[1, 5, 5, 2], &params(0, 0, 1000), &[0; 32], 0);
+        let choice = choose(&[1, 5, 5, 2], &params(0, 0, 1000), &[0; 32], 0);
         assert_eq!(choice, 1);
     }
 
@@ -95,9 +139,8 @@ mod tests {
     fn golden_draws_never_change() {
         let logits = [0, 1 << 16, 2 << 16, 3 << 16, -5 << 16];
         let draws = |params: &SamplingParams| {
-            let exp = Exp::new();
             [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
-                .map(|position| choose(&exp, &logits, params, &[7; 32], position))
+                .map(|position| choose(&logits, params, &[7; 32], position))
         };
         assert_eq!(
             draws(&params(1000, 0, 1000)),
@@ -116,14 +159,13 @@ mod tests {
     proptest! {
         #[test]
         fn top_k_of_one_is_greedy(logits in proptest::collection::vec(-(1_i32 << 26)..1 << 26, 1..50), seed: [u8; 32], position: u32) {
-            let exp = Exp::new();
-            let one = choose(&exp, &logits, &params(1500, 1, 1000), &seed, position);
+                        let one = choose(&logits, &params(1500, 1, 1000), &seed, position);
             prop_assert_eq!(one, greedy(&logits));
         }
 
         #[test]
         fn a_drawn_token_is_among_the_likeliest_k(logits in proptest::collection::vec(-(1_i32 << 20)..1 << 20, 1..50), k in 1_u32..50, seed: [u8; 32]) {
-            let token = choose(&Exp::new(), &logits, &params(1000, k, 900), &seed, 7);
+            let token = choose(&logits, &params(1000, k, 900), &seed, 7);
             let better = logits.iter().filter(|l| **l > logits[token as usize]).count();
             prop_assert!(better < k as usize);
         }
@@ -131,8 +173,7 @@ mod tests {
         #[test]
         fn the_same_seed_and_position_draw_the_same_token(seed: [u8; 32], position: u32) {
             let logits = [0, 1 << 16, 2 << 16, 3 << 16];
-            let exp = Exp::new();
-            let draw = || choose(&exp, &logits, &params(1000, 0, 1000), &seed, position);
+                        let draw = || choose(&logits, &params(1000, 0, 1000), &seed, position);
             prop_assert_eq!(draw(), draw());
         }
     }

@@ -1,65 +1,109 @@
-//! A small model whose weights come from a seed: for tests and first runs. It is Llama-shaped and
-//! says nothing sensible. Made with integers alone, so every machine makes the same bytes.
+//! Models whose weights come from a seed: for tests, first runs and benchmarks. They are
+//! Llama-shaped and say nothing sensible. Made with integers alone, so every machine makes the same
+//! bytes.
 
-use crate::ENGINE_VERSION;
-use crate::format;
-use crate::model::{Architecture, Manifest};
+use std::collections::BTreeMap;
+
+use crate::format::{Parts, tensor_names};
+use crate::model::Architecture;
+use crate::scale::RowScale;
 use crate::tokenizer;
+use crate::{EngineError, Model};
 
 /// About 190 thousand parameters.
 const ARCHITECTURE: Architecture = Architecture {
     dim: 64,
-    hidden_dim: 160,
+    hidden_dim: 192,
     layers: 3,
     heads: 4,
     kv_heads: 2,
-    vocabulary: tokenizer::VOCABULARY,
+    head_dim: 16,
+    vocabulary: tokenizer::BYTES_VOCABULARY,
     context_tokens: 1024,
+    norm_epsilon_q32: 42_950,
     tied_head: false,
+    attention_bias: false,
+    mixed_down: true,
 };
 /// 2 pi in Q60.
 const TAU_Q60: i128 = 7_244_019_458_077_122_842;
 
 /// The bytes of the model file for `seed`.
 pub fn generate(seed: u64) -> Vec<u8> {
-    generate_shape(ARCHITECTURE, &format!("tiny-{seed}"), seed)
+    let parts = parts(ARCHITECTURE, &format!("tiny-{seed}"), seed);
+    let bytes = parts.and_then(|parts| parts.to_bytes());
+    bytes.expect("the tiny model is one that the engine runs")
 }
 
-/// The same for other sizes, which must be ones that the engine supports.
-pub(crate) fn generate_shape(arch: Architecture, name: &str, seed: u64) -> Vec<u8> {
-    let mut tensors = Builder {
-        random: SplitMix(seed),
-        bytes: Vec::new(),
+/// A model of other sizes. A vocabulary other than the byte tokenizer's has no text.
+///
+/// # Errors
+/// [`EngineError::Unsupported`] for sizes that the engine does not run.
+pub fn parts(arch: Architecture, name: &str, seed: u64) -> Result<Parts, EngineError> {
+    arch.check()?;
+    let mut random = SplitMix(seed);
+    let mut tensors = BTreeMap::new();
+    for (tensor, bytes) in tensor_names(&arch) {
+        let content = if tensor.ends_with("weight") {
+            random.weights(bytes)
+        } else if tensor.starts_with("rotary") {
+            let quarter = if tensor.ends_with("cos") { 0 } else { 3 };
+            rotations(arch.context_tokens, arch.head_dim / 2, quarter)
+        } else if tensor.ends_with("bias") {
+            random
+                .weights(bytes / 4)
+                .iter()
+                .flat_map(|b| i32::from(b.cast_signed()).to_le_bytes())
+                .collect()
+        } else {
+            scales(&arch, &tensor, bytes / 4)
+        };
+        tensors.insert(tensor, content);
+    }
+    let end_token = match arch.vocabulary {
+        tokenizer::BYTES_VOCABULARY => tokenizer::BYTES_END,
+        _ => 0,
     };
-    let (dim, kv_dim, hidden) = (arch.dim, arch.kv_dim(), arch.hidden_dim);
-    tensors.matrix(arch.vocabulary, dim, |_| unit_scale(1));
-    for _ in 0..arch.layers {
-        tensors.gains(dim);
-        for (rows, columns) in [(dim, dim), (kv_dim, dim), (kv_dim, dim), (dim, dim)] {
-            tensors.matrix(rows, columns, |_| unit_scale(columns));
-        }
-        tensors.gains(dim);
-        for (rows, columns) in [(hidden, dim), (hidden, dim), (dim, hidden)] {
-            tensors.matrix(rows, columns, |_| unit_scale(columns));
-        }
-    }
-    tensors.gains(dim);
-    if !arch.tied_head {
-        // Letters get larger logits than other bytes, so that the output can be printed.
-        tensors.matrix(arch.vocabulary, dim, |token| {
-            unit_scale(dim) * letter_weight(token)
-        });
-    }
-    tensors.rotations(arch.context_tokens, arch.head_dim() / 2);
-    let manifest = Manifest {
+    Ok(Parts {
         name: name.to_owned(),
         architecture: arch,
-        tensors_digest: format::tensors_digest(&tensors.bytes),
-        tokenizer: "bytes".to_owned(),
+        tokenizer: (arch.vocabulary != tokenizer::BYTES_VOCABULARY).then(|| EMPTY_TOKENIZER.into()),
+        end_tokens: vec![end_token],
         chat_template: String::new(),
-        engine_version: ENGINE_VERSION,
+        tensors,
+    })
+}
+
+/// The same as a model in memory.
+///
+/// # Errors
+/// As [`parts`].
+pub fn model(arch: Architecture, seed: u64) -> Result<Model, EngineError> {
+    let parts = parts(arch, "random", seed)?;
+    Model::from_bytes(&parts.to_bytes()?)
+}
+
+/// A tokenizer without tokens.
+const EMPTY_TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],
+"normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,
+"model":{"type":"WordLevel","vocab":{"<unk>":0},"unk_token":"<unk>"}}"#;
+
+/// Scales at which products of unit-variance inputs have unit variance; letters get larger logits
+/// than other bytes, so that the output can be printed.
+fn scales(arch: &Architecture, tensor: &str, rows: usize) -> Vec<u8> {
+    let columns = match tensor {
+        "model.embed_tokens.scale" => 1,
+        _ if tensor.ends_with("down_proj.scale") => arch.hidden_dim,
+        _ if tensor.ends_with("o_proj.scale") => arch.query_dim(),
+        _ => arch.dim,
     };
-    format::write(&manifest, &tensors.bytes)
+    let scale = |row: usize| match tensor {
+        "lm_head.scale" => unit_scale(columns) * letter_weight(row),
+        _ => unit_scale(columns),
+    };
+    (0..rows)
+        .flat_map(|row| RowScale::from_q32(scale(row)).to_bits().to_le_bytes())
+        .collect()
 }
 
 /// The Q32 scale at which `columns` products of unit-variance inputs with uniform weights in
@@ -78,50 +122,19 @@ fn letter_weight(token: usize) -> u32 {
     }
 }
 
-struct Builder {
-    random: SplitMix,
-    bytes: Vec<u8>,
-}
-
-impl Builder {
-    fn matrix(&mut self, rows: usize, columns: usize, scale: impl Fn(usize) -> u32) {
-        for _ in 0..rows * columns {
-            // Uniform enough in -127..=127.
-            let weight = (self.random.next() >> 32) % 255;
-            let weight =
-                i8::try_from(weight.cast_signed() - 127).expect("255 values from -127 fit");
-            self.bytes.push(weight.cast_unsigned());
-        }
-        for row in 0..rows {
-            self.bytes.extend_from_slice(&scale(row).to_le_bytes());
+/// Angles halve from pair to pair: position * 2^-pair. `quarter` quarters of a turn are added.
+fn rotations(positions: usize, pairs: usize, quarter: i128) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(positions * pairs * 4);
+    for position in 0..positions {
+        for pair in 0..pairs {
+            let angle = ((position as i128) << 60) >> pair.min(60);
+            let turned = (angle % TAU_Q60 + TAU_Q60 * quarter / 4) % TAU_Q60;
+            let value = (cos_q60(turned) >> 30).clamp(-(1 << 30), 1 << 30);
+            let value = i32::try_from(value).expect("a cosine in Q30 fits");
+            bytes.extend(value.to_le_bytes());
         }
     }
-
-    fn gains(&mut self, count: usize) {
-        for _ in 0..count {
-            self.bytes.extend_from_slice(&(1_i32 << 16).to_le_bytes());
-        }
-    }
-
-    /// Angles halve from pair to pair: position * 2^-pair.
-    fn rotations(&mut self, positions: usize, pairs: usize) {
-        let table = |function: fn(i128) -> i128, bytes: &mut Vec<u8>| {
-            for position in 0..positions {
-                for pair in 0..pairs {
-                    let angle = ((position as i128) << 60) >> pair;
-                    let value = function(angle % TAU_Q60) >> 30;
-                    let value = i32::try_from(value.clamp(-(1 << 30), 1 << 30))
-                        .expect("a cosine in Q30 fits");
-                    bytes.extend_from_slice(&value.to_le_bytes());
-                }
-            }
-        };
-        table(cos_q60, &mut self.bytes);
-        table(
-            |angle| cos_q60((angle + TAU_Q60 * 3 / 4) % TAU_Q60),
-            &mut self.bytes,
-        );
-    }
+    bytes
 }
 
 /// The cosine of an angle in 0..2 pi, both in Q60, from its Taylor series around pi.
@@ -146,6 +159,16 @@ impl SplitMix {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// Weights from -127 to 127, uniform enough.
+    fn weights(&mut self, count: usize) -> Vec<u8> {
+        let mut weights = Vec::with_capacity(count);
+        for _ in 0..count {
+            let weight = ((self.next() >> 32) % 255).to_le_bytes()[0];
+            weights.push(weight.wrapping_sub(127));
+        }
+        weights
     }
 }
 

@@ -1,0 +1,275 @@
+//! The arithmetic's inner loops, once per instruction set. The scalar ones are the definition; the
+//! others are speed-ups that must equal them, which tests check on every kernel of the machine.
+//!
+//! This is the one module with unsafe code: it calls functions that were compiled for instructions
+//! which [`Kernel::available`] has found on this machine, and loads from slices whose lengths are
+//! checked at the door ([`Kernel::products`]).
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod elementwise;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use elementwise::unweigh;
+
+use crate::scale::{Factor, RowScale};
+
+/// A set of instructions to compute with, which this machine has. All give the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel(Instructions);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instructions {
+    /// Plain Rust: the definition.
+    Scalar,
+    /// 256-bit registers of x86-64.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// 512-bit registers of x86-64 with byte products.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    /// 128-bit registers of AArch64.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+/// Rows of int8 in memory: `count` of them, `columns` long, `stride` apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) data: &'a [i8],
+    pub(crate) stride: usize,
+    pub(crate) columns: usize,
+    pub(crate) count: usize,
+}
+
+impl<'a> Rows<'a> {
+    pub(crate) fn row(&self, index: usize) -> &'a [i8] {
+        &self.data[index * self.stride..][..self.columns]
+    }
+}
+
+/// Quantised vectors, one per token: `[tokens, columns]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Vectors<'a> {
+    pub(crate) columns: usize,
+    pub(crate) values: &'a [i8],
+    /// What [`Kernel::pack`] makes of them.
+    pub(crate) wide: &'a [i16],
+}
+
+impl<'a> Vectors<'a> {
+    pub(crate) fn vector(&self, index: usize) -> &'a [i8] {
+        &self.values[index * self.columns..][..self.columns]
+    }
+}
+
+impl Kernel {
+    /// The kernels that this machine can run, the fastest first.
+    pub fn available() -> Vec<Self> {
+        let mut kernels = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vnni")
+            {
+                kernels.push(Self(Instructions::Avx512Vnni));
+            }
+            if is_x86_feature_detected!("avx2") {
+                kernels.push(Self(Instructions::Avx2));
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        kernels.push(Self(Instructions::Neon));
+        kernels.push(Self(Instructions::Scalar));
+        kernels
+    }
+
+    /// The definition itself, which every machine can run.
+    pub const SCALAR: Self = Self(Instructions::Scalar);
+
+    /// A short name.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Instructions::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vnni => "avx512-vnni",
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => "neon",
+        }
+    }
+
+    /// The fastest kernel of this machine.
+    pub fn best() -> Self {
+        Self::available()
+            .first()
+            .copied()
+            .unwrap_or(Self(Instructions::Scalar))
+    }
+
+    /// Whether [`Vectors::wide`] has to be there for this many tokens.
+    fn wants_wide(self, tokens: usize) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => tokens >= avx2::WIDE_TOKENS_MIN,
+            _ => {
+                let _ = tokens;
+                false
+            }
+        }
+    }
+
+    /// What [`Vectors::wide`] has to be: `[tokens, columns]` values in this kernel's order, or nothing.
+    pub(crate) fn pack(self, values: &[i8], columns: usize) -> Vec<i16> {
+        if self.wants_wide(values.len() / columns) {
+            #[cfg(target_arch = "x86_64")]
+            return avx2::pack(values, columns);
+        }
+        Vec::new()
+    }
+
+    /// The exact product of each row with each vector: `out[token][row]`.
+    ///
+    /// # Panics
+    /// If the lengths do not fit each other: a fault of the engine, never of its input.
+    pub(crate) fn products(self, rows: &Rows<'_>, x: &Vectors<'_>, out: &mut [&mut [i32]]) {
+        assert_eq!(rows.columns, x.columns);
+        assert!(
+            rows.count == 0 || (rows.count - 1) * rows.stride + rows.columns <= rows.data.len()
+        );
+        assert_eq!(x.values.len(), out.len() * x.columns);
+        assert!(out.iter().all(|sums| sums.len() == rows.count));
+        assert!(!self.wants_wide(out.len()) || x.wide.len() == x.values.len());
+        match self.0 {
+            Instructions::Scalar => scalar::products(rows, x, out),
+            // SAFETY: the kernel is available (the only way to one is `available`), and the lengths
+            // were checked above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => unsafe { avx2::products(rows, x, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vnni => unsafe { avx512::products(rows, x, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => unsafe { neon::products(rows, x, out) },
+        }
+    }
+}
+
+impl Kernel {
+    /// [`Kernel::products`] with one vector.
+    pub(crate) fn dots(self, rows: &Rows<'_>, vector: &[i8], out: &mut [i32]) {
+        let vectors = Vectors {
+            columns: vector.len(),
+            values: vector,
+            wide: &[],
+        };
+        self.products(rows, &vectors, &mut [out]);
+    }
+
+    /// The weighted sum of rows: `out[d] = sum(weights[p] * rows[p][d])`. Rows have at most 256
+    /// columns.
+    ///
+    /// # Panics
+    /// As [`Kernel::products`].
+    pub(crate) fn weigh(self, weights: &[i16], rows: &Rows<'_>, out: &mut [i64]) {
+        assert_eq!((weights.len(), out.len()), (rows.count, rows.columns));
+        assert!(
+            rows.count == 0 || (rows.count - 1) * rows.stride + rows.columns <= rows.data.len()
+        );
+        match self.0 {
+            // SAFETY: the kernel is available, and the lengths were checked above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 | Instructions::Avx512Vnni => unsafe {
+                avx2::weigh(weights, rows, out);
+            },
+            _ => elementwise::weigh(weights, rows, out),
+        }
+    }
+}
+
+/// Functions of `elementwise` that are compiled once per instruction set; the compiler widens them.
+macro_rules! widened {
+    ($($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),*);)*) => {
+        impl Kernel {
+            $(
+                $(#[$doc])*
+                pub(crate) fn $name(self, $($argument: $type),*) {
+                    match self.0 {
+                        // SAFETY: the kernel is available; the functions themselves are safe.
+                        #[cfg(target_arch = "x86_64")]
+                        Instructions::Avx2 => unsafe { for_avx2::$name($($argument),*) },
+                        // SAFETY: as above.
+                        #[cfg(target_arch = "x86_64")]
+                        Instructions::Avx512Vnni => unsafe { for_avx512::$name($($argument),*) },
+                        _ => elementwise::$name($($argument),*),
+                    }
+                }
+            )*
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        mod for_avx2 {
+            use super::*;
+            $(
+                #[target_feature(enable = "avx2")]
+                pub(super) fn $name($($argument: $type),*) {
+                    elementwise::$name($($argument),*);
+                }
+            )*
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        mod for_avx512 {
+            use super::*;
+            $(
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                pub(super) fn $name($($argument: $type),*) {
+                    elementwise::$name($($argument),*);
+                }
+            )*
+        }
+    };
+}
+
+widened! {
+    /// [`crate::scale::requantise`].
+    fn requantise(sums: &mut [i32], scales: &[RowScale], factor: Factor);
+    /// [`crate::arith::quantise`].
+    fn quantise(x: &[i32], peak: u32, out: &mut [i8]);
+    /// `gate = silu(gate) * up`, element by element.
+    fn gate(gate: &mut [i32], up: &[i32]);
+    /// [`crate::arith::mix_block`] on each whole block.
+    fn mix_blocks(x: &mut [i32]);
+    /// Rotates each head of `head_dim = 2 * cos.len()` elements.
+    fn rotate_heads(heads: &mut [i32], cos: &[i32], sin: &[i32]);
+    /// The residual addition, saturating.
+    fn add(x: &mut [i32], y: &[i32]);
+    /// The weights of a softmax from exact products; see `elementwise`.
+    fn softmax(job: &mut Softmax<'_>);
+}
+
+/// One head's scores on their way to weights.
+pub(crate) struct Softmax<'a> {
+    /// Exact products of the query with each key, turned into scores in place.
+    pub(crate) scores: &'a mut [i32],
+    /// The peak of each key, and of each value, `stride` apart.
+    pub(crate) key_peaks: &'a [u32],
+    pub(crate) value_peaks: &'a [u32],
+    pub(crate) stride: usize,
+    /// What a unit of product times key peak is worth as a score.
+    pub(crate) query: Factor,
+    /// The weights of the quantised values: `[scores]`.
+    pub(crate) weights: &'a mut [i16],
+    /// What a unit of the weighted sum is worth in Q16.
+    pub(crate) factor: Factor,
+}
