@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use dovetail_audit::{AuditOutcome, Evidence, HashChain, audit_batch, sample, sample_size};
 use dovetail_commitment::{HeaderHash, ModelId, WorkerKey};
-use dovetail_engine::Model;
+use dovetail_engine::{Model, Runtime};
 use dovetail_ledger::{BatchRecord, Ledger, LedgerError};
 use tokio::sync::Semaphore;
 
@@ -57,6 +57,7 @@ pub(crate) struct Auditor {
     models: Models,
     chain: Arc<HashChain>,
     replays: Arc<Semaphore>,
+    runtime: Arc<Runtime>,
 }
 
 impl Auditor {
@@ -65,6 +66,7 @@ impl Auditor {
         ledger: Ledger,
         models: Models,
         replays_max: usize,
+        threads: usize,
     ) -> anyhow::Result<Self> {
         let beacon = ledger.beacon().await.context("cannot read the beacon")?;
         let chain =
@@ -75,6 +77,7 @@ impl Auditor {
             models,
             chain: Arc::new(chain),
             replays: Arc::new(Semaphore::new(replays_max.max(1))),
+            runtime: Arc::new(Runtime::new(threads)?),
         })
     }
 
@@ -110,8 +113,9 @@ impl Auditor {
         };
         let models = self.models.clone();
         let chosen = indices.clone();
+        let runtime = Arc::clone(&self.runtime);
         let outcome = tokio::task::spawn_blocking(move || {
-            audit_batch(&|id: &ModelId| models.get(id), &evidence, &chosen)
+            audit_batch(&runtime, &|id: &ModelId| models.get(id), &evidence, &chosen)
         })
         .await
         .unwrap_or_else(|_| unavailable(step).outcome);

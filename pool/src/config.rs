@@ -134,6 +134,9 @@ pub struct InferenceConfig {
     /// How many replays run at once.
     #[serde(default = "defaults::replays_max")]
     pub replays_max: usize,
+    /// How many threads all replays share; 0: one per core. They do not change a bit of the result.
+    #[serde(default = "defaults::audit_threads")]
+    pub audit_threads: usize,
 }
 
 /// What work is worth. Amounts are millisatoshi.
@@ -197,6 +200,10 @@ mod defaults {
     }
     pub(super) fn task_lifetime_s() -> u64 {
         600
+    }
+    pub(super) fn audit_threads() -> usize {
+        // Half the machine is left to mining and the ledger.
+        std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
     }
     pub(super) fn replays_max() -> usize {
         1

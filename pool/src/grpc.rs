@@ -94,12 +94,12 @@ impl InferenceService {
     async fn create(&self, request: v1::CreateTaskRequest) -> Result<TaskRecord, Status> {
         let model = self.model(&request.model_id)?;
         let sampling = self.sampling(request.sampling, request.prompt.len())?;
-        let prompt_tokens = model.encode(&request.prompt).len();
-        if prompt_tokens.saturating_add(1) > model.context_tokens() {
-            return Err(codes::status(
-                codes::PROMPT_TOO_LONG,
-                "the prompt fills the model's context",
-            ));
+        let encoded = model.encode(&request.prompt);
+        let encoded =
+            encoded.map_err(|error| codes::status(codes::ARGUMENT_INVALID, error.to_string()))?;
+        if encoded.len() >= model.context_tokens() {
+            let message = "the prompt fills the model's context";
+            return Err(codes::status(codes::PROMPT_TOO_LONG, message));
         }
         let id = TaskId::from_bytes(id_or_random(&request.task_id, "task_id")?);
         let new = NewTask {

@@ -71,8 +71,13 @@ pub async fn run(
     )
     .await
     .context("cannot open the spool of shares")?;
-    let auditor =
-        Auditor::start(ledger.clone(), models.clone(), config.inference.replays_max).await?;
+    let auditor = Auditor::start(
+        ledger.clone(),
+        models.clone(),
+        config.inference.replays_max,
+        config.inference.audit_threads,
+    )
+    .await?;
     let templates = dovetail_templates::start(config.templates.clone(), stop_last.clone())
         .context("cannot start the template source")?;
 

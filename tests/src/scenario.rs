@@ -94,7 +94,7 @@ impl Scenario {
     ) -> anyhow::Result<Self> {
         let layout = Layout { dir };
         std::fs::create_dir_all(dir)?;
-        let model_id = make_model(&layout.file("model.dvtl"))?;
+        let model_id = make_model(&layout.file("model.safetensors"))?;
         let url = postgres.fresh_database(database)?;
 
         let ground = match &options.real {
@@ -301,7 +301,7 @@ socket = \"{dir}/pool.sock\"
 payout_threshold_msat = 10000
 interval_ms = 500
 [inference]
-models = [\"{dir}/model.dvtl\"]
+models = [\"{dir}/model.safetensors\"]
 free_of_charge = true
 receipt_key = \"{RECEIPT_SECRET}\"
 [credit]
@@ -316,7 +316,7 @@ inference_msat_per_token = 1000
         format!(
             "[worker]
 key_file = \"{dir}/worker.key\"
-models = [\"{dir}/model.dvtl\"]
+models = [\"{dir}/model.safetensors\"]
 [pool]
 address = \"{mining}\"
 authority_public_key = \"{AUTHORITY_PUBLIC}\"

@@ -10,7 +10,7 @@ use dovetail_agent::{AgentClient, Question};
 use dovetail_commitment::{
     FinishReason, SamplingParams, TaskId, Transcript, output_digest, prompt_commitment, trace_root,
 };
-use dovetail_engine::{ENGINE_VERSION, Model, Output, Request, run, tiny};
+use dovetail_engine::{ENGINE_VERSION, Model, Output, Request, Runtime, run, tiny};
 use dovetail_sv2::extension::{AssignTask, Bytes, DeliverTranscript, StreamTokens};
 use dovetail_templates::{SourceConfig, TemplateHandle};
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
@@ -48,7 +48,7 @@ impl Arena {
         };
         Self {
             templates: dovetail_templates::start(source, stop.clone()).unwrap(),
-            model: Arc::new(Model::load(&scenario.file("model.dvtl")).unwrap()),
+            model: Arc::new(Model::load(&scenario.file("model.safetensors")).unwrap()),
             scenario,
             _dir: dir,
             stop,
@@ -212,15 +212,20 @@ impl Cheat {
     }
 }
 
-fn honest(model: &Model, task: &AssignTask) -> Output {
-    run(model, &request(model, task)).unwrap()
+fn honest(model: &Arc<Model>, task: &AssignTask) -> Output {
+    computed(model, request(model, task))
+}
+
+fn computed(model: &Arc<Model>, request: Request) -> Output {
+    run(&Runtime::new(1).unwrap(), model, request).unwrap()
 }
 
 fn request(model: &Model, task: &AssignTask) -> Request {
     Request {
-        prompt_tokens: model.encode(&task.prompt.0),
+        prompt_tokens: model.encode(&task.prompt.0).unwrap(),
         sampling: task.sampling,
         seed: task.seed,
+        stop: Vec::new(),
     }
 }
 
@@ -275,7 +280,7 @@ async fn a_changed_token_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_model_is_found() {
     let arena = Arena::start();
-    let other = Model::from_bytes(&tiny::generate(2)).unwrap();
+    let other = Arc::new(Model::from_bytes(&tiny::generate(2)).unwrap());
     let end = arena
         .worker()
         .await
@@ -293,8 +298,8 @@ async fn another_prompt_is_found() {
         .await
         .cheat(&arena, |task, output| {
             let mut request = request(&model, task);
-            request.prompt_tokens = model.encode(b"something easier");
-            *output = run(&model, &request).unwrap();
+            request.prompt_tokens = model.encode(b"something easier").unwrap();
+            *output = computed(&model, request);
         })
         .await;
     assert_mismatch(&arena, &end);

@@ -1,12 +1,13 @@
 //! Replaying what a transcript claims. Exact: one bit of difference is a mismatch, and an honest
 //! worker cannot have one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dovetail_commitment::{
     FinishReason, ModelId, Transcript, output_digest, prompt_commitment, trace_root,
 };
-use dovetail_engine::{ENGINE_VERSION, Model, Request};
+use dovetail_engine::{Claim, ENGINE_VERSION, EngineError, Model, Output, Request, Runtime};
 
 /// A transcript with what is needed to compute it again. No `Debug`: it holds a prompt.
 #[derive(Clone)]
@@ -73,11 +74,31 @@ impl Mismatch {
     }
 }
 
-/// Replays one transcript on `model`. Costs what generating it cost.
-///
-/// # Errors
-/// The first [`Mismatch`].
-pub fn replay(model: &Model, evidence: &Evidence) -> Result<(), Mismatch> {
+/// Replays transcripts on `model`, all in one go: several times cheaper than generating them was.
+/// The results are in their order.
+pub fn replay(
+    runtime: &Runtime,
+    model: &Model,
+    evidence: &[&Evidence],
+) -> Vec<Result<(), Mismatch>> {
+    let claims: Vec<Result<Claim, Mismatch>> = evidence
+        .iter()
+        .map(|evidence| claim(model, evidence))
+        .collect();
+    let sound: Vec<Claim> = claims.iter().flatten().cloned().collect();
+    let mut outputs = dovetail_engine::replay(runtime, model, &sound).into_iter();
+    evidence
+        .iter()
+        .zip(claims)
+        .map(|(evidence, claim)| {
+            claim?;
+            compare(evidence, outputs.next().ok_or(Mismatch::Request)?)
+        })
+        .collect()
+}
+
+/// What has to be computed again, once everything that needs no computing holds.
+fn claim(model: &Model, evidence: &Evidence) -> Result<Claim, Mismatch> {
     let transcript = &evidence.transcript;
     let tokens = &evidence.output_tokens;
     if transcript.model_id != model.id() {
@@ -95,12 +116,22 @@ pub fn replay(model: &Model, evidence: &Evidence) -> Result<(), Mismatch> {
     if transcript.output_digest != output_digest(tokens) {
         return Err(Mismatch::OutputDigest);
     }
-    let request = Request {
-        prompt_tokens: model.encode(&evidence.prompt),
-        sampling: transcript.sampling,
-        seed: transcript.seed,
-    };
-    let output = dovetail_engine::replay(model, &request, tokens).map_err(|_| Mismatch::Request)?;
+    let prompt_tokens = model.encode(&evidence.prompt);
+    Ok(Claim {
+        request: Request {
+            prompt_tokens: prompt_tokens.map_err(|_| Mismatch::Request)?,
+            sampling: transcript.sampling,
+            seed: transcript.seed,
+            stop: Vec::new(),
+        },
+        tokens: tokens.clone(),
+    })
+}
+
+/// Holds what came out against what is claimed.
+fn compare(evidence: &Evidence, output: Result<Output, EngineError>) -> Result<(), Mismatch> {
+    let output = output.map_err(|_| Mismatch::Request)?;
+    let (transcript, tokens) = (&evidence.transcript, &evidence.output_tokens);
     let differs = output.tokens.iter().zip(tokens).position(|(a, b)| a != b);
     if let Some(position) = differs {
         return Err(Mismatch::Tokens { position });
@@ -138,23 +169,35 @@ pub enum AuditOutcome {
     Unavailable,
 }
 
-/// Replays the sampled transcripts of a batch. A mismatch is replayed a second time before it
-/// counts, so that a fault of the auditor's own machine punishes nobody.
+/// Replays the sampled transcripts of a batch, those of a model together. A mismatch is replayed a
+/// second time before it counts, so that a fault of the auditor's own machine punishes nobody.
 pub fn audit_batch(
+    runtime: &Runtime,
     models: &dyn Fn(&ModelId) -> Option<Arc<Model>>,
     evidence: &[Evidence],
     sample: &[usize],
 ) -> AuditOutcome {
+    let mut by_model: BTreeMap<ModelId, Vec<usize>> = BTreeMap::new();
     for &index in sample {
         let Some(evidence) = evidence.get(index) else {
             return AuditOutcome::Unavailable;
         };
-        let Some(model) = models(&evidence.transcript.model_id) else {
+        let model_id = evidence.transcript.model_id;
+        by_model.entry(model_id).or_default().push(index);
+    }
+    for (model_id, indices) in by_model {
+        let Some(model) = models(&model_id) else {
             return AuditOutcome::Unavailable;
         };
-        if let Err(mismatch) = replay(&model, evidence) {
-            return match replay(&model, evidence) {
-                Err(again) if again == mismatch => AuditOutcome::Failed { index, mismatch },
+        let chosen: Vec<&Evidence> = indices.iter().map(|index| &evidence[*index]).collect();
+        let results = replay(runtime, &model, &chosen).into_iter();
+        let mut failed = results
+            .zip(&indices)
+            .filter_map(|(result, index)| Some((result.err()?, *index)));
+        if let Some((mismatch, index)) = failed.next() {
+            let again = replay(runtime, &model, &[&evidence[index]]).pop();
+            return match again {
+                Some(Err(again)) if again == mismatch => AuditOutcome::Failed { index, mismatch },
                 _ => AuditOutcome::Unavailable,
             };
         }
@@ -171,7 +214,15 @@ mod tests {
     use dovetail_commitment::{SamplingParams, TaskId, WorkerKey};
     use dovetail_engine::{run, tiny};
 
-    fn honest(model: &Model) -> Evidence {
+    fn runtime() -> Runtime {
+        Runtime::new(1).unwrap()
+    }
+
+    fn replay(model: &Model, evidence: &Evidence) -> Result<(), Mismatch> {
+        super::replay(&runtime(), model, &[evidence]).pop().unwrap()
+    }
+
+    fn honest(model: &Arc<Model>) -> Evidence {
         let (salt, prompt) = ([4; 32], b"an invoice".to_vec());
         let sampling = SamplingParams {
             temperature_milli: 800,
@@ -180,11 +231,12 @@ mod tests {
             max_tokens: 40,
         };
         let request = Request {
-            prompt_tokens: model.encode(&prompt),
+            prompt_tokens: model.encode(&prompt).unwrap(),
             sampling,
             seed: [5; 32],
+            stop: Vec::new(),
         };
-        let output = run(model, &request).unwrap();
+        let output = run(&runtime(), model, request).unwrap();
         Evidence {
             transcript: Transcript {
                 task_id: TaskId::from_bytes([1; 32]),
@@ -205,8 +257,8 @@ mod tests {
         }
     }
 
-    fn tiny_model(seed: u64) -> Model {
-        Model::from_bytes(&tiny::generate(seed)).unwrap()
+    fn tiny_model(seed: u64) -> Arc<Model> {
+        Arc::new(Model::from_bytes(&tiny::generate(seed)).unwrap())
     }
 
     fn with_tokens(mut evidence: Evidence, tokens: Vec<u32>) -> Evidence {
@@ -263,29 +315,29 @@ mod tests {
 
     #[test]
     fn a_batch_fails_at_its_first_sampled_lie_and_only_there() {
-        let model = Arc::new(tiny_model(1));
+        let model = tiny_model(1);
         let good = honest(&model);
         let mut bad = good.clone();
         bad.transcript.trace_root = [0; 32];
         let batch = [good, bad];
         let models = |id: &ModelId| (*id == model.id()).then(|| Arc::clone(&model));
         assert_eq!(
-            audit_batch(&models, &batch, &[0]),
+            audit_batch(&runtime(), &models, &batch, &[0]),
             AuditOutcome::Passed { replayed: 1 }
         );
         assert_eq!(
-            audit_batch(&models, &batch, &[0, 1]),
+            audit_batch(&runtime(), &models, &batch, &[0, 1]),
             AuditOutcome::Failed {
                 index: 1,
                 mismatch: Mismatch::Trace
             }
         );
         assert_eq!(
-            audit_batch(&|_| None, &batch, &[0]),
+            audit_batch(&runtime(), &|_| None, &batch, &[0]),
             AuditOutcome::Unavailable
         );
         assert_eq!(
-            audit_batch(&models, &batch, &[2]),
+            audit_batch(&runtime(), &models, &batch, &[2]),
             AuditOutcome::Unavailable
         );
     }

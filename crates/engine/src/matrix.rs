@@ -38,6 +38,10 @@ impl Matrix {
         self.scales.len()
     }
 
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of_val(&self.weights[..]) + size_of_val(&self.scales[..]) + size_of_val(&self.bias[..])
+    }
+
     /// Weights, scales and bias of a row.
     #[cfg(test)]
     pub(crate) fn parts(&self, row: usize) -> (&[i8], RowScale, i32) {

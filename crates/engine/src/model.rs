@@ -226,6 +226,21 @@ impl Model {
         self.manifest.architecture.context_tokens
     }
 
+    /// Bytes that the tensors take in memory.
+    pub fn memory_bytes(&self) -> usize {
+        let tensors = &self.tensors;
+        let matrices = tensors.layers.iter().flat_map(|layer| {
+            let attention = [&layer.query, &layer.key, &layer.value, &layer.output];
+            attention
+                .into_iter()
+                .chain([&layer.gate, &layer.up, &layer.down])
+        });
+        let outer = [Some(&tensors.embedding), tensors.head.as_ref()];
+        let matrices = matrices.chain(outer.into_iter().flatten());
+        let angles = size_of_val(&tensors.cos[..]) + size_of_val(&tensors.sin[..]);
+        matrices.map(Matrix::memory_bytes).sum::<usize>() + angles
+    }
+
     /// The tokens of a prompt, with what the tokenizer puts around it. Text that is no UTF-8 is
     /// taken as its lossy reading, but by the byte tokenizer as it is.
     ///

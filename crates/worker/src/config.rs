@@ -30,9 +30,15 @@ pub struct Worker {
     pub key_file: PathBuf,
     /// The model files to serve, 1 to 64.
     pub models: Vec<PathBuf>,
-    /// Tasks taken at once; one runs, the others wait.
+    /// Tasks taken at once; they run side by side, which costs each of them little.
     #[serde(default = "tasks_max")]
     pub max_tasks: u16,
+    /// Threads that run models; 0: one per core. They do not change a bit of the output.
+    #[serde(default)]
+    pub threads: usize,
+    /// How much of earlier prompts is kept for later ones that begin the same, in MiB.
+    #[serde(default = "prefix_cache_mib")]
+    pub prefix_cache_mib: usize,
     /// What the pool is told that we hash, in h/s; it sets the first target from it.
     #[serde(default = "nominal_hash_rate")]
     pub nominal_hash_rate: f32,
@@ -70,6 +76,9 @@ pub enum ConfigRefused {
     /// A worker that takes no task.
     #[error("worker.max_tasks must be 1 to 64")]
     MaxTasks,
+    /// More threads than any machine runs well, or a cache beyond memory.
+    #[error("worker.threads must be at most 1024, worker.prefix_cache_mib at most 1048576")]
+    Engine,
     /// A hash rate that is no number of hashes.
     #[error("worker.nominal_hash_rate must be a finite number, 0 or more")]
     HashRate,
@@ -87,6 +96,9 @@ impl Config {
         if !(1..=64).contains(&self.worker.max_tasks) {
             return Err(ConfigRefused::MaxTasks);
         }
+        if self.worker.threads > 1024 || self.worker.prefix_cache_mib > 1 << 20 {
+            return Err(ConfigRefused::Engine);
+        }
         if !(self.worker.nominal_hash_rate.is_finite() && self.worker.nominal_hash_rate >= 0.0) {
             return Err(ConfigRefused::HashRate);
         }
@@ -95,7 +107,11 @@ impl Config {
 }
 
 fn tasks_max() -> u16 {
-    4
+    8
+}
+
+fn prefix_cache_mib() -> usize {
+    256
 }
 
 fn nominal_hash_rate() -> f32 {

@@ -12,6 +12,7 @@ pub mod config;
 pub mod declarator;
 pub mod hasher;
 pub mod keys;
+mod scheduler;
 pub mod search;
 pub mod session;
 pub mod tasks;

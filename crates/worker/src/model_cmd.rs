@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use dovetail_engine::{Model, tiny};
+use dovetail_engine::{Model, TokenizerKind, tiny};
 
 /// Make and inspect model files.
 #[derive(Debug, Args)]
@@ -55,7 +55,10 @@ fn inspect(file: &Path) -> anyhow::Result<()> {
     println!(
         "vocabulary  {} ({})",
         arch.vocabulary,
-        model.manifest().tokenizer
+        match model.manifest().tokenizer {
+            TokenizerKind::Bytes => "bytes",
+            TokenizerKind::HuggingFace => "tokenizer.json",
+        }
     );
     let head = if arch.tied_head { "tied" } else { "own" };
     println!("head        {head}");
@@ -80,7 +83,7 @@ mod tests {
     #[test]
     fn a_made_model_can_be_inspected_and_leaves_nothing_else_behind() {
         let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("tiny.dvtl");
+        let out = folder.path().join("tiny.safetensors");
         for seed in [1, 2] {
             let command = ModelCommand::MakeTiny {
                 seed,

@@ -1,22 +1,18 @@
-//! Running tasks on the engine: one thread of its own, one task at a time, a bounded queue before
-//! it. What it makes comes back as [`TaskEvent`]s in order.
+//! Running tasks on the engine: a scheduler on a thread of its own, a bounded queue before it. What it
+//! makes comes back as [`TaskEvent`]s, in order for each task.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dovetail_commitment::{
-    FinishReason, ModelId, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
-    trace_root,
-};
-use dovetail_engine::{ENGINE_VERSION, EngineError, Generation, Model, Request};
-use dovetail_sv2::extension::{AssignTask, SEQUENCE_ITEMS_MAX, codes};
+use dovetail_commitment::{ModelId, TaskId, Transcript, WorkerKey};
+use dovetail_engine::{Model, Runtime};
+use dovetail_sv2::extension::{AssignTask, codes};
 use tokio::sync::mpsc;
 
-/// Tokens that are held back for at most this long, so that fast models do not send a frame for
-/// each and slow ones still look alive.
-const CHUNK_TIME_MAX: Duration = Duration::from_millis(20);
+use crate::scheduler::Scheduler;
+
 /// Events waiting for the session: a few seconds of a fast model. A full queue makes the engine
 /// wait, which is right: its tokens cannot leave anyway.
 const EVENTS_MAX: usize = 256;
@@ -54,18 +50,37 @@ pub enum TaskEvent {
     Dropped(TaskId),
 }
 
-struct Job {
-    task: AssignTask,
-    expires: Instant,
-    cancelled: Arc<AtomicBool>,
+/// A task that was taken.
+pub(crate) struct Job {
+    pub(crate) task: AssignTask,
+    pub(crate) expires: Instant,
+    pub(crate) cancelled: Arc<AtomicBool>,
 }
 
-/// The engine's thread and the queue before it. Dropping it ends the thread after the running token.
+impl Job {
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed) || Instant::now() >= self.expires
+    }
+}
+
+/// What tasks run on.
+#[derive(Debug)]
+pub struct Engine {
+    /// The models that are served.
+    pub models: Models,
+    /// Kernel and threads.
+    pub runtime: Runtime,
+    /// How much of earlier prompts is kept for later ones that begin the same, in bytes.
+    pub prefix_bytes_max: usize,
+}
+
+/// The engine's thread and the queue before it. Dropping it ends the thread after the running step.
 #[derive(Debug)]
 pub struct TaskRunner {
     jobs: std::sync::mpsc::SyncSender<Job>,
     /// The tasks that were taken and are not over, with their cancel flags.
-    open: Arc<Mutex<HashMap<TaskId, Arc<AtomicBool>>>>,
+    open: Arc<Mutex<OpenTasks>>,
     tasks_max: usize,
 }
 
@@ -76,32 +91,22 @@ impl std::fmt::Debug for Job {
 }
 
 impl TaskRunner {
-    /// Starts the thread. At most `tasks_max` tasks are taken at once; all but one wait.
+    /// Starts the thread. At most `tasks_max` tasks are taken at once; they run side by side.
     ///
     /// # Errors
     /// The system starts no more threads.
     pub fn start(
-        models: Models,
+        engine: Engine,
         worker_key: WorkerKey,
         tasks_max: usize,
     ) -> std::io::Result<(Self, mpsc::Receiver<TaskEvent>)> {
         let (jobs, queue) = std::sync::mpsc::sync_channel::<Job>(tasks_max.max(1));
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        let open: Arc<Mutex<HashMap<TaskId, Arc<AtomicBool>>>> = Arc::default();
-        let closing = open.clone();
+        let open = Arc::<Mutex<OpenTasks>>::default();
+        let scheduler = Scheduler::new(engine, worker_key, events, open.clone());
         std::thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(move || {
-                for job in queue {
-                    let task_id = job.task.task_id;
-                    let last = run_job(&models, worker_key, &job, &events);
-                    // Before the event: whoever sees it may give the next task at once.
-                    lock(&closing).remove(&task_id);
-                    if events.blocking_send(last).is_err() {
-                        return;
-                    }
-                }
-            })?;
+            .spawn(move || scheduler.run(&queue))?;
         let runner = Self {
             jobs,
             open,
@@ -152,138 +157,31 @@ impl TaskRunner {
     }
 }
 
-type OpenTasks = HashMap<TaskId, Arc<AtomicBool>>;
+pub(crate) type OpenTasks = HashMap<TaskId, Arc<AtomicBool>>;
 
-fn lock(open: &Mutex<OpenTasks>) -> std::sync::MutexGuard<'_, OpenTasks> {
+pub(crate) fn lock(open: &Mutex<OpenTasks>) -> std::sync::MutexGuard<'_, OpenTasks> {
     // The map is a plain set of flags: a panic elsewhere leaves it usable.
     open.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Runs one task and returns its last event.
-fn run_job(
-    models: &Models,
-    worker_key: WorkerKey,
-    job: &Job,
-    events: &mpsc::Sender<TaskEvent>,
-) -> TaskEvent {
-    let task = &job.task;
-    let task_id = task.task_id;
-    let Some(model) = models.get(&task.model_id) else {
-        let code = codes::MODEL_UNKNOWN;
-        return TaskEvent::Failed { task_id, code };
-    };
-    let request = Request {
-        prompt_tokens: model.encode(&task.prompt.0),
-        sampling: task.sampling,
-        seed: task.seed,
-    };
-    let mut generation = match Generation::new(model, &request) {
-        Ok(generation) => generation,
-        Err(error) => {
-            let code = match error {
-                EngineError::PromptTooLong { .. } => codes::PROMPT_TOO_LONG,
-                _ => codes::INTERNAL,
-            };
-            return TaskEvent::Failed { task_id, code };
-        }
-    };
-    let mut stream = TokenStream::new(task_id, events);
-    while let Some(token) = generation.next_token() {
-        let over = job.cancelled.load(Ordering::Relaxed) || Instant::now() >= job.expires;
-        if over || stream.push(token).is_err() {
-            return TaskEvent::Dropped(task_id);
-        }
-    }
-    if stream.flush().is_err() {
-        return TaskEvent::Dropped(task_id);
-    }
-    let output = generation.finish();
-    let Ok(output_tokens) = u32::try_from(output.tokens.len()) else {
-        let code = codes::INTERNAL;
-        return TaskEvent::Failed { task_id, code };
-    };
-    let transcript = Transcript {
-        task_id,
-        worker_key,
-        model_id: task.model_id,
-        engine_version: ENGINE_VERSION,
-        prompt_commitment: prompt_commitment(&task.salt, &task.prompt.0),
-        sampling: task.sampling,
-        seed: task.seed,
-        output_tokens,
-        output_digest: output_digest(&output.tokens),
-        trace_root: trace_root(&output.trace),
-        finish_reason: output.finish_reason,
-    };
-    debug_assert_ne!(transcript.finish_reason, FinishReason::Cancelled);
-    TaskEvent::Finished {
-        transcript: Box::new(transcript),
-        expires: job.expires,
-    }
-}
-
-/// Groups tokens into chunks.
-struct TokenStream<'a> {
-    task_id: TaskId,
-    events: &'a mpsc::Sender<TaskEvent>,
-    first_position: u32,
-    held: Vec<u32>,
-    sent_at: Option<Instant>,
-}
-
-/// The session's side of the events is gone.
-struct Gone;
-
-impl<'a> TokenStream<'a> {
-    fn new(task_id: TaskId, events: &'a mpsc::Sender<TaskEvent>) -> Self {
-        Self {
-            task_id,
-            events,
-            first_position: 0,
-            held: Vec::new(),
-            sent_at: None,
-        }
-    }
-
-    fn push(&mut self, token: u32) -> Result<(), Gone> {
-        self.held.push(token);
-        // The first token goes out alone: it is what a reader waits for.
-        let due = self
-            .sent_at
-            .is_none_or(|sent| sent.elapsed() >= CHUNK_TIME_MAX);
-        if due || self.held.len() == SEQUENCE_ITEMS_MAX {
-            self.flush()?;
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), Gone> {
-        if self.held.is_empty() {
-            return Ok(());
-        }
-        let tokens = std::mem::take(&mut self.held);
-        let first_position = self.first_position;
-        self.first_position += u32::try_from(tokens.len()).map_err(|_| Gone)?;
-        self.sent_at = Some(Instant::now());
-        let event = TaskEvent::Tokens {
-            task_id: self.task_id,
-            first_position,
-            tokens,
-        };
-        self.events.blocking_send(event).map_err(|_| Gone)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use dovetail_commitment::SamplingParams;
+    use dovetail_commitment::{SamplingParams, output_digest};
     use dovetail_sv2::extension::Bytes;
 
     fn models() -> Models {
         let model = Model::from_bytes(&dovetail_engine::tiny::generate(1)).unwrap();
         BTreeMap::from([(model.id(), Arc::new(model))])
+    }
+
+    fn engine(models: Models) -> Engine {
+        Engine {
+            models,
+            runtime: Runtime::new(1).unwrap(),
+            prefix_bytes_max: 1 << 20,
+        }
     }
 
     fn task(model_id: ModelId, number: u8, prompt: &[u8]) -> AssignTask {
@@ -311,7 +209,7 @@ mod tests {
     async fn streamed_tokens_are_those_of_the_transcript_without_gaps() {
         let models = models();
         let id = *models.keys().next().unwrap();
-        let (runner, mut events) = TaskRunner::start(models, key(), 2).unwrap();
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
         runner.take(task(id, 1, b"hello")).unwrap();
         let mut streamed = Vec::new();
         let transcript = loop {
@@ -337,7 +235,7 @@ mod tests {
     async fn a_task_for_another_model_or_too_long_a_prompt_is_refused_with_its_code() {
         let models = models();
         let id = *models.keys().next().unwrap();
-        let (runner, mut events) = TaskRunner::start(models, key(), 2).unwrap();
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
         let other = ModelId::from_bytes([9; 32]);
         runner.take(task(other, 1, b"x")).unwrap();
         runner.take(task(id, 2, &[b'x'; 30_000])).unwrap();
@@ -353,7 +251,7 @@ mod tests {
     async fn no_more_tasks_are_taken_than_were_announced_and_none_twice() {
         let models = models();
         let id = *models.keys().next().unwrap();
-        let (runner, _events) = TaskRunner::start(models, key(), 2).unwrap();
+        let (runner, _events) = TaskRunner::start(engine(models), key(), 2).unwrap();
         let mut long = task(id, 1, b"hello");
         long.sampling.max_tokens = 4000;
         runner.take(long.clone()).unwrap();
@@ -365,7 +263,7 @@ mod tests {
     async fn a_cancelled_or_overdue_task_ends_without_a_transcript() {
         let models = models();
         let id = *models.keys().next().unwrap();
-        let (runner, mut events) = TaskRunner::start(models, key(), 2).unwrap();
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
         let mut overdue = task(id, 1, b"hello");
         overdue.deadline_ms = 0;
         let cancelled = task(id, 2, b"hello");

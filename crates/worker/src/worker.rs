@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dovetail_commitment::Transcript;
-use dovetail_engine::Model;
+use dovetail_engine::{Model, Runtime};
 use dovetail_lightning::Client;
 use dovetail_sv2::extension::{
     AssignTaskError, BatchOutcome, Bytes, DeliverTranscript, StreamTokens, codes,
@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::declarator::DeclaratorOptions;
 use crate::keys::WorkerKeys;
 use crate::session::{PoolEvent, PoolOptions, PoolSession, SessionError};
-use crate::tasks::{Models, TaskEvent, TaskRunner};
+use crate::tasks::{Engine, Models, TaskEvent, TaskRunner};
 use crate::transcripts::{BATCH_TRANSCRIPTS_MAX, ReadyBatch, Transcripts};
 use crate::wallet::{InvoiceAnswer, invoice};
 
@@ -50,6 +50,9 @@ pub enum StartError {
     /// The key file.
     #[error(transparent)]
     Key(#[from] crate::keys::KeyFileError),
+    /// The engine's threads.
+    #[error(transparent)]
+    Engine(#[from] dovetail_engine::EngineError),
     /// A model file.
     #[error("cannot load the model {path}: {source}")]
     Model {
@@ -118,7 +121,17 @@ impl Worker {
             nominal_hash_rate: config.worker.nominal_hash_rate,
         };
         let tasks_max = usize::from(config.worker.max_tasks);
-        let (runner, task_events) = TaskRunner::start(models, keys.name, tasks_max)?;
+        let engine = Engine {
+            models,
+            runtime: Runtime::new(config.worker.threads)?,
+            prefix_bytes_max: config.worker.prefix_cache_mib << 20,
+        };
+        tracing::info!(
+            kernel = engine.runtime.kernel().name(),
+            threads = engine.runtime.threads(),
+            "engine ready"
+        );
+        let (runner, task_events) = TaskRunner::start(engine, keys.name, tasks_max)?;
         Ok(Self {
             config,
             keys,

@@ -1,6 +1,7 @@
 //! Dovetail's project commands. `cargo xtask demo` shows the main job; `cargo xtask test` passes
 //! the tests. Each does its own set-up.
 
+mod bench;
 mod demo;
 mod programs;
 mod setup;
@@ -27,6 +28,8 @@ enum Task {
     Demo(demo::DemoArguments),
     /// Formatting, lints and all tests.
     Test(suite::TestArguments),
+    /// Measure speed and memory.
+    Bench(bench::BenchArguments),
     /// Check the size of files and what they must not mention.
     Tidy,
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => suite::run(&arguments),
+        Task::Bench(arguments) => bench::bench(&arguments),
         Task::Tidy => tidy::check(),
     };
     match done {

@@ -74,6 +74,22 @@ pub(crate) const FOR_BITCOIN_CORE: &[Package] = &[
     },
 ];
 
+/// Needed to build llama.cpp, with which the engine is compared.
+pub(crate) const FOR_THE_PEER: &[Package] = &[
+    Package {
+        name: "cmake",
+        any_of: &["/usr/bin/cmake", "/usr/local/bin/cmake"],
+    },
+    Package {
+        name: "libclang-dev",
+        any_of: &[
+            "/usr/lib/llvm-14/lib/libclang.so",
+            "/usr/lib/llvm-19/lib/libclang.so",
+            "/usr/lib/libclang.so",
+        ],
+    },
+];
+
 /// Installs what the workspace needs.
 pub(crate) fn packages() -> anyhow::Result<()> {
     install(NEEDED)

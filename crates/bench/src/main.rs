@@ -1,0 +1,81 @@
+//! `dovetail-bench`: measurements, each printed as one JSON object. `cargo xtask bench` puts them
+//! beside a peer's and shows them as a table.
+
+mod engine;
+mod memory;
+mod shape;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use dovetail_engine::{Model, tiny};
+
+use crate::shape::Shape;
+
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a model of random weights.
+    Make {
+        /// The sizes.
+        #[arg(long)]
+        shape: Shape,
+        /// Where to.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Generate with a model, replay that, and say how fast. A process of its own, so that its peak of
+    /// memory is the engine's.
+    Engine {
+        /// The model file.
+        #[arg(long)]
+        model: PathBuf,
+        /// Threads; 0: one per core.
+        #[arg(long, default_value_t = 0)]
+        threads: usize,
+        /// Tokens of the prompt.
+        #[arg(long, default_value_t = 8)]
+        prompt: usize,
+        /// Tokens to generate.
+        #[arg(long, default_value_t = 256)]
+        generate: u32,
+        /// How often; the best counts, since what else a machine does only ever slows it down.
+        #[arg(long, default_value_t = 3)]
+        repeat: u32,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Make { shape, out } => {
+            let parts = tiny::parts(shape.architecture(), shape.name(), 1)?;
+            parts.write(&out)?;
+        }
+        Command::Engine {
+            model,
+            threads,
+            prompt,
+            generate,
+            repeat,
+        } => {
+            let model =
+                Model::load(&model).with_context(|| format!("cannot load {}", model.display()))?;
+            let work = engine::Work {
+                prompt,
+                generate,
+                repeat,
+            };
+            let measured = engine::measure(&Arc::new(model), threads, &work)?;
+            println!("{}", serde_json::to_string(&measured)?);
+        }
+    }
+    Ok(())
+}

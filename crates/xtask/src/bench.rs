@@ -1,0 +1,215 @@
+//! `cargo xtask bench`: measurements, beside a peer's in the same run where there is one.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use dovetail_tests::cache;
+use serde_json::{Value, json};
+
+use crate::setup;
+use crate::steps::{Steps, cargo, run};
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The engine: decode, replay and memory, beside llama.cpp's Q8_0 on the same shapes.
+    Engine {
+        /// Shapes to measure, of 15m, 110m, 1.1b; the JSON's top level is the last one's.
+        #[arg(long, value_delimiter = ',', default_value = "15m,110m,1.1b")]
+        shapes: Vec<String>,
+        /// Tokens to generate.
+        #[arg(long, default_value_t = 256)]
+        generate: u32,
+        /// Rounds; the best counts.
+        #[arg(long, default_value_t = 3)]
+        repeat: u32,
+        /// Leave the peer out: building it takes some minutes.
+        #[arg(long)]
+        no_peer: bool,
+        /// End with one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs the measurement.
+pub(crate) fn bench(arguments: &BenchArguments) -> anyhow::Result<()> {
+    let What::Engine {
+        shapes,
+        generate,
+        repeat,
+        no_peer,
+        json,
+    } = &arguments.what;
+    let mut steps = Steps::new();
+    steps.step("the engine's bench", || {
+        run(&mut cargo(&[
+            "build",
+            "--release",
+            "--quiet",
+            "--package",
+            "dovetail-bench",
+        ]))
+    })?;
+    let peer = if *no_peer {
+        None
+    } else {
+        Some(steps.step("the peer: llama.cpp, some minutes the first time", peer)?)
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut rows = Vec::new();
+    for shape in shapes {
+        let work = Work {
+            shape,
+            threads,
+            generate: *generate,
+            repeat: *repeat,
+        };
+        rows.push(steps.step(&format!("shape {shape}"), || work.measure(peer.as_ref()))?);
+    }
+    show(&rows);
+    if *json {
+        let mut report = rows.last().cloned().context("no shape was named")?;
+        report["shapes"] = Value::Array(rows);
+        println!("{report}");
+    }
+    Ok(())
+}
+
+/// One shape's work, the same for both.
+struct Work<'a> {
+    shape: &'a str,
+    threads: usize,
+    generate: u32,
+    repeat: u32,
+}
+
+impl Work<'_> {
+    fn measure(&self, peer: Option<&PathBuf>) -> anyhow::Result<Value> {
+        let bench = dovetail_tests::program("dovetail-bench");
+        let bench = bench
+            .parent()
+            .and_then(|debug| debug.parent())
+            .map(|target| target.join("release").join("dovetail-bench"))
+            .context("the target folder has no parent")?;
+        let folder = cache().join("bench");
+        std::fs::create_dir_all(&folder)?;
+        let model = folder.join(format!("{}.safetensors", self.shape));
+        let model_name = model.to_string_lossy().into_owned();
+        run(Command::new(&bench).args(["make", "--shape", self.shape, "--out", &model_name]))?;
+        let threads = self.threads.to_string();
+        let (generate, repeat) = (self.generate.to_string(), self.repeat.to_string());
+        let ours = report(Command::new(&bench).args([
+            "engine",
+            "--model",
+            &model_name,
+            "--threads",
+            &threads,
+            "--generate",
+            &generate,
+            "--repeat",
+            &repeat,
+        ]));
+        std::fs::remove_file(&model)?;
+        let mut ours = ours?;
+        ours["shape"] = json!(self.shape);
+        if let Some(peer) = peer {
+            let theirs = report(
+                Command::new(peer)
+                    .args(peer_shape(self.shape)?)
+                    .args([
+                        "--vocabulary",
+                        "32000",
+                        "--threads",
+                        &threads,
+                        "--prompt",
+                        "256",
+                    ])
+                    .args(["--generate", &generate, "--repeat", &repeat]),
+            )?;
+            let ratio = ratio(&ours["decode_tokens_per_s"], &theirs["decode_tokens_per_s"]);
+            ours["decode_ratio_vs_peer"] = json!(ratio);
+            ours["peer"] = theirs["peer"].clone();
+            ours["peer_decode_tokens_per_s"] = theirs["decode_tokens_per_s"].clone();
+            ours["peer_prefill_tokens_per_s"] = theirs["prefill_tokens_per_s"].clone();
+        }
+        Ok(ours)
+    }
+}
+
+fn ratio(ours: &Value, theirs: &Value) -> Option<f64> {
+    Some(ours.as_f64()? / theirs.as_f64()?)
+}
+
+/// The sizes of `dovetail-bench`'s shapes, as the peer takes them.
+fn peer_shape(shape: &str) -> anyhow::Result<impl Iterator<Item = String>> {
+    let sizes: [u32; 6] = match shape {
+        "15m" => [6, 288, 768, 6, 6, 512],
+        "110m" => [12, 768, 2048, 12, 12, 1024],
+        "1.1b" => [22, 2048, 5632, 32, 4, 2048],
+        _ => bail!("unknown shape {shape}; there are 15m, 110m and 1.1b"),
+    };
+    let names = ["layers", "dim", "hidden", "heads", "kv-heads", "context"];
+    let arguments = names.into_iter().zip(sizes);
+    Ok(arguments.flat_map(|(name, size)| [format!("--{name}"), size.to_string()]))
+}
+
+/// Builds the peer, which has a workspace of its own.
+fn peer() -> anyhow::Result<PathBuf> {
+    setup::install(setup::FOR_THE_PEER)?;
+    let target = cache().join("engine-peer-target");
+    run(cargo(&["build", "--release", "--quiet", "--locked"])
+        .current_dir(dovetail_tests::root().join("crates").join("engine-peer"))
+        .env("CARGO_TARGET_DIR", &target))?;
+    Ok(target.join("release").join("dovetail-engine-peer"))
+}
+
+/// The JSON object that a program prints last.
+fn report(command: &mut Command) -> anyhow::Result<Value> {
+    let shown = format!("{command:?}");
+    let done = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {shown}"))?;
+    if !done.status.success() {
+        bail!("{shown} failed: {}", done.status);
+    }
+    let text = String::from_utf8_lossy(&done.stdout);
+    let line = text.lines().last().unwrap_or_default();
+    serde_json::from_str(line).with_context(|| format!("{shown} printed no JSON"))
+}
+
+fn show(rows: &[Value]) {
+    eprintln!(
+        "\n{:>6} {:>12} {:>12} {:>8} {:>12} {:>12} {:>8} {:>8}",
+        "shape", "decode t/s", "peer t/s", "ratio", "prefill t/s", "peer t/s", "replay", "memory"
+    );
+    for row in rows {
+        let number = |key: &str, digits: usize| {
+            row[key]
+                .as_f64()
+                .map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+        };
+        eprintln!(
+            "{:>6} {:>12} {:>12} {:>8} {:>12} {:>12} {:>8} {:>8}",
+            row["shape"].as_str().unwrap_or("-"),
+            number("decode_tokens_per_s", 1),
+            number("peer_decode_tokens_per_s", 1),
+            number("decode_ratio_vs_peer", 2),
+            number("prefill_tokens_per_s", 1),
+            number("peer_prefill_tokens_per_s", 1),
+            number("replay_cost_ratio", 3),
+            number("memory_ratio", 2),
+        );
+    }
+    eprintln!("replay: its cost over generating; memory: peak over weights and cache");
+}
