@@ -23,8 +23,8 @@ use std::process::Command;
 
 /// Measures llama.cpp on a random Q8_0 Llama of a shape, and prints one line of JSON.
 ///
-/// The model file (a byte and a sixteenth per weight) is written to a folder under TMPDIR and deleted at
-/// the end. llama.cpp's threads sleep while they wait for each other; OMP_WAIT_POLICY=active lets them
+/// The model file (a byte and a sixteenth per weight) is written to a folder under TMPDIR and deleted once
+/// it is loaded. llama.cpp's threads sleep while they wait for each other; OMP_WAIT_POLICY=active lets them
 /// spin, which may be faster on an idle machine and is many times slower on a busy one.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -85,8 +85,10 @@ fn main() -> Result<()> {
     if !arguments.log {
         backend.void_logs();
     }
-    let speed = speed::measure(&backend, &path, &shape, &plan)?;
+    let model = speed::load(&backend, &path)?;
+    // Before the measurement, which may be interrupted: llama.cpp has the file mapped.
     folder.close().context("the model file cannot be deleted")?;
+    let speed = speed::measure(&backend, &model, &shape, &plan)?;
 
     let report = Report {
         peer: env!("DOVETAIL_PEER"),

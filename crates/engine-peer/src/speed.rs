@@ -41,16 +41,28 @@ pub struct Speed {
     pub model_bytes: u64,
 }
 
-/// Loads the model file at `path` and measures it.
+/// Loads the model file at `path`, which is mapped: its name may be deleted then, its bytes not be changed.
+///
+/// # Errors
+/// If llama.cpp refuses the file; its log says why.
+pub fn load(backend: &LlamaBackend, path: &Path) -> Result<LlamaModel> {
+    LlamaModel::load_from_file(backend, path, &LlamaModelParams::default())
+        .context("llama.cpp does not load the model file; --log shows its reasons")
+}
+
+/// Measures a model of `shape`.
 ///
 /// A run of the whole prompt and one token comes first and does not count: it brings the file's pages
 /// into memory, as in llama.cpp's own benchmark.
 ///
 /// # Errors
-/// If llama.cpp refuses the file or a batch (its log says why), or if the model's logits are no numbers.
-pub fn measure(backend: &LlamaBackend, path: &Path, shape: &Shape, plan: &Plan) -> Result<Speed> {
-    let model = LlamaModel::load_from_file(backend, path, &LlamaModelParams::default())
-        .context("llama.cpp does not load the model file; --log shows its reasons")?;
+/// If llama.cpp refuses the context or a batch (its log says why), or if the model's logits are no numbers.
+pub fn measure(
+    backend: &LlamaBackend,
+    model: &LlamaModel,
+    shape: &Shape,
+    plan: &Plan,
+) -> Result<Speed> {
     let threads = i32::from(plan.threads);
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(shape.context))
@@ -189,7 +201,9 @@ mod tests {
             generate: 4,
             repeat: 2,
         };
-        let speed = measure(&backend, file.path(), &SMALL, &plan).expect("it runs");
+        let model = load(&backend, file.path()).expect("a model file");
+        file.close().expect("a mapped file needs no name");
+        let speed = measure(&backend, &model, &SMALL, &plan).expect("it runs");
         assert!(speed.decode_tokens_per_s > 0.0);
         assert!(speed.prefill_tokens_per_s > 0.0);
         assert!(speed.model_bytes > 0);
