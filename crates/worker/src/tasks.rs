@@ -168,7 +168,8 @@ pub(crate) fn lock(open: &Mutex<OpenTasks>) -> std::sync::MutexGuard<'_, OpenTas
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use dovetail_commitment::{SamplingParams, output_digest};
+    use dovetail_commitment::{SamplingParams, output_digest, trace_root};
+    use dovetail_engine::{Request, run};
     use dovetail_sv2::extension::Bytes;
 
     fn models() -> Models {
@@ -278,6 +279,42 @@ mod tests {
                 TaskEvent::Dropped(_) => dropped += 1,
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_short_task_does_not_wait_for_a_long_one_and_neither_changes() {
+        let models = models();
+        let (id, model) = models.first_key_value().unwrap();
+        let (id, model) = (*id, model.clone());
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
+        let mut long = task(id, 1, b"a long story");
+        long.sampling.max_tokens = 600;
+        let short = task(id, 2, b"a short one");
+        let expected = |task: &AssignTask| {
+            let request = Request {
+                prompt_tokens: model.encode(&task.prompt.0).unwrap(),
+                sampling: task.sampling,
+                seed: task.seed,
+                stop: Vec::new(),
+            };
+            run(&Runtime::new(1).unwrap(), &model, request).unwrap()
+        };
+        let tasks = [long, short];
+        for task in &tasks {
+            runner.take(task.clone()).unwrap();
+        }
+        let mut finished = Vec::new();
+        while finished.len() < 2 {
+            if let TaskEvent::Finished { transcript, .. } = events.recv().await.unwrap() {
+                finished.push(transcript);
+            }
+        }
+        assert_eq!(finished[0].task_id, tasks[1].task_id);
+        for (transcript, task) in finished.iter().rev().zip(&tasks) {
+            let output = expected(task);
+            assert_eq!(transcript.output_digest, output_digest(&output.tokens));
+            assert_eq!(transcript.trace_root, trace_root(&output.trace));
         }
     }
 }
