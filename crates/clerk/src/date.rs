@@ -35,12 +35,6 @@ impl Date {
         }
     }
 
-    /// The year.
-    #[must_use]
-    pub(crate) fn year(self) -> u32 {
-        self.year
-    }
-
     /// The same day of the next month.
     #[must_use]
     pub(crate) fn next_month(self) -> Self {
@@ -88,10 +82,9 @@ impl Date {
         match style {
             DateStyle::Iso => self.iso(),
             DateStyle::Dots => format!("{day:02}.{month:02}.{year}"),
-            DateStyle::Slashes => format!("{year}/{month:02}/{day:02}"),
-            DateStyle::DayMonth => format!("{day} {name} {year}"),
-            DateStyle::MonthDay => format!("{name} {day}, {year}"),
-            DateStyle::ShortMonthDay => format!("{short} {day}, {year}"),
+            DateStyle::DayMonth => format!("{day:02} {name} {year}"),
+            DateStyle::MonthDay => format!("{name} {day:02}, {year}"),
+            DateStyle::ShortMonthDay => format!("{short} {day:02}, {year}"),
             DateStyle::ShortDashes => format!("{day:02}-{short}-{year}"),
         }
     }
@@ -104,8 +97,6 @@ pub(crate) enum DateStyle {
     Iso,
     /// 12.03.2025
     Dots,
-    /// 2025/03/12
-    Slashes,
     /// 12 March 2025
     DayMonth,
     /// March 12, 2025
@@ -117,10 +108,9 @@ pub(crate) enum DateStyle {
 }
 
 impl DateStyle {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 6] = [
         Self::Iso,
         Self::Dots,
-        Self::Slashes,
         Self::DayMonth,
         Self::MonthDay,
         Self::ShortMonthDay,
@@ -146,7 +136,7 @@ mod tests {
         };
         assert_eq!(day.written(DateStyle::Iso), "2025-03-07");
         assert_eq!(day.written(DateStyle::Dots), "07.03.2025");
-        assert_eq!(day.written(DateStyle::MonthDay), "March 7, 2025");
+        assert_eq!(day.written(DateStyle::MonthDay), "March 07, 2025");
         assert_eq!(day.written(DateStyle::ShortDashes), "07-Mar-2025");
     }
 

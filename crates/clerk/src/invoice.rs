@@ -43,21 +43,62 @@ pub struct Item {
 /// The invoice of that seed, and its text.
 #[must_use]
 pub(crate) fn draw(rng: &mut Rng, world: World) -> (Invoice, String) {
+    let (invoice, mut page) = begin(rng, world);
+    page.write(rng, &invoice);
+    (invoice, page.lines.join("\n"))
+}
+
+/// One block of an invoice of the training world, and the piece of the answer that follows from it,
+/// to where the next field would begin. Short lessons in one thing each.
+#[must_use]
+pub(crate) fn draw_fragment(rng: &mut Rng) -> (String, String) {
+    let (invoice, mut page) = begin(rng, World::Training);
+    page.noise(rng, 20);
+    let piece = match rng.below(10) {
+        0 | 1 => {
+            page.vendor(rng, &invoice.vendor);
+            format!(r#"{{"vendor":"{}","number":""#, invoice.vendor)
+        }
+        2..=4 => {
+            page.meta(rng, &invoice.number);
+            let Invoice { number, date, .. } = &invoice;
+            format!(r#"","number":"{number}","date":"{date}","currency":""#)
+        }
+        5 => {
+            page.total(rng, invoice.currency);
+            let Invoice {
+                currency, total, ..
+            } = &invoice;
+            format!(r#"","currency":"{currency}","total":"{total}","items":[{{"text":""#)
+        }
+        _ => {
+            page.rows(rng, &invoice.items);
+            let whole = crate::json(&invoice);
+            let start = whole.find(r#"","items":"#).unwrap_or_default();
+            whole[start..].to_owned()
+        }
+    };
+    page.noise(rng, 20);
+    (page.lines.join("\n"), piece)
+}
+
+/// The truth, and an empty page for it.
+fn begin(rng: &mut Rng, world: World) -> (Invoice, Page) {
     let vendor = words::vendor(rng, world);
     let date = Date::draw(rng);
     let currency = Currency::draw(rng);
-    let rows = [1, 1, 2, 2, 3, 3, 4][rng.index(7)];
+    let rows = [1, 1, 2, 2, 3][rng.index(5)];
     let items: Vec<Item> = (0..rows).map(|_| draw_item(rng, world)).collect();
     let cents = items.iter().map(|item| item.qty * item.cents).sum();
     let invoice = Invoice {
         vendor,
-        number: draw_number(rng, date),
+        number: draw_number(rng),
         date: date.iso(),
         currency: currency.code,
         total: plain(cents),
         items,
     };
-    let mut page = Page {
+    let page = Page {
         layout: Layout::draw(rng, world),
         money: MoneyStyle::draw(rng, currency),
         dates: DateStyle::draw(rng),
@@ -68,8 +109,7 @@ pub(crate) fn draw(rng: &mut Rng, world: World) -> (Invoice, String) {
         world,
         lines: Vec::new(),
     };
-    page.write(rng, &invoice);
-    (invoice, page.lines.join("\n"))
+    (invoice, page)
 }
 
 fn draw_item(rng: &mut Rng, world: World) -> Item {
@@ -92,25 +132,17 @@ fn draw_item(rng: &mut Rng, world: World) -> Item {
     }
 }
 
-fn draw_number(rng: &mut Rng, date: Date) -> String {
-    let year = date.year();
-    match rng.below(7) {
-        0 => format!("INV-{year}-{:04}", rng.below(10_000)),
-        1 => format!("{year}/{}", rng.between(1, 999)),
-        2 => format!("{}-{}", words::letter(rng), rng.between(1_000, 99_999)),
-        3 => format!("{}-{:02}", words::code(rng), rng.below(100)),
-        4 => format!("{:06}", rng.below(1_000_000)),
-        5 => format!(
+fn draw_number(rng: &mut Rng) -> String {
+    match rng.below(5) {
+        0 => format!("INV-{:04}", rng.below(10_000)),
+        1 => format!("{}-{}", words::letter(rng), rng.between(1_000, 99_999)),
+        2 => format!("{}-{:02}", words::code(rng), rng.below(100)),
+        3 => format!("{:06}", rng.below(1_000_000)),
+        _ => format!(
             "{}{}{}",
             words::letter(rng),
             rng.between(10, 99_999),
             words::letter(rng)
-        ),
-        _ => format!(
-            "{}.{:03}.{}",
-            year % 100,
-            rng.below(1_000),
-            rng.between(1, 9)
         ),
     }
 }
@@ -141,6 +173,9 @@ impl Case {
     }
 }
 
+/// The header that stands at the end.
+const CLOSING: u32 = 3;
+
 /// A text in the making, with the choices that hold for all of it.
 struct Page {
     layout: Layout,
@@ -156,11 +191,11 @@ struct Page {
 
 impl Page {
     fn write(&mut self, rng: &mut Rng, invoice: &Invoice) {
-        let closing_vendor = self.layout.header == 3;
+        let closing_vendor = self.layout.header == CLOSING;
         if closing_vendor {
             self.line(self.case.of("Invoice"));
         } else {
-            self.header(rng, &invoice.vendor);
+            self.vendor(rng, &invoice.vendor);
         }
         match self.layout.order {
             0 => {
@@ -184,8 +219,7 @@ impl Page {
         }
         self.noise(rng, 45);
         if closing_vendor {
-            let label = self.case.of(rng.pick(&["Issued by", "Seller", "Vendor"]));
-            self.line(format!("{label}: {}", invoice.vendor));
+            self.vendor(rng, &invoice.vendor);
         }
         self.noise(rng, 25);
     }
@@ -201,7 +235,7 @@ impl Page {
         }
     }
 
-    fn header(&mut self, rng: &mut Rng, vendor: &str) {
+    fn vendor(&mut self, rng: &mut Rng, vendor: &str) {
         let title = self.case.of("Invoice");
         let customer = words::vendor(rng, self.world);
         match self.layout.header {
@@ -219,6 +253,10 @@ impl Page {
                 let (from, to) = (self.case.of("From"), self.case.of("To"));
                 self.line(format!("{from}: {vendor}"));
                 self.line(format!("{to}: {customer}"));
+            }
+            CLOSING => {
+                let label = self.case.of(rng.pick(&["Issued by", "Seller", "Vendor"]));
+                self.line(format!("{label}: {vendor}"));
             }
             4 => {
                 self.line(self.case.of("Seller"));
@@ -268,7 +306,7 @@ impl Page {
                 self.line(format!("{numbers} .... {number}"));
             }
         }
-        if rng.chance(30) {
+        if rng.chance(15) {
             let label = self.case.of(rng.pick(&["Due date", "Payable by", "Due"]));
             let due = self.date.days_later(rng.between(7, 27)).written(self.dates);
             self.line(format!("{label}: {due}"));

@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-use dovetail_clerk::{World, documents};
+use dovetail_clerk::{Document, World, documents};
 
 /// Documents for the small model clerk.
 #[derive(Parser)]
@@ -32,6 +32,9 @@ enum Command {
         /// The file to write.
         #[arg(long)]
         out: PathBuf,
+        /// Blocks of training invoices instead, with the pieces of answers that follow from them.
+        #[arg(long)]
+        fragments: bool,
     },
 }
 
@@ -57,15 +60,28 @@ fn main() -> anyhow::Result<()> {
             seed,
             world,
             out,
+            fragments,
         } => {
-            let file = File::create(&out).with_context(|| format!("create {}", out.display()))?;
-            let mut file = BufWriter::new(file);
-            for document in documents(seed, world.into(), count) {
-                serde_json::to_writer(&mut file, &document)?;
-                file.write_all(b"\n")?;
+            if fragments {
+                anyhow::ensure!(
+                    matches!(world, WorldName::Training),
+                    "fragments are for training only"
+                );
+                write_lines(&out, dovetail_clerk::fragments(seed, count))
+            } else {
+                write_lines(&out, documents(seed, world.into(), count))
             }
-            file.flush()
-                .with_context(|| format!("write {}", out.display()))
         }
     }
+}
+
+fn write_lines(out: &Path, documents: impl Iterator<Item = Document>) -> anyhow::Result<()> {
+    let file = File::create(out).with_context(|| format!("create {}", out.display()))?;
+    let mut file = BufWriter::new(file);
+    for document in documents {
+        serde_json::to_writer(&mut file, &document)?;
+        file.write_all(b"\n")?;
+    }
+    file.flush()
+        .with_context(|| format!("write {}", out.display()))
 }

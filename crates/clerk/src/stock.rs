@@ -82,7 +82,8 @@ impl Layout {
 /// The stock sheet of that seed, and its text.
 #[must_use]
 pub(crate) fn draw(rng: &mut Rng, world: World) -> (NextOrder, String) {
-    let target = rng.between(10, LEVEL_MAX);
+    // People set round levels; it also leaves a subtraction that so small a model can learn.
+    let target = rng.between(1, 9) * 10;
     let on_hand = if rng.chance(85) {
         rng.below(target)
     } else {

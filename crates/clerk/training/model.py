@@ -21,7 +21,7 @@ class Shape:
     intermediate_size: int = 256
     num_hidden_layers: int = 5
     num_attention_heads: int = 4
-    num_key_value_heads: int = 2
+    num_key_value_heads: int = 4
     max_position_embeddings: int = 1024
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
@@ -137,29 +137,26 @@ class Llama(nn.Module):
 
     @torch.no_grad()
     def look_back(self) -> None:
-        """Starts the first key head's queries at the tokens one and two before, whatever they are.
+        """Starts the first layer's heads at the tokens one, two, three and four before, whatever they are.
 
-        Looking up what followed a token needs this head first; from noise it takes thousands of steps
+        Looking up what followed a token needs such heads first; from noise they take thousands of steps
         to appear. All embeddings share one coordinate, which carries the fixed query and key.
         """
-        attention, dim = self.model.layers[0].self_attn, self.shape.head_dim
+        attention, dim, half = self.model.layers[0].self_attn, self.shape.head_dim, self.shape.head_dim // 2
         self.model.embed_tokens.weight[:, 0] = 2.0
         # The norm divides by the root of the mean square: 4 of the shared coordinate, 0.25 of the rest.
         shared = 2.0 / ((4.0 + 0.25 * (self.shape.hidden_size - 1)) / self.shape.hidden_size) ** 0.5
-        amplitude = 6.0
-        pairs, half = 5, dim // 2
-        for head in range(self.heads_per_key()):
-            rows = slice(head * dim, (head + 1) * dim)
-            attention.q_proj.weight[rows] = 0.0
+        level, pairs = 6.0 / shared, 5
+        attention.q_proj.weight.zero_()
+        attention.k_proj.weight.zero_()
+        for head in range(self.shape.num_attention_heads):
             # A query turned back by its distance meets an unturned key where that distance is made up.
-            attention.q_proj.weight[rows, 0][:pairs] = self.cos[head + 1, :pairs] * amplitude / shared
-            attention.q_proj.weight[rows, 0][half : half + pairs] = -self.sin[head + 1, :pairs] * amplitude / shared
-        attention.k_proj.weight[:dim] = 0.0
-        attention.k_proj.weight[:dim, 0][:pairs] = amplitude / shared
-        nn.init.normal_(attention.o_proj.weight[:, : self.heads_per_key() * dim], std=0.5 * dim**-0.5)
-
-    def heads_per_key(self) -> int:
-        return self.shape.num_attention_heads // self.shape.num_key_value_heads
+            query = attention.q_proj.weight[head * dim : (head + 1) * dim, 0]
+            query[:pairs] = self.cos[head + 1, :pairs] * level
+            query[half : half + pairs] = -self.sin[head + 1, :pairs] * level
+        for head in range(self.shape.num_key_value_heads):
+            attention.k_proj.weight[head * dim : head * dim + pairs, 0] = level
+        nn.init.normal_(attention.o_proj.weight, std=0.5 * dim**-0.5)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """tokens: [batch, len] -> [batch, len, hidden], ready for the head."""

@@ -25,20 +25,24 @@ from tokenizer import ANSWER, BOS, EOS, GLUE, PAD
 ORDER_WEIGHT = 4.0
 PROMPT_WEIGHT = 0.1
 # Short documents first: copying is found sooner where there is less to look at.
-SHORT_UNTIL, SHORT_TOKENS = 0.10, 180
+SHORT_UNTIL, SHORT_TOKENS = 0.25, 180
 # Before that, and now and then until half-time, pieces of random tokens to find again by their keys:
 # they teach the looking up and copying that documents alone would take an hour to teach, and for every
 # token of the vocabulary.
-DRILL_UNTIL, DRILL_SHARE = 0.03, 0.10
-SUBTRACTION_SHARE = 0.10
+DRILL_UNTIL, DRILL_SHARE = 0.03, 0.05
+# Subtractions are short: more of them in the second half, when all else is nearly learned.
+SUBTRACTION_SHARE, SUBTRACTION_SHARE_LATER = 0.05, 0.10
+# Blocks of invoices, four times as many as documents in a batch: many batches of them at first.
+FRAGMENTS_AT_FIRST, FRAGMENTS_LATER, FRAGMENTS_UNTIL = 3.0, 0.3, 0.7
+STEP_SECONDS_MAX = 6.0
 FIELDS = ["vendor", "number", "date", "currency", "total", "text", "qty", "price", "item", "on_hand", "target", "order"]
 
 
 class Data:
     """Tokens and loss weights of documents, in batches of about one length."""
 
-    def __init__(self, tokenizer: Tokenizer, path: Path, documents: int, seed: int):
-        self.tokenizer, self.path, self.documents = tokenizer, path, documents
+    def __init__(self, tokenizer: Tokenizer, path: Path, documents: int, seed: int, fragments: Path | None = None):
+        self.tokenizer, self.path, self.documents, self.fragments = tokenizer, path, documents, fragments
         self.random = random.Random(seed)
         self.end = tokenizer.token_to_id(EOS)
         self.order = tokenizer.token_to_id(',"order":')
@@ -86,7 +90,7 @@ class Data:
         """The answers of stock sheets without the sheets: many subtractions for few tokens."""
         rows = []
         for _ in range(10 * self.documents):
-            target, word = self.random.randint(10, 99), self.random.randint(4, self.tokenizer.get_vocab_size() - 1)
+            target, word = 10 * self.random.randint(1, 9), self.random.randint(4, self.tokenizer.get_vocab_size() - 1)
             on_hand = self.random.randrange(target) if self.random.random() < 0.85 else self.random.randint(target, 99)
             text = f'","on_hand":{on_hand},"target":{target},"order":{max(0, target - on_hand)}}}'
             ids = self.tokenizer.encode(text, add_special_tokens=False).ids
@@ -97,26 +101,45 @@ class Data:
         after = (tokens == self.order).cumsum(1) - (tokens == self.order).long()
         return tokens, after * (tokens != 0)
 
-    def forever(self, progress) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches, the file again from its beginning when it ends; `progress()` is from 0 to 1."""
-        while progress() < DRILL_UNTIL:
-            yield self.drill(1 + int(5 * progress() / DRILL_UNTIL))
+    def lessons(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of blocks of invoices. Which field such a piece begins with cannot be known, and where
+        it ends only by the next field's beginning."""
+        size = 4 * self.documents
+        for documents in self.sorted_batches(self.fragments, size):
+            tokens, weights = self.batch([(ids[:-1], start) for ids, start in documents], 0.0)
+            for row, (_, start) in enumerate(documents):
+                weights[row, start] = 0.0
+            yield tokens, weights
+
+    def sorted_batches(self, path: Path, size: int, longest=lambda: 1 << 30) -> Iterator[list]:
+        """Documents of about one length, the file again from its beginning when it ends."""
         while True:
-            with self.path.open(encoding="utf-8") as lines:
-                while chunk := [line for _, line in zip(range(self.documents * 32), lines)]:
-                    documents = self.encode(chunk)
-                    if progress() < SHORT_UNTIL:
-                        documents = [document for document in documents if len(document[0]) <= SHORT_TOKENS]
+            with path.open(encoding="utf-8") as lines:
+                while chunk := [line for _, line in zip(range(size * 32), lines)]:
+                    documents = [document for document in self.encode(chunk) if len(document[0]) <= longest()]
                     documents.sort(key=lambda document: len(document[0]))
-                    starts = list(range(0, len(documents) - self.documents + 1, self.documents))
+                    starts = list(range(0, len(documents) - size + 1, size))
                     self.random.shuffle(starts)
                     for start in starts:
-                        if progress() < 0.5 and self.random.random() < DRILL_SHARE:
-                            yield self.drill(6)
-                        if self.random.random() < SUBTRACTION_SHARE:
-                            yield self.subtractions()
-                        prompt_weight = PROMPT_WEIGHT * max(0.0, 1.0 - 4.0 * progress())
-                        yield self.batch(documents[start : start + self.documents], prompt_weight)
+                        yield documents[start : start + size]
+
+    def forever(self, progress) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of all kinds; `progress()` is from 0 to 1."""
+        while progress() < DRILL_UNTIL:
+            yield self.drill(1 + int(5 * progress() / DRILL_UNTIL))
+        lessons, owed = self.lessons(), 0.0
+        longest = lambda: SHORT_TOKENS if progress() < SHORT_UNTIL else 1 << 30  # noqa: E731
+        for documents in self.sorted_batches(self.path, self.documents, longest):
+            early = progress() < SHORT_UNTIL
+            owed += FRAGMENTS_AT_FIRST if early else FRAGMENTS_LATER if progress() < FRAGMENTS_UNTIL else 0.0
+            while owed >= 1.0:
+                owed -= 1.0
+                yield next(lessons)
+            if progress() < 0.5 and self.random.random() < DRILL_SHARE:
+                yield self.drill(6)
+            if self.random.random() < (SUBTRACTION_SHARE if progress() < 0.5 else SUBTRACTION_SHARE_LATER):
+                yield self.subtractions()
+            yield self.batch(documents, PROMPT_WEIGHT * max(0.0, 1.0 - 4.0 * progress()))
 
 
 class Muon(torch.optim.Optimizer):
@@ -194,12 +217,13 @@ class Check:
 
 def schedule(progress: float) -> float:
     """Warm-up, a plateau, then down to zero."""
-    return min(1.0, progress / 0.01, max(0.0, 1.0 - progress) / 0.6)
+    return min(1.0, progress / 0.01, max(0.0, 1.0 - progress) / 0.8)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--fragments", type=Path, required=True)
     parser.add_argument("--check", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -236,7 +260,7 @@ def train(arguments: argparse.Namespace) -> None:
     def progress() -> float:
         return step / arguments.steps if arguments.steps else spent / (60 * arguments.minutes)
 
-    data = Data(tokenizer, arguments.data, arguments.documents, arguments.seed + step)
+    data = Data(tokenizer, arguments.data, arguments.documents, arguments.seed + step, arguments.fragments)
     check = Check(data, arguments.check, 300)
     batches = data.forever(progress)
     sum_loss, sum_tokens, last, next_check = 0.0, 0, time.monotonic(), spent + 120
@@ -259,7 +283,8 @@ def train(arguments: argparse.Namespace) -> None:
         model.zero_grad(set_to_none=True)
         step += 1
         sum_loss, sum_tokens = sum_loss + loss.item(), sum_tokens + tokens.numel()
-        spent += time.monotonic() - begun
+        # A process that was stopped for a while has not trained in that time.
+        spent += min(time.monotonic() - begun, STEP_SECONDS_MAX)
         if step % 50 == 0:
             speed = sum_tokens / (time.monotonic() - last)
             print(f"step {step} {spent:.0f}s loss {sum_loss / 50:.4f} rate {factor:.3f} {speed:.0f} tok/s", flush=True)
