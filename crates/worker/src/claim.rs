@@ -1,27 +1,36 @@
-//! The way of one batch to its reward: register it, declare a job whose coinbase carries its root,
-//! hash that job until a share is found, submit the share with the claim, and hear how it ended.
-//! When a new block arrives before a share does, the job is declared again on the new template.
+//! The way of one batch to its reward: register it, build a job whose coinbase carries its root, show
+//! it to all hashers, have it accepted, submit the first share with the claim, and hear how it ended.
+//! When a new block arrives before a share does, the job is built again on the new template.
+//!
+//! The job is hashed from the moment it is built: shares that are found while the declarator and the
+//! pool still look at it are kept and sent once they have accepted it.
+
+mod declaring;
+
+use std::collections::VecDeque;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use bitcoin::{CompactTarget, Target};
 use dovetail_sv2::extension::{BatchOutcome, RegisterBatch, codes};
-use dovetail_sv2::messages::{
-    B032Owned, B064KOwned, B0255Owned, PushSolution, SetCustomMiningJob, SubmitSolution, U256Owned,
-};
+use dovetail_sv2::messages::{B032Owned, PushSolution};
 use dovetail_sv2::{Outbox, OutboxError};
 use dovetail_templates::{TemplateHandle, WorkSnapshot};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use crate::coinbase::{BuildError, JobCoinbase, job_outputs};
-use crate::declarator::{Declaration, Declarator, DeclaratorOptions, DeclareError};
+use crate::board::Board;
+use crate::coinbase::BuildError;
+use crate::declarator::{Declarator, DeclaratorOptions, DeclareError};
+use crate::job::{ExtranonceTooSmall, FoundShare, SHARES_WAITING_MAX};
 use crate::keys::WorkerKeys;
-use crate::search::{Found, Search, SearchJob};
 use crate::session::{Channel, PoolEvent, share_frame};
+use crate::stats::Stats;
 use crate::transcripts::ReadyBatch;
+
+use declaring::DeclaredJob;
+pub use declaring::{custom_job, min_ntime};
 
 /// Time for the pool to answer a registration or a custom job.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -29,6 +38,9 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 const AUDIT_TIME_MAX: Duration = Duration::from_secs(180);
 /// Time between the answer to a share and the outcome that explains it.
 const OUTCOME_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Accepted jobs whose shares are still passed on. Firmware is at most a job or two behind.
+const ACCEPTED_MAX: usize = 8;
 
 /// How a claim ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +67,9 @@ pub enum ClaimError {
     /// The template gives no valid coinbase.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The pool's extranonce cannot be shared.
+    #[error(transparent)]
+    Extranonce(#[from] ExtranonceTooSmall),
     /// The template source failed.
     #[error("the template source failed: {0}")]
     Templates(String),
@@ -94,25 +109,35 @@ pub struct Claimer {
     pub keys: WorkerKeys,
     connection: Option<Declarator>,
     numbers: Arc<AtomicU32>,
+    board: Arc<Board>,
+    search_here: bool,
+    offers: mpsc::Sender<FoundShare>,
+    shares: mpsc::Receiver<FoundShare>,
+    accepted: VecDeque<AcceptedJob>,
+    /// Our number of the job that is being declared, and its shares so far.
+    pending: Option<(u32, Vec<FoundShare>)>,
 }
 
 /// A job that the declarator and the pool both accepted.
-struct DeclaredJob {
+#[derive(Debug, Clone)]
+struct AcceptedJob {
+    /// Our number.
+    id: u32,
+    /// The pool's.
     job_id: u32,
     channel: Channel,
     work: Arc<WorkSnapshot>,
-    coinbase: JobCoinbase,
-    min_ntime: u32,
 }
 
 /// How the search on one job ended.
 enum Searched {
-    Found(Found),
+    Found(FoundShare),
     NewBlock,
 }
 
 impl Claimer {
-    /// A claimer without a connection to the declarator; it is made when it is first needed.
+    /// A claimer without a connection to the declarator; it is made when it is first needed. It
+    /// searches its jobs on this machine.
     pub fn new(
         outbox: Outbox,
         channel: watch::Receiver<Channel>,
@@ -121,6 +146,7 @@ impl Claimer {
         declarator: DeclaratorOptions,
         keys: WorkerKeys,
     ) -> Self {
+        let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
         Self {
             outbox,
             channel,
@@ -130,7 +156,27 @@ impl Claimer {
             keys,
             connection: None,
             numbers: Arc::new(AtomicU32::new(1)),
+            board: Arc::default(),
+            search_here: true,
+            offers,
+            shares,
+            accepted: VecDeque::new(),
+            pending: None,
         }
+    }
+
+    /// Shows its jobs on this board, where others hash them too. `search_here` says whether they
+    /// are searched on this machine besides.
+    #[must_use]
+    pub fn on_board(mut self, board: Arc<Board>, search_here: bool) -> Self {
+        self.board = board;
+        self.search_here = search_here;
+        self
+    }
+
+    /// The counter of request and sequence numbers of this session.
+    pub fn numbers(&self) -> Arc<AtomicU32> {
+        self.numbers.clone()
     }
 
     /// Claims a batch.
@@ -144,21 +190,60 @@ impl Claimer {
             return refused(code);
         }
         loop {
-            let job = self.declare(batch).await?;
-            let found = match self.search(&job).await? {
+            let mut job = self.declare(batch).await?;
+            let found = match self.search(&mut job).await? {
                 Searched::Found(found) => found,
                 Searched::NewBlock => {
                     tracing::info!(root = %batch.root, "a new block came first; declaring the batch again");
                     continue;
                 }
             };
-            match self.submit(batch, &job, &found).await? {
-                Some(end) => return Ok(end),
+            match self.submit(batch, &job.accepted, &found).await? {
+                Some(end) => {
+                    if matches!(end, ClaimEnd::Settled { accepted: true, .. }) {
+                        job.shown.release();
+                    }
+                    return Ok(end);
+                }
                 None => {
                     tracing::info!(root = %batch.root, "the share was stale; declaring the batch again");
                 }
             }
         }
+    }
+
+    /// The next share of a job whose claim is settled; for [`Claimer::pass_on`]. Cancellation-safe.
+    pub async fn next_share(&mut self) -> Option<FoundShare> {
+        self.shares.recv().await
+    }
+
+    /// Submits a share that claims nothing, if its job was accepted; keeps it if its job may yet be.
+    ///
+    /// # Errors
+    /// The pool connection is gone.
+    pub async fn pass_on(&mut self, share: FoundShare) -> Result<(), OutboxError> {
+        if let Some((id, kept)) = &mut self.pending
+            && *id == share.job_id
+        {
+            if kept.len() < SHARES_WAITING_MAX {
+                kept.push(share);
+            } else {
+                Stats::count(&self.board.stats().shares_lost);
+            }
+            return Ok(());
+        }
+        let Some(job) = self.accepted.iter().find(|job| job.id == share.job_id) else {
+            Stats::count(&self.board.stats().shares_lost);
+            return Ok(());
+        };
+        let job = job.clone();
+        let number = self.number();
+        let message = job.channel.share(number, job.job_id, &share);
+        self.outbox.send(&message)?;
+        if share.block {
+            self.push_solution(&job, &share).await;
+        }
+        Ok(())
     }
 
     fn number(&self) -> u32 {
@@ -181,107 +266,30 @@ impl Claimer {
         .await
     }
 
-    /// Declares a job that carries the root on the newest work, and hands it to the pool.
-    async fn declare(&mut self, batch: &ReadyBatch) -> Result<DeclaredJob, ClaimError> {
-        let work = self.work().await?;
-        let channel = self.channel.borrow().clone();
-        let data = self
-            .templates
-            .transaction_data(work.template.template_id)
-            .await
-            .map_err(|error| ClaimError::Templates(error.to_string()))?;
-        let declarator = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(Declarator::open(&self.declarator, self.keys.name).await?),
-        };
-        let declared = async {
-            let token = declarator.allocate().await?;
-            let outputs = job_outputs(&work.template, &token.outputs, Some(&batch.root))?;
-            let coinbase =
-                JobCoinbase::new(&work.template, outputs, channel.full_extranonce_size())?;
-            let declaration = Declaration {
-                version: work.template.version,
-                coinbase: &coinbase,
-                transactions: &data.transactions,
-                excess_data: &data.excess_data,
-            };
-            let job_token = declarator.declare(&token, &declaration).await?;
-            Ok::<_, ClaimError>((coinbase, job_token))
-        }
-        .await;
-        let (coinbase, job_token) = match declared {
-            Ok(declared) => declared,
-            Err(error) => {
-                // After most errors the connection is of no use; a new one costs little.
-                self.connection = None;
-                return Err(error);
+    /// Waits for a share of the job; those that were found while it was pending come first.
+    async fn search(&mut self, job: &mut DeclaredJob) -> Result<Searched, ClaimError> {
+        let mut work = self.templates.subscribe();
+        if !job.kept.is_empty() {
+            let first = job.kept.remove(0);
+            for share in std::mem::take(&mut job.kept) {
+                self.pass_on(share).await?;
             }
-        };
-        tracing::info!(root = %batch.root, template = work.template.template_id, transactions = data.transactions.len(), "the job declarator accepted the job");
-        let min_ntime = min_ntime(&work);
-        let job_id = self
-            .set_custom_job(&work, &channel, &coinbase, job_token, min_ntime)
-            .await?;
-        tracing::info!(root = %batch.root, job_id, "the pool accepted the job; hashing it");
-        Ok(DeclaredJob {
-            job_id,
-            channel,
-            work,
-            coinbase,
-            min_ntime,
-        })
-    }
-
-    /// The newest work; waits for the first.
-    async fn work(&mut self) -> Result<Arc<WorkSnapshot>, ClaimError> {
-        let mut work = self.templates.subscribe();
-        let work = work
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_| ClaimError::Templates("it stopped".to_owned()))?;
-        Ok(work.clone().expect("waited for some work"))
-    }
-
-    async fn set_custom_job(
-        &mut self,
-        work: &WorkSnapshot,
-        channel: &Channel,
-        coinbase: &JobCoinbase,
-        token: Vec<u8>,
-        min_ntime: u32,
-    ) -> Result<u32, ClaimError> {
-        let request_id = self.number();
-        let message = custom_job(work, channel, coinbase, token, request_id, min_ntime)
-            .map_err(|error| ClaimError::Fields(error.to_string()))?;
-        self.outbox.send(&message)?;
-        self.answer(ANSWER_TIME_MAX, |event| match event {
-            PoolEvent::JobAccepted {
-                request_id: id,
-                job_id,
-            } if *id == request_id => Some(Ok(*job_id)),
-            PoolEvent::JobRefused {
-                request_id: id,
-                code,
-            } if *id == request_id => Some(Err(ClaimError::JobRefused(code.clone()))),
-            _ => None,
-        })
-        .await?
-    }
-
-    async fn search(&mut self, job: &DeclaredJob) -> Result<Searched, ClaimError> {
-        let mut search = Search::start(search_job(job));
-        let mut work = self.templates.subscribe();
+            return Ok(Searched::Found(first));
+        }
         loop {
             tokio::select! {
-                found = search.found() => {
-                    let (hashes, time) = search.effort();
-                    tracing::info!(job_id = job.job_id, hashes, ms = time.as_millis() as u64, "found a share on the job");
-                    return found.map(Searched::Found).ok_or(ClaimError::SessionOver);
+                share = self.shares.recv() => {
+                    let share = share.ok_or(ClaimError::SessionOver)?;
+                    if share.job_id == job.accepted.id {
+                        return Ok(Searched::Found(share));
+                    }
+                    self.pass_on(share).await?;
                 }
                 changed = work.changed() => {
                     changed.map_err(|_| ClaimError::Templates("it stopped".to_owned()))?;
                     let newest = work.borrow_and_update().clone();
-                    if newest.is_some_and(|w| w.prev_hash.prev_hash != job.work.prev_hash.prev_hash) {
+                    let tip = &job.accepted.work.prev_hash.prev_hash;
+                    if newest.is_some_and(|work| work.prev_hash.prev_hash != *tip) {
                         return Ok(Searched::NewBlock);
                     }
                 }
@@ -297,33 +305,30 @@ impl Claimer {
     async fn submit(
         &mut self,
         batch: &ReadyBatch,
-        job: &DeclaredJob,
-        found: &Found,
+        job: &AcceptedJob,
+        found: &FoundShare,
     ) -> Result<Option<ClaimEnd>, ClaimError> {
         let sequence_number = self.number();
-        let version = job.work.template.version;
-        let share = job
-            .channel
-            .share(sequence_number, job.job_id, version, found);
+        let share = job.channel.share(sequence_number, job.job_id, found);
         self.outbox
             .try_send(share_frame(&share, Some(&batch.root))?)?;
-        if Target::from_compact(CompactTarget::from_consensus(job.work.prev_hash.n_bits))
-            >= Target::from_le_bytes(found.hash)
-        {
-            self.propagate(job, found).await;
+        tracing::info!(root = %batch.root, job_id = job.job_id, "submitted a share with the claim");
+        if found.block {
+            self.push_solution(job, found).await;
         }
-        // The outcome may come before or after the answer to the share.
+        // The outcome may come before or after the answer to the share. An answer to a later share
+        // says nothing: a pool settles claims beside hash shares, and they take longer.
         let mut outcome: Option<BatchOutcome> = None;
         let root = batch.root;
         let answer = self
             .answer(AUDIT_TIME_MAX, |event| match event {
-                PoolEvent::SharesAccepted(last) if *last >= sequence_number => Some(None),
+                PoolEvent::SharesAccepted { last, .. } if *last == sequence_number => Some(None),
                 PoolEvent::ShareRefused(number, code) if *number == sequence_number => {
                     Some(Some(code.clone()))
                 }
                 PoolEvent::Outcome(found) if found.root == root => {
                     outcome = Some(found.clone());
-                    None
+                    found.accepted.then_some(None)
                 }
                 _ => None,
             })
@@ -358,25 +363,11 @@ impl Claimer {
         }
     }
 
-    /// The share is a block: our own template source and the declarator propagate it as well as the
-    /// pool. Failing to is no failure of the claim.
-    async fn propagate(&mut self, job: &DeclaredJob, found: &Found) {
+    /// The share is a block: our own template source has it already, and the declarator propagates
+    /// it as well as the pool. Failing to is no failure of the claim.
+    async fn push_solution(&mut self, job: &AcceptedJob, found: &FoundShare) {
         let mut extranonce = job.channel.extranonce_prefix.clone();
         extranonce.extend_from_slice(&found.extranonce);
-        tracing::info!(job_id = job.job_id, hash = %hex::encode(reversed(found.hash)), "the share is a block");
-        let version = job.work.template.version;
-        if let Ok(coinbase_tx) = B064KOwned::new(job.coinbase.with_witness(&extranonce)) {
-            let solution = SubmitSolution {
-                template_id: job.work.template.template_id,
-                version,
-                header_timestamp: found.ntime,
-                header_nonce: found.nonce,
-                coinbase_tx,
-            };
-            if let Err(error) = self.templates.submit_solution(solution).await {
-                tracing::warn!(%error, "our template source did not take the block");
-            }
-        }
         let (Some(declarator), Ok(extranonce)) = (&mut self.connection, B032Owned::new(extranonce))
         else {
             return;
@@ -387,14 +378,14 @@ impl Claimer {
             nonce: found.nonce,
             ntime: found.ntime,
             nbits: job.work.prev_hash.n_bits,
-            version,
+            version: found.version,
         };
         if let Err(error) = declarator.push_solution(&solution).await {
             tracing::warn!(%error, "the job declarator did not take the block");
         }
     }
 
-    /// Waits for the event that `pick` takes.
+    /// Waits for the event that `pick` takes. Shares go their way meanwhile.
     async fn answer<T>(
         &mut self,
         time_max: Duration,
@@ -402,9 +393,14 @@ impl Claimer {
     ) -> Result<T, ClaimError> {
         let wait = async {
             loop {
-                let event = self.events.recv().await.ok_or(ClaimError::SessionOver)?;
-                if let Some(picked) = pick(&event) {
-                    return Ok(picked);
+                tokio::select! {
+                    event = self.events.recv() => {
+                        let event = event.ok_or(ClaimError::SessionOver)?;
+                        if let Some(picked) = pick(&event) {
+                            return Ok(picked);
+                        }
+                    }
+                    Some(share) = self.shares.recv() => self.pass_on(share).await?,
                 }
             }
         };
@@ -412,11 +408,6 @@ impl Claimer {
             .await
             .map_err(|_| ClaimError::TimeOut)?
     }
-}
-
-fn reversed(mut hash: [u8; 32]) -> [u8; 32] {
-    hash.reverse();
-    hash
 }
 
 /// A refusal of the batch, unless its code says that the pool itself failed.
@@ -427,68 +418,11 @@ fn refused(code: String) -> Result<ClaimEnd, ClaimError> {
     Ok(ClaimEnd::Refused(code))
 }
 
-/// Refusals that say nothing about the batch: the job was overtaken by a block.
+/// Refusals that say nothing about the batch: the job was overtaken by a block, or the target by a
+/// harder one that crossed the job on the wire.
 fn is_stale(code: &str) -> bool {
-    code == "stale-share" || code == "invalid-job-id"
-}
-
-/// The smallest time of a job's headers: the clock, unless the chain is ahead of it. The template's
-/// own time would do for the block, but the pool compares with the time of *its* template source,
-/// which may have heard of the block later than ours.
-pub fn min_ntime(work: &WorkSnapshot) -> u32 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let now = u32::try_from(now).unwrap_or(u32::MAX);
-    now.max(work.prev_hash.header_timestamp)
-}
-
-/// The job as it is hashed.
-fn search_job(job: &DeclaredJob) -> SearchJob {
-    SearchJob {
-        version: job.work.template.version,
-        prev_hash: job.work.prev_hash.prev_hash.to_array(),
-        min_ntime: job.min_ntime,
-        nbits: job.work.prev_hash.n_bits,
-        coinbase: job.coinbase.clone(),
-        extranonce_prefix: job.channel.extranonce_prefix.clone(),
-        extranonce_size: job.channel.extranonce_size,
-        merkle_path: job
-            .work
-            .template
-            .merkle_path
-            .iter()
-            .map(U256Owned::to_array)
-            .collect(),
-        target: job.channel.target,
-    }
-}
-
-/// The message that hands a declared job to the pool.
-///
-/// # Errors
-/// A token or outputs that are too long for it.
-pub fn custom_job(
-    work: &WorkSnapshot,
-    channel: &Channel,
-    coinbase: &JobCoinbase,
-    token: Vec<u8>,
-    request_id: u32,
-    min_ntime: u32,
-) -> Result<SetCustomMiningJob, stratum_core::binary_sv2::Error> {
-    Ok(SetCustomMiningJob {
-        channel_id: channel.id,
-        request_id,
-        token: B0255Owned::new(token)?,
-        version: work.template.version,
-        prev_hash: work.prev_hash.prev_hash.clone(),
-        min_ntime,
-        nbits: work.prev_hash.n_bits,
-        coinbase_tx_version: work.template.coinbase_tx_version,
-        coinbase_prefix: work.template.coinbase_prefix.clone(),
-        coinbase_tx_input_n_sequence: work.template.coinbase_tx_input_sequence,
-        coinbase_tx_outputs: B064KOwned::new(coinbase.outputs.clone())?,
-        coinbase_tx_locktime: work.template.coinbase_tx_locktime,
-        merkle_path: work.template.merkle_path.clone(),
-    })
+    matches!(
+        code,
+        "stale-share" | "invalid-job-id" | "difficulty-too-low"
+    )
 }

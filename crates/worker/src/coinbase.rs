@@ -141,6 +141,11 @@ impl JobCoinbase {
         [&self.stripped_prefix[..], extranonce, &self.stripped_suffix].concat()
     }
 
+    /// The coinbase without its witness, before and after the extranonce.
+    pub fn stripped_parts(&self) -> (&[u8], &[u8]) {
+        (&self.stripped_prefix, &self.stripped_suffix)
+    }
+
     /// The coinbase with its witness, for a whole extranonce: what a block carries.
     pub fn with_witness(&self, extranonce: &[u8]) -> Vec<u8> {
         [&self.prefix[..], extranonce, &self.suffix].concat()

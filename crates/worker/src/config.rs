@@ -1,5 +1,6 @@
 //! The worker's configuration: one TOML file, described in `config/dovetail-worker.toml`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dovetail_sv2::AuthorityPublicKey;
@@ -20,6 +21,8 @@ pub struct Config {
     pub templates: SourceConfig,
     /// The Lightning wallet that payouts go to; without it invoices are refused.
     pub wallet: Option<Wallet>,
+    /// The port for the miner's own firmware; without it none is served.
+    pub downstream: Option<Downstream>,
 }
 
 /// The worker itself.
@@ -46,6 +49,9 @@ pub struct Worker {
     /// nothing running, a batch is made at once.
     #[serde(default = "batch_wait_ms")]
     pub batch_wait_ms: u64,
+    /// Search jobs that bear a batch on this machine's CPU, besides whatever firmware does.
+    #[serde(default = "search")]
+    pub search: bool,
 }
 
 /// An Sv2 server.
@@ -57,6 +63,32 @@ pub struct Peer {
     /// The authority key that its certificate must be signed with. Without it the server is not
     /// authenticated, which is for tests.
     pub authority_public_key: Option<AuthorityPublicKey>,
+}
+
+/// The Sv2 mining port for the miner's own firmware.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Downstream {
+    /// Where firmware connects; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The file of the authority key that signs the port's certificates; made with mode 0600 if it
+    /// is absent. The public half is logged: firmware is configured with it.
+    pub key_file: PathBuf,
+    /// How many devices may be connected at once, 1 to 4096.
+    #[serde(default = "connections_max")]
+    pub connections_max: usize,
+    /// How many channels one connection may open, 1 to 1024.
+    #[serde(default = "channels_per_connection_max")]
+    pub channels_per_connection_max: usize,
+    /// What vardiff steers each channel to. Difficulty never exceeds what the pool asks.
+    #[serde(default = "shares_per_minute")]
+    pub shares_per_minute: f32,
+    /// The least hash rate that is assumed of a device, in h/s.
+    #[serde(default = "min_hash_rate")]
+    pub min_hash_rate: f32,
+    /// The least time between two jobs on one tip, in ms. A new tip never waits.
+    #[serde(default = "job_interval_ms")]
+    pub job_interval_ms: u64,
 }
 
 /// A Lightning wallet.
@@ -82,6 +114,12 @@ pub enum ConfigRefused {
     /// A hash rate that is no number of hashes.
     #[error("worker.nominal_hash_rate must be a finite number, 0 or more")]
     HashRate,
+    /// Limits of the port for firmware.
+    #[error(
+        "downstream: connections_max must be 1 to 4096, channels_per_connection_max 1 to 1024, \
+         shares_per_minute and min_hash_rate above 0, job_interval_ms at most 60000"
+    )]
+    Downstream,
 }
 
 impl Config {
@@ -102,7 +140,21 @@ impl Config {
         if !(self.worker.nominal_hash_rate.is_finite() && self.worker.nominal_hash_rate >= 0.0) {
             return Err(ConfigRefused::HashRate);
         }
-        Ok(())
+        match &self.downstream {
+            Some(downstream) if !downstream.is_valid() => Err(ConfigRefused::Downstream),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Downstream {
+    fn is_valid(&self) -> bool {
+        let positive = |value: f32| value.is_finite() && value > 0.0;
+        (1..=4_096).contains(&self.connections_max)
+            && (1..=1_024).contains(&self.channels_per_connection_max)
+            && positive(self.shares_per_minute)
+            && positive(self.min_hash_rate)
+            && self.job_interval_ms <= 60_000
     }
 }
 
@@ -121,6 +173,31 @@ fn nominal_hash_rate() -> f32 {
 
 fn batch_wait_ms() -> u64 {
     5_000
+}
+
+fn search() -> bool {
+    true
+}
+
+fn connections_max() -> usize {
+    256
+}
+
+fn channels_per_connection_max() -> usize {
+    64
+}
+
+fn shares_per_minute() -> f32 {
+    12.0
+}
+
+fn min_hash_rate() -> f32 {
+    // A slow CPU; steering finds an ASIC's rate within minutes.
+    100_000.0
+}
+
+fn job_interval_ms() -> u64 {
+    1_000
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use bitcoin::secp256k1::rand::rngs::OsRng;
 use bitcoin::secp256k1::{Keypair, Secp256k1, SecretKey};
 use dovetail_commitment::WorkerKey;
+use dovetail_sv2::{AuthorityKeys, AuthoritySecretKey};
 
 /// Why there is no key. Never repeats the content of the file.
 #[derive(Debug, thiserror::Error)]
@@ -66,46 +67,67 @@ impl WorkerKeys {
     /// # Errors
     /// A file that cannot be used, or that others can read.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyFileError> {
-        let io = |source| KeyFileError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        match std::fs::read_to_string(path) {
-            Ok(text) => {
-                let mode = std::fs::metadata(path).map_err(io)?.permissions().mode();
-                if mode & 0o077 != 0 {
-                    return Err(KeyFileError::Exposed {
-                        path: path.to_owned(),
-                    });
-                }
-                let secret = text.trim().parse().map_err(|_| KeyFileError::Content {
-                    path: path.to_owned(),
-                })?;
-                Ok(Self::from_secret(&secret))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let keys = Self::generate();
-                keys.create(path).map_err(io)?;
-                Ok(keys)
-            }
-            Err(error) => Err(io(error)),
-        }
+        let fresh = || Self::generate().pair.secret_key();
+        let text = secret_file(path, || fresh().display_secret().to_string())?;
+        let secret = text.parse().map_err(|_| content(path))?;
+        Ok(Self::from_secret(&secret))
     }
+}
 
-    fn create(&self, path: &Path) -> std::io::Result<()> {
-        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder)?;
-        }
-        // `create_new`: two workers that start at once must not each think theirs was kept.
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        let secret = self.pair.secret_key().display_secret().to_string();
-        writeln!(file, "{secret}")?;
-        file.sync_all()
+/// The authority keys in the file, or fresh ones written to it with mode 0600 if there is no such
+/// file. The file holds the secret half in the base58check form that other Sv2 software reads.
+///
+/// # Errors
+/// A file that cannot be used, or that others can read.
+pub fn authority_keys(path: &Path) -> Result<AuthorityKeys, KeyFileError> {
+    let text = secret_file(path, || AuthoritySecretKey::generate().reveal())?;
+    let secret: AuthoritySecretKey = text.parse().map_err(|_| content(path))?;
+    Ok(AuthorityKeys::from_secret(secret))
+}
+
+fn content(path: &Path) -> KeyFileError {
+    KeyFileError::Content {
+        path: path.to_owned(),
     }
+}
+
+/// The text of a file that only its owner can read; made from `fresh` if it is absent.
+fn secret_file(path: &Path, fresh: impl FnOnce() -> String) -> Result<String, KeyFileError> {
+    let io = |source| KeyFileError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let mode = std::fs::metadata(path).map_err(io)?.permissions().mode();
+            if mode & 0o077 != 0 {
+                return Err(KeyFileError::Exposed {
+                    path: path.to_owned(),
+                });
+            }
+            Ok(text.trim().to_owned())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let text = fresh();
+            create(path, &text).map_err(io)?;
+            Ok(text)
+        }
+        Err(error) => Err(io(error)),
+    }
+}
+
+fn create(path: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)?;
+    }
+    // `create_new`: two workers that start at once must not each think theirs was kept.
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()
 }
 
 #[cfg(test)]

@@ -6,15 +6,20 @@
 //! ([`transcripts`]), the way of one batch to its share ([`claim`]). [`worker`] wires them.
 
 pub mod beacon;
+pub mod board;
 pub mod claim;
 pub mod coinbase;
 pub mod config;
 pub mod declarator;
+pub mod downstream;
 pub mod hasher;
+pub mod job;
 pub mod keys;
+pub mod pool_jobs;
 mod scheduler;
 pub mod search;
 pub mod session;
+pub mod stats;
 pub mod tasks;
 pub mod transcripts;
 pub mod wallet;

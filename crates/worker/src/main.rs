@@ -98,7 +98,12 @@ async fn run(path: &std::path::Path, check_config: bool) -> anyhow::Result<()> {
     worker
         .run(shutdown, |worker| {
             if !announced.swap(true, Ordering::Relaxed) {
-                announce_ready(serde_json::json!({ "worker": worker.keys().name }));
+                let mut ready = serde_json::json!({ "worker": worker.keys().name });
+                if let Some((address, key)) = worker.firmware_port() {
+                    ready["downstream"] = address.to_string().into();
+                    ready["authority_public_key"] = key.to_string().into();
+                }
+                announce_ready(ready);
             }
         })
         .await;

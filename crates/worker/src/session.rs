@@ -14,10 +14,10 @@ use dovetail_sv2::extension::{
     sign_registration,
 };
 use dovetail_sv2::messages::{
-    B032Owned, CloseChannel, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess,
-    OpenMiningChannelError, SetCustomMiningJobError, SetCustomMiningJobSuccess,
-    SetExtranoncePrefix, SetTarget, Str0255Owned, SubmitSharesError, SubmitSharesExtended,
-    SubmitSharesSuccess, U256Owned,
+    B032Owned, CloseChannel, NewExtendedMiningJob, OpenExtendedMiningChannel,
+    OpenExtendedMiningChannelSuccess, OpenMiningChannelError, SetCustomMiningJobError,
+    SetCustomMiningJobSuccess, SetExtranoncePrefix, SetNewPrevHash, SetTarget, Str0255Owned,
+    SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
 };
 use dovetail_sv2::setup::{SetupProtocol, mining_flags};
 use dovetail_sv2::{
@@ -27,15 +27,14 @@ use dovetail_sv2::{
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::job::{EXTRANONCE_BYTES, FoundShare};
 use crate::keys::WorkerKeys;
-use crate::search::{Found, Hash256};
+use crate::search::Hash256;
 
 /// Time for each answer while a session is opened.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Frames waiting to be sent: a burst of token chunks of all running tasks and some more.
 const OUTBOX_FRAMES: usize = 1024;
-/// Bytes of the extranonce that we roll: with the clock in the header, eight never run out.
-const EXTRANONCE_BYTES_MIN: u16 = 8;
 /// The mining messages of one connection use one request id each.
 const OPEN_REQUEST_ID: u32 = 1;
 
@@ -100,6 +99,8 @@ pub struct Channel {
     pub extranonce_prefix: Vec<u8>,
     /// Bytes of the extranonce that we roll.
     pub extranonce_size: usize,
+    /// The group that it is in.
+    pub group_id: u32,
 }
 
 impl Channel {
@@ -108,13 +109,17 @@ impl Channel {
         self.extranonce_prefix.len() + self.extranonce_size
     }
 
+    /// Whether a message to this channel or group id is for us.
+    fn is_addressed(&self, channel_id: u32) -> bool {
+        channel_id == self.id || channel_id == self.group_id
+    }
+
     /// The message that submits a header found on this channel.
     pub fn share(
         &self,
         sequence_number: u32,
         job_id: u32,
-        version: u32,
-        found: &Found,
+        found: &FoundShare,
     ) -> SubmitSharesExtended {
         SubmitSharesExtended {
             channel_id: self.id,
@@ -122,7 +127,7 @@ impl Channel {
             job_id,
             nonce: found.nonce,
             ntime: found.ntime,
-            version,
+            version: found.version,
             extranonce: B032Owned::new(found.extranonce.clone())
                 .expect("a channel's extranonce has 32 bytes at most"),
         }
@@ -158,8 +163,13 @@ pub enum PoolEvent {
         /// Why.
         code: String,
     },
-    /// Shares up to this sequence number are credited.
-    SharesAccepted(u32),
+    /// Shares up to a sequence number are credited.
+    SharesAccepted {
+        /// The sequence number.
+        last: u32,
+        /// How many they are.
+        count: u32,
+    },
     /// The share with this sequence number is refused, with the reason.
     ShareRefused(u32, String),
     /// How the audit of a batch ended.
@@ -170,7 +180,11 @@ pub enum PoolEvent {
     Payout(PayoutResult),
     /// The channel has another target or extranonce prefix; see [`PoolSession::channel`].
     ChannelChanged,
-    /// Something that the worker has no use for, such as the pool's own jobs.
+    /// A job of the pool's own, for this channel or its group.
+    NewJob(Box<NewExtendedMiningJob>),
+    /// A new tip, which makes one of the pool's future jobs current.
+    NewTip(SetNewPrevHash),
+    /// Something that the worker has no use for.
     Other,
 }
 
@@ -278,7 +292,10 @@ impl PoolSession {
         Ok(match frame.message_type {
             SubmitSharesSuccess::MESSAGE_TYPE => {
                 let (message, _) = frame.decode::<SubmitSharesSuccess>()?;
-                Event::SharesAccepted(message.last_sequence_number)
+                Event::SharesAccepted {
+                    last: message.last_sequence_number,
+                    count: message.new_submits_accepted_count,
+                }
             }
             SubmitSharesError::MESSAGE_TYPE => {
                 let (message, _) = frame.decode::<SubmitSharesError>()?;
@@ -297,6 +314,20 @@ impl PoolSession {
                 Event::JobRefused {
                     request_id: message.request_id,
                     code: message.error_code.as_utf8_or_hex(),
+                }
+            }
+            NewExtendedMiningJob::MESSAGE_TYPE => {
+                let (message, _) = frame.decode::<NewExtendedMiningJob>()?;
+                match self.channel.is_addressed(message.channel_id) {
+                    true => Event::NewJob(Box::new(message)),
+                    false => Event::Other,
+                }
+            }
+            SetNewPrevHash::MESSAGE_TYPE => {
+                let (message, _) = frame.decode::<SetNewPrevHash>()?;
+                match self.channel.is_addressed(message.channel_id) {
+                    true => Event::NewTip(message),
+                    false => Event::Other,
                 }
             }
             SetTarget::MESSAGE_TYPE => {
@@ -430,7 +461,7 @@ async fn open_channel(
             .expect("a key in hex has 64 characters"),
         nominal_hash_rate: options.nominal_hash_rate,
         max_target: U256Owned::from([0xff; 32]),
-        min_extranonce_size: EXTRANONCE_BYTES_MIN,
+        min_extranonce_size: EXTRANONCE_BYTES as u16,
     })?;
     let frame = answer(reader, |f| {
         f.is::<OpenExtendedMiningChannelSuccess>() || f.is::<OpenMiningChannelError>()
@@ -446,5 +477,6 @@ async fn open_channel(
         target: success.target.to_array(),
         extranonce_prefix: success.extranonce_prefix.to_owned_bytes(),
         extranonce_size: usize::from(success.extranonce_size),
+        group_id: success.group_channel_id,
     })
 }

@@ -20,8 +20,9 @@ use dovetail_sv2::messages::{
 };
 use dovetail_sv2::setup::SetupProtocol;
 use dovetail_worker::hasher::{self, HasherOptions, HasherStats};
+use dovetail_worker::job::FoundShare;
 use dovetail_worker::keys::WorkerKeys;
-use dovetail_worker::search::{Found, header_bytes, header_hash, meets};
+use dovetail_worker::search::{header_bytes, header_hash, meets};
 use dovetail_worker::session::{PoolEvent, PoolOptions, PoolSession, SessionError};
 use support::{Played, listen};
 use tokio_util::sync::CancellationToken;
@@ -101,14 +102,17 @@ async fn a_session_proves_its_key_opens_a_channel_and_claims_with_its_shares() {
         assert_eq!(session.next().await.unwrap(), PoolEvent::Task(task()));
         assert_eq!(session.next().await.unwrap(), PoolEvent::ChannelChanged);
         assert_eq!(session.channel().target, [9; 32]);
-        let found = Found {
+        let found = FoundShare {
+            job_id: 3,
+            upstream_job_id: None,
+            extranonce: vec![0; 8],
             nonce: 1,
             ntime: 2,
-            extranonce: vec![0; 8],
-            header: [0; 80],
+            version: 0x2000_0000,
             hash: [0; 32],
+            block: false,
         };
-        let share = session.channel().share(1, 77, 0x2000_0000, &found);
+        let share = session.channel().share(1, 77, &found);
         let root = BatchRoot::from_bytes([6; 32]);
         session.submit(&share, Some(&root)).unwrap();
         session

@@ -1,0 +1,283 @@
+//! What this worker hashes now: one job for everybody, the search on this machine and the firmware
+//! behind it alike.
+//!
+//! There is always at most one *base* job, the upstream's own (or a solo job), and at most one
+//! *claim*, a job that bears a batch. A claim is hashed until it is released; a base job that only
+//! refreshes the claim's tip does not disturb it. Nobody is ever told to hash nothing.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use stratum_core::channels_sv2::extranonce_manager::{
+    AllocatedExtranoncePrefix, ExtranonceAllocator,
+};
+use tokio::sync::{mpsc, watch};
+
+use crate::job::{EXTRANONCE_BYTES, ExtranonceTooSmall, FoundShare, HashJob, JobParts, SharedJob};
+use crate::stats::Stats;
+
+/// Channels that can be open at once, the search on this machine among them: what two bytes of the
+/// shared extranonce tell apart.
+const CHANNELS_MAX: u32 = 1 << 16;
+
+/// The board. Share it in an [`Arc`].
+#[derive(Debug)]
+pub struct Board {
+    shown: watch::Sender<Option<SharedJob>>,
+    jobs: Mutex<Jobs>,
+    next_id: AtomicU32,
+    extranonces: Mutex<ExtranonceAllocator>,
+    stats: Arc<Stats>,
+}
+
+#[derive(Debug, Default)]
+struct Jobs {
+    base: Option<SharedJob>,
+    claim: Option<SharedJob>,
+}
+
+/// All channels are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there is no room for another channel")]
+pub struct NoRoom;
+
+impl Default for Board {
+    fn default() -> Self {
+        let bytes = u8::try_from(EXTRANONCE_BYTES).expect("the layout is a few bytes");
+        let extranonces = ExtranonceAllocator::new(Vec::new(), bytes, CHANNELS_MAX)
+            .expect("the layout holds an index and something to roll");
+        Self {
+            shown: watch::channel(None).0,
+            jobs: Mutex::default(),
+            next_id: AtomicU32::new(1),
+            extranonces: Mutex::new(extranonces),
+            stats: Arc::default(),
+        }
+    }
+}
+
+impl Board {
+    /// What everybody hashes, and every change of it. `None` until the first job.
+    pub fn subscribe(&self) -> watch::Receiver<Option<SharedJob>> {
+        self.shown.subscribe()
+    }
+
+    /// What is counted about this worker.
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// A job with a fresh number, not shown yet.
+    ///
+    /// # Errors
+    /// An extranonce that cannot be shared.
+    pub fn job(
+        &self,
+        parts: JobParts,
+        shares: mpsc::Sender<FoundShare>,
+    ) -> Result<SharedJob, ExtranonceTooSmall> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(HashJob::new(id, parts, shares)?))
+    }
+
+    /// Makes `job` the base. It is shown, unless a claim is on the board that builds on the same tip.
+    pub fn set_base(&self, job: SharedJob) {
+        let mut jobs = self.jobs();
+        let undisturbed = jobs
+            .claim
+            .as_ref()
+            .is_some_and(|claim| claim.parts().prev_hash == job.parts().prev_hash);
+        jobs.base = Some(job.clone());
+        if !undisturbed {
+            self.shown.send_replace(Some(job));
+        }
+    }
+
+    /// Shows a job that bears a batch.
+    pub fn set_claim(&self, job: SharedJob) {
+        let mut jobs = self.jobs();
+        jobs.claim = Some(job.clone());
+        self.shown.send_replace(Some(job));
+    }
+
+    /// The claim is settled. Its job may be hashed on until the base is renewed, since its shares
+    /// are ordinary ones now.
+    pub fn release(&self, job: &HashJob) {
+        let mut jobs = self.jobs();
+        if jobs.claim.as_ref().is_some_and(|claim| claim.id == job.id) {
+            jobs.claim = None;
+        }
+    }
+
+    /// The job is worth nothing: the base is shown in its place, if there is one.
+    pub fn withdraw(&self, job: &HashJob) {
+        self.release(job);
+        let jobs = self.jobs();
+        let shown = self
+            .shown
+            .borrow()
+            .as_ref()
+            .is_some_and(|shown| shown.id == job.id);
+        if let (true, Some(base)) = (shown, &jobs.base) {
+            self.shown.send_replace(Some(base.clone()));
+        }
+    }
+
+    /// A part of the extranonce for a channel that rolls the rest. Dropping it gives it back.
+    ///
+    /// # Errors
+    /// Too many channels, or one that needs to roll more than there is.
+    pub fn extended_prefix(&self, rolled_min: usize) -> Result<AllocatedExtranoncePrefix, NoRoom> {
+        self.extranonces()
+            .allocate_extended(rolled_min)
+            .map_err(|_| NoRoom)
+    }
+
+    /// A whole shared extranonce for a channel that rolls none of it. Dropping it gives it back.
+    ///
+    /// # Errors
+    /// Too many channels.
+    pub fn standard_prefix(&self) -> Result<AllocatedExtranoncePrefix, NoRoom> {
+        self.extranonces().allocate_standard().map_err(|_| NoRoom)
+    }
+
+    /// Bytes that an extended channel rolls.
+    pub fn rolled_bytes(&self) -> usize {
+        usize::from(self.extranonces().rollable_extranonce_size())
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn extranonces(&self) -> MutexGuard<'_, ExtranonceAllocator> {
+        self.extranonces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::job::{BadShare, Offered, SHARES_WAITING_MAX};
+
+    fn parts(tip: u8, extranonce_size: usize) -> JobParts {
+        JobParts {
+            upstream_job_id: Some(7),
+            version: 0x2000_0000,
+            version_rolling: true,
+            prev_hash: [tip; 32],
+            min_ntime: 1_000_000,
+            nbits: 0x1900_ffff,
+            coinbase_prefix: vec![1, 2],
+            coinbase_suffix: vec![3],
+            merkle_path: vec![],
+            extranonce_prefix: vec![9; 4],
+            extranonce_size,
+            target: [0xff; 32],
+            blocks: None,
+        }
+    }
+
+    fn shown(board: &Board) -> u32 {
+        board.subscribe().borrow().as_ref().unwrap().id
+    }
+
+    #[test]
+    fn a_refreshed_base_does_not_disturb_a_claim_but_a_new_tip_does() {
+        let board = Board::default();
+        let (sender, _shares) = mpsc::channel(1);
+        let job = |tip| board.job(parts(tip, 8), sender.clone()).unwrap();
+        board.set_base(job(1));
+        let claim = job(1);
+        board.set_claim(claim.clone());
+        board.set_base(job(1));
+        assert_eq!(shown(&board), claim.id);
+        let next_tip = job(2);
+        board.set_base(next_tip.clone());
+        assert_eq!(shown(&board), next_tip.id);
+    }
+
+    #[test]
+    fn a_settled_claim_is_hashed_until_the_base_is_renewed_and_a_refused_one_is_not() {
+        let board = Board::default();
+        let (sender, _shares) = mpsc::channel(1);
+        let job = || board.job(parts(1, 8), sender.clone()).unwrap();
+        let base = job();
+        board.set_base(base.clone());
+        let settled = job();
+        board.set_claim(settled.clone());
+        board.release(&settled);
+        assert_eq!(shown(&board), settled.id);
+        let renewed = job();
+        board.set_base(renewed.clone());
+        assert_eq!(shown(&board), renewed.id);
+        let refused = job();
+        board.set_claim(refused.clone());
+        board.withdraw(&refused);
+        assert_eq!(shown(&board), renewed.id);
+    }
+
+    #[test]
+    fn whatever_the_upstream_grants_beyond_the_layout_is_zeros_before_it() {
+        let board = Board::default();
+        let (sender, _shares) = mpsc::channel(1);
+        assert_eq!(
+            board.job(parts(1, 7), sender.clone()).unwrap_err(),
+            ExtranonceTooSmall(7)
+        );
+        let job = board.job(parts(1, 11), sender).unwrap();
+        assert_eq!(job.coinbase_prefix(), [1, 2, 9, 9, 9, 9, 0, 0, 0]);
+        let share = job.share(&[5; 8], 0x2000_2000, 1_000_000, 1).unwrap();
+        assert_eq!(share.extranonce, [0, 0, 0, 5, 5, 5, 5, 5, 5, 5, 5]);
+    }
+
+    #[test]
+    fn fields_that_no_header_of_the_job_may_have_are_refused() {
+        let board = Board::default();
+        let (sender, _shares) = mpsc::channel(1);
+        let job = board.job(parts(1, 8), sender).unwrap();
+        let share = |bytes: usize, version, ntime| job.share(&vec![0; bytes], version, ntime, 0);
+        assert_eq!(
+            share(7, 0x2000_0000, 1_000_000),
+            Err(BadShare::ExtranonceSize)
+        );
+        assert_eq!(share(8, 0x2000_0000, 999_999), Err(BadShare::Time));
+        assert_eq!(share(8, 0x2000_0000, 1_007_201), Err(BadShare::Time));
+        assert_eq!(share(8, 0x6000_0000, 1_000_000), Err(BadShare::Version));
+        assert!(share(8, 0x2000_0000, 1_007_200).is_ok());
+    }
+
+    #[test]
+    fn shares_wait_for_their_owner_up_to_a_bound() {
+        let board = Board::default();
+        let (sender, shares) = mpsc::channel(SHARES_WAITING_MAX);
+        let job = board.job(parts(1, 8), sender).unwrap();
+        let share = job.share(&[0; 8], 0x2000_0000, 1_000_000, 0).unwrap();
+        for _ in 0..SHARES_WAITING_MAX {
+            assert_eq!(job.offer(share.clone()), Offered::Kept);
+        }
+        assert_eq!(job.offer(share.clone()), Offered::Lost);
+        drop(shares);
+        assert_eq!(job.offer(share), Offered::Lost);
+    }
+
+    #[test]
+    fn channels_share_the_extranonce_and_give_their_part_back() {
+        let board = Board::default();
+        let first = board.standard_prefix().unwrap();
+        let second = board.extended_prefix(board.rolled_bytes()).unwrap();
+        assert_eq!(first.as_bytes().len(), EXTRANONCE_BYTES);
+        assert_eq!(
+            second.as_bytes().len() + board.rolled_bytes(),
+            EXTRANONCE_BYTES
+        );
+        assert!(!first.as_bytes().starts_with(second.as_bytes()));
+        assert_eq!(
+            board.extended_prefix(board.rolled_bytes() + 1).unwrap_err(),
+            NoRoom
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! What a worker counts about itself, for the local page and the log. Counters only: nothing is
+//! decided by them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Refusal codes that are counted apart; a pool that invents more gets them counted together.
+const CODES_MAX: usize = 32;
+/// How far back rates look.
+const RATE_WINDOW: Duration = Duration::from_secs(300);
+/// Accepted shares that are remembered for the rate; more than a window has at a sane share rate.
+const RATE_EVENTS_MAX: usize = 4_096;
+
+/// The counters.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Shares that the pool credited.
+    pub shares_accepted: AtomicU64,
+    /// Shares that no pool was there to take.
+    pub shares_lost: AtomicU64,
+    /// Blocks found while mining solo.
+    pub solo_blocks: AtomicU64,
+    /// Output tokens generated.
+    pub tokens: AtomicU64,
+    /// Tasks finished.
+    pub tasks_finished: AtomicU64,
+    /// Tasks failed, refused or dropped.
+    pub tasks_failed: AtomicU64,
+    /// Batches credited.
+    pub batches_credited: AtomicU64,
+    /// Batches that the pool will never pay for.
+    pub batches_refused: AtomicU64,
+    /// Payouts that arrived, in millisatoshi.
+    pub paid_msat: AtomicU64,
+    /// Firmware connections that are open.
+    pub connections: AtomicU64,
+    /// Firmware channels that are open.
+    pub channels: AtomicU64,
+    recent: Mutex<Recent>,
+}
+
+#[derive(Debug, Default)]
+struct Recent {
+    refused: BTreeMap<String, u64>,
+    work: std::collections::VecDeque<(Instant, f64)>,
+    tokens: std::collections::VecDeque<(Instant, f64)>,
+}
+
+impl Stats {
+    /// Counts one more of `counter`.
+    pub fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one less of `counter`, which counts what is open.
+    pub fn uncount(counter: &AtomicU64) {
+        counter.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts a refused share by its code.
+    pub fn refused(&self, code: &str) {
+        let mut recent = self.recent();
+        let known = recent.refused.len() < CODES_MAX || recent.refused.contains_key(code);
+        let key = if known { code } else { "other" };
+        *recent.refused.entry(key.to_owned()).or_default() += 1;
+    }
+
+    /// Refused shares by code.
+    pub fn refusals(&self) -> BTreeMap<String, u64> {
+        self.recent().refused.clone()
+    }
+
+    /// A hasher proved this many hashes.
+    pub fn proved(&self, hashes: f64) {
+        push(&mut self.recent().work, hashes);
+    }
+
+    /// This many tokens were generated.
+    pub fn generated(&self, tokens: usize) {
+        self.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
+        push(&mut self.recent().tokens, tokens as f64);
+    }
+
+    /// Hashes per second, as shares of the last minutes prove them.
+    pub fn hash_rate(&self) -> f64 {
+        rate(&mut self.recent().work)
+    }
+
+    /// Tokens per second over the last minutes.
+    pub fn token_rate(&self) -> f64 {
+        rate(&mut self.recent().tokens)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn push(events: &mut std::collections::VecDeque<(Instant, f64)>, amount: f64) {
+    if events.len() == RATE_EVENTS_MAX {
+        events.pop_front();
+    }
+    events.push_back((Instant::now(), amount));
+}
+
+/// The sum of the window over its length; a window that has just begun counts as a minute.
+fn rate(events: &mut std::collections::VecDeque<(Instant, f64)>) -> f64 {
+    while events
+        .front()
+        .is_some_and(|(at, _)| at.elapsed() > RATE_WINDOW)
+    {
+        events.pop_front();
+    }
+    let Some((first, _)) = events.front() else {
+        return 0.0;
+    };
+    let seconds = first.elapsed().as_secs_f64().max(60.0);
+    events.iter().map(|(_, amount)| amount).sum::<f64>() / seconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_codes_that_a_pool_invents_do_not_grow_without_bound() {
+        let stats = Stats::default();
+        for number in 0..1_000 {
+            stats.refused(&format!("code-{number}"));
+        }
+        let refusals = stats.refusals();
+        assert!(refusals.len() <= CODES_MAX + 1);
+        assert_eq!(refusals.values().sum::<u64>(), 1_000);
+    }
+
+    #[test]
+    fn a_rate_is_what_was_proved_over_the_window() {
+        let stats = Stats::default();
+        assert!(stats.hash_rate().abs() < f64::EPSILON);
+        stats.proved(600.0);
+        stats.proved(600.0);
+        assert!((stats.hash_rate() - 20.0).abs() < 1.0);
+    }
+}
