@@ -29,6 +29,8 @@ pub struct Options {
     pub bits: &'static str,
     /// Start the inference worker.
     pub worker: bool,
+    /// Let the worker serve firmware, and leave the searching to it.
+    pub firmware: bool,
     /// Start the plain hasher.
     pub hasher: bool,
     /// How many shares vardiff aims at, per channel and minute.
@@ -45,6 +47,7 @@ impl Default for Options {
             // About 16 million hashes: some seconds of one CPU thread.
             bits: "1e00ffff",
             worker: true,
+            firmware: false,
             hasher: true,
             shares_per_minute: 60,
             min_hashrate: 100_000,
@@ -67,6 +70,10 @@ pub struct Scenario {
     pub mining: String,
     /// The address of the declarator.
     pub declaration: String,
+    /// Where firmware connects to the worker, and the authority key of that port.
+    pub firmware: Option<(String, String)>,
+    /// The key of the inference worker, which is its account.
+    pub worker_key: Option<String>,
     /// The inference worker.
     pub worker: Option<Daemon>,
     /// The plain hasher.
@@ -127,18 +134,30 @@ impl Scenario {
             mining,
             declaration,
             ground,
+            firmware: None,
+            worker_key: None,
             worker: None,
             hasher: None,
             declarator,
             pool,
         };
         if options.worker {
-            let config =
-                layout.worker_config(&scenario.mining, &scenario.declaration, &source_config);
+            let config = layout.worker_config(
+                &scenario.mining,
+                &scenario.declaration,
+                &source_config,
+                options,
+            );
             let config = layout.write("worker.toml", &config)?;
             let mut worker =
                 layout.spawn("worker", "dovetail-worker", &["run", "--config", &config])?;
-            tell("worker", &worker.ready(START_TIME_MAX)?);
+            let ready = worker.ready(START_TIME_MAX)?;
+            tell("worker", &ready);
+            scenario.worker_key = Some(text(&ready, "worker")?);
+            if options.firmware {
+                let key = text(&ready, "authority_public_key")?;
+                scenario.firmware = Some((text(&ready, "downstream")?, key));
+            }
             scenario.worker = Some(worker);
             scenario.pool.event("worker_registered", START_TIME_MAX)?;
         }
@@ -311,12 +330,28 @@ inference_msat_per_token = 1000
         )
     }
 
-    fn worker_config(&self, mining: &str, declaration: &str, source: &str) -> String {
+    fn worker_config(
+        &self,
+        mining: &str,
+        declaration: &str,
+        source: &str,
+        options: &Options,
+    ) -> String {
         let dir = self.dir.display();
+        let search = !options.firmware;
+        let downstream = match options.firmware {
+            true => format!(
+                "[downstream]\nlisten = \"127.0.0.1:0\"\nkey_file = \"{dir}/downstream.key\"\n\
+                 shares_per_minute = {}.0\n",
+                options.shares_per_minute
+            ),
+            false => String::new(),
+        };
         format!(
             "[worker]
 key_file = \"{dir}/worker.key\"
 models = [\"{dir}/model.safetensors\"]
+search = {search}
 [pool]
 address = \"{mining}\"
 authority_public_key = \"{AUTHORITY_PUBLIC}\"
@@ -325,7 +360,7 @@ address = \"{declaration}\"
 authority_public_key = \"{AUTHORITY_PUBLIC}\"
 [templates]
 {source}
-[wallet]
+{downstream}[wallet]
 socket = \"{dir}/worker.sock\"
 "
         )

@@ -6,13 +6,14 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bitcoin::hashes::{Hash, sha256d};
 use dovetail_tests::needed;
-use dovetail_tests::process::Daemon;
-use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
+use dovetail_tests::process::{Daemon, output};
+use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, RECEIPT_PUBLIC, Scenario};
 use serde_json::{Value, json};
 
 const TIME_MAX: Duration = Duration::from_secs(120);
@@ -39,16 +40,7 @@ fn accepted_from(scenario: &mut Scenario, account: &str) {
 #[ignore = "needs mining_device: cargo xtask test"]
 fn the_sri_mining_device_gets_shares_accepted() {
     let (dir, mut scenario) = pool();
-    let mut command = Command::new(needed("DOVETAIL_MINING_DEVICE").unwrap());
-    command.args([
-        "--address-pool",
-        &scenario.mining,
-        "--pubkey-pool",
-        AUTHORITY_PUBLIC,
-    ]);
-    command.args(["--id-user", "device.1", "--cores", "1"]);
-    command.args(["--nominal-hashrate-multiplier", "0.05"]);
-    let device = Daemon::spawn("mining_device", command, dir.path()).unwrap();
+    let device = mining_device(&scenario.mining, AUTHORITY_PUBLIC, dir.path());
     for _ in 0..3 {
         accepted_from(&mut scenario, "device");
     }
@@ -63,12 +55,78 @@ fn the_sri_mining_device_gets_shares_accepted() {
 #[ignore = "needs translator_sv2: cargo xtask test"]
 fn sv1_miners_behind_the_sri_translator_get_shares_accepted() {
     let (dir, mut scenario) = pool();
+    mine_through_a_translator(&scenario.mining, AUTHORITY_PUBLIC, dir.path());
+    accepted_from(&mut scenario, "translated");
+}
+
+#[test]
+#[ignore = "needs mining_device: cargo xtask test"]
+fn a_share_of_the_sri_mining_device_behind_a_worker_settles_the_workers_batch() {
+    let (dir, mut scenario) = worker_with_firmware();
+    let (address, key) = scenario.firmware.clone().unwrap();
+    let _device = mining_device(&address, &key, dir.path());
+    let worker = worker_name(&scenario);
+    // Before there is any batch the device hashes the pool's own jobs for the worker.
+    accepted_from(&mut scenario, &worker);
+    let said = output(
+        scenario
+            .agent()
+            .args(["ask", "--json", "--max-tokens", "16", "--wait", "120"])
+            .arg("--receipt")
+            .arg(scenario.file("receipt.json"))
+            .args(["--pool-key", RECEIPT_PUBLIC, "a prompt"]),
+    )
+    .unwrap();
+    let answer: Value = serde_json::from_str(said.trim()).unwrap();
+    assert_eq!(answer["receipt"]["verified"], true);
+    scenario.pool.event("batch_settled", TIME_MAX).unwrap();
+    let kinds = format!(
+        "SELECT string_agg(DISTINCT kind::text, ',' ORDER BY kind::text) FROM shares WHERE account = '{worker}'"
+    );
+    assert_eq!(scenario.query(&kinds).unwrap(), "hash,inference");
+    // The device goes on: what follows the claim are ordinary shares again.
+    accepted_from(&mut scenario, &worker);
+}
+
+#[test]
+#[ignore = "needs translator_sv2: cargo xtask test"]
+fn sv1_miners_behind_the_sri_translator_mine_through_a_worker() {
+    let (dir, mut scenario) = worker_with_firmware();
+    let (address, key) = scenario.firmware.clone().unwrap();
+    mine_through_a_translator(&address, &key, dir.path());
+    let worker = worker_name(&scenario);
+    accepted_from(&mut scenario, &worker);
+}
+
+fn worker_with_firmware() -> (tempfile::TempDir, Scenario) {
+    let options = Options {
+        firmware: true,
+        hasher: false,
+        ..Options::default()
+    };
+    dovetail_tests::scenario(&options).unwrap()
+}
+
+/// The account of the one worker.
+fn worker_name(scenario: &Scenario) -> String {
+    scenario.worker_key.clone().unwrap()
+}
+
+fn mining_device(address: &str, key: &str, dir: &Path) -> Daemon {
+    let mut command = Command::new(needed("DOVETAIL_MINING_DEVICE").unwrap());
+    command.args(["--address-pool", address, "--pubkey-pool", key]);
+    command.args(["--id-user", "device.1", "--cores", "1"]);
+    command.args(["--nominal-hashrate-multiplier", "0.05"]);
+    Daemon::spawn("mining_device", command, dir).unwrap()
+}
+
+fn mine_through_a_translator(address: &str, key: &str, dir: &Path) {
     let port = free_port();
-    let config = dir.path().join("translator.toml");
-    std::fs::write(&config, translator_config(port, &scenario.mining)).unwrap();
+    let config = dir.join("translator.toml");
+    std::fs::write(&config, translator_config(port, address, key)).unwrap();
     let mut command = Command::new(needed("DOVETAIL_TRANSLATOR").unwrap());
     command.arg("-c").arg(&config);
-    let translator = Daemon::spawn("translator", command, dir.path()).unwrap();
+    let translator = Daemon::spawn("translator", command, dir).unwrap();
     let mut miner = Sv1Miner::connect(port);
     for _ in 0..3 {
         assert_eq!(
@@ -78,7 +136,6 @@ fn sv1_miners_behind_the_sri_translator_get_shares_accepted() {
             translator.log_tail()
         );
     }
-    accepted_from(&mut scenario, "translated");
 }
 
 fn free_port() -> u16 {
@@ -89,7 +146,7 @@ fn free_port() -> u16 {
         .port()
 }
 
-fn translator_config(port: u16, mining: &str) -> String {
+fn translator_config(port: u16, mining: &str, key: &str) -> String {
     let (address, pool_port) = mining.split_once(':').unwrap();
     format!(
         "downstream_address = \"127.0.0.1\"
@@ -108,7 +165,7 @@ job_keepalive_interval_secs = 60
 [[upstreams]]
 address = \"{address}\"
 port = {pool_port}
-authority_pubkey = \"{AUTHORITY_PUBLIC}\"
+authority_pubkey = \"{key}\"
 user_identity = \"translated\"
 "
     )

@@ -278,6 +278,8 @@ impl Claimer {
         }
         loop {
             tokio::select! {
+                // A share first: if it is a block, the new tip is of its own making.
+                biased;
                 share = self.shares.recv() => {
                     let share = share.ok_or(ClaimError::SessionOver)?;
                     if share.job_id == job.accepted.id {

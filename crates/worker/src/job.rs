@@ -232,18 +232,21 @@ impl HashJob {
     }
 
     /// Hands a share to the job's owner if it is worth something upstream, and a block to our own
-    /// template source first.
+    /// template source as well. Never waits.
     pub fn offer(&self, share: FoundShare) -> Offered {
-        if share.block {
-            self.publish_block(&share);
-        }
         if !share.block && !meets(&share.hash, &self.parts.target) {
             return Offered::Easy;
         }
-        match self.shares.try_send(share) {
+        let block = share.block.then(|| share.clone());
+        let offered = match self.shares.try_send(share) {
             Ok(()) => Offered::Kept,
             Err(_) => Offered::Lost,
+        };
+        // Whatever became of the share, a block is a block.
+        if let Some(share) = block {
+            self.publish_block(&share);
         }
+        offered
     }
 
     fn publish_block(&self, share: &FoundShare) {
