@@ -270,7 +270,7 @@ pub(crate) mod tests {
         assert_eq!(example(1).encode().len(), Transcript::ENCODED_LEN);
         assert_eq!(
             example(1).leaf().to_string(),
-            "39c4daf0789e2ae296e7a9b5e8e0e778be829a3fd4ed655e01f8d3af7bbfe203"
+            "4a86f3e7eca95fe8381d702a9f3c23ab8177d97013a555f7a93eb251260ede67"
         );
     }
 
