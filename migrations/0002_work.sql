@@ -7,6 +7,8 @@ CREATE TABLE tasks (
     model_id      bytea  NOT NULL CHECK (length(model_id) = 32),
     -- Wiped once the task has ended: nobody needs it any more.
     prompt        bytea,
+    -- Its stop sequences, encoded; as private as the prompt.
+    stop          bytea,
     -- What tells a repeated request from another one under the same id.
     request_hash  bytea  NOT NULL CHECK (length(request_hash) = 32),
     salt          bytea  NOT NULL CHECK (length(salt) = 32),
@@ -20,7 +22,7 @@ CREATE TABLE tasks (
     created_at    bigint NOT NULL,
     expires_at    bigint NOT NULL,
     CONSTRAINT prompt_is_wiped_at_the_end
-        CHECK (prompt IS NULL OR state IN ('queued', 'assigned', 'finished')),
+        CHECK ((prompt IS NULL AND stop IS NULL) OR state IN ('queued', 'assigned', 'finished')),
     CONSTRAINT assigned_has_a_worker
         CHECK (worker IS NOT NULL OR state NOT IN ('assigned', 'finished', 'settled')),
     CONSTRAINT finished_has_a_transcript

@@ -148,6 +148,7 @@ fn evidence_of(batch: &BatchRecord) -> Vec<Evidence> {
                 transcript: task.transcript.clone()?,
                 salt: task.salt,
                 prompt: task.prompt.clone()?,
+                stop: task.stop.clone()?,
                 output_tokens: task.output_tokens.clone()?,
             })
         })

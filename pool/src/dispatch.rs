@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use dovetail_commitment::{ModelId, SamplingParams, TaskId, WorkerKey};
+use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId, WorkerKey};
 use tokio::sync::{mpsc, watch};
 
 /// How many commands may wait for one worker's connection. A task and its cancellation are two,
@@ -40,6 +40,7 @@ pub(crate) struct TaskOrder {
     pub(crate) id: TaskId,
     pub(crate) model: ModelId,
     pub(crate) prompt: Vec<u8>,
+    pub(crate) stop: StopSequences,
     pub(crate) salt: [u8; 32],
     pub(crate) sampling: SamplingParams,
     pub(crate) seed: [u8; 32],
@@ -387,6 +388,7 @@ mod tests {
             id: TaskId::from_bytes([n; 32]),
             model: ModelId::from_bytes([7; 32]),
             prompt: b"secret".to_vec(),
+            stop: StopSequences::default(),
             salt: [0; 32],
             sampling: SamplingParams {
                 temperature_milli: 0,

@@ -132,7 +132,7 @@ impl Cheat {
             worker_key: self.keys.name,
             model_id: task.model_id,
             engine_version: ENGINE_VERSION,
-            prompt_commitment: prompt_commitment(&task.salt, &task.prompt.0),
+            prompt_commitment: prompt_commitment(&task.salt, &task.stop, &task.prompt.0),
             sampling: task.sampling,
             seed: task.seed,
             output_tokens: u32::try_from(output.tokens.len()).unwrap(),
@@ -225,7 +225,7 @@ fn request(model: &Model, task: &AssignTask) -> Request {
         prompt_tokens: model.encode(&task.prompt.0).unwrap(),
         sampling: task.sampling,
         seed: task.seed,
-        stop: Vec::new(),
+        stop: task.stop.clone(),
     }
 }
 

@@ -77,6 +77,27 @@ fn a_prompt_becomes_tokens_a_share_a_payout_and_a_receipt() {
     );
     assert_eq!(again["text"], answer["text"]);
 
+    // A stop sequence ends it early, and the receipt covers that.
+    let text = answer["text"].as_str().unwrap();
+    let is_plain = |c: &char| c.is_ascii_alphanumeric();
+    let stop = text.chars().find(is_plain).unwrap().to_string();
+    let stopped = ask(
+        &scenario,
+        "stopped.json",
+        &[
+            "--seed",
+            &"07".repeat(32),
+            "--temperature",
+            "0.8",
+            "--stop",
+            &stop,
+        ],
+    );
+    let stopped_text = stopped["text"].as_str().unwrap();
+    assert!(text.starts_with(stopped_text) && stopped_text.ends_with(&stop));
+    assert!(stopped_text.len() < text.len());
+    assert_eq!(stopped["receipt"]["verified"], true);
+
     // Nothing of the prompt is in any log.
     for daemon in [
         &scenario.pool,

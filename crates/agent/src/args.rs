@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use dovetail_commitment::{SamplingParams, TaskId};
+use dovetail_commitment::{SamplingParams, StopError, StopSequences, TaskId};
 
 /// Where the demo's pool listens by default.
 const DEFAULT_POOL: &str = "http://127.0.0.1:50051";
@@ -60,6 +60,9 @@ pub(crate) struct AskArgs {
     /// Choose among the likeliest tokens that together reach this probability; 1: no such limit.
     #[arg(long, value_name = "P", default_value = "1", value_parser = top_p)]
     pub(crate) top_p: u32,
+    /// End the answer where it contains this text; up to 4 times, 64 bytes each.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
     /// Seed of the sampling: up to 64 hex digits, zeros are put in front. Random if left out.
     #[arg(long, value_name = "HEX", value_parser = seed)]
     pub(crate) seed: Option<Seed>,
@@ -91,6 +94,11 @@ impl AskArgs {
             top_p_milli: self.top_p,
             max_tokens: self.max_tokens,
         }
+    }
+
+    pub(crate) fn stop(&self) -> Result<StopSequences, StopError> {
+        let bytes = self.stop.iter().map(|stop| stop.clone().into_bytes());
+        StopSequences::new(bytes.collect())
     }
 }
 

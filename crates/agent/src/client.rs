@@ -7,7 +7,7 @@ use dovetail_api::{
     ID_BYTES, MESSAGE_BYTES_MAX, codes,
     v1::{self, inference_client::InferenceClient},
 };
-use dovetail_commitment::{ModelId, SamplingParams, TaskId};
+use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
 use tokio::time::{Instant, sleep};
 use tonic::{
     Request, Status,
@@ -36,6 +36,8 @@ pub struct Question {
     pub model_id: ModelId,
     /// As the tokenizer is to see it.
     pub prompt: Vec<u8>,
+    /// Where the answer ends, besides where the model ends it.
+    pub stop: StopSequences,
     /// How tokens are chosen, and how many at most.
     pub sampling: SamplingParams,
     /// Seed of the sampling.
@@ -53,6 +55,7 @@ impl Question {
             task_id: TaskId::from_bytes(rand::random()),
             model_id,
             prompt,
+            stop: StopSequences::default(),
             sampling,
             seed: rand::random(),
             salt: rand::random(),
@@ -65,6 +68,7 @@ impl Question {
             task_id: self.task_id.to_bytes().to_vec(),
             model_id: self.model_id.to_bytes().to_vec(),
             prompt: self.prompt.clone(),
+            stop: self.stop.iter().map(<[u8]>::to_vec).collect(),
             sampling: Some(sampling_to_wire(&self.sampling)),
             seed: self.seed.to_vec(),
             salt: self.salt.to_vec(),

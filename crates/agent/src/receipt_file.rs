@@ -40,6 +40,8 @@ pub struct ReceiptFile {
     pub salt: [u8; 32],
     /// The prompt.
     pub prompt: Prompt,
+    /// Its stop sequences.
+    pub stop: Vec<Prompt>,
     /// The output as the agent saw it.
     pub output_tokens: Vec<u32>,
     /// What the pool signed; none until the task is settled.
@@ -91,7 +93,7 @@ impl From<Sampling> for SamplingParams {
     }
 }
 
-/// A prompt: readable where it is UTF-8, `{"hex": "..."}` where it is not.
+/// A prompt or a stop sequence: readable where it is UTF-8, `{"hex": "..."}` where it is not.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Prompt {
@@ -152,6 +154,11 @@ impl ReceiptFile {
             seed: question.seed,
             salt: question.salt,
             prompt: question.prompt.clone().into(),
+            stop: question
+                .stop
+                .iter()
+                .map(|stop| stop.to_vec().into())
+                .collect(),
             output_tokens,
             receipt: None,
         }

@@ -6,7 +6,7 @@
 //! the model), and that the block header was ever known to the network (most shares are not blocks).
 
 use dovetail_commitment::{
-    Transcript,
+    StopSequences, Transcript,
     receipt::{self, Receipt, ReceiptError, VerifiedReceipt},
 };
 use serde::Serialize;
@@ -191,9 +191,13 @@ fn check_copy(transcript: &Transcript, copy: &ReceiptFile) -> Result<(), (Check,
     if transcript.seed != copy.seed {
         return differs(Check::Sampling, "seed");
     }
+    let stop = copy.stop.iter().map(|stop| stop.as_bytes().to_vec());
+    let stop =
+        StopSequences::new(stop.collect()).map_err(|error| (Check::Prompt, error.to_string()))?;
     receipt::verify_content(
         transcript,
         &copy.salt,
+        &stop,
         copy.prompt.as_bytes(),
         &copy.output_tokens,
     )

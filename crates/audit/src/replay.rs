@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dovetail_commitment::{
-    FinishReason, ModelId, Transcript, output_digest, prompt_commitment, trace_root,
+    FinishReason, ModelId, StopSequences, Transcript, output_digest, prompt_commitment, trace_root,
 };
 use dovetail_engine::{Claim, ENGINE_VERSION, EngineError, Model, Output, Request, Runtime};
 
@@ -18,6 +18,8 @@ pub struct Evidence {
     pub salt: [u8; 32],
     /// The prompt as the pool assigned it.
     pub prompt: Vec<u8>,
+    /// Its stop sequences.
+    pub stop: StopSequences,
     /// The tokens as the worker delivered them.
     pub output_tokens: Vec<u32>,
 }
@@ -107,7 +109,9 @@ fn claim(model: &Model, evidence: &Evidence) -> Result<Claim, Mismatch> {
     if transcript.engine_version != ENGINE_VERSION {
         return Err(Mismatch::EngineVersion);
     }
-    if transcript.prompt_commitment != prompt_commitment(&evidence.salt, &evidence.prompt) {
+    if transcript.prompt_commitment
+        != prompt_commitment(&evidence.salt, &evidence.stop, &evidence.prompt)
+    {
         return Err(Mismatch::Prompt);
     }
     if transcript.output_tokens as usize != tokens.len() {
@@ -122,7 +126,7 @@ fn claim(model: &Model, evidence: &Evidence) -> Result<Claim, Mismatch> {
             prompt_tokens: prompt_tokens.map_err(|_| Mismatch::Request)?,
             sampling: transcript.sampling,
             seed: transcript.seed,
-            stop: Vec::new(),
+            stop: evidence.stop.clone(),
         },
         tokens: tokens.clone(),
     })
@@ -223,6 +227,10 @@ mod tests {
     }
 
     fn honest(model: &Arc<Model>) -> Evidence {
+        stopped(model, StopSequences::default())
+    }
+
+    fn stopped(model: &Arc<Model>, stop: StopSequences) -> Evidence {
         let (salt, prompt) = ([4; 32], b"an invoice".to_vec());
         let sampling = SamplingParams {
             temperature_milli: 800,
@@ -234,7 +242,7 @@ mod tests {
             prompt_tokens: model.encode(&prompt).unwrap(),
             sampling,
             seed: [5; 32],
-            stop: Vec::new(),
+            stop: stop.clone(),
         };
         let output = run(&runtime(), model, request).unwrap();
         Evidence {
@@ -243,7 +251,7 @@ mod tests {
                 worker_key: WorkerKey::from_bytes([2; 32]),
                 model_id: model.id(),
                 engine_version: ENGINE_VERSION,
-                prompt_commitment: prompt_commitment(&salt, &prompt),
+                prompt_commitment: prompt_commitment(&salt, &stop, &prompt),
                 sampling,
                 seed: [5; 32],
                 output_tokens: u32::try_from(output.tokens.len()).unwrap(),
@@ -253,6 +261,7 @@ mod tests {
             },
             salt,
             prompt,
+            stop,
             output_tokens: output.tokens,
         }
     }
@@ -311,6 +320,26 @@ mod tests {
         let mut lie = good;
         lie.transcript.finish_reason = FinishReason::Stop;
         assert_eq!(replay(&model, &lie), Err(Mismatch::FinishReason));
+    }
+
+    #[test]
+    fn going_on_past_a_stop_sequence_is_a_lie_and_so_is_making_one_up() {
+        let model = tiny_model(1);
+        let whole = honest(&model);
+        let text = model.decode(&whole.output_tokens);
+        let stop = StopSequences::new(vec![text[9..12].to_vec()]).unwrap();
+        let good = stopped(&model, stop.clone());
+        assert!(good.output_tokens.len() < whole.output_tokens.len());
+        assert_eq!(replay(&model, &good), Ok(()));
+
+        let mut made_up = good;
+        made_up.stop = StopSequences::default();
+        assert_eq!(replay(&model, &made_up), Err(Mismatch::Prompt));
+
+        let mut past = whole;
+        past.transcript.prompt_commitment = prompt_commitment(&past.salt, &stop, &past.prompt);
+        past.stop = stop;
+        assert_eq!(replay(&model, &past), Err(Mismatch::Length));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use dovetail_commitment::SamplingParams;
+use dovetail_commitment::{SamplingParams, StopSequences};
 use dovetail_engine::{Claim, EngineError, Generation, Model, Request, Runtime, replay};
 use serde::Serialize;
 
@@ -92,7 +92,7 @@ fn round(runtime: &Runtime, model: &Arc<Model>, work: &Work) -> Result<Round, En
             max_tokens,
         },
         seed: [1; 32],
-        stop: Vec::new(),
+        stop: StopSequences::default(),
     };
     let begun = Instant::now();
     let request = greedy(vec![5; work.prompt.max(1)], work.generate);

@@ -7,6 +7,7 @@ pub mod coinbase;
 mod ids;
 mod merkle;
 pub mod receipt;
+mod stop;
 mod tagged;
 mod transcript;
 
@@ -16,6 +17,7 @@ pub use ids::{
 pub use merkle::{
     BATCH_LEAVES_MAX, Batch, BatchError, InclusionProof, PROOF_STEPS_MAX, trace_root,
 };
+pub use stop::{STOP_SEQUENCE_BYTES_MAX, STOP_SEQUENCES_MAX, StopError, StopSequences};
 pub use tagged::tagged_hash;
 pub use transcript::{
     FinishReason, OUTPUT_TOKENS_MAX, SamplingError, SamplingParams, Transcript, TranscriptError,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::coinbase;
 use crate::ids::{BatchRoot, HeaderHash, LeafHash};
 use crate::merkle::{InclusionProof, PROOF_STEPS_MAX};
+use crate::stop::StopSequences;
 use crate::tagged::tagged_hash;
 use crate::transcript::{Transcript, output_digest, prompt_commitment};
 
@@ -239,17 +240,18 @@ fn flatten(nodes: &[LeafHash]) -> Vec<u8> {
     nodes.iter().flat_map(|node| node.to_bytes()).collect()
 }
 
-/// Checks the agent's own copy of prompt and output against a transcript.
+/// Checks the agent's own copy of prompt, stop sequences and output against a transcript.
 ///
 /// # Errors
 /// [`ReceiptError::Prompt`] or [`ReceiptError::Output`].
 pub fn verify_content(
     transcript: &Transcript,
     salt: &[u8; 32],
+    stop: &StopSequences,
     prompt: &[u8],
     output_tokens: &[u32],
 ) -> Result<(), ReceiptError> {
-    if prompt_commitment(salt, prompt) != transcript.prompt_commitment {
+    if prompt_commitment(salt, stop, prompt) != transcript.prompt_commitment {
         return Err(ReceiptError::Prompt);
     }
     if output_tokens.len() != transcript.output_tokens as usize
@@ -311,7 +313,13 @@ mod tests {
         let verified = receipt.verify(Some(receipt.pool_key)).unwrap();
         assert_eq!(verified.transcript, example(1));
         assert_eq!(
-            verify_content(&verified.transcript, &[4; 32], b"prompt", &[1, 2, 3]),
+            verify_content(
+                &verified.transcript,
+                &[4; 32],
+                &StopSequences::default(),
+                b"prompt",
+                &[1, 2, 3]
+            ),
             Ok(())
         );
     }
@@ -347,13 +355,17 @@ mod tests {
     #[test]
     fn another_prompt_or_output_is_named() {
         let transcript = example(1);
-        assert_eq!(
-            verify_content(&transcript, &[4; 32], b"other", &[1, 2, 3]),
-            Err(ReceiptError::Prompt)
-        );
+        let none = StopSequences::default();
+        let some = StopSequences::new(vec![b"prompt".to_vec()]).unwrap();
+        for (stop, prompt) in [(&none, "other"), (&some, "prompt"), (&some, "")] {
+            assert_eq!(
+                verify_content(&transcript, &[4; 32], stop, prompt.as_bytes(), &[1, 2, 3]),
+                Err(ReceiptError::Prompt)
+            );
+        }
         for other in [&[1, 2][..], &[1, 2, 4], &[1, 2, 3, 4]] {
             assert_eq!(
-                verify_content(&transcript, &[4; 32], b"prompt", other),
+                verify_content(&transcript, &[4; 32], &none, b"prompt", other),
                 Err(ReceiptError::Output)
             );
         }

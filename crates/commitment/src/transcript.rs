@@ -2,6 +2,7 @@
 //! bits. Its encoding has a fixed order and length; its tagged hash is the leaf of a batch.
 
 use crate::ids::{LeafHash, ModelId, PromptCommitment, TaskId, WorkerKey};
+use crate::stop::StopSequences;
 use crate::tagged::tagged_hash;
 
 /// The version of the encoding.
@@ -105,7 +106,7 @@ pub struct Transcript {
     pub model_id: ModelId,
     /// The version of the arithmetic.
     pub engine_version: u16,
-    /// The salted hash of the prompt.
+    /// [`prompt_commitment`] of the prompt and its stop sequences.
     pub prompt_commitment: PromptCommitment,
     /// How tokens were chosen.
     pub sampling: SamplingParams,
@@ -222,9 +223,10 @@ impl Reader<'_> {
     }
 }
 
-/// The salted commitment to a prompt. The salt keeps short prompts from being guessed.
-pub fn prompt_commitment(salt: &[u8; 32], prompt: &[u8]) -> PromptCommitment {
-    PromptCommitment::from_bytes(tagged_hash("dovetail/prompt", &[salt, prompt]))
+/// The salted commitment to a prompt and its stop sequences. The salt keeps short prompts from being guessed.
+pub fn prompt_commitment(salt: &[u8; 32], stop: &StopSequences, prompt: &[u8]) -> PromptCommitment {
+    let parts: [&[u8]; 3] = [salt, &stop.encode(), prompt];
+    PromptCommitment::from_bytes(tagged_hash("dovetail/prompt", &parts))
 }
 
 /// The digest of output tokens: each as a little-endian `u32`.
@@ -248,7 +250,7 @@ pub(crate) mod tests {
             worker_key: WorkerKey::from_bytes([2; 32]),
             model_id: ModelId::from_bytes([3; 32]),
             engine_version: 1,
-            prompt_commitment: prompt_commitment(&[4; 32], b"prompt"),
+            prompt_commitment: prompt_commitment(&[4; 32], &StopSequences::default(), b"prompt"),
             sampling: SamplingParams {
                 temperature_milli: 700,
                 top_k: 40,
@@ -268,7 +270,7 @@ pub(crate) mod tests {
         assert_eq!(example(1).encode().len(), Transcript::ENCODED_LEN);
         assert_eq!(
             example(1).leaf().to_string(),
-            "39c4daf0789e2ae296e7a9b5e8e0e778be829a3fd4ed655e01f8d3af7bbfe203"
+            "4a86f3e7eca95fe8381d702a9f3c23ab8177d97013a555f7a93eb251260ede67"
         );
     }
 

@@ -1,7 +1,5 @@
 //! Why a model or a request is refused.
 
-use crate::generate::{STOP_BYTES_MAX, STOP_MAX};
-
 /// Refusals of the engine. They name fields and limits, never prompts.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -25,9 +23,6 @@ pub enum EngineError {
     /// The prompt is empty or names a token that the model does not have.
     #[error("the prompt is empty or has a token outside the vocabulary")]
     PromptInvalid,
-    /// A stop sequence is empty or too long, or there are too many.
-    #[error("a request has at most {STOP_MAX} stop sequences of 1 to {STOP_BYTES_MAX} bytes")]
-    Stop,
     /// The system starts no threads.
     #[error("cannot start the engine's threads; lower their number or raise the process's limit")]
     Threads,

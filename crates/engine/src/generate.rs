@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use dovetail_commitment::{FinishReason, SamplingParams};
+use dovetail_commitment::{FinishReason, SamplingParams, StopSequences};
 
 use crate::EngineError;
 use crate::cache::Sequence;
@@ -13,10 +13,6 @@ use crate::prefix::Prefixes;
 use crate::record::Record;
 use crate::runtime::Runtime;
 
-/// A request has at most this many stop sequences.
-pub const STOP_MAX: usize = 4;
-/// A stop sequence has at most this many bytes.
-pub const STOP_BYTES_MAX: usize = 64;
 /// How many tokens of a prompt are taken in per step, so that sequences beside it go on.
 const PROMPT_TOKENS_PER_STEP: usize = 128;
 /// How many positions are replayed together, at least, where there are transcripts enough.
@@ -34,20 +30,12 @@ pub struct Request {
     /// The seed of the choice.
     pub seed: [u8; 32],
     /// The output ends with the token after which its text contains one of these.
-    pub stop: Vec<Vec<u8>>,
+    pub stop: StopSequences,
 }
 
 impl Request {
     fn check(&self, model: &Model) -> Result<(), EngineError> {
         self.sampling.validate()?;
-        let lengths = self.stop.iter().map(Vec::len);
-        if self.stop.len() > STOP_MAX
-            || !lengths
-                .into_iter()
-                .all(|bytes| (1..=STOP_BYTES_MAX).contains(&bytes))
-        {
-            return Err(EngineError::Stop);
-        }
         let arch = &model.manifest().architecture;
         let prompt = &self.prompt_tokens;
         if prompt.len() >= arch.context_tokens {
@@ -89,8 +77,7 @@ impl Generation {
     /// A completion that has yet to take its prompt in.
     ///
     /// # Errors
-    /// A prompt that is empty, out of the vocabulary, or leaves no room; sampling or stop sequences
-    /// out of bounds.
+    /// A prompt that is empty, out of the vocabulary, or leaves no room; sampling out of bounds.
     pub fn new(model: &Arc<Model>, request: Request) -> Result<Self, EngineError> {
         request.check(model)?;
         Ok(Self {

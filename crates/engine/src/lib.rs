@@ -27,9 +27,7 @@ mod tokenizer;
 
 pub use error::EngineError;
 pub use format::{Parts, scale_bits, tensor_names};
-pub use generate::{
-    Claim, Generation, Output, Request, STOP_BYTES_MAX, STOP_MAX, replay, run, step, teacher_forced,
-};
+pub use generate::{Claim, Generation, Output, Request, replay, run, step, teacher_forced};
 pub use kernels::Kernel;
 pub use model::{Architecture, Manifest, Model, TokenizerKind};
 pub use prefix::Prefixes;

@@ -62,7 +62,7 @@ impl Record {
 
     /// Whether the text contains a stop sequence with these bytes that it did not contain before.
     fn stops_with(&mut self, bytes: &[u8]) -> bool {
-        let longest = self.request.stop.iter().map(Vec::len).max();
+        let longest = self.request.stop.iter().map(<[u8]>::len).max();
         let Some(longest) = longest else {
             return false;
         };

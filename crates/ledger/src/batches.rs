@@ -149,7 +149,7 @@ impl Ledger {
         .await?;
         if let Some(ids) = ids {
             sqlx::query(
-                "UPDATE tasks SET state = 'failed', error_code = 'inference-mismatch', prompt = NULL
+                "UPDATE tasks SET state = 'failed', error_code = 'inference-mismatch', prompt = NULL, stop = NULL
                  WHERE id = ANY($1) AND state = 'finished'",
             )
             .bind(ids)

@@ -182,10 +182,12 @@ async fn settle_batch(
     if receipts != tasks {
         return Ok(Err(CommitRefusal::Invalid));
     }
-    sqlx::query("UPDATE tasks SET state = 'settled', prompt = NULL WHERE id = ANY($1)")
-        .bind(&ids)
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(
+        "UPDATE tasks SET state = 'settled', prompt = NULL, stop = NULL WHERE id = ANY($1)",
+    )
+    .bind(&ids)
+    .execute(&mut *connection)
+    .await?;
     sqlx::query("UPDATE batches SET state = 'settled', ended_at = now() WHERE root = $1")
         .bind(batch.root.to_bytes().to_vec())
         .execute(&mut *connection)

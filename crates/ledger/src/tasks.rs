@@ -2,8 +2,8 @@
 //! that names the state it starts from, so two callers cannot both take it.
 
 use dovetail_commitment::{
-    ModelId, SamplingParams, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
-    tagged_hash,
+    ModelId, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest,
+    prompt_commitment, tagged_hash,
 };
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -53,6 +53,8 @@ pub struct NewTask {
     pub model_id: ModelId,
     /// What to complete.
     pub prompt: Vec<u8>,
+    /// Where to stop.
+    pub stop: StopSequences,
     /// The salt of the prompt's commitment.
     pub salt: [u8; 32],
     /// How to sample.
@@ -69,7 +71,7 @@ impl NewTask {
     /// What tells a repeated request from another one. The seed is left out: the pool may have
     /// chosen it.
     fn request_hash(&self) -> [u8; 32] {
-        let prompt = prompt_commitment(&self.salt, &self.prompt);
+        let prompt = prompt_commitment(&self.salt, &self.stop, &self.prompt);
         tagged_hash(
             "dovetail/request",
             &[
@@ -92,6 +94,8 @@ pub struct TaskRecord {
     pub model_id: ModelId,
     /// Gone once the task has ended.
     pub prompt: Option<Vec<u8>>,
+    /// Gone with the prompt.
+    pub stop: Option<StopSequences>,
     /// The salt of the prompt's commitment.
     pub salt: [u8; 32],
     /// How to sample.
@@ -115,7 +119,7 @@ pub struct TaskRecord {
 }
 
 impl TaskRecord {
-    pub(crate) const COLUMNS: &'static str = "id, state, model_id, prompt, salt, sampling, seed, \
+    pub(crate) const COLUMNS: &'static str = "id, state, model_id, prompt, stop, salt, sampling, seed, \
         price_msat, worker, transcript, output_tokens, error_code, created_at, expires_at";
 
     pub(crate) fn read(row: &PgRow) -> Result<Self, LedgerError> {
@@ -125,12 +129,14 @@ impl TaskRecord {
         let transcript: Option<Vec<u8>> = row.try_get("transcript")?;
         let tokens: Option<Vec<u8>> = row.try_get("output_tokens")?;
         let sampling: Vec<u8> = row.try_get("sampling")?;
+        let stop: Option<Vec<u8>> = row.try_get("stop")?;
         let unix = |value: i64| u64::try_from(value).map_err(|_| LedgerError::Corrupt("task"));
         Ok(Self {
             id: TaskId::from_bytes(array(row.try_get("id")?)?),
             state: TaskState::parse(&state).ok_or_else(corrupt)?,
             model_id: ModelId::from_bytes(array(row.try_get("model_id")?)?),
             prompt: row.try_get("prompt")?,
+            stop: stop.map(|bytes| stop_from(&bytes)).transpose()?,
             salt: array(row.try_get("salt")?)?,
             sampling: sampling_from(&sampling).ok_or_else(corrupt)?,
             seed: array(row.try_get("seed")?)?,
@@ -161,6 +167,13 @@ fn sampling_from(bytes: &[u8]) -> Option<SamplingParams> {
         top_p_milli: fields.next()?,
         max_tokens: fields.next()?,
     })
+}
+
+fn stop_from(bytes: &[u8]) -> Result<StopSequences, LedgerError> {
+    match StopSequences::decode_from(bytes) {
+        Ok((stop, [])) => Ok(stop),
+        _ => Err(LedgerError::Corrupt("task")),
+    }
 }
 
 fn tokens_from(bytes: &[u8]) -> Vec<u32> {
@@ -194,14 +207,15 @@ impl Ledger {
         }
         let request_hash = task.request_hash().to_vec();
         let inserted = sqlx::query(
-            "INSERT INTO tasks (id, state, model_id, prompt, request_hash, salt, sampling, seed,
+            "INSERT INTO tasks (id, state, model_id, prompt, stop, request_hash, salt, sampling, seed,
                                 price_msat, created_at, expires_at)
-             VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10)
+             VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
              ON CONFLICT (id) DO NOTHING",
         )
         .bind(task.id.to_bytes().to_vec())
         .bind(task.model_id.to_bytes().to_vec())
         .bind(&task.prompt)
+        .bind(task.stop.encode())
         .bind(&request_hash)
         .bind(task.salt.to_vec())
         .bind(task.sampling.encode().to_vec())
@@ -309,7 +323,7 @@ impl Ledger {
         code: &str,
     ) -> Result<bool, LedgerError> {
         let done = sqlx::query(
-            "UPDATE tasks SET state = 'failed', error_code = $3, prompt = NULL
+            "UPDATE tasks SET state = 'failed', error_code = $3, prompt = NULL, stop = NULL
              WHERE id = $1 AND state IN ('queued', 'assigned') AND ($2::bytea IS NULL OR worker = $2)",
         )
         .bind(id.to_bytes().to_vec())
@@ -326,7 +340,7 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn cancel_task(&self, id: TaskId) -> Result<bool, LedgerError> {
         let done = sqlx::query(
-            "UPDATE tasks SET state = 'cancelled', prompt = NULL
+            "UPDATE tasks SET state = 'cancelled', prompt = NULL, stop = NULL
              WHERE id = $1 AND state IN ('queued', 'assigned')",
         )
         .bind(id.to_bytes().to_vec())
@@ -341,7 +355,7 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn expire_tasks(&self, now_unix: u64) -> Result<Vec<TaskId>, LedgerError> {
         let ids: Vec<Vec<u8>> = sqlx::query_scalar(
-            "UPDATE tasks SET state = 'expired', prompt = NULL
+            "UPDATE tasks SET state = 'expired', prompt = NULL, stop = NULL
              WHERE state IN ('queued', 'assigned', 'finished') AND expires_at <= $1 RETURNING id",
         )
         .bind(seconds(now_unix))
@@ -359,7 +373,7 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn fail_unfinished(&self, code: &str) -> Result<u64, LedgerError> {
         let done = sqlx::query(
-            "UPDATE tasks SET state = 'failed', error_code = $1, prompt = NULL
+            "UPDATE tasks SET state = 'failed', error_code = $1, prompt = NULL, stop = NULL
              WHERE state IN ('queued', 'assigned')",
         )
         .bind(code)

@@ -101,7 +101,7 @@ impl Scheduler {
             prompt_tokens: model.encode(&task.prompt.0).map_err(refused)?,
             sampling: task.sampling,
             seed: task.seed,
-            stop: Vec::new(),
+            stop: task.stop.clone(),
         };
         let mut generation = Generation::new(model, request).map_err(refused)?;
         generation.reuse(&mut self.prefixes);
@@ -158,7 +158,7 @@ impl Scheduler {
             worker_key: self.worker_key,
             model_id: task.model_id,
             engine_version: ENGINE_VERSION,
-            prompt_commitment: prompt_commitment(&task.salt, &task.prompt.0),
+            prompt_commitment: prompt_commitment(&task.salt, &task.stop, &task.prompt.0),
             sampling: task.sampling,
             seed: task.seed,
             output_tokens,

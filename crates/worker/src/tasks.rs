@@ -168,7 +168,9 @@ pub(crate) fn lock(open: &Mutex<OpenTasks>) -> std::sync::MutexGuard<'_, OpenTas
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use dovetail_commitment::{SamplingParams, output_digest, trace_root};
+    use dovetail_commitment::{
+        FinishReason, SamplingParams, StopSequences, output_digest, trace_root,
+    };
     use dovetail_engine::{Request, run};
     use dovetail_sv2::extension::Bytes;
 
@@ -197,6 +199,7 @@ mod tests {
                 top_p_milli: 1000,
                 max_tokens: 24,
             },
+            stop: StopSequences::default(),
             seed: [number; 32],
             deadline_ms: 60_000,
         }
@@ -290,16 +293,19 @@ mod tests {
         let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
         let mut long = task(id, 1, b"a long story");
         long.sampling.max_tokens = 600;
-        let short = task(id, 2, b"a short one");
+        let mut short = task(id, 2, b"a short one");
         let expected = |task: &AssignTask| {
             let request = Request {
                 prompt_tokens: model.encode(&task.prompt.0).unwrap(),
                 sampling: task.sampling,
                 seed: task.seed,
-                stop: Vec::new(),
+                stop: task.stop.clone(),
             };
             run(&Runtime::new(1).unwrap(), &model, request).unwrap()
         };
+        // Its own text stops it early.
+        let text = model.decode(&expected(&short).tokens);
+        short.stop = StopSequences::new(vec![text[8..10].to_vec()]).unwrap();
         let tasks = [long, short];
         for task in &tasks {
             runner.take(task.clone()).unwrap();
@@ -311,6 +317,7 @@ mod tests {
             }
         }
         assert_eq!(finished[0].task_id, tasks[1].task_id);
+        assert_eq!(finished[0].finish_reason, FinishReason::Stop);
         for (transcript, task) in finished.iter().rev().zip(&tasks) {
             let output = expected(task);
             assert_eq!(transcript.output_digest, output_digest(&output.tokens));

@@ -139,7 +139,7 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use dovetail_commitment::{
-        FinishReason, ModelId, SamplingParams, WorkerKey, prompt_commitment,
+        FinishReason, ModelId, SamplingParams, StopSequences, WorkerKey, prompt_commitment,
     };
     use std::time::Duration;
 
@@ -149,7 +149,7 @@ pub(crate) mod tests {
             worker_key: WorkerKey::from_bytes([1; 32]),
             model_id: ModelId::from_bytes([2; 32]),
             engine_version: 1,
-            prompt_commitment: prompt_commitment(&[0; 32], b"hello"),
+            prompt_commitment: prompt_commitment(&[0; 32], &StopSequences::default(), b"hello"),
             sampling: SamplingParams {
                 temperature_milli: 0,
                 top_k: 0,

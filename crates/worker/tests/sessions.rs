@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dovetail_commitment::{BatchRoot, ModelId, SamplingParams, TaskId};
+use dovetail_commitment::{BatchRoot, ModelId, SamplingParams, StopSequences, TaskId};
 use dovetail_sv2::AuthorityKeys;
 use dovetail_sv2::extension::{
     AssignTask, Bytes, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError,
@@ -49,6 +49,7 @@ fn task() -> AssignTask {
             top_p_milli: 1000,
             max_tokens: 4,
         },
+        stop: StopSequences::default(),
         seed: [4; 32],
         deadline_ms: 1000,
     }

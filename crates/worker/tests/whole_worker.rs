@@ -10,7 +10,7 @@ use bitcoin::consensus::serialize;
 use bitcoin::{Amount, ScriptBuf, TxOut};
 use dovetail_commitment::coinbase::{find_commitment, parse_coinbase};
 use dovetail_commitment::{
-    Batch, BatchRoot, HeaderHash, ModelId, SamplingParams, TaskId, Transcript,
+    Batch, BatchRoot, HeaderHash, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
 };
 use dovetail_engine::{Model, tiny};
 use dovetail_sv2::extension::{
@@ -136,6 +136,7 @@ impl Scene {
                 top_p_milli: 1000,
                 max_tokens: 12,
             },
+            stop: StopSequences::default(),
             seed: [4; 32],
             deadline_ms: 600_000,
         }

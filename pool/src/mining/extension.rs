@@ -111,6 +111,7 @@ impl Connection {
             task_id: order.id,
             model_id: order.model,
             prompt: Bytes(order.prompt),
+            stop: order.stop,
             salt: order.salt,
             sampling: order.sampling,
             seed: order.seed,
@@ -187,6 +188,7 @@ impl Connection {
             return Err(codes::TASK_UNKNOWN);
         }
         let prompt = task.prompt.as_deref().ok_or(codes::TASK_UNKNOWN)?;
+        let stop = task.stop.as_ref().ok_or(codes::TASK_UNKNOWN)?;
         let tokens = self
             .shared
             .dispatcher
@@ -197,7 +199,7 @@ impl Connection {
             && transcript.worker_key == worker
             && transcript.model_id == task.model_id
             && transcript.engine_version == dovetail_engine::ENGINE_VERSION
-            && transcript.prompt_commitment == prompt_commitment(&task.salt, prompt)
+            && transcript.prompt_commitment == prompt_commitment(&task.salt, stop, prompt)
             && transcript.sampling == task.sampling
             && transcript.seed == task.seed
             && transcript.output_tokens as usize == tokens.len()

@@ -33,6 +33,7 @@ pub(crate) async fn ask(pool: &str, args: AskArgs) -> anyhow::Result<ExitCode> {
         .context("the pool's model id")?;
 
     let mut question = Question::new(ModelId::from_bytes(model_id), prompt, args.sampling());
+    question.stop = args.stop()?;
     if let Some(seed) = args.seed {
         question.seed = seed.0;
     }

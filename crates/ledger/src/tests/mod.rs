@@ -19,8 +19,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use dovetail_commitment::{
-    Batch, BatchRoot, FinishReason, HeaderHash, ModelId, SamplingParams, TaskId, Transcript,
-    WorkerKey, output_digest, prompt_commitment,
+    Batch, BatchRoot, FinishReason, HeaderHash, ModelId, SamplingParams, StopSequences, TaskId,
+    Transcript, WorkerKey, output_digest, prompt_commitment,
 };
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
@@ -211,6 +211,7 @@ fn new_task(n: u8) -> NewTask {
         id: TaskId::from_bytes([n; 32]),
         model_id: MODEL,
         prompt: b"What is owed?".to_vec(),
+        stop: StopSequences::new(vec![b"\n\n".to_vec(), b"END".to_vec()]).unwrap(),
         salt: [n; 32],
         sampling: SAMPLING,
         seed: [n; 32],
@@ -225,7 +226,7 @@ fn transcript(task: &NewTask, tokens: &[u32]) -> Transcript {
         worker_key: WORKER,
         model_id: task.model_id,
         engine_version: 1,
-        prompt_commitment: prompt_commitment(&task.salt, &task.prompt),
+        prompt_commitment: prompt_commitment(&task.salt, &task.stop, &task.prompt),
         sampling: task.sampling,
         seed: task.seed,
         output_tokens: u32::try_from(tokens.len()).unwrap(),

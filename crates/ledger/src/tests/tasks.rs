@@ -9,6 +9,8 @@ async fn state(ledger: &Ledger, n: u8) -> (TaskState, bool) {
         .await
         .unwrap()
         .unwrap();
+    assert_eq!(task.stop.is_some(), task.prompt.is_some());
+    assert!(task.stop.is_none_or(|stop| stop == new_task(n).stop));
     (task.state, task.prompt.is_some())
 }
 
@@ -17,14 +19,20 @@ fn a_repeated_request_is_the_same_task_and_another_under_its_id_is_refused() {
     run(|_db, ledger| async move {
         assert!(ledger.create_task(&new_task(1)).await.unwrap());
         assert!(!ledger.create_task(&new_task(1)).await.unwrap());
-        let other = NewTask {
+        let other_prompt = NewTask {
             prompt: b"another".to_vec(),
             ..new_task(1)
         };
-        assert!(matches!(
-            ledger.create_task(&other).await,
-            Err(LedgerError::Conflict(_))
-        ));
+        let other_stop = NewTask {
+            stop: StopSequences::default(),
+            ..new_task(1)
+        };
+        for other in [other_prompt, other_stop] {
+            assert!(matches!(
+                ledger.create_task(&other).await,
+                Err(LedgerError::Conflict(_))
+            ));
+        }
     });
 }
 

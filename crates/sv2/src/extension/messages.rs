@@ -1,7 +1,9 @@
 //! The messages of the extension, one struct each. A field's limit is part of its type, so a
 //! value that was decoded or encoded keeps to the specification.
 
-use dovetail_commitment::{BatchRoot, HeaderHash, ModelId, SamplingParams, TaskId, WorkerKey};
+use dovetail_commitment::{
+    BatchRoot, HeaderHash, ModelId, SamplingParams, StopSequences, TaskId, WorkerKey,
+};
 
 use super::{EXTENSION_TYPE, INVOICE_BYTES_MAX, PROMPT_BYTES_MAX, TRANSCRIPT_BYTES_MAX};
 use crate::frame::{DecodeError, EncodeError, Message};
@@ -86,6 +88,8 @@ messages! {
         salt: [u8; 32],
         /// How to sample.
         sampling: SamplingParams,
+        /// Where to stop.
+        stop: StopSequences,
         /// The seed of the sampling.
         seed: [u8; 32],
         /// When the result is worthless, from now.

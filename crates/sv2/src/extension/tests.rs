@@ -4,7 +4,7 @@
 use super::*;
 use crate::frame::{DecodeError, Frame, Message};
 use crate::messages::{B032Owned, SubmitSharesExtended};
-use dovetail_commitment::{ModelId, SamplingParams, TaskId};
+use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
 use proptest::prelude::*;
 
 fn share() -> SubmitSharesExtended {
@@ -31,6 +31,7 @@ fn task() -> AssignTask {
             top_p_milli: 950,
             max_tokens: 256,
         },
+        stop: StopSequences::new(vec![b"\n\n".to_vec(), b"END".to_vec()]).unwrap(),
         seed: [4; 32],
         deadline_ms: 60_000,
     }
@@ -78,7 +79,10 @@ fn messages_come_back_whole_and_never_from_a_part() {
 #[test]
 fn a_task_keeps_its_layout() {
     let bytes = task().write().unwrap();
-    assert_eq!(bytes.len(), 32 + 32 + 2 + 20 + 32 + 16 + 32 + 4);
+    assert_eq!(
+        bytes.len(),
+        32 + 32 + 2 + 20 + 32 + 16 + (1 + 3 + 4) + 32 + 4
+    );
     assert_eq!(hex::encode(&bytes[64..70]), "140077687920");
     assert_eq!(hex::encode(&bytes[bytes.len() - 4..]), "60ea0000");
 }
@@ -94,6 +98,13 @@ fn limits_hold_in_both_directions() {
         tokens: vec![0; SEQUENCE_ITEMS_MAX + 1],
     };
     assert!(Frame::new(&many).is_err());
+
+    let stop_at = 32 + 32 + 2 + 20 + 32 + 16;
+    for (at, value) in [(stop_at, 5), (stop_at + 1, 0), (stop_at + 1, 65)] {
+        let mut frame = Frame::new(&task()).unwrap();
+        frame.payload[at] = value;
+        assert!(frame.decode::<AssignTask>().is_err());
+    }
 
     let mut frame = Frame::new(&task()).unwrap();
     let length_at = 64;
@@ -114,7 +125,8 @@ fn the_longest_task_fits_the_default_payload_limit() {
 
 #[test]
 fn prompts_stay_out_of_debug_output() {
-    assert!(!format!("{:?}", task()).contains("sky"));
+    let shown = format!("{:?}", task());
+    assert!(!shown.contains("sky") && !shown.contains("END"), "{shown}");
 }
 
 #[test]
