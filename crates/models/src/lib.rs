@@ -21,4 +21,4 @@ mod turn;
 
 pub use error::ImportError;
 pub use import::{ImportOptions, ImportReport, Imported, MatrixError, Progress, import};
-pub use quality::{Quality, QualityError, quality};
+pub use quality::{Quality, QualityError, Sequence, quality};

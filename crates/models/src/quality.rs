@@ -8,7 +8,16 @@ use serde::Serialize;
 use crate::error::ImportError;
 use crate::reference::Reference;
 
-/// Figures over all positions of all sequences.
+/// A text to measure on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequence {
+    /// The whole text.
+    pub tokens: Vec<u32>,
+    /// The first token whose prediction counts, 1 at least: what comes before is given, such as a prompt.
+    pub counted_from: usize,
+}
+
+/// Figures over all positions that count.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Quality {
     /// How many positions were compared.
@@ -50,8 +59,8 @@ pub enum QualityError {
         /// The checkpoint's.
         checkpoint: usize,
     },
-    /// A text needs two tokens for one to follow another.
-    #[error("there is no sequence of at least two tokens")]
+    /// No text has a token that follows another and counts.
+    #[error("there is no text with a token that follows another and counts")]
     TooShort,
 }
 
@@ -64,7 +73,7 @@ pub fn quality(
     dir: &Path,
     runtime: &Runtime,
     model: &Model,
-    sequences: &[Vec<u32>],
+    sequences: &[Sequence],
 ) -> Result<Quality, QualityError> {
     let reference = Reference::open(dir)?;
     let vocabulary = model.manifest().architecture.vocabulary;
@@ -74,31 +83,37 @@ pub fn quality(
             checkpoint: reference.vocabulary(),
         });
     }
-    let sequences: Vec<Vec<u32>> = sequences.iter().filter(|s| s.len() > 1).cloned().collect();
-    if sequences.is_empty() {
+    let counts = |s: &&Sequence| (1..s.tokens.len()).contains(&s.counted_from);
+    let (texts, firsts): (Vec<Vec<u32>>, Vec<usize>) = sequences
+        .iter()
+        .filter(counts)
+        .map(|sequence| (sequence.tokens.clone(), sequence.counted_from))
+        .unzip();
+    if texts.is_empty() {
         return Err(QualityError::TooShort);
     }
     // Both would find out, but late.
     let known = |token: &u32| (*token as usize) < vocabulary;
-    if !sequences.iter().flatten().all(known) {
+    if !texts.iter().flatten().all(known) {
         return Err(EngineError::PromptInvalid.into());
     }
     let context = model.context_tokens();
-    if let Some(long) = sequences.iter().find(|s| s.len() > context) {
+    if let Some(long) = texts.iter().find(|tokens| tokens.len() > context) {
         let prompt = long.len();
         return Err(EngineError::PromptTooLong { prompt, context }.into());
     }
     let mut sums = Sums::default();
-    let hidden = reference.hidden(&sequences)?;
+    let hidden = reference.hidden(&texts)?;
     let head = reference.head()?;
     // One sequence's logits at a time: they are the largest thing here.
-    for (tokens, hidden) in sequences.iter().zip(&hidden) {
+    for ((tokens, hidden), first) in texts.iter().zip(&hidden).zip(firsts) {
         let engine = teacher_forced(runtime, model, tokens)?;
         let reference = head.logits(hidden);
         let positions = reference
             .chunks_exact(vocabulary)
             .zip(engine.chunks_exact(vocabulary))
-            .zip(&tokens[1..]);
+            .zip(&tokens[1..])
+            .skip(first - 1);
         for ((reference, engine), next) in positions {
             let reference: Vec<f64> = reference.iter().map(|l| f64::from(*l)).collect();
             let engine: Vec<f64> = engine.iter().map(|l| f64::from(*l) / 65_536.0).collect();

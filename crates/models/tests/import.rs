@@ -7,7 +7,7 @@ use std::path::Path;
 
 use common::{Random, Recipe};
 use dovetail_engine::{Model, Runtime};
-use dovetail_models::{ImportOptions, Imported, Quality, import, quality};
+use dovetail_models::{ImportOptions, Imported, Quality, Sequence, import, quality};
 use safetensors::Dtype;
 use serde_json::json;
 
@@ -26,7 +26,10 @@ fn measure(recipe: &Recipe, options: &ImportOptions) -> Quality {
     let model = model(&imported(folder.path(), options));
     let mut random = Random(7);
     let sequences: Vec<_> = (0..6)
-        .map(|_| random.tokens(96, recipe.vocabulary))
+        .map(|_| Sequence {
+            tokens: random.tokens(96, recipe.vocabulary),
+            counted_from: 1,
+        })
         .collect();
     let runtime = Runtime::new(1).unwrap();
     quality(folder.path(), &runtime, &model, &sequences).unwrap()

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 use dovetail_engine::{Model, Runtime};
-use dovetail_models::{Quality, quality};
+use dovetail_models::{Quality, Sequence, quality};
+use serde::Deserialize;
 
 /// More would take hours on the reference, and gains nothing.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
@@ -17,14 +18,11 @@ pub(crate) struct QualityArguments {
     dir: PathBuf,
     /// The model file that was imported from it.
     file: PathBuf,
-    /// A text that the model was not trained on.
+    /// A text that the model was not trained on; or, where its name ends in `.jsonl`, a line of JSON per
+    /// conversation with `prompt` and `answer`, of which the answer's tokens and the one that ends it count.
     #[arg(long)]
     text: PathBuf,
-    /// Cut the text at these characters into documents, each of which is taken from its beginning. Where not
-    /// given, the text is one document.
-    #[arg(long)]
-    separator: Option<String>,
-    /// Documents longer than this many tokens are cut.
+    /// A text is cut into pieces of this many tokens, each taken from its beginning; a conversation is cut off.
     #[arg(long, default_value_t = 512)]
     window: usize,
     /// Threads of the engine; 0 for one per core.
@@ -44,15 +42,14 @@ pub(crate) fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
         bail!("a window has at least 2 tokens");
     }
     let text = read_text(arguments)?;
-    let separator = arguments.separator.as_deref().filter(|s| !s.is_empty());
-    let documents: Vec<&str> = match separator {
-        Some(separator) => text.split(separator).collect(),
-        None => vec![&text],
+    let jsonl = arguments.text.extension().is_some_and(|e| e == "jsonl");
+    let mut sequences = if jsonl {
+        conversations(&model, &text)?
+    } else {
+        pieces(&model.encode(text.as_bytes())?, window)
     };
-    let mut sequences = Vec::new();
-    for document in documents.into_iter().filter(|d| !d.trim().is_empty()) {
-        let tokens = model.encode(document.as_bytes())?;
-        sequences.extend(tokens.chunks(window).map(<[u32]>::to_vec));
+    for sequence in &mut sequences {
+        sequence.tokens.truncate(window);
     }
     let runtime = Runtime::new(arguments.threads)?;
     let measured = quality(&arguments.dir, &runtime, &model, &sequences)?;
@@ -65,6 +62,38 @@ pub(crate) fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
         print(&measured);
     }
     Ok(())
+}
+
+/// A prompt and what the model should say.
+#[derive(Deserialize)]
+struct Conversation {
+    prompt: String,
+    answer: String,
+}
+
+fn conversations(model: &Model, text: &str) -> anyhow::Result<Vec<Sequence>> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let read = |(index, line)| {
+        let Conversation { prompt, answer } = serde_json::from_str(line)
+            .with_context(|| format!("line {} is no conversation", index + 1))?;
+        let mut tokens = model.encode(prompt.as_bytes())?;
+        let counted_from = tokens.len();
+        tokens.extend(model.encode_more(answer.as_bytes())?);
+        tokens.extend(model.manifest().end_tokens.first());
+        Ok(Sequence {
+            tokens,
+            counted_from,
+        })
+    };
+    lines.enumerate().map(read).collect()
+}
+
+fn pieces(tokens: &[u32], window: usize) -> Vec<Sequence> {
+    let piece = |tokens: &[u32]| Sequence {
+        tokens: tokens.to_vec(),
+        counted_from: 1,
+    };
+    tokens.chunks(window).map(piece).collect()
 }
 
 fn read_text(arguments: &QualityArguments) -> anyhow::Result<String> {
