@@ -118,6 +118,11 @@ fn tensor_digest(name: &str, bytes: &[u8]) -> [u8; 32] {
     tagged_hash("dovetail/tensor", &[name.as_bytes(), &[0], bytes])
 }
 
+/// A model's id: of the manifest as it stands.
+fn id(manifest: &str) -> ModelId {
+    ModelId::from_bytes(tagged_hash("dovetail/model", &[manifest.as_bytes()]))
+}
+
 impl Parts {
     /// The model's manifest, checked.
     ///
@@ -159,6 +164,23 @@ impl Parts {
         Ok(manifest)
     }
 
+    /// The id that the model will have. Hashes all tensors.
+    ///
+    /// # Errors
+    /// As [`Parts::manifest`].
+    pub fn id(&self) -> Result<ModelId, EngineError> {
+        Ok(id(&self.manifest_text()?))
+    }
+
+    fn manifest_text(&self) -> Result<String, EngineError> {
+        let text = serde_json::to_string(&self.manifest()?)
+            .map_err(|_| EngineError::Format("the manifest does not serialise"))?;
+        if text.len() > MANIFEST_BYTES_MAX {
+            return Err(EngineError::Format("the manifest is too long"));
+        }
+        Ok(text)
+    }
+
     /// The bytes of the model file.
     ///
     /// # Errors
@@ -183,11 +205,7 @@ impl Parts {
     fn safetensors(
         &self,
     ) -> Result<(HashMap<String, String>, Vec<(String, TensorView<'_>)>), EngineError> {
-        let manifest = serde_json::to_string(&self.manifest()?)
-            .map_err(|_| EngineError::Format("the manifest does not serialise"))?;
-        if manifest.len() > MANIFEST_BYTES_MAX {
-            return Err(EngineError::Format("the manifest is too long"));
-        }
+        let manifest = self.manifest_text()?;
         let mut specs = specs(&self.architecture);
         specs.extend(self.tokenizer.iter().map(|json| Spec {
             name: TOKENIZER.to_owned(),
@@ -252,7 +270,7 @@ pub(crate) fn read(mut file: impl Read + Seek) -> Result<Model, EngineError> {
         ));
     }
     Ok(Model {
-        id: ModelId::from_bytes(tagged_hash("dovetail/model", &[manifest_text.as_bytes()])),
+        id: id(manifest_text),
         manifest,
         tensors,
         tokenizer,

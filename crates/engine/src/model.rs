@@ -247,7 +247,15 @@ impl Model {
     /// # Errors
     /// [`EngineError::PromptInvalid`] if the tokenizer refuses it.
     pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, EngineError> {
-        self.tokenizer.encode(text)
+        self.tokenizer.encode(text, true)
+    }
+
+    /// The tokens of a text that goes on where another ended: nothing is put around it.
+    ///
+    /// # Errors
+    /// As [`Model::encode`].
+    pub fn encode_more(&self, text: &[u8]) -> Result<Vec<u32>, EngineError> {
+        self.tokenizer.encode(text, false)
     }
 
     /// The bytes of tokens; special ones give none.

@@ -61,14 +61,17 @@ impl Tokenizer {
         })
     }
 
-    pub(crate) fn encode(&self, text: &[u8]) -> Result<Vec<u32>, EngineError> {
+    /// The tokens of a text; of one that `begins`, with what the tokenizer puts around it.
+    pub(crate) fn encode(&self, text: &[u8], begins: bool) -> Result<Vec<u32>, EngineError> {
         let Some(library) = &self.library else {
-            let bytes = text.iter().map(|byte| u32::from(*byte));
-            return Ok(std::iter::once(BYTES_BEGIN).chain(bytes).collect());
+            let begin = begins.then_some(BYTES_BEGIN).into_iter();
+            return Ok(begin
+                .chain(text.iter().map(|byte| u32::from(*byte)))
+                .collect());
         };
         let text = String::from_utf8_lossy(text);
         let encoding = library
-            .encode_fast(text.as_ref(), true)
+            .encode_fast(text.as_ref(), begins)
             .map_err(|_| EngineError::PromptInvalid)?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -156,7 +159,7 @@ mod tests {
         #[test]
         fn every_text_survives_the_byte_tokenizer(text: Vec<u8>) {
             let tokenizer = Tokenizer::by_bytes();
-            let tokens = tokenizer.encode(&text).expect("bytes always encode");
+            let tokens = tokenizer.encode(&text, true).expect("bytes always encode");
             let bytes: Vec<u8> = tokens.iter().flat_map(|t| tokenizer.bytes_of(*t)).copied().collect();
             prop_assert_eq!(bytes, text);
         }

@@ -1,6 +1,8 @@
 //! `dovetail-worker`: the inference worker, a plain hasher, and tools for model files.
 
 mod model_cmd;
+mod model_import;
+mod model_quality;
 
 use std::path::PathBuf;
 use std::sync::Arc;

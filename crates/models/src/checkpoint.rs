@@ -1,0 +1,289 @@
+//! The weights of a checkpoint: one safetensors file, or shards with an index. Read tensor by tensor,
+//! or a range of rows at a time, so that a model never stands in memory in floating point.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Component, Path};
+
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde::Deserialize;
+
+use crate::error::ImportError;
+use crate::folder::Folder;
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+/// The largest models that the engine takes have some 1,200 tensors, in some 100 bytes each.
+const INDEX_BYTES_MAX: u64 = 4 << 20;
+/// As many tensors, in one header.
+const HEADER_BYTES_MAX: u64 = 4 << 20;
+/// Models of 70 billion parameters come in some 30 shards.
+const SHARDS_MAX: usize = 512;
+
+/// `model.safetensors.index.json`.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Where a tensor stands.
+#[derive(Debug)]
+struct Entry {
+    file: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// From the file's beginning.
+    offset: u64,
+}
+
+/// The tensors of a checkpoint, by name.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    folder: Folder,
+    tensors: BTreeMap<String, Entry>,
+}
+
+impl Checkpoint {
+    /// Reads the headers of all files and holds them against the files' lengths and the index.
+    pub(crate) fn open(folder: &Folder) -> Result<Self, ImportError> {
+        let mut checkpoint = Self {
+            folder: folder.clone(),
+            tensors: BTreeMap::new(),
+        };
+        if folder.has(SINGLE) {
+            checkpoint.add_file(SINGLE)?;
+            return Ok(checkpoint);
+        }
+        let index: Option<Index> = folder.json_if_there(INDEX, INDEX_BYTES_MAX)?;
+        // Without either, reading the file says what is missing.
+        let Some(index) = index else {
+            checkpoint.add_file(SINGLE)?;
+            return Ok(checkpoint);
+        };
+        let mut files: Vec<&String> = index.weight_map.values().collect();
+        files.sort_unstable();
+        files.dedup();
+        if files.len() > SHARDS_MAX {
+            return Err(ImportError::corrupt(INDEX, "it names too many files"));
+        }
+        if let Some(file) = files.iter().find(|file| !is_plain_name(file)) {
+            return Err(ImportError::LeavesFolder((*file).clone()));
+        }
+        for file in files {
+            checkpoint.add_file(file)?;
+        }
+        for (tensor, file) in &index.weight_map {
+            match checkpoint.tensors.get(tensor) {
+                Some(entry) if entry.file == *file => {}
+                _ => {
+                    let reason = format!("{tensor} is not in {file}, where the index has it");
+                    return Err(ImportError::corrupt(INDEX, reason));
+                }
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    fn add_file(&mut self, file: &str) -> Result<(), ImportError> {
+        let (header, data_from) = self.header(file)?;
+        for (name, info) in header.tensors() {
+            let TensorInfo {
+                dtype,
+                shape,
+                data_offsets,
+            } = info;
+            let entry = Entry {
+                file: file.to_owned(),
+                dtype: *dtype,
+                shape: shape.clone(),
+                offset: data_from + data_offsets.0 as u64,
+            };
+            if let Some(other) = self.tensors.insert(name.clone(), entry) {
+                let reason = format!("{name} is in {} too", other.file);
+                return Err(ImportError::corrupt(file, reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// A file's header, and where its data begins.
+    fn header(&self, file: &str) -> Result<(Metadata, u64), ImportError> {
+        let io = |error| self.folder.error(file, error);
+        let mut opened = std::fs::File::open(self.folder.path(file)).map_err(io)?;
+        let length = opened.metadata().map_err(io)?.len();
+        let mut header_length = [0; 8];
+        opened
+            .read_exact(&mut header_length)
+            .map_err(|_| ImportError::corrupt(file, "it is too short"))?;
+        let header_length = u64::from_le_bytes(header_length);
+        if header_length > HEADER_BYTES_MAX {
+            return Err(ImportError::TooLong {
+                file: format!("the header of {file}"),
+                bytes: header_length,
+                max: HEADER_BYTES_MAX,
+            });
+        }
+        let mut header = Vec::new();
+        opened
+            .take(header_length)
+            .read_to_end(&mut header)
+            .map_err(io)?;
+        // This also refuses offsets that overlap, leave gaps, or differ from type and shape.
+        let header: Metadata =
+            serde_json::from_slice(&header).map_err(|error| ImportError::corrupt(file, error))?;
+        let data_from = 8 + header_length;
+        if (header.data_len() as u64).checked_add(data_from) != Some(length) {
+            return Err(ImportError::corrupt(
+                file,
+                "it is not as long as its header says",
+            ));
+        }
+        Ok((header, data_from))
+    }
+
+    /// Holds the tensors against those that there must be, and refuses what is neither among these nor
+    /// `ignored`.
+    pub(crate) fn check(
+        &self,
+        expected: &BTreeMap<String, Vec<usize>>,
+        ignored: impl Fn(&str) -> bool,
+    ) -> Result<(), ImportError> {
+        for (name, shape) in expected {
+            let entry = self.entry(name)?;
+            if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+                return Err(ImportError::Dtype {
+                    tensor: name.clone(),
+                    dtype: format!("{:?}", entry.dtype),
+                });
+            }
+            if entry.shape != *shape {
+                return Err(ImportError::Shape {
+                    tensor: name.clone(),
+                    expected: shape.clone(),
+                    found: entry.shape.clone(),
+                });
+            }
+        }
+        let unknown = |name: &&String| !expected.contains_key(*name) && !ignored(name);
+        match self.tensors.keys().find(unknown) {
+            Some(name) => Err(ImportError::TensorExtra(name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// All of a tensor, row after row. Costs four bytes an element, and its own size while reading.
+    pub(crate) fn tensor(&self, name: &str) -> Result<Vec<f32>, ImportError> {
+        let rows = self.entry(name)?.shape.first().copied().unwrap_or(1);
+        self.rows(name, 0, rows)
+    }
+
+    /// Rows `first..first + count` of a tensor that was checked.
+    pub(crate) fn rows(
+        &self,
+        name: &str,
+        first: usize,
+        count: usize,
+    ) -> Result<Vec<f32>, ImportError> {
+        let entry = self.entry(name)?;
+        let columns: usize = entry.shape.iter().skip(1).product();
+        let width = if entry.dtype == Dtype::F32 { 4 } else { 2 };
+        let io = |error| self.folder.error(&entry.file, error);
+        let mut file = std::fs::File::open(self.folder.path(&entry.file)).map_err(io)?;
+        let from = entry.offset + (first * columns * width) as u64;
+        file.seek(SeekFrom::Start(from)).map_err(io)?;
+        // No more than the file has, by its header's check.
+        let mut bytes = vec![0; count * columns * width];
+        file.read_exact(&mut bytes).map_err(io)?;
+        let values = decode(entry.dtype, &bytes);
+        if values.iter().all(|value| value.is_finite()) {
+            Ok(values)
+        } else {
+            Err(ImportError::NotFinite(name.to_owned()))
+        }
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, ImportError> {
+        let entry = self.tensors.get(name);
+        entry.ok_or_else(|| ImportError::TensorMissing(name.to_owned()))
+    }
+}
+
+/// Whether this names a file of a folder, and not another folder or a way out.
+fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    let plain = matches!(parts.next(), Some(Component::Normal(part)) if part == name);
+    plain && parts.next().is_none() && !name.contains(['/', '\\', ':', '\0'])
+}
+
+fn decode(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    let halves = || bytes.as_chunks::<2>().0.iter().copied();
+    match dtype {
+        Dtype::F32 => {
+            let words = bytes.as_chunks::<4>().0.iter();
+            words.map(|word| f32::from_le_bytes(*word)).collect()
+        }
+        Dtype::BF16 => halves()
+            .map(|half| f32::from_bits(u32::from(u16::from_le_bytes(half)) << 16))
+            .collect(),
+        _ => halves()
+            .map(|half| from_half(u16::from_le_bytes(half)))
+            .collect(),
+    }
+}
+
+/// An IEEE 754 half: 1 bit of sign, 5 of exponent, 10 of fraction. All of them are exact in 32 bits.
+fn from_half(half: u16) -> f32 {
+    let (exponent, fraction) = (u32::from(half >> 10 & 31), u32::from(half & 1023));
+    let size = match exponent {
+        // Subnormal: the fraction times 2^-24. Below 2^10, so exact.
+        #[allow(clippy::cast_precision_loss)]
+        0 => fraction as f32 / 16_777_216.0,
+        31 if fraction == 0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => f32::from_bits((exponent + 127 - 15) << 23 | fraction << 13),
+    };
+    if half >> 15 == 1 { -size } else { size }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_are_read_exactly() {
+        let known = [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x3555, 0.333_251_95),
+            (0x7bff, 65_504.0),
+            (0x0400, 6.103_515_6e-5),
+            (0x03ff, 6.097_555_2e-5),
+            (0x0001, 5.960_464_5e-8),
+        ];
+        for (bits, value) in known {
+            assert_eq!(from_half(bits), value, "{bits:#x}");
+        }
+        assert!(from_half(0x8000).is_sign_negative());
+        assert!(from_half(0x7c00).is_infinite() && from_half(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn only_plain_names_are_files_of_the_folder() {
+        assert!(is_plain_name("model-00001-of-00002.safetensors"));
+        for name in [
+            "",
+            ".",
+            "..",
+            "../a",
+            "/etc/passwd",
+            "a/b",
+            "a/",
+            "./a",
+            "a\\b",
+            "C:a",
+        ] {
+            assert!(!is_plain_name(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! From a checkpoint to the parts of a model file: norm gains folded into the weights behind them,
+//! outliers spread, rows quantised. docs/models.md says why each step is exact but the last.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use dovetail_engine::Parts;
+
+use crate::balance;
+use crate::checkpoint::Checkpoint;
+use crate::config::Config;
+use crate::error::ImportError;
+use crate::folder::Folder;
+use crate::quantise::{self, Rows};
+use crate::text::Text;
+use crate::turn::{Turn, block_of, hadamard_columns, hadamard_rows};
+
+/// `config.json` has some kilobytes.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Embedding and head are taken this many weights at a time.
+const CHUNK_WEIGHTS: usize = 4 << 20;
+/// What the engine turns the input of the down projection by.
+const MIX_BLOCK: usize = 64;
+/// The engine's largest bias, in Q16.
+const BIAS_MAX: f64 = 67_108_864.0;
+
+/// How to import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportOptions {
+    /// A name for people, 1 to 64 bytes; the folder's where there is none.
+    pub name: Option<String>,
+    /// Positions; where not given, what the model was made for, but at most 4096.
+    pub context_tokens: Option<usize>,
+    /// The residual stream is divided by two to this: values saturate at 1024, and some models have
+    /// larger ones. At most 6.
+    pub residual_shift: u32,
+    /// Whether outliers are spread. Off only to measure what that brings.
+    pub spread_outliers: bool,
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        Self {
+            name: None,
+            context_tokens: None,
+            residual_shift: 2,
+            spread_outliers: true,
+        }
+    }
+}
+
+/// How far an import is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress<'a> {
+    /// The matrix that is done.
+    pub tensor: &'a str,
+    /// How many are done.
+    pub done: usize,
+    /// Of how many.
+    pub total: usize,
+}
+
+/// A model ready to be written, and what quantising it cost.
+#[derive(Debug)]
+pub struct Imported {
+    /// The model file's parts.
+    pub parts: Parts,
+    /// What was lost.
+    pub report: ImportReport,
+}
+
+/// What quantising cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImportReport {
+    /// Weights in matrices.
+    pub parameters: usize,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+    /// Each matrix, in the order of the file.
+    pub matrices: Vec<MatrixError>,
+}
+
+/// What quantising a matrix cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MatrixError {
+    /// Its layer; `None` for the embedding and the head.
+    pub layer: Option<usize>,
+    /// What it is called within the layer, such as `q_proj`.
+    pub matrix: &'static str,
+    /// The norm of the difference over the norm of the matrix.
+    pub error: f64,
+}
+
+/// Imports a folder of Hugging Face's layout: `config.json`, `model.safetensors` or its shards,
+/// `tokenizer.json` and what goes with it. Takes the memory of the finished model and of one matrix in
+/// 32 bits. The same files and options give the same bytes on every machine.
+///
+/// # Errors
+/// [`ImportError`]; nothing that would change the model's output is left out silently.
+pub fn import(
+    dir: &Path,
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Imported, ImportError> {
+    let folder = Folder::new(dir)?;
+    let config = Config::parse(&folder.read("config.json", CONFIG_BYTES_MAX)?)?;
+    let context = config.context(options.context_tokens)?;
+    if options.residual_shift > 6 {
+        return Err(ImportError::Config("a residual shift is at most 6".into()));
+    }
+    let checkpoint = Checkpoint::open(&folder)?;
+    check_tensors(&checkpoint, &config)?;
+    let text = Text::read(&folder, &config)?;
+    let mut importer = Importer::new(&checkpoint, &config, options, progress)?;
+    importer.embedding()?;
+    for layer in 0..config.layers {
+        importer.attention(layer)?;
+        importer.feed_forward(layer)?;
+    }
+    importer.head()?;
+    let (cosines, sines) = config.rope.tables(context, config.head_dim);
+    importer.tensors.insert("rotary.cos".to_owned(), cosines);
+    importer.tensors.insert("rotary.sin".to_owned(), sines);
+    let architecture = config.architecture(
+        context,
+        importer.residual_scale,
+        importer.tied_head,
+        options.spread_outliers,
+    );
+    let report = ImportReport {
+        parameters: architecture.parameters(),
+        bytes: importer.tensors.values().map(|t| t.len() as u64).sum(),
+        matrices: importer.matrices,
+    };
+    let parts = Parts {
+        name: options.name.clone().unwrap_or_else(|| folder.name()),
+        architecture,
+        tokenizer: text.tokenizer,
+        end_tokens: text.end_tokens,
+        chat_template: text.chat_template,
+        tensors: importer.tensors,
+    };
+    // The engine has the last word about sizes and names.
+    parts.manifest()?;
+    Ok(Imported { parts, report })
+}
+
+/// Opens a checkpoint's weights and holds them against its configuration.
+pub(crate) fn open(dir: &Path) -> Result<(Checkpoint, Config), ImportError> {
+    let folder = Folder::new(dir)?;
+    let config = Config::parse(&folder.read("config.json", CONFIG_BYTES_MAX)?)?;
+    let checkpoint = Checkpoint::open(&folder)?;
+    check_tensors(&checkpoint, &config)?;
+    Ok((checkpoint, config))
+}
+
+fn check_tensors(checkpoint: &Checkpoint, config: &Config) -> Result<(), ImportError> {
+    let (dim, hidden) = (config.dim, config.hidden_dim);
+    let (query, kv) = (config.query_dim(), config.kv_dim());
+    let mut expected = BTreeMap::from([
+        (EMBEDDING.to_owned(), vec![config.vocabulary, dim]),
+        (FINAL_NORM.to_owned(), vec![dim]),
+    ]);
+    if !config.tied_head {
+        expected.insert(HEAD.to_owned(), vec![config.vocabulary, dim]);
+    }
+    for layer in 0..config.layers {
+        let mut add = |part: &str, shape: &[usize]| {
+            expected.insert(tensor_name(layer, part), shape.to_vec());
+        };
+        add("input_layernorm.weight", &[dim]);
+        add("post_attention_layernorm.weight", &[dim]);
+        for (part, rows) in [("q", query), ("k", kv), ("v", kv)] {
+            add(&format!("self_attn.{part}_proj.weight"), &[rows, dim]);
+            if config.attention_bias {
+                add(&format!("self_attn.{part}_proj.bias"), &[rows]);
+            }
+        }
+        add("self_attn.o_proj.weight", &[dim, query]);
+        add("mlp.gate_proj.weight", &[hidden, dim]);
+        add("mlp.up_proj.weight", &[hidden, dim]);
+        add("mlp.down_proj.weight", &[dim, hidden]);
+    }
+    checkpoint.check(&expected, |name| {
+        // Tables that older checkpoints carry along, and the embedding a second time.
+        name.ends_with(".rotary_emb.inv_freq") || (config.tied_head && name == HEAD)
+    })
+}
+
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+pub(crate) const FINAL_NORM: &str = "model.norm.weight";
+pub(crate) const HEAD: &str = "lm_head.weight";
+
+/// The name of a part of a layer.
+pub(crate) fn tensor_name(layer: usize, part: &str) -> String {
+    format!("model.layers.{layer}.{part}")
+}
+
+/// An import under way.
+struct Importer<'a> {
+    checkpoint: &'a Checkpoint,
+    config: &'a Config,
+    spread: bool,
+    turn: Turn,
+    /// How many neighbours of a head's values are turned into each other.
+    head_block: usize,
+    final_gain: Vec<f32>,
+    tied_head: bool,
+    residual_scale: f64,
+    tensors: BTreeMap<String, Vec<u8>>,
+    matrices: Vec<MatrixError>,
+    progress: &'a mut dyn FnMut(Progress<'_>),
+}
+
+impl<'a> Importer<'a> {
+    fn new(
+        checkpoint: &'a Checkpoint,
+        config: &'a Config,
+        options: &ImportOptions,
+        progress: &'a mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self, ImportError> {
+        let final_gain = checkpoint.tensor(FINAL_NORM)?;
+        let spread = options.spread_outliers;
+        // One gain for all is a scale of the stream, with which the embedding still serves as the head.
+        let gain = final_gain.first().copied().unwrap_or(1.0);
+        let even =
+            final_gain.iter().all(|other| *other == gain) && (1.0 / 64.0..=1.0).contains(&gain);
+        let tied_head = config.tied_head && even;
+        Ok(Self {
+            checkpoint,
+            config,
+            spread,
+            turn: if spread {
+                Turn::new(config.dim)
+            } else {
+                Turn::none(config.dim)
+            },
+            head_block: if spread { block_of(config.head_dim) } else { 1 },
+            residual_scale: if tied_head {
+                f64::from(gain)
+            } else {
+                1.0 / f64::from(1 << options.residual_shift)
+            },
+            final_gain,
+            tied_head,
+            tensors: BTreeMap::new(),
+            matrices: Vec::new(),
+            progress,
+        })
+    }
+
+    fn embedding(&mut self) -> Result<(), ImportError> {
+        let scale = self.residual_factor();
+        let rows = self.table(EMBEDDING, |turn, rows| {
+            scale_all(rows, scale);
+            turn.rows(rows);
+        })?;
+        self.put(None, "embed_tokens", EMBEDDING, rows);
+        Ok(())
+    }
+
+    fn head(&mut self) -> Result<(), ImportError> {
+        if self.tied_head {
+            return Ok(());
+        }
+        let source = if self.config.tied_head {
+            EMBEDDING
+        } else {
+            HEAD
+        };
+        let gain = self.final_gain.clone();
+        let rows = self.table(source, |turn, rows| {
+            scale_columns(rows, &gain);
+            turn.rows(rows);
+        })?;
+        self.put(None, "lm_head", HEAD, rows);
+        Ok(())
+    }
+
+    fn attention(&mut self, layer: usize) -> Result<(), ImportError> {
+        let config = self.config;
+        let gain = self
+            .checkpoint
+            .tensor(&tensor_name(layer, "input_layernorm.weight"))?;
+        let mut query = self.reader(layer, "self_attn.q_proj", &gain)?;
+        let mut key = self.reader(layer, "self_attn.k_proj", &gain)?;
+        let mut value = self.reader(layer, "self_attn.v_proj", &gain)?;
+        if self.spread {
+            balance::pairs(config, &mut query, &mut key);
+        }
+        hadamard_columns(&mut value.weights, config.dim, self.head_block);
+        hadamard_rows(&mut value.bias, self.head_block);
+        for (name, matrix) in [("q_proj", query), ("k_proj", key), ("v_proj", value)] {
+            self.finish(layer, "self_attn", name, matrix)?;
+        }
+        let mut output = self
+            .checkpoint
+            .tensor(&tensor_name(layer, "self_attn.o_proj.weight"))?;
+        hadamard_rows(&mut output, self.head_block);
+        self.writer(layer, "self_attn", "o_proj", output, config.query_dim())
+    }
+
+    fn feed_forward(&mut self, layer: usize) -> Result<(), ImportError> {
+        let config = self.config;
+        let gain = tensor_name(layer, "post_attention_layernorm.weight");
+        let gain = self.checkpoint.tensor(&gain)?;
+        for name in ["gate_proj", "up_proj"] {
+            let matrix = self.reader(layer, &format!("mlp.{name}"), &gain)?;
+            self.finish(layer, "mlp", name, matrix)?;
+        }
+        let mut down = self
+            .checkpoint
+            .tensor(&tensor_name(layer, "mlp.down_proj.weight"))?;
+        if self.spread && config.hidden_dim.is_multiple_of(MIX_BLOCK) {
+            hadamard_rows(&mut down, MIX_BLOCK);
+        }
+        self.writer(layer, "mlp", "down_proj", down, config.hidden_dim)
+    }
+
+    /// A matrix that reads the normed stream, with its bias where it has one.
+    fn reader(&self, layer: usize, part: &str, gain: &[f32]) -> Result<Affine, ImportError> {
+        let mut weights = self
+            .checkpoint
+            .tensor(&tensor_name(layer, &format!("{part}.weight")))?;
+        scale_columns(&mut weights, gain);
+        self.turn.rows(&mut weights);
+        let bias = if self.config.attention_bias && part.starts_with("self_attn") {
+            self.checkpoint
+                .tensor(&tensor_name(layer, &format!("{part}.bias")))?
+        } else {
+            Vec::new()
+        };
+        Ok(Affine { weights, bias })
+    }
+
+    /// Finishes a matrix that reads the stream.
+    fn finish(
+        &mut self,
+        layer: usize,
+        group: &str,
+        matrix: &'static str,
+        affine: Affine,
+    ) -> Result<(), ImportError> {
+        let name = tensor_name(layer, &format!("{group}.{matrix}.weight"));
+        let rows = quantised(&name, &affine.weights, self.config.dim)?;
+        if !affine.bias.is_empty() {
+            let bias_name = name.replace(".weight", ".bias");
+            let bias = bias_q16(&affine.bias);
+            let bias = bias.ok_or_else(|| ImportError::TooLarge(bias_name.clone()))?;
+            self.tensors.insert(bias_name, bias);
+        }
+        self.put(Some(layer), matrix, &name, rows);
+        Ok(())
+    }
+
+    /// Finishes a matrix that writes to the stream.
+    fn writer(
+        &mut self,
+        layer: usize,
+        group: &str,
+        matrix: &'static str,
+        mut weights: Vec<f32>,
+        columns: usize,
+    ) -> Result<(), ImportError> {
+        let name = tensor_name(layer, &format!("{group}.{matrix}.weight"));
+        scale_all(&mut weights, self.residual_factor());
+        self.turn.columns(&mut weights);
+        let rows = quantised(&name, &weights, columns)?;
+        self.put(Some(layer), matrix, &name, rows);
+        Ok(())
+    }
+
+    /// A table of the vocabulary, some rows at a time.
+    fn table(&self, name: &str, prepare: impl Fn(&Turn, &mut [f32])) -> Result<Rows, ImportError> {
+        let rows_max = (CHUNK_WEIGHTS / self.config.dim).max(1);
+        let mut all = Rows::default();
+        for first in (0..self.config.vocabulary).step_by(rows_max) {
+            let count = rows_max.min(self.config.vocabulary - first);
+            let mut rows = self.checkpoint.rows(name, first, count)?;
+            prepare(&self.turn, &mut rows);
+            all.append(quantised(name, &rows, self.config.dim)?);
+        }
+        Ok(all)
+    }
+
+    fn put(&mut self, layer: Option<usize>, matrix: &'static str, name: &str, rows: Rows) {
+        let error = rows.error();
+        self.tensors
+            .insert(name.replace(".weight", ".scale"), rows.scales);
+        self.tensors.insert(name.to_owned(), rows.weights);
+        self.matrices.push(MatrixError {
+            layer,
+            matrix,
+            error,
+        });
+        (self.progress)(Progress {
+            tensor: name,
+            done: self.matrices.len(),
+            total: 7 * self.config.layers + if self.tied_head { 1 } else { 2 },
+        });
+    }
+
+    /// A power of two or a gain in 32 bits, so nothing is cut off.
+    #[allow(clippy::cast_possible_truncation)]
+    fn residual_factor(&self) -> f32 {
+        self.residual_scale as f32
+    }
+}
+
+/// A matrix and what is added to its result; nothing where empty.
+pub(crate) struct Affine {
+    pub(crate) weights: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
+}
+
+fn quantised(name: &str, weights: &[f32], columns: usize) -> Result<Rows, ImportError> {
+    quantise::quantise(weights, columns).map_err(|_| ImportError::TooLarge(name.to_owned()))
+}
+
+fn scale_all(weights: &mut [f32], factor: f32) {
+    for weight in weights {
+        *weight *= factor;
+    }
+}
+
+fn scale_columns(weights: &mut [f32], gain: &[f32]) {
+    for row in weights.chunks_exact_mut(gain.len()) {
+        for (weight, gain) in row.iter_mut().zip(gain) {
+            *weight *= gain;
+        }
+    }
+}
+
+/// Little-endian; `None` where one is out of the engine's bounds.
+#[allow(clippy::cast_possible_truncation)]
+fn bias_q16(bias: &[f32]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4 * bias.len());
+    for value in bias {
+        let value = (f64::from(*value) * 65_536.0).round();
+        if value.abs() > BIAS_MAX {
+            return None;
+        }
+        bytes.extend((value as i32).to_le_bytes());
+    }
+    Some(bytes)
+}

@@ -1,0 +1,24 @@
+//! Models from elsewhere: imports checkpoints of Hugging Face's layout for the engine, measures what that
+//! costs in quality, and renders chat templates.
+//!
+//! What a worker runs is made here once; nothing here runs while it works, so floating point is allowed,
+//! but in the importer only operations that every machine rounds alike. The crate knows no Bitcoin, no
+//! sockets, and nothing of the network. docs/models.md explains it.
+
+mod balance;
+pub mod chat;
+mod checkpoint;
+mod config;
+mod error;
+mod folder;
+mod import;
+pub mod quality;
+mod quantise;
+pub mod reference;
+mod rope;
+mod text;
+mod turn;
+
+pub use error::ImportError;
+pub use import::{ImportOptions, ImportReport, Imported, MatrixError, Progress, import};
+pub use quality::{Quality, QualityError, Sequence, quality};

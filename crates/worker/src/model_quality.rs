@@ -1,0 +1,119 @@
+//! `dovetail-worker model quality`: a model file beside the checkpoint that it was imported from.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use dovetail_engine::{Model, Runtime};
+use dovetail_models::{Quality, Sequence, quality};
+use serde::Deserialize;
+
+/// More would take hours on the reference, and gains nothing.
+const TEXT_BYTES_MAX: u64 = 16 << 20;
+
+/// What to measure, and on what.
+#[derive(Debug, Args)]
+pub(crate) struct QualityArguments {
+    /// The checkpoint's folder.
+    dir: PathBuf,
+    /// The model file that was imported from it.
+    file: PathBuf,
+    /// A text that the model was not trained on; or, where its name ends in `.jsonl`, a line of JSON per
+    /// conversation with `prompt` and `answer`, of which the answer's tokens and the one that ends it count.
+    #[arg(long)]
+    text: PathBuf,
+    /// A text is cut into pieces of this many tokens, each taken from its beginning; a conversation is cut off.
+    #[arg(long, default_value_t = 512)]
+    window: usize,
+    /// Threads of the engine; 0 for one per core.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures and prints.
+pub(crate) fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
+    let file = &arguments.file;
+    let model = Model::load(file).with_context(|| format!("cannot load {}", file.display()))?;
+    let window = arguments.window.min(model.context_tokens());
+    if window < 2 {
+        bail!("a window has at least 2 tokens");
+    }
+    let text = read_text(arguments)?;
+    let jsonl = arguments.text.extension().is_some_and(|e| e == "jsonl");
+    let mut sequences = if jsonl {
+        conversations(&model, &text)?
+    } else {
+        pieces(&model.encode(text.as_bytes())?, window)
+    };
+    for sequence in &mut sequences {
+        sequence.tokens.truncate(window);
+    }
+    let runtime = Runtime::new(arguments.threads)?;
+    let measured = quality(&arguments.dir, &runtime, &model, &sequences)?;
+    if arguments.json {
+        let mut json = serde_json::to_value(measured)?;
+        json["perplexity_ratio"] = measured.perplexity_ratio().into();
+        json["model"] = model.id().to_string().into();
+        println!("{json}");
+    } else {
+        print(&measured);
+    }
+    Ok(())
+}
+
+/// A prompt and what the model should say.
+#[derive(Deserialize)]
+struct Conversation {
+    prompt: String,
+    answer: String,
+}
+
+fn conversations(model: &Model, text: &str) -> anyhow::Result<Vec<Sequence>> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let read = |(index, line)| {
+        let Conversation { prompt, answer } = serde_json::from_str(line)
+            .with_context(|| format!("line {} is no conversation", index + 1))?;
+        let mut tokens = model.encode(prompt.as_bytes())?;
+        let counted_from = tokens.len();
+        tokens.extend(model.encode_more(answer.as_bytes())?);
+        tokens.extend(model.manifest().end_tokens.first());
+        Ok(Sequence {
+            tokens,
+            counted_from,
+        })
+    };
+    lines.enumerate().map(read).collect()
+}
+
+fn pieces(tokens: &[u32], window: usize) -> Vec<Sequence> {
+    let piece = |tokens: &[u32]| Sequence {
+        tokens: tokens.to_vec(),
+        counted_from: 1,
+    };
+    tokens.chunks(window).map(piece).collect()
+}
+
+fn read_text(arguments: &QualityArguments) -> anyhow::Result<String> {
+    let path = &arguments.text;
+    let about = || format!("cannot read {}", path.display());
+    let bytes = std::fs::metadata(path).with_context(about)?.len();
+    if bytes > TEXT_BYTES_MAX {
+        bail!("{} has more than {TEXT_BYTES_MAX} bytes", path.display());
+    }
+    std::fs::read_to_string(path).with_context(about)
+}
+
+fn print(quality: &Quality) {
+    println!("positions          {}", quality.positions);
+    println!("top-1 agreement    {:.2} %", 100.0 * quality.top1_agreement);
+    println!("correlation        {:.6}", quality.correlation);
+    println!("divergence         {:.6} nats", quality.divergence_nats);
+    let perplexity = quality.perplexity_reference;
+    println!("perplexity         {perplexity:.4} (reference)");
+    let perplexity = quality.perplexity_engine;
+    println!("                   {perplexity:.4} (engine)");
+    println!("perplexity ratio   {:.5}", quality.perplexity_ratio());
+}
