@@ -17,6 +17,12 @@ pub fn root() -> PathBuf {
     manifest.parent().map(PathBuf::from).unwrap_or(manifest)
 }
 
+/// The weights of `clerk`, which come with the source.
+pub fn clerk_model() -> PathBuf {
+    let folder = root().join("crates").join("clerk").join("model");
+    folder.join("clerk.safetensors")
+}
+
 /// A program of this workspace, where cargo builds it.
 pub fn program(name: &str) -> PathBuf {
     let target =

@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::ground::Ground;
 use crate::postgres::Postgres;
 use crate::process::{Daemon, output};
-use crate::program;
 use crate::real::RealParts;
+use crate::{clerk_model, program};
 
 /// The authority keys of test networks, as the SRI examples print them. Never for real use.
 pub const AUTHORITY_PUBLIC: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
@@ -37,6 +37,8 @@ pub struct Options {
     pub shares_per_minute: u32,
     /// The least hash rate that vardiff assumes, in h/s.
     pub min_hashrate: u32,
+    /// What the worker serves.
+    pub model: ServedModel,
     /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
     pub real: Option<RealParts>,
 }
@@ -51,9 +53,19 @@ impl Default for Options {
             hasher: true,
             shares_per_minute: 60,
             min_hashrate: 100_000,
+            model: ServedModel::Tiny,
             real: None,
         }
     }
+}
+
+/// A model for a scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServedModel {
+    /// Made from a seed; its text means nothing. Tokens by bytes, and it never ends early.
+    Tiny,
+    /// The one that reads invoices and stock sheets.
+    Clerk,
 }
 
 /// The running parts. Dropping it stops them, the newest first.
@@ -101,7 +113,7 @@ impl Scenario {
     ) -> anyhow::Result<Self> {
         let layout = Layout { dir };
         std::fs::create_dir_all(dir)?;
-        let model_id = make_model(&layout.file("model.safetensors"))?;
+        let model_id = provide_model(options.model, &layout.file(MODEL_FILE))?;
         let url = postgres.fresh_database(database)?;
 
         let ground = match &options.real {
@@ -268,6 +280,9 @@ impl Drop for Scenario {
     }
 }
 
+/// The model of a scenario, in its folder.
+const MODEL_FILE: &str = "model.safetensors";
+
 /// Where a scenario's files lie.
 pub(crate) struct Layout<'a> {
     pub(crate) dir: &'a Path,
@@ -320,7 +335,7 @@ socket = \"{dir}/pool.sock\"
 payout_threshold_msat = 10000
 interval_ms = 500
 [inference]
-models = [\"{dir}/model.safetensors\"]
+models = [\"{dir}/{MODEL_FILE}\"]
 free_of_charge = true
 receipt_key = \"{RECEIPT_SECRET}\"
 [credit]
@@ -350,7 +365,7 @@ inference_msat_per_token = 1000
         format!(
             "[worker]
 key_file = \"{dir}/worker.key\"
-models = [\"{dir}/model.safetensors\"]
+models = [\"{dir}/{MODEL_FILE}\"]
 search = {search}
 [pool]
 address = \"{mining}\"
@@ -387,13 +402,22 @@ url = \"{url}\"
     )
 }
 
-/// Makes the tiny model where it is missing; returns its id.
-fn make_model(path: &Path) -> anyhow::Result<String> {
-    let said = output(
-        Command::new(program("dovetail-worker"))
-            .args(["model", "make-tiny", "--seed", "1", "--out"])
-            .arg(path),
-    )?;
+/// Puts the model's file there; returns its id.
+fn provide_model(model: ServedModel, path: &Path) -> anyhow::Result<String> {
+    let mut command = Command::new(program("dovetail-worker"));
+    command.arg("model");
+    match model {
+        ServedModel::Tiny => {
+            command.args(["make-tiny", "--seed", "1", "--out"]);
+        }
+        ServedModel::Clerk => {
+            let shipped = clerk_model();
+            std::fs::copy(&shipped, path)
+                .with_context(|| format!("cannot copy {}", shipped.display()))?;
+            command.arg("inspect");
+        }
+    }
+    let said = output(command.arg(path))?;
     said.lines()
         .find_map(|line| line.strip_prefix("id"))
         .map(|id| id.trim().to_owned())

@@ -1,11 +1,12 @@
 //! `dovetail-bench`: measurements, each printed as one JSON object. `cargo xtask bench` puts them
 //! beside a peer's and shows them as a table.
 
+mod clerk;
 mod engine;
 mod memory;
 mod shape;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -51,6 +52,22 @@ enum Command {
         #[arg(long, default_value_t = 3)]
         repeat: u32,
     },
+    /// Have a model answer invoices and stock sheets that clerk was not trained on, and count what is
+    /// right, field by field.
+    Clerk {
+        /// The model file.
+        #[arg(long)]
+        model: PathBuf,
+        /// Documents to answer.
+        #[arg(long, default_value_t = 1000)]
+        count: usize,
+        /// The documents' seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Threads; 0: one per core.
+        #[arg(long, default_value_t = 0)]
+        threads: usize,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -66,16 +83,29 @@ fn main() -> anyhow::Result<()> {
             generate,
             repeat,
         } => {
-            let model =
-                Model::load(&model).with_context(|| format!("cannot load {}", model.display()))?;
+            let model = load(&model)?;
             let work = engine::Work {
                 prompt,
                 generate,
                 repeat,
             };
-            let measured = engine::measure(&Arc::new(model), threads, &work)?;
+            let measured = engine::measure(&model, threads, &work)?;
             println!("{}", serde_json::to_string(&measured)?);
+        }
+        Command::Clerk {
+            model,
+            count,
+            seed,
+            threads,
+        } => {
+            let report = clerk::evaluate(&load(&model)?, threads, seed, count)?;
+            println!("{}", serde_json::to_string(&report)?);
         }
     }
     Ok(())
+}
+
+fn load(path: &Path) -> anyhow::Result<Arc<Model>> {
+    let model = Model::load(path).with_context(|| format!("cannot load {}", path.display()))?;
+    Ok(Arc::new(model))
 }

@@ -1,9 +1,11 @@
 //! Synthetic invoices and stock sheets with their truth: what the small model `clerk` is trained on
-//! and measured with. Everything follows from a seed. The crate knows no Bitcoin and no sockets.
+//! and measured with, and how an answer is marked. Everything follows from a seed. The crate knows no
+//! engine, no Bitcoin and no sockets; `dovetail-bench clerk` runs the model over its documents.
 
 mod date;
 mod invoice;
 mod layout;
+mod marks;
 mod money;
 mod rng;
 mod stock;
@@ -12,6 +14,7 @@ mod words;
 use serde::{Deserialize, Serialize};
 
 pub use invoice::{Invoice, Item};
+pub use marks::{Mark, fields, marks};
 pub use stock::{LEVEL_MAX, NextOrder};
 
 use rng::Rng;

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: measurements, beside a peer's in the same run where there is one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use dovetail_tests::cache;
 use serde_json::{Value, json};
 
+use crate::bench_clerk::{self, ClerkArguments};
 use crate::setup;
 use crate::steps::{Steps, cargo, run};
 
@@ -38,28 +39,50 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// The small model clerk: its answers to invoices and stock sheets that it has not seen, marked
+    /// field by field.
+    Clerk(ClerkArguments),
 }
 
 /// Runs the measurement.
 pub(crate) fn bench(arguments: &BenchArguments) -> anyhow::Result<()> {
-    let What::Engine {
-        shapes,
-        generate,
-        repeat,
-        no_peer,
-        json,
-    } = &arguments.what;
+    match &arguments.what {
+        What::Engine {
+            shapes,
+            generate,
+            repeat,
+            no_peer,
+            json,
+        } => engine(shapes, *generate, *repeat, *no_peer, *json),
+        What::Clerk(arguments) => bench_clerk::measure(arguments),
+    }
+}
+
+/// Builds our bench; returns where it is.
+pub(crate) fn build_bench() -> anyhow::Result<PathBuf> {
+    run(&mut cargo(&[
+        "build",
+        "--release",
+        "--quiet",
+        "--package",
+        "dovetail-bench",
+    ]))?;
+    let debug = dovetail_tests::program("dovetail-bench");
+    let target = debug.parent().and_then(|debug| debug.parent());
+    let target = target.context("the target folder has no parent")?;
+    Ok(target.join("release").join("dovetail-bench"))
+}
+
+fn engine(
+    shapes: &[String],
+    generate: u32,
+    repeat: u32,
+    no_peer: bool,
+    json: bool,
+) -> anyhow::Result<()> {
     let mut steps = Steps::new();
-    steps.step("the engine's bench", || {
-        run(&mut cargo(&[
-            "build",
-            "--release",
-            "--quiet",
-            "--package",
-            "dovetail-bench",
-        ]))
-    })?;
-    let peer = if *no_peer {
+    let bench = steps.step("the engine's bench", build_bench)?;
+    let peer = if no_peer {
         None
     } else {
         Some(steps.step("the peer: llama.cpp, some minutes the first time", peer)?)
@@ -68,15 +91,16 @@ pub(crate) fn bench(arguments: &BenchArguments) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for shape in shapes {
         let work = Work {
+            bench: &bench,
             shape,
             threads,
-            generate: *generate,
-            repeat: *repeat,
+            generate,
+            repeat,
         };
         rows.push(steps.step(&format!("shape {shape}"), || work.measure(peer.as_ref()))?);
     }
     show(&rows);
-    if *json {
+    if json {
         let mut report = rows.last().cloned().context("no shape was named")?;
         report["shapes"] = Value::Array(rows);
         println!("{report}");
@@ -86,6 +110,7 @@ pub(crate) fn bench(arguments: &BenchArguments) -> anyhow::Result<()> {
 
 /// One shape's work, the same for both.
 struct Work<'a> {
+    bench: &'a Path,
     shape: &'a str,
     threads: usize,
     generate: u32,
@@ -94,20 +119,14 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn measure(&self, peer: Option<&PathBuf>) -> anyhow::Result<Value> {
-        let bench = dovetail_tests::program("dovetail-bench");
-        let bench = bench
-            .parent()
-            .and_then(|debug| debug.parent())
-            .map(|target| target.join("release").join("dovetail-bench"))
-            .context("the target folder has no parent")?;
         let folder = cache().join("bench");
         std::fs::create_dir_all(&folder)?;
         let model = folder.join(format!("{}.safetensors", self.shape));
         let model_name = model.to_string_lossy().into_owned();
-        run(Command::new(&bench).args(["make", "--shape", self.shape, "--out", &model_name]))?;
+        run(Command::new(self.bench).args(["make", "--shape", self.shape, "--out", &model_name]))?;
         let threads = self.threads.to_string();
         let (generate, repeat) = (self.generate.to_string(), self.repeat.to_string());
-        let ours = report(Command::new(&bench).args([
+        let ours = report(Command::new(self.bench).args([
             "engine",
             "--model",
             &model_name,
@@ -188,7 +207,7 @@ fn peer() -> anyhow::Result<PathBuf> {
 }
 
 /// The JSON object that a program prints last.
-fn report(command: &mut Command) -> anyhow::Result<Value> {
+pub(crate) fn report(command: &mut Command) -> anyhow::Result<Value> {
     let shown = format!("{command:?}");
     let done = command
         .stdin(Stdio::null())

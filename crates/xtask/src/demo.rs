@@ -1,25 +1,20 @@
 //! `cargo xtask demo`: the whole path as a live story.
 
-use std::io::Read;
-use std::process::{Child, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use dovetail_clerk::{Document, marks, sample_invoice};
 use dovetail_tests::process::output;
-use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario};
+use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario, ServedModel};
 use serde_json::{Value, json};
 
+use crate::agent::{AgentNews, ask};
 use crate::steps::{Steps, cargo, run as run_command};
 use crate::{programs, setup};
 
 /// How long the story may take once everything runs.
 const STORY_TIME_MAX: Duration = Duration::from_secs(180);
-/// What the agent asks.
-const PROMPT: &str = "INVOICE 2026-117 Nordwind Energie GmbH, 3 x heat pump valve at 48.50 EUR";
-
 /// How to show it.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
@@ -32,6 +27,56 @@ pub(crate) struct DemoArguments {
     /// Print one JSON object as the last line.
     #[arg(long)]
     json: bool,
+    /// The seed of the invoice that the agent sends; another one each time where it is not given.
+    #[arg(long, value_name = "SEED")]
+    invoice: Option<u64>,
+}
+
+/// What the agent sends, and what the worker's model makes of it.
+struct Question {
+    seed: u64,
+    /// The invoice and its truth.
+    document: Document,
+    answer: String,
+}
+
+impl Question {
+    fn new(seed: Option<u64>) -> Self {
+        let seed = seed.unwrap_or_else(|| {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            // A seed that people can type again.
+            now.map_or(0, |now| now.as_millis() as u64 % 1_000_000)
+        });
+        Self {
+            seed,
+            document: sample_invoice(seed),
+            answer: String::new(),
+        }
+    }
+
+    /// How many of the answer's fields are right, of how many, and which are not.
+    fn marked(&self) -> (usize, usize, Vec<&'static str>) {
+        let marks = marks(&self.document, &self.answer);
+        let wrong: Vec<&str> = marks.iter().filter(|m| !m.right).map(|m| m.field).collect();
+        (marks.len() - wrong.len(), marks.len(), wrong)
+    }
+
+    /// The answer's JSON, or its text where it is none.
+    fn answer(&self) -> Value {
+        serde_json::from_str(&self.answer).unwrap_or_else(|_| json!(self.answer))
+    }
+
+    fn told(&self) -> String {
+        let (right, of, wrong) = self.marked();
+        match &wrong[..] {
+            [] => format!("compares it with the invoice: all {of} fields are right"),
+            wrong => format!(
+                "compares it with the invoice: {right} of {of} fields are right, not {}; it should be {}",
+                wrong.join(" and "),
+                self.document.answer
+            ),
+        }
+    }
 }
 
 /// What the story counts, from what the pool and the agent report.
@@ -59,10 +104,14 @@ pub(crate) fn run(arguments: &DemoArguments) -> anyhow::Result<()> {
             shares_per_minute: 6,
             min_hashrate: 400_000,
             real: Some(steps.step("Bitcoin Core and LDK", programs::real_parts)?),
+            model: ServedModel::Clerk,
             ..Options::default()
         }
     } else {
-        Options::default()
+        Options {
+            model: ServedModel::Clerk,
+            ..Options::default()
+        }
     };
     let postgres = steps.step("Postgres", setup::postgres)?;
     let told = tell_story(arguments, &options, &postgres);
@@ -89,26 +138,32 @@ fn tell_story(
     let mut scenario = Scenario::start(&dir, postgres, "dovetail_demo", options, |part, ready| {
         story.tell(part, &started(part, ready))
     })?;
-    let figures = follow(&story, &mut scenario)?;
+    let mut question = Question::new(arguments.invoice);
+    let figures = follow(&story, &mut scenario, &mut question)?;
     let verified = verify(&story, &scenario)?;
     if !verified {
         bail!("the receipt does not verify");
     }
     let seconds = story.begun.elapsed().as_secs_f64();
-    story.summary(&figures, &scenario, seconds);
+    story.summary(&figures, &question, &scenario, seconds);
     if arguments.keep {
         scenario.leave_running();
         let mut ids = scenario.process_ids();
         ids.extend(postgres.id());
         let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
         eprintln!(
-            "\nStill running. Ask it: DOVETAIL_POOL={} {} ask 'Hello'\nStop it: kill {}",
+            "\nStill running. Ask it: DOVETAIL_POOL={} {} ask \"$(cat invoice.txt)\"\nStop it: kill {}",
             scenario.grpc,
             dovetail_tests::program("dovetail").display(),
             ids.join(" ")
         );
     }
+    let (right, of, _) = question.marked();
     Ok(json!({
+        "invoice_seed": question.seed,
+        "invoice_answer": question.answer(),
+        "invoice_fields": of,
+        "invoice_fields_right": right,
         "shares_accepted": figures.shares_accepted,
         "inference_shares_credited": figures.inference_shares_credited,
         "transcripts_replayed": figures.transcripts_replayed,
@@ -152,76 +207,21 @@ fn started(part: &str, ready: &Value) -> String {
     }
 }
 
-/// What the agent's process tells while the story goes on.
-enum AgentNews {
-    /// The first token came after this time.
-    First(Duration),
-    /// The process has ended with this answer; its receipt is there if it succeeded.
-    Ended(Duration, ExitStatus, String),
-}
-
-/// Starts the agent; its news arrive on the channel.
-fn ask(scenario: &Scenario) -> anyhow::Result<(Agent, Receiver<AgentNews>)> {
-    let begun = Instant::now();
-    let mut child = scenario
-        .agent()
-        .args([
-            "ask",
-            "--max-tokens",
-            "48",
-            "--temperature",
-            "0.8",
-            "--wait",
-            "120",
-        ])
-        .arg("--receipt")
-        .arg(scenario.file("receipt.json"))
-        .args(["--pool-key", RECEIPT_PUBLIC, PROMPT])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(std::fs::File::create(
-            scenario.file("logs").join("agent.log"),
-        )?)
-        .spawn()
-        .context("cannot start the agent")?;
-    let mut stdout = child.stdout.take().context("standard output is piped")?;
-    let child = Arc::new(Mutex::new(child));
-    let agent = Agent(Arc::clone(&child));
-    let (sender, news) = channel();
-    std::thread::spawn(move || {
-        let mut text = Vec::new();
-        let mut bytes = [0; 256];
-        while let Ok(read @ 1..) = stdout.read(&mut bytes) {
-            if text.is_empty() {
-                let _ = sender.send(AgentNews::First(begun.elapsed()));
-            }
-            text.extend_from_slice(&bytes[..read]);
-        }
-        let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait();
-        if let Ok(status) = status {
-            let answer = String::from_utf8_lossy(&text).trim().to_owned();
-            let _ = sender.send(AgentNews::Ended(begun.elapsed(), status, answer));
-        }
-    });
-    Ok((agent, news))
-}
-
-/// The agent's process; never outlives the story.
-struct Agent(Arc<Mutex<Child>>);
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // The reader holds the lock only while it waits for a process that has closed its output.
-        if let Ok(mut child) = self.0.try_lock() {
-            let _ = child.kill();
-        }
-    }
-}
-
 /// Tells what the pool and the agent report, until the receipt is there and the worker is paid.
-fn follow(story: &Story, scenario: &mut Scenario) -> anyhow::Result<Figures> {
-    story.tell("agent", &format!("asks for 48 tokens after {PROMPT:?}"));
-    let (_agent, news) = ask(scenario)?;
+fn follow(
+    story: &Story,
+    scenario: &mut Scenario,
+    question: &mut Question,
+) -> anyhow::Result<Figures> {
+    let invoice = question.document.prompt.replace('\n', "\n             | ");
+    story.tell(
+        "agent",
+        &format!(
+            "has clerk read an invoice of a layout it has never seen (--invoice {}):\n             | {invoice}",
+            question.seed
+        ),
+    );
+    let (_agent, news) = ask(scenario, &question.document.prompt)?;
     let mut figures = Figures::default();
     let mut has_receipt = false;
     let deadline = Instant::now() + STORY_TIME_MAX;
@@ -244,7 +244,9 @@ fn follow(story: &Story, scenario: &mut Scenario) -> anyhow::Result<Figures> {
                     );
                 }
                 AgentNews::Ended(after, status, answer) if status.success() => {
-                    story.tell("agent", &format!("was answered {answer:?}"));
+                    story.tell("agent", &format!("was answered {answer}"));
+                    question.answer = answer;
+                    story.tell("agent", &question.told());
                     story.tell(
                         "agent",
                         &format!("has the receipt after {} ms", after.as_millis()),
@@ -384,10 +386,12 @@ impl Story {
         );
     }
 
-    fn summary(&self, figures: &Figures, scenario: &Scenario, seconds: f64) {
+    fn summary(&self, figures: &Figures, question: &Question, scenario: &Scenario, seconds: f64) {
+        let (right, of, _) = question.marked();
         eprintln!(
             "
-One share carried work and inference, from a prompt to a payout, in {seconds:.1} s:
+One share carried work and inference, from an invoice to a payout, in {seconds:.1} s:
+  fields read right    {right} of {of}
   shares credited      {} ({} bore inference)
   transcripts replayed {}
   tokens generated     {}

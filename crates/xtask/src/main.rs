@@ -1,7 +1,9 @@
 //! Dovetail's project commands. `cargo xtask demo` shows the main job; `cargo xtask test` passes
 //! the tests. Each does its own set-up.
 
+mod agent;
 mod bench;
+mod bench_clerk;
 mod demo;
 mod programs;
 mod setup;
