@@ -14,6 +14,7 @@ mod error;
 mod format;
 mod forward;
 mod generate;
+mod head;
 mod kernels;
 mod matrix;
 mod model;
@@ -30,6 +31,7 @@ pub use format::{Parts, scale_bits, tensor_names};
 pub use generate::{
     Claim, Generation, Output, Request, STOP_BYTES_MAX, STOP_MAX, replay, run, step, teacher_forced,
 };
+pub use head::Head;
 pub use kernels::Kernel;
 pub use model::{Architecture, Manifest, Model, TokenizerKind};
 pub use prefix::Prefixes;

@@ -6,7 +6,9 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use dovetail_engine::{Model, TokenizerKind, tiny};
 
-/// Make and inspect model files.
+use crate::fetch_cmd::{self, FetchArguments};
+
+/// Make, fetch and inspect model files.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArguments {
     #[command(subcommand)]
@@ -24,6 +26,7 @@ enum ModelCommand {
         #[arg(long)]
         out: PathBuf,
     },
+    Fetch(FetchArguments),
     /// Say what a model file holds.
     Inspect {
         /// The file.
@@ -32,11 +35,17 @@ enum ModelCommand {
 }
 
 /// Runs the command.
-pub(crate) fn run(arguments: ModelArguments) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: ModelArguments) -> anyhow::Result<()> {
     match arguments.command {
         ModelCommand::MakeTiny { seed, out } => {
             write_whole(&out, &tiny::generate(seed))?;
             inspect(&out)
+        }
+        ModelCommand::Fetch(arguments) => {
+            let (file, model) = fetch_cmd::fetch(arguments).await?;
+            println!("file        {}", file.display());
+            show(&model);
+            Ok(())
         }
         ModelCommand::Inspect { file } => inspect(&file),
     }
@@ -44,6 +53,11 @@ pub(crate) fn run(arguments: ModelArguments) -> anyhow::Result<()> {
 
 fn inspect(file: &Path) -> anyhow::Result<()> {
     let model = Model::load(file).with_context(|| format!("cannot load {}", file.display()))?;
+    show(&model);
+    Ok(())
+}
+
+fn show(model: &Model) {
     let arch = &model.manifest().architecture;
     println!("id          {}", model.id());
     println!("name        {}", model.name());
@@ -64,7 +78,6 @@ fn inspect(file: &Path) -> anyhow::Result<()> {
     println!("head        {head}");
     println!("context     {} tokens", arch.context_tokens);
     println!("engine      version {}", model.manifest().engine_version);
-    Ok(())
 }
 
 /// Writes the file under its name only once it is whole.
@@ -80,8 +93,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn a_made_model_can_be_inspected_and_leaves_nothing_else_behind() {
+    #[tokio::test]
+    async fn a_made_model_can_be_inspected_and_leaves_nothing_else_behind() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("tiny.safetensors");
         for seed in [1, 2] {
@@ -89,19 +102,19 @@ mod tests {
                 seed,
                 out: out.clone(),
             };
-            run(ModelArguments { command }).unwrap();
+            run(ModelArguments { command }).await.unwrap();
             assert_eq!(std::fs::read(&out).unwrap(), tiny::generate(seed));
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
-    #[test]
-    fn a_file_that_is_no_model_is_named_in_the_error() {
+    #[tokio::test]
+    async fn a_file_that_is_no_model_is_named_in_the_error() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("junk");
         std::fs::write(&file, "junk").unwrap();
         let command = ModelCommand::Inspect { file };
-        let error = run(ModelArguments { command }).unwrap_err();
+        let error = run(ModelArguments { command }).await.unwrap_err();
         assert!(format!("{error:#}").contains("junk: not a Dovetail model"));
     }
 }
