@@ -184,7 +184,7 @@ async fn a_broken_download_goes_on_where_it_broke() {
 #[tokio::test]
 async fn another_process_goes_on_where_the_first_was_cut() {
     let scene = Scene::start().await;
-    *scene.pool.manners.breaks.lock().unwrap() = vec![4, 0, 0, 0];
+    *scene.pool.manners.breaks.lock().unwrap() = vec![4, 0, 0];
     assert!(matches!(scene.failure().await, FetchError::Broken(_)));
     scene.offsets();
     scene.fetch().await.unwrap();

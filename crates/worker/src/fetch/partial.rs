@@ -81,13 +81,7 @@ impl Partial {
             .and_then(|_| self.file.write_all(data))
             .map_err(|source| FetchError::file(&self.path, source))?;
         self.bytes += data.len() as u64;
-        let checked = self.check_head().and_then(|()| match self.whole_bytes {
-            Some(whole) if whole != file_bytes => Err(EngineError::Format(
-                "the file is not as long as its header says",
-            )),
-            None if self.bytes == file_bytes => Err(EngineError::Format("no safetensors header")),
-            _ => Ok(()),
-        });
+        let checked = self.check_against(file_bytes);
         checked.map_err(|source| {
             self.discard();
             FetchError::NotTheModel {
@@ -95,6 +89,18 @@ impl Partial {
                 source,
             }
         })
+    }
+
+    /// Whether what is there can be the beginning of the model in a file of this length.
+    fn check_against(&mut self, file_bytes: u64) -> Result<(), EngineError> {
+        self.check_head()?;
+        match self.whole_bytes {
+            Some(whole) if whole != file_bytes => Err(EngineError::Format(
+                "the file is not as long as its header says",
+            )),
+            None if self.bytes == file_bytes => Err(EngineError::Format("no safetensors header")),
+            _ => Ok(()),
+        }
     }
 
     /// Looks at the head, if it is there and was not looked at.
