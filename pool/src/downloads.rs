@@ -208,10 +208,21 @@ mod tests {
         downloads: Downloads,
     }
 
+    /// A model of two pieces and some.
+    fn several_pieces() -> Vec<u8> {
+        let tiny = Model::from_bytes(&tiny::generate(1)).unwrap();
+        let mut architecture = tiny.manifest().architecture;
+        architecture.layers *= 4;
+        let parts = tiny::parts(architecture, "deeper", 1).unwrap();
+        let file = parts.to_bytes().unwrap();
+        assert!(file.len() > 2 * MODEL_CHUNK_BYTES_MAX);
+        file
+    }
+
     fn scene() -> Scene {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
-        let file = tiny::generate(1);
+        let file = several_pieces();
         std::fs::write(&path, &file).unwrap();
         let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
         Scene {
@@ -245,7 +256,8 @@ mod tests {
     #[tokio::test]
     async fn a_file_comes_whole_in_small_pieces_from_any_offset() {
         let scene = scene();
-        for offset in [0, 1, MODEL_CHUNK_BYTES_MAX, scene.file.len()] {
+        let length = scene.file.len();
+        for offset in [0, 1, MODEL_CHUNK_BYTES_MAX, length - 1, length] {
             let mut stream = scene.fetch(scene.id.as_bytes(), offset).await.unwrap();
             let mut data = Vec::new();
             while let Some(piece) = stream.next().await {
