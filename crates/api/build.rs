@@ -1,18 +1,21 @@
-//! Compiles the protobuf file in pure Rust: no `protoc` on the builder's machine.
+//! Compiles the protobuf files in pure Rust: no `protoc` on the builder's machine.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
 const PROTO_ROOT: &str = "proto";
-const PROTO_FILE: &str = "dovetail/inference/v1/inference.proto";
+const PROTO_FILES: [&str; 2] = [
+    "dovetail/inference/v1/inference.proto",
+    "dovetail/models/v1/models.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed={PROTO_ROOT}/{PROTO_FILE}");
+    println!("cargo:rerun-if-changed={PROTO_ROOT}");
 
     let mut compiler = protox::Compiler::new([PROTO_ROOT])?;
     compiler
         .include_source_info(true)
         .include_imports(true)
-        .open_file(PROTO_FILE)?;
+        .open_files(PROTO_FILES)?;
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(

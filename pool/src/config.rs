@@ -62,7 +62,7 @@ pub struct MiningConfig {
     pub channels_per_connection_max: usize,
 }
 
-/// The agents' gRPC port.
+/// The gRPC port of agents, and of workers that fetch models.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiConfig {
@@ -71,6 +71,9 @@ pub struct ApiConfig {
     /// How many requests one connection may have under way.
     #[serde(default = "defaults::requests_per_connection_max")]
     pub requests_per_connection_max: usize,
+    /// How many model files workers may fetch at once; 0: none is handed out.
+    #[serde(default = "defaults::downloads_max")]
+    pub downloads_max: usize,
 }
 
 /// The Postgres ledger.
@@ -171,6 +174,9 @@ mod defaults {
     pub(super) fn requests_per_connection_max() -> usize {
         64
     }
+    pub(super) fn downloads_max() -> usize {
+        4
+    }
     pub(super) fn ledger_connections_max() -> u32 {
         8
     }
@@ -224,6 +230,9 @@ impl Config {
         }
         if !(self.mining.min_hashrate > 0.0 && self.mining.min_hashrate.is_finite()) {
             return Err("mining.min_hashrate must be positive".into());
+        }
+        if self.api.downloads_max > 1_024 {
+            return Err("api.downloads_max must be at most 1024".into());
         }
         if self.mining.payout_script.is_empty() {
             return Err("mining.payout_script must not be empty".into());

@@ -8,6 +8,7 @@ mod audit;
 pub mod config;
 mod credit;
 mod dispatch;
+mod downloads;
 mod events;
 mod grpc;
 mod identity;

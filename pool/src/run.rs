@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::{Auditor, Models};
 use crate::config::{Config, MiningConfig};
 use crate::dispatch::Dispatcher;
+use crate::downloads::Downloads;
 use crate::grpc::InferenceService;
 use crate::payouts::{PayoutHandle, Payouts};
 use crate::settle::Settler;
@@ -85,6 +86,7 @@ pub async fn run(
     let api = bind(config.api.listen).await?;
     let (mining_address, api_address) = (mining.local_addr()?, api.local_addr()?);
     let tracker = TaskTracker::new();
+    let downloads = open_downloads(&config, &tracker, &shutdown)?;
     let dispatcher = Dispatcher::default();
     let shared = Arc::new(Shared {
         templates,
@@ -111,7 +113,7 @@ pub async fn run(
     ));
     tracker.spawn(expire(Arc::clone(&shared), shutdown.clone()));
     start_payouts(&shared, &shutdown);
-    let serving = serve_api(api, Arc::clone(&shared), shutdown.clone());
+    let serving = serve_api(api, Arc::clone(&shared), downloads, shutdown.clone());
     ready(mining_address, api_address);
     let served = serving.await;
 
@@ -168,6 +170,20 @@ fn extranonces(config: &MiningConfig) -> anyhow::Result<ExtranonceAllocator> {
         .map_err(|error| anyhow!("cannot lay out extranonces: {error}"))
 }
 
+/// The model files for workers, unless the operator hands out none.
+fn open_downloads(
+    config: &Config,
+    tracker: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<Downloads>> {
+    let downloads_max = config.api.downloads_max;
+    if downloads_max == 0 {
+        return Ok(None);
+    }
+    let (tracker, shutdown) = (tracker.clone(), shutdown.clone());
+    Downloads::open(&config.inference.models, downloads_max, tracker, shutdown).map(Some)
+}
+
 fn start_payouts(shared: &Arc<Shared>, shutdown: &CancellationToken) {
     let Some(socket) = shared.config.lightning.socket.clone() else {
         tracing::warn!("no wallet is configured: balances grow, nothing is paid out");
@@ -187,6 +203,7 @@ fn start_payouts(shared: &Arc<Shared>, shutdown: &CancellationToken) {
 async fn serve_api(
     listener: TcpListener,
     shared: Arc<Shared>,
+    downloads: Option<Downloads>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -207,6 +224,7 @@ async fn serve_api(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(inference)
+        .add_optional_service(downloads.map(Downloads::into_service))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
         .await
         .context("the gRPC server failed")

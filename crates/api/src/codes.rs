@@ -34,6 +34,8 @@ pub const TASK_UNKNOWN: &str = "task-unknown";
 pub const RECEIPT_PENDING: &str = "receipt-pending";
 /// The task ended in a way that leaves nothing to receipt.
 pub const RECEIPT_NEVER: &str = "receipt-never";
+/// Too many model files are being fetched; try again later.
+pub const DOWNLOADS_FULL: &str = "downloads-full";
 /// The pool is shutting down or its database is away; try again later.
 pub const UNAVAILABLE: &str = "unavailable";
 /// Something unexpected inside the pool; its log says more.
@@ -63,6 +65,7 @@ const STATUS_CODES: &[(&str, Code)] = &[
     (TASK_UNKNOWN, Code::NotFound),
     (RECEIPT_PENDING, Code::FailedPrecondition),
     (RECEIPT_NEVER, Code::NotFound),
+    (DOWNLOADS_FULL, Code::ResourceExhausted),
     (UNAVAILABLE, Code::Unavailable),
     (INTERNAL, Code::Internal),
 ];

@@ -1,8 +1,9 @@
-//! `dovetail.inference.v1`: the gRPC interface between agents and a pool, client and server side.
+//! A pool's gRPC interfaces, client and server side: `dovetail.inference.v1` for agents and `dovetail.models.v1` for
+//! workers that fetch model files.
 //!
-//! Only what the protobuf file says, its error codes, and how a code travels in a [`tonic::Status`]. It knows nothing
-//! of tasks' lives, of money or of Bitcoin; the pool answers, the agent asks. The commented source is
-//! `proto/dovetail/inference/v1/inference.proto`, and `docs/api.md` shows it in use.
+//! Only what the protobuf files say, their error codes, and how a code travels in a [`tonic::Status`]. It knows nothing
+//! of tasks' lives, of money or of Bitcoin; the pool answers, agents and workers ask. The commented sources are under
+//! `proto/dovetail`, and `docs/api.md` shows them in use.
 
 pub mod codes;
 mod redacted;
@@ -20,7 +21,19 @@ pub mod v1 {
     tonic::include_proto!("dovetail.inference.v1");
 }
 
-/// The compiled protobuf file with all it needs, for server reflection.
+/// The generated messages of `dovetail.models.v1`, client and server.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::cast_lossless,
+    rustdoc::all
+)]
+pub mod models_v1 {
+    tonic::include_proto!("dovetail.models.v1");
+}
+
+/// The compiled protobuf files with all they need, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// The service's full name, as the health service and reflection know it.
@@ -33,14 +46,19 @@ pub const ID_BYTES: usize = 32;
 /// (under 500 kB of JSON), with room to spare.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
+/// The most bytes of a model file in one message. Large enough that messages cost little, small enough that a
+/// download takes little memory on either side.
+pub const MODEL_CHUNK_BYTES_MAX: usize = 256 * 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_descriptors_name_the_service() {
+    fn the_descriptors_name_the_services() {
         let text = String::from_utf8_lossy(FILE_DESCRIPTOR_SET);
         assert!(text.contains("dovetail.inference.v1"));
+        assert!(text.contains("dovetail.models.v1"));
         assert_eq!(SERVICE_NAME, "dovetail.inference.v1.Inference");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use dovetail_clerk::{Document, Kind, World, documents, fields, marks};
-use dovetail_commitment::SamplingParams;
+use dovetail_commitment::{SamplingParams, StopSequences};
 use dovetail_engine::{Generation, Model, Request, Runtime, step};
 use serde::Serialize;
 
@@ -132,7 +132,7 @@ fn begin<'a>(model: &Arc<Model>, document: &'a Document) -> anyhow::Result<Answe
             max_tokens: ANSWER_TOKENS_MAX,
         },
         seed: [0; 32],
-        stop: Vec::new(),
+        stop: StopSequences::default(),
     };
     Ok(Answering {
         document,

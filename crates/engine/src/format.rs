@@ -11,22 +11,17 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorView};
 
 use crate::arith::VALUE_MAX;
+use crate::head::{Head, MANIFEST_BYTES_MAX, MANIFEST_KEY, model_id};
 use crate::matrix::Matrix;
 use crate::model::{Architecture, Layer, Manifest, Model, Tensors, TokenizerKind};
 use crate::scale::RowScale;
 use crate::tokenizer::Tokenizer;
 use crate::{ENGINE_VERSION, EngineError};
 
-/// Where the manifest stands in the metadata.
-const MANIFEST_KEY: &str = "dovetail";
-/// A header names up to 2,000 tensors in some 120 bytes each, and holds the manifest.
-const HEADER_BYTES_MAX: u64 = 4 << 20;
-/// A manifest has a few hundred bytes; chat templates may add some thousand.
-const MANIFEST_BYTES_MAX: usize = 64 << 10;
 /// The largest `tokenizer.json` in use has some 20 MB.
-const TOKENIZER_BYTES_MAX: usize = 64 << 20;
+pub(crate) const TOKENIZER_BYTES_MAX: usize = 64 << 20;
 /// The name of the tokenizer's file among the tensors.
-const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
 /// What a model file is made of, before it is hashed and named.
 #[derive(Debug, Clone)]
@@ -118,11 +113,6 @@ fn tensor_digest(name: &str, bytes: &[u8]) -> [u8; 32] {
     tagged_hash("dovetail/tensor", &[name.as_bytes(), &[0], bytes])
 }
 
-/// A model's id: of the manifest as it stands.
-fn id(manifest: &str) -> ModelId {
-    ModelId::from_bytes(tagged_hash("dovetail/model", &[manifest.as_bytes()]))
-}
-
 impl Parts {
     /// The model's manifest, checked.
     ///
@@ -169,7 +159,7 @@ impl Parts {
     /// # Errors
     /// As [`Parts::manifest`].
     pub fn id(&self) -> Result<ModelId, EngineError> {
-        Ok(id(&self.manifest_text()?))
+        Ok(model_id(&self.manifest_text()?))
     }
 
     fn manifest_text(&self) -> Result<String, EngineError> {
@@ -228,35 +218,23 @@ impl Parts {
 pub(crate) fn read(mut file: impl Read + Seek) -> Result<Model, EngineError> {
     let length = file.seek(SeekFrom::End(0))?;
     file.rewind()?;
-    let mut header_length = [0; 8];
-    file.read_exact(&mut header_length)
-        .map_err(|_| EngineError::Format("the file is too short"))?;
-    let header_length = u64::from_le_bytes(header_length);
-    if header_length > HEADER_BYTES_MAX || header_length + 8 > length {
-        return Err(EngineError::Format("no safetensors header"));
-    }
-    let mut header = vec![0; usize::try_from(header_length).unwrap_or(0)];
-    file.read_exact(&mut header)?;
-    let header: Metadata = serde_json::from_slice(&header)
-        .map_err(|_| EngineError::Format("the safetensors header does not parse"))?;
-    if (header.data_len() as u64).checked_add(8 + header_length) != Some(length) {
+    let head = Head::read(&mut file)?;
+    if head.file_bytes() != length {
         return Err(EngineError::Format(
             "the file is not as long as its header says",
         ));
     }
-    let manifest_text = header.metadata().as_ref();
-    let manifest_text = manifest_text.and_then(|entries| entries.get(MANIFEST_KEY));
-    let manifest_text = manifest_text.ok_or(EngineError::Format("it has no manifest"))?;
-    if manifest_text.len() > MANIFEST_BYTES_MAX {
-        return Err(EngineError::Format("the manifest is too long"));
-    }
-    let manifest: Manifest = serde_json::from_str(manifest_text)
-        .map_err(|_| EngineError::Format("the manifest does not parse"))?;
-    manifest.check()?;
+    let id = head.id();
+    let Head {
+        manifest,
+        header,
+        data_from,
+        ..
+    } = head;
     let mut reader = Reader {
         file,
         header: &header,
-        data_from: 8 + header_length,
+        data_from,
         digests: Vec::new(),
         read: 0,
     };
@@ -270,7 +248,7 @@ pub(crate) fn read(mut file: impl Read + Seek) -> Result<Model, EngineError> {
         ));
     }
     Ok(Model {
-        id: id(manifest_text),
+        id,
         manifest,
         tensors,
         tokenizer,

@@ -27,7 +27,7 @@ fn refusal_of_config(config: Value) -> ImportError {
 macro_rules! assert_refused {
     ($error:expr, $pattern:pat $(if $guard:expr)?) => {
         let error = $error;
-        assert!(matches!(error, $pattern $(if $guard)?), "{error:?}");
+        assert!(matches!(&error, $pattern $(if $guard)?), "{error:?}");
     };
 }
 
@@ -80,7 +80,7 @@ fn a_configuration_that_the_engine_cannot_follow_is_refused() {
 fn sizes_are_bounded_before_anything_is_read() {
     for (key, size) in [
         ("hidden_size", json!(0)),
-        ("hidden_size", json!(1 << 40)),
+        ("hidden_size", json!(1_u64 << 40)),
         ("num_hidden_layers", json!(100_000)),
         ("num_attention_heads", json!(0)),
         ("num_key_value_heads", json!(3)),
@@ -127,7 +127,7 @@ fn tensors_must_be_those_of_the_configuration() {
     let mut tensors = recipe.tensors();
     tensors.remove(name);
     recipe.write_tensors(folder.path(), &tensors);
-    assert_refused!(refusal(folder.path()), ImportError::TensorMissing(tensor) if tensor == name);
+    assert_refused!(refusal(folder.path()), ImportError::TensorMissing(tensor) if *tensor == name);
 
     let mut tensors = recipe.tensors();
     let norm = tensors["model.norm.weight"].clone();
@@ -145,9 +145,9 @@ fn tensors_must_be_those_of_the_configuration() {
         tensors.get_mut(name).unwrap().1[7] = value;
         recipe.write_tensors(folder.path(), &tensors);
         if too_large {
-            assert_refused!(refusal(folder.path()), ImportError::TooLarge(tensor) if tensor == name);
+            assert_refused!(refusal(folder.path()), ImportError::TooLarge(tensor) if *tensor == name);
         } else {
-            assert_refused!(refusal(folder.path()), ImportError::NotFinite(tensor) if tensor == name);
+            assert_refused!(refusal(folder.path()), ImportError::NotFinite(tensor) if *tensor == name);
         }
     }
 }
@@ -163,7 +163,7 @@ fn weights_of_another_type_are_refused() {
     let mut changed = text.clone();
     changed[place..place + 5].copy_from_slice(b"\"I32\"");
     std::fs::write(&path, changed).unwrap();
-    assert_refused!(refusal(folder.path()), ImportError::Dtype { dtype, .. } if dtype == "I32");
+    assert_refused!(refusal(folder.path()), ImportError::Dtype { dtype, .. } if *dtype == "I32");
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn an_index_reaches_nothing_outside_its_folder_and_must_be_true() {
     recipe.write(folder.path());
     for outside in ["../model.safetensors", "/etc/passwd", "a/b", ".."] {
         write_index(folder.path(), &json!({ "model.norm.weight": outside }));
-        assert_refused!(refusal(folder.path()), ImportError::LeavesFolder(name) if name == outside);
+        assert_refused!(refusal(folder.path()), ImportError::LeavesFolder(name) if *name == outside);
     }
     let both = [shard_name(0), shard_name(1)];
     for shard in &both {

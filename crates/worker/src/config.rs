@@ -17,6 +17,8 @@ pub struct Config {
     pub pool: Peer,
     /// The job declarator.
     pub job_declarator: Peer,
+    /// Models that the pool hands out.
+    pub fetch: Option<Fetch>,
     /// Where block templates come from.
     pub templates: SourceConfig,
     /// The Lightning wallet that payouts go to; without it invoices are refused.
@@ -31,7 +33,8 @@ pub struct Config {
 pub struct Worker {
     /// The key file; made with mode 0600 if it is absent.
     pub key_file: PathBuf,
-    /// The model files to serve, 1 to 64.
+    /// The model files to serve; with those that are fetched, 1 to 64.
+    #[serde(default)]
     pub models: Vec<PathBuf>,
     /// Tasks taken at once; they run side by side, which costs each of them little.
     #[serde(default = "tasks_max")]
@@ -52,6 +55,22 @@ pub struct Worker {
     /// Search jobs that bear a batch on this machine's CPU, besides whatever firmware does.
     #[serde(default = "search")]
     pub search: bool,
+}
+
+/// Models that are fetched from the pool where they are not here yet.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fetch {
+    /// The pool's gRPC address, such as `http://127.0.0.1:50051`.
+    pub api: String,
+    /// The models to serve, by id or by name. An id is what it names, wherever it comes from; a name
+    /// is what the pool calls a model when the worker starts.
+    pub models: Vec<String>,
+    /// Where they are kept, each in a file named by its id.
+    pub cache_dir: PathBuf,
+    /// The longest file that is fetched.
+    #[serde(default = "model_bytes_max")]
+    pub model_bytes_max: u64,
 }
 
 /// An Sv2 server.
@@ -103,8 +122,16 @@ pub struct Wallet {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigRefused {
     /// No models, or more than a registration can name.
-    #[error("worker.models must name 1 to 64 model files")]
+    #[error("worker.models and fetch.models together must name 1 to 64 models")]
     Models,
+    /// A name that no model can have.
+    #[error(
+        "fetch.models names models by their ids (64 hexadecimal digits) or names (1 to 64 bytes)"
+    )]
+    ModelName,
+    /// Nothing could be fetched.
+    #[error("fetch.model_bytes_max must not be 0")]
+    ModelBytes,
     /// A worker that takes no task.
     #[error("worker.max_tasks must be 1 to 64")]
     MaxTasks,
@@ -128,8 +155,19 @@ impl Config {
     /// # Errors
     /// The first value out of its bounds.
     pub fn validate(&self) -> Result<(), ConfigRefused> {
-        if !(1..=64).contains(&self.worker.models.len()) {
+        let fetched = self.fetch.as_ref().map_or(&[][..], |fetch| &fetch.models);
+        if !(1..=64).contains(&(self.worker.models.len() + fetched.len())) {
             return Err(ConfigRefused::Models);
+        }
+        if !fetched.iter().all(|name| (1..=64).contains(&name.len())) {
+            return Err(ConfigRefused::ModelName);
+        }
+        if self
+            .fetch
+            .as_ref()
+            .is_some_and(|fetch| fetch.model_bytes_max == 0)
+        {
+            return Err(ConfigRefused::ModelBytes);
         }
         if !(1..=64).contains(&self.worker.max_tasks) {
             return Err(ConfigRefused::MaxTasks);
@@ -164,6 +202,13 @@ fn tasks_max() -> u16 {
 
 fn prefix_cache_mib() -> usize {
     256
+}
+
+/// Room for 8 billion parameters and their tables.
+pub(crate) const MODEL_BYTES_MAX: u64 = 10 << 30;
+
+fn model_bytes_max() -> u64 {
+    MODEL_BYTES_MAX
 }
 
 fn nominal_hash_rate() -> f32 {
@@ -218,7 +263,22 @@ mod tests {
         let mut config: Config = toml::from_str(example).unwrap();
         config.worker.max_tasks = 0;
         assert_eq!(config.validate(), Err(ConfigRefused::MaxTasks));
+        config.worker.max_tasks = 1;
+        let fetch = config.fetch.as_mut().unwrap();
+        fetch.models = vec![String::new()];
+        assert_eq!(config.validate(), Err(ConfigRefused::ModelName));
+        config.fetch.as_mut().unwrap().models.clear();
+        assert_eq!(config.validate(), Ok(()));
         config.worker.models.clear();
         assert_eq!(config.validate(), Err(ConfigRefused::Models));
+    }
+
+    #[test]
+    fn a_worker_may_have_no_file_and_fetch_all_its_models() {
+        let example = include_str!("../../../config/dovetail-worker.toml");
+        let mut config: Config = toml::from_str(example).unwrap();
+        config.worker.models.clear();
+        config.fetch.as_mut().unwrap().models = vec!["clerk".to_owned()];
+        assert_eq!(config.validate(), Ok(()));
     }
 }

@@ -1,5 +1,6 @@
 //! `dovetail-worker`: the inference worker, a plain hasher, and tools for model files.
 
+mod fetch_cmd;
 mod model_cmd;
 mod model_import;
 mod model_quality;
@@ -50,7 +51,7 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         threads: u16,
     },
-    /// Make and inspect model files.
+    /// Make, fetch and inspect model files.
     Model(model_cmd::ModelArguments),
 }
 
@@ -83,7 +84,7 @@ async fn main() -> anyhow::Result<()> {
             .await;
             Ok(())
         }
-        Command::Model(arguments) => model_cmd::run(arguments),
+        Command::Model(arguments) => model_cmd::run(arguments).await,
     }
 }
 
@@ -95,7 +96,11 @@ async fn run(path: &std::path::Path, check_config: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let shutdown = shutdown_on_signal();
-    let worker = Worker::start(config, &shutdown).context("the worker did not start")?;
+    let started = tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        started = Worker::start(config, &shutdown) => started,
+    };
+    let worker = started.context("the worker did not start")?;
     let announced = AtomicBool::new(false);
     worker
         .run(shutdown, |worker| {

@@ -6,10 +6,11 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use dovetail_engine::{Model, TokenizerKind, tiny};
 
+use crate::fetch_cmd::{self, FetchArguments};
 use crate::model_import::{self, ImportArguments};
 use crate::model_quality::{self, QualityArguments};
 
-/// Make, import and inspect model files.
+/// Make, import, fetch and inspect model files.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArguments {
     #[command(subcommand)]
@@ -31,6 +32,8 @@ enum ModelCommand {
     Import(ImportArguments),
     /// Measure what importing a model cost: the engine beside the checkpoint in floating point, on a text.
     Quality(QualityArguments),
+    /// Fetch a model from a pool.
+    Fetch(FetchArguments),
     /// Say what a model file holds.
     Inspect {
         /// The file.
@@ -42,7 +45,7 @@ enum ModelCommand {
 }
 
 /// Runs the command.
-pub(crate) fn run(arguments: ModelArguments) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: ModelArguments) -> anyhow::Result<()> {
     match arguments.command {
         ModelCommand::MakeTiny { seed, out } => {
             write_whole(&out, |path| Ok(std::fs::write(path, tiny::generate(seed))?))?;
@@ -53,12 +56,20 @@ pub(crate) fn run(arguments: ModelArguments) -> anyhow::Result<()> {
             inspect(&file, false)
         }
         ModelCommand::Quality(arguments) => model_quality::run(&arguments),
+        ModelCommand::Fetch(arguments) => {
+            let (file, model) = fetch_cmd::fetch(arguments).await?;
+            show(&file, &model, false)
+        }
         ModelCommand::Inspect { file, template } => inspect(&file, template),
     }
 }
 
 fn inspect(file: &Path, template: bool) -> anyhow::Result<()> {
     let model = Model::load(file).with_context(|| format!("cannot load {}", file.display()))?;
+    show(file, &model, template)
+}
+
+fn show(file: &Path, model: &Model, template: bool) -> anyhow::Result<()> {
     let manifest = model.manifest();
     let arch = &manifest.architecture;
     println!("id          {}", model.id());
@@ -118,8 +129,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn a_made_model_can_be_inspected_and_leaves_nothing_else_behind() {
+    #[tokio::test]
+    async fn a_made_model_can_be_inspected_and_leaves_nothing_else_behind() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("tiny.safetensors");
         for seed in [1, 2] {
@@ -127,14 +138,14 @@ mod tests {
                 seed,
                 out: out.clone(),
             };
-            run(ModelArguments { command }).unwrap();
+            run(ModelArguments { command }).await.unwrap();
             assert_eq!(std::fs::read(&out).unwrap(), tiny::generate(seed));
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
-    #[test]
-    fn a_file_that_is_no_model_is_named_in_the_error() {
+    #[tokio::test]
+    async fn a_file_that_is_no_model_is_named_in_the_error() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("junk");
         std::fs::write(&file, "junk").unwrap();
@@ -142,7 +153,7 @@ mod tests {
             file,
             template: false,
         };
-        let error = run(ModelArguments { command }).unwrap_err();
+        let error = run(ModelArguments { command }).await.unwrap_err();
         assert!(format!("{error:#}").contains("junk: not a Dovetail model"));
     }
 

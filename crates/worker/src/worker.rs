@@ -4,14 +4,12 @@
 
 mod serving;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
-use dovetail_engine::{Model, Runtime};
+use dovetail_engine::Runtime;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
 use dovetail_templates::TemplateHandle;
 use tokio::net::TcpListener;
@@ -28,7 +26,7 @@ use crate::downstream;
 use crate::keys::WorkerKeys;
 use crate::pool_jobs::PoolJobs;
 use crate::session::{PoolEvent, PoolOptions, PoolSession};
-use crate::tasks::{Engine, Models, TaskEvent, TaskRunner};
+use crate::tasks::{Engine, TaskEvent, TaskRunner};
 use crate::transcripts::{ReadyBatch, Transcripts};
 use crate::wallet::InvoiceAnswer;
 
@@ -50,14 +48,9 @@ pub enum StartError {
     /// The engine's threads.
     #[error(transparent)]
     Engine(#[from] dovetail_engine::EngineError),
-    /// A model file.
-    #[error("cannot load the model {path}: {source}")]
-    Model {
-        /// The file.
-        path: PathBuf,
-        /// What the engine said.
-        source: dovetail_engine::EngineError,
-    },
+    /// A model.
+    #[error(transparent)]
+    Model(#[from] crate::models::ModelError),
     /// The template source.
     #[error(transparent)]
     Templates(#[from] dovetail_templates::TemplateError),
@@ -125,13 +118,14 @@ struct Session {
 }
 
 impl Worker {
-    /// Reads the key and the models and starts the template source and the engine.
+    /// Reads the key and the models, fetching those that are not here, and starts the template source and
+    /// the engine. While the pool cannot be reached, it waits for it.
     ///
     /// # Errors
     /// The first thing that is missing.
-    pub fn start(config: Config, shutdown: &CancellationToken) -> Result<Self, StartError> {
+    pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Self, StartError> {
         let keys = WorkerKeys::load_or_create(&config.worker.key_file)?;
-        let models = load_models(&config.worker.models)?;
+        let models = crate::models::obtain(&config).await?;
         let templates = dovetail_templates::start(config.templates.clone(), shutdown.clone())?;
         let options = PoolOptions {
             address: config.pool.address.clone(),
@@ -293,17 +287,4 @@ fn firmware_port(config: Downstream) -> Result<FirmwarePort, StartError> {
         keys,
         config,
     })
-}
-
-fn load_models(paths: &[PathBuf]) -> Result<Models, StartError> {
-    let mut models = BTreeMap::new();
-    for path in paths {
-        let model = Model::load(path).map_err(|source| StartError::Model {
-            path: path.clone(),
-            source,
-        })?;
-        tracing::info!(model = %model.id(), name = model.name(), "loaded a model");
-        models.insert(model.id(), Arc::new(model));
-    }
-    Ok(models)
 }

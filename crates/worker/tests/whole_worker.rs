@@ -86,7 +86,7 @@ impl Scene {
         );
         let config: Config = toml::from_str(&config).unwrap();
         let stop = CancellationToken::new();
-        let worker = Worker::start(config, &stop).unwrap();
+        let worker = Worker::start(config, &stop).await.unwrap();
         let worker = tokio::spawn(worker.run(stop.clone(), |_| {}));
         Self {
             folder,

@@ -57,7 +57,9 @@ impl Default for Recipe {
 }
 
 /// Names to shapes and values.
-pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+/// A shape and its values.
+pub(crate) type Tensor = (Vec<usize>, Vec<f32>);
+pub(crate) type Tensors = BTreeMap<String, Tensor>;
 
 impl Recipe {
     /// Writes the folder's `config.json` and weights.
@@ -147,7 +149,7 @@ impl Recipe {
         tensors: &mut Tensors,
         layer: usize,
         channels: &[usize],
-        gain: &dyn Fn(&mut Random) -> (Vec<usize>, Vec<f32>),
+        gain: &dyn Fn(&mut Random) -> Tensor,
     ) {
         let (dim, hidden) = (self.dim, self.hidden);
         let (query, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);

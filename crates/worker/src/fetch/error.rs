@@ -1,0 +1,118 @@
+//! Why a model was not fetched.
+
+use std::path::{Path, PathBuf};
+
+use dovetail_api::codes;
+use dovetail_commitment::ModelId;
+use dovetail_engine::EngineError;
+
+/// Why a model was not fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// What was given is no address.
+    #[error("{0} is no gRPC address; one looks like http://127.0.0.1:50051")]
+    Address(String),
+    /// Nobody answers there.
+    #[error("cannot reach the pool's API at {api}: {reason}")]
+    Unreachable {
+        /// The address.
+        api: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// The pool refuses, with its word.
+    #[error("the pool refuses: {message} ({code})")]
+    Refused {
+        /// One of [`codes`].
+        code: String,
+        /// The pool's words.
+        message: String,
+    },
+    /// A pool that does not have the interface, or does not offer it.
+    #[error("this pool hands out no models: copy the file here and name it in worker.models")]
+    NotOffered,
+    /// The stream ended in the middle.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// Nothing came for a while.
+    #[error("the pool sent nothing")]
+    Silent,
+    /// No model of the pool has this name.
+    #[error("the pool has no model named {name}; it has: {known}")]
+    NoSuchName {
+        /// The name.
+        name: String,
+        /// Those it has.
+        known: String,
+    },
+    /// A name that says nothing.
+    #[error("the pool has several models named {0}; name one by its id")]
+    Ambiguous(String),
+    /// The pool breaks the interface.
+    #[error("the pool's answer makes no sense: {0}")]
+    Protocol(&'static str),
+    /// Longer than is wanted here.
+    #[error(
+        "the model's file has {bytes} bytes, of which {bytes_max} are allowed (fetch.model_bytes_max)"
+    )]
+    TooLarge {
+        /// Its length.
+        bytes: u64,
+        /// The most that is taken.
+        bytes_max: u64,
+    },
+    /// What the pool sent for this id is something else.
+    #[error("what the pool sent is not the model {id}: {source}")]
+    NotTheModel {
+        /// What was asked for.
+        id: ModelId,
+        /// What the engine says of it.
+        source: EngineError,
+    },
+    /// The file here.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// Somebody else gathers the same file.
+    #[error("{0} is being fetched by another process")]
+    Busy(PathBuf),
+}
+
+impl FetchError {
+    pub(super) fn file(path: &Path, source: std::io::Error) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(super) fn from_status(api: &str, status: &tonic::Status) -> Self {
+        match (codes::code_of(status), status.code()) {
+            (Some(code), _) => Self::Refused {
+                code: code.to_owned(),
+                message: status.message().to_owned(),
+            },
+            (None, tonic::Code::Unimplemented) => Self::NotOffered,
+            (None, tonic::Code::Unavailable) => Self::Unreachable {
+                api: api.to_owned(),
+                reason: status.message().to_owned(),
+            },
+            (None, _) => Self::Broken(status.message().to_owned()),
+        }
+    }
+
+    /// Whether the same may work a little later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Broken(_) | Self::Silent => true,
+            Self::Refused { code, .. } => {
+                [codes::DOWNLOADS_FULL, codes::UNAVAILABLE].contains(&code.as_str())
+            }
+            _ => false,
+        }
+    }
+}
