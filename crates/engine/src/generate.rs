@@ -109,13 +109,6 @@ impl Generation {
         }
     }
 
-    /// Keeps all that was taken in, the output too, for a conversation that goes on from it.
-    pub fn keep_all(&self, prefixes: &mut Prefixes) {
-        let said = self.prompt.iter().chain(&self.record.tokens);
-        let taken_in: Vec<u32> = said.take(self.sequence.positions).copied().collect();
-        prefixes.keep(&self.model, &taken_in, &self.sequence);
-    }
-
     /// The model that it runs on.
     pub fn model(&self) -> &Arc<Model> {
         &self.model
@@ -124,11 +117,6 @@ impl Generation {
     /// The tokens so far.
     pub fn tokens(&self) -> &[u32] {
         &self.record.tokens
-    }
-
-    /// Why it has ended, if it has.
-    pub fn finish_reason(&self) -> Option<FinishReason> {
-        self.record.finished
     }
 
     /// Whether it has ended.
