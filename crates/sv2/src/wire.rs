@@ -222,17 +222,10 @@ impl Field for dovetail_commitment::SamplingParams {
 /// `SEQ0_255[B0_255]`, which is also how the prompt's commitment takes it in.
 impl Field for dovetail_commitment::StopSequences {
     fn take(fields: &mut Fields<'_>, name: &str) -> Result<Self, DecodeError> {
-        let count = usize::from(u8::take(fields, name)?);
-        if count > dovetail_commitment::STOP_SEQUENCES_MAX {
-            return Err(fields.refuse(&format!("{name} has too many items")));
-        }
-        let sequences: Result<_, DecodeError> = (0..count)
-            .map(|_| {
-                let len = usize::from(u8::take(fields, name)?);
-                Ok(fields.slice(name, len)?.to_vec())
-            })
-            .collect();
-        Self::new(sequences?).map_err(|error| fields.refuse(&format!("{name}: {error}")))
+        let (stop, rest) = Self::decode_from(fields.bytes)
+            .map_err(|error| fields.refuse(&format!("{name}: {error}")))?;
+        fields.slice(name, fields.bytes.len() - rest.len())?;
+        Ok(stop)
     }
 
     fn put(&self, out: &mut Vec<u8>, _name: &str) -> Result<(), String> {
