@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use dovetail_ledger::Ledger;
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, declaration_flags};
-use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey, Outbox, accept, setup};
+use dovetail_sv2::{
+    AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey, Listener, Outbox, accept, setup,
+};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -79,24 +80,10 @@ async fn serve(
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(shared.config.connections_max));
+    let listener = Listener::new(listener, shared.config.connections_max);
     let keys = Arc::new(keys);
     let tracker = TaskTracker::new();
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            break;
-        };
-        let stream = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-        };
+    while let Some((stream, place)) = listener.next(&shutdown).await {
         let (shared, keys, shutdown) = (Arc::clone(&shared), Arc::clone(&keys), shutdown.clone());
         tracker.spawn(async move {
             match serve_one(stream, &keys, shared, &shutdown).await {

@@ -14,40 +14,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dovetail_sv2::{AuthorityKeys, accept};
+use dovetail_sv2::{AuthorityKeys, Listener, accept};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
 
-/// Accepts miners until `shutdown`. At the limit of connections new ones wait in the system's
-/// queue, which is bounded too.
+/// Accepts miners until `shutdown`.
 pub(crate) async fn serve(
     listener: TcpListener,
     keys: AuthorityKeys,
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(shared.config.mining.connections_max));
+    let listener = Listener::new(listener, shared.config.mining.connections_max);
     let keys = Arc::new(keys);
     let next_id = AtomicU64::new(1);
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let stream = tokio::select! {
-            () = shutdown.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of file descriptors, most likely: others have to leave first.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-        };
+    while let Some((stream, place)) = listener.next(&shutdown).await {
         let id = next_id.fetch_add(1, Ordering::Relaxed);
         let (shared, keys, shutdown) = (Arc::clone(&shared), Arc::clone(&keys), shutdown.clone());
         shared.tracker.clone().spawn(async move {

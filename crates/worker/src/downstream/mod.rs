@@ -11,9 +11,8 @@ mod open;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dovetail_sv2::{AuthorityKeys, accept};
+use dovetail_sv2::{AuthorityKeys, Listener, accept};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,8 +23,7 @@ use crate::stats::Stats;
 /// How long the certificate of one connection holds.
 const CERTIFICATE_TIME: Duration = Duration::from_secs(3_600);
 
-/// Serves firmware until `shutdown`, and returns once every connection has ended. At the limit of
-/// connections new ones wait in the system's queue, which is bounded too.
+/// Serves firmware until `shutdown`, and returns once every connection has ended.
 pub async fn serve(
     listener: TcpListener,
     keys: AuthorityKeys,
@@ -33,27 +31,10 @@ pub async fn serve(
     board: Arc<Board>,
     shutdown: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(config.connections_max));
+    let listener = Listener::new(listener, config.connections_max);
     let (keys, config) = (Arc::new(keys), Arc::new(config));
     let connections = TaskTracker::new();
-    loop {
-        let place = tokio::select! {
-            () = shutdown.cancelled() => break,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
-        let Ok(place) = place else { break };
-        let stream = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of file descriptors, most likely: others have to leave first.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-        };
+    while let Some((stream, place)) = listener.next(&shutdown).await {
         let (keys, config, board) = (keys.clone(), config.clone(), board.clone());
         let token = shutdown.child_token();
         connections.spawn(async move {

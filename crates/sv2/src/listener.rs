@@ -1,0 +1,82 @@
+//! A port with a limit of connections: what every Sv2 server here accepts through.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// How long to wait after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound port. At the limit of connections new ones wait in the system's queue, which is bounded
+/// too.
+pub struct Listener {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+impl Listener {
+    /// A port for at most so many connections at once.
+    pub fn new(listener: TcpListener, connections_max: usize) -> Self {
+        Self {
+            listener,
+            places: Arc::new(Semaphore::new(connections_max)),
+        }
+    }
+
+    /// The next connection with its place, which is to be dropped when the connection has ended;
+    /// none once `shutdown` is cancelled.
+    pub async fn next(
+        &self,
+        shutdown: &CancellationToken,
+    ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        tokio::select! {
+            () = shutdown.cancelled() => None,
+            accepted = self.accept() => accepted,
+        }
+    }
+
+    async fn accept(&self) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        // Nobody closes the semaphore.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => return Some((stream, place)),
+                Err(error) => {
+                    // Out of file descriptors, most likely: others have to leave first.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn at_the_limit_a_connection_waits_for_a_place_and_a_shutdown_for_nobody() {
+        let bound = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = bound.local_addr().unwrap();
+        let listener = Listener::new(bound, 1);
+        let shutdown = CancellationToken::new();
+        let _first = TcpStream::connect(address).await.unwrap();
+        let _second = TcpStream::connect(address).await.unwrap();
+        let (_stream, place) = listener.next(&shutdown).await.unwrap();
+        {
+            let waiting = listener.next(&shutdown);
+            tokio::pin!(waiting);
+            let early = tokio::time::timeout(Duration::from_millis(50), &mut waiting).await;
+            assert!(early.is_err(), "a connection beyond the limit was taken");
+            drop(place);
+            assert!(waiting.await.is_some());
+        }
+        shutdown.cancel();
+        assert!(listener.next(&shutdown).await.is_none());
+    }
+}
