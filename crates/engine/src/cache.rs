@@ -46,6 +46,7 @@ impl Heads {
             stride: arch.kv_dim(),
             columns: arch.head_dim,
             count,
+            sums: &[],
         };
         (rows, &self.peaks[head..])
     }

@@ -18,7 +18,7 @@ const PROMPT_TOKENS_PER_STEP: usize = 128;
 /// How many positions are replayed together, at least, where there are transcripts enough.
 const REPLAY_POSITIONS: usize = 512;
 /// How many positions' logits are computed at once.
-const LOGITS_POSITIONS: usize = 64;
+const LOGITS_POSITIONS: usize = 32;
 
 /// What fixes a completion.
 #[derive(Clone)]

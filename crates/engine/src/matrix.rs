@@ -1,7 +1,7 @@
 //! int8 matrices, the quantised vectors they meet, and their products.
 
 use crate::arith;
-use crate::kernels::{Rows, Vectors};
+use crate::kernels::{Packed, Rows, Vectors};
 use crate::runtime::Runtime;
 use crate::scale::{Factor, RowScale};
 
@@ -12,6 +12,8 @@ pub(crate) struct Matrix {
     /// Row after row, each within -127..=127.
     weights: Vec<i8>,
     scales: Vec<RowScale>,
+    /// The sum of each row, for kernels that make activations unsigned.
+    sums: Vec<i32>,
     /// Added to each row's result, in Q16; empty where there is none.
     bias: Vec<i32>,
 }
@@ -26,8 +28,10 @@ impl Matrix {
     ) -> Self {
         debug_assert_eq!(weights.len(), scales.len() * columns);
         debug_assert!(bias.is_empty() || bias.len() == scales.len());
+        let sum = |row: &[i8]| row.iter().map(|weight| i32::from(*weight)).sum();
         Self {
             columns,
+            sums: weights.chunks_exact(columns).map(sum).collect(),
             weights,
             scales,
             bias,
@@ -39,7 +43,10 @@ impl Matrix {
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        size_of_val(&self.weights[..]) + size_of_val(&self.scales[..]) + size_of_val(&self.bias[..])
+        size_of_val(&self.weights[..])
+            + size_of_val(&self.scales[..])
+            + size_of_val(&self.sums[..])
+            + size_of_val(&self.bias[..])
     }
 
     /// Weights, scales and bias of a row.
@@ -84,8 +91,8 @@ impl Matrix {
 
     /// Jobs for `parts` ranges of rows. Each has its own part of every token's output.
     fn split<'a>(&'a self, out: &'a mut [i32], parts: usize) -> Vec<Job<'a>> {
-        // Kernels take four rows at a time.
-        let per_part = self.rows().div_ceil(parts).next_multiple_of(4);
+        // Kernels take up to eight rows at a time.
+        let per_part = self.rows().div_ceil(parts).next_multiple_of(8);
         let mut jobs: Vec<Job<'a>> = (0..self.rows())
             .step_by(per_part)
             .map(|first| Job {
@@ -120,6 +127,7 @@ impl Job<'_> {
             stride: columns,
             columns,
             count,
+            sums: &self.matrix.sums[self.first..self.first + count],
         };
         runtime.kernel.products(&rows, &x.vectors(), &mut self.outs);
         let scales = &self.matrix.scales[self.first..self.first + count];
@@ -138,8 +146,8 @@ impl Job<'_> {
 pub(crate) struct Activations {
     columns: usize,
     values: Vec<i8>,
-    /// See [`Vectors::wide`].
-    wide: Vec<i16>,
+    /// See [`Vectors::packed`].
+    packed: Packed,
     factors: Vec<Factor>,
 }
 
@@ -180,7 +188,7 @@ impl Activations {
             *place = factor(x, peak);
         });
         Self {
-            wide: runtime.kernel.pack(&values, columns),
+            packed: runtime.kernel.pack(&values, columns),
             columns,
             values,
             factors,
@@ -191,7 +199,7 @@ impl Activations {
         Vectors {
             columns: self.columns,
             values: &self.values,
-            wide: &self.wide,
+            packed: &self.packed,
         }
     }
 }

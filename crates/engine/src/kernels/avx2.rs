@@ -117,6 +117,7 @@ pub(super) fn pack(values: &[i8], columns: usize) -> Vec<i16> {
 
 #[target_feature(enable = "avx2")]
 fn wide(rows: &Rows<'_>, x: &Vectors<'_>, out: &mut [&mut [i32]]) {
+    assert_eq!(x.packed.words.len(), x.values.len());
     let mut panel = [0_i16; PANEL_ROWS * BLOCK];
     for from in (0..rows.columns).step_by(BLOCK) {
         let columns = (rows.columns - from).min(BLOCK);
@@ -125,7 +126,7 @@ fn wide(rows: &Rows<'_>, x: &Vectors<'_>, out: &mut [&mut [i32]]) {
             for (i, place) in panel.chunks_exact_mut(BLOCK).take(count).enumerate() {
                 widen(&rows.row(first + i)[from..from + columns], place);
             }
-            let block = &x.wide[from * out.len()..][..columns * out.len()];
+            let block = &x.packed.words[from * out.len()..][..columns * out.len()];
             for (pair, vectors) in block.chunks(TILE_TOKENS * columns).enumerate() {
                 // A missing token repeats the last one; its sums are not kept.
                 let (token, left) = (TILE_TOKENS * pair, vectors.len() / columns);

@@ -1,69 +1,317 @@
 //! Products with 512-bit registers and byte products (VNNI).
 //!
 //! The instruction multiplies unsigned with signed bytes and adds four products to a 32-bit sum without
-//! saturation. Activations are made unsigned by adding 128; 128 times the row's sum, which comes from
-//! the same instruction, is taken off at the end. 255 * 127 * 32,768 < 2^31.
+//! saturation. Activations are made unsigned by adding 128; 128 times the row's sum is taken off at the
+//! end. 255 * 127 * 32,768 < 2^31.
+//!
+//! A few tokens: four rows with up to four of them, along the rows. Many: a register holds four columns of
+//! sixteen tokens, and each four weights of a row are spread over a register to meet them, so that
+//! nothing has to be added across a register.
+//!
+//! Loops, not `map`: what the standard library calls is compiled without these instructions, and a closure
+//! with them is not inlined there.
 
 use std::arch::x86_64::{
-    __m512i, __mmask64, _mm512_dpbusd_epi32, _mm512_maskz_loadu_epi8, _mm512_reduce_add_epi32,
-    _mm512_set1_epi8, _mm512_setzero_si512, _mm512_xor_si512,
+    __m256i, __m512i, __mmask64, _mm_add_epi32, _mm_storeu_si128, _mm256_add_epi32,
+    _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_permute2x128_si256,
+    _mm256_setzero_si256, _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
+    _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm512_add_epi32, _mm512_castsi512_si256,
+    _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_maskz_loadu_epi8,
+    _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512,
+    _mm512_sub_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
 use super::{Rows, Vectors};
+
+/// From this many tokens on, panels pay.
+pub(super) const PANEL_TOKENS_MIN: usize = 12;
+/// How many tokens a panel has, and how many bytes each four columns of it.
+const PANEL_TOKENS: usize = 16;
+const STEP: usize = 4 * PANEL_TOKENS;
+/// How many rows meet two panels at once: sixteen sums, which with their operands stay in the 32 registers.
+const TILE_ROWS: usize = 8;
 
 /// # Safety
 /// AVX-512 F, BW and VNNI are there, and the lengths are those that [`super::Kernel::products`] checks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn products(rows: &Rows<'_>, x: &Vectors<'_>, out: &mut [&mut [i32]]) {
+    if out.len() >= PANEL_TOKENS_MIN {
+        return in_panels(rows, &x.packed.bytes, out);
+    }
+    if let ([sums], []) = (&mut *out, rows.sums) {
+        return keys(rows, x.vector(0), sums);
+    }
     for first in (0..rows.count).step_by(4) {
         let count = (rows.count - first).min(4);
         // Missing rows repeat the last one; their sums are not kept.
-        let four = [0, 1, 2, 3].map(|i| rows.row(first + i.min(count - 1)));
+        let indices = [0, 1, 2, 3].map(|i| first + i.min(count - 1));
+        let four = indices.map(|index| rows.row(index));
+        let mut offsets = [0; 4];
+        for (offset, index) in offsets.iter_mut().zip(indices) {
+            *offset = 128 * sum_of(rows, index);
+        }
         let mut token = 0;
         while token < out.len() {
             let left = (out.len() - token).min(4);
             let vector = |i: usize| x.vector(token + i);
             let sums = match left {
-                1 => tile(four, [vector(0)]),
-                2 => tile(four, [vector(0), vector(1)]),
-                3 => tile(four, [vector(0), vector(1), vector(2)]),
-                _ => tile(four, [vector(0), vector(1), vector(2), vector(3)]),
+                1 => along(four, [vector(0)]),
+                2 => along(four, [vector(0), vector(1)]),
+                3 => along(four, [vector(0), vector(1), vector(2)]),
+                _ => along(four, [vector(0), vector(1), vector(2), vector(3)]),
             };
             for (out, sums) in out[token..].iter_mut().zip(&sums).take(left) {
-                out[first..first + count].copy_from_slice(&sums[..count]);
+                let sums = sums.iter().zip(&offsets);
+                for (out, (sum, offset)) in out[first..first + count].iter_mut().zip(sums) {
+                    *out = sum - offset;
+                }
             }
             token += left;
         }
     }
 }
 
-/// Four rows with `N <= 4` vectors, all of one length.
+/// One vector with rows whose sums nobody knows: then the rows are made unsigned, and the vector's sum is
+/// what has to be known.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn tile<const N: usize>(rows: [&[i8]; 4], vectors: [&[i8]; N]) -> [[i32; 4]; 4] {
+fn keys(rows: &Rows<'_>, vector: &[i8], out: &mut [i32]) {
+    let bias = _mm512_set1_epi8(-128);
+    let whole = Rows {
+        data: vector,
+        stride: vector.len(),
+        columns: vector.len(),
+        count: 1,
+        sums: &[],
+    };
+    let offset = 128 * sum_of(&whole, 0);
+    for (four, out) in out.chunks_mut(4).enumerate() {
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for at in (0..vector.len()).step_by(64) {
+            let mask = mask(vector.len() - at);
+            let v = load(vector, at, mask);
+            for (r, sum) in sums.iter_mut().enumerate().take(out.len()) {
+                let row = _mm512_xor_si512(load(rows.row(4 * four + r), at, mask), bias);
+                *sum = _mm512_dpbusd_epi32(*sum, row, v);
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(add_across(sums)) {
+            *out = sum - offset;
+        }
+    }
+}
+
+/// The sum of a row's weights.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn sum_of(rows: &Rows<'_>, index: usize) -> i32 {
+    if let Some(sum) = rows.sums.get(index) {
+        return *sum;
+    }
+    let row = rows.row(index);
+    let mut sum = _mm512_setzero_si512();
+    for at in (0..row.len()).step_by(64) {
+        let weights = load(row, at, mask(row.len() - at));
+        sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), weights);
+    }
+    _mm512_reduce_add_epi32(sum)
+}
+
+/// Four rows with `N <= 4` vectors plus 128, all of one length.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn along<const N: usize>(rows: [&[i8]; 4], vectors: [&[i8]; N]) -> [[i32; 4]; 4] {
     let columns = vectors[0].len();
-    let ones = _mm512_set1_epi8(1);
     let offset = _mm512_set1_epi8(-128);
     let mut sums = [[_mm512_setzero_si512(); 4]; N];
-    let mut weights = [_mm512_setzero_si512(); 4];
     for at in (0..columns).step_by(64) {
         let mask = mask(columns - at);
-        let v = vectors.map(|vector| _mm512_xor_si512(load(vector, at, mask), offset));
+        let mut v = [offset; N];
+        for (v, vector) in v.iter_mut().zip(vectors) {
+            *v = _mm512_xor_si512(load(vector, at, mask), offset);
+        }
         for (r, row) in rows.into_iter().enumerate() {
             let w = load(row, at, mask);
-            weights[r] = _mm512_dpbusd_epi32(weights[r], ones, w);
             for (sums, v) in sums.iter_mut().zip(v) {
                 sums[r] = _mm512_dpbusd_epi32(sums[r], v, w);
             }
         }
     }
-    let weights = weights.map(|sum| _mm512_reduce_add_epi32(sum));
     let mut totals = [[0; 4]; 4];
     for (totals, sums) in totals.iter_mut().zip(sums) {
-        for ((total, sum), weights) in totals.iter_mut().zip(sums).zip(weights) {
-            *total = _mm512_reduce_add_epi32(sum) - 128 * weights;
-        }
+        *totals = add_across(sums);
     }
     totals
+}
+
+/// The sum of each register's sixteen parts.
+#[target_feature(enable = "avx512f")]
+fn add_across(sums: [__m512i; 4]) -> [i32; 4] {
+    let pairs = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let (low, high) = (pairs(sums[0], sums[1]), pairs(sums[2], sums[3]));
+    let quads = _mm512_add_epi32(
+        _mm512_unpacklo_epi64(low, high),
+        _mm512_unpackhi_epi64(low, high),
+    );
+    let half = _mm256_add_epi32(
+        _mm512_castsi512_si256(quads),
+        _mm512_extracti64x4_epi64::<1>(quads),
+    );
+    let total = _mm_add_epi32(
+        _mm256_castsi256_si128(half),
+        _mm256_extracti128_si256::<1>(half),
+    );
+    let mut totals = [0; 4];
+    // SAFETY: four integers are 16 bytes.
+    unsafe { _mm_storeu_si128(totals.as_mut_ptr().cast(), total) };
+    totals
+}
+
+/// The vectors plus 128 in panels of sixteen: four columns of each token after the other, then the next four
+/// columns. What is not there is 0.
+pub(super) fn pack(values: &[i8], columns: usize) -> Vec<u8> {
+    let panel = columns.div_ceil(4) * STEP;
+    let tokens = values.len() / columns;
+    let mut bytes = vec![0; tokens.div_ceil(PANEL_TOKENS) * panel];
+    let vectors = values.chunks(PANEL_TOKENS * columns);
+    for (panel, vectors) in bytes.chunks_exact_mut(panel).zip(vectors) {
+        for (lane, vector) in vectors.chunks_exact(columns).enumerate() {
+            for (step, four) in panel.chunks_exact_mut(STEP).zip(vector.chunks(4)) {
+                for (byte, value) in step[4 * lane..].iter_mut().zip(four) {
+                    *byte = value.cast_unsigned() ^ 0x80;
+                }
+            }
+        }
+    }
+    bytes
+}
+
+/// All rows with vectors that [`pack`] has packed.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn in_panels(rows: &Rows<'_>, packed: &[u8], out: &mut [&mut [i32]]) {
+    let panel = rows.columns.div_ceil(4) * STEP;
+    assert_eq!(packed.len(), out.len().div_ceil(PANEL_TOKENS) * panel);
+    for first in (0..rows.count).step_by(TILE_ROWS) {
+        let count = (rows.count - first).min(TILE_ROWS);
+        // Missing rows repeat the last one; their sums are not kept.
+        let indices: [usize; TILE_ROWS] = std::array::from_fn(|i| first + i.min(count - 1));
+        let tile = indices.map(|index| rows.row(index));
+        let mut offsets = [0; TILE_ROWS];
+        for (offset, index) in offsets.iter_mut().zip(indices) {
+            *offset = 128 * sum_of(rows, index);
+        }
+        let range = first..first + count;
+        let pairs = packed.chunks(2 * panel);
+        for (panels, out) in pairs.zip(out.chunks_mut(2 * PANEL_TOKENS)) {
+            let (left, right) = panels.split_at(panel);
+            if right.is_empty() {
+                let [sums] = across(tile, [left]);
+                scatter(sums, offsets, out, range.clone());
+            } else {
+                let sums = across(tile, [left, right]);
+                let (left, right) = out.split_at_mut(PANEL_TOKENS);
+                scatter(sums[0], offsets, left, range.clone());
+                scatter(sums[1], offsets, right, range.clone());
+            }
+        }
+    }
+}
+
+/// Eight rows of one length with `N` panels: a register of sixteen tokens' sums for each.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn across<const N: usize>(
+    rows: [&[i8]; TILE_ROWS],
+    panels: [&[u8]; N],
+) -> [[__m512i; TILE_ROWS]; N] {
+    let columns = rows[0].len();
+    assert!(rows.iter().all(|row| row.len() == columns));
+    assert!(panels.iter().all(|p| p.len() == columns.div_ceil(4) * STEP));
+    let mut sums = [[_mm512_setzero_si512(); TILE_ROWS]; N];
+    for step in 0..columns / 4 {
+        let mut v = [_mm512_setzero_si512(); N];
+        for (v, panel) in v.iter_mut().zip(panels) {
+            // SAFETY: `step` is below the number of steps that a panel has.
+            *v = unsafe { _mm512_loadu_si512(panel.as_ptr().add(step * STEP).cast()) };
+        }
+        for (r, row) in rows.iter().enumerate() {
+            // SAFETY: `4 * step + 4` is at most the row's length.
+            let four = unsafe { row.as_ptr().add(4 * step).cast::<i32>().read_unaligned() };
+            let w = _mm512_set1_epi32(four);
+            for (sums, v) in sums.iter_mut().zip(v) {
+                sums[r] = _mm512_dpbusd_epi32(sums[r], v, w);
+            }
+        }
+    }
+    if !columns.is_multiple_of(4) {
+        let step = columns / 4;
+        for (r, row) in rows.iter().enumerate() {
+            let mut four = [0; 4];
+            for (byte, weight) in four.iter_mut().zip(&row[4 * step..]) {
+                *byte = weight.cast_unsigned();
+            }
+            let w = _mm512_set1_epi32(i32::from_le_bytes(four));
+            for (sums, panel) in sums.iter_mut().zip(panels) {
+                // SAFETY: a panel has one step more where there is a rest.
+                let v = unsafe { _mm512_loadu_si512(panel.as_ptr().add(step * STEP).cast()) };
+                sums[r] = _mm512_dpbusd_epi32(sums[r], v, w);
+            }
+        }
+    }
+    sums
+}
+
+/// Puts the sums of up to eight rows, less their offsets, to the up to sixteen tokens that they are of.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn scatter(
+    sums: [__m512i; TILE_ROWS],
+    offsets: [i32; TILE_ROWS],
+    out: &mut [&mut [i32]],
+    range: std::ops::Range<usize>,
+) {
+    let mut halves = [[_mm256_setzero_si256(); TILE_ROWS]; 2];
+    for (r, (sum, offset)) in sums.into_iter().zip(offsets).enumerate() {
+        let total = _mm512_sub_epi32(sum, _mm512_set1_epi32(offset));
+        halves[0][r] = _mm512_castsi512_si256(total);
+        halves[1][r] = _mm512_extracti64x4_epi64::<1>(total);
+    }
+    let halves = [transposed(halves[0]), transposed(halves[1])];
+    for (out, sums) in out.iter_mut().zip(halves.as_flattened()) {
+        if let Some(eight) = out[range.clone()].as_mut_array::<TILE_ROWS>() {
+            // SAFETY: eight integers are 32 bytes.
+            unsafe { _mm256_storeu_si256(eight.as_mut_ptr().cast(), *sums) };
+        } else {
+            let mut eight = [0; TILE_ROWS];
+            // SAFETY: as above.
+            unsafe { _mm256_storeu_si256(eight.as_mut_ptr().cast(), *sums) };
+            out[range.clone()].copy_from_slice(&eight[..range.len()]);
+        }
+    }
+}
+
+/// Rows become columns.
+#[target_feature(enable = "avx2")]
+fn transposed(rows: [__m256i; 8]) -> [__m256i; 8] {
+    let low = |i: usize| _mm256_unpacklo_epi32(rows[i], rows[i + 1]);
+    let high = |i: usize| _mm256_unpackhi_epi32(rows[i], rows[i + 1]);
+    let quad = |i: usize| {
+        [
+            _mm256_unpacklo_epi64(low(i), low(i + 2)),
+            _mm256_unpackhi_epi64(low(i), low(i + 2)),
+            _mm256_unpacklo_epi64(high(i), high(i + 2)),
+            _mm256_unpackhi_epi64(high(i), high(i + 2)),
+        ]
+    };
+    let (first, second) = (quad(0), quad(4));
+    let lower = |i: usize| _mm256_permute2x128_si256::<0x20>(first[i], second[i]);
+    let upper = |i: usize| _mm256_permute2x128_si256::<0x31>(first[i], second[i]);
+    [
+        lower(0),
+        lower(1),
+        lower(2),
+        lower(3),
+        upper(0),
+        upper(1),
+        upper(2),
+        upper(3),
+    ]
 }
 
 /// Which of the next 64 bytes there are. What is not there is loaded as 0.

@@ -47,6 +47,8 @@ pub(crate) struct Rows<'a> {
     pub(crate) stride: usize,
     pub(crate) columns: usize,
     pub(crate) count: usize,
+    /// The sum of each row, where it is known; else empty.
+    pub(crate) sums: &'a [i32],
 }
 
 impl<'a> Rows<'a> {
@@ -61,8 +63,23 @@ pub(crate) struct Vectors<'a> {
     pub(crate) columns: usize,
     pub(crate) values: &'a [i8],
     /// What [`Kernel::pack`] makes of them.
-    pub(crate) wide: &'a [i16],
+    pub(crate) packed: &'a Packed,
 }
+
+/// Vectors once more, in the order and width in which a kernel reads many of them fastest.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Packed {
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    words: Vec<i16>,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    bytes: Vec<u8>,
+}
+
+/// What a vector alone is packed to.
+static UNPACKED: Packed = Packed {
+    words: Vec::new(),
+    bytes: Vec::new(),
+};
 
 impl<'a> Vectors<'a> {
     pub(crate) fn vector(&self, index: usize) -> &'a [i8] {
@@ -116,25 +133,25 @@ impl Kernel {
             .unwrap_or(Self(Instructions::Scalar))
     }
 
-    /// Whether [`Vectors::wide`] has to be there for this many tokens.
-    fn wants_wide(self, tokens: usize) -> bool {
+    /// What [`Vectors::packed`] has to be. For few tokens it is empty.
+    pub(crate) fn pack(self, values: &[i8], columns: usize) -> Packed {
+        let tokens = values.len() / columns;
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => tokens >= avx2::WIDE_TOKENS_MIN,
+            Instructions::Avx2 if tokens >= avx2::WIDE_TOKENS_MIN => Packed {
+                words: avx2::pack(values, columns),
+                ..Packed::default()
+            },
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vnni if tokens >= avx512::PANEL_TOKENS_MIN => Packed {
+                bytes: avx512::pack(values, columns),
+                ..Packed::default()
+            },
             _ => {
                 let _ = tokens;
-                false
+                Packed::default()
             }
         }
-    }
-
-    /// What [`Vectors::wide`] has to be: `[tokens, columns]` values in this kernel's order, or nothing.
-    pub(crate) fn pack(self, values: &[i8], columns: usize) -> Vec<i16> {
-        if self.wants_wide(values.len() / columns) {
-            #[cfg(target_arch = "x86_64")]
-            return avx2::pack(values, columns);
-        }
-        Vec::new()
     }
 
     /// The exact product of each row with each vector: `out[token][row]`.
@@ -148,7 +165,7 @@ impl Kernel {
         );
         assert_eq!(x.values.len(), out.len() * x.columns);
         assert!(out.iter().all(|sums| sums.len() == rows.count));
-        assert!(!self.wants_wide(out.len()) || x.wide.len() == x.values.len());
+        assert!(rows.sums.is_empty() || rows.sums.len() == rows.count);
         match self.0 {
             Instructions::Scalar => scalar::products(rows, x, out),
             // SAFETY: the kernel is available (the only way to one is `available`), and the lengths
@@ -171,7 +188,7 @@ impl Kernel {
         let vectors = Vectors {
             columns: vector.len(),
             values: vector,
-            wide: &[],
+            packed: &UNPACKED,
         };
         self.products(rows, &vectors, &mut [out]);
     }

@@ -45,11 +45,11 @@ fn products(kernel: Kernel, rows: &Rows<'_>, values: &[i8]) -> Vec<i32> {
     let tokens = values.len() / rows.columns;
     let mut out = vec![i32::MIN; tokens * rows.count];
     let mut outs: Vec<&mut [i32]> = out.chunks_exact_mut(rows.count).collect();
-    let wide = kernel.pack(values, rows.columns);
+    let packed = kernel.pack(values, rows.columns);
     let vectors = Vectors {
         columns: rows.columns,
         values,
-        wide: &wide,
+        packed: &packed,
     };
     kernel.products(rows, &vectors, &mut outs);
     out
@@ -58,12 +58,16 @@ fn products(kernel: Kernel, rows: &Rows<'_>, values: &[i8]) -> Vec<i32> {
 proptest! {
     #[test]
     fn products_equal_the_definition(
-        (count, columns, gap, tokens) in (1_usize..20, 1_usize..150, 0_usize..9, 1_usize..9),
-        seed: u64, extreme: bool,
+        (count, columns, gap, tokens) in (1_usize..20, 1_usize..150, 0_usize..9, 1_usize..50),
+        seed: u64, extreme: bool, summed: bool,
     ) {
         let stride = columns + gap;
         let data = bytes(seed, extreme, (count - 1) * stride + columns);
-        let rows = Rows { data: &data, stride, columns, count };
+        let sums: Vec<i32> = (0..count)
+            .map(|row| data[row * stride..][..columns].iter().map(|w| i32::from(*w)).sum())
+            .collect();
+        let sums = if summed { &sums[..] } else { &[] };
+        let rows = Rows { data: &data, stride, columns, count, sums };
         let vectors = bytes(!seed, extreme, tokens * columns);
         let expected = products(Kernel::SCALAR, &rows, &vectors);
         for kernel in others() {
@@ -123,7 +127,7 @@ proptest! {
         };
         let (key_peaks, value_peaks) = (peaks(seed), peaks(!seed));
         let data = bytes(!seed, extreme, positions * head_dim * stride);
-        let rows = Rows { data: &data, stride: head_dim * stride, columns: head_dim, count: positions };
+        let rows = Rows { data: &data, stride: head_dim * stride, columns: head_dim, count: positions, sums: &[] };
         let run = |kernel: Kernel| {
             let mut softmax = Softmax {
                 scores: &mut scores.clone(),
@@ -158,8 +162,9 @@ fn the_largest_sums_do_not_overflow() {
         stride: columns,
         columns,
         count: 1,
+        sums: &[],
     };
-    for tokens in [1, 5] {
+    for tokens in [1, 5, 40] {
         for (value, sum) in [(127, 528_515_072), (-127, -528_515_072)] {
             for kernel in Kernel::available() {
                 let sums = products(kernel, &rows, &vec![value; tokens * columns]);
@@ -174,6 +179,7 @@ fn the_largest_sums_do_not_overflow() {
         stride: 2,
         columns: 2,
         count: positions,
+        sums: &[],
     };
     for kernel in Kernel::available() {
         let mut sums = [0; 2];
