@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use dovetail_commitment::{SamplingParams, StopError, StopSequences, TaskId};
+use dovetail_commitment::TaskId;
+use dovetail_console::SamplingArguments;
 
 /// Where the demo's pool listens by default.
 const DEFAULT_POOL: &str = "http://127.0.0.1:50051";
@@ -51,21 +52,8 @@ pub(crate) struct AskArgs {
     /// Longest answer, in tokens.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) max_tokens: u32,
-    /// 0: always the likeliest token; 1: the model's own distribution. Up to 3 decimals, at most 2.
-    #[arg(long, value_name = "X", default_value = "0", value_parser = temperature)]
-    pub(crate) temperature: u32,
-    /// Choose among the K likeliest tokens; 0: no such limit.
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    pub(crate) top_k: u32,
-    /// Choose among the likeliest tokens that together reach this probability; 1: no such limit.
-    #[arg(long, value_name = "P", default_value = "1", value_parser = top_p)]
-    pub(crate) top_p: u32,
-    /// End the answer where it contains this text; up to 4 times, 64 bytes each.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) stop: Vec<String>,
-    /// Seed of the sampling: up to 64 hex digits, zeros are put in front. Random if left out.
-    #[arg(long, value_name = "HEX", value_parser = seed)]
-    pub(crate) seed: Option<Seed>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArguments,
     /// Keep what was asked and answered in this file, wait for the pool's receipt, and verify it.
     #[arg(long, value_name = "FILE")]
     pub(crate) receipt: Option<PathBuf>,
@@ -84,22 +72,6 @@ pub(crate) struct AskArgs {
     /// Print one JSON object at the end instead of streaming text.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-impl AskArgs {
-    pub(crate) fn sampling(&self) -> SamplingParams {
-        SamplingParams {
-            temperature_milli: self.temperature,
-            top_k: self.top_k,
-            top_p_milli: self.top_p,
-            max_tokens: self.max_tokens,
-        }
-    }
-
-    pub(crate) fn stop(&self) -> Result<StopSequences, StopError> {
-        let bytes = self.stop.iter().map(|stop| stop.clone().into_bytes());
-        StopSequences::new(bytes.collect())
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -155,57 +127,14 @@ pub(crate) struct ReceiptVerifyArgs {
     pub(crate) json: bool,
 }
 
-/// 32 bytes of seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seed(pub(crate) [u8; 32]);
-
 /// An x-only public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key(pub(crate) [u8; 32]);
-
-fn seed(text: &str) -> Result<Seed, String> {
-    if text.is_empty() || text.len() > 64 {
-        return Err("a seed has 1 to 64 hex digits".into());
-    }
-    let mut bytes = [0; 32];
-    hex::decode_to_slice(format!("{text:0>64}"), &mut bytes).map_err(|e| e.to_string())?;
-    Ok(Seed(bytes))
-}
 
 fn key(text: &str) -> Result<Key, String> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(text, &mut bytes).map_err(|_| "a key has 64 hex digits".to_owned())?;
     Ok(Key(bytes))
-}
-
-fn temperature(text: &str) -> Result<u32, String> {
-    match thousandths(text)? {
-        milli @ 0..=2000 => Ok(milli),
-        _ => Err("a temperature is between 0 and 2".into()),
-    }
-}
-
-fn top_p(text: &str) -> Result<u32, String> {
-    match thousandths(text)? {
-        milli @ 1..=1000 => Ok(milli),
-        _ => Err("a probability is above 0 and at most 1".into()),
-    }
-}
-
-/// A decimal number with at most 3 decimals, in thousandths; exact, where a float would round.
-fn thousandths(text: &str) -> Result<u32, String> {
-    let wrong = || "a decimal number with at most 3 decimals, such as 0.7".to_owned();
-    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
-    let is_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    if (whole.is_empty() && decimals.is_empty()) || decimals.len() > 3 || whole.len() > 4 {
-        return Err(wrong());
-    }
-    if !is_digits(whole) || !is_digits(decimals) {
-        return Err(wrong());
-    }
-    format!("{whole}{decimals:0<3}")
-        .parse()
-        .map_err(|_| wrong())
 }
 
 #[cfg(test)]
@@ -225,32 +154,15 @@ mod tests {
     }
 
     #[test]
-    fn decimals_become_exact_thousandths() {
-        for (text, milli) in [
-            ("0", 0),
-            ("0.7", 700),
-            ("1", 1000),
-            ("1.005", 1005),
-            (".5", 500),
-            ("2.", 2000),
-        ] {
-            assert_eq!(thousandths(text), Ok(milli), "{text}");
-        }
-        for text in ["", ".", "-1", "0.0001", "1e3", "one", "1.2.3", "+1"] {
-            assert!(thousandths(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn ask_takes_its_defaults_and_options() {
         let cli = parse("dovetail ask --temperature 0.7 --seed 2a --max-tokens 9 hello").unwrap();
         let Command::Ask(args) = cli.command else {
             panic!("not ask")
         };
-        let sampling = args.sampling();
+        let sampling = args.sampling.params(args.max_tokens);
         assert_eq!((sampling.temperature_milli, sampling.top_k), (700, 0));
         assert_eq!((sampling.top_p_milli, sampling.max_tokens), (1000, 9));
-        let seed = args.seed.unwrap().0;
+        let seed = args.sampling.seed.unwrap().0;
         assert_eq!(seed[31], 0x2a);
         assert_eq!(seed[..31], [0; 31]);
         assert_eq!(args.prompt, "hello");

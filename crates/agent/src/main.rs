@@ -5,7 +5,6 @@
 
 mod args;
 mod commands;
-mod printer;
 
 use std::process::ExitCode;
 

@@ -14,10 +14,11 @@ use dovetail_agent::{
     verify::{self, Report},
 };
 use dovetail_commitment::ModelId;
+use dovetail_console::Printer;
 use serde_json::json;
 
 use super::{print_json, receipt, task};
-use crate::{args::AskArgs, printer::Printer};
+use crate::args::AskArgs;
 
 /// The largest prompt that the protocol between pool and worker can carry.
 const PROMPT_BYTES_MAX: u64 = 65_535;
@@ -32,9 +33,13 @@ pub(crate) async fn ask(pool: &str, args: AskArgs) -> anyhow::Result<ExitCode> {
         .try_into()
         .context("the pool's model id")?;
 
-    let mut question = Question::new(ModelId::from_bytes(model_id), prompt, args.sampling());
-    question.stop = args.stop()?;
-    if let Some(seed) = args.seed {
+    let mut question = Question::new(
+        ModelId::from_bytes(model_id),
+        prompt,
+        args.sampling.params(args.max_tokens),
+    );
+    question.stop = args.sampling.stop()?;
+    if let Some(seed) = args.sampling.seed {
         question.seed = seed.0;
     }
     let mut answer = client.ask(question).await?;

@@ -1,7 +1,7 @@
 //! Writes an answer to stdout as it comes in.
 //!
 //! Into a file or pipe go the bytes as they are. A terminal gets whole characters and no control characters: the
-//! answer comes from a stranger's machine and must not move the cursor or retitle the window.
+//! answer comes from a stranger's machine, or from a stranger's model, and must not move the cursor or retitle the window.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -9,20 +9,25 @@ use std::io::{self, IsTerminal, Write};
 const REPLACEMENT: char = '\u{fffd}';
 
 /// Stdout, made safe where it is a terminal.
-pub(crate) struct Printer {
+#[derive(Debug)]
+pub struct Printer {
     /// None: bytes go out as they are.
     text: Option<TextDecoder>,
 }
 
 impl Printer {
-    pub(crate) fn stdout() -> Self {
+    /// For stdout as it is.
+    pub fn stdout() -> Self {
         Self {
             text: io::stdout().is_terminal().then(TextDecoder::default),
         }
     }
 
     /// Writes a piece at once.
-    pub(crate) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Nobody reads stdout any more.
+    pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match &mut self.text {
             Some(decoder) => out.write_all(decoder.push(piece).as_bytes())?,
@@ -32,7 +37,10 @@ impl Printer {
     }
 
     /// Writes what was held back and, on a terminal, ends the line.
-    pub(crate) fn finish(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// As [`Printer::write`].
+    pub fn finish(&mut self) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if let Some(decoder) = &mut self.text {
             writeln!(out, "{}", decoder.finish())?;
@@ -42,7 +50,7 @@ impl Printer {
 }
 
 /// UTF-8 from pieces that may end inside a character; at most 3 bytes are held back.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct TextDecoder {
     held: Vec<u8>,
 }
