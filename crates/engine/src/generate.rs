@@ -109,6 +109,14 @@ impl Generation {
         }
     }
 
+    /// Keeps all that was taken in, prompt and output, for a prompt that goes on from there: the next turn of
+    /// a conversation.
+    pub fn keep_all(&self, prefixes: &mut Prefixes) {
+        let taken_in = self.prompt.iter().chain(&self.record.tokens).copied();
+        let taken_in: Vec<u32> = taken_in.take(self.sequence.positions).collect();
+        prefixes.keep(&self.model, &taken_in, &self.sequence);
+    }
+
     /// The model that it runs on.
     pub fn model(&self) -> &Arc<Model> {
         &self.model

@@ -68,13 +68,19 @@ impl Prefixes {
         Some(sequence)
     }
 
-    pub(crate) fn keep(&mut self, model: &Model, prompt: &[u32], sequence: &Sequence) {
+    /// Keeps the first `tokens.len()` positions of a sequence, which are those of `tokens`.
+    pub(crate) fn keep(&mut self, model: &Model, tokens: &[u32], sequence: &Sequence) {
         let arch = &model.manifest().architecture;
-        let bytes = prompt.len() * (arch.cache_bytes_per_position() + 4);
-        let known = |kept: &Kept| kept.model == model.id() && kept.tokens == prompt;
-        if prompt.len() < TOKENS_MIN || bytes > self.bytes_max || self.kept.iter().any(known) {
+        let bytes = tokens.len() * (arch.cache_bytes_per_position() + 4);
+        let known = |kept: &Kept| kept.model == model.id() && kept.tokens.starts_with(tokens);
+        if tokens.len() < TOKENS_MIN || bytes > self.bytes_max || self.kept.iter().any(known) {
             return;
         }
+        // Whatever begins like one of these begins like the new one too.
+        let id = model.id();
+        self.kept
+            .retain(|kept| kept.model != id || !tokens.starts_with(&kept.tokens));
+        self.bytes = self.kept.iter().map(|kept| kept.bytes).sum();
         while self.bytes + bytes > self.bytes_max {
             let Some(oldest) = self.kept.pop_front() else {
                 break;
@@ -83,9 +89,9 @@ impl Prefixes {
         }
         self.bytes += bytes;
         self.kept.push_back(Kept {
-            model: model.id(),
-            tokens: prompt.to_vec(),
-            sequence: sequence.first(arch, prompt.len()),
+            model: id,
+            tokens: tokens.to_vec(),
+            sequence: sequence.first(arch, tokens.len()),
             bytes,
         });
     }

@@ -1,6 +1,8 @@
 //! `dovetail-worker`: the inference worker, a plain hasher, and tools for model files.
 
+mod chat;
 mod fetch_cmd;
+mod model_choice;
 mod model_cmd;
 mod model_import;
 mod model_quality;
@@ -51,6 +53,8 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         threads: u16,
     },
+    /// Talk to a model in this terminal. Lines are messages; where they come from a pipe, each is answered in its turn.
+    Chat(chat::ChatArguments),
     /// Make, fetch and inspect model files.
     Model(model_cmd::ModelArguments),
 }
@@ -84,6 +88,7 @@ async fn main() -> anyhow::Result<()> {
             .await;
             Ok(())
         }
+        Command::Chat(arguments) => tokio::task::block_in_place(|| chat::run(&arguments)),
         Command::Model(arguments) => model_cmd::run(arguments).await,
     }
 }
