@@ -1,13 +1,12 @@
 //! How fast the engine generates and replays.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
-use dovetail_commitment::{SamplingParams, StopSequences};
-use dovetail_engine::{Claim, EngineError, Generation, Model, Request, Runtime, replay};
+use dovetail_console::peak_rss_bytes;
+use dovetail_engine::speed::{Load, generate};
+use dovetail_engine::{Model, Runtime};
 use serde::Serialize;
-
-use crate::memory::peak_rss_bytes;
 
 /// What is done.
 #[derive(Debug, Clone, Copy)]
@@ -50,16 +49,12 @@ struct Round {
 /// Generates greedily and replays.
 ///
 /// # Errors
-/// If the model's context is too short for the work.
-pub(crate) fn measure(
-    model: &Arc<Model>,
-    threads: usize,
-    work: &Work,
-) -> Result<Measured, EngineError> {
+/// If the model's context is too short for the work, or the replay gives other bits.
+pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow::Result<Measured> {
     let runtime = Runtime::new(threads)?;
     let rounds = (0..work.repeat.max(1))
         .map(|_| round(&runtime, model, work))
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let best = |value: fn(&Round) -> f64| rounds.iter().map(value).fold(f64::INFINITY, f64::min);
     let arch = &model.manifest().architecture;
     let positions = work.prompt + work.generate as usize;
@@ -82,53 +77,26 @@ pub(crate) fn measure(
     })
 }
 
-fn round(runtime: &Runtime, model: &Arc<Model>, work: &Work) -> Result<Round, EngineError> {
-    let greedy = |tokens: Vec<u32>, max_tokens| Request {
-        prompt_tokens: tokens,
-        sampling: SamplingParams {
-            temperature_milli: 0,
-            top_k: 0,
-            top_p_milli: 1000,
-            max_tokens,
-        },
-        seed: [1; 32],
-        stop: StopSequences::default(),
+fn round(runtime: &Runtime, model: &Arc<Model>, work: &Work) -> anyhow::Result<Round> {
+    let load = Load {
+        sequences: 1,
+        prompt_tokens: work.prompt.max(1),
+        output_tokens: work.generate,
     };
-    let begun = Instant::now();
-    let request = greedy(vec![5; work.prompt.max(1)], work.generate);
-    let mut generation = Generation::new(model, request.clone())?;
-    generation.next_token(runtime);
-    let decoding = Instant::now();
-    while generation.next_token(runtime).is_some() {}
-    let generate_s = begun.elapsed().as_secs_f64();
-    let output = generation.finish();
-    // One token came with the prompt.
-    let decoded = output.tokens.len().saturating_sub(1).max(1);
-    #[allow(clippy::cast_precision_loss)]
-    let decode_s_per_token = decoding.elapsed().as_secs_f64() / decoded as f64;
-
-    let claim = Claim {
-        request,
-        tokens: output.tokens.clone(),
+    let run = generate(runtime, model, load)?;
+    let replay = run.replay(runtime)?;
+    let prompt = Load {
+        prompt_tokens: 256.min(model.context_tokens() - 1),
+        output_tokens: 1,
+        ..load
     };
-    let begun = Instant::now();
-    let replayed = replay(runtime, model, &[claim]);
-    let replay_s = begun.elapsed().as_secs_f64();
-    assert!(
-        matches!(&replayed[..], [Ok(replayed)] if *replayed == output),
-        "the replay gave other bits than the generation"
-    );
-
-    let prompt = vec![7; 256.min(model.context_tokens() - 1)];
-    let begun = Instant::now();
-    let mut prefill = Generation::new(model, greedy(prompt.clone(), 1))?;
-    prefill.next_token(runtime);
+    let prefill = generate(runtime, model, prompt)?;
     #[allow(clippy::cast_precision_loss)]
-    let prefill_s_per_token = begun.elapsed().as_secs_f64() / prompt.len() as f64;
+    let per_token = |time: Duration, tokens: usize| time.as_secs_f64() / tokens.max(1) as f64;
     Ok(Round {
-        decode_s_per_token,
-        prefill_s_per_token,
-        generate_s,
-        replay_s,
+        decode_s_per_token: per_token(run.after_first, run.decoded_tokens()),
+        prefill_s_per_token: per_token(prefill.until_first, prompt.prompt_tokens),
+        generate_s: run.time().as_secs_f64(),
+        replay_s: replay.as_secs_f64(),
     })
 }

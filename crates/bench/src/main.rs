@@ -3,7 +3,6 @@
 
 mod clerk;
 mod engine;
-mod memory;
 mod shape;
 
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use dovetail_engine::{Model, tiny};
+use dovetail_engine::{Model, speed, tiny};
 
 use crate::shape::Shape;
 
@@ -83,7 +82,7 @@ fn main() -> anyhow::Result<()> {
             generate,
             repeat,
         } => {
-            let model = load(&model)?;
+            let model = speed::endless(load(&model)?);
             let work = engine::Work {
                 prompt,
                 generate,
@@ -98,14 +97,13 @@ fn main() -> anyhow::Result<()> {
             seed,
             threads,
         } => {
-            let report = clerk::evaluate(&load(&model)?, threads, seed, count)?;
+            let report = clerk::evaluate(&Arc::new(load(&model)?), threads, seed, count)?;
             println!("{}", serde_json::to_string(&report)?);
         }
     }
     Ok(())
 }
 
-fn load(path: &Path) -> anyhow::Result<Arc<Model>> {
-    let model = Model::load(path).with_context(|| format!("cannot load {}", path.display()))?;
-    Ok(Arc::new(model))
+fn load(path: &Path) -> anyhow::Result<Model> {
+    Model::load(path).with_context(|| format!("cannot load {}", path.display()))
 }

@@ -23,6 +23,7 @@ mod record;
 mod runtime;
 mod sample;
 mod scale;
+pub mod speed;
 pub mod tiny;
 mod tokenizer;
 

@@ -1,5 +1,6 @@
 //! `dovetail-worker`: the inference worker, a plain hasher, and tools for model files.
 
+mod bench_cmd;
 mod chat;
 mod fetch_cmd;
 mod model_choice;
@@ -55,6 +56,8 @@ enum Command {
     },
     /// Talk to a model in this terminal. Lines are messages; where they come from a pipe, each is answered in its turn.
     Chat(chat::ChatArguments),
+    /// Measure how fast this machine runs a model.
+    Bench(bench_cmd::BenchArguments),
     /// Make, fetch and inspect model files.
     Model(model_cmd::ModelArguments),
 }
@@ -89,6 +92,7 @@ async fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Chat(arguments) => tokio::task::block_in_place(|| chat::run(&arguments)),
+        Command::Bench(arguments) => bench_cmd::run(&arguments),
         Command::Model(arguments) => model_cmd::run(arguments).await,
     }
 }

@@ -1,4 +1,4 @@
-//! `dovetail-worker chat` as a process. The answers are the engine's own, bit for bit.
+//! `dovetail-worker chat` and `bench` as processes. The answers are the engine's own, bit for bit.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::{Read, Write};
@@ -291,6 +291,53 @@ fn the_configuration_knows_models_by_name_and_id() {
     let output = chat(&["--model", "smol"], "hello\n");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("add --config"), "{told}");
+}
+
+#[test]
+fn a_bench_says_how_fast_which_kernel_runs_what() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tiny.safetensors");
+    std::fs::write(&file, tiny::generate(1)).unwrap();
+    let file = file.to_str().unwrap();
+    let bench = |more: &[&str]| {
+        let shared = ["bench", "--model", file, "--threads", "2", "--prompt", "20"];
+        let output = Command::new(PROGRAM)
+            .args(shared)
+            .args(["--generate", "6", "--repeat", "2"])
+            .args(more)
+            .output()
+            .unwrap();
+        String::from_utf8(stdout(&output).to_vec()).unwrap()
+    };
+    let report: Value = serde_json::from_str(&bench(&["--json"])).unwrap();
+    let best = Runtime::new(2).unwrap().kernel();
+    assert_eq!(
+        (&report["kernel"], &report["threads"]),
+        (&best.name().into(), &2.into())
+    );
+    let sequences: Vec<_> = report["decode"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| &d["sequences"])
+        .collect();
+    assert_eq!(sequences, [1, 4, 16]);
+    for rate in [
+        &report["prefill_tokens_per_s"],
+        &report["replay_tokens_per_s"],
+        &report["decode"][2]["tokens_per_s"],
+    ] {
+        assert!(rate.as_f64().unwrap() > 0.0, "{report}");
+    }
+    let table = bench(&[]);
+    for part in [
+        "tiny-1",
+        best.name(),
+        "decode, 16 side by side",
+        "replay of 16",
+    ] {
+        assert!(table.contains(part), "{table}");
+    }
 }
 
 #[test]
