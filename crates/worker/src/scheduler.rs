@@ -33,6 +33,8 @@ pub(crate) struct Scheduler {
 
 struct Running {
     job: Job,
+    /// How much of the prompt was known.
+    reused_tokens: usize,
     generation: Generation,
     stream: TokenStream,
 }
@@ -76,10 +78,12 @@ impl Scheduler {
     fn admit(&mut self, job: Job) -> Result<(), Gone> {
         let task_id = job.task.task_id;
         match self.begin(&job) {
-            Ok(generation) => {
+            Ok(mut generation) => {
                 let stream = TokenStream::new(task_id, self.events.clone());
+                let reused_tokens = generation.reuse(&mut self.prefixes);
                 self.running.push(Running {
                     job,
+                    reused_tokens,
                     generation,
                     stream,
                 });
@@ -93,19 +97,14 @@ impl Scheduler {
         let task = &job.task;
         let model = self.engine.models.get(&task.model_id);
         let model = model.ok_or(codes::MODEL_UNKNOWN)?;
-        let refused = |error| match error {
-            EngineError::PromptTooLong { .. } => codes::PROMPT_TOO_LONG,
-            _ => codes::INTERNAL,
-        };
+        let refused = |error| refusal(&error);
         let request = Request {
             prompt_tokens: model.encode(&task.prompt.0).map_err(refused)?,
             sampling: task.sampling,
             seed: task.seed,
             stop: task.stop.clone(),
         };
-        let mut generation = Generation::new(model, request).map_err(refused)?;
-        generation.reuse(&mut self.prefixes);
-        Ok(generation)
+        Generation::new(model, request).map_err(refused)
     }
 
     /// One step of all running tasks, of which those that are over leave.
@@ -170,6 +169,7 @@ impl Scheduler {
         TaskEvent::Finished {
             transcript: Box::new(transcript),
             expires: running.job.expires,
+            reused_tokens: running.reused_tokens,
         }
     }
 
@@ -178,6 +178,20 @@ impl Scheduler {
         // Before the event: whoever sees it may give the next task at once.
         lock(&self.open).remove(&task_id);
         self.events.blocking_send(last).map_err(|_| Gone)
+    }
+}
+
+/// The code for a request that the engine does not take.
+fn refusal(error: &EngineError) -> &'static str {
+    match error {
+        EngineError::PromptTooLong { .. } => codes::PROMPT_TOO_LONG,
+        EngineError::PromptInvalid => codes::PROMPT_INVALID,
+        EngineError::Sampling(_) => codes::SAMPLING_INVALID,
+        // None of these is the request's fault, and none comes up once a model is loaded.
+        EngineError::Read(_)
+        | EngineError::Format(_)
+        | EngineError::Unsupported(_)
+        | EngineError::Threads => codes::INTERNAL,
     }
 }
 

@@ -38,6 +38,8 @@ pub enum TaskEvent {
         transcript: Box<Transcript>,
         /// When the pool stops paying for it.
         expires: Instant,
+        /// How many tokens of the prompt were known from earlier ones.
+        reused_tokens: usize,
     },
     /// The task cannot be done, with the code for the pool.
     Failed {
@@ -171,7 +173,7 @@ mod tests {
     use dovetail_commitment::{
         FinishReason, SamplingParams, StopSequences, output_digest, trace_root,
     };
-    use dovetail_engine::{Request, run};
+    use dovetail_engine::{Output, Request, run};
     use dovetail_sv2::extension::Bytes;
 
     fn models() -> Models {
@@ -203,6 +205,17 @@ mod tests {
             seed: [number; 32],
             deadline_ms: 60_000,
         }
+    }
+
+    /// What the engine gives alone.
+    fn expected(model: &Arc<Model>, task: &AssignTask) -> Output {
+        let request = Request {
+            prompt_tokens: model.encode(&task.prompt.0).unwrap(),
+            sampling: task.sampling,
+            seed: task.seed,
+            stop: task.stop.clone(),
+        };
+        run(&Runtime::new(1).unwrap(), model, request).unwrap()
     }
 
     fn key() -> WorkerKey {
@@ -252,6 +265,66 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_request_that_no_worker_could_run_is_not_called_a_fault_of_this_one() {
+        let models = models();
+        let id = *models.keys().next().unwrap();
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 4).unwrap();
+        let mut hot = task(id, 1, b"x");
+        hot.sampling.temperature_milli = 2001;
+        let mut endless = task(id, 2, b"x");
+        endless.sampling.max_tokens = 0;
+        let mut nothing = task(id, 3, b"x");
+        nothing.sampling.top_p_milli = 0;
+        for bad in [hot, endless, nothing] {
+            runner.take(bad).unwrap();
+            match events.recv().await.unwrap() {
+                TaskEvent::Failed { code, .. } => assert_eq!(code, codes::SAMPLING_INVALID),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(runner.open(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_common_instruction_is_computed_once_and_no_bit_changes() {
+        let models = models();
+        let (id, model) = models.first_key_value().unwrap();
+        let (id, model) = (*id, model.clone());
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 4).unwrap();
+        let instruction = "You turn invoices into JSON. ".repeat(6);
+        let tasks: Vec<AssignTask> = (1..=3)
+            .map(|n| task(id, n, format!("{instruction}Invoice {n}").as_bytes()))
+            .collect();
+        // The first alone; the others find its beginning, side by side.
+        let mut reused = BTreeMap::new();
+        for tasks in [&tasks[..1], &tasks[1..]] {
+            for task in tasks {
+                runner.take(task.clone()).unwrap();
+            }
+            let mut left = tasks.len();
+            while left > 0 {
+                if let TaskEvent::Finished {
+                    transcript,
+                    reused_tokens,
+                    ..
+                } = events.recv().await.unwrap()
+                {
+                    left -= 1;
+                    let task = tasks.iter().find(|task| task.task_id == transcript.task_id);
+                    let output = expected(&model, task.unwrap());
+                    assert_eq!(transcript.output_digest, output_digest(&output.tokens));
+                    assert_eq!(transcript.trace_root, trace_root(&output.trace));
+                    reused.insert(transcript.task_id, reused_tokens);
+                }
+            }
+        }
+        // What begins a prompt, the instruction, "Invoice ".
+        let common = 1 + instruction.len() + 8;
+        let reused: Vec<usize> = reused.into_values().collect();
+        assert_eq!(reused, [0, common, common]);
+    }
+
+    #[tokio::test]
     async fn no_more_tasks_are_taken_than_were_announced_and_none_twice() {
         let models = models();
         let id = *models.keys().next().unwrap();
@@ -294,17 +367,8 @@ mod tests {
         let mut long = task(id, 1, b"a long story");
         long.sampling.max_tokens = 600;
         let mut short = task(id, 2, b"a short one");
-        let expected = |task: &AssignTask| {
-            let request = Request {
-                prompt_tokens: model.encode(&task.prompt.0).unwrap(),
-                sampling: task.sampling,
-                seed: task.seed,
-                stop: task.stop.clone(),
-            };
-            run(&Runtime::new(1).unwrap(), &model, request).unwrap()
-        };
         // Its own text stops it early.
-        let text = model.decode(&expected(&short).tokens);
+        let text = model.decode(&expected(&model, &short).tokens);
         short.stop = StopSequences::new(vec![text[8..10].to_vec()]).unwrap();
         let tasks = [long, short];
         for task in &tasks {
@@ -319,7 +383,7 @@ mod tests {
         assert_eq!(finished[0].task_id, tasks[1].task_id);
         assert_eq!(finished[0].finish_reason, FinishReason::Stop);
         for (transcript, task) in finished.iter().rev().zip(&tasks) {
-            let output = expected(task);
+            let output = expected(&model, task);
             assert_eq!(transcript.output_digest, output_digest(&output.tokens));
             assert_eq!(transcript.trace_root, trace_root(&output.trace));
         }

@@ -1,6 +1,7 @@
 //! Extension 0x4149 on a mining connection: registration, tasks, transcripts, batches, invoices.
 //! The specification is `docs/extension-0x4149.md`.
 
+use dovetail_api::codes::WORKER_FAILED;
 use dovetail_commitment::{Transcript, output_digest, prompt_commitment};
 use dovetail_ledger::TaskState;
 use dovetail_sv2::extension::{
@@ -126,12 +127,12 @@ impl Connection {
             .shared
             .settler
             .ledger
-            .fail_task(message.task_id, Some(worker), "worker-refused")
+            .fail_task(message.task_id, Some(worker), WORKER_FAILED)
             .await;
         if failed.is_ok() {
             self.shared
                 .dispatcher
-                .finish(&message.task_id, Phase::Failed, Some("worker-refused"));
+                .finish(&message.task_id, Phase::Failed, Some(WORKER_FAILED));
         }
     }
 

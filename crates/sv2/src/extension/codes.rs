@@ -35,6 +35,10 @@ pub const NOT_REGISTERED: &str = "not-registered";
 pub const TOO_MANY_TASKS: &str = "too-many-tasks";
 /// The prompt does not fit the model's context.
 pub const PROMPT_TOO_LONG: &str = "prompt-too-long";
+/// The prompt is empty, or no text that the model's tokenizer takes.
+pub const PROMPT_INVALID: &str = "prompt-invalid";
+/// A sampling parameter is out of its bounds.
+pub const SAMPLING_INVALID: &str = "sampling-invalid";
 /// The invoice is not one for the payout that was asked for.
 pub const INVALID_INVOICE: &str = "invalid-invoice";
 /// The other side failed; the same request may succeed later.

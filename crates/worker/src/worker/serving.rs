@@ -176,8 +176,9 @@ impl Worker {
             TaskEvent::Finished {
                 transcript,
                 expires,
+                reused_tokens,
             } => {
-                tracing::info!(task = %transcript.task_id, tokens = transcript.output_tokens, "finished a task");
+                tracing::info!(task = %transcript.task_id, tokens = transcript.output_tokens, reused_tokens, "finished a task");
                 Stats::count(&self.board.stats().tasks_finished);
                 deliver(outbox, &transcript)?;
                 if self.transcripts.push(*transcript, expires).is_some() {
