@@ -39,6 +39,8 @@ pub struct Options {
     pub min_hashrate: u32,
     /// What the worker serves.
     pub model: ServedModel,
+    /// Let the worker have no model file and fetch the model from the pool.
+    pub fetch: bool,
     /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
     pub real: Option<RealParts>,
 }
@@ -54,6 +56,7 @@ impl Default for Options {
             shares_per_minute: 60,
             min_hashrate: 100_000,
             model: ServedModel::Tiny,
+            fetch: false,
             real: None,
         }
     }
@@ -154,12 +157,7 @@ impl Scenario {
             pool,
         };
         if options.worker {
-            let config = layout.worker_config(
-                &scenario.mining,
-                &scenario.declaration,
-                &source_config,
-                options,
-            );
+            let config = layout.worker_config(&scenario, &source_config, options);
             let config = layout.write("worker.toml", &config)?;
             let mut worker =
                 layout.spawn("worker", "dovetail-worker", &["run", "--config", &config])?;
@@ -283,6 +281,9 @@ impl Drop for Scenario {
 /// The model of a scenario, in its folder.
 const MODEL_FILE: &str = "model.safetensors";
 
+/// Where a worker that fetches its model keeps it.
+const FETCHED: &str = "fetched";
+
 /// Where a scenario's files lie.
 pub(crate) struct Layout<'a> {
     pub(crate) dir: &'a Path,
@@ -345,14 +346,9 @@ inference_msat_per_token = 1000
         )
     }
 
-    fn worker_config(
-        &self,
-        mining: &str,
-        declaration: &str,
-        source: &str,
-        options: &Options,
-    ) -> String {
+    fn worker_config(&self, scenario: &Scenario, source: &str, options: &Options) -> String {
         let dir = self.dir.display();
+        let (mining, declaration) = (&scenario.mining, &scenario.declaration);
         let search = !options.firmware;
         let downstream = match options.firmware {
             true => format!(
@@ -362,11 +358,23 @@ inference_msat_per_token = 1000
             ),
             false => String::new(),
         };
+        let (models, fetch) = match options.fetch {
+            false => (
+                format!("models = [\"{dir}/{MODEL_FILE}\"]\n"),
+                String::new(),
+            ),
+            true => {
+                let (api, id) = (&scenario.grpc, &scenario.model_id);
+                let fetch = format!(
+                    "[fetch]\napi = \"{api}\"\nmodels = [\"{id}\"]\ncache_dir = \"{dir}/{FETCHED}\"\n"
+                );
+                (String::new(), fetch)
+            }
+        };
         format!(
             "[worker]
 key_file = \"{dir}/worker.key\"
-models = [\"{dir}/{MODEL_FILE}\"]
-search = {search}
+{models}search = {search}
 [pool]
 address = \"{mining}\"
 authority_public_key = \"{AUTHORITY_PUBLIC}\"
@@ -375,7 +383,7 @@ address = \"{declaration}\"
 authority_public_key = \"{AUTHORITY_PUBLIC}\"
 [templates]
 {source}
-{downstream}[wallet]
+{fetch}{downstream}[wallet]
 socket = \"{dir}/worker.sock\"
 "
         )

@@ -59,6 +59,24 @@ fn an_invoice_becomes_its_json_a_share_a_payout_and_a_receipt() {
 }
 
 #[test]
+fn a_worker_without_a_model_file_fetches_the_model_from_the_pool_and_is_paid_for_serving_it() {
+    let options = Options {
+        fetch: true,
+        ..Options::default()
+    };
+    let (_dir, mut scenario) = dovetail_tests::scenario(&options).unwrap();
+    let fetched = scenario.file("fetched");
+    let fetched = fetched.join(format!("{}.safetensors", scenario.model_id));
+    let handed_out = std::fs::read(scenario.file("model.safetensors")).unwrap();
+    assert_eq!(std::fs::read(fetched).unwrap(), handed_out);
+    let answer = ask(&scenario, "receipt.json", &["--seed", "7"]);
+    assert_eq!(answer["output_tokens"].as_array().map(Vec::len), Some(32));
+    assert_eq!(answer["receipt"]["verified"], true);
+    let settled = scenario.pool.event("batch_settled", TIME_MAX).unwrap();
+    assert_eq!(settled["credit_msat"], 32_000);
+}
+
+#[test]
 fn a_prompt_becomes_tokens_a_share_a_payout_and_a_receipt() {
     let (_dir, mut scenario) = dovetail_tests::scenario(&Options::default()).unwrap();
     let answer = ask(

@@ -151,10 +151,14 @@ fn tell_story(
         let mut ids = scenario.process_ids();
         ids.extend(postgres.id());
         let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+        let invoice = scenario.file("invoice.txt");
+        std::fs::write(&invoice, &question.document.prompt)
+            .with_context(|| format!("cannot write {}", invoice.display()))?;
         eprintln!(
-            "\nStill running. Ask it: DOVETAIL_POOL={} {} ask \"$(cat invoice.txt)\"\nStop it: kill {}",
+            "\nStill running. Ask it: DOVETAIL_POOL={} {} ask --max-tokens 320 - < {}\nStop it: kill {}",
             scenario.grpc,
             dovetail_tests::program("dovetail").display(),
+            invoice.display(),
             ids.join(" ")
         );
     }
