@@ -233,6 +233,24 @@ fn a_common_beginning_is_computed_once_and_changes_nothing() {
         assert_eq!(generation.finish(), output(&request));
     }
     assert_eq!(prefixes.len(), 3);
+    // A conversation goes on from all that was taken in, and what it is kept with makes the rest superfluous.
+    let first = request(&instruction, 0, 1);
+    let mut generation = Generation::new(&MODEL, first.clone()).unwrap();
+    generation.reuse(&mut prefixes);
+    while generation.next_token(&RUNTIME).is_some() {}
+    generation.keep_all(&mut prefixes);
+    assert_eq!(prefixes.len(), 4);
+    let mut second = first.clone();
+    second.prompt_tokens.extend(generation.finish().tokens);
+    second.prompt_tokens.extend(b"and then?".map(u32::from));
+    let mut generation = Generation::new(&MODEL, second.clone()).unwrap();
+    // The last token of the output was never taken in.
+    let known = first.prompt_tokens.len() + 47;
+    assert_eq!(generation.reuse(&mut prefixes), known);
+    while generation.next_token(&RUNTIME).is_some() {}
+    generation.keep_all(&mut prefixes);
+    assert_eq!(generation.finish(), output(&second));
+    assert_eq!(prefixes.len(), 4);
     // Another model's prompts are of no use, and what there is no room for is not kept.
     let other = Arc::new(Model::from_bytes(&tiny::generate(2)).unwrap());
     let long = request(&instruction, 0, 1);
@@ -275,6 +293,45 @@ fn sixty_four_sequences_at_once_are_what_each_is_alone() {
         }
         for (replayed, alone) in replay(runtime, &MODEL, &claims).iter().zip(&alone) {
             assert_eq!(replayed.as_ref().unwrap(), alone);
+        }
+    }
+}
+
+#[test]
+fn every_batch_size_from_1_to_64_gives_the_same_bits_on_all_kernels_and_threads() {
+    // A prompt of one token, so that each step has as many rows as sequences: one more joins at every step.
+    let requests: Vec<_> = (0..64_u8)
+        .map(|n| {
+            let mut request = request("", 1100, n);
+            assert_eq!(request.prompt_tokens.len(), 1);
+            request.sampling.max_tokens = 64 - u32::from(n);
+            request
+        })
+        .collect();
+    let alone: Vec<_> = requests.iter().map(output).collect();
+    let claims: Vec<_> = requests
+        .iter()
+        .zip(&alone)
+        .map(|(request, output)| Claim {
+            request: request.clone(),
+            tokens: output.tokens.clone(),
+        })
+        .collect();
+    for runtime in RUNTIMES.iter() {
+        let mut together = Vec::new();
+        for request in &requests {
+            together.push(Generation::new(&MODEL, request.clone()).unwrap());
+            step(runtime, &mut together.iter_mut().collect::<Vec<_>>());
+        }
+        for (generation, alone) in together.into_iter().zip(&alone) {
+            assert!(generation.is_finished());
+            assert_eq!(&generation.finish(), alone);
+        }
+        for count in [1, 2, 3, 5, 17, 40] {
+            let replayed = replay(runtime, &MODEL, &claims[..count]);
+            for (replayed, alone) in replayed.iter().zip(&alone) {
+                assert_eq!(replayed.as_ref().unwrap(), alone);
+            }
         }
     }
 }
