@@ -3,33 +3,44 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 const PROTO_ROOT: &str = "proto";
-const PROTO_FILES: [&str; 2] = [
+const PUBLIC_FILES: [&str; 2] = [
     "dovetail/inference/v1/inference.proto",
     "dovetail/models/v1/models.proto",
 ];
+/// Between a pool and its own validators; left out of the descriptors that the public port reflects.
+const PRIVATE_FILES: [&str; 1] = ["dovetail/validation/v1/validation.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={PROTO_ROOT}");
 
-    let mut compiler = protox::Compiler::new([PROTO_ROOT])?;
-    compiler
+    let mut public = protox::Compiler::new([PROTO_ROOT])?;
+    public
         .include_source_info(true)
         .include_imports(true)
-        .open_files(PROTO_FILES)?;
+        .open_files(PUBLIC_FILES)?;
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(
         out.join("descriptors.bin"),
-        compiler.encode_file_descriptor_set(),
+        public.encode_file_descriptor_set(),
     )?;
 
-    tonic_prost_build::configure()
-        .emit_rerun_if_changed(false)
-        // These two hold an agent's words; their `Debug` is written by hand and shows lengths only.
-        .skip_debug([
-            ".dovetail.inference.v1.CreateTaskRequest",
-            ".dovetail.inference.v1.TokenChunk",
-        ])
-        .compile_fds(compiler.file_descriptor_set())?;
+    let mut private = protox::Compiler::new([PROTO_ROOT])?;
+    private
+        .include_source_info(true)
+        .include_imports(true)
+        .open_files(PRIVATE_FILES)?;
+
+    for files in [public.file_descriptor_set(), private.file_descriptor_set()] {
+        tonic_prost_build::configure()
+            .emit_rerun_if_changed(false)
+            // These hold an agent's words; their `Debug` is written by hand and shows lengths only.
+            .skip_debug([
+                ".dovetail.inference.v1.CreateTaskRequest",
+                ".dovetail.inference.v1.TokenChunk",
+                ".dovetail.validation.v1.Evidence",
+            ])
+            .compile_fds(files)?;
+    }
     Ok(())
 }

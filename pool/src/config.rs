@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bitcoin::{Network, ScriptBuf};
+use dovetail_commitment::BATCH_LEAVES_MAX;
 use dovetail_daemon::Secret;
+use dovetail_ledger::MaturityWindow;
 use dovetail_templates::SourceConfig;
 use serde::Deserialize;
 
@@ -22,8 +24,11 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// The wallet that pays miners.
     pub lightning: LightningConfig,
-    /// Models, tasks and the audit.
+    /// Models and tasks.
     pub inference: InferenceConfig,
+    /// How what workers claim is checked.
+    #[serde(default)]
+    pub audit: AuditConfig,
     /// What work is worth.
     pub credit: CreditConfig,
 }
@@ -115,7 +120,7 @@ pub struct LightningConfig {
     pub interval_ms: u64,
 }
 
-/// Models, tasks and the audit.
+/// Models and tasks.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InferenceConfig {
@@ -134,12 +139,58 @@ pub struct InferenceConfig {
     /// How long a task may take from its creation to its settlement, in seconds.
     #[serde(default = "defaults::task_lifetime_s")]
     pub task_lifetime_s: u64,
-    /// How many replays run at once.
-    #[serde(default = "defaults::replays_max")]
-    pub replays_max: usize,
-    /// How many threads all replays share; 0: one per core. They do not change a bit of the result.
-    #[serde(default = "defaults::audit_threads")]
-    pub audit_threads: usize,
+}
+
+/// How what workers claim is checked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// How many replays this process runs at once. With `validators` it runs them only while those are
+    /// away; 0: never.
+    pub in_process: usize,
+    /// How many threads these replays share; 0: one per core. They do not change a bit of the result.
+    pub threads: usize,
+    /// Validators in processes of their own: `http://` URLs of `dovetail-pool validator`. They read prompts
+    /// and are believed.
+    pub validators: Vec<String>,
+    /// How many transcripts may wait for a validator. A claim that finds no room may be made again.
+    pub queue_max: usize,
+    /// How many transcripts of different claims are replayed together.
+    pub batch_max: usize,
+    /// How long an audit may take, from the share on, in seconds. One that takes longer earns nothing and
+    /// costs nothing.
+    pub timeout_s: u64,
+    /// How long a validator in another process may take for one replay, in seconds, before another one
+    /// gets it.
+    pub validator_timeout_s: u64,
+    /// Credit for inference matures once this many later batches of its worker were settled ..
+    pub maturity_batches: u32,
+    /// .. and it was held for this many seconds. Until then a mismatch forfeits it: it is the worker's
+    /// stake.
+    pub maturity_s: u32,
+    /// In any case after this many seconds without a mismatch: so a worker that stops is paid.
+    pub maturity_max_s: u32,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self {
+            in_process: 1,
+            // Half the machine is left to mining and the ledger.
+            threads: std::thread::available_parallelism()
+                .map_or(1, |cores| cores.get().div_ceil(2)),
+            validators: Vec::new(),
+            // 16 whole batches.
+            queue_max: 1_024,
+            batch_max: 64,
+            timeout_s: 120,
+            validator_timeout_s: 60,
+            maturity_batches: 16,
+            maturity_s: 600,
+            // A day.
+            maturity_max_s: 86_400,
+        }
+    }
 }
 
 /// What work is worth. Amounts are millisatoshi.
@@ -207,13 +258,6 @@ mod defaults {
     pub(super) fn task_lifetime_s() -> u64 {
         600
     }
-    pub(super) fn audit_threads() -> usize {
-        // Half the machine is left to mining and the ledger.
-        std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
-    }
-    pub(super) fn replays_max() -> usize {
-        1
-    }
 }
 
 impl Config {
@@ -245,6 +289,7 @@ impl Config {
         if self.inference.prompt_bytes_max > 60_000 {
             return Err("inference.prompt_bytes_max must be at most 60000".into());
         }
+        self.audit.check()?;
         let credit = &self.credit;
         if credit.hash_msat_per_mebihash < 0 || credit.inference_msat_per_token < 0 {
             return Err("the rates in credit must not be negative".into());
@@ -260,5 +305,42 @@ impl Config {
             );
         }
         Ok(())
+    }
+}
+
+impl AuditConfig {
+    fn check(&self) -> Result<(), String> {
+        if self.in_process == 0 && self.validators.is_empty() {
+            return Err("audit.in_process must not be 0 without audit.validators".into());
+        }
+        if self.in_process > 64 || self.validators.len() > 64 {
+            return Err("audit: at most 64 in_process and 64 validators".into());
+        }
+        if self.threads > 1_024 {
+            return Err("audit.threads must be at most 1024".into());
+        }
+        if self.queue_max < BATCH_LEAVES_MAX || self.queue_max > 1 << 20 {
+            return Err("audit.queue_max must be 64 to 1048576: a whole batch must fit".into());
+        }
+        if !(1..=4_096).contains(&self.batch_max) {
+            return Err("audit.batch_max must be 1 to 4096".into());
+        }
+        let seconds = 1..=3_600;
+        if !seconds.contains(&self.timeout_s) || !seconds.contains(&self.validator_timeout_s) {
+            return Err("audit.timeout_s and audit.validator_timeout_s must be 1 to 3600".into());
+        }
+        if self.maturity_max_s < self.maturity_s {
+            return Err("audit.maturity_max_s must not be less than audit.maturity_s".into());
+        }
+        Ok(())
+    }
+
+    /// When held credit matures.
+    pub(crate) fn window(&self) -> MaturityWindow {
+        MaturityWindow {
+            batches: self.maturity_batches,
+            seconds: self.maturity_s,
+            seconds_max: self.maturity_max_s,
+        }
     }
 }

@@ -56,8 +56,28 @@ pub(crate) enum Event<'a> {
         transcripts: usize,
         /// How many of them were replayed.
         replayed: usize,
-        /// What was credited for its tokens.
+        /// What was credited for its tokens, to be held until it has matured.
         credit_msat: i64,
+    },
+    /// An audit found a mismatch, twice.
+    AuditFailed {
+        /// The batch's root.
+        root: &'a str,
+        /// Whose batch it was.
+        worker: &'a str,
+        /// What did not hold.
+        mismatch: &'a str,
+        /// The held credit that the worker has lost.
+        forfeited_msat: i64,
+    },
+    /// Held credit for inference can be paid out from now on.
+    CreditMatured {
+        /// Whose it is.
+        worker: &'a str,
+        /// Of how many batches.
+        credits: u64,
+        /// What it comes to.
+        amount_msat: i64,
     },
     /// A share solved a block.
     BlockFound {

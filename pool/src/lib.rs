@@ -2,8 +2,10 @@
 //! agents' gRPC door, wired together.
 //!
 //! Reading order for a share: `mining::connection` takes the frame, `mining::shares` checks the
-//! header, `settle` runs the audit (`audit`) and commits to the ledger, `mining::shares` answers.
+//! header, `settle` runs the audit (`audit`, whose replays `validation` does) and commits to the ledger,
+//! `mining::shares` answers.
 
+mod appeals;
 mod audit;
 pub mod config;
 mod credit;
@@ -13,11 +15,16 @@ mod events;
 mod grpc;
 mod identity;
 mod mining;
+mod models;
 mod payouts;
 mod refusals;
 mod run;
 mod settle;
 mod shared;
+mod turns;
+mod validation;
 
+pub use appeals::print_audits;
 pub use config::Config;
 pub use run::run;
+pub use validation::{ValidatorOptions, serve_validator};

@@ -1,11 +1,13 @@
 //! `dovetail-pool`: the pool daemon.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
-use dovetail_pool::Config;
+use clap::{Parser, Subcommand};
+use dovetail_commitment::WorkerKey;
+use dovetail_pool::{Config, ValidatorOptions};
 
 /// A Stratum V2 mining pool whose miners also run language models.
 #[derive(Debug, Parser)]
@@ -13,16 +15,48 @@ use dovetail_pool::Config;
 struct Arguments {
     /// The configuration; see config/dovetail-pool.toml. Every key can be overridden through
     /// DOVETAIL_POOL__SECTION__KEY.
-    #[arg(long, default_value = "dovetail-pool.toml")]
+    #[arg(long, global = true, default_value = "dovetail-pool.toml")]
     config: PathBuf,
     /// Check the configuration and exit.
     #[arg(long)]
     check_config: bool,
+    /// Without one: the pool.
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Replay transcripts for pools that name this process in `[audit] validators`. It reads their
+    /// prompts and they believe it: keep its port on the loopback interface or a network of your own.
+    Validator {
+        /// Where pools connect; port 0 takes a free one.
+        #[arg(long, default_value = "127.0.0.1:50061")]
+        listen: SocketAddr,
+        /// A model file; may be given several times.
+        #[arg(long = "model", required = true)]
+        models: Vec<PathBuf>,
+        /// Threads that compute; 0: one per core.
+        #[arg(long, default_value_t = 0)]
+        threads: usize,
+    },
+    /// Print the failed audits, newest first: what was replayed and what it cost.
+    Audits {
+        /// Only those of this worker key: 64 hex digits.
+        #[arg(long)]
+        worker: Option<WorkerKey>,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+        /// How many at most.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
 }
 
 fn main() -> ExitCode {
     dovetail_daemon::init_logging();
-    match start(&Arguments::parse()) {
+    match start(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -31,27 +65,70 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(arguments: &Arguments) -> anyhow::Result<()> {
-    let config: Config = dovetail_daemon::load(&arguments.config, "DOVETAIL_POOL")?;
-    config
-        .check()
-        .map_err(|reason| anyhow::anyhow!("configuration: {reason}"))?;
+fn start(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        Some(Command::Validator {
+            listen,
+            models,
+            threads,
+        }) => validate(ValidatorOptions {
+            listen,
+            models,
+            threads,
+        }),
+        Some(Command::Audits {
+            worker,
+            json,
+            limit,
+        }) => {
+            let config = load(&arguments.config)?;
+            runtime()?.block_on(dovetail_pool::print_audits(&config, worker, json, limit))
+        }
+        None => serve(&arguments),
+    }
+}
+
+fn serve(arguments: &Arguments) -> anyhow::Result<()> {
+    let config = load(&arguments.config)?;
     if arguments.check_config {
         println!("the configuration is valid");
         return Ok(());
     }
+    runtime()?.block_on(async {
+        let shutdown = dovetail_daemon::shutdown_on_signal();
+        Box::pin(dovetail_pool::run(config, shutdown, |mining, grpc| {
+            dovetail_daemon::announce_ready(serde_json::json!({
+                "mining": mining.to_string(),
+                "grpc": grpc.to_string(),
+            }));
+        }))
+        .await
+    })
+}
+
+fn validate(options: ValidatorOptions) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        let shutdown = dovetail_daemon::shutdown_on_signal();
+        let ready = |address: SocketAddr| {
+            dovetail_daemon::announce_ready(
+                serde_json::json!({ "validation": address.to_string() }),
+            );
+        };
+        dovetail_pool::serve_validator(options, shutdown, ready).await
+    })
+}
+
+fn load(path: &std::path::Path) -> anyhow::Result<Config> {
+    let config: Config = dovetail_daemon::load(path, "DOVETAIL_POOL")?;
+    config
+        .check()
+        .map_err(|reason| anyhow::anyhow!("configuration: {reason}"))?;
+    Ok(config)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("cannot start the runtime")?
-        .block_on(async {
-            let shutdown = dovetail_daemon::shutdown_on_signal();
-            Box::pin(dovetail_pool::run(config, shutdown, |mining, grpc| {
-                dovetail_daemon::announce_ready(serde_json::json!({
-                    "mining": mining.to_string(),
-                    "grpc": grpc.to_string(),
-                }));
-            }))
-            .await
-        })
+        .context("cannot start the runtime")
 }

@@ -7,29 +7,36 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow};
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
 use dovetail_api::v1::inference_server::InferenceServer;
+use dovetail_engine::Runtime;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger};
 use dovetail_lightning::Client;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::net::TcpListener;
+use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::{Auditor, Models};
-use crate::config::{Config, MiningConfig};
+use crate::audit::Auditor;
+use crate::config::{AuditConfig, Config, MiningConfig};
 use crate::dispatch::Dispatcher;
 use crate::downloads::Downloads;
 use crate::grpc::InferenceService;
+use crate::models::Models;
 use crate::payouts::{PayoutHandle, Payouts};
 use crate::settle::Settler;
 use crate::shared::Shared;
+use crate::turns::Turns;
+use crate::validation::{Crew, CrewConfig, Member, RemoteValidator, ThreadValidator};
 
 /// Bytes of the whole extranonce: 4 to tell channels apart and the rest for miners to roll. The
 /// coinbase's script has room for 100 bytes, of which the height and the tag take up to 30.
 const EXTRANONCE_BYTES: u8 = 16;
 /// How often expired tasks are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+/// How often credit that has matured is looked for, besides after each batch of its worker.
+const MATURITY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last shares may take to reach the ledger at shutdown.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -72,13 +79,10 @@ pub async fn run(
     )
     .await
     .context("cannot open the spool of shares")?;
-    let auditor = Auditor::start(
-        ledger.clone(),
-        models.clone(),
-        config.inference.replays_max,
-        config.inference.audit_threads,
-    )
-    .await?;
+    let validators = TaskTracker::new();
+    let crew = start_crew(&config.audit, &models, &validators, &stop_last)?;
+    let audit_time_max = Duration::from_secs(config.audit.timeout_s);
+    let auditor = Auditor::start(ledger.clone(), crew, audit_time_max).await?;
     let templates = dovetail_templates::start(config.templates.clone(), stop_last.clone())
         .context("cannot start the template source")?;
 
@@ -94,8 +98,10 @@ pub async fn run(
             ledger: ledger.clone(),
             committer,
             auditor,
+            turns: Turns::default(),
             dispatcher: dispatcher.clone(),
             rates: config.credit,
+            window: config.audit.window(),
             receipt_key,
         },
         dispatcher,
@@ -112,6 +118,7 @@ pub async fn run(
         shutdown.clone(),
     ));
     tracker.spawn(expire(Arc::clone(&shared), shutdown.clone()));
+    tracker.spawn(mature(Arc::clone(&shared), shutdown.clone()));
     start_payouts(&shared, &shutdown);
     let serving = serve_api(api, Arc::clone(&shared), downloads, shutdown.clone());
     ready(mining_address, api_address);
@@ -127,6 +134,8 @@ pub async fn run(
     }
     drop(shared);
     stop_last.cancel();
+    validators.close();
+    validators.wait().await;
     served
 }
 
@@ -158,6 +167,41 @@ fn receipt_key(config: &Config) -> anyhow::Result<Keypair> {
     let secret = SecretKey::from_slice(&bytes)
         .context("inference.receipt_key is not a secret key of secp256k1")?;
     Ok(Keypair::from_secret_key(SECP256K1, &secret))
+}
+
+/// The validators that the configuration names: threads of this process, and other processes.
+fn start_crew(
+    config: &AuditConfig,
+    models: &Models,
+    tracker: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Crew> {
+    let mut members = Vec::new();
+    for url in &config.validators {
+        let validator = RemoteValidator::new(url)
+            .map_err(|reason| anyhow!("configuration: audit.validators: {reason}"))?;
+        members.push(Member {
+            validator: Arc::new(validator),
+            is_local: false,
+        });
+    }
+    let runtime = Arc::new(Runtime::new(config.threads)?);
+    for number in 0..config.in_process {
+        members.push(Member {
+            validator: Arc::new(ThreadValidator::new(
+                number,
+                Arc::clone(&runtime),
+                models.clone(),
+            )),
+            is_local: true,
+        });
+    }
+    let config = CrewConfig {
+        queue_max: config.queue_max,
+        batch_max: config.batch_max,
+        validator_timeout: Duration::from_secs(config.validator_timeout_s),
+    };
+    Ok(Crew::start(members, config, tracker, shutdown))
 }
 
 fn extranonces(config: &MiningConfig) -> anyhow::Result<ExtranonceAllocator> {
@@ -228,6 +272,18 @@ async fn serve_api(
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
         .await
         .context("the gRPC server failed")
+}
+
+/// Posts held credit whose window is over.
+async fn mature(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(MATURITY_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => shared.settler.mature(None).await,
+        }
+    }
 }
 
 /// Ends tasks whose time is over, wherever they stand.

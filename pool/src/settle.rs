@@ -5,23 +5,25 @@
 use std::time::Duration;
 
 use bitcoin::secp256k1::Keypair;
-use dovetail_audit::AuditOutcome;
 use dovetail_commitment::receipt::{Receipt, ReceiptParts};
 use dovetail_commitment::{Batch, BatchRoot, HeaderHash, WorkerKey};
 use dovetail_ledger::{
-    BatchRecord, BatchState, CommitRefusal, Committer, InferenceSettlement, Ledger, Msat, Share,
-    ShareKind,
+    BatchRecord, BatchState, CommitRefusal, Committer, FailedAudit, InferenceSettlement, Ledger,
+    LedgerError, MaturityWindow, Msat, ReplayedDigests, Share, ShareKind,
 };
 use dovetail_sv2::extension::codes;
 
-use crate::audit::{Audited, Auditor};
+use crate::audit::{AuditOutcome, Audited, Auditor, Failure};
 use crate::config::CreditConfig;
 use crate::credit;
 use crate::dispatch::{Dispatcher, Phase};
 use crate::events::Event;
+use crate::turns::Turns;
 
-/// How long an audit may take. A time-out earns nothing and costs nothing else.
-const AUDIT_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a claim waits for the one before it of the same worker.
+const TURN_TIME_MAX: Duration = Duration::from_secs(120);
+/// How long it may take from an audit's end until the share is durable.
+const COMMIT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A share whose header hash met its target.
 #[derive(Debug, Clone)]
@@ -71,8 +73,10 @@ pub(crate) struct Settler {
     pub(crate) ledger: Ledger,
     pub(crate) committer: Committer,
     pub(crate) auditor: Auditor,
+    pub(crate) turns: Turns,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) rates: CreditConfig,
+    pub(crate) window: MaturityWindow,
     pub(crate) receipt_key: Keypair,
 }
 
@@ -90,44 +94,48 @@ impl Settler {
 
     /// Settles a share that claims a batch: checks the batch, audits it, commits both.
     pub(crate) async fn settle_claim(&self, share: ProvenShare, claim: Claim) -> Settled {
+        let turn = tokio::time::timeout(TURN_TIME_MAX, self.turns.take(claim.worker)).await;
+        let Ok(Some(_turn)) = turn else {
+            return Settled::Refused(codes::AUDIT_UNAVAILABLE, None);
+        };
         let batch = match self.claimable(&claim).await {
             Ok(batch) => batch,
             Err(code) => return Settled::Refused(code, None),
         };
         let audit = self.auditor.audit(share.header_hash, &claim.worker, &batch);
-        let audited = match tokio::time::timeout(AUDIT_TIMEOUT, audit).await {
-            Ok(Ok(audited)) => audited,
-            Ok(Err(error)) => {
+        let audited = match audit.await {
+            Ok(audited) => audited,
+            Err(error) => {
                 tracing::error!(%error, "the audit cannot reach the ledger");
                 return Settled::Refused(codes::INTERNAL, None);
             }
-            Err(_) => return Settled::Refused(codes::INTERNAL, None),
         };
         match &audited.outcome {
             AuditOutcome::Passed { replayed } => {
                 let replayed = *replayed;
                 self.credit(share, claim, batch, audited, replayed).await
             }
-            AuditOutcome::Failed { index, mismatch } => {
-                tracing::warn!(root = %claim.root, worker = %claim.worker, index, code = mismatch.code(), "the audit found a mismatch");
-                self.reject(&share, &claim, &batch, &audited, mismatch.code())
-                    .await
+            AuditOutcome::Failed(failure) => {
+                self.reject(&share, &claim, &batch, &audited, failure).await
             }
-            AuditOutcome::Unavailable => Settled::Refused(codes::INTERNAL, None),
+            AuditOutcome::Unavailable => {
+                tracing::warn!(root = %claim.root, worker = %claim.worker, "the audit could not be done; the batch may be claimed again");
+                self.record(&share, &claim, &audited, codes::AUDIT_UNAVAILABLE)
+                    .await;
+                let code = codes::AUDIT_UNAVAILABLE;
+                Settled::Refused(code, Some(report(&share, &claim, &audited, false, code)))
+            }
         }
     }
 
-    /// The batch, if this worker may claim it now.
+    /// The batch, if this worker may claim it now. It will not expire while it is audited.
     async fn claimable(&self, claim: &Claim) -> Result<BatchRecord, &'static str> {
-        let batch = self
-            .ledger
-            .batch(claim.root)
-            .await
-            .map_err(|error| {
-                tracing::error!(%error, "cannot read a batch");
-                codes::INTERNAL
-            })?
-            .ok_or(codes::BATCH_UNKNOWN)?;
+        let internal = |error: LedgerError| {
+            tracing::error!(%error, "cannot read a batch");
+            codes::INTERNAL
+        };
+        let batch = self.ledger.batch(claim.root).await.map_err(internal)?;
+        let batch = batch.ok_or(codes::BATCH_UNKNOWN)?;
         if batch.worker != claim.worker {
             return Err(codes::BATCH_NOT_YOURS);
         }
@@ -138,6 +146,12 @@ impl Settler {
         }
         if batch.is_expired() {
             return Err(codes::BATCH_EXPIRED);
+        }
+        let until = unix_now() + self.auditor.time_max().as_secs() + COMMIT_TIME_MAX.as_secs();
+        let keep = batch.tasks.iter().any(|task| task.expires_at_unix < until);
+        if keep {
+            let kept = self.ledger.keep_claimed(claim.root, until).await;
+            kept.map_err(internal)?;
         }
         Ok(batch)
     }
@@ -171,7 +185,6 @@ impl Settler {
         if let Err(refusal) = self.committer.commit(entry(&share, Some(settlement))).await {
             return Settled::Refused(refusal_code(&refusal), None);
         }
-        self.record(&share, &claim, &audited, "passed").await;
         accepted(&share, "inference");
         Event::BatchSettled {
             root: &claim.root.to_string(),
@@ -183,29 +196,69 @@ impl Settler {
         for task in &batch.tasks {
             self.dispatcher.finish(&task.id, Phase::Settled, None);
         }
+        // Another batch of this worker: earlier ones may have come to the end of their window.
+        self.mature(Some(claim.worker)).await;
         Settled::Accepted(Some(report(&share, &claim, &audited, true, "")))
     }
 
+    /// Books a proven mismatch: the batch has failed, its worker forfeits what is held for it.
     async fn reject(
         &self,
         share: &ProvenShare,
         claim: &Claim,
         batch: &BatchRecord,
         audited: &Audited,
-        detail: &'static str,
+        failure: &Failure,
     ) -> Settled {
-        self.record(share, claim, audited, detail).await;
-        if let Err(error) = self.ledger.fail_batch(claim.root, detail).await {
-            tracing::error!(%error, "cannot mark a batch failed");
+        let Some(failed) = failed_audit(share, claim, batch, audited, failure) else {
+            tracing::error!(root = %claim.root, "an audit failed on a transcript that is not there");
+            return Settled::Refused(codes::INTERNAL, None);
+        };
+        let forfeited = match self.ledger.fail_audit(&failed).await {
+            Ok(forfeited) => forfeited.unwrap_or_default(),
+            Err(error) => {
+                // The batch stays open: claimed again, it is audited again, and found false again.
+                tracing::error!(%error, "cannot record a mismatch");
+                return Settled::Refused(codes::INTERNAL, None);
+            }
+        };
+        let code = failed.mismatch;
+        let forfeited_msat = forfeited.amount.get();
+        tracing::warn!(root = %claim.root, worker = %claim.worker, index = failure.index, code, forfeited_msat, "the audit found a mismatch");
+        Event::AuditFailed {
+            root: &claim.root.to_string(),
+            worker: &claim.worker.to_string(),
+            mismatch: code,
+            forfeited_msat,
         }
+        .emit();
         for task in &batch.tasks {
             self.dispatcher
                 .finish(&task.id, Phase::Failed, Some(codes::INFERENCE_MISMATCH));
         }
+        let code = failure.finding.mismatch.code();
         Settled::Refused(
             codes::INFERENCE_MISMATCH,
-            Some(report(share, claim, audited, false, detail)),
+            Some(report(share, claim, audited, false, code)),
         )
+    }
+
+    /// Posts the held credit whose window is over, of one worker or of all.
+    pub(crate) async fn mature(&self, worker: Option<WorkerKey>) {
+        match self.ledger.mature_credits(self.window, worker).await {
+            Ok(matured) => {
+                for matured in matured {
+                    Event::CreditMatured {
+                        worker: &matured.worker.to_string(),
+                        credits: matured.credits,
+                        amount_msat: matured.amount.get(),
+                    }
+                    .emit();
+                }
+            }
+            // It is looked for again before long.
+            Err(error) => tracing::warn!(%error, "cannot post matured credit"),
+        }
     }
 
     async fn record(&self, share: &ProvenShare, claim: &Claim, audited: &Audited, verdict: &str) {
@@ -260,6 +313,36 @@ impl Settler {
             })
             .collect()
     }
+}
+
+/// What the ledger records of a mismatch: digests, never content.
+fn failed_audit<'a>(
+    share: &ProvenShare,
+    claim: &Claim,
+    batch: &'a BatchRecord,
+    audited: &'a Audited,
+    failure: &'a Failure,
+) -> Option<FailedAudit<'a>> {
+    let position = failure.finding.mismatch.position();
+    let replayed = failure.finding.replayed;
+    Some(FailedAudit {
+        header_hash: share.header_hash,
+        root: claim.root,
+        worker: claim.worker,
+        beacon_step: audited.step,
+        sample: &audited.sample,
+        index: failure.index,
+        transcript: batch.tasks.get(failure.index)?.transcript.as_ref()?,
+        mismatch: failure.finding.mismatch.code(),
+        position: position.map(|position| u32::try_from(position).unwrap_or(u32::MAX)),
+        replayed: replayed.map(|replayed| ReplayedDigests {
+            tokens: replayed.tokens,
+            output_digest: replayed.output_digest,
+            trace_root: replayed.trace_root,
+        }),
+        engine_version: dovetail_engine::ENGINE_VERSION,
+        validators: &failure.validators,
+    })
 }
 
 fn entry(share: &ProvenShare, batch: Option<InferenceSettlement>) -> Share {

@@ -6,10 +6,10 @@ use dovetail_templates::TemplateHandle;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::Models;
 use crate::config::Config;
 use crate::dispatch::{Assignment, Dispatcher, Phase};
 use crate::events::Event;
+use crate::models::Models;
 use crate::payouts::PayoutHandle;
 use crate::settle::Settler;
 

@@ -41,6 +41,8 @@ pub struct Options {
     pub model: ServedModel,
     /// Let the worker have no model file and fetch the model from the pool.
     pub fetch: bool,
+    /// How many later batches credit for inference is held for; 0: it matures at once.
+    pub maturity_batches: u32,
     /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
     pub real: Option<RealParts>,
 }
@@ -57,6 +59,7 @@ impl Default for Options {
             min_hashrate: 100_000,
             model: ServedModel::Tiny,
             fetch: false,
+            maturity_batches: 0,
             real: None,
         }
     }
@@ -315,6 +318,7 @@ impl Layout<'_> {
     fn pool_config(&self, url: &str, source: &str, options: &Options) -> String {
         let dir = self.dir.display();
         let (shares_per_minute, min_hashrate) = (options.shares_per_minute, options.min_hashrate);
+        let maturity_batches = options.maturity_batches;
         format!(
             "[mining]
 listen = \"127.0.0.1:0\"
@@ -339,6 +343,9 @@ interval_ms = 500
 models = [\"{dir}/{MODEL_FILE}\"]
 free_of_charge = true
 receipt_key = \"{RECEIPT_SECRET}\"
+[audit]
+maturity_batches = {maturity_batches}
+maturity_s = 0
 [credit]
 hash_msat_per_mebihash = 10
 inference_msat_per_token = 1000

@@ -1,5 +1,5 @@
-//! A pool's gRPC interfaces, client and server side: `dovetail.inference.v1` for agents and `dovetail.models.v1` for
-//! workers that fetch model files.
+//! A pool's gRPC interfaces, client and server side: `dovetail.inference.v1` for agents, `dovetail.models.v1` for
+//! workers that fetch model files, and the private `dovetail.validation.v1` between a pool and its validators.
 //!
 //! Only what the protobuf files say, their error codes, and how a code travels in a [`tonic::Status`]. It knows nothing
 //! of tasks' lives, of money or of Bitcoin; the pool answers, agents and workers ask. The commented sources are under
@@ -33,7 +33,19 @@ pub mod models_v1 {
     tonic::include_proto!("dovetail.models.v1");
 }
 
-/// The compiled protobuf files with all they need, for server reflection.
+/// The generated messages of `dovetail.validation.v1`, client and server. Private to a pool and its validators.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::cast_lossless,
+    rustdoc::all
+)]
+pub mod validation_v1 {
+    tonic::include_proto!("dovetail.validation.v1");
+}
+
+/// The compiled public protobuf files with all they need, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// The service's full name, as the health service and reflection know it.
@@ -50,6 +62,13 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// download takes little memory on either side.
 pub const MODEL_CHUNK_BYTES_MAX: usize = 256 * 1024;
 
+/// The largest message between a pool and a validator: 64 transcripts with the longest prompts (64 KiB) and outputs
+/// (4,096 tokens of up to 5 bytes), and room for their fields.
+pub const VALIDATION_MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The most transcripts in one request to a validator.
+pub const VALIDATION_EVIDENCE_MAX: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +78,7 @@ mod tests {
         let text = String::from_utf8_lossy(FILE_DESCRIPTOR_SET);
         assert!(text.contains("dovetail.inference.v1"));
         assert!(text.contains("dovetail.models.v1"));
+        assert!(!text.contains("dovetail.validation.v1"));
         assert_eq!(SERVICE_NAME, "dovetail.inference.v1.Inference");
     }
 }

@@ -3,6 +3,16 @@
 use std::fmt;
 
 use crate::v1::{CreateTaskRequest, TokenChunk};
+use crate::validation_v1::Evidence;
+
+impl fmt::Debug for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Evidence")
+            .field("prompt_bytes", &self.prompt.len())
+            .field("output_tokens", &self.output_tokens.len())
+            .finish_non_exhaustive()
+    }
+}
 
 impl fmt::Debug for CreateTaskRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,7 +46,12 @@ mod tests {
             text: b"private answer".to_vec(),
             ..Default::default()
         };
-        let shown = format!("{request:?} {chunk:?}");
+        let evidence = Evidence {
+            prompt: b"private words".to_vec(),
+            stop: vec![b"private".to_vec()],
+            ..Default::default()
+        };
+        let shown = format!("{request:?} {chunk:?} {evidence:?}");
         assert!(!shown.contains("private"));
         assert!(
             !shown.contains("112"),

@@ -8,5 +8,5 @@ mod replay;
 mod sampling;
 
 pub use beacon::HashChain;
-pub use replay::{AuditOutcome, Evidence, Mismatch, audit_batch, replay};
+pub use replay::{Evidence, Finding, Mismatch, Replayed, Verdict, replay};
 pub use sampling::{sample, sample_size};

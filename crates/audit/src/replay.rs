@@ -1,13 +1,10 @@
 //! Replaying what a transcript claims. Exact: one bit of difference is a mismatch, and an honest
 //! worker cannot have one.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use dovetail_commitment::{
-    FinishReason, ModelId, StopSequences, Transcript, output_digest, prompt_commitment, trace_root,
+    FinishReason, StopSequences, Transcript, output_digest, prompt_commitment, trace_root,
 };
-use dovetail_engine::{Claim, ENGINE_VERSION, EngineError, Model, Output, Request, Runtime};
+use dovetail_engine::{Claim, ENGINE_VERSION, Model, Output, Request, Runtime};
 
 /// A transcript with what is needed to compute it again. No `Debug`: it holds a prompt.
 #[derive(Clone)]
@@ -22,6 +19,12 @@ pub struct Evidence {
     pub stop: StopSequences,
     /// The tokens as the worker delivered them.
     pub output_tokens: Vec<u32>,
+}
+
+impl AsRef<Self> for Evidence {
+    fn as_ref(&self) -> &Self {
+        self
+    }
 }
 
 /// The first thing that does not hold, in the order in which they are checked.
@@ -74,27 +77,103 @@ impl Mismatch {
             Self::Trace => "trace",
         }
     }
+
+    /// Where the output differs, if that is what is wrong.
+    pub fn position(&self) -> Option<usize> {
+        match self {
+            Self::Tokens { position } => Some(*position),
+            _ => None,
+        }
+    }
+
+    /// Reads what [`Mismatch::code`] and [`Mismatch::position`] gave.
+    pub fn from_parts(code: &str, position: Option<usize>) -> Option<Self> {
+        [
+            Self::Model,
+            Self::EngineVersion,
+            Self::Prompt,
+            Self::Request,
+            Self::Tokens {
+                position: position.unwrap_or(0),
+            },
+            Self::Length,
+            Self::FinishReason,
+            Self::OutputDigest,
+            Self::Trace,
+        ]
+        .into_iter()
+        .find(|mismatch| mismatch.code() == code && mismatch.position() == position)
+    }
 }
 
+/// What a replay gave: digests, never content. A replay goes as far as it agrees with the claim, so
+/// where tokens differ it ends with the first that does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replayed {
+    /// How many tokens it gave.
+    pub tokens: u32,
+    /// The digest of these.
+    pub output_digest: [u8; 32],
+    /// The root of their trace.
+    pub trace_root: [u8; 32],
+}
+
+impl Replayed {
+    fn of(output: &Output) -> Self {
+        Self {
+            tokens: u32::try_from(output.tokens.len()).unwrap_or(u32::MAX),
+            output_digest: output_digest(&output.tokens),
+            trace_root: trace_root(&output.trace),
+        }
+    }
+}
+
+/// A mismatch, with what came out instead where something was computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finding {
+    /// What does not hold.
+    pub mismatch: Mismatch,
+    /// What the replay gave; `None` if the claim fell before anything was computed.
+    pub replayed: Option<Replayed>,
+}
+
+impl From<Mismatch> for Finding {
+    fn from(mismatch: Mismatch) -> Self {
+        Self {
+            mismatch,
+            replayed: None,
+        }
+    }
+}
+
+/// What a replay says about one transcript.
+pub type Verdict = Result<(), Finding>;
+
 /// Replays transcripts on `model`, all in one go: several times cheaper than generating them was.
-/// The results are in their order.
-pub fn replay(
+/// The verdicts are in their order. A mismatch is to be replayed a second time before it counts, so
+/// that a fault of the auditor's own machine punishes nobody.
+pub fn replay<E: AsRef<Evidence>>(
     runtime: &Runtime,
     model: &Model,
-    evidence: &[&Evidence],
-) -> Vec<Result<(), Mismatch>> {
+    evidence: &[E],
+) -> Vec<Verdict> {
+    let evidence = evidence.iter().map(AsRef::as_ref);
     let claims: Vec<Result<Claim, Mismatch>> = evidence
-        .iter()
+        .clone()
         .map(|evidence| claim(model, evidence))
         .collect();
     let sound: Vec<Claim> = claims.iter().flatten().cloned().collect();
     let mut outputs = dovetail_engine::replay(runtime, model, &sound).into_iter();
     evidence
-        .iter()
         .zip(claims)
         .map(|(evidence, claim)| {
             claim?;
-            compare(evidence, outputs.next().ok_or(Mismatch::Request)?)
+            let output = outputs.next().ok_or(Mismatch::Request)?;
+            let output = output.map_err(|_| Mismatch::Request)?;
+            compare(evidence, &output).map_err(|mismatch| Finding {
+                mismatch,
+                replayed: Some(Replayed::of(&output)),
+            })
         })
         .collect()
 }
@@ -133,8 +212,7 @@ fn claim(model: &Model, evidence: &Evidence) -> Result<Claim, Mismatch> {
 }
 
 /// Holds what came out against what is claimed.
-fn compare(evidence: &Evidence, output: Result<Output, EngineError>) -> Result<(), Mismatch> {
-    let output = output.map_err(|_| Mismatch::Request)?;
+fn compare(evidence: &Evidence, output: &Output) -> Result<(), Mismatch> {
     let (transcript, tokens) = (&evidence.transcript, &evidence.output_tokens);
     let differs = output.tokens.iter().zip(tokens).position(|(a, b)| a != b);
     if let Some(position) = differs {
@@ -154,66 +232,11 @@ fn compare(evidence: &Evidence, output: Result<Output, EngineError>) -> Result<(
     Ok(())
 }
 
-/// How the audit of a batch ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AuditOutcome {
-    /// Every sampled transcript replayed to the same bits.
-    Passed {
-        /// How many were replayed.
-        replayed: usize,
-    },
-    /// One did not, twice.
-    Failed {
-        /// Its place in the batch.
-        index: usize,
-        /// What did not hold.
-        mismatch: Mismatch,
-    },
-    /// The replay could not be done, or was not the same twice: earns nothing and costs nothing.
-    Unavailable,
-}
-
-/// Replays the sampled transcripts of a batch, those of a model together. A mismatch is replayed a
-/// second time before it counts, so that a fault of the auditor's own machine punishes nobody.
-pub fn audit_batch(
-    runtime: &Runtime,
-    models: &dyn Fn(&ModelId) -> Option<Arc<Model>>,
-    evidence: &[Evidence],
-    sample: &[usize],
-) -> AuditOutcome {
-    let mut by_model: BTreeMap<ModelId, Vec<usize>> = BTreeMap::new();
-    for &index in sample {
-        let Some(evidence) = evidence.get(index) else {
-            return AuditOutcome::Unavailable;
-        };
-        let model_id = evidence.transcript.model_id;
-        by_model.entry(model_id).or_default().push(index);
-    }
-    for (model_id, indices) in by_model {
-        let Some(model) = models(&model_id) else {
-            return AuditOutcome::Unavailable;
-        };
-        let chosen: Vec<&Evidence> = indices.iter().map(|index| &evidence[*index]).collect();
-        let results = replay(runtime, &model, &chosen).into_iter();
-        let mut failed = results
-            .zip(&indices)
-            .filter_map(|(result, index)| Some((result.err()?, *index)));
-        if let Some((mismatch, index)) = failed.next() {
-            let again = replay(runtime, &model, &[&evidence[index]]).pop();
-            return match again {
-                Some(Err(again)) if again == mismatch => AuditOutcome::Failed { index, mismatch },
-                _ => AuditOutcome::Unavailable,
-            };
-        }
-    }
-    AuditOutcome::Passed {
-        replayed: sample.len(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
     use super::*;
     use dovetail_commitment::{SamplingParams, TaskId, WorkerKey};
     use dovetail_engine::{run, tiny};
@@ -223,7 +246,8 @@ mod tests {
     }
 
     fn replay(model: &Model, evidence: &Evidence) -> Result<(), Mismatch> {
-        super::replay(&runtime(), model, &[evidence]).pop().unwrap()
+        let verdict = super::replay(&runtime(), model, std::slice::from_ref(evidence)).pop();
+        verdict.unwrap().map_err(|finding| finding.mismatch)
     }
 
     fn honest(model: &Arc<Model>) -> Evidence {
@@ -343,31 +367,56 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_fails_at_its_first_sampled_lie_and_only_there() {
+    fn transcripts_that_are_replayed_together_have_verdicts_of_their_own() {
         let model = tiny_model(1);
         let good = honest(&model);
-        let mut bad = good.clone();
-        bad.transcript.trace_root = [0; 32];
-        let batch = [good, bad];
-        let models = |id: &ModelId| (*id == model.id()).then(|| Arc::clone(&model));
+        let mut other_trace = good.clone();
+        other_trace.transcript.trace_root = [0; 32];
+        let mut unread = good.clone();
+        unread.prompt = b"another".to_vec();
+        let mut changed = good.output_tokens.clone();
+        changed[7] ^= 1;
+        let changed = with_tokens(good.clone(), changed);
+        let batch = [good.clone(), other_trace, unread, changed];
+        let verdicts = super::replay(&runtime(), &model, &batch);
+        assert_eq!(verdicts[0], Ok(()));
+
+        let finding = verdicts[1].unwrap_err();
+        assert_eq!(finding.mismatch, Mismatch::Trace);
+        let replayed = finding.replayed.unwrap();
+        assert_eq!(replayed.output_digest, good.transcript.output_digest);
+        assert_eq!(replayed.trace_root, good.transcript.trace_root);
+
+        assert_eq!(verdicts[2], Err(Finding::from(Mismatch::Prompt)));
+
+        let finding = verdicts[3].unwrap_err();
+        assert_eq!(finding.mismatch, Mismatch::Tokens { position: 7 });
+        let replayed = finding.replayed.unwrap();
+        assert_eq!(replayed.tokens, 8);
         assert_eq!(
-            audit_batch(&runtime(), &models, &batch, &[0]),
-            AuditOutcome::Passed { replayed: 1 }
+            replayed.output_digest,
+            output_digest(&good.output_tokens[..8])
         );
-        assert_eq!(
-            audit_batch(&runtime(), &models, &batch, &[0, 1]),
-            AuditOutcome::Failed {
-                index: 1,
-                mismatch: Mismatch::Trace
-            }
-        );
-        assert_eq!(
-            audit_batch(&runtime(), &|_| None, &batch, &[0]),
-            AuditOutcome::Unavailable
-        );
-        assert_eq!(
-            audit_batch(&runtime(), &models, &batch, &[2]),
-            AuditOutcome::Unavailable
-        );
+    }
+
+    #[test]
+    fn a_mismatch_is_read_back_from_its_parts() {
+        for mismatch in [
+            Mismatch::Model,
+            Mismatch::EngineVersion,
+            Mismatch::Prompt,
+            Mismatch::Request,
+            Mismatch::Tokens { position: 3 },
+            Mismatch::Length,
+            Mismatch::FinishReason,
+            Mismatch::OutputDigest,
+            Mismatch::Trace,
+        ] {
+            let read = Mismatch::from_parts(mismatch.code(), mismatch.position());
+            assert_eq!(read, Some(mismatch));
+        }
+        assert_eq!(Mismatch::from_parts("tokens", None), None);
+        assert_eq!(Mismatch::from_parts("trace", Some(1)), None);
+        assert_eq!(Mismatch::from_parts("", None), None);
     }
 }

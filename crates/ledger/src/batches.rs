@@ -3,7 +3,7 @@
 use dovetail_commitment::{BATCH_LEAVES_MAX, Batch, BatchRoot, TaskId, WorkerKey};
 use sqlx::Row;
 
-use crate::tasks::array;
+use crate::tasks::{array, seconds};
 use crate::{Ledger, LedgerError, TaskRecord, TaskState, unix_now};
 
 /// Where a batch stands.
@@ -133,30 +133,21 @@ impl Ledger {
         }))
     }
 
-    /// open -> failed, with all its tasks: the audit found a mismatch.
+    /// Keeps a claimed batch's finished tasks from expiring before this time, so that a claim that came
+    /// in time is not lost to a slow audit.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
-    pub async fn fail_batch(&self, root: BatchRoot, code: &str) -> Result<(), LedgerError> {
-        let mut transaction = self.pool.begin().await?;
-        let ids: Option<Vec<Vec<u8>>> = sqlx::query_scalar(
-            "UPDATE batches SET state = 'failed', code = $2, ended_at = now()
-             WHERE root = $1 AND state = 'open' RETURNING task_ids",
+    pub async fn keep_claimed(&self, root: BatchRoot, until_unix: u64) -> Result<(), LedgerError> {
+        sqlx::query(
+            "UPDATE tasks SET expires_at = $2 FROM batches
+             WHERE batches.root = $1 AND batches.state = 'open' AND tasks.id = ANY(batches.task_ids)
+               AND tasks.state = 'finished' AND tasks.expires_at < $2",
         )
         .bind(root.to_bytes().to_vec())
-        .bind(code)
-        .fetch_optional(&mut *transaction)
+        .bind(seconds(until_unix))
+        .execute(&self.pool)
         .await?;
-        if let Some(ids) = ids {
-            sqlx::query(
-                "UPDATE tasks SET state = 'failed', error_code = 'inference-mismatch', prompt = NULL, stop = NULL
-                 WHERE id = ANY($1) AND state = 'finished'",
-            )
-            .bind(ids)
-            .execute(&mut *transaction)
-            .await?;
-        }
-        transaction.commit().await?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The audit's hash chain: where it stands, and what each step was used for.
 
-use dovetail_commitment::{BatchRoot, HeaderHash, WorkerKey};
+use dovetail_commitment::{BatchRoot, HeaderHash};
 use sqlx::{PgConnection, Row};
 
 use crate::{Ledger, LedgerError};
@@ -59,19 +59,8 @@ impl Ledger {
         u32::try_from(step).map_err(|_| LedgerError::Corrupt("beacon"))
     }
 
-    /// The step that is taken next: those before it are spent.
-    ///
-    /// # Errors
-    /// [`LedgerError::Unavailable`].
-    pub async fn next_step(&self) -> Result<u32, LedgerError> {
-        let step: i64 = sqlx::query_scalar("SELECT next_step FROM beacon")
-            .fetch_one(&self.pool)
-            .await?;
-        u32::try_from(step).map_err(|_| LedgerError::Corrupt("beacon"))
-    }
-
-    /// Records what an audit sampled and found. Digests and verdicts only, never content. An audit
-    /// that passed is recorded with its share; once more is harmless.
+    /// Records what an audit sampled and that it could not be done; once more is harmless. One that passed
+    /// is recorded with its share, one that failed by [`Ledger::fail_audit`].
     ///
     /// # Errors
     /// [`LedgerError::Conflict`] if the step was used for another audit.
@@ -94,24 +83,6 @@ impl Ledger {
         audit.record(&mut transaction).await?;
         transaction.commit().await?;
         Ok(())
-    }
-
-    /// How many of the worker's transcripts were settled since a batch of its last failed: what
-    /// trust is built on.
-    ///
-    /// # Errors
-    /// [`LedgerError::Unavailable`].
-    pub async fn audited_transcripts(&self, worker: &WorkerKey) -> Result<u64, LedgerError> {
-        let count: i64 = sqlx::query_scalar(
-            "SELECT COALESCE(sum(cardinality(task_ids)), 0)::bigint FROM batches
-             WHERE worker = $1 AND state = 'settled' AND ended_at > COALESCE(
-                 (SELECT max(ended_at) FROM batches WHERE worker = $1 AND state = 'failed'),
-                 '-infinity')",
-        )
-        .bind(worker.to_bytes().to_vec())
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(u64::try_from(count).unwrap_or(0))
     }
 }
 

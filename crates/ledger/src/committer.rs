@@ -16,7 +16,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::error::Fault;
 use crate::shares::{Share, write};
 use crate::spool::{Spool, Spooled};
-use crate::{CommitRefusal, Ledger, LedgerError};
+use crate::{CommitRefusal, Ledger, LedgerError, collateral};
 
 /// How often an absent Postgres is looked for.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
@@ -342,6 +342,9 @@ async fn write_group(pool: &PgPool, shares: &[Share]) -> Result<Outcomes, Ledger
 
 async fn try_group(pool: &PgPool, shares: &[Share]) -> Result<Outcomes, LedgerError> {
     let mut transaction = pool.begin().await?;
+    if shares.iter().any(|share| share.batch.is_some()) {
+        collateral::lock(&mut transaction).await?;
+    }
     let mut outcomes = Vec::with_capacity(shares.len());
     for share in shares {
         let mut savepoint = transaction.begin().await?;

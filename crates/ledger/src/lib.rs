@@ -4,8 +4,10 @@
 //! and never changed, a worker's account is never negative, one header hash is one share, one batch
 //! root is spent once. `docs/ledger.md` has the accounts and the state machines.
 
+mod appeals;
 mod batches;
 mod beacon;
+mod collateral;
 mod committer;
 mod declared;
 mod error;
@@ -18,6 +20,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod transfers;
+mod trust;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -25,8 +28,10 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+pub use appeals::{AppealRecord, FailedAudit, ReplayedDigests};
 pub use batches::{BatchRecord, BatchRefusal, BatchState};
 pub use beacon::Beacon;
+pub use collateral::{Forfeiture, Matured, MaturityWindow};
 pub use committer::{Committer, CommitterConfig};
 pub use declared::DeclaredJob;
 pub use error::{CommitRefusal, LedgerError, PostgresError};
@@ -35,6 +40,7 @@ pub use payouts::{OpenPayout, PayoutState};
 pub use shares::{InferenceSettlement, Share, ShareKind};
 pub use stats::{Balance, Stats};
 pub use tasks::{NewTask, TaskRecord, TaskState};
+pub use trust::Trust;
 
 /// How long a caller waits for a connection before Postgres counts as away.
 const ACQUIRE_TIME_MAX: Duration = Duration::from_secs(3);

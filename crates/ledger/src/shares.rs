@@ -7,7 +7,7 @@ use sqlx::{PgConnection, Row};
 use crate::beacon::{Audit, PASSED};
 use crate::tasks::seconds;
 use crate::transfers::{self, Phase, Transfer, TransferId, transfer, worker_account};
-use crate::{CommitRefusal, LedgerError, Msat, unix_now};
+use crate::{CommitRefusal, LedgerError, Msat, collateral, trust, unix_now};
 
 /// What a share is credited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub enum ShareKind {
 pub struct InferenceSettlement {
     /// The batch.
     pub root: BatchRoot,
-    /// What its tokens earn.
+    /// What its tokens earn, once it has matured.
     pub credit: Msat,
     /// The audit's step of the beacon.
     pub beacon_step: u32,
@@ -84,7 +84,7 @@ pub(crate) async fn write(connection: &mut PgConnection, share: &Share) -> Writt
         if is_known(connection, share.header_hash).await? {
             return Ok(Err(CommitRefusal::DuplicateShare));
         }
-        if let Err(refusal) = settle_batch(connection, share.header_hash, batch).await? {
+        if let Err(refusal) = settle_batch(connection, share, batch).await? {
             return Ok(Err(refusal));
         }
     }
@@ -112,11 +112,6 @@ pub(crate) async fn write(connection: &mut PgConnection, share: &Share) -> Writt
     if inserted.rows_affected() == 0 {
         return Ok(Err(CommitRefusal::DuplicateShare));
     }
-    credit(connection, share).await?;
-    Ok(Ok(()))
-}
-
-async fn credit(connection: &mut PgConnection, share: &Share) -> Result<(), LedgerError> {
     let account = worker_account(&share.account);
     transfer(
         connection,
@@ -130,21 +125,7 @@ async fn credit(connection: &mut PgConnection, share: &Share) -> Result<(), Ledg
         },
     )
     .await?;
-    let Some(batch) = &share.batch else {
-        return Ok(());
-    };
-    transfer(
-        connection,
-        &Transfer {
-            id: TransferId::of("inference", batch.root.as_bytes()),
-            phase: Phase::Posted,
-            debit: transfers::POOL_INFERENCE,
-            credit: &account,
-            amount: batch.credit,
-            reason: "inference",
-        },
-    )
-    .await
+    Ok(Ok(()))
 }
 
 async fn is_known(
@@ -159,15 +140,15 @@ async fn is_known(
     )
 }
 
-/// open -> settled for the batch, finished -> settled for its tasks, with their receipts and the
-/// audit that they passed.
+/// open -> settled for the batch, finished -> settled for its tasks, with their receipts, the audit that
+/// they passed, their worker's trust, and their credit, which is held.
 async fn settle_batch(
     connection: &mut PgConnection,
-    header_hash: HeaderHash,
+    share: &Share,
     batch: &InferenceSettlement,
 ) -> Written {
-    let ids = match claimable_tasks(connection, batch.root).await? {
-        Ok(ids) => ids,
+    let Claimable { worker, ids } = match claimable(connection, batch.root).await? {
+        Ok(claimable) => claimable,
         Err(refusal) => return Ok(Err(refusal)),
     };
     // Every task gets its receipt, and no other does.
@@ -200,22 +181,31 @@ async fn settle_batch(
             .await?;
     }
     let audit = Audit {
-        header_hash,
+        header_hash: share.header_hash,
         root: batch.root,
         step: batch.beacon_step,
         sample: &batch.sample,
         verdict: PASSED,
     };
     audit.record(connection).await?;
+    let number = trust::grow(connection, &worker, ids.len()).await?;
+    let (account, amount) = (&share.account, batch.credit);
+    collateral::hold(connection, batch.root, &worker, account, amount, number).await?;
     Ok(Ok(()))
 }
 
-/// The batch's tasks, locked, if a share may claim the batch now.
-async fn claimable_tasks(
+/// A batch that a share may claim now.
+struct Claimable {
+    worker: Vec<u8>,
+    /// Its tasks, locked.
+    ids: Vec<Vec<u8>>,
+}
+
+async fn claimable(
     connection: &mut PgConnection,
     root: BatchRoot,
-) -> Result<Result<Vec<Vec<u8>>, CommitRefusal>, LedgerError> {
-    let row = sqlx::query("SELECT state, task_ids FROM batches WHERE root = $1 FOR UPDATE")
+) -> Result<Result<Claimable, CommitRefusal>, LedgerError> {
+    let row = sqlx::query("SELECT worker, state, task_ids FROM batches WHERE root = $1 FOR UPDATE")
         .bind(root.to_bytes().to_vec())
         .fetch_optional(&mut *connection)
         .await?;
@@ -223,6 +213,7 @@ async fn claimable_tasks(
         return Ok(Err(CommitRefusal::BatchUnknown));
     };
     let (state, ids): (String, Vec<Vec<u8>>) = (row.try_get("state")?, row.try_get("task_ids")?);
+    let worker = row.try_get("worker")?;
     if state != "open" {
         return Ok(Err(CommitRefusal::BatchSpent));
     }
@@ -239,6 +230,6 @@ async fn claimable_tasks(
     } else if states.len() != ids.len() || states.iter().any(|state| state != "finished") {
         Err(CommitRefusal::TaskExpired)
     } else {
-        Ok(ids)
+        Ok(Claimable { worker, ids })
     })
 }

@@ -13,6 +13,8 @@ pub struct Balance {
     pub available: Msat,
     /// What is on its way out.
     pub pending: Msat,
+    /// What is credited for inference and has not matured; a mismatch forfeits it.
+    pub held: Msat,
 }
 
 /// Counts over the whole ledger.
@@ -39,7 +41,8 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn balance(&self, worker: &str) -> Result<Balance, LedgerError> {
         let row = sqlx::query(
-            "SELECT credits_posted - debits_posted - debits_pending AS available, debits_pending
+            "SELECT credits_posted - debits_posted - debits_pending AS available, debits_pending,
+                    credits_pending
              FROM accounts WHERE name = $1",
         )
         .bind(worker_account(worker))
@@ -49,6 +52,7 @@ impl Ledger {
             Ok(Balance {
                 available: Msat::new(row.try_get("available")?),
                 pending: Msat::new(row.try_get("debits_pending")?),
+                held: Msat::new(row.try_get("credits_pending")?),
             })
         })
     }

@@ -35,6 +35,11 @@ impl TransferId {
         let (id, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
         Self(*id)
     }
+
+    /// As the database keeps it.
+    pub(crate) fn to_vec(self) -> Vec<u8> {
+        self.0.to_vec()
+    }
 }
 
 /// Which of the two phases a transfer is.
@@ -62,7 +67,7 @@ impl Phase {
 
     fn ends(self) -> Option<Vec<u8>> {
         match self {
-            Self::Post(id) | Self::Void(id) => Some(id.0.to_vec()),
+            Self::Post(id) | Self::Void(id) => Some(id.to_vec()),
             Self::Posted | Self::Pending => None,
         }
     }
@@ -100,7 +105,7 @@ pub(crate) async fn transfer(
         "INSERT INTO transfers (id, kind, ends, debit, credit, amount, reason)
          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
     )
-    .bind(transfer.id.0.to_vec())
+    .bind(transfer.id.to_vec())
     .bind(transfer.phase.name())
     .bind(transfer.phase.ends())
     .bind(debit)
@@ -126,7 +131,7 @@ pub(crate) async fn transfer(
         "SELECT kind = $2 AND ends IS NOT DISTINCT FROM $3 AND debit = $4 AND credit = $5
                 AND amount = $6 AS same FROM transfers WHERE id = $1",
     )
-    .bind(transfer.id.0.to_vec())
+    .bind(transfer.id.to_vec())
     .bind(transfer.phase.name())
     .bind(transfer.phase.ends())
     .bind(debit)

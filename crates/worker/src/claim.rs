@@ -412,9 +412,9 @@ impl Claimer {
     }
 }
 
-/// A refusal of the batch, unless its code says that the pool itself failed.
+/// A refusal of the batch, unless its code says that the pool could not do its part.
 fn refused(code: String) -> Result<ClaimEnd, ClaimError> {
-    if code == codes::INTERNAL {
+    if code == codes::INTERNAL || code == codes::AUDIT_UNAVAILABLE {
         return Err(ClaimError::PoolFailed);
     }
     Ok(ClaimEnd::Refused(code))

@@ -84,6 +84,8 @@ pub(crate) struct Connection {
     pub(super) commands: Option<mpsc::Receiver<WorkerCommand>>,
     /// Shares that wait for their settlement. Dropping it drops the waiting, not the settling.
     pub(super) in_flight: JoinSet<InFlight>,
+    /// How many of them wait for an audit.
+    pub(super) claims_in_flight: usize,
 }
 
 /// Serves one miner from `SetupConnection` to its end.
@@ -158,6 +160,7 @@ impl Connection {
             worker: None,
             commands: None,
             in_flight: JoinSet::new(),
+            claims_in_flight: 0,
         }
     }
 
@@ -251,7 +254,7 @@ impl Connection {
         if frame.is::<ext::RegisterWorker>() {
             self.on_register(whole(frame)?)
         } else if frame.is::<ext::RegisterWorkerProof>() {
-            self.on_proof(&whole(frame)?).await
+            self.on_proof(&whole(frame)?)
         } else if frame.is::<ext::StreamTokens>() {
             self.on_stream(&whole(frame)?)
         } else if frame.is::<ext::DeliverTranscript>() {

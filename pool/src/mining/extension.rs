@@ -43,7 +43,7 @@ impl Connection {
         self.send(&RegisterWorkerChallenge { nonce })
     }
 
-    pub(super) async fn on_proof(&mut self, proof: &RegisterWorkerProof) -> Result<(), Ended> {
+    pub(super) fn on_proof(&mut self, proof: &RegisterWorkerProof) -> Result<(), Ended> {
         let Some(Registering { request, nonce }) = self.registering.take() else {
             return self.refuse_registration(codes::NOT_REGISTERED);
         };
@@ -55,9 +55,7 @@ impl Connection {
             .into_iter()
             .filter(|id| self.shared.models.get(id).is_some())
             .collect();
-        let Ok(beacon_tip) = self.shared.settler.auditor.newest().await else {
-            return self.refuse_registration(codes::INTERNAL);
-        };
+        let beacon_tip = self.shared.settler.auditor.tip();
         let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
         let model_count = models.len();
         let tasks_max = usize::from(request.max_tasks.clamp(1, 16));

@@ -25,6 +25,10 @@ use crate::credit;
 use crate::events::Event;
 use crate::settle::{BatchReport, Claim, ProvenShare, Settled};
 
+/// How many claims of one connection may be under way. They take an audit each, and must not use up
+/// what its other shares need to go on.
+const CLAIMS_IN_FLIGHT_MAX: usize = 16;
+
 /// A share whose settlement is under way.
 #[derive(Debug)]
 pub(super) struct InFlight {
@@ -32,6 +36,7 @@ pub(super) struct InFlight {
     pub(super) sequence_number: u32,
     pub(super) difficulty: u64,
     pub(super) account: String,
+    pub(super) is_claim: bool,
     pub(super) settled: Settled,
 }
 
@@ -97,6 +102,10 @@ impl Connection {
             }
         };
         let claim = match claimed {
+            Some(_) if self.claims_in_flight >= CLAIMS_IN_FLIGHT_MAX => {
+                let busy = ShareRefusal::Code(codes::AUDIT_UNAVAILABLE);
+                return self.refuse(channel_id, sequence_number, busy);
+            }
             Some(root) => {
                 let Some(claim) =
                     self.claim(channel_id, job_id, root, &valid, &header, &extranonce)
@@ -306,6 +315,8 @@ impl Connection {
         let settler = self.shared.settler.clone();
         let account = proven.account.clone();
         let difficulty = difficulty_of(valid);
+        let is_claim = claim.is_some();
+        self.claims_in_flight += usize::from(is_claim);
         let task = self.shared.tracker.spawn(async move {
             match claim {
                 Some(claim) => settler.settle_claim(proven, claim).await,
@@ -318,6 +329,7 @@ impl Connection {
                 sequence_number,
                 difficulty,
                 account,
+                is_claim,
                 settled: task
                     .await
                     .unwrap_or(Settled::Refused(codes::INTERNAL, None)),
@@ -327,6 +339,7 @@ impl Connection {
 
     /// A share's settlement has ended: acknowledge or refuse it.
     pub(super) fn on_settled(&mut self, done: InFlight) -> Result<(), Ended> {
+        self.claims_in_flight -= usize::from(done.is_claim);
         let report = match done.settled {
             Settled::Accepted(report) => {
                 self.send(&SubmitSharesSuccessOwned {

@@ -1,7 +1,7 @@
 //! The beacon's steps, the audit log, trust and blocks.
 
 use super::*;
-use crate::{BatchState, LedgerError, TaskState};
+use crate::{BatchState, TaskState};
 
 #[test]
 fn the_beacon_is_made_once_and_its_steps_are_never_taken_twice() {
@@ -49,19 +49,22 @@ fn trust_grows_with_settled_transcripts_and_starts_over_after_a_mismatch() {
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
-        let trust = async || ledger.audited_transcripts(&WORKER).await.unwrap();
-        assert_eq!(trust().await, 0);
+        let trust = async || {
+            let trust = ledger.trust(&WORKER).await.unwrap();
+            (trust.transcripts, trust.batches, trust.mismatches)
+        };
+        assert_eq!(trust().await, (0, 0, 0));
         let (root, tasks) = open_batch(&ledger, &[1, 2]).await;
         running
             .committer
             .commit(inference_share(1, root, 0, &tasks))
             .await
             .unwrap();
-        assert_eq!(trust().await, 2);
+        assert_eq!(trust().await, (2, 1, 0));
 
         let (bad, tasks) = open_batch(&ledger, &[3]).await;
-        ledger.fail_batch(bad, "tokens").await.unwrap();
-        assert_eq!(trust().await, 0);
+        fail(&ledger, bad, 3, 7).await.unwrap();
+        assert_eq!(trust().await, (0, 1, 1));
         assert_eq!(
             ledger.batch(bad).await.unwrap().unwrap().state,
             BatchState::Failed
@@ -80,7 +83,70 @@ fn trust_grows_with_settled_transcripts_and_starts_over_after_a_mismatch() {
             .commit(inference_share(3, root, 2, &tasks))
             .await
             .unwrap();
-        assert_eq!(trust().await, 1);
+        assert_eq!(trust().await, (1, 2, 1));
+    });
+}
+
+#[test]
+fn a_failed_audit_is_recorded_once_with_all_that_an_appeal_needs() {
+    run(|_db, ledger| async move {
+        let (root, _) = open_batch(&ledger, &[3]).await;
+        let nothing = Some(crate::Forfeiture::default());
+        assert_eq!(fail(&ledger, root, 3, 7).await.unwrap(), nothing);
+        assert_eq!(fail(&ledger, root, 3, 7).await.unwrap(), nothing);
+        // Another step finds the batch failed, and costs nothing more.
+        assert_eq!(fail(&ledger, root, 3, 8).await.unwrap(), None);
+        assert_eq!(ledger.trust(&WORKER).await.unwrap().mismatches, 1);
+
+        let records = ledger.appeals(None, 10).await.unwrap();
+        let [record] = &records[..] else {
+            panic!("{records:?}");
+        };
+        let claimed = transcript(&new_task(3), &[1, 2, 3]);
+        assert_eq!((record.step, record.leaf_index), (7, 0));
+        assert_eq!(record.root, root.to_string());
+        assert_eq!(record.task_id, claimed.task_id.to_string());
+        assert_eq!(
+            record.transcript_hash,
+            hex::encode(claimed.leaf().as_bytes())
+        );
+        assert_eq!(
+            (record.mismatch.as_str(), record.position),
+            ("tokens", Some(1))
+        );
+        assert_eq!(
+            record.claimed_output_digest,
+            hex::encode(claimed.output_digest)
+        );
+        assert_eq!(record.replayed_tokens, Some(2));
+        assert_eq!(record.replayed_output_digest, Some("ee".repeat(32)));
+        assert_eq!(record.validators, ["one", "two"]);
+        assert_eq!(ledger.appeals(Some(WORKER), 10).await.unwrap(), records);
+        let other = WorkerKey::from_bytes([1; 32]);
+        assert!(ledger.appeals(Some(other), 10).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn nobody_elses_batch_and_no_settled_one_can_fail() {
+    run(|_db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        let (root, tasks) = open_batch(&ledger, &[1]).await;
+        let transcript = transcript(&new_task(1), &[1, 2, 3]);
+        let of_another = FailedAudit {
+            worker: WorkerKey::from_bytes([1; 32]),
+            ..failed(root, &transcript, 5)
+        };
+        assert_eq!(ledger.fail_audit(&of_another).await.unwrap(), None);
+        running
+            .committer
+            .commit(inference_share(1, root, 0, &tasks))
+            .await
+            .unwrap();
+        assert_eq!(fail(&ledger, root, 1, 6).await.unwrap(), None);
+        assert_eq!(ledger.appeals(None, 10).await.unwrap(), []);
+        assert_eq!(ledger.balance("miner").await.unwrap().held.get(), 1_000);
     });
 }
 

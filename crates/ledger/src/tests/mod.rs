@@ -4,6 +4,7 @@
 
 mod accounts;
 mod audits;
+mod collateral;
 mod model;
 mod outage;
 mod payouts;
@@ -27,8 +28,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Committer, CommitterConfig, InferenceSettlement, Ledger, Msat, NewTask, Share, ShareKind,
-    unix_now,
+    Committer, CommitterConfig, FailedAudit, Forfeiture, InferenceSettlement, Ledger, LedgerError,
+    MaturityWindow, Msat, NewTask, ReplayedDigests, Share, ShareKind, unix_now,
 };
 
 const URL_VARIABLE: &str = "DOVETAIL_TEST_DATABASE_URL";
@@ -265,6 +266,54 @@ async fn open_batch(ledger: &Ledger, numbers: &[u8]) -> (BatchRoot, Vec<TaskId>)
     let ids: Vec<TaskId> = transcripts.iter().map(|of| of.task_id).collect();
     ledger.register_batch(WORKER, root, &ids).await.unwrap();
     (root, ids)
+}
+
+/// An audit that found the second token of this transcript of [`WORKER`] different.
+fn failed(root: BatchRoot, transcript: &Transcript, step: u32) -> FailedAudit<'_> {
+    static VALIDATORS: std::sync::LazyLock<[String; 2]> =
+        std::sync::LazyLock::new(|| ["one".to_owned(), "two".to_owned()]);
+    FailedAudit {
+        header_hash: HeaderHash::from_bytes([0xcc; 32]),
+        root,
+        worker: WORKER,
+        beacon_step: step,
+        sample: &[0],
+        index: 0,
+        transcript,
+        mismatch: "tokens",
+        position: Some(1),
+        replayed: Some(ReplayedDigests {
+            tokens: 2,
+            output_digest: [0xee; 32],
+            trace_root: [0xff; 32],
+        }),
+        engine_version: 2,
+        validators: &*VALIDATORS,
+    }
+}
+
+/// Fails the batch of the one task of this number.
+async fn fail(
+    ledger: &Ledger,
+    root: BatchRoot,
+    task: u8,
+    step: u32,
+) -> Result<Option<Forfeiture>, LedgerError> {
+    let transcript = transcript(&new_task(task), &[1, 2, 3]);
+    ledger.fail_audit(&failed(root, &transcript, step)).await
+}
+
+/// Credit matures at once.
+const AT_ONCE: MaturityWindow = MaturityWindow {
+    batches: 0,
+    seconds: 0,
+    seconds_max: 0,
+};
+
+/// Posts all that is held; returns what it comes to.
+async fn mature(ledger: &Ledger) -> i64 {
+    let matured = ledger.mature_credits(AT_ONCE, None).await.unwrap();
+    matured.iter().map(|matured| matured.amount.get()).sum()
 }
 
 async fn available(ledger: &Ledger, account: &str) -> i64 {

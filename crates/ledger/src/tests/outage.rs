@@ -51,7 +51,8 @@ fn hash_shares_survive_an_outage_and_are_credited_once() {
         while commit(inference.clone()).await == Err(CommitRefusal::Unavailable) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert_eq!(available(&ledger, "miner").await, 1_010);
+        let balance = ledger.balance("miner").await.unwrap();
+        assert_eq!((balance.available.get(), balance.held.get()), (10, 1_000));
         let spool = std::fs::read_to_string(dir.path().join("shares.jsonl")).unwrap();
         assert_eq!(spool, "");
     });

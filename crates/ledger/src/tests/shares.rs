@@ -107,7 +107,9 @@ fn a_batch_is_settled_with_its_tasks_receipts_audit_and_credit_at_once() {
         assert_eq!(ledger.receipt(tasks[0]).await.unwrap(), None);
         let share = inference_share(1, root, 0, &tasks);
         running.committer.commit(share.clone()).await.unwrap();
-        assert_eq!(available(&ledger, "miner").await, 1_010);
+        // The inference credit is held.
+        let balance = ledger.balance("miner").await.unwrap();
+        assert_eq!((balance.available.get(), balance.held.get()), (10, 1_000));
         assert_eq!(
             ledger.batch(root).await.unwrap().unwrap().state,
             BatchState::Settled
@@ -133,6 +135,7 @@ fn a_batch_is_settled_with_its_tasks_receipts_audit_and_credit_at_once() {
             ledger.register_batch(WORKER, root, &tasks).await,
             Err(BatchRefusal::Spent)
         ));
+        assert_eq!(mature(&ledger).await, 1_000);
         assert_eq!(available(&ledger, "miner").await, 1_010);
     });
 }
@@ -161,6 +164,7 @@ fn of_many_shares_that_claim_a_batch_at_once_one_is_credited() {
             }
         }
         assert_eq!(credited, 1);
+        assert_eq!(mature(&ledger).await, 1_000);
         assert_eq!(available(&ledger, "miner").await, 1_010);
     });
 }

@@ -3,6 +3,9 @@
 
 /// The audit's replay of a sampled transcript gave something else.
 pub const INFERENCE_MISMATCH: &str = "inference-mismatch";
+/// The audit could not be done in time: the claim earns nothing and costs nothing, and the batch may be
+/// claimed again.
+pub const AUDIT_UNAVAILABLE: &str = "audit-unavailable";
 /// No such batch was registered.
 pub const BATCH_UNKNOWN: &str = "batch-unknown";
 /// The batch was settled by an earlier share.

@@ -1,0 +1,325 @@
+//! What waits to be replayed, and which validator may take it. Bounded: a claim that finds the queue
+//! full is told so at once.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dovetail_audit::{Evidence, Verdict};
+use dovetail_commitment::ModelId;
+use tokio::sync::{Notify, oneshot};
+
+/// How often a sample is given to a validator that then fails. A request that breaks validators must
+/// not go round for ever.
+const TRIES_MAX: usize = 3;
+
+/// A claim's sample of one model.
+pub(super) struct Waiting {
+    pub(super) evidence: Vec<Arc<Evidence>>,
+    model: ModelId,
+    /// Better not by this one: its verdict is to be confirmed.
+    avoid: Option<usize>,
+    /// These failed with it.
+    failed: Vec<usize>,
+    answer: oneshot::Sender<Answered>,
+}
+
+/// Verdicts, and the number of the validator that gave them.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) verdicts: Vec<Verdict>,
+    pub(super) by: usize,
+}
+
+/// A sample that was not taken in: too many wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct QueueFull;
+
+/// A validator as the queue knows it.
+struct Member {
+    /// Whether it is part of the pool's own process.
+    is_local: bool,
+    /// What it can replay; `None` while it is away.
+    serves: Option<HashSet<ModelId>>,
+}
+
+struct State {
+    waiting: VecDeque<Waiting>,
+    members: Vec<Member>,
+}
+
+/// The queue. Its lock is never held across an await.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Notify,
+    transcripts_max: usize,
+    batch_max: usize,
+}
+
+impl Queue {
+    /// At most `transcripts_max` transcripts wait; at most `batch_max` of different claims are
+    /// replayed together.
+    pub(super) fn new(transcripts_max: usize, batch_max: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                waiting: VecDeque::new(),
+                members: Vec::new(),
+            }),
+            changed: Notify::new(),
+            transcripts_max,
+            batch_max,
+        }
+    }
+
+    /// A new validator, away until [`Queue::is_back`]; returns its number.
+    pub(super) fn add_member(&self, is_local: bool) -> usize {
+        let mut state = self.state();
+        state.members.push(Member {
+            is_local,
+            serves: None,
+        });
+        state.members.len() - 1
+    }
+
+    pub(super) fn is_back(&self, member: usize, serves: HashSet<ModelId>) {
+        if let Some(member) = self.state().members.get_mut(member) {
+            member.serves = Some(serves);
+        }
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn is_away(&self, member: usize) {
+        if let Some(member) = self.state().members.get_mut(member) {
+            member.serves = None;
+        }
+        // Others may take now what was better left to it.
+        self.changed.notify_waiters();
+    }
+
+    /// Puts a sample at the end. The receiver's sender is dropped if no validator could replay it.
+    pub(super) fn push(
+        &self,
+        model: ModelId,
+        evidence: Vec<Arc<Evidence>>,
+        avoid: Option<usize>,
+    ) -> Result<oneshot::Receiver<Answered>, QueueFull> {
+        let (answer, answered) = oneshot::channel();
+        let mut state = self.state();
+        state.waiting.retain(|waiting| !waiting.answer.is_closed());
+        let queued: usize = state.waiting.iter().map(|w| w.evidence.len()).sum();
+        if queued + evidence.len() > self.transcripts_max {
+            return Err(QueueFull);
+        }
+        state.waiting.push_back(Waiting {
+            evidence,
+            model,
+            avoid,
+            failed: Vec::new(),
+            answer,
+        });
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(answered)
+    }
+
+    /// The next work for this validator, once there is any: the oldest sample that is its to take, and
+    /// others of the same model behind it. Cancellation-safe.
+    pub(super) async fn take(&self, member: usize) -> (ModelId, Vec<Waiting>) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Before looking, so that nothing that comes in between is missed.
+            changed.as_mut().enable();
+            if let Some(work) = self.take_now(member) {
+                return work;
+            }
+            changed.await;
+        }
+    }
+
+    fn take_now(&self, member: usize) -> Option<(ModelId, Vec<Waiting>)> {
+        let mut state = self.state();
+        let State { waiting, members } = &mut *state;
+        waiting.retain(|waiting| !waiting.answer.is_closed());
+        let first = waiting
+            .iter()
+            .position(|waiting| may_take(members, member, waiting))?;
+        let first = waiting.remove(first)?;
+        let model = first.model;
+        let mut count = first.evidence.len();
+        let mut taken = vec![first];
+        let mut rest = VecDeque::with_capacity(waiting.len());
+        for next in waiting.drain(..) {
+            let fits = count + next.evidence.len() <= self.batch_max;
+            if next.model == model && fits && may_take(members, member, &next) {
+                count += next.evidence.len();
+                taken.push(next);
+            } else {
+                rest.push_back(next);
+            }
+        }
+        *waiting = rest;
+        Some((model, taken))
+    }
+
+    /// The validator failed: what it had taken goes to the front again, for another one if there is.
+    /// What has failed too often is dropped, and whoever waits for it told so by that.
+    pub(super) fn give_back(&self, member: usize, taken: Vec<Waiting>) {
+        let mut state = self.state();
+        for mut waiting in taken.into_iter().rev() {
+            waiting.failed.push(member);
+            if waiting.failed.len() < TRIES_MAX && !waiting.answer.is_closed() {
+                state.waiting.push_front(waiting);
+            }
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Hands out verdicts of samples that were replayed together: `[sum of their lengths]`.
+pub(super) fn answer(member: usize, taken: Vec<Waiting>, verdicts: Vec<Verdict>) {
+    let mut verdicts = verdicts.into_iter();
+    for waiting in taken {
+        let verdicts = verdicts.by_ref().take(waiting.evidence.len()).collect();
+        // The claim may have run out of time.
+        let _ = waiting.answer.send(Answered {
+            verdicts,
+            by: member,
+        });
+    }
+}
+
+/// Whether nobody who is here and has the model is better suited.
+fn may_take(members: &[Member], member: usize, waiting: &Waiting) -> bool {
+    let rank = |index: usize| {
+        let known = members.get(index)?;
+        let serves = known.serves.as_ref()?.contains(&waiting.model);
+        // In this order: one that has not failed with it, another than gave the first verdict, and
+        // a process of its own rather than the pool's.
+        serves.then_some((
+            waiting.failed.contains(&index),
+            waiting.avoid == Some(index),
+            known.is_local,
+        ))
+    };
+    let best = (0..members.len()).filter_map(rank).min();
+    best.is_some() && rank(member) == best
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use dovetail_audit::Mismatch;
+
+    const A: ModelId = ModelId::from_bytes([1; 32]);
+    const B: ModelId = ModelId::from_bytes([2; 32]);
+
+    fn sample(count: usize) -> Vec<Arc<Evidence>> {
+        let evidence = crate::audit::tests::evidence_without_meaning();
+        let evidence = Arc::new(evidence);
+        vec![evidence; count]
+    }
+
+    fn lens(taken: &[Waiting]) -> Vec<usize> {
+        taken.iter().map(|waiting| waiting.evidence.len()).collect()
+    }
+
+    fn queue(locals: &[bool]) -> Queue {
+        let queue = Queue::new(100, 8);
+        for is_local in locals {
+            let member = queue.add_member(*is_local);
+            queue.is_back(member, HashSet::from([A, B]));
+        }
+        queue
+    }
+
+    #[test]
+    fn samples_of_one_model_are_taken_together_up_to_the_limit() {
+        let queue = queue(&[true]);
+        let mut answers = Vec::new();
+        for (model, count) in [(A, 3), (B, 1), (A, 4), (A, 5), (A, 1)] {
+            answers.push(queue.push(model, sample(count), None).unwrap());
+        }
+        let (model, taken) = queue.take_now(0).unwrap();
+        assert_eq!((model, lens(&taken)), (A, vec![3, 4, 1]));
+        let verdicts: Vec<Verdict> = (0..8)
+            .map(|place| match place {
+                3 => Err(Mismatch::Trace.into()),
+                _ => Ok(()),
+            })
+            .collect();
+        answer(0, taken, verdicts);
+        assert_eq!(answers[0].try_recv().unwrap().verdicts, [Ok(()); 3]);
+        let of_second = answers[2].try_recv().unwrap().verdicts;
+        assert_eq!(of_second[0], Err(Mismatch::Trace.into()));
+        assert_eq!(of_second[1..], [Ok(()); 3]);
+        assert_eq!(queue.take_now(0).unwrap().0, B);
+        assert_eq!(lens(&queue.take_now(0).unwrap().1), [5]);
+        assert!(queue.take_now(0).is_none());
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_forgets_those_who_gave_up() {
+        let queue = queue(&[true]);
+        let kept = queue.push(A, sample(60), None).unwrap();
+        assert_eq!(queue.push(A, sample(41), None).err(), Some(QueueFull));
+        drop(kept);
+        assert!(queue.push(A, sample(41), None).is_ok());
+    }
+
+    #[test]
+    fn the_pools_own_thread_steps_in_only_for_a_process_that_is_away_or_failed() {
+        let queue = queue(&[true, false]);
+        let _first = queue.push(A, sample(1), None).unwrap();
+        assert!(queue.take_now(0).is_none());
+        let (_, taken) = queue.take_now(1).unwrap();
+        queue.give_back(1, taken);
+        // It is back at once, and still not asked again.
+        assert!(queue.take_now(1).is_none());
+        assert_eq!(queue.take_now(0).unwrap().1.len(), 1);
+
+        let _second = queue.push(A, sample(1), None).unwrap();
+        queue.is_away(1);
+        assert_eq!(queue.take_now(0).unwrap().1.len(), 1);
+    }
+
+    #[test]
+    fn a_verdict_is_confirmed_by_another_validator_if_there_is_one() {
+        let queue = queue(&[false, false]);
+        let _confirmation = queue.push(A, sample(1), Some(0)).unwrap();
+        assert!(queue.take_now(0).is_none());
+        queue.is_away(1);
+        assert!(queue.take_now(0).is_some());
+    }
+
+    #[test]
+    fn what_breaks_every_validator_is_dropped_in_the_end() {
+        let queue = queue(&[true]);
+        let mut answer = queue.push(A, sample(1), None).unwrap();
+        for _ in 0..TRIES_MAX {
+            let (_, taken) = queue.take_now(0).unwrap();
+            queue.give_back(0, taken);
+        }
+        assert!(queue.take_now(0).is_none());
+        assert!(matches!(
+            answer.try_recv(),
+            Err(oneshot::error::TryRecvError::Closed)
+        ));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_work_hears_of_it() {
+        let queue = Arc::new(queue(&[true]));
+        let taking = {
+            let queue = Arc::clone(&queue);
+            tokio::spawn(async move { queue.take(0).await.1.len() })
+        };
+        tokio::task::yield_now().await;
+        let _answer = queue.push(A, sample(2), None).unwrap();
+        assert_eq!(taking.await.unwrap(), 1);
+    }
+}

@@ -1,0 +1,110 @@
+//! A validator in a process of its own, as the pool sees it. The connection is made when it is first
+//! needed, and again after it broke.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use dovetail_api::validation_v1::validation_client::ValidationClient;
+use dovetail_api::validation_v1::{DescribeRequest, ReplayRequest};
+use dovetail_api::{VALIDATION_EVIDENCE_MAX, VALIDATION_MESSAGE_BYTES_MAX};
+use dovetail_audit::Verdict;
+use dovetail_commitment::ModelId;
+use dovetail_engine::ENGINE_VERSION;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use super::wire::{array, evidence_to_proto, verdict_from_proto};
+use super::{Validator, ValidatorError, Work};
+
+/// A validator on the operator's own network answers in milliseconds.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+/// A dead connection is noticed within twice this.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// A validator at an address.
+pub(crate) struct RemoteValidator {
+    url: String,
+    client: ValidationClient<Channel>,
+}
+
+impl RemoteValidator {
+    /// A validator at an `http://` URL; nothing is sent yet.
+    ///
+    /// # Errors
+    /// What is wrong with the URL.
+    pub(crate) fn new(url: &str) -> Result<Self, String> {
+        if !url.starts_with("http://") {
+            return Err(format!("{url} is not an http:// URL"));
+        }
+        let endpoint = Endpoint::from_shared(url.to_owned())
+            .map_err(|_| format!("{url} is not an http:// URL"))?
+            .connect_timeout(CONNECT_TIME_MAX)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
+        let client = ValidationClient::new(endpoint.connect_lazy())
+            .max_decoding_message_size(VALIDATION_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(VALIDATION_MESSAGE_BYTES_MAX);
+        Ok(Self {
+            url: url.to_owned(),
+            client,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Validator for RemoteValidator {
+    fn name(&self) -> &str {
+        &self.url
+    }
+
+    async fn describe(&self) -> Result<HashSet<ModelId>, ValidatorError> {
+        let described = self.client.clone().describe(DescribeRequest {}).await;
+        let described = described.map_err(|status| error_of(&status))?.into_inner();
+        let ours = u32::from(ENGINE_VERSION);
+        if described.engine_version != ours {
+            return Err(ValidatorError::EngineVersion {
+                theirs: described.engine_version,
+                ours,
+            });
+        }
+        described
+            .model_ids
+            .iter()
+            .map(|id| array(id).map(ModelId::from_bytes))
+            .collect::<Result<_, _>>()
+            .map_err(|_| ValidatorError::Malformed)
+    }
+
+    async fn replay(&self, work: &Work) -> Result<Vec<Verdict>, ValidatorError> {
+        let mut verdicts = Vec::with_capacity(work.evidence.len());
+        for evidence in work.evidence.chunks(VALIDATION_EVIDENCE_MAX) {
+            let request = ReplayRequest {
+                engine_version: u32::from(ENGINE_VERSION),
+                model_id: work.model.to_bytes().to_vec(),
+                evidence: evidence
+                    .iter()
+                    .map(|evidence| evidence_to_proto(evidence))
+                    .collect(),
+            };
+            let answer = self.client.clone().replay(request).await;
+            let answer = answer.map_err(|status| error_of(&status))?.into_inner();
+            if answer.verdicts.len() != evidence.len() {
+                return Err(ValidatorError::Malformed);
+            }
+            for verdict in &answer.verdicts {
+                let verdict = verdict_from_proto(verdict);
+                verdicts.push(verdict.map_err(|_| ValidatorError::Malformed)?);
+            }
+        }
+        Ok(verdicts)
+    }
+}
+
+/// The status without its message, which a peer wrote.
+fn error_of(status: &Status) -> ValidatorError {
+    match status.code() {
+        Code::NotFound => ValidatorError::ModelUnknown,
+        Code::DeadlineExceeded => ValidatorError::TimeOut,
+        code => ValidatorError::Unreachable(format!("{code:?}")),
+    }
+}

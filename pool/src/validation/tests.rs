@@ -1,0 +1,289 @@
+//! Validators on real models, in this process and behind their port, and what happens when one dies.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dovetail_audit::Mismatch;
+use dovetail_commitment::{
+    FinishReason, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest,
+    prompt_commitment, trace_root,
+};
+use dovetail_engine::{ENGINE_VERSION, Model, Request, Runtime, run, tiny};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::crew::Replayed;
+use super::*;
+use crate::models::Models;
+
+const CONFIG: CrewConfig = CrewConfig {
+    queue_max: 256,
+    batch_max: 64,
+    validator_timeout: Duration::from_secs(20),
+};
+
+fn runtime() -> Arc<Runtime> {
+    Arc::new(Runtime::new(1).unwrap())
+}
+
+pub(crate) fn tiny_model(seed: u64) -> Arc<Model> {
+    Arc::new(Model::from_bytes(&tiny::generate(seed)).unwrap())
+}
+
+pub(crate) fn local(models: &Models) -> Member {
+    Member {
+        validator: Arc::new(ThreadValidator::new(0, runtime(), models.clone())),
+        is_local: true,
+    }
+}
+
+fn honest(model: &Arc<Model>, n: u8) -> Evidence {
+    let (salt, prompt) = ([n; 32], b"an invoice".to_vec());
+    let sampling = SamplingParams {
+        temperature_milli: 800,
+        top_k: 40,
+        top_p_milli: 950,
+        max_tokens: 8,
+    };
+    let stop = StopSequences::default();
+    let request = Request {
+        prompt_tokens: model.encode(&prompt).unwrap(),
+        sampling,
+        seed: [n; 32],
+        stop: stop.clone(),
+    };
+    let output = run(&runtime(), model, request).unwrap();
+    assert_ne!(output.finish_reason, FinishReason::Cancelled);
+    Evidence {
+        transcript: Transcript {
+            task_id: TaskId::from_bytes([n; 32]),
+            worker_key: WorkerKey::from_bytes([2; 32]),
+            model_id: model.id(),
+            engine_version: ENGINE_VERSION,
+            prompt_commitment: prompt_commitment(&salt, &stop, &prompt),
+            sampling,
+            seed: [n; 32],
+            output_tokens: u32::try_from(output.tokens.len()).unwrap(),
+            output_digest: output_digest(&output.tokens),
+            trace_root: trace_root(&output.trace),
+            finish_reason: output.finish_reason,
+        },
+        salt,
+        prompt,
+        stop,
+        output_tokens: output.tokens,
+    }
+}
+
+/// Two that hold and one that does not, in between.
+fn evidence(model: &Arc<Model>) -> Vec<Arc<Evidence>> {
+    let mut lie = honest(model, 2);
+    lie.transcript.trace_root[0] ^= 1;
+    [honest(model, 1), lie, honest(model, 3)]
+        .map(Arc::new)
+        .to_vec()
+}
+
+struct Served {
+    url: String,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+impl Served {
+    async fn start(models: &Models, listen: &str) -> Self {
+        let listener = tokio::net::TcpListener::bind(listen).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let service = service::Service::new(models.clone(), runtime());
+        let task = tokio::spawn(service::serve_on(listener, service, stop.clone()));
+        Self { url, stop, task }
+    }
+
+    fn member(&self) -> Member {
+        Member {
+            validator: Arc::new(RemoteValidator::new(&self.url).unwrap()),
+            is_local: false,
+        }
+    }
+
+    async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+        self.stop.cancel();
+    }
+}
+
+fn crew(members: Vec<Member>) -> (Crew, CancellationToken) {
+    let stop = CancellationToken::new();
+    let crew = Crew::start(members, CONFIG, &TaskTracker::new(), &stop);
+    (crew, stop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_validator_behind_its_port_says_what_one_in_the_process_says() {
+    let model = tiny_model(1);
+    let models: Models = [Arc::clone(&model)].into_iter().collect();
+    let served = Served::start(&models, "127.0.0.1:0").await;
+    let remote = RemoteValidator::new(&served.url).unwrap();
+    let local = ThreadValidator::new(0, runtime(), models.clone());
+    assert_eq!(
+        remote.describe().await.unwrap(),
+        HashSet::from([model.id()])
+    );
+    let work = Work {
+        model: model.id(),
+        evidence: evidence(&model),
+    };
+    let verdicts = remote.replay(&work).await.unwrap();
+    assert_eq!(verdicts, local.replay(&work).await.unwrap());
+    assert_eq!((verdicts[0], verdicts[2]), (Ok(()), Ok(())));
+    assert_eq!(verdicts[1].unwrap_err().mismatch, Mismatch::Trace);
+
+    let unknown = Work {
+        model: ModelId::from_bytes([9; 32]),
+        ..work.clone()
+    };
+    let refused = remote.replay(&unknown).await;
+    assert!(matches!(refused, Err(ValidatorError::ModelUnknown)));
+    served.kill().await;
+    let refused = remote.replay(&work).await;
+    assert!(matches!(refused, Err(ValidatorError::Unreachable(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_refuses_what_is_malformed_and_too_much() {
+    use dovetail_api::validation_v1::{ReplayRequest, validation_client::ValidationClient};
+    let model = tiny_model(1);
+    let models: Models = [Arc::clone(&model)].into_iter().collect();
+    let served = Served::start(&models, "127.0.0.1:0").await;
+    let mut client = ValidationClient::connect(served.url.clone()).await.unwrap();
+    let good = wire::evidence_to_proto(&honest(&model, 1));
+    let request = |count: usize| ReplayRequest {
+        engine_version: u32::from(ENGINE_VERSION),
+        model_id: model.id().to_bytes().to_vec(),
+        evidence: vec![good.clone(); count],
+    };
+    let mut code = async |request: ReplayRequest| client.replay(request).await.unwrap_err().code();
+    assert_eq!(code(request(0)).await, tonic::Code::InvalidArgument);
+    assert_eq!(code(request(65)).await, tonic::Code::InvalidArgument);
+    let mut bad = request(1);
+    bad.model_id.pop();
+    assert_eq!(code(bad).await, tonic::Code::InvalidArgument);
+    let mut bad = request(1);
+    bad.engine_version += 1;
+    assert_eq!(code(bad).await, tonic::Code::FailedPrecondition);
+    let mut bad = request(1);
+    bad.evidence[0].prompt = vec![b'x'; 9 << 20];
+    assert_eq!(code(bad).await, tonic::Code::OutOfRange);
+    served.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_a_validators_process_dies_another_takes_over_and_it_is_asked_again_once_back() {
+    let model = tiny_model(1);
+    let models: Models = [Arc::clone(&model)].into_iter().collect();
+    let served = Served::start(&models, "127.0.0.1:0").await;
+    let address = served.url.trim_start_matches("http://").to_owned();
+    let (crew, stop) = crew(vec![served.member(), local(&models)]);
+    let evidence = evidence(&model);
+    let replay = || crew.replay(model.id(), evidence.clone(), None);
+    // Whoever was ready first.
+    replay().await.unwrap();
+    until_replayed_by(0, &replay).await;
+
+    served.kill().await;
+    let taken_over = replay().await.unwrap();
+    assert_eq!(taken_over.by, 1);
+    assert_eq!(taken_over.verdicts.len(), 3);
+
+    let back = Served::start(&models, &address).await;
+    until_replayed_by(0, &replay).await;
+    back.kill().await;
+    stop.cancel();
+}
+
+async fn until_replayed_by<F: Future<Output = Option<Replayed>>>(
+    validator: usize,
+    replay: &impl Fn() -> F,
+) {
+    for _ in 0..200 {
+        if replay().await.unwrap().by == validator {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("validator {validator} is not asked");
+}
+
+/// Says that it is here, and dies over the first work it gets.
+struct Dying(AtomicUsize);
+
+#[tonic::async_trait]
+impl Validator for Dying {
+    fn name(&self) -> &str {
+        "dying"
+    }
+
+    async fn describe(&self) -> Result<HashSet<ModelId>, ValidatorError> {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Ok(HashSet::from([tiny_model(1).id()])),
+            _ => Err(ValidatorError::Unreachable("dead".to_owned())),
+        }
+    }
+
+    async fn replay(&self, _work: &Work) -> Result<Vec<Verdict>, ValidatorError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(ValidatorError::Unreachable("dead".to_owned()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dying_validator_held_is_answered_by_another() {
+    let model = tiny_model(1);
+    let models: Models = [Arc::clone(&model)].into_iter().collect();
+    let dying = Arc::new(Dying(AtomicUsize::new(0)));
+    let member = Member {
+        validator: dying.clone(),
+        is_local: false,
+    };
+    let (crew, stop) = crew(vec![member, local(&models)]);
+    let replays = (0..8).map(|_| {
+        let (crew, model) = (crew.clone(), Arc::clone(&model));
+        async move { crew.replay(model.id(), evidence(&model), None).await }
+    });
+    for replayed in futures_of(replays).await {
+        assert_eq!(replayed.unwrap().verdicts.len(), 3);
+    }
+    stop.cancel();
+}
+
+async fn futures_of<F>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let tasks: Vec<_> = futures.map(tokio::spawn).collect();
+    let mut outputs = Vec::new();
+    for task in tasks {
+        outputs.push(task.await.unwrap());
+    }
+    outputs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_any_validator_a_sample_is_dropped_at_the_end_and_not_before() {
+    let (crew, stop) = crew(Vec::new());
+    let model = tiny_model(1);
+    let waiting = {
+        let crew = crew.clone();
+        let evidence = evidence(&model);
+        tokio::spawn(async move { crew.replay(model.id(), evidence, None).await })
+    };
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!waiting.is_finished());
+    waiting.abort();
+    stop.cancel();
+}
