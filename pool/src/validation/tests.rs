@@ -86,20 +86,28 @@ fn evidence(model: &Arc<Model>) -> Vec<Arc<Evidence>> {
         .to_vec()
 }
 
+/// A validator's process: on a runtime of its own, so that it dies with all its connections.
 struct Served {
     url: String,
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<anyhow::Result<()>>,
+    runtime: tokio::runtime::Runtime,
 }
 
 impl Served {
-    async fn start(models: &Models, listen: &str) -> Self {
-        let listener = tokio::net::TcpListener::bind(listen).await.unwrap();
+    fn start(models: &Models, listen: &str) -> Self {
+        let listener = std::net::TcpListener::bind(listen).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let stop = CancellationToken::new();
         let service = service::Service::new(models.clone(), runtime());
-        let task = tokio::spawn(service::serve_on(listener, service, stop.clone()));
-        Self { url, stop, task }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            service::serve_on(listener, service, CancellationToken::new()).await
+        });
+        Self { url, runtime }
     }
 
     fn member(&self) -> Member {
@@ -109,10 +117,8 @@ impl Served {
         }
     }
 
-    async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
-        self.stop.cancel();
+    fn kill(self) {
+        self.runtime.shutdown_background();
     }
 }
 
@@ -126,7 +132,7 @@ fn crew(members: Vec<Member>) -> (Crew, CancellationToken) {
 async fn a_validator_behind_its_port_says_what_one_in_the_process_says() {
     let model = tiny_model(1);
     let models: Models = [Arc::clone(&model)].into_iter().collect();
-    let served = Served::start(&models, "127.0.0.1:0").await;
+    let served = Served::start(&models, "127.0.0.1:0");
     let remote = RemoteValidator::new(&served.url).unwrap();
     let local = ThreadValidator::new(0, runtime(), models.clone());
     assert_eq!(
@@ -148,7 +154,7 @@ async fn a_validator_behind_its_port_says_what_one_in_the_process_says() {
     };
     let refused = remote.replay(&unknown).await;
     assert!(matches!(refused, Err(ValidatorError::ModelUnknown)));
-    served.kill().await;
+    served.kill();
     let refused = remote.replay(&work).await;
     assert!(matches!(refused, Err(ValidatorError::Unreachable(_))));
 }
@@ -158,7 +164,7 @@ async fn the_port_refuses_what_is_malformed_and_too_much() {
     use dovetail_api::validation_v1::{ReplayRequest, validation_client::ValidationClient};
     let model = tiny_model(1);
     let models: Models = [Arc::clone(&model)].into_iter().collect();
-    let served = Served::start(&models, "127.0.0.1:0").await;
+    let served = Served::start(&models, "127.0.0.1:0");
     let mut client = ValidationClient::connect(served.url.clone()).await.unwrap();
     let good = wire::evidence_to_proto(&honest(&model, 1));
     let request = |count: usize| ReplayRequest {
@@ -178,14 +184,14 @@ async fn the_port_refuses_what_is_malformed_and_too_much() {
     let mut bad = request(1);
     bad.evidence[0].prompt = vec![b'x'; 9 << 20];
     assert_eq!(code(bad).await, tonic::Code::OutOfRange);
-    served.kill().await;
+    served.kill();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_a_validators_process_dies_another_takes_over_and_it_is_asked_again_once_back() {
     let model = tiny_model(1);
     let models: Models = [Arc::clone(&model)].into_iter().collect();
-    let served = Served::start(&models, "127.0.0.1:0").await;
+    let served = Served::start(&models, "127.0.0.1:0");
     let address = served.url.trim_start_matches("http://").to_owned();
     let (crew, stop) = crew(vec![served.member(), local(&models)]);
     let evidence = evidence(&model);
@@ -194,14 +200,14 @@ async fn when_a_validators_process_dies_another_takes_over_and_it_is_asked_again
     replay().await.unwrap();
     until_replayed_by(0, &replay).await;
 
-    served.kill().await;
+    served.kill();
     let taken_over = replay().await.unwrap();
     assert_eq!(taken_over.by, 1);
     assert_eq!(taken_over.verdicts.len(), 3);
 
-    let back = Served::start(&models, &address).await;
+    let back = Served::start(&models, &address);
     until_replayed_by(0, &replay).await;
-    back.kill().await;
+    back.kill();
     stop.cancel();
 }
 
