@@ -29,6 +29,8 @@ pub struct Options {
     pub bits: &'static str,
     /// Start the inference worker.
     pub worker: bool,
+    /// Give the worker a node, so that it declares its jobs; without one the pool builds them.
+    pub node: bool,
     /// Let the worker serve firmware, and leave the searching to it.
     pub firmware: bool,
     /// Start the plain hasher.
@@ -53,6 +55,7 @@ impl Default for Options {
             // About 16 million hashes: some seconds of one CPU thread.
             bits: "1e00ffff",
             worker: true,
+            node: true,
             firmware: false,
             hasher: true,
             shares_per_minute: 60,
@@ -357,6 +360,13 @@ inference_msat_per_token = 1000
         let dir = self.dir.display();
         let (mining, declaration) = (&scenario.mining, &scenario.declaration);
         let search = !options.firmware;
+        let node = match options.node {
+            true => format!(
+                "[job_declarator]\naddress = \"{declaration}\"\n\
+                 authority_public_key = \"{AUTHORITY_PUBLIC}\"\n[templates]\n{source}\n"
+            ),
+            false => String::new(),
+        };
         let downstream = match options.firmware {
             true => format!(
                 "[downstream]\nlisten = \"127.0.0.1:0\"\nkey_file = \"{dir}/downstream.key\"\n\
@@ -385,12 +395,7 @@ key_file = \"{dir}/worker.key\"
 [pool]
 address = \"{mining}\"
 authority_public_key = \"{AUTHORITY_PUBLIC}\"
-[job_declarator]
-address = \"{declaration}\"
-authority_public_key = \"{AUTHORITY_PUBLIC}\"
-[templates]
-{source}
-{fetch}{downstream}[wallet]
+{node}{fetch}{downstream}[wallet]
 socket = \"{dir}/worker.sock\"
 "
         )

@@ -79,6 +79,7 @@ impl Arena {
             models: vec![self.model.id()],
             max_tasks: 4,
             nominal_hash_rate: 1_000_000.0,
+            declares_jobs: true,
         };
         Cheat {
             session: PoolSession::open(&options, &keys).await.unwrap(),

@@ -65,7 +65,17 @@ fn sv1_miners_behind_the_sri_translator_get_shares_accepted() {
 #[test]
 #[ignore = "needs mining_device: cargo xtask test"]
 fn a_share_of_the_sri_mining_device_behind_a_worker_settles_the_workers_batch() {
-    let (dir, mut scenario) = worker_with_firmware();
+    device_settles_a_batch(true);
+}
+
+#[test]
+#[ignore = "needs mining_device: cargo xtask test"]
+fn a_share_of_the_sri_mining_device_settles_a_batch_on_a_job_that_the_pool_built() {
+    device_settles_a_batch(false);
+}
+
+fn device_settles_a_batch(node: bool) {
+    let (dir, mut scenario) = worker_with_firmware(node);
     let (address, key) = scenario.firmware.clone().unwrap();
     let _device = mining_device(&address, &key, dir.path());
     let worker = worker_name(&scenario);
@@ -94,7 +104,7 @@ fn a_share_of_the_sri_mining_device_behind_a_worker_settles_the_workers_batch() 
 #[test]
 #[ignore = "needs translator_sv2: cargo xtask test"]
 fn sv1_miners_behind_the_sri_translator_mine_through_a_worker() {
-    let (dir, mut scenario) = worker_with_firmware();
+    let (dir, mut scenario) = worker_with_firmware(true);
     let (address, key) = scenario.firmware.clone().unwrap();
     let (translator, mut miner) = mine_through_a_translator(&address, &key, dir.path());
     let worker = worker_name(&scenario);
@@ -109,8 +119,9 @@ fn sv1_miners_behind_the_sri_translator_mine_through_a_worker() {
     accepted_from(&mut scenario, &worker);
 }
 
-fn worker_with_firmware() -> (tempfile::TempDir, Scenario) {
+fn worker_with_firmware(node: bool) -> (tempfile::TempDir, Scenario) {
     let options = Options {
+        node,
         firmware: true,
         hasher: false,
         ..Options::default()

@@ -158,12 +158,12 @@ impl Board {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::job::{BadShare, Offered, SHARES_WAITING_MAX};
 
-    fn parts(tip: u8, extranonce_size: usize) -> JobParts {
+    pub(crate) fn parts(tip: u8, extranonce_size: usize) -> JobParts {
         JobParts {
             upstream_job_id: Some(7),
             version: 0x2000_0000,

@@ -1,14 +1,17 @@
-//! The way of one batch to its reward: register it, build a job whose coinbase carries its root, show
-//! it to all hashers, have it accepted, submit the first share with the claim, and hear how it ended.
-//! When a new block arrives before a share does, the job is built again on the new template.
+//! The way of one batch to its reward: register it, get a job whose coinbase carries its root, show
+//! it to all hashers, submit the first share with the claim, and hear how it ended. When a new block
+//! arrives before a share does, the job is built again on the new tip.
 //!
-//! The job is hashed from the moment it is built: shares that are found while the declarator and the
-//! pool still look at it are kept and sent once they have accepted it.
+//! With a node of our own we build and declare the job. It is hashed from the moment it is built:
+//! shares that are found while the declarator and the pool still look at it are kept and sent once
+//! they have accepted it. Without a node the pool builds it.
 
 mod declaring;
+mod pool_built;
+mod searching;
+mod shown;
 
 use std::collections::VecDeque;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -16,7 +19,7 @@ use std::time::Duration;
 use dovetail_sv2::extension::{BatchOutcome, RegisterBatch, codes};
 use dovetail_sv2::messages::{B032Owned, PushSolution};
 use dovetail_sv2::{Outbox, OutboxError};
-use dovetail_templates::{TemplateHandle, WorkSnapshot};
+use dovetail_templates::TemplateHandle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -29,8 +32,10 @@ use crate::session::{Channel, PoolEvent, share_frame};
 use crate::stats::Stats;
 use crate::transcripts::ReadyBatch;
 
-use declaring::DeclaredJob;
 pub use declaring::{custom_job, min_ntime};
+use pool_built::Asked;
+use searching::Searched;
+use shown::AcceptedJob;
 
 /// Time for the pool to answer a registration or a custom job.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -93,6 +98,15 @@ pub enum ClaimError {
     SessionOver,
 }
 
+/// Where our own jobs are built and declared.
+#[derive(Debug, Clone)]
+pub struct OwnNode {
+    /// Where templates come from.
+    pub templates: TemplateHandle,
+    /// Where jobs are declared.
+    pub declarator: DeclaratorOptions,
+}
+
 /// What a claim needs besides the batch. It belongs to one session.
 pub struct Claimer {
     /// Sends to the pool.
@@ -101,12 +115,10 @@ pub struct Claimer {
     pub channel: watch::Receiver<Channel>,
     /// What arrives from the pool.
     pub events: mpsc::Receiver<PoolEvent>,
-    /// Where templates come from.
-    pub templates: TemplateHandle,
-    /// Where jobs are declared.
-    pub declarator: DeclaratorOptions,
     /// Who we are.
     pub keys: WorkerKeys,
+    /// Without one the pool builds the jobs.
+    node: Option<OwnNode>,
     connection: Option<Declarator>,
     numbers: Arc<AtomicU32>,
     board: Arc<Board>,
@@ -118,26 +130,9 @@ pub struct Claimer {
     pending: Option<(u32, Vec<FoundShare>)>,
 }
 
-/// A job that the declarator and the pool both accepted.
-#[derive(Debug, Clone)]
-struct AcceptedJob {
-    /// Our number.
-    id: u32,
-    /// The pool's.
-    job_id: u32,
-    channel: Channel,
-    work: Arc<WorkSnapshot>,
-}
-
-/// How the search on one job ended.
-enum Searched {
-    Found(FoundShare),
-    NewBlock,
-}
-
 impl Claimer {
-    /// A claimer without a connection to the declarator; it is made when it is first needed. It
-    /// searches its jobs on this machine.
+    /// A claimer that declares its jobs. The connection to the declarator is made when it is first
+    /// needed. It searches its jobs on this machine.
     pub fn new(
         outbox: Outbox,
         channel: watch::Receiver<Channel>,
@@ -146,14 +141,29 @@ impl Claimer {
         declarator: DeclaratorOptions,
         keys: WorkerKeys,
     ) -> Self {
+        let node = OwnNode {
+            templates,
+            declarator,
+        };
+        let mut claimer = Self::without_node(outbox, channel, events, keys);
+        claimer.node = Some(node);
+        claimer
+    }
+
+    /// A claimer whose jobs the pool builds. It searches them on this machine.
+    pub fn without_node(
+        outbox: Outbox,
+        channel: watch::Receiver<Channel>,
+        events: mpsc::Receiver<PoolEvent>,
+        keys: WorkerKeys,
+    ) -> Self {
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
         Self {
             outbox,
             channel,
             events,
-            templates,
-            declarator,
             keys,
+            node: None,
             connection: None,
             numbers: Arc::new(AtomicU32::new(1)),
             board: Arc::default(),
@@ -190,15 +200,26 @@ impl Claimer {
             return refused(code);
         }
         loop {
-            let mut job = self.declare(batch).await?;
-            let found = match self.search(&mut job).await? {
-                Searched::Found(found) => found,
-                Searched::NewBlock => {
-                    tracing::info!(root = %batch.root, "a new block came first; declaring the batch again");
+            let mut job = match self.node.clone() {
+                Some(node) => self.declare(&node, batch).await?,
+                None => match self.ask_for_job(batch).await? {
+                    Asked::Given(job) => job,
+                    Asked::Refused(code) => return Ok(ClaimEnd::Refused(code)),
+                },
+            };
+            let (accepted, found) = match self.search(batch, &mut job).await? {
+                Searched::Found(found) => *found,
+                Searched::Overtaken => {
+                    tracing::info!(root = %batch.root, "a new block came first; another job for the batch");
                     continue;
                 }
+                Searched::Expired => {
+                    // Without a claim its shares are as good as others.
+                    job.shown.release();
+                    return Ok(ClaimEnd::Refused(codes::BATCH_EXPIRED.to_owned()));
+                }
             };
-            match self.submit(batch, &job.accepted, &found).await? {
+            match self.submit(batch, &accepted, &found).await? {
                 Some(end) => {
                     if matches!(end, ClaimEnd::Settled { accepted: true, .. }) {
                         job.shown.release();
@@ -206,7 +227,7 @@ impl Claimer {
                     return Ok(end);
                 }
                 None => {
-                    tracing::info!(root = %batch.root, "the share was stale; declaring the batch again");
+                    tracing::info!(root = %batch.root, "the share was stale; another job for the batch");
                 }
             }
         }
@@ -246,6 +267,13 @@ impl Claimer {
         Ok(())
     }
 
+    fn remember(&mut self, job: AcceptedJob) {
+        if self.accepted.len() == ACCEPTED_MAX {
+            self.accepted.pop_front();
+        }
+        self.accepted.push_back(job);
+    }
+
     fn number(&self) -> u32 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
@@ -264,43 +292,6 @@ impl Claimer {
             _ => None,
         })
         .await
-    }
-
-    /// Waits for a share of the job; those that were found while it was pending come first.
-    async fn search(&mut self, job: &mut DeclaredJob) -> Result<Searched, ClaimError> {
-        let mut work = self.templates.subscribe();
-        if !job.kept.is_empty() {
-            let first = job.kept.remove(0);
-            for share in std::mem::take(&mut job.kept) {
-                self.pass_on(share).await?;
-            }
-            return Ok(Searched::Found(first));
-        }
-        loop {
-            tokio::select! {
-                // A share first: if it is a block, the new tip is of its own making.
-                biased;
-                share = self.shares.recv() => {
-                    let share = share.ok_or(ClaimError::SessionOver)?;
-                    if share.job_id == job.accepted.id {
-                        return Ok(Searched::Found(share));
-                    }
-                    self.pass_on(share).await?;
-                }
-                changed = work.changed() => {
-                    changed.map_err(|_| ClaimError::Templates("it stopped".to_owned()))?;
-                    let newest = work.borrow_and_update().clone();
-                    let tip = &job.accepted.work.prev_hash.prev_hash;
-                    if newest.is_some_and(|work| work.prev_hash.prev_hash != *tip) {
-                        return Ok(Searched::NewBlock);
-                    }
-                }
-                // Nothing of interest can arrive now, but the queue must not fill.
-                event = self.events.recv() => if event.is_none() {
-                    return Err(ClaimError::SessionOver);
-                },
-            }
-        }
     }
 
     /// Submits the share with its claim. `None`: the share was stale, the batch is untouched.
@@ -370,16 +361,18 @@ impl Claimer {
     async fn push_solution(&mut self, job: &AcceptedJob, found: &FoundShare) {
         let mut extranonce = job.channel.extranonce_prefix.clone();
         extranonce.extend_from_slice(&found.extranonce);
-        let (Some(declarator), Ok(extranonce)) = (&mut self.connection, B032Owned::new(extranonce))
+        // A block of the pool's own template is the pool's affair.
+        let (Some(work), Some(declarator), Ok(extranonce)) =
+            (&job.work, &mut self.connection, B032Owned::new(extranonce))
         else {
             return;
         };
         let solution = PushSolution {
             extranonce,
-            prev_hash: job.work.prev_hash.prev_hash.clone(),
+            prev_hash: work.prev_hash.prev_hash.clone(),
             nonce: found.nonce,
             ntime: found.ntime,
-            nbits: job.work.prev_hash.n_bits,
+            nbits: work.prev_hash.n_bits,
             version: found.version,
         };
         if let Err(error) = declarator.push_solution(&solution).await {

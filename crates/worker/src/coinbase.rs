@@ -153,7 +153,7 @@ impl JobCoinbase {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use dovetail_commitment::coinbase::{find_commitment, parse_coinbase};
@@ -162,7 +162,7 @@ mod tests {
     };
     use stratum_core::channels_sv2::server::jobs::factory::JobFactory;
 
-    fn template() -> NewTemplate {
+    pub(crate) fn template() -> NewTemplate {
         let witness_commitment = TxOut {
             value: Amount::ZERO,
             script_pubkey: ScriptBuf::from_bytes([vec![0x6a, 0x24], vec![0xaa; 36]].concat()),

@@ -15,12 +15,13 @@ pub struct Config {
     pub worker: Worker,
     /// The pool's mining port.
     pub pool: Peer,
-    /// The job declarator.
-    pub job_declarator: Peer,
+    /// Where jobs on our own templates are declared.
+    pub job_declarator: Option<Peer>,
     /// Models that the pool hands out.
     pub fetch: Option<Fetch>,
-    /// Where block templates come from.
-    pub templates: SourceConfig,
+    /// Where block templates come from. Without it, and without a declarator, the pool builds the
+    /// jobs that bear our batches.
+    pub templates: Option<SourceConfig>,
     /// The Lightning wallet that payouts go to; without it invoices are refused.
     pub wallet: Option<Wallet>,
     /// The port for the miner's own firmware; without it none is served.
@@ -141,6 +142,12 @@ pub enum ConfigRefused {
     /// A hash rate that is no number of hashes.
     #[error("worker.nominal_hash_rate must be a finite number, 0 or more")]
     HashRate,
+    /// Half of what declaring jobs needs.
+    #[error(
+        "declaring jobs needs both [templates] and [job_declarator]; leave both out where the pool \
+         shall build the jobs"
+    )]
+    HalfDeclared,
     /// Limits of the port for firmware.
     #[error(
         "downstream: connections_max must be 1 to 4096, channels_per_connection_max 1 to 1024, \
@@ -177,6 +184,9 @@ impl Config {
         }
         if !(self.worker.nominal_hash_rate.is_finite() && self.worker.nominal_hash_rate >= 0.0) {
             return Err(ConfigRefused::HashRate);
+        }
+        if self.templates.is_some() != self.job_declarator.is_some() {
+            return Err(ConfigRefused::HalfDeclared);
         }
         match &self.downstream {
             Some(downstream) if !downstream.is_valid() => Err(ConfigRefused::Downstream),
@@ -271,6 +281,16 @@ mod tests {
         assert_eq!(config.validate(), Ok(()));
         config.worker.models.clear();
         assert_eq!(config.validate(), Err(ConfigRefused::Models));
+    }
+
+    #[test]
+    fn a_worker_without_a_node_has_neither_templates_nor_a_declarator() {
+        let example = include_str!("../../../config/dovetail-worker.toml");
+        let mut config: Config = toml::from_str(example).unwrap();
+        config.templates = None;
+        assert_eq!(config.validate(), Err(ConfigRefused::HalfDeclared));
+        config.job_declarator = None;
+        assert_eq!(config.validate(), Ok(()));
     }
 
     #[test]

@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use bitcoin::hashes::{Hash, HashEngine, sha256, sha256d};
 
-use crate::coinbase::JobCoinbase;
-
 /// Nonces between two looks at the stop flag: well under a tenth of a second of hashing.
 const NONCES_PER_LOOK: u64 = 1 << 15;
 /// Where the nonce stands in the 80 bytes of a header.
@@ -81,7 +79,7 @@ pub fn scan(
     None
 }
 
-/// A custom job as it is hashed.
+/// A job as it is hashed on this machine.
 #[derive(Debug, Clone)]
 pub struct SearchJob {
     /// Block version.
@@ -92,11 +90,11 @@ pub struct SearchJob {
     pub min_ntime: u32,
     /// Network target, compact.
     pub nbits: u32,
-    /// The coinbase around the extranonce.
-    pub coinbase: JobCoinbase,
-    /// The channel's part of the extranonce.
-    pub extranonce_prefix: Vec<u8>,
-    /// Bytes of the extranonce that are ours to roll.
+    /// The coinbase without its witness, before what is rolled here of the extranonce ..
+    pub coinbase_prefix: Vec<u8>,
+    /// .. and after it.
+    pub coinbase_suffix: Vec<u8>,
+    /// Bytes of the extranonce that are rolled here.
     pub extranonce_size: usize,
     /// From the coinbase to the root.
     pub merkle_path: Vec<Hash256>,
@@ -111,7 +109,7 @@ pub struct Found {
     pub nonce: u32,
     /// The time.
     pub ntime: u32,
-    /// Our part of the extranonce.
+    /// What was rolled of the extranonce.
     pub extranonce: Vec<u8>,
     /// The whole header.
     pub header: [u8; 80],
@@ -122,9 +120,9 @@ pub struct Found {
 impl SearchJob {
     /// The header for one extranonce and time, with a nonce of 0.
     pub fn header(&self, extranonce: &[u8], ntime: u32) -> [u8; 80] {
-        let mut full = self.extranonce_prefix.clone();
-        full.extend_from_slice(extranonce);
-        let root = merkle_root(self.coinbase.txid(&full), &self.merkle_path);
+        let coinbase = [&self.coinbase_prefix[..], extranonce, &self.coinbase_suffix].concat();
+        let txid = sha256d::Hash::hash(&coinbase).to_byte_array();
+        let root = merkle_root(txid, &self.merkle_path);
         header_bytes(self.version, &self.prev_hash, &root, ntime, self.nbits, 0)
     }
 

@@ -3,40 +3,27 @@
 //!
 //! A session decides nothing: what to answer is the affair of [`crate::worker`], or of a test.
 
-use std::time::Duration;
+mod opening;
 
 use dovetail_commitment::{BatchRoot, ModelId, TaskId};
 use dovetail_sv2::connection::FrameReader;
 use dovetail_sv2::extension::{
     self, AssignTask, BatchOutcome, CancelTask, DeliverTranscriptError, DeliverTranscriptSuccess,
-    PayoutResult, RegisterBatchError, RegisterBatchSuccess, RegisterWorker,
-    RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerSuccess, RequestInvoice,
-    sign_registration,
+    PayoutResult, RegisterBatchError, RegisterBatchSuccess, RequestBatchJobError,
+    RequestBatchJobSuccess, RequestInvoice,
 };
 use dovetail_sv2::messages::{
-    B032Owned, CloseChannel, NewExtendedMiningJob, OpenExtendedMiningChannel,
-    OpenExtendedMiningChannelSuccess, OpenMiningChannelError, SetCustomMiningJobError,
-    SetCustomMiningJobSuccess, SetExtranoncePrefix, SetNewPrevHash, SetTarget, Str0255Owned,
-    SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
+    B032Owned, CloseChannel, NewExtendedMiningJob, SetCustomMiningJobError,
+    SetCustomMiningJobSuccess, SetExtranoncePrefix, SetNewPrevHash, SetTarget, SubmitSharesError,
+    SubmitSharesExtended, SubmitSharesSuccess,
 };
-use dovetail_sv2::setup::{SetupProtocol, mining_flags};
 use dovetail_sv2::{
-    AuthorityPublicKey, ConnectionError, DecodeError, Frame, Message, Outbox, OutboxError, connect,
-    negotiate, setup,
+    AuthorityPublicKey, ConnectionError, DecodeError, Frame, Message, Outbox, OutboxError, setup,
 };
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{EXTRANONCE_BYTES, FoundShare};
-use crate::keys::WorkerKeys;
+use crate::job::{FoundShare, JobParts};
 use crate::search::Hash256;
-
-/// Time for each answer while a session is opened.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
-/// Frames waiting to be sent: a burst of token chunks of all running tasks and some more.
-const OUTBOX_FRAMES: usize = 1024;
-/// The mining messages of one connection use one request id each.
-const OPEN_REQUEST_ID: u32 = 1;
 
 /// Where a pool is and who we are to it.
 #[derive(Debug, Clone)]
@@ -51,6 +38,8 @@ pub struct PoolOptions {
     pub max_tasks: u16,
     /// What we tell the pool that the channel's hash rate is, in h/s.
     pub nominal_hash_rate: f32,
+    /// Whether we declare jobs of our own. A pool without job declaration refuses us then.
+    pub declares_jobs: bool,
 }
 
 /// Why a session ended, or never began.
@@ -135,7 +124,7 @@ impl Channel {
 }
 
 /// What arrives on a session.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum PoolEvent {
     /// A task for us.
     Task(AssignTask),
@@ -149,6 +138,15 @@ pub enum PoolEvent {
     BatchRegistered(u32),
     /// The batch of this request cannot, with the reason.
     BatchRefused(u32, String),
+    /// A job that bears a batch, of the pool's own making.
+    BatchJob(Box<BatchJob>),
+    /// The pool builds no job for the batch of a request.
+    BatchJobRefused {
+        /// Of the request.
+        request_id: u32,
+        /// Why.
+        code: String,
+    },
     /// The custom job of a request has this job id.
     JobAccepted {
         /// Of the request.
@@ -188,6 +186,15 @@ pub enum PoolEvent {
     Other,
 }
 
+/// A job of the pool whose coinbase commits to a batch.
+#[derive(Debug, Clone)]
+pub struct BatchJob {
+    /// The batch.
+    pub root: BatchRoot,
+    /// The job.
+    pub parts: JobParts,
+}
+
 /// An open session. Reading is cancellation-safe.
 #[derive(Debug)]
 pub struct PoolSession {
@@ -199,41 +206,6 @@ pub struct PoolSession {
 }
 
 impl PoolSession {
-    /// Connects, negotiates the extension, registers and opens the channel.
-    ///
-    /// # Errors
-    /// Whatever was refused first.
-    pub async fn open(options: &PoolOptions, keys: &WorkerKeys) -> Result<Self, SessionError> {
-        let (mut reader, mut writer) = connect(&options.address, options.authority).await?;
-        let request = setup::request(
-            SetupProtocol::MiningProtocol,
-            mining_flags::REQUIRES_WORK_SELECTION,
-            &options.address,
-            env!("CARGO_PKG_VERSION"),
-        )
-        .map_err(OutboxError::Encode)?;
-        setup::open(&mut reader, &mut writer, &request).await?;
-        let granted =
-            negotiate::request(&mut reader, &mut writer, &[extension::EXTENSION_TYPE]).await?;
-        if granted.is_empty() {
-            return Err(SessionError::NoExtension);
-        }
-        let connection = CancellationToken::new();
-        // The writer task ends with the connection's token, which this session owns.
-        let (outbox, _writer) = Outbox::spawn(writer, OUTBOX_FRAMES, connection.clone());
-        let guard = connection.clone().drop_guard();
-        let beacon_tip = register(&mut reader, &outbox, options, keys).await?;
-        let channel = open_channel(&mut reader, &outbox, options, keys).await?;
-        guard.disarm();
-        Ok(Self {
-            reader,
-            outbox,
-            connection,
-            channel,
-            beacon_tip,
-        })
-    }
-
     /// The channel as it is now.
     pub fn channel(&self) -> &Channel {
         &self.channel
@@ -389,94 +361,21 @@ fn extension_event(frame: &Frame) -> Result<PoolEvent, DecodeError> {
             let (message, _) = frame.decode::<RegisterBatchError>()?;
             Event::BatchRefused(message.request_id, message.code)
         }
+        // The job itself follows.
+        RequestBatchJobSuccess::MESSAGE_TYPE => {
+            frame.decode::<RequestBatchJobSuccess>()?;
+            Event::Other
+        }
+        RequestBatchJobError::MESSAGE_TYPE => {
+            let (message, _) = frame.decode::<RequestBatchJobError>()?;
+            Event::BatchJobRefused {
+                request_id: message.request_id,
+                code: message.code,
+            }
+        }
         BatchOutcome::MESSAGE_TYPE => Event::Outcome(frame.decode()?.0),
         RequestInvoice::MESSAGE_TYPE => Event::InvoiceWanted(frame.decode()?.0),
         PayoutResult::MESSAGE_TYPE => Event::Payout(frame.decode()?.0),
         _ => Event::Other,
-    })
-}
-
-/// The next frame that is one of the awaited ones. Others that a server may send at any time (jobs,
-/// targets) are passed over; a bound on their number is the time for an answer.
-async fn answer(
-    reader: &mut FrameReader,
-    awaited: impl Fn(&Frame) -> bool,
-) -> Result<Frame, SessionError> {
-    let search = async {
-        loop {
-            let frame = reader.read().await?;
-            if awaited(&frame) {
-                return Ok(frame);
-            }
-        }
-    };
-    timeout(ANSWER_TIME_MAX, search)
-        .await
-        .map_err(|_| SessionError::TimeOut)?
-}
-
-async fn register(
-    reader: &mut FrameReader,
-    outbox: &Outbox,
-    options: &PoolOptions,
-    keys: &WorkerKeys,
-) -> Result<[u8; 32], SessionError> {
-    outbox.send(&RegisterWorker {
-        worker_key: keys.name,
-        models: options.models.clone(),
-        max_tasks: options.max_tasks,
-    })?;
-    let refused = |frame: &Frame| -> Result<SessionError, SessionError> {
-        let (error, _) = frame.decode::<RegisterWorkerError>()?;
-        Ok(SessionError::NotRegistered(error.code))
-    };
-    let frame = answer(reader, |f| {
-        f.is::<RegisterWorkerChallenge>() || f.is::<RegisterWorkerError>()
-    })
-    .await?;
-    if frame.is::<RegisterWorkerError>() {
-        return Err(refused(&frame)?);
-    }
-    let (challenge, _) = frame.decode::<RegisterWorkerChallenge>()?;
-    outbox.send(&sign_registration(&keys.pair, &challenge.nonce))?;
-    let frame = answer(reader, |f| {
-        f.is::<RegisterWorkerSuccess>() || f.is::<RegisterWorkerError>()
-    })
-    .await?;
-    if frame.is::<RegisterWorkerError>() {
-        return Err(refused(&frame)?);
-    }
-    Ok(frame.decode::<RegisterWorkerSuccess>()?.0.beacon_tip)
-}
-
-async fn open_channel(
-    reader: &mut FrameReader,
-    outbox: &Outbox,
-    options: &PoolOptions,
-    keys: &WorkerKeys,
-) -> Result<Channel, SessionError> {
-    outbox.send(&OpenExtendedMiningChannel {
-        request_id: OPEN_REQUEST_ID,
-        user_identity: Str0255Owned::try_from(keys.name.to_string().as_str())
-            .expect("a key in hex has 64 characters"),
-        nominal_hash_rate: options.nominal_hash_rate,
-        max_target: U256Owned::from([0xff; 32]),
-        min_extranonce_size: EXTRANONCE_BYTES as u16,
-    })?;
-    let frame = answer(reader, |f| {
-        f.is::<OpenExtendedMiningChannelSuccess>() || f.is::<OpenMiningChannelError>()
-    })
-    .await?;
-    if frame.is::<OpenMiningChannelError>() {
-        let (error, _) = frame.decode::<OpenMiningChannelError>()?;
-        return Err(SessionError::NoChannel(error.error_code.as_utf8_or_hex()));
-    }
-    let (success, _) = frame.decode::<OpenExtendedMiningChannelSuccess>()?;
-    Ok(Channel {
-        id: success.channel_id,
-        target: success.target.to_array(),
-        extranonce_prefix: success.extranonce_prefix.to_owned_bytes(),
-        extranonce_size: usize::from(success.extranonce_size),
-        group_id: success.group_channel_id,
     })
 }

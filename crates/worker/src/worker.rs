@@ -72,7 +72,8 @@ pub struct Worker {
     config: Config,
     keys: WorkerKeys,
     options: PoolOptions,
-    templates: TemplateHandle,
+    /// Of our own node, where we have one.
+    templates: Option<TemplateHandle>,
     board: Arc<Board>,
     firmware: Option<FirmwarePort>,
     runner: TaskRunner,
@@ -126,13 +127,18 @@ impl Worker {
     pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Self, StartError> {
         let keys = WorkerKeys::load_or_create(&config.worker.key_file)?;
         let models = crate::models::obtain(&config).await?;
-        let templates = dovetail_templates::start(config.templates.clone(), shutdown.clone())?;
+        let templates = config
+            .templates
+            .clone()
+            .map(|source| dovetail_templates::start(source, shutdown.clone()))
+            .transpose()?;
         let options = PoolOptions {
             address: config.pool.address.clone(),
             authority: config.pool.authority_public_key,
             models: models.keys().copied().collect(),
             max_tasks: config.worker.max_tasks,
             nominal_hash_rate: config.worker.nominal_hash_rate,
+            declares_jobs: config.job_declarator.is_some(),
         };
         let tasks_max = usize::from(config.worker.max_tasks);
         let engine = Engine {
@@ -241,18 +247,19 @@ impl Worker {
     fn session(&self, pool: PoolSession) -> Session {
         let (channel, channel_now) = watch::channel(pool.channel().clone());
         let (claim_events, events) = mpsc::channel(CLAIM_EVENTS_MAX);
-        let claimer = Claimer::new(
-            pool.outbox().clone(),
-            channel_now,
-            events,
-            self.templates.clone(),
-            DeclaratorOptions {
-                address: self.config.job_declarator.address.clone(),
-                authority: self.config.job_declarator.authority_public_key,
-            },
-            self.keys.clone(),
-        )
-        .on_board(self.board.clone(), self.config.worker.search);
+        let (outbox, keys) = (pool.outbox().clone(), self.keys.clone());
+        let claimer = match (&self.templates, &self.config.job_declarator) {
+            (Some(templates), Some(declarator)) => {
+                let templates = templates.clone();
+                let declarator = DeclaratorOptions {
+                    address: declarator.address.clone(),
+                    authority: declarator.authority_public_key,
+                };
+                Claimer::new(outbox, channel_now, events, templates, declarator, keys)
+            }
+            _ => Claimer::without_node(outbox, channel_now, events, keys),
+        };
+        let claimer = claimer.on_board(self.board.clone(), self.config.worker.search);
         let numbers = claimer.numbers();
         Session {
             pool,

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
+use super::batch_jobs::BatchJobs;
 use super::channel::Channel;
 use super::custom::AcceptedJobs;
 use super::extension::Registering;
@@ -79,6 +80,7 @@ pub(crate) struct Connection {
     pub(super) work: Option<Arc<WorkSnapshot>>,
     pub(super) group_job: Option<ExtendedJob>,
     pub(super) accepted: AcceptedJobs,
+    pub(super) batch_jobs: BatchJobs,
     pub(super) registering: Option<Registering>,
     pub(super) worker: Option<dovetail_commitment::WorkerKey>,
     pub(super) commands: Option<mpsc::Receiver<WorkerCommand>>,
@@ -156,6 +158,7 @@ impl Connection {
             work: None,
             group_job: None,
             accepted: AcceptedJobs::default(),
+            batch_jobs: BatchJobs::new(Instant::now().into_std()),
             registering: None,
             worker: None,
             commands: None,
@@ -261,6 +264,8 @@ impl Connection {
             self.on_transcript(whole(frame)?).await
         } else if frame.is::<ext::RegisterBatch>() {
             self.on_register_batch(&whole(frame)?).await
+        } else if frame.is::<ext::RequestBatchJob>() {
+            self.on_request_batch_job(&whole(frame)?).await
         } else if frame.is::<ext::AssignTaskError>() {
             self.on_assign_error(&whole(frame)?).await;
             Ok(())

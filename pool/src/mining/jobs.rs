@@ -2,6 +2,8 @@
 //! by all channels of the connection (their extranonces have equal size, specification 5.2.3).
 
 use bitcoin::{Amount, ScriptBuf, TxOut};
+use dovetail_commitment::BatchRoot;
+use dovetail_commitment::coinbase::commitment_output;
 use dovetail_templates::WorkSnapshot;
 use stratum_core::binary_sv2::Sv2OptionOwned;
 use stratum_core::channels_sv2::chain_tip::ChainTip;
@@ -44,12 +46,34 @@ impl JobMaker {
         channel_id: u32,
         future: bool,
     ) -> Result<ExtendedJob, String> {
+        let outputs = vec![self.reward(work.template.coinbase_tx_value_remaining)];
+        self.build_paying(work, channel_id, future, outputs)
+    }
+
+    /// The job of `work`'s template for one channel, to be mined at once, whose coinbase commits to
+    /// `root` besides.
+    pub(crate) fn build_for_batch(
+        &mut self,
+        work: &WorkSnapshot,
+        channel_id: u32,
+        root: BatchRoot,
+    ) -> Result<ExtendedJob, String> {
+        let outputs = vec![
+            self.reward(work.template.coinbase_tx_value_remaining),
+            commitment_output(root),
+        ];
+        self.build_paying(work, channel_id, false, outputs)
+    }
+
+    fn build_paying(
+        &mut self,
+        work: &WorkSnapshot,
+        channel_id: u32,
+        future: bool,
+        outputs: Vec<TxOut>,
+    ) -> Result<ExtendedJob, String> {
         let mut template = work.template.clone();
         template.future_template = future;
-        let reward = TxOut {
-            value: Amount::from_sat(template.coinbase_tx_value_remaining),
-            script_pubkey: self.payout_script.clone(),
-        };
         let tip = ChainTip::from(work.prev_hash.clone());
         let built = self
             .factory
@@ -58,13 +82,13 @@ impl JobMaker {
                 Some(tip),
                 Vec::new(),
                 template.clone(),
-                vec![reward.clone()],
+                outputs.clone(),
                 self.full_extranonce_size,
             )
             .map_err(|error| format!("{error:?}"))?;
         let mut message = built.get_job_message().clone();
         message.job_id = self.take_job_id();
-        rebuilt(&built, template, vec![reward], message)
+        rebuilt(&built, template, outputs, message)
     }
 
     /// The same job for a channel that opens later, as a future job.
@@ -82,11 +106,15 @@ impl JobMaker {
         let mut message = job.get_job_message().clone();
         message.channel_id = channel_id;
         message.min_ntime = Sv2OptionOwned::new(None);
-        let reward = TxOut {
-            value: Amount::from_sat(template.coinbase_tx_value_remaining),
+        let outputs = vec![self.reward(template.coinbase_tx_value_remaining)];
+        rebuilt(job, template, outputs, message)
+    }
+
+    fn reward(&self, value_sat: u64) -> TxOut {
+        TxOut {
+            value: Amount::from_sat(value_sat),
             script_pubkey: self.payout_script.clone(),
-        };
-        rebuilt(job, template, vec![reward], message)
+        }
     }
 
     fn take_job_id(&mut self) -> u32 {

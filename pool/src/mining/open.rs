@@ -18,6 +18,9 @@ use crate::identity::account_of;
 /// How many shares `channels_sv2` counts before it would acknowledge; we acknowledge what the
 /// ledger has made durable instead, so this only has to be positive.
 const SHARE_BATCH_SIZE: usize = 1;
+/// Jobs of one tip that still take shares on an extended channel. A declared job is hashed while the
+/// pool's own templates come and go, every few seconds on a busy chain; it has to outlive minutes of them.
+const PAST_JOBS_MAX: usize = 64;
 
 impl Connection {
     pub(super) fn on_open_standard(
@@ -112,7 +115,7 @@ impl Connection {
             SHARE_BATCH_SIZE,
             self.shared.config.mining.shares_per_minute,
             self.shared.config.mining.tag.clone(),
-            None,
+            Some(PAST_JOBS_MAX),
         );
         let channel = match opened {
             Ok(channel) => Channel::extended(channel, request.account, request.vardiff),

@@ -36,7 +36,8 @@ pub(super) struct InFlight {
     pub(super) sequence_number: u32,
     pub(super) difficulty: u64,
     pub(super) account: String,
-    pub(super) is_claim: bool,
+    /// The batch that the share claims.
+    pub(super) claimed: Option<BatchRoot>,
     pub(super) settled: Settled,
 }
 
@@ -95,7 +96,11 @@ impl Connection {
         let accepted = self.accepted.get(channel_id, job_id).cloned();
         let proven = self.prove(channel_id, &valid, accepted.as_ref());
         self.publish(&proven, valid.block.as_ref(), &header, accepted.as_ref());
-        let claimed = match self.claimed(fields, accepted.as_ref()) {
+        let committed = match &accepted {
+            Some(job) => job.batch_root,
+            None => self.batch_jobs.root_of(channel_id, job_id),
+        };
+        let claimed = match self.claimed(fields, committed) {
             Ok(claimed) => claimed,
             Err(code) => {
                 return self.refuse(channel_id, sequence_number, ShareRefusal::Code(code));
@@ -128,7 +133,7 @@ impl Connection {
     fn claimed(
         &self,
         fields: &[Tlv],
-        accepted: Option<&AcceptedJob>,
+        committed: Option<BatchRoot>,
     ) -> Result<Option<BatchRoot>, &'static str> {
         let Some(root) = find_claim(fields).map_err(|_| codes::CLAIM_MALFORMED)? else {
             return Ok(None);
@@ -136,7 +141,7 @@ impl Connection {
         if !self.extension || self.worker.is_none() {
             return Err(codes::NOT_REGISTERED);
         }
-        match accepted.and_then(|job| job.batch_root) {
+        match committed {
             None => Err(codes::CLAIM_WITHOUT_COMMITMENT),
             Some(committed) if committed != root => Err(codes::CLAIM_MISMATCH),
             Some(committed) => Ok(Some(committed)),
@@ -315,8 +320,8 @@ impl Connection {
         let settler = self.shared.settler.clone();
         let account = proven.account.clone();
         let difficulty = difficulty_of(valid);
-        let is_claim = claim.is_some();
-        self.claims_in_flight += usize::from(is_claim);
+        let claimed = claim.as_ref().map(|claim| claim.root);
+        self.claims_in_flight += usize::from(claimed.is_some());
         let task = self.shared.tracker.spawn(async move {
             match claim {
                 Some(claim) => settler.settle_claim(proven, claim).await,
@@ -329,7 +334,7 @@ impl Connection {
                 sequence_number,
                 difficulty,
                 account,
-                is_claim,
+                claimed,
                 settled: task
                     .await
                     .unwrap_or(Settled::Refused(codes::INTERNAL, None)),
@@ -339,7 +344,10 @@ impl Connection {
 
     /// A share's settlement has ended: acknowledge or refuse it.
     pub(super) fn on_settled(&mut self, done: InFlight) -> Result<(), Ended> {
-        self.claims_in_flight -= usize::from(done.is_claim);
+        self.claims_in_flight -= usize::from(done.claimed.is_some());
+        if let (Some(root), true) = (&done.claimed, is_final(&done.settled)) {
+            self.batch_jobs.drop_batch(root);
+        }
         let report = match done.settled {
             Settled::Accepted(report) => {
                 self.send(&SubmitSharesSuccessOwned {
@@ -421,6 +429,14 @@ impl Connection {
 enum Submission {
     Solution(SubmitSolutionOwned),
     Block(Vec<u8>),
+}
+
+/// Whether no later share can claim the batch either.
+fn is_final(settled: &Settled) -> bool {
+    match settled {
+        Settled::Accepted(_) => true,
+        Settled::Refused(code, _) => codes::is_final_for_batch(code),
+    }
 }
 
 fn header_of(fields: &HeaderFields, prev_hash: [u8; 32], bits: u32, root: [u8; 32]) -> Header {

@@ -39,7 +39,7 @@ impl Connection {
         if new_tip {
             self.activate(&work, job.get_job_id())?;
         }
-        Ok(())
+        self.renew_batch_job(new_tip)
     }
 
     /// The first messages on a new channel.

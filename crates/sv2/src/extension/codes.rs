@@ -20,6 +20,10 @@ pub const CLAIM_WITHOUT_COMMITMENT: &str = "claim-without-commitment";
 pub const CLAIM_MISMATCH: &str = "claim-mismatch";
 /// The claim is not a 32-byte batch root.
 pub const CLAIM_MALFORMED: &str = "claim-malformed";
+/// The connection has no extended channel with this id.
+pub const CHANNEL_UNKNOWN: &str = "channel-unknown";
+/// The worker asks for jobs faster than the pool builds them.
+pub const TOO_MANY_JOBS: &str = "too-many-jobs";
 /// No such task.
 pub const TASK_UNKNOWN: &str = "task-unknown";
 /// The task is another worker's.
@@ -46,3 +50,15 @@ pub const SAMPLING_INVALID: &str = "sampling-invalid";
 pub const INVALID_INVOICE: &str = "invalid-invoice";
 /// The other side failed; the same request may succeed later.
 pub const INTERNAL: &str = "internal";
+
+/// Whether the code says that a batch can never be claimed, or never again.
+pub fn is_final_for_batch(code: &str) -> bool {
+    [
+        INFERENCE_MISMATCH,
+        BATCH_UNKNOWN,
+        BATCH_SPENT,
+        BATCH_NOT_YOURS,
+        BATCH_EXPIRED,
+    ]
+    .contains(&code)
+}

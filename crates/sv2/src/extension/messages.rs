@@ -171,6 +171,29 @@ messages! {
         /// Empty, or one of [`super::codes`].
         code: String,
     }
+    /// The worker asks for a job of the pool's whose coinbase carries a registered batch.
+    0x24 RequestBatchJob {
+        /// Pairs the answer.
+        request_id: u32,
+        /// The extended channel that the job is for.
+        channel_id: u32,
+        /// The batch.
+        root: BatchRoot,
+    }
+    /// The job is built; it follows as a `NewExtendedMiningJob`.
+    0x25 RequestBatchJobSuccess {
+        /// Of the request.
+        request_id: u32,
+        /// Of the job.
+        job_id: u32,
+    }
+    /// There is no such job.
+    0x26 RequestBatchJobError {
+        /// Of the request.
+        request_id: u32,
+        /// One of [`super::codes`].
+        code: String,
+    }
     /// The pool wants to pay.
     0x30 RequestInvoice {
         /// The payout.

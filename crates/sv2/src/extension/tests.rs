@@ -70,6 +70,19 @@ fn messages_come_back_whole_and_never_from_a_part() {
         preimage: [3; 32],
         code: codes::INFERENCE_MISMATCH.to_owned(),
     });
+    round_trip(&RequestBatchJob {
+        request_id: 8,
+        channel_id: 2,
+        root: BatchRoot::from_bytes([1; 32]),
+    });
+    round_trip(&RequestBatchJobSuccess {
+        request_id: 8,
+        job_id: 1 << 31,
+    });
+    round_trip(&RequestBatchJobError {
+        request_id: 8,
+        code: codes::TOO_MANY_JOBS.to_owned(),
+    });
     round_trip(&Invoice {
         payout_id: [1; 32],
         bolt11: Bytes(b"lnbcrt1".to_vec()),
@@ -211,7 +224,8 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic_as_our_messages(payload in prop::collection::vec(any::<u8>(), 0..300)) {
         never_panics!(payload; RegisterWorker, RegisterWorkerProof, AssignTask, StreamTokens,
-            DeliverTranscript, RegisterBatch, BatchOutcome, Invoice, RegisterWorkerError);
+            DeliverTranscript, RegisterBatch, BatchOutcome, RequestBatchJob, RequestBatchJobError,
+            Invoice, RegisterWorkerError);
     }
 
     #[test]

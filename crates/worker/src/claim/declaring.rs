@@ -8,77 +8,50 @@ use dovetail_sv2::messages::{B064KOwned, B0255Owned, SetCustomMiningJob};
 use dovetail_templates::WorkSnapshot;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{ACCEPTED_MAX, ANSWER_TIME_MAX, AcceptedJob, ClaimError, Claimer};
-use crate::board::Board;
+use super::shown::{AcceptedJob, ClaimJob, Shown, search_here};
+use super::{ANSWER_TIME_MAX, ClaimError, Claimer, OwnNode};
 use crate::coinbase::{JobCoinbase, job_outputs};
 use crate::declarator::{Declaration, Declarator, JobToken};
-use crate::job::{BlockSink, FoundShare, JobParts, SharedJob};
-use crate::search::{self, SearchJob};
+use crate::job::{BlockSink, JobParts};
 use crate::session::{Channel, PoolEvent};
 use crate::transcripts::ReadyBatch;
-
-/// A job that the declarator and the pool both accepted, and that hashers work on.
-pub(super) struct DeclaredJob {
-    pub(super) accepted: AcceptedJob,
-    pub(super) shown: Shown,
-    /// Shares that were found while it was pending.
-    pub(super) kept: Vec<FoundShare>,
-    /// The search on this machine, which ends with the claim.
-    _search: Option<AbortOnDropHandle<()>>,
-}
-
-/// A claim on the board. Dropping it takes it off again, unless it was released.
-pub(super) struct Shown {
-    board: Arc<Board>,
-    job: SharedJob,
-}
-
-impl Shown {
-    fn new(board: Arc<Board>, job: SharedJob) -> Self {
-        board.set_claim(job.clone());
-        Self { board, job }
-    }
-
-    /// The claim is settled; its job may be hashed on.
-    pub(super) fn release(&self) {
-        self.board.release(&self.job);
-    }
-}
-
-impl Drop for Shown {
-    fn drop(&mut self) {
-        self.board.withdraw(&self.job);
-    }
-}
 
 impl Claimer {
     /// Builds a job that carries the root on the newest work, shows it, declares it and hands it to
     /// the pool.
-    pub(super) async fn declare(&mut self, batch: &ReadyBatch) -> Result<DeclaredJob, ClaimError> {
-        let declared = self.declare_shown(batch).await;
+    pub(super) async fn declare(
+        &mut self,
+        node: &OwnNode,
+        batch: &ReadyBatch,
+    ) -> Result<ClaimJob, ClaimError> {
+        let declared = self.declare_shown(node, batch).await;
         // Shares of a job that was not accepted are worth nothing.
         self.pending = None;
         declared
     }
 
-    async fn declare_shown(&mut self, batch: &ReadyBatch) -> Result<DeclaredJob, ClaimError> {
-        let work = self.work().await?;
+    async fn declare_shown(
+        &mut self,
+        node: &OwnNode,
+        batch: &ReadyBatch,
+    ) -> Result<ClaimJob, ClaimError> {
+        let work = newest_work(node).await?;
         let channel = self.channel.borrow().clone();
-        let data = self
+        let data = node
             .templates
             .transaction_data(work.template.template_id)
             .await
             .map_err(|error| ClaimError::Templates(error.to_string()))?;
         let mut declarator = match self.connection.take() {
             Some(connection) => connection,
-            None => Declarator::open(&self.declarator, self.keys.name).await?,
+            None => Declarator::open(&node.declarator, self.keys.name).await?,
         };
         // After an error the connection is dropped: a new one costs little.
         let token = declarator.allocate().await?;
         let outputs = job_outputs(&work.template, &token.outputs, Some(&batch.root))?;
         let coinbase = JobCoinbase::new(&work.template, outputs, channel.full_extranonce_size())?;
         let min_ntime = min_ntime(&work);
-        let (shown, search) = self.show(&work, &channel, &coinbase, min_ntime)?;
+        let (shown, search) = self.show(node, &work, &channel, &coinbase, min_ntime)?;
         self.pending = Some((shown.job.id, Vec::new()));
         let declaration = Declaration {
             version: work.template.version,
@@ -98,15 +71,14 @@ impl Claimer {
         let accepted = AcceptedJob {
             id: shown.job.id,
             job_id,
+            root: batch.root,
+            prev_hash: work.prev_hash(),
             channel,
-            work,
+            work: Some(work),
         };
-        if self.accepted.len() == ACCEPTED_MAX {
-            self.accepted.pop_front();
-        }
-        self.accepted.push_back(accepted.clone());
+        self.remember(accepted.clone());
         let kept = self.pending.take().map_or(Vec::new(), |(_, kept)| kept);
-        Ok(DeclaredJob {
+        Ok(ClaimJob {
             accepted,
             shown,
             kept,
@@ -117,6 +89,7 @@ impl Claimer {
     /// Puts the job on the board, and searches it here if that is wanted.
     fn show(
         &self,
+        node: &OwnNode,
         work: &WorkSnapshot,
         channel: &Channel,
         coinbase: &JobCoinbase,
@@ -138,14 +111,14 @@ impl Claimer {
             extranonce_size: channel.extranonce_size,
             target: channel.target,
             blocks: Some(BlockSink::new(
-                self.templates.clone(),
+                node.templates.clone(),
                 work.template_id(),
                 coinbase,
             )),
         };
         let job = self.board.job(parts, self.offers.clone())?;
         let search = match self.search_here {
-            true => search_here(&self.board, &job, coinbase),
+            true => search_here(&self.board, &job),
             false => None,
         };
         Ok((Shown::new(self.board.clone(), job), search))
@@ -166,16 +139,6 @@ impl Claimer {
                 Some(share) = self.shares.recv() => self.pass_on(share).await?,
             }
         }
-    }
-
-    /// The newest work; waits for the first.
-    async fn work(&mut self) -> Result<Arc<WorkSnapshot>, ClaimError> {
-        let mut work = self.templates.subscribe();
-        let work = work
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_| ClaimError::Templates("it stopped".to_owned()))?;
-        Ok(work.clone().expect("waited for some work"))
     }
 
     async fn set_custom_job(
@@ -205,52 +168,14 @@ impl Claimer {
     }
 }
 
-/// Searches the job on a thread of this machine, in a part of the extranonce of its own. Dropping
-/// the handle ends it.
-fn search_here(
-    board: &Board,
-    job: &SharedJob,
-    coinbase: &JobCoinbase,
-) -> Option<AbortOnDropHandle<()>> {
-    let slot = board.extended_prefix(0).ok()?;
-    let parts = job.parts();
-    let ours = parts.extranonce_size - crate::job::EXTRANONCE_BYTES;
-    let job = job.clone();
-    let search_job = SearchJob {
-        version: parts.version,
-        prev_hash: parts.prev_hash,
-        min_ntime: parts.min_ntime,
-        nbits: parts.nbits,
-        coinbase: coinbase.clone(),
-        extranonce_prefix: [
-            &parts.extranonce_prefix[..],
-            &vec![0; ours],
-            slot.as_bytes(),
-        ]
-        .concat(),
-        extranonce_size: board.rolled_bytes(),
-        merkle_path: parts.merkle_path.clone(),
-        target: parts.target,
-    };
-    let mut search = search::Search::start(search_job);
-    Some(AbortOnDropHandle::new(tokio::spawn(async move {
-        let Some(found) = search.found().await else {
-            return;
-        };
-        let (hashes, time) = search.effort();
-        tracing::info!(
-            job = job.id,
-            hashes,
-            ms = time.as_millis() as u64,
-            "found a share on the job"
-        );
-        let extranonce = [slot.as_bytes(), &found.extranonce].concat();
-        let version = job.parts().version;
-        match job.share(&extranonce, version, found.ntime, found.nonce) {
-            Ok(share) => drop(job.offer(share)),
-            Err(error) => tracing::error!(%error, "the search found no share"),
-        }
-    })))
+/// The newest work; waits for the first.
+async fn newest_work(node: &OwnNode) -> Result<Arc<WorkSnapshot>, ClaimError> {
+    let mut work = node.templates.subscribe();
+    let work = work
+        .wait_for(Option::is_some)
+        .await
+        .map_err(|_| ClaimError::Templates("it stopped".to_owned()))?;
+    Ok(work.clone().expect("waited for some work"))
 }
 
 /// The smallest time of a job's headers: the clock, unless the chain is ahead of it. The template's

@@ -16,7 +16,7 @@ use super::{ClaimDone, NO_AUDIT, Session, Worker};
 use crate::beacon::Beacon;
 use crate::claim::{ClaimEnd, Claimer};
 use crate::job::FoundShare;
-use crate::session::{PoolEvent, SessionError};
+use crate::session::{BatchJob, PoolEvent, SessionError};
 use crate::stats::Stats;
 use crate::tasks::TaskEvent;
 use crate::transcripts::BATCH_TRANSCRIPTS_MAX;
@@ -120,9 +120,16 @@ impl Worker {
                 session.channel.send_replace(session.pool.channel().clone());
             }
             PoolEvent::NewJob(job) => {
-                session.pool_jobs.on_job(session.pool.channel(), *job);
+                let batch = session.pool_jobs.on_job(session.pool.channel(), *job);
+                self.forward_batch_job(session, batch);
             }
-            PoolEvent::NewTip(tip) => session.pool_jobs.on_tip(session.pool.channel(), tip),
+            PoolEvent::NewTip(tip) => {
+                let batch = session
+                    .pool_jobs
+                    .on_tip(session.pool.channel(), tip.clone());
+                self.forward_claim(session, PoolEvent::NewTip(tip));
+                self.forward_batch_job(session, batch);
+            }
             PoolEvent::Other => {}
             PoolEvent::SharesAccepted { last, count } => {
                 let accepted = &self.board.stats().shares_accepted;
@@ -143,10 +150,17 @@ impl Worker {
         Ok(())
     }
 
-    /// Answers to shares concern a claim only while one is under way.
+    /// Answers to shares, jobs and tips concern a claim only while one is under way.
     fn forward_claim(&self, session: &Session, event: PoolEvent) {
         if session.in_flight.is_some() {
             forward(session, event);
+        }
+    }
+
+    /// A job that carries a batch is for the claim of the batch; with none under way it is for nobody.
+    fn forward_batch_job(&self, session: &Session, job: Option<BatchJob>) {
+        if let Some(job) = job {
+            self.forward_claim(session, PoolEvent::BatchJob(Box::new(job)));
         }
     }
 

@@ -1,0 +1,114 @@
+//! The wait for a share of a job that bears the batch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dovetail_templates::WorkSnapshot;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::shown::{AcceptedJob, ClaimJob};
+use super::{ClaimError, Claimer};
+use crate::job::FoundShare;
+use crate::session::PoolEvent;
+use crate::transcripts::ReadyBatch;
+
+/// Time for the pool to renew the job that it built for us, once it has named a new tip.
+const RENEWAL_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How the search on one job ended.
+pub(super) enum Searched {
+    /// A share, and the job that it is of.
+    Found(Box<(AcceptedJob, FoundShare)>),
+    /// Nobody is to hash the job any more.
+    Overtaken,
+    /// The batch earns nothing any more.
+    Expired,
+}
+
+impl Claimer {
+    /// Waits for a share of the job; those that were found while it was pending come first. A job that
+    /// the pool renews takes the place of the one before.
+    pub(super) async fn search(
+        &mut self,
+        batch: &ReadyBatch,
+        job: &mut ClaimJob,
+    ) -> Result<Searched, ClaimError> {
+        if !job.kept.is_empty() {
+            let first = job.kept.remove(0);
+            for share in std::mem::take(&mut job.kept) {
+                self.pass_on(share).await?;
+            }
+            return Ok(Searched::Found(Box::new((job.accepted.clone(), first))));
+        }
+        let mut work = self.node.as_ref().map(|node| node.templates.subscribe());
+        let expires = batch.expires().map(Instant::from_std);
+        let mut renewal_until = None;
+        loop {
+            tokio::select! {
+                // A share first: if it is a block, the new tip is of its own making.
+                biased;
+                share = self.shares.recv() => {
+                    let share = share.ok_or(ClaimError::SessionOver)?;
+                    if let Some(accepted) = self.claimable(&share, &job.accepted) {
+                        return Ok(Searched::Found(Box::new((accepted, share))));
+                    }
+                    self.pass_on(share).await?;
+                }
+                overtaken = overtaken(&mut work, &job.accepted) => {
+                    overtaken?;
+                    return Ok(Searched::Overtaken);
+                }
+                event = self.events.recv() => match event.ok_or(ClaimError::SessionOver)? {
+                    PoolEvent::BatchJob(newer) if newer.root == batch.root && work.is_none() => {
+                        *job = self.take_pool_job(*newer)?;
+                        renewal_until = None;
+                    }
+                    PoolEvent::NewTip(tip)
+                        if tip.prev_hash.to_array() != job.accepted.prev_hash && work.is_none() =>
+                    {
+                        renewal_until = Some(Instant::now() + RENEWAL_TIME_MAX);
+                    }
+                    // Nothing else is of interest now, but the queue must not fill.
+                    _ => {}
+                },
+                () = at(renewal_until) => return Ok(Searched::Overtaken),
+                () = at(expires) => return Ok(Searched::Expired),
+            }
+        }
+    }
+
+    /// The job of a share, if a claim on it may be good: it bears the same batch on the same tip.
+    fn claimable(&self, share: &FoundShare, current: &AcceptedJob) -> Option<AcceptedJob> {
+        let same = |job: &&AcceptedJob| {
+            job.id == share.job_id && job.root == current.root && job.prev_hash == current.prev_hash
+        };
+        self.accepted.iter().find(same).cloned()
+    }
+}
+
+/// Waits until our own template source builds on another tip than the job; without one, for ever.
+async fn overtaken(
+    work: &mut Option<watch::Receiver<Option<Arc<WorkSnapshot>>>>,
+    job: &AcceptedJob,
+) -> Result<(), ClaimError> {
+    let Some(work) = work else {
+        return std::future::pending().await;
+    };
+    let newer = |work: &Option<Arc<WorkSnapshot>>| {
+        work.as_ref()
+            .is_some_and(|work| work.prev_hash() != job.prev_hash)
+    };
+    work.wait_for(newer)
+        .await
+        .map(drop)
+        .map_err(|_| ClaimError::Templates("it stopped".to_owned()))
+}
+
+/// Waits for a time; for ever if there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
