@@ -14,6 +14,7 @@ mod folder;
 mod import;
 pub mod quality;
 mod quantise;
+pub mod random;
 pub mod reference;
 mod rope;
 mod text;

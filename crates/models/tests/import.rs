@@ -5,11 +5,10 @@ mod common;
 
 use std::path::Path;
 
-use common::{Random, Recipe};
+use common::{Random, Recipe, recipes};
 use dovetail_engine::{Model, Runtime};
+use dovetail_models::random::{self, Sizes};
 use dovetail_models::{ImportOptions, Imported, Quality, Sequence, import, quality};
-use safetensors::Dtype;
-use serde_json::json;
 
 fn imported(folder: &Path, options: &ImportOptions) -> Imported {
     import(folder, options, &mut |_| {}).unwrap()
@@ -33,66 +32,6 @@ fn measure(recipe: &Recipe, options: &ImportOptions) -> Quality {
         .collect();
     let runtime = Runtime::new(1).unwrap();
     quality(folder.path(), &runtime, &model, &sequences).unwrap()
-}
-
-fn recipes() -> Vec<(&'static str, Recipe)> {
-    let llama3 = json!({ "rope_scaling": { "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0, "original_max_position_embeddings": 32 }, "rope_theta": 500000.0 });
-    let linear = json!({ "rope_parameters": { "rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0 },
-        "rope_theta": null });
-    vec![
-        (
-            "llama, f32",
-            Recipe {
-                outliers: 20.0,
-                ..Recipe::default()
-            },
-        ),
-        (
-            "llama 3 in shards, bf16",
-            Recipe {
-                outliers: 20.0,
-                dtype: Dtype::BF16,
-                shards: 3,
-                config: llama3,
-                ..Recipe::default()
-            },
-        ),
-        (
-            "mistral with wide heads, f16",
-            Recipe {
-                family: "MistralForCausalLM",
-                outliers: 20.0,
-                dtype: Dtype::F16,
-                head_dim: 24,
-                heads: 6,
-                kv_heads: 1,
-                config: json!({ "sliding_window": null }),
-                ..Recipe::default()
-            },
-        ),
-        (
-            "qwen 2, tied, a width of 96",
-            Recipe {
-                family: "Qwen2ForCausalLM",
-                outliers: 20.0,
-                bias_outliers: 80.0,
-                tied: true,
-                dim: 96,
-                hidden: 160,
-                config: json!({ "use_sliding_window": false, "sliding_window": 16 }),
-                ..Recipe::default()
-            },
-        ),
-        (
-            "linear positions",
-            Recipe {
-                config: linear,
-                kv_heads: 4,
-                ..Recipe::default()
-            },
-        ),
-    ]
 }
 
 #[test]
@@ -158,6 +97,42 @@ fn the_same_checkpoint_gives_the_same_bytes_however_it_is_cut_and_counted() {
     let model = Model::from_bytes(&bytes).unwrap();
     assert_eq!(model.id(), whole.parts.id().unwrap());
     assert_eq!((model.name(), model.context_tokens()), ("one", 40));
+}
+
+#[test]
+fn random_checkpoints_of_real_shapes_keep_what_they_say_because_outliers_are_spread() {
+    let sizes = Sizes {
+        dim: 128,
+        hidden_dim: 320,
+        layers: 3,
+        heads: 4,
+        kv_heads: 2,
+        vocabulary: 500,
+        tied_head: true,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    random::write(folder.path(), &sizes, 1).unwrap();
+    let [with, without] = [true, false].map(|spread_outliers| {
+        let options = ImportOptions {
+            spread_outliers,
+            ..ImportOptions::default()
+        };
+        let model = model(&imported(folder.path(), &options));
+        let sequences = [Sequence {
+            tokens: Random(7).tokens(200, sizes.vocabulary),
+            counted_from: 1,
+        }];
+        quality(folder.path(), &Runtime::new(1).unwrap(), &model, &sequences).unwrap()
+    });
+    eprintln!("{with:?}\n{without:?}");
+    assert!(
+        with.correlation > 0.999 && with.top1_agreement > 0.9,
+        "{with:?}"
+    );
+    assert!(
+        with.divergence_nats < without.divergence_nats / 4.0,
+        "{with:?} {without:?}"
+    );
 }
 
 #[test]

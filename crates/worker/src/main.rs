@@ -7,6 +7,7 @@ mod model_choice;
 mod model_cmd;
 mod model_import;
 mod model_quality;
+mod model_shape;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use dovetail_engine::{Model, TokenizerKind, tiny};
 use crate::fetch_cmd::{self, FetchArguments};
 use crate::model_import::{self, ImportArguments};
 use crate::model_quality::{self, QualityArguments};
+use crate::model_shape::{self, ShapeArguments};
 
 /// Make, import, fetch and inspect model files.
 #[derive(Debug, Args)]
@@ -32,6 +33,8 @@ enum ModelCommand {
     Import(ImportArguments),
     /// Measure what importing a model cost: the engine beside the checkpoint in floating point, on a text.
     Quality(QualityArguments),
+    /// Measure the same on random weights of a real model's shape.
+    TryShape(ShapeArguments),
     /// Fetch a model from a pool.
     Fetch(FetchArguments),
     /// Say what a model file holds.
@@ -56,6 +59,7 @@ pub(crate) async fn run(arguments: ModelArguments) -> anyhow::Result<()> {
             inspect(&file, false)
         }
         ModelCommand::Quality(arguments) => model_quality::run(&arguments),
+        ModelCommand::TryShape(arguments) => model_shape::run(&arguments),
         ModelCommand::Fetch(arguments) => {
             let (file, model) = fetch_cmd::fetch(arguments).await?;
             show(&file, &model, false)

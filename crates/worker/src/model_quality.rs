@@ -53,13 +53,18 @@ pub(crate) fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
     }
     let runtime = Runtime::new(arguments.threads)?;
     let measured = quality(&arguments.dir, &runtime, &model, &sequences)?;
-    if arguments.json {
+    show(&measured, &model, arguments.json)
+}
+
+/// Prints what was measured.
+pub(crate) fn show(measured: &Quality, model: &Model, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
         let mut json = serde_json::to_value(measured)?;
         json["perplexity_ratio"] = measured.perplexity_ratio().into();
         json["model"] = model.id().to_string().into();
         println!("{json}");
     } else {
-        print(&measured);
+        print(measured);
     }
     Ok(())
 }

@@ -56,9 +56,9 @@ impl Default for Recipe {
     }
 }
 
-/// Names to shapes and values.
 /// A shape and its values.
 pub(crate) type Tensor = (Vec<usize>, Vec<f32>);
+/// Names to shapes and values.
 pub(crate) type Tensors = BTreeMap<String, Tensor>;
 
 impl Recipe {
@@ -190,6 +190,67 @@ impl Recipe {
         let down = random.matrix(dim, hidden, 0.4 * root(hidden));
         put("mlp.down_proj.weight", outliers(down));
     }
+}
+
+/// Checkpoints of each kind that is taken.
+pub(crate) fn recipes() -> Vec<(&'static str, Recipe)> {
+    let llama3 = json!({ "rope_scaling": { "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 32 }, "rope_theta": 500000.0 });
+    let linear = json!({ "rope_parameters": { "rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0 },
+        "rope_theta": null });
+    vec![
+        (
+            "llama, f32",
+            Recipe {
+                outliers: 20.0,
+                ..Recipe::default()
+            },
+        ),
+        (
+            "llama 3 in shards, bf16",
+            Recipe {
+                outliers: 20.0,
+                dtype: Dtype::BF16,
+                shards: 3,
+                config: llama3,
+                ..Recipe::default()
+            },
+        ),
+        (
+            "mistral with wide heads, f16",
+            Recipe {
+                family: "MistralForCausalLM",
+                outliers: 20.0,
+                dtype: Dtype::F16,
+                head_dim: 24,
+                heads: 6,
+                kv_heads: 1,
+                config: json!({ "sliding_window": null }),
+                ..Recipe::default()
+            },
+        ),
+        (
+            "qwen 2, tied, a width of 96",
+            Recipe {
+                family: "Qwen2ForCausalLM",
+                outliers: 20.0,
+                bias_outliers: 80.0,
+                tied: true,
+                dim: 96,
+                hidden: 160,
+                config: json!({ "use_sliding_window": false, "sliding_window": 16 }),
+                ..Recipe::default()
+            },
+        ),
+        (
+            "linear positions",
+            Recipe {
+                config: linear,
+                kv_heads: 4,
+                ..Recipe::default()
+            },
+        ),
+    ]
 }
 
 fn root(width: usize) -> f32 {

@@ -1,0 +1,296 @@
+//! Checkpoints of random weights in the shapes of models that people run: what an import costs can be measured
+//! on them where no trained checkpoint is at hand. They say nothing, but they have what makes quantising hard: a
+//! few channels of the residual stream and a few units of the feed-forward layers that stand out, as in trained models.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use serde_json::json;
+
+/// How much larger than the others what stands out is.
+const OUTLIERS: f32 = 20.0;
+/// Weights that are made and written at a time.
+const CHUNK: usize = 1 << 16;
+/// The text of such a model is none: all its tokens are unknown words.
+const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],
+"normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,
+"model":{"type":"WordLevel","vocab":{"<unk>":0},"unk_token":"<unk>"}}"#;
+
+/// The sizes of a Llama.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Width of the residual stream.
+    pub dim: usize,
+    /// Width of the feed-forward layers.
+    pub hidden_dim: usize,
+    /// How many layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Tokens.
+    pub vocabulary: usize,
+    /// Whether the embedding serves as the head.
+    pub tied_head: bool,
+}
+
+impl Sizes {
+    /// SmolLM-135M.
+    pub const SMOLLM_135M: Self = Self {
+        dim: 576,
+        hidden_dim: 1536,
+        layers: 30,
+        heads: 9,
+        kv_heads: 3,
+        vocabulary: 49_152,
+        tied_head: true,
+    };
+    /// TinyLlama-1.1B.
+    pub const TINYLLAMA_1B: Self = Self {
+        dim: 2048,
+        hidden_dim: 5632,
+        layers: 22,
+        heads: 32,
+        kv_heads: 4,
+        vocabulary: 32_000,
+        tied_head: false,
+    };
+
+    /// The channels that stand out.
+    fn outliers(&self) -> [usize; 3] {
+        [3, self.dim / 2 + 1, self.dim - 5]
+    }
+
+    fn config(&self) -> serde_json::Value {
+        json!({
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": self.dim,
+            "intermediate_size": self.hidden_dim,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": 2048,
+            "rms_norm_eps": 1e-5,
+            "hidden_act": "silu",
+            "tie_word_embeddings": self.tied_head,
+            "rope_theta": 10000.0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "torch_dtype": "bfloat16",
+        })
+    }
+
+    /// All tensors, in the order in which they are written.
+    fn tensors(&self) -> Vec<Tensor> {
+        let (dim, hidden, head_dim) = (self.dim, self.hidden_dim, self.dim / self.heads);
+        // Logits of a deviation of 3, as those of trained models are after their norm.
+        let head = 3.0 * root(dim);
+        let embedding = if self.tied_head { head } else { 0.5 };
+        let mut tensors = vec![Tensor {
+            columns_stand_out: true,
+            ..Tensor::matrix("model.embed_tokens", self.vocabulary, dim, embedding)
+        }];
+        for layer in 0..self.layers {
+            let gain = |part: &str| Tensor::gain(&format!("model.layers.{layer}.{part}"), dim);
+            let matrix = |part: &str, rows, columns, size: f32, rows_stand_out| Tensor {
+                rows_stand_out,
+                ..Tensor::matrix(
+                    &format!("model.layers.{layer}.{part}_proj"),
+                    rows,
+                    columns,
+                    size,
+                )
+            };
+            let (kv, into, out) = (self.kv_heads * head_dim, root(dim), 0.4);
+            tensors.extend([
+                gain("input_layernorm"),
+                matrix("self_attn.q", dim, dim, into, false),
+                matrix("self_attn.k", kv, dim, into, false),
+                matrix("self_attn.v", kv, dim, into, false),
+                matrix("self_attn.o", dim, dim, out * root(dim), true),
+                gain("post_attention_layernorm"),
+                matrix("mlp.gate", hidden, dim, into, false),
+                matrix("mlp.up", hidden, dim, into, true),
+                matrix("mlp.down", dim, hidden, out * root(hidden), true),
+            ]);
+        }
+        let mut last = Tensor::gain("model.norm", dim);
+        if self.tied_head {
+            // The head has them as well.
+            last.factor /= OUTLIERS;
+        }
+        tensors.push(last);
+        if !self.tied_head {
+            tensors.push(Tensor::matrix("lm_head", self.vocabulary, dim, head));
+        }
+        tensors
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn root(width: usize) -> f32 {
+    1.0 / (width as f32).sqrt()
+}
+
+/// A tensor to be made.
+#[derive(Debug)]
+struct Tensor {
+    name: String,
+    shape: Vec<usize>,
+    /// Mean and deviation of its values.
+    mean: f32,
+    size: f32,
+    rows_stand_out: bool,
+    columns_stand_out: bool,
+    /// How much larger what stands out is.
+    factor: f32,
+}
+
+impl Tensor {
+    fn matrix(name: &str, rows: usize, columns: usize, size: f32) -> Self {
+        Self {
+            name: format!("{name}.weight"),
+            shape: vec![rows, columns],
+            mean: 0.0,
+            size,
+            rows_stand_out: false,
+            columns_stand_out: false,
+            factor: OUTLIERS,
+        }
+    }
+
+    /// A norm's gain, which takes back what its input has.
+    fn gain(name: &str, dim: usize) -> Self {
+        Self {
+            shape: vec![dim],
+            mean: 1.0,
+            columns_stand_out: true,
+            factor: 1.0 / OUTLIERS,
+            ..Self::matrix(name, 1, dim, 0.2)
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The next values, from this place on.
+    fn values(&self, random: &mut Random, from: usize, outliers: &[usize]) -> Vec<u8> {
+        let columns = self.shape.last().copied().unwrap_or(1);
+        let until = (from + CHUNK).min(self.len());
+        let mut bytes = Vec::with_capacity(2 * (until - from));
+        for place in from..until {
+            let (row, column) = (place / columns, place % columns);
+            let stands_out = self.rows_stand_out && outliers.contains(&row)
+                || self.columns_stand_out && outliers.contains(&column);
+            let value = self.mean + self.size * random.normal();
+            let value = if stands_out {
+                self.factor * value
+            } else {
+                value
+            };
+            bytes.extend(to_bfloat(value).to_le_bytes());
+        }
+        bytes
+    }
+}
+
+/// Writes a checkpoint in Hugging Face's layout, with weights in bfloat16, into a folder that is there. The same
+/// sizes and seed give the same files on every machine. Takes little memory.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write(folder: &Path, sizes: &Sizes, seed: u64) -> io::Result<()> {
+    std::fs::write(folder.join("config.json"), sizes.config().to_string())?;
+    std::fs::write(folder.join("tokenizer.json"), TOKENIZER)?;
+    let file = std::fs::File::create(folder.join("model.safetensors"))?;
+    let mut file = BufWriter::new(file);
+    let tensors = sizes.tensors();
+    let mut header = BTreeMap::from([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
+    let mut from = 0;
+    for tensor in &tensors {
+        let to = from + 2 * tensor.len();
+        let info = json!({ "dtype": "BF16", "shape": tensor.shape, "data_offsets": [from, to] });
+        header.insert(tensor.name.clone(), info);
+        from = to;
+    }
+    let mut header = serde_json::to_string(&header)?;
+    while !header.len().is_multiple_of(8) {
+        header.push(' ');
+    }
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(header.as_bytes())?;
+    let (mut random, outliers) = (Random(seed), sizes.outliers());
+    for tensor in &tensors {
+        for from in (0..tensor.len()).step_by(CHUNK) {
+            file.write_all(&tensor.values(&mut random, from, &outliers))?;
+        }
+    }
+    file.flush()
+}
+
+/// To the nearest, halves to even.
+fn to_bfloat(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    let [.., low, high] = rounded.to_le_bytes();
+    u16::from_le_bytes([low, high])
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014), with sums of four for a bell.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Mean 0, variance 1.
+    fn normal(&mut self) -> f32 {
+        let bits = self.next();
+        let sum: u64 = (0..4).map(|part| bits >> (16 * part) & 0xffff).sum();
+        // Four uniform numbers have the variance 4/12. The sum is below 2^18, so exact.
+        #[allow(clippy::cast_precision_loss)]
+        let sum = sum as f32;
+        (sum / 65_535.0 - 2.0) * 1.732_050_8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_rounded_to_the_nearest_of_16_bits() {
+        for (value, bits) in [
+            (1.0, 0x3f80),
+            (-2.0, 0xc000),
+            // Halfway between two: to the even one.
+            (f32::from_bits(0x3f80_8000), 0x3f80),
+            (f32::from_bits(0x3f81_8000), 0x3f82),
+            (f32::from_bits(0x3f80_8001), 0x3f81),
+        ] {
+            assert_eq!(to_bfloat(value), bits, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_weights_are_a_bell_of_variance_1() {
+        let mut random = Random(1);
+        let values: Vec<f32> = (0..10_000).map(|_| random.normal()).collect();
+        let mean = values.iter().sum::<f32>() / 1e4;
+        let variance = values.iter().map(|value| value * value).sum::<f32>() / 1e4;
+        assert!(
+            mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05,
+            "{mean} {variance}"
+        );
+    }
+}
