@@ -43,6 +43,8 @@ pub struct Options {
     pub model: ServedModel,
     /// Let the worker have no model file and fetch the model from the pool.
     pub fetch: bool,
+    /// Start a validator as a process of its own, and have the pool replay there.
+    pub validator: bool,
     /// How many later batches credit for inference is held for; 0: it matures at once.
     pub maturity_batches: u32,
     /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
@@ -62,6 +64,7 @@ impl Default for Options {
             min_hashrate: 100_000,
             model: ServedModel::Tiny,
             fetch: false,
+            validator: false,
             maturity_batches: 0,
             real: None,
         }
@@ -101,6 +104,8 @@ pub struct Scenario {
     pub hasher: Option<Daemon>,
     /// The declarator.
     pub declarator: Daemon,
+    /// The validator of its own.
+    pub validator: Option<Daemon>,
     /// The pool.
     pub pool: Daemon,
     /// The chain and the wallets that everything stands on.
@@ -130,10 +135,15 @@ impl Scenario {
             Some(parts) => Ground::real(&layout, parts, &mut tell)?,
         };
         let source_config = ground.templates_config();
-        let config = layout.write(
-            "pool.toml",
-            &layout.pool_config(&url, &source_config, options),
-        )?;
+        let validator = options
+            .validator
+            .then(|| layout.start_validator())
+            .transpose()?;
+        let mut config = layout.pool_config(&url, &source_config, options);
+        if let Some((_, validators)) = &validator {
+            config.push_str(validators);
+        }
+        let config = layout.write("pool.toml", &config)?;
         let mut pool = layout.spawn("pool", "dovetail-pool", &["--config", &config])?;
         let ready = pool.ready(START_TIME_MAX)?;
         tell("pool", &ready);
@@ -160,6 +170,7 @@ impl Scenario {
             worker: None,
             hasher: None,
             declarator,
+            validator: validator.map(|(daemon, _)| daemon),
             pool,
         };
         if options.worker {
@@ -197,6 +208,23 @@ impl Scenario {
         let mut hasher = layout.spawn("hasher", "dovetail-worker", &arguments)?;
         tell("hasher", &hasher.ready(START_TIME_MAX)?);
         self.hasher = Some(hasher);
+        Ok(())
+    }
+
+    /// Stops the worker and starts it again, with what it has kept.
+    ///
+    /// # Errors
+    /// If there is none, or it does not come back.
+    pub fn restart_worker(&mut self) -> anyhow::Result<()> {
+        let mut worker = self.worker.take().context("there is no worker")?;
+        worker.stop();
+        let layout = Layout { dir: &self.dir };
+        let config = layout.file("worker.toml").to_string_lossy().into_owned();
+        let arguments = ["run", "--config", &config];
+        let mut worker = layout.spawn("worker-restarted", "dovetail-worker", &arguments)?;
+        worker.ready(START_TIME_MAX)?;
+        self.worker = Some(worker);
+        self.pool.event("worker_registered", START_TIME_MAX)?;
         Ok(())
     }
 
@@ -318,6 +346,21 @@ impl Layout<'_> {
         Daemon::spawn(name, command, &self.dir.join("logs"))
     }
 
+    /// A validator, and what makes a pool use it.
+    fn start_validator(&self) -> anyhow::Result<(Daemon, String)> {
+        let arguments = [
+            "validator",
+            "--listen",
+            "127.0.0.1:0",
+            "--model",
+            MODEL_FILE,
+        ];
+        let mut validator = self.spawn("validator", "dovetail-pool", &arguments)?;
+        let ready = validator.ready(START_TIME_MAX)?;
+        let address = text(&ready, "validation")?;
+        Ok((validator, format!("validators = [\"http://{address}\"]\n")))
+    }
+
     fn pool_config(&self, url: &str, source: &str, options: &Options) -> String {
         let dir = self.dir.display();
         let (shares_per_minute, min_hashrate) = (options.shares_per_minute, options.min_hashrate);
@@ -346,12 +389,12 @@ interval_ms = 500
 models = [\"{dir}/{MODEL_FILE}\"]
 free_of_charge = true
 receipt_key = \"{RECEIPT_SECRET}\"
-[audit]
-maturity_batches = {maturity_batches}
-maturity_s = 0
 [credit]
 hash_msat_per_mebihash = 10
 inference_msat_per_token = 1000
+[audit]
+maturity_batches = {maturity_batches}
+maturity_s = 0
 "
         )
     }

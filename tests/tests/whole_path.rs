@@ -174,6 +174,48 @@ fn a_pool_that_restarts_keeps_its_shares_and_its_worker_comes_back() {
 }
 
 #[test]
+fn a_worker_that_restarts_goes_on_with_the_pools_beacon() {
+    let (_dir, mut scenario) = dovetail_tests::scenario(&Options::default()).unwrap();
+    let of_its_chain = "it is of its chain";
+    ask(&scenario, "first.json", &[]);
+    let before = scenario.worker.as_ref().unwrap().log();
+    assert!(before.contains(of_its_chain), "{before}");
+    // A step is spent: what the pool publishes now is still the tip, or the worker would find the next
+    // value false and leave.
+    scenario.restart_worker().unwrap();
+    scenario.restart_pool().unwrap();
+    scenario.pool.event("worker_registered", TIME_MAX).unwrap();
+    ask(&scenario, "second.json", &[]);
+    let after = scenario.worker.as_ref().unwrap().log();
+    assert!(after.contains(of_its_chain), "{after}");
+    assert!(!after.contains("another beacon"), "{after}");
+    let kept = std::fs::read_to_string(scenario.file("worker.beacons")).unwrap();
+    assert!(kept.contains("\"used\":[0,1]"), "{kept}");
+}
+
+#[test]
+fn a_validator_of_its_own_replays_and_when_it_dies_the_pool_goes_on_without() {
+    let options = Options {
+        validator: true,
+        ..Options::default()
+    };
+    let (_dir, mut scenario) = dovetail_tests::scenario(&options).unwrap();
+    ask(&scenario, "first.json", &[]);
+    scenario.pool.event("batch_settled", TIME_MAX).unwrap();
+    scenario.validator.as_mut().unwrap().kill();
+    ask(&scenario, "second.json", &[]);
+    let settled = scenario.pool.event("batch_settled", TIME_MAX).unwrap();
+    assert_eq!(settled["replayed"], 1);
+    let log = scenario.pool.log();
+    assert!(
+        log.contains("validator failed") || log.contains("validator is away"),
+        "{log}"
+    );
+    let prompt = "only its receipt names";
+    assert!(!scenario.validator.as_ref().unwrap().log().contains(prompt));
+}
+
+#[test]
 fn blocks_that_miners_solve_reach_the_chain() {
     // A block every 2^16 hashes or so: each share of the hasher is one.
     let options = Options {

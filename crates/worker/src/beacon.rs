@@ -1,15 +1,24 @@
 //! The audit's hash chain as a worker sees it: the pool published its tip, and the value of each
 //! step must lead back there. So the pool cannot choose a sample once it has seen a share.
 
+mod memory;
+
+use std::collections::BTreeSet;
+
 use dovetail_audit::HashChain;
 
-/// The longest walk to a known value: what a pool's whole chain may have, a second of hashing.
-const STEPS_MAX: u32 = 1 << 20;
+pub use memory::{BeaconFileError, Beacons};
 
-/// Why a revealed value is not believed.
+/// The longest chain, and so the longest walk to a known value: a second of hashing.
+const STEPS_MAX: u32 = 1 << 20;
+/// How many steps are remembered as used. Outcomes come in the order of their steps but for moments.
+const USED_MAX: usize = 1_024;
+
+/// Why a pool is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BeaconError {
-    /// The step was shown before, or an earlier one was: its value was no secret any more.
+    /// The step was used for another share, or shown before this one was submitted: its value was no
+    /// secret any more.
     #[error("step {0} of the beacon was used before")]
     UsedBefore(u32),
     /// The step is further on than any chain goes.
@@ -18,15 +27,20 @@ pub enum BeaconError {
     /// The value does not lead to what was published.
     #[error("the value of step {0} does not follow from the published beacon")]
     NotOfTheChain(u32),
+    /// A batch was refused for what a sample showed, without the value that chose the sample.
+    #[error("the pool reports a mismatch and keeps the value that chose the sample")]
+    Kept,
 }
 
 /// What is known of a pool's chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beacon {
     tip: [u8; 32],
     /// The newest value that was checked, and the step whose value hashes to it.
     known: [u8; 32],
     next_step: u32,
+    /// The newest steps that were shown.
+    used: BTreeSet<u32>,
 }
 
 impl Beacon {
@@ -36,6 +50,7 @@ impl Beacon {
             tip,
             known: tip,
             next_step: 0,
+            used: BTreeSet::new(),
         }
     }
 
@@ -44,23 +59,49 @@ impl Beacon {
         self.tip
     }
 
-    /// Checks the value that a step revealed, and remembers it.
+    /// One more than the newest step that was shown.
+    pub fn next_step(&self) -> u32 {
+        self.next_step
+    }
+
+    /// Checks the value that a step revealed, and remembers it. `floor` is what [`Self::next_step`] was
+    /// before the share was submitted: outcomes may cross on their way, but a step that was shown by then
+    /// must not choose the share's sample.
     ///
     /// # Errors
     /// The reason not to believe it; what is known stays as it was.
-    pub fn reveal(&mut self, step: u32, preimage: &[u8; 32]) -> Result<(), BeaconError> {
-        let steps_between = step
-            .checked_sub(self.next_step)
-            .ok_or(BeaconError::UsedBefore(step))?;
+    pub fn reveal(
+        &mut self,
+        floor: u32,
+        step: u32,
+        preimage: &[u8; 32],
+    ) -> Result<(), BeaconError> {
+        let forgotten = self.used.len() >= USED_MAX && self.used.first() > Some(&step);
+        if step < floor || forgotten || self.used.contains(&step) {
+            return Err(BeaconError::UsedBefore(step));
+        }
         if step >= STEPS_MAX {
             return Err(BeaconError::TooFar(step));
         }
-        // A chain that starts at the value has the known one as its tip, this many hashes later.
-        if HashChain::from_seed(*preimage, steps_between + 1).tip() != self.known {
+        // `later` is that many hashes from `earlier`: a chain that starts there has it as its tip.
+        let leads_to = |earlier: [u8; 32], steps: u32, later: [u8; 32]| {
+            HashChain::from_seed(earlier, steps).tip() == later
+        };
+        let holds = match step.checked_sub(self.next_step) {
+            Some(between) => leads_to(*preimage, between + 1, self.known),
+            None => leads_to(self.known, self.next_step - 1 - step, *preimage),
+        };
+        if !holds {
             return Err(BeaconError::NotOfTheChain(step));
         }
-        self.known = *preimage;
-        self.next_step = step + 1;
+        self.used.insert(step);
+        if self.used.len() > USED_MAX {
+            self.used.pop_first();
+        }
+        if step >= self.next_step {
+            self.known = *preimage;
+            self.next_step = step + 1;
+        }
         Ok(())
     }
 }
@@ -71,18 +112,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn revealed_values_lead_to_the_tip_with_gaps_but_only_forward() {
+    fn revealed_values_lead_to_the_tip_with_gaps() {
         let chain = HashChain::from_seed([1; 32], 100);
         let mut beacon = Beacon::new(chain.tip());
         for step in [0, 1, 7, 50] {
             let preimage = chain.preimage(step).unwrap();
-            assert_eq!(beacon.reveal(step, &preimage), Ok(()));
+            assert_eq!(beacon.reveal(beacon.next_step(), step, &preimage), Ok(()));
             assert_eq!(
-                beacon.reveal(step, &preimage),
+                beacon.reveal(0, step, &preimage),
                 Err(BeaconError::UsedBefore(step))
             );
         }
         assert_eq!(beacon.tip(), chain.tip());
+        assert_eq!(beacon.next_step(), 51);
+    }
+
+    #[test]
+    fn outcomes_may_cross_but_a_step_shown_before_the_share_chooses_no_sample() {
+        let chain = HashChain::from_seed([1; 32], 100);
+        let mut beacon = Beacon::new(chain.tip());
+        let value = |step| chain.preimage(step).unwrap();
+        // Both shares were submitted before either outcome came.
+        assert_eq!(beacon.reveal(0, 9, &value(9)), Ok(()));
+        let wrong = beacon.reveal(0, 8, &value(7));
+        assert_eq!(wrong, Err(BeaconError::NotOfTheChain(8)));
+        assert_eq!(beacon.reveal(0, 8, &value(8)), Ok(()));
+        assert_eq!(beacon.next_step(), 10);
+        // A share that was submitted after step 9 was shown.
+        let known = beacon.reveal(10, 5, &value(5));
+        assert_eq!(known, Err(BeaconError::UsedBefore(5)));
     }
 
     #[test]
@@ -90,13 +148,35 @@ mod tests {
         let chain = HashChain::from_seed([1; 32], 100);
         let mut beacon = Beacon::new(chain.tip());
         let other = HashChain::from_seed([2; 32], 100).preimage(3).unwrap();
-        assert_eq!(beacon.reveal(3, &other), Err(BeaconError::NotOfTheChain(3)));
+        let refused = beacon.reveal(0, 3, &other);
+        assert_eq!(refused, Err(BeaconError::NotOfTheChain(3)));
         let later = chain.preimage(4).unwrap();
-        assert_eq!(beacon.reveal(3, &later), Err(BeaconError::NotOfTheChain(3)));
-        assert_eq!(beacon.reveal(4, &later), Ok(()));
+        let refused = beacon.reveal(0, 3, &later);
+        assert_eq!(refused, Err(BeaconError::NotOfTheChain(3)));
+        assert_eq!(beacon.reveal(0, 4, &later), Ok(()));
+        for step in [STEPS_MAX, u32::MAX] {
+            let refused = beacon.reveal(0, step, &later);
+            assert_eq!(refused, Err(BeaconError::TooFar(step)));
+        }
+    }
+
+    #[test]
+    fn what_was_forgotten_as_used_is_not_believed_either() {
+        let steps = u32::try_from(USED_MAX).unwrap() + 2;
+        let chain = HashChain::from_seed([1; 32], steps);
+        let mut beacon = Beacon::new(chain.tip());
+        for step in 1..steps {
+            assert_eq!(
+                beacon.reveal(0, step, &chain.preimage(step).unwrap()),
+                Ok(())
+            );
+        }
+        let first = chain.preimage(0).unwrap();
+        assert_eq!(beacon.reveal(0, 0, &first), Err(BeaconError::UsedBefore(0)));
+        let forgotten = chain.preimage(1).unwrap();
         assert_eq!(
-            beacon.reveal(u32::MAX, &later),
-            Err(BeaconError::TooFar(u32::MAX))
+            beacon.reveal(0, 1, &forgotten),
+            Err(BeaconError::UsedBefore(1))
         );
     }
 }

@@ -42,6 +42,14 @@ pub struct PoolOptions {
     pub declares_jobs: bool,
 }
 
+impl PoolOptions {
+    /// What this pool is remembered by: its key, or its address where it is not authenticated.
+    pub fn name(&self) -> String {
+        let key = self.authority.as_ref().map(ToString::to_string);
+        key.unwrap_or_else(|| self.address.clone())
+    }
+}
+
 /// Why a session ended, or never began.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -72,6 +80,9 @@ pub enum SessionError {
     /// A part of the worker itself failed, which is a defect.
     #[error("the worker failed: {0}")]
     Defect(&'static str),
+    /// The pool broke its own beacon: it may have chosen a sample.
+    #[error("the pool broke its own beacon: {0}")]
+    BrokenBeacon(#[from] crate::beacon::BeaconError),
     /// The pool did not answer while the session was opened.
     #[error("the pool did not answer in time")]
     TimeOut,

@@ -32,6 +32,8 @@ pub struct Stats {
     pub batches_credited: AtomicU64,
     /// Batches that the pool will never pay for.
     pub batches_refused: AtomicU64,
+    /// Outcomes by which a pool broke its own beacon; it is left then.
+    pub beacons_broken: AtomicU64,
     /// Payouts that arrived, in millisatoshi.
     pub paid_msat: AtomicU64,
     /// Firmware connections that are open.

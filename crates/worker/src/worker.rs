@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::beacon::Beacon;
+use crate::beacon::{BeaconFileError, Beacons};
 use crate::board::Board;
 use crate::claim::{ClaimEnd, ClaimError, Claimer};
 use crate::config::{Config, Downstream};
@@ -35,9 +35,8 @@ const BACKOFF: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(60);
 /// Events of the pool that wait for the claimer; it is asked for a handful at a time.
 const CLAIM_EVENTS_MAX: usize = 256;
-
-/// In place of a beacon's value where no audit took place.
-const NO_AUDIT: [u8; 32] = [0; 32];
+/// How often it is said that a pool was left for good.
+const LEFT_REMINDER: Duration = Duration::from_secs(300);
 
 /// Why a worker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +47,9 @@ pub enum StartError {
     /// The engine's threads.
     #[error(transparent)]
     Engine(#[from] dovetail_engine::EngineError),
+    /// What is remembered of pools' beacons.
+    #[error(transparent)]
+    Beacons(#[from] BeaconFileError),
     /// A model.
     #[error(transparent)]
     Model(#[from] crate::models::ModelError),
@@ -79,8 +81,8 @@ pub struct Worker {
     runner: TaskRunner,
     task_events: mpsc::Receiver<TaskEvent>,
     transcripts: Transcripts,
-    /// What we know of the pool's beacon; it outlives sessions, so that no step is shown twice.
-    beacon: Beacon,
+    /// What we know of pools' beacons; it outlives sessions and restarts, so that no step is shown twice.
+    beacons: Beacons,
     /// When the oldest transcript that is ready began to wait for others.
     waiting_since: Option<Instant>,
     /// Before this no claim is started, after one failed.
@@ -116,6 +118,8 @@ struct Session {
     pool_jobs: PoolJobs,
     /// Numbers of requests and shares.
     numbers: Arc<AtomicU32>,
+    /// The step of the beacon that was the next one when the claim under way, or the last, began.
+    floor: u32,
 }
 
 impl Worker {
@@ -126,6 +130,7 @@ impl Worker {
     /// The first thing that is missing.
     pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Self, StartError> {
         let keys = WorkerKeys::load_or_create(&config.worker.key_file)?;
+        let beacons = Beacons::load(&config.worker.key_file.with_extension("beacons"))?;
         let models = crate::models::obtain(&config).await?;
         let templates = config
             .templates
@@ -163,7 +168,7 @@ impl Worker {
             runner,
             task_events,
             transcripts: Transcripts::default(),
-            beacon: Beacon::new(NO_AUDIT),
+            beacons,
             waiting_since: None,
             no_claim_before: None,
         })
@@ -211,7 +216,15 @@ impl Worker {
     /// One session after another.
     async fn sessions(&mut self, shutdown: &CancellationToken, registered: &mut impl FnMut(&Self)) {
         let mut wait = *BACKOFF.start();
+        let pool_name = self.options.name();
         while !shutdown.is_cancelled() {
+            if let Some(reason) = self.beacons.left(&pool_name) {
+                tracing::error!(pool = pool_name, reason, file = %self.beacons.path().display(), "this worker has left the pool, which broke its own beacon; take its entry out of the file to go back");
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(LEFT_REMINDER) => continue,
+                }
+            }
             let since = Instant::now();
             let ended = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -219,9 +232,7 @@ impl Worker {
                     Ok(pool) => {
                         tracing::info!(worker = %self.keys.name, channel = pool.channel().id, "registered with the pool");
                         registered(self);
-                        if self.beacon.tip() != pool.beacon_tip() {
-                            self.beacon = Beacon::new(pool.beacon_tip());
-                        }
+                        self.beacons.meet(&pool_name, pool.beacon_tip());
                         let session = self.session(pool);
                         self.serve(session, shutdown).await
                     }
@@ -272,6 +283,7 @@ impl Worker {
             asked: None,
             pool_jobs: PoolJobs::new(self.board.clone()),
             numbers,
+            floor: self.beacons.next_step(&self.options.name()),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bitcoin::consensus::serialize;
 use bitcoin::{Amount, ScriptBuf, TxOut};
+use dovetail_audit::HashChain;
 use dovetail_commitment::coinbase::{find_commitment, parse_coinbase};
 use dovetail_commitment::{
     Batch, BatchRoot, HeaderHash, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
@@ -108,7 +109,7 @@ impl Scene {
         pool.send(&RegisterWorkerChallenge { nonce: [8; 32] }).await;
         let _: RegisterWorkerProof = pool.expect().await;
         pool.send(&RegisterWorkerSuccess {
-            beacon_tip: [7; 32],
+            beacon_tip: chain().tip(),
         })
         .await;
         let open: OpenExtendedMiningChannel = pool.expect().await;
@@ -171,6 +172,11 @@ impl Scene {
         self.worker.take().unwrap().await.unwrap();
         drop(self.folder);
     }
+}
+
+/// The pool's beacon.
+fn chain() -> HashChain {
+    HashChain::from_seed([1; 32], 16)
 }
 
 async fn accept_batch(pool: &mut Played, transcript: &Transcript) -> BatchRoot {
@@ -307,7 +313,7 @@ async fn a_task_becomes_tokens_a_transcript_a_declared_job_and_a_claiming_share(
         header_hash: HeaderHash::from_bytes(hash),
         accepted: true,
         beacon_step: 0,
-        preimage: [6; 32],
+        preimage: chain().preimage(0).unwrap(),
         code: String::new(),
     })
     .await;
@@ -333,7 +339,7 @@ async fn a_stale_share_leads_to_another_declaration_and_a_mismatch_to_none() {
         header_hash: HeaderHash::from_bytes(hash),
         accepted: false,
         beacon_step: 0,
-        preimage: [6; 32],
+        preimage: chain().preimage(0).unwrap(),
         code: codes::INFERENCE_MISMATCH.to_owned(),
     })
     .await;
@@ -385,5 +391,35 @@ async fn a_transcript_without_an_answer_is_delivered_again_on_the_next_session()
     let mut pool = scene.register().await;
     let again: DeliverTranscript = pool.expect().await;
     assert_eq!(again.transcript.0, transcript.encode());
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_pool_that_breaks_its_beacon_is_left_for_good() {
+    let scene = Scene::start(BLOCKS_NEVER).await;
+    let mut pool = scene.register().await;
+    let transcript = scene.serve_task(&mut pool).await;
+    let root = accept_batch(&mut pool, &transcript).await;
+    let mut declarator = scene.declarator().await;
+    let declared = accept_declaration(&mut declarator, root).await;
+    let (share, hash) = take_share(&mut pool, &declared, root).await;
+    refuse_share(&mut pool, &share, codes::INFERENCE_MISMATCH).await;
+    let chosen = BatchOutcome {
+        root,
+        header_hash: HeaderHash::from_bytes(hash),
+        accepted: false,
+        beacon_step: 0,
+        preimage: [6; 32],
+        code: "tokens".to_owned(),
+    };
+    pool.send(&chosen).await;
+    let ended = tokio::time::timeout(Duration::from_secs(10), async {
+        while pool.reader.read().await.is_ok() {}
+    });
+    ended.await.unwrap();
+    let back = tokio::time::timeout(Duration::from_secs(3), scene.pool_listener.accept()).await;
+    assert!(back.is_err(), "the worker went back");
+    let kept = std::fs::read_to_string(scene.folder.path().join("worker.beacons")).unwrap();
+    assert!(kept.contains("does not follow"), "{kept}");
     scene.stop().await;
 }

@@ -12,8 +12,7 @@ use dovetail_sv2::extension::{
 use dovetail_sv2::{Outbox, OutboxError};
 use tokio_util::sync::CancellationToken;
 
-use super::{ClaimDone, NO_AUDIT, Session, Worker};
-use crate::beacon::Beacon;
+use super::{ClaimDone, Session, Worker};
 use crate::claim::{ClaimEnd, Claimer};
 use crate::job::FoundShare;
 use crate::session::{BatchJob, PoolEvent, SessionError};
@@ -142,7 +141,7 @@ impl Worker {
                 self.forward_claim(session, PoolEvent::ShareRefused(number, code));
             }
             PoolEvent::Outcome(outcome) => {
-                check_beacon(&mut self.beacon, &outcome);
+                self.check_beacon(session, &outcome)?;
                 forward(session, PoolEvent::Outcome(outcome));
             }
             answer => forward(session, answer),
@@ -161,6 +160,35 @@ impl Worker {
     fn forward_batch_job(&self, session: &Session, job: Option<BatchJob>) {
         if let Some(job) = job {
             self.forward_claim(session, PoolEvent::BatchJob(Box::new(job)));
+        }
+    }
+
+    /// A pool that breaks its own beacon is left: it may have chosen the sample.
+    fn check_beacon(
+        &mut self,
+        session: &Session,
+        outcome: &BatchOutcome,
+    ) -> Result<(), SessionError> {
+        let (root, step) = (outcome.root, outcome.beacon_step);
+        // An outcome of an earlier claim may come late.
+        let current = session.in_flight.as_ref();
+        let is_current = current.is_some_and(|batch| batch.root == root);
+        let floor = if is_current { session.floor } else { 0 };
+        let checked = self.beacons.check(&self.options.name(), floor, outcome);
+        match checked {
+            Ok(true) => {
+                tracing::info!(%root, header = %outcome.header_hash, accepted = outcome.accepted, step, "the pool revealed the beacon of the audit, and it is of its chain");
+                Ok(())
+            }
+            Ok(false) => {
+                tracing::info!(%root, accepted = outcome.accepted, "the pool answered the claim without an audit");
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%root, header = %outcome.header_hash, step, preimage = %hex::encode(outcome.preimage), %error, "the pool may have chosen the sample");
+                Stats::count(&self.board.stats().beacons_broken);
+                Err(error.into())
+            }
         }
     }
 
@@ -242,6 +270,7 @@ impl Worker {
         };
         self.waiting_since = None;
         tracing::info!(root = %batch.root, transcripts = batch.task_ids.len(), "claiming a batch");
+        session.floor = self.beacons.next_step(&self.options.name());
         session.in_flight = Some(batch.clone());
         session.claims.spawn(async move {
             let result = claimer.claim(&batch).await;
@@ -304,22 +333,6 @@ async fn settled_share(claimer: &mut Option<Claimer>) -> FoundShare {
 fn forward(session: &Session, event: PoolEvent) {
     if session.claim_events.try_send(event).is_err() {
         tracing::warn!("dropped an answer of the pool that nobody waits for");
-    }
-}
-
-fn check_beacon(beacon: &mut Beacon, outcome: &BatchOutcome) {
-    let (root, step) = (outcome.root, outcome.beacon_step);
-    if outcome.preimage == NO_AUDIT {
-        tracing::info!(%root, "the pool settled the batch without an audit");
-        return;
-    }
-    match beacon.reveal(step, &outcome.preimage) {
-        Ok(()) => {
-            tracing::info!(%root, header = %outcome.header_hash, accepted = outcome.accepted, step, "the pool revealed the beacon of the audit, and it is of its chain");
-        }
-        Err(error) => {
-            tracing::error!(%root, %error, "the pool may have chosen the sample");
-        }
     }
 }
 
