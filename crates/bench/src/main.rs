@@ -1,6 +1,7 @@
 //! `dovetail-bench`: measurements, each printed as one JSON object. `cargo xtask bench` puts them
 //! beside a peer's and shows them as a table.
 
+mod audit;
 mod clerk;
 mod engine;
 mod shape;
@@ -51,6 +52,30 @@ enum Command {
         #[arg(long, default_value_t = 3)]
         repeat: u32,
     },
+    /// Generate a worker's batch and replay it as an audit does, whole and at the floor.
+    Audit {
+        /// The model file.
+        #[arg(long)]
+        model: PathBuf,
+        /// Threads; 0: one per core.
+        #[arg(long, default_value_t = 0)]
+        threads: usize,
+        /// Transcripts of the batch.
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u8).range(1..=64))]
+        transcripts: u8,
+        /// Bytes of each prompt.
+        #[arg(long, default_value_t = 64)]
+        prompt: usize,
+        /// Tokens of each output.
+        #[arg(long, default_value_t = 64)]
+        generate: u32,
+        /// Tasks that the worker runs side by side.
+        #[arg(long, default_value_t = 8)]
+        side_by_side: usize,
+        /// How often; the best counts.
+        #[arg(long, default_value_t = 3)]
+        repeat: u32,
+    },
     /// Have a model answer invoices and stock sheets that clerk was not trained on, and count what is
     /// right, field by field.
     Clerk {
@@ -89,6 +114,25 @@ fn main() -> anyhow::Result<()> {
                 repeat,
             };
             let measured = engine::measure(&model, threads, &work)?;
+            println!("{}", serde_json::to_string(&measured)?);
+        }
+        Command::Audit {
+            model,
+            threads,
+            transcripts,
+            prompt,
+            generate,
+            side_by_side,
+            repeat,
+        } => {
+            let work = audit::Work {
+                transcripts: transcripts.into(),
+                prompt,
+                generate,
+                side_by_side,
+                repeat,
+            };
+            let measured = audit::measure(&Arc::new(load(&model)?), threads, &work)?;
             println!("{}", serde_json::to_string(&measured)?);
         }
         Command::Clerk {

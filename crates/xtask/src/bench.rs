@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use dovetail_tests::cache;
 use serde_json::{Value, json};
 
+use crate::bench_audit::{self, AuditArguments};
 use crate::bench_clerk::{self, ClerkArguments};
 use crate::setup;
 use crate::steps::{Steps, cargo, run};
@@ -39,6 +40,8 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// The audit: seconds of replay per second of generating, at full audit and at the floor.
+    Audit(AuditArguments),
     /// The small model clerk: its answers to invoices and stock sheets that it has not seen, marked
     /// field by field.
     Clerk(ClerkArguments),
@@ -54,6 +57,7 @@ pub(crate) fn bench(arguments: &BenchArguments) -> anyhow::Result<()> {
             no_peer,
             json,
         } => engine(shapes, *generate, *repeat, *no_peer, *json),
+        What::Audit(arguments) => bench_audit::measure(arguments),
         What::Clerk(arguments) => bench_clerk::measure(arguments),
     }
 }

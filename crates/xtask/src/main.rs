@@ -3,6 +3,7 @@
 
 mod agent;
 mod bench;
+mod bench_audit;
 mod bench_clerk;
 mod demo;
 mod programs;
