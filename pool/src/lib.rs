@@ -13,6 +13,8 @@ mod dispatch;
 mod downloads;
 mod events;
 mod grpc;
+#[cfg(test)]
+mod honest_tests;
 mod identity;
 mod mining;
 mod models;
