@@ -14,7 +14,7 @@ use bitcoin::hashes::Hash;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::test_work::{EASY_BITS, mined, solution};
+use crate::test_work::{EASY_BITS, block, coinbase, mined, search, solution};
 use crate::tests::work_at;
 use crate::{RegtestChain, SourceConfig, TemplateError, WorkSnapshot, start};
 
@@ -154,6 +154,73 @@ async fn bitcoin_core_over_ipc_serves_templates_and_takes_a_block() {
     });
     timeout(PATIENCE, newer).await.unwrap().unwrap();
 
+    stop.cancel();
+    timeout(PATIENCE, handle.stopped()).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs DOVETAIL_BITCOIN_NODE, a bitcoin-node 31 with IPC"]
+async fn bitcoin_core_judges_blocks_that_are_yet_to_be_hashed_and_takes_any_that_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path());
+    node.cli(&["generatetodescriptor", "20", "raw(51)"]);
+    let stop = CancellationToken::new();
+    let handle = start(SourceConfig::bitcoin_core(node.socket()), stop.clone()).unwrap();
+    let work = work_at(&handle, 21).await;
+
+    // A block of no template: an output more. It has no proof of work yet.
+    let mut other = coinbase(&work);
+    other.output.insert(1, other.output[0].clone());
+    other.output[1].value = bitcoin::Amount::ZERO;
+    let mut unsolved = block(&work, other);
+    search(&mut unsolved, false);
+    handle.check_block(serialize(&unsolved)).await.unwrap();
+    let refused = handle.submit_block(serialize(&unsolved)).await;
+    assert!(matches!(&refused, Err(TemplateError::Refused { reason }) if reason == "high-hash"));
+
+    // It pays too much.
+    let mut greedy = unsolved.clone();
+    greedy.txdata[0].output[0].value += bitcoin::Amount::from_sat(1);
+    greedy.header.merkle_root = greedy.compute_merkle_root().unwrap();
+    let refused = handle.check_block(serialize(&greedy)).await;
+    assert!(
+        matches!(&refused, Err(TemplateError::Refused { reason }) if reason == "bad-cb-amount"),
+        "{refused:?}"
+    );
+    // What the node cannot even read costs nobody else an answer.
+    let (junk, good) = tokio::join!(
+        handle.check_block(vec![0xff; 200]),
+        handle.check_block(serialize(&unsolved))
+    );
+    assert!(junk.is_err());
+    assert!(good.is_ok() || matches!(good, Err(TemplateError::Unavailable)));
+    handle.check_block(serialize(&unsolved)).await.unwrap();
+
+    let mut solved = unsolved;
+    search(&mut solved, true);
+    handle.submit_block(serialize(&solved)).await.unwrap();
+    let hash = solved.block_hash().to_string();
+    assert_eq!(node.cli(&["getbestblockhash"]), hash);
+    // Handed in twice, by the declarator and by the pool, it is known.
+    handle.submit_block(serialize(&solved)).await.unwrap();
+    // The tip has moved on.
+    let refused = handle.check_block(serialize(&solved)).await;
+    assert!(
+        matches!(refused, Err(TemplateError::Refused { .. })),
+        "{refused:?}"
+    );
+
+    // A node that comes back is found again.
+    drop(node);
+    let away = handle.check_block(serialize(&greedy)).await;
+    assert!(matches!(away, Err(TemplateError::Unavailable)), "{away:?}");
+    let node = Node::start(directory.path());
+    node.cli(&["generatetodescriptor", "1", "raw(51)"]);
+    let back = handle.check_block(serialize(&greedy)).await;
+    assert!(
+        matches!(back, Err(TemplateError::Refused { .. })),
+        "{back:?}"
+    );
     stop.cancel();
     timeout(PATIENCE, handle.stopped()).await.unwrap();
 }

@@ -32,8 +32,14 @@ pub enum TemplateError {
     /// The block or solution breaks a rule of the chain.
     #[error("the block was rejected: {0}")]
     Rejected(#[from] BlockRejection),
+    /// A node refuses the block.
+    #[error("the node refuses the block: {reason}")]
+    Refused {
+        /// Bitcoin Core's word for the rule, for instance `bad-cb-amount`.
+        reason: String,
+    },
     /// This kind of source takes solutions of its own templates only, and the block is of none.
-    #[error("the template source takes no blocks that are not of its templates")]
+    #[error("the template source cannot judge or take blocks that are not of its templates")]
     Unsupported,
     /// The source said something that makes no sense. It is left and connected to anew.
     #[error("the template source broke the protocol: {0}")]

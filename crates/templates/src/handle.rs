@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::TemplateError;
 use crate::snapshot::{SnapshotError, WorkSnapshot};
+use crate::source::BlockDoor;
 
 /// Requests that may wait for the source. Each waits for one round trip, so a queue this long means
 /// that the source hangs.
@@ -36,6 +37,8 @@ pub(crate) enum Request {
     Solution(SubmitSolutionOwned, Reply<()>),
     TransactionData(u64, Reply<TransactionData>),
     Block(Vec<u8>, Reply<()>),
+    /// A block without proof of work: would it be valid on the tip?
+    Check(Vec<u8>, Reply<()>),
 }
 
 impl Request {
@@ -43,7 +46,9 @@ impl Request {
     pub(crate) fn refuse(self, error: TemplateError) {
         // Whoever asked may have given up; then nobody needs the answer.
         match self {
-            Self::Solution(_, reply) | Self::Block(_, reply) => drop(reply.send(Err(error))),
+            Self::Solution(_, reply) | Self::Block(_, reply) | Self::Check(_, reply) => {
+                drop(reply.send(Err(error)));
+            }
             Self::TransactionData(_, reply) => drop(reply.send(Err(error))),
         }
     }
@@ -56,6 +61,8 @@ pub struct TemplateHandle {
     work: watch::Receiver<Option<Arc<WorkSnapshot>>>,
     requests: mpsc::Sender<Request>,
     connected: Arc<AtomicBool>,
+    /// A node that takes whole blocks, where the source has one.
+    node: Option<BlockDoor>,
 }
 
 impl TemplateHandle {
@@ -107,15 +114,48 @@ impl TemplateHandle {
             .await
     }
 
-    /// Hands over a whole serialised block. The embedded chain takes any block; the other sources
-    /// take one that has the transactions of a recent template, which is sent as its solution.
+    /// Hands over a whole serialised block. The embedded chain and Bitcoin Core take any block, one
+    /// that they know already included; a template provider takes one that has the transactions of
+    /// a recent template, which is sent as its solution.
     ///
     /// # Errors
     /// [`TemplateError::Unsupported`] for a block of no known template where the source takes only
-    /// those; otherwise as [`submit_solution`](Self::submit_solution).
+    /// those, [`TemplateError::Refused`] or [`TemplateError::Rejected`] for one that breaks a rule;
+    /// otherwise as [`submit_solution`](Self::submit_solution).
     pub async fn submit_block(&self, block: impl Into<Vec<u8>>) -> Result<(), TemplateError> {
         let block = block.into();
+        if let Some(node) = &self.node {
+            match node.submit(block.clone()).await {
+                // A node of a version without that call, or one that is only just back: the way
+                // over the templates may still work.
+                Err(
+                    error @ (TemplateError::Unsupported
+                    | TemplateError::Unavailable
+                    | TemplateError::TimeOut),
+                ) => tracing::debug!(%error, "the node took no whole block"),
+                answered => return answered,
+            }
+        }
         self.ask(|reply| Request::Block(block, reply)).await
+    }
+
+    /// Asks whether a serialised block that lacks only its proof of work would be valid on the tip:
+    /// Bitcoin Core's own check, or the embedded chain's rules. Dropping the future gives up.
+    ///
+    /// # Errors
+    /// [`TemplateError::Refused`] or [`TemplateError::Rejected`] with the rule that it breaks,
+    /// [`TemplateError::Unsupported`] where the source cannot tell (a template provider).
+    pub async fn check_block(&self, block: impl Into<Vec<u8>>) -> Result<(), TemplateError> {
+        let block = block.into();
+        match &self.node {
+            Some(node) => node.check(block).await,
+            None => self.ask(|reply| Request::Check(block, reply)).await,
+        }
+    }
+
+    pub(crate) fn with_node(mut self, node: BlockDoor) -> Self {
+        self.node = Some(node);
+        self
     }
 
     /// Returns once the source has stopped and everything it started has ended.
@@ -179,6 +219,7 @@ pub(crate) fn channel() -> (TemplateHandle, Port) {
         work,
         requests: request_sender,
         connected: Arc::clone(&connected),
+        node: None,
     };
     let publisher = Publisher {
         work: work_sender,

@@ -24,5 +24,5 @@ pub use chain::{BlockRejection, ChainError, DEFAULT_BITS, RegtestChain};
 pub use config::SourceConfig;
 pub use error::TemplateError;
 pub use handle::{TemplateHandle, TransactionData};
-pub use snapshot::WorkSnapshot;
+pub use snapshot::{WorkSnapshot, height_of};
 pub use source::start;

@@ -125,7 +125,7 @@ impl WorkSnapshot {
 }
 
 /// The number that a coinbase script starts with: the height, by BIP 34.
-fn height_of(prefix: &[u8]) -> Option<u32> {
+pub fn height_of(prefix: &[u8]) -> Option<u32> {
     let (&opcode, rest) = prefix.split_first()?;
     if (OP_PUSHNUM_1.to_u8()..=OP_PUSHNUM_16.to_u8()).contains(&opcode) {
         return Some(u32::from(opcode - OP_PUSHNUM_1.to_u8()) + 1);

@@ -15,6 +15,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, BlockHash, CompactTarget, Network, Target};
 
 pub use rules::BlockRejection;
+use rules::Proof;
 
 /// The compact target of blocks unless configured otherwise: one in about 2^22 hashes is a block,
 /// some seconds on one CPU core, so that shares stay much easier than blocks.
@@ -126,11 +127,16 @@ impl RegtestChain {
     /// # Errors
     /// The first rule it breaks; the chain is as before.
     pub fn submit_bytes(&mut self, block: &[u8], now: u32) -> Result<BlockHash, BlockRejection> {
-        if block.len() > rules::BLOCK_BYTES_MAX {
-            return Err(BlockRejection::TooLarge);
-        }
-        let block: Block = deserialize(block).map_err(|_| BlockRejection::Malformed)?;
-        self.submit(&block, now)
+        self.submit(&parse(block)?, now)
+    }
+
+    /// Whether a serialised block would be taken but for its proof of work, at which this does not
+    /// look. `now` is Unix seconds.
+    ///
+    /// # Errors
+    /// The first rule it breaks.
+    pub fn check_bytes(&self, block: &[u8], now: u32) -> Result<(), BlockRejection> {
+        self.check(&parse(block)?, now, Proof::NotYet).map(drop)
     }
 
     /// As [`submit_bytes`](Self::submit_bytes), for a parsed block.
@@ -138,7 +144,7 @@ impl RegtestChain {
     /// # Errors
     /// The first rule it breaks; the chain is as before.
     pub fn submit(&mut self, block: &Block, now: u32) -> Result<BlockHash, BlockRejection> {
-        let hash = self.check(block, now)?;
+        let hash = self.check(block, now, Proof::Required)?;
         self.height = self.next_height();
         self.tip = hash;
         self.heights.insert(hash, self.height);
@@ -148,6 +154,13 @@ impl RegtestChain {
         self.times.push_back(block.header.time);
         Ok(hash)
     }
+}
+
+fn parse(block: &[u8]) -> Result<Block, BlockRejection> {
+    if block.len() > rules::BLOCK_BYTES_MAX {
+        return Err(BlockRejection::TooLarge);
+    }
+    deserialize(block).map_err(|_| BlockRejection::Malformed)
 }
 
 /// The subsidy at a height, by regtest's schedule.

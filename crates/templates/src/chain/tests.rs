@@ -104,6 +104,22 @@ fn a_hash_above_the_target_is_refused() {
 }
 
 #[test]
+fn a_block_is_checked_before_it_is_hashed_by_every_other_rule() {
+    let mut chain = chain();
+    let mut unsolved = mined(&work(&chain));
+    search(&mut unsolved, false);
+    assert_eq!(chain.check_bytes(&serialize(&unsolved), NOW), Ok(()));
+    assert_eq!(chain.height(), 0);
+    assert_eq!(chain.submit(&unsolved, NOW), Err(BlockRejection::HighHash));
+    unsolved.txdata[0].output[0].value += Amount::from_sat(1);
+    unsolved.header.merkle_root = unsolved.compute_merkle_root().unwrap();
+    assert_eq!(
+        chain.check_bytes(&serialize(&unsolved), NOW),
+        Err(BlockRejection::CoinbaseValue)
+    );
+}
+
+#[test]
 fn another_target_is_refused() {
     let rejection = refusal(&mut chain(), |block| {
         block.header.bits = CompactTarget::from_consensus(0x207f_fffe);

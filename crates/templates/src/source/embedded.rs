@@ -100,6 +100,11 @@ impl Embedded {
                 let _ = reply.send(result);
                 accepted
             }
+            Request::Check(bytes, reply) => {
+                let valid = self.chain.check_bytes(&bytes, unix_time());
+                let _ = reply.send(valid.map_err(TemplateError::from));
+                false
+            }
             Request::Block(bytes, reply) => {
                 let result = self.chain.submit_bytes(&bytes, unix_time());
                 let accepted = result.is_ok();

@@ -1,5 +1,6 @@
 //! The sources behind a handle: one task each, which owns the source and its state.
 
+mod blocks;
 mod core;
 mod embedded;
 mod provider;
@@ -7,6 +8,8 @@ mod session;
 mod upstream;
 
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use blocks::BlockDoor;
 
 use crate::config::SourceConfig;
 use crate::error::TemplateError;
@@ -33,8 +36,10 @@ pub fn start(
             fee_threshold_sat,
             interval_min_s,
         } => {
+            let door = BlockDoor::open(socket.clone(), shutdown.clone())?;
             let core = core::Core::new(socket, version, fee_threshold_sat, interval_min_s)?;
             tokio::spawn(upstream::run(core, port, shutdown));
+            return Ok(handle.with_node(door));
         }
         SourceConfig::TemplateProvider {
             address,

@@ -128,6 +128,8 @@ async fn forward(
         }
         Request::Solution(solution, reply) => (session.solution(solution), reply),
         Request::Block(bytes, reply) => (session.solution_of_block(&bytes), reply),
+        // The protocol has no question for it.
+        Request::Check(_, reply) => (Err(TemplateError::Unsupported), reply),
     };
     match message {
         Ok(message) => {

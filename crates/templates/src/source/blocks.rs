@@ -1,0 +1,263 @@
+//! Whole blocks and Bitcoin Core: its check of a block that is yet to be hashed, and its submission
+//! of one that was. `bitcoin_core_sv2` has neither, so this is a second IPC connection of our own. It
+//! is opened when it is first needed, lives on a thread of its own (its types are not `Send`), and is
+//! opened anew after an error.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin_capnp_types::capnp;
+use bitcoin_capnp_types::capnp_rpc::{RpcSystem, rpc_twoparty_capnp, twoparty};
+use bitcoin_capnp_types::init_capnp::init;
+use bitcoin_capnp_types::mining_capnp::mining;
+use bitcoin_capnp_types::proxy_capnp::{thread, thread_map};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::TemplateError;
+use crate::handle::Reply;
+
+/// Blocks that wait for the node's thread, of up to 4 MB each.
+const REQUESTS_MAX: usize = 32;
+/// Checks under way at once. The node works on one block at a time; a few more hide the way there.
+/// Submissions wait for none of them: each took a proof of work.
+const CHECKS_MAX: usize = 8;
+/// Time for the node to accept a connection.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time for an answer, queueing included. A full block is checked in about a second.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// What the node says of a block that it has, or has and does not build on: it knows it, which is
+/// all that a submission wants.
+const KNOWN: [&str; 3] = ["duplicate", "inconclusive", "duplicate-inconclusive"];
+
+/// What the node is asked.
+enum Question {
+    Check,
+    Submit,
+}
+
+struct BlockRequest {
+    question: Question,
+    block: Vec<u8>,
+    reply: Reply<()>,
+}
+
+/// The way to a node for whole blocks. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct BlockDoor {
+    requests: mpsc::Sender<BlockRequest>,
+    checks: Arc<Semaphore>,
+}
+
+impl BlockDoor {
+    /// Starts the thread, which ends with `shutdown`. The node need not be there yet.
+    pub(super) fn open(
+        socket: PathBuf,
+        shutdown: CancellationToken,
+    ) -> Result<Self, TemplateError> {
+        let (requests, queue) = mpsc::channel(REQUESTS_MAX);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| TemplateError::Config(error.to_string()))?;
+        std::thread::Builder::new()
+            .name("bitcoin-core-blocks".into())
+            .spawn(move || {
+                let local = tokio::task::LocalSet::new();
+                local.block_on(&runtime, serve(&socket, queue, &shutdown));
+            })
+            .map_err(|error| TemplateError::Config(error.to_string()))?;
+        Ok(Self {
+            requests,
+            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
+        })
+    }
+
+    /// Whether the block is valid on the node's tip but for its proof of work.
+    pub(crate) async fn check(&self, block: Vec<u8>) -> Result<(), TemplateError> {
+        // Nobody closes the semaphore.
+        let turn = self.checks.acquire().await;
+        let answer = self.ask(Question::Check, block).await;
+        drop(turn);
+        answer
+    }
+
+    /// Hands over a solved block. It goes on if the future is dropped.
+    pub(crate) async fn submit(&self, block: Vec<u8>) -> Result<(), TemplateError> {
+        self.ask(Question::Submit, block).await
+    }
+
+    async fn ask(&self, question: Question, block: Vec<u8>) -> Result<(), TemplateError> {
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            let request = BlockRequest {
+                question,
+                block,
+                reply,
+            };
+            self.requests
+                .send(request)
+                .await
+                .map_err(|_| TemplateError::Stopped)?;
+            answer.await.map_err(|_| TemplateError::Unavailable)?
+        };
+        timeout(ANSWER_TIME_MAX, exchange)
+            .await
+            .map_err(|_| TemplateError::TimeOut)?
+    }
+}
+
+async fn serve(
+    socket: &Path,
+    mut queue: mpsc::Receiver<BlockRequest>,
+    shutdown: &CancellationToken,
+) {
+    let mut session: Option<Rc<Session>> = None;
+    loop {
+        let request = tokio::select! {
+            () = shutdown.cancelled() => return,
+            request = queue.recv() => request,
+        };
+        let Some(request) = request else { return };
+        if session.as_ref().is_none_or(|session| session.lost.get()) {
+            session = match timeout(CONNECT_TIME_MAX, Session::connect(socket)).await {
+                Ok(Ok(session)) => Some(Rc::new(session)),
+                failed => {
+                    tracing::warn!(?failed, "no IPC connection to Bitcoin Core for blocks");
+                    None
+                }
+            };
+        }
+        let Some(session) = session.clone() else {
+            let _ = request.reply.send(Err(TemplateError::Unavailable));
+            continue;
+        };
+        tokio::task::spawn_local(async move { session.answer(request).await });
+    }
+}
+
+/// One IPC connection.
+struct Session {
+    threads: thread_map::Client,
+    mining: mining::Client,
+    /// Set by the first error: the next request opens another connection.
+    lost: Rc<Cell<bool>>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Session")
+    }
+}
+
+impl Session {
+    async fn connect(socket: &Path) -> Result<Self, capnp::Error> {
+        let stream = UnixStream::connect(socket)
+            .await
+            .map_err(|error| capnp::Error::disconnected(error.to_string()))?;
+        let (reader, writer) = stream.into_split();
+        let network = twoparty::VatNetwork::new(
+            reader.compat(),
+            writer.compat_write(),
+            rpc_twoparty_capnp::Side::Client,
+            capnp::message::ReaderOptions::default(),
+        );
+        let mut system = RpcSystem::new(Box::new(network), None);
+        let init: init::Client = system.bootstrap(rpc_twoparty_capnp::Side::Server);
+        let lost = Rc::new(Cell::new(false));
+        let ending = Rc::clone(&lost);
+        tokio::task::spawn_local(async move {
+            let _ = system.await;
+            ending.set(true);
+        });
+        let constructed = init.construct_request().send().promise.await?;
+        let threads = constructed.get()?.get_thread_map()?;
+        let mut request = init.make_mining_request();
+        let thread = new_thread(&threads).await?;
+        request.get().get_context()?.set_thread(thread);
+        let mining = request.send().promise.await?.get()?.get_result()?;
+        Ok(Self {
+            threads,
+            mining,
+            lost,
+        })
+    }
+
+    async fn answer(&self, request: BlockRequest) {
+        let BlockRequest {
+            question,
+            block,
+            mut reply,
+        } = request;
+        let answer = match question {
+            Question::Check => tokio::select! {
+                // Dropping the call tells the node that nobody waits for it.
+                () = reply.closed() => return,
+                answer = self.check(&block) => answer,
+            },
+            Question::Submit => self.submit(&block).await,
+        };
+        let answer = answer.unwrap_or_else(|error| {
+            if error.kind == capnp::ErrorKind::Unimplemented {
+                return Err(TemplateError::Unsupported);
+            }
+            tracing::warn!(%error, "Bitcoin Core did not answer for a block");
+            self.lost.set(true);
+            Err(TemplateError::Unavailable)
+        });
+        let _ = reply.send(answer);
+    }
+
+    async fn check(&self, block: &[u8]) -> Result<Result<(), TemplateError>, capnp::Error> {
+        let mut request = self.mining.check_block_request();
+        let thread = new_thread(&self.threads).await?;
+        request.get().get_context()?.set_thread(thread);
+        request.get().set_block(block);
+        let mut options = request.get().get_options()?;
+        options.set_check_merkle_root(true);
+        options.set_check_pow(false);
+        let response = request.send().promise.await?;
+        let result = response.get()?;
+        Ok(match result.get_result() {
+            true => Ok(()),
+            false => Err(TemplateError::Refused {
+                reason: text(result.get_reason()?),
+            }),
+        })
+    }
+
+    async fn submit(&self, block: &[u8]) -> Result<Result<(), TemplateError>, capnp::Error> {
+        let mut request = self.mining.submit_block_request();
+        let thread = new_thread(&self.threads).await?;
+        request.get().get_context()?.set_thread(thread);
+        request.get().set_block(block);
+        let response = request.send().promise.await?;
+        let result = response.get()?;
+        if result.get_result() {
+            return Ok(Ok(()));
+        }
+        let reason = text(result.get_reason()?);
+        Ok(match KNOWN.contains(&reason.as_str()) {
+            true => Ok(()),
+            false => Err(TemplateError::Refused { reason }),
+        })
+    }
+}
+
+/// A thread of the node's for one call: two calls on one thread would refuse each other.
+async fn new_thread(threads: &thread_map::Client) -> Result<thread::Client, capnp::Error> {
+    let response = threads.make_thread_request().send().promise.await?;
+    response.get()?.get_result()
+}
+
+fn text(reason: capnp::text::Reader<'_>) -> String {
+    reason
+        .to_string()
+        .unwrap_or_else(|_| "no reason given".into())
+}
