@@ -1,8 +1,7 @@
 //! One TOML file per daemon, each key of which an environment variable can override:
 //! `PREFIX__SECTION__KEY=value`. Unknown keys are refused by the caller's
-//! `#[serde(deny_unknown_fields)]`; secrets come from files or the environment.
+//! `#[serde(deny_unknown_fields)]`.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -42,6 +41,12 @@ pub enum ConfigError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// A secret that must be a key is none.
+    #[error("{place} holds no key of 64 hex digits")]
+    NotAKey {
+        /// The secret's file, or that it stands in the configuration itself.
+        place: String,
     },
 }
 
@@ -113,44 +118,6 @@ fn set(table: &mut Table, keys: &[String], value: Value) -> bool {
     }
 }
 
-/// A secret that came from the configuration: given in place (only sensible through the
-/// environment) or as `{ file = "path" }`. Its `Debug` shows nothing.
-#[derive(Clone, serde::Deserialize)]
-#[serde(untagged)]
-pub enum Secret {
-    /// The secret itself.
-    Value(String),
-    /// The file that holds it; surrounding white space is dropped.
-    File {
-        /// Where the secret lies.
-        file: PathBuf,
-    },
-}
-
-impl Secret {
-    /// The secret's text.
-    ///
-    /// # Errors
-    /// [`ConfigError::Secret`] where its file cannot be read.
-    pub fn read(&self) -> Result<String, ConfigError> {
-        match self {
-            Self::Value(value) => Ok(value.clone()),
-            Self::File { file } => std::fs::read_to_string(file)
-                .map(|text| text.trim().to_owned())
-                .map_err(|source| ConfigError::Secret {
-                    path: file.clone(),
-                    source,
-                }),
-        }
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -197,16 +164,5 @@ mod tests {
     fn an_unknown_key_is_named() {
         let error = read("[mining]\nlisten = \"a\"\nrate = 1.0\nspeed = 2\n", &[]).unwrap_err();
         assert!(error.to_string().contains("speed"), "{error}");
-    }
-
-    #[test]
-    fn a_secret_is_read_from_its_file_and_never_shown() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "hidden\n").unwrap();
-        let secret = Secret::File {
-            file: file.path().to_owned(),
-        };
-        assert_eq!(secret.read().unwrap(), "hidden");
-        assert!(!format!("{:?}", Secret::Value("hidden".into())).contains("hidden"));
     }
 }

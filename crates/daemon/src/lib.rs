@@ -3,6 +3,8 @@
 
 mod config;
 mod run;
+mod secret;
 
-pub use config::{ConfigError, Secret, load};
+pub use config::{ConfigError, load};
 pub use run::{announce_ready, init_logging, shutdown_on_signal};
+pub use secret::Secret;
