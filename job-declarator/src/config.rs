@@ -1,11 +1,14 @@
-//! The declarator's configuration: one TOML file, overridable through `DOVETAIL_JD__SECTION__KEY`.
+//! The declarator's configuration: one TOML file, overridable through `DOVETAIL_JD__SECTION__KEY`;
+//! and what the pool's file says of a declarator inside the pool.
 
 use std::net::SocketAddr;
 
 use bitcoin::ScriptBuf;
-use dovetail_daemon::Secret;
+use dovetail_daemon::{ConfigError, Secret};
 use dovetail_templates::SourceConfig;
 use serde::Deserialize;
+
+use crate::token::TokenKey;
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -15,9 +18,8 @@ pub struct Config {
     pub declaration: DeclarationConfig,
     /// The ledger that the pool reads too.
     pub ledger: LedgerConfig,
-    /// Where solved blocks are submitted. Without it a declared block is propagated by its miner
-    /// and by the pool.
-    pub templates: Option<SourceConfig>,
+    /// The node whose tip and rules declared jobs are checked by, and which takes their blocks.
+    pub templates: SourceConfig,
 }
 
 /// The Sv2 port.
@@ -33,17 +35,69 @@ pub struct DeclarationConfig {
     /// How long the certificate shown in the Noise handshake is valid, in seconds.
     #[serde(default = "defaults::cert_validity_s")]
     pub cert_validity_s: u64,
-    /// The script that every declared job must pay: hex of a scriptPubKey.
+    /// The script that every declared job must pay: hex of a scriptPubKey. The pool's.
     pub payout_script: ScriptBuf,
+    /// The key that tokens are authenticated with: 64 hex digits, the same as the pool's. A file
+    /// that is not there is made, with a new key.
+    pub token_key: Secret,
+    /// Whether miners may keep their transactions to themselves (coinbase-only mode).
+    #[serde(default = "defaults::coinbase_only")]
+    pub coinbase_only: bool,
+    /// What miners may ask for.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What the pool's file says of job declaration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddedConfig {
+    /// Where miners declare their jobs in the pool itself; left out where `dovetail-jd` runs.
+    pub listen: Option<SocketAddr>,
+    /// The key that tokens are authenticated with: 64 hex digits, the same as the declarator's. A
+    /// file that is not there is made, with a new key.
+    pub token_key: Secret,
+    /// Whether miners may keep their transactions to themselves (coinbase-only mode).
+    #[serde(default = "defaults::coinbase_only")]
+    pub coinbase_only: bool,
+    /// How far a job in coinbase-only mode may go beyond what the pool's own template pays, in
+    /// satoshi: fees that nobody here can see. Beyond, its block is taken for invalid.
+    #[serde(default = "defaults::coinbase_only_fees_max_sat")]
+    pub coinbase_only_fees_max_sat: u64,
+    /// What miners may ask for.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What miners may ask for.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
     /// How many connections may be open at once.
-    #[serde(default = "defaults::connections_max")]
     pub connections_max: usize,
     /// How long a token is good for, in seconds.
-    #[serde(default = "defaults::token_lifetime_s")]
     pub token_lifetime_s: u64,
-    /// How many tokens one connection may take per minute.
-    #[serde(default = "defaults::tokens_per_minute")]
+    /// How many tokens one connection may take per minute; who takes more is dropped.
     pub tokens_per_minute: u32,
+    /// How many tokens all connections together may take per minute; who comes too late waits.
+    pub tokens_per_minute_total: u32,
+    /// How many declared jobs are checked by the node at once. One miner has one of these turns.
+    pub checks_max: usize,
+    /// How long the node may take over one of them, in seconds.
+    pub check_time_max_s: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 256,
+            token_lifetime_s: 300,
+            tokens_per_minute: 240,
+            tokens_per_minute_total: 6_000,
+            checks_max: 8,
+            check_time_max_s: 20,
+        }
+    }
 }
 
 /// The ledger.
@@ -61,17 +115,46 @@ mod defaults {
     pub(super) fn cert_validity_s() -> u64 {
         3600
     }
-    pub(super) fn connections_max() -> usize {
-        256
+    pub(super) fn coinbase_only() -> bool {
+        true
     }
-    pub(super) fn token_lifetime_s() -> u64 {
-        300
-    }
-    pub(super) fn tokens_per_minute() -> u32 {
-        240
+    pub(super) fn coinbase_only_fees_max_sat() -> u64 {
+        // Blocks with more than this in fees exist, and whoever has one can declare it in full.
+        50_000_000
     }
     pub(super) fn ledger_connections_max() -> u32 {
         4
+    }
+}
+
+/// The longest life of a token: transactions of declared jobs are kept a little longer.
+const TOKEN_LIFETIME_S_MAX: u64 = 3_600;
+
+impl Limits {
+    /// Rules that the types alone do not carry; `section` is where the limits stand.
+    ///
+    /// # Errors
+    /// A sentence that names the key and what is wrong with it.
+    pub fn check(&self, section: &str) -> Result<(), String> {
+        if !(1..=TOKEN_LIFETIME_S_MAX).contains(&self.token_lifetime_s) {
+            return Err(format!(
+                "{section}.token_lifetime_s must lie between 1 and {TOKEN_LIFETIME_S_MAX}"
+            ));
+        }
+        if self.tokens_per_minute == 0
+            || self.tokens_per_minute_total < self.tokens_per_minute
+            || self.tokens_per_minute_total > 1_000_000
+        {
+            return Err(format!(
+                "{section}: need 0 < tokens_per_minute <= tokens_per_minute_total <= 1000000"
+            ));
+        }
+        if self.checks_max == 0 || self.check_time_max_s == 0 || self.connections_max == 0 {
+            return Err(format!(
+                "{section}: checks_max, check_time_max_s and connections_max must be positive"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -84,11 +167,51 @@ impl Config {
         if self.declaration.payout_script.is_empty() {
             return Err("declaration.payout_script must not be empty".into());
         }
-        if self.declaration.tokens_per_minute == 0 || self.declaration.token_lifetime_s == 0 {
-            return Err(
-                "declaration: tokens_per_minute and token_lifetime_s must be positive".into(),
-            );
+        self.declaration.limits.check("declaration.limits")
+    }
+}
+
+/// The token key of a configuration; a file that is not there is made.
+///
+/// # Errors
+/// [`ConfigError`] where the key cannot be read or made, or is not 64 hex digits.
+pub fn token_key(secret: &Secret) -> Result<TokenKey, ConfigError> {
+    secret.read_or_make_key().map(TokenKey::from_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn example() -> Config {
+        toml::from_str(include_str!("../../config/dovetail-jd.toml")).unwrap()
+    }
+
+    #[test]
+    fn the_example_is_valid_and_shows_the_defaults() {
+        let config = example();
+        config.check().unwrap();
+        let shown = format!("{:?}", config.declaration.limits);
+        assert_eq!(shown, format!("{:?}", Limits::default()));
+        assert!(config.declaration.coinbase_only);
+    }
+
+    #[test]
+    fn limits_that_cannot_be_are_named() {
+        let changes: [(&str, fn(&mut Limits)); 4] = [
+            ("token_lifetime_s", |limits| limits.token_lifetime_s = 3_601),
+            ("tokens_per_minute", |limits| limits.tokens_per_minute = 0),
+            ("tokens_per_minute_total", |limits| {
+                limits.tokens_per_minute_total = 1;
+            }),
+            ("checks_max", |limits| limits.checks_max = 0),
+        ];
+        for (key, change) in changes {
+            let mut config = example();
+            change(&mut config.declaration.limits);
+            let refused = config.check().unwrap_err();
+            assert!(refused.contains(key), "{refused}");
         }
-        Ok(())
     }
 }

@@ -1,42 +1,50 @@
-//! One miner's connection: a task that owns its tokens and its one declaration under way, so that
-//! a slow declaration delays nobody else.
+//! One miner's connection: a task that owns its tokens, its declarations under way and the jobs that
+//! it may still solve. What takes time runs in tasks of the connection's, a few at most, which end
+//! with it; so a slow declaration delays neither the miner's other messages nor anybody else's.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use bitcoin::consensus::{deserialize, serialize};
-use bitcoin::hashes::Hash;
-use bitcoin::{Amount, ScriptBuf, Transaction, TxOut};
-use dovetail_ledger::{BatchState, DeclaredJob, Ledger};
+use bitcoin::consensus::serialize;
+use bitcoin::{Amount, BlockHash, TxOut};
 use dovetail_sv2::messages::{
     AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B064KOwned, B0255Owned,
     DeclareMiningJob, DeclareMiningJobError, DeclareMiningJobSuccess, ProvideMissingTransactions,
     ProvideMissingTransactionsSuccess, PushSolution, Seq064KOwned, Str0255Owned,
 };
 use dovetail_sv2::{DecodeError, Frame, FrameReader, Message, Outbox};
-use dovetail_templates::TemplateHandle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::check::{CheckedCoinbase, Refusal, check_coinbase};
-use crate::config::DeclarationConfig;
-use crate::solution::assemble;
+use crate::identity::account_of;
+use crate::pending::{Pending, PendingJobs};
+use crate::refusal::Refusal;
+use crate::rules::{Declaration, WholeJob};
+use crate::server::Shared;
+use crate::solution::{SolvedBlock, solve};
 use crate::tokens::TokenBook;
 
-/// A block's transactions have at most this many bytes together.
-const TRANSACTIONS_BYTES_MAX: usize = 4_000_000;
-/// A block of the smallest transactions has fewer than this.
-const TRANSACTIONS_MAX: usize = 16_384;
+/// Declarations of one connection that are worked on at once; more would only wait for its one turn
+/// at the node.
+const WORK_MAX: usize = 4;
+/// Declarations and token requests of one connection that wait for that. Miners declare every few
+/// seconds at most; up to 0.6 MB each.
+const QUEUE_MAX: usize = 12;
+/// Jobs of one connection that a pushed solution is looked for among. Templates come every few
+/// seconds at most, and a solution is pushed at once.
+const SOLVABLE_MAX: usize = 8;
 /// A connection that says nothing for this long is closed; miners declare every few minutes.
 const SILENCE_MAX: Duration = Duration::from_secs(3_600);
 
-/// What all connections share.
-pub(crate) struct Shared {
-    pub(crate) config: DeclarationConfig,
-    pub(crate) ledger: Ledger,
-    pub(crate) templates: Option<TemplateHandle>,
-}
+/// The first tokens of a connection in coinbase-only mode wait this long after its set-up.
+/// `jd_client_sv2` 0.6 throws one away for each tip that it hears of before it has a channel at the
+/// pool, and it hears of its first tip right after it asked; with none left it asks for no more.
+const FIRST_TOKENS_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a connection ended, where it did not simply close.
 #[derive(Debug, thiserror::Error)]
@@ -49,45 +57,66 @@ pub(crate) enum Ended {
     Decode(#[from] DecodeError),
 }
 
-/// A declaration that waits for transactions.
-struct Pending {
-    request_id: u32,
-    identity: String,
-    message: DeclareMiningJob,
-    coinbase: CheckedCoinbase,
-    missing: Vec<u16>,
-}
+/// What takes time.
+type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
-/// The transactions behind a block's coinbase, in order, with their ids.
-struct BlockTransactions {
-    transactions: Vec<Vec<u8>>,
-    txids: Vec<[u8; 32]>,
+/// As many tasks and waiting ones as a connection may have.
+#[derive(Debug)]
+struct TooMuch;
+
+/// What a task of the connection's comes back with.
+enum Done {
+    Allowed {
+        request_id: u32,
+        account: String,
+    },
+    Checked {
+        request_id: u32,
+        wtxids: Vec<[u8; 32]>,
+        declaration: Result<Box<Declaration>, Refusal>,
+    },
+    Accepted {
+        request_id: u32,
+        job: Result<Box<WholeJob>, Refusal>,
+    },
 }
 
 /// The connection's state. Nobody else holds any of it.
 pub(crate) struct Connection {
     shared: Arc<Shared>,
     outbox: Outbox,
+    /// Whether the miner reveals its transactions (`DECLARE_TX_DATA`).
+    full_template: bool,
     tokens: TokenBook,
-    pending: Option<Pending>,
-    /// Transactions of the last declaration, so that the next one need not send them again.
-    known: HashMap<[u8; 32], Vec<u8>>,
-    last: Option<DeclaredJob>,
+    opened: Instant,
+    /// Dropping it ends the tasks.
+    work: JoinSet<Done>,
+    queue: VecDeque<Work>,
+    /// The connection's one turn at the node.
+    turn: Arc<Semaphore>,
+    pending: PendingJobs,
+    solvable: VecDeque<Arc<WholeJob>>,
+    submitted: Option<BlockHash>,
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, outbox: Outbox) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, outbox: Outbox, full_template: bool) -> Self {
         let tokens = TokenBook::new(
-            Duration::from_secs(shared.config.token_lifetime_s),
-            shared.config.tokens_per_minute,
+            Duration::from_secs(shared.limits.token_lifetime_s),
+            shared.limits.tokens_per_minute,
         );
         Self {
             shared,
             outbox,
+            full_template,
             tokens,
-            pending: None,
-            known: HashMap::new(),
-            last: None,
+            opened: Instant::now(),
+            work: JoinSet::new(),
+            queue: VecDeque::new(),
+            turn: Arc::new(Semaphore::new(1)),
+            pending: PendingJobs::default(),
+            solvable: VecDeque::new(),
+            submitted: None,
         }
     }
 
@@ -97,20 +126,45 @@ impl Connection {
         token: &CancellationToken,
     ) -> Ended {
         loop {
-            let frame = tokio::select! {
+            let step = tokio::select! {
                 () = token.cancelled() => return Ended::Closed,
-                frame = timeout(SILENCE_MAX, reader.read()) => frame,
+                Some(done) = self.work.join_next() => match done {
+                    Ok(done) => {
+                        if let Some(next) = self.queue.pop_front() {
+                            self.work.spawn(next);
+                        }
+                        self.on_done(done)
+                    }
+                    Err(_) => Err(Ended::Protocol("a declaration did not come to its end")),
+                },
+                // Always: the end of the connection has to be heard at once.
+                frame = timeout(SILENCE_MAX, reader.read()) => match frame {
+                    Ok(Ok(frame)) => self.on_frame(&frame),
+                    _ => return Ended::Closed,
+                },
             };
-            let Ok(Ok(frame)) = frame else {
-                return Ended::Closed;
-            };
-            if let Err(ended) = self.on_frame(&frame).await {
+            if let Err(ended) = step {
                 return ended;
             }
         }
     }
 
-    async fn on_frame(&mut self, frame: &Frame) -> Result<(), Ended> {
+    /// Has it done now or soon.
+    fn take_on(
+        &mut self,
+        work: impl Future<Output = Done> + Send + 'static,
+    ) -> Result<(), TooMuch> {
+        if self.work.len() < WORK_MAX {
+            self.work.spawn(work);
+        } else if self.queue.len() < QUEUE_MAX {
+            self.queue.push_back(Box::pin(work));
+        } else {
+            return Err(TooMuch);
+        }
+        Ok(())
+    }
+
+    fn on_frame(&mut self, frame: &Frame) -> Result<(), Ended> {
         if frame.extension_type != 0 {
             // Unknown extensions are discarded; the connection stays (3.4.1).
             return Ok(());
@@ -118,233 +172,246 @@ impl Connection {
         if frame.is::<AllocateMiningJobToken>() {
             self.on_allocate(&whole(frame)?)
         } else if frame.is::<DeclareMiningJob>() {
-            self.on_declare(whole(frame)?).await
+            self.on_declare(whole(frame)?)
         } else if frame.is::<ProvideMissingTransactionsSuccess>() {
-            self.on_transactions(whole(frame)?).await
+            self.on_transactions(whole(frame)?)
         } else if frame.is::<PushSolution>() {
-            self.on_solution(&whole(frame)?).await;
+            self.on_solution(&whole(frame)?);
             Ok(())
         } else {
             Err(Ended::Protocol("a message that miners do not send"))
         }
     }
 
-    /// A token, and the output that every job under it must have: the pool's script, value 0.
+    /// The protocol has no refusal here: who asks too often alone is dropped, and where all
+    /// together do, the answer waits.
     fn on_allocate(&mut self, message: &AllocateMiningJobToken) -> Result<(), Ended> {
-        let identity = message.user_identifier.as_utf8_or_hex();
-        if identity.is_empty() || identity.len() > 128 {
-            return Err(Ended::Protocol("an identity has 1 to 128 bytes"));
-        }
-        // The protocol has no refusal here: who asks too often is dropped.
-        let token = self
-            .tokens
-            .grant(identity, Instant::now())
+        let account = account_of(&message.user_identifier.as_utf8_or_hex()).ok_or(
+            Ended::Protocol("an identity is 1 to 128 printable characters before its first dot"),
+        )?;
+        self.tokens
+            .count(Instant::now())
             .map_err(|_| Ended::Protocol("too many tokens in a minute"))?;
+        let (shared, request_id) = (Arc::clone(&self.shared), message.request_id);
+        let pause = match self.full_template {
+            true => Duration::ZERO,
+            false => FIRST_TOKENS_AFTER.saturating_sub(self.opened.elapsed()),
+        };
+        if pause.is_zero() && shared.total.take(Instant::now()).is_ok() {
+            return self.grant(request_id, account);
+        }
+        self.take_on(async move {
+            tokio::time::sleep(pause).await;
+            while let Err(wait) = shared.total.take(Instant::now()) {
+                tokio::time::sleep(wait.max(Duration::from_millis(10))).await;
+            }
+            Done::Allowed {
+                request_id,
+                account,
+            }
+        })
+        .map_err(|_| Ended::Protocol("too many requests at once"))
+    }
+
+    fn on_declare(&mut self, message: DeclareMiningJob) -> Result<(), Ended> {
+        let request_id = message.request_id;
+        let token = message.mining_job_token.as_bytes();
+        if !self.full_template {
+            return self.refuse(request_id, &Refusal::CoinbaseOnly);
+        }
+        let Some(account) = self.tokens.spend(token, Instant::now()) else {
+            return self.refuse(request_id, &Refusal::Token);
+        };
+        let wtxids: Vec<[u8; 32]> = message
+            .wtxid_list
+            .as_slice()
+            .iter()
+            .map(|wtxid| *wtxid.as_array())
+            .collect();
+        if wtxids.len() > crate::transactions::TRANSACTIONS_MAX {
+            return self.refuse(request_id, &Refusal::List("is too long for a block"));
+        }
+        if wtxids.iter().collect::<HashSet<_>>().len() != wtxids.len() {
+            return self.refuse(request_id, &Refusal::List("repeats a transaction"));
+        }
+        let shared = Arc::clone(&self.shared);
+        let version = message.version;
+        let prefix = message.coinbase_tx_prefix.to_owned_bytes();
+        let suffix = message.coinbase_tx_suffix.to_owned_bytes();
+        let taken = self.take_on(async move {
+            let checked = shared.rules.check_message(account, prefix, suffix, version);
+            Done::Checked {
+                request_id,
+                wtxids,
+                declaration: checked.await.map(Box::new),
+            }
+        });
+        match taken {
+            Ok(()) => Ok(()),
+            Err(TooMuch) => self.refuse(request_id, &Refusal::Busy),
+        }
+    }
+
+    fn on_transactions(&mut self, message: ProvideMissingTransactionsSuccess) -> Result<(), Ended> {
+        // An answer to nothing, or to a declaration that was replaced and refused.
+        let Some(mut pending) = self.pending.take(message.request_id) else {
+            return Ok(());
+        };
+        let given = message
+            .transaction_list
+            .into_inner()
+            .into_iter()
+            .map(dovetail_sv2::messages::B016MOwned::into_bytes)
+            .collect();
+        match pending.provide(given, &self.shared.transactions) {
+            Ok(()) => self.accept(pending),
+            Err(refusal) => self.refuse(message.request_id, &refusal),
+        }
+    }
+
+    /// Tries the solution on the last jobs: the message names none. The block is submitted whatever
+    /// becomes of this connection.
+    fn on_solution(&mut self, message: &PushSolution) {
+        let solved = self
+            .solvable
+            .iter()
+            .rev()
+            .find_map(|job| solve(job, message));
+        let Some(SolvedBlock { bytes, hash }) = solved else {
+            return tracing::info!(
+                full_template = self.full_template,
+                "a solution was pushed that solves no declared job of its connection"
+            );
+        };
+        if self.submitted.replace(hash) == Some(hash) {
+            return;
+        }
+        let node = Arc::clone(&self.shared.rules.node);
+        self.shared.tracker.spawn(async move {
+            match node.submit_block(bytes).await {
+                Ok(()) => tracing::info!(%hash, "declared block submitted"),
+                Err(error) => tracing::warn!(%hash, %error, "declared block not taken"),
+            }
+        });
+    }
+
+    fn on_done(&mut self, done: Done) -> Result<(), Ended> {
+        match done {
+            Done::Allowed {
+                request_id,
+                account,
+            } => self.grant(request_id, account),
+            Done::Checked {
+                request_id,
+                wtxids,
+                declaration: Ok(declaration),
+            } => self.look_up(Pending::new(
+                request_id,
+                *declaration,
+                wtxids,
+                &self.shared.transactions,
+            )),
+            Done::Accepted {
+                request_id,
+                job: Ok(job),
+            } => self.confirm(request_id, *job),
+            Done::Checked {
+                request_id,
+                declaration: Err(refusal),
+                ..
+            }
+            | Done::Accepted {
+                request_id,
+                job: Err(refusal),
+            } => self.refuse(request_id, &refusal),
+        }
+    }
+
+    /// A token, and the output that every job under it must have: the pool's script, value 0.
+    fn grant(&mut self, request_id: u32, account: String) -> Result<(), Ended> {
+        let token = if self.full_template {
+            self.tokens.grant(account, Instant::now()).to_vec()
+        } else {
+            self.shared.rules.coinbase_only_token(&account).to_bytes()
+        };
         let outputs = vec![TxOut {
             value: Amount::ZERO,
-            script_pubkey: self.shared.config.payout_script.clone(),
+            script_pubkey: self.shared.rules.payout_script.clone(),
         }];
         self.send(&AllocateMiningJobTokenSuccess {
-            request_id: message.request_id,
-            mining_job_token: field::<B0255Owned>(token.to_vec())?,
+            request_id,
+            mining_job_token: field::<B0255Owned>(token)?,
             coinbase_outputs: field::<B064KOwned>(serialize(&outputs))?,
         })
     }
 
-    async fn on_declare(&mut self, message: DeclareMiningJob) -> Result<(), Ended> {
-        let request_id = message.request_id;
-        // A newer declaration replaces one that still waits for transactions.
-        self.pending = None;
-        let token = message.mining_job_token.as_bytes();
-        let Some(identity) = self.tokens.spend(token, Instant::now()) else {
-            return self.refuse(request_id, "invalid-mining-job-token", "the token is void");
-        };
-        let wtxids = message.wtxid_list.as_slice();
-        if wtxids.len() > TRANSACTIONS_MAX {
-            return self.refuse(request_id, "invalid-job-param-value-wtxid_list", "too many");
+    /// Asks for the transactions that nobody has shown yet.
+    fn look_up(&mut self, pending: Pending) -> Result<(), Ended> {
+        let missing = pending.missing();
+        if missing.is_empty() {
+            return self.accept(pending);
         }
-        let unique: HashSet<&[u8]> = wtxids.iter().map(|wtxid| wtxid.as_bytes()).collect();
-        if unique.len() != wtxids.len() {
-            return self.refuse(request_id, "invalid-job-param-value-wtxid_list", "repeated");
-        }
-        let coinbase = match self.check(&message, &identity).await {
-            Ok(coinbase) => coinbase,
-            Err(refusal) => return self.refuse(request_id, refusal.code(), &refusal.to_string()),
-        };
-        let missing: Vec<u16> = (0_u16..)
-            .zip(wtxids)
-            .filter(|(_, wtxid)| !self.known.contains_key(wtxid.as_bytes()))
-            .map(|(position, _)| position)
-            .collect();
-        let pending = Pending {
-            request_id,
-            identity,
-            message,
-            coinbase,
-            missing,
-        };
-        if pending.missing.is_empty() {
-            return self.accept(pending).await;
-        }
-        let question = ProvideMissingTransactions {
-            request_id,
-            unknown_tx_position_list: Seq064KOwned::new(pending.missing.clone())
-                .map_err(|_| Ended::Protocol("too many transactions"))?,
-        };
-        self.pending = Some(pending);
-        self.send(&question)
-    }
-
-    async fn check(
-        &self,
-        message: &DeclareMiningJob,
-        identity: &str,
-    ) -> Result<CheckedCoinbase, Refusal> {
-        let script: &ScriptBuf = &self.shared.config.payout_script;
-        let checked = check_coinbase(
-            message.coinbase_tx_prefix.as_bytes(),
-            message.coinbase_tx_suffix.as_bytes(),
-            script,
-        )?;
-        let Some(root) = checked.batch_root else {
-            return Ok(checked);
-        };
-        match self.shared.ledger.batch(root).await {
-            Ok(Some(batch))
-                if batch.state == BatchState::Open
-                    && batch.worker.to_string() == identity
-                    && !batch.is_expired() =>
-            {
-                Ok(checked)
-            }
-            Ok(_) => Err(Refusal::Batch),
-            Err(error) => {
-                tracing::error!(%error, "cannot read a batch");
-                Err(Refusal::Batch)
-            }
-        }
-    }
-
-    async fn on_transactions(
-        &mut self,
-        message: ProvideMissingTransactionsSuccess,
-    ) -> Result<(), Ended> {
-        let Some(pending) = self.pending.take() else {
-            return Ok(());
-        };
-        let given = message.transaction_list.into_inner();
-        if message.request_id != pending.request_id || given.len() != pending.missing.len() {
-            return self.refuse(
-                pending.request_id,
-                "invalid-job-param-value-transactions",
-                "not the transactions that were asked for",
-            );
-        }
-        let wtxids = pending.message.wtxid_list.as_slice();
-        for (position, bytes) in pending.missing.iter().zip(given) {
-            let bytes = bytes.into_bytes();
-            let wanted = &wtxids[usize::from(*position)];
-            let fits = deserialize::<Transaction>(&bytes).is_ok_and(|transaction| {
-                transaction.compute_wtxid().as_byte_array() == wanted.as_bytes()
-                    && !transaction.is_coinbase()
-            });
-            if !fits {
-                // What a refused declaration brought is not kept: it could grow without end.
-                self.known.clear();
-                return self.refuse(
-                    pending.request_id,
-                    "invalid-job-param-value-transactions",
-                    "a transaction does not have the declared wtxid",
-                );
-            }
-            self.known.insert(wanted.clone().into_array(), bytes);
-        }
-        self.accept(pending).await
-    }
-
-    /// Every transaction is known now: the job goes into the ledger under a new token.
-    async fn accept(&mut self, pending: Pending) -> Result<(), Ended> {
         let request_id = pending.request_id;
-        let Some(block) = self.transactions(&pending.message) else {
-            self.known.clear();
-            return self.refuse(
-                request_id,
-                "invalid-job-param-value-transactions",
-                "the transactions are too large for a block",
-            );
-        };
-        let token: [u8; 32] = rand::random();
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| elapsed.as_secs());
-        let job = DeclaredJob {
-            token: token.to_vec(),
-            identity: pending.identity,
-            batch_root: pending.coinbase.batch_root,
-            coinbase_prefix: pending.message.coinbase_tx_prefix.to_owned_bytes(),
-            coinbase_suffix: pending.message.coinbase_tx_suffix.to_owned_bytes(),
-            version: pending.message.version,
-            txids: block.txids,
-            transactions: block.transactions,
-            pool_value_sat: pending.coinbase.pool_value_sat,
-            expires_at_unix: now.saturating_add(self.shared.config.token_lifetime_s),
-        };
-        if let Err(error) = self.shared.ledger.put_declared_job(&job).await {
-            tracing::error!(%error, "cannot store a declared job");
-            return self.refuse(request_id, "internal-error", "try again");
+        if let Some(replaced) = self.pending.put(pending) {
+            self.refuse(replaced, &Refusal::Replaced)?;
         }
-        tracing::info!(identity = job.identity, root = ?job.batch_root, transactions = job.txids.len(), "job declared");
-        self.last = Some(job);
+        self.send(&ProvideMissingTransactions {
+            request_id,
+            unknown_tx_position_list: Seq064KOwned::new(missing)
+                .map_err(|_| Ended::Protocol("too many transactions"))?,
+        })
+    }
+
+    fn accept(&mut self, pending: Pending) -> Result<(), Ended> {
+        let request_id = pending.request_id;
+        let (declaration, transactions) = match pending.complete() {
+            Ok(complete) => complete,
+            Err(refusal) => return self.refuse(request_id, &refusal),
+        };
+        let (shared, turn) = (Arc::clone(&self.shared), Arc::clone(&self.turn));
+        let taken = self.take_on(async move {
+            let accepted = shared.rules.accept(declaration, transactions, &turn);
+            Done::Accepted {
+                request_id,
+                job: accepted.await.map(Box::new),
+            }
+        });
+        match taken {
+            Ok(()) => Ok(()),
+            Err(TooMuch) => self.refuse(request_id, &Refusal::Busy),
+        }
+    }
+
+    fn confirm(&mut self, request_id: u32, whole: WholeJob) -> Result<(), Ended> {
+        let job = &whole.job;
+        tracing::info!(
+            account = job.identity,
+            root = ?job.batch_root,
+            transactions = job.txids.len(),
+            "job declared"
+        );
+        let token = job.token.clone();
+        if self.solvable.len() >= SOLVABLE_MAX {
+            self.solvable.pop_front();
+        }
+        self.solvable.push_back(Arc::new(whole));
         self.send(&DeclareMiningJobSuccess {
             request_id,
-            new_mining_job_token: field::<B0255Owned>(token.to_vec())?,
+            new_mining_job_token: field::<B0255Owned>(token)?,
         })
     }
 
-    /// The declared transactions in order, with their ids; and forgets all others.
-    fn transactions(&mut self, message: &DeclareMiningJob) -> Option<BlockTransactions> {
-        let mut transactions = Vec::new();
-        let mut txids = Vec::new();
-        let mut kept = HashMap::new();
-        let mut total = 0_usize;
-        for wtxid in message.wtxid_list.as_slice() {
-            let bytes = self.known.get(wtxid.as_bytes())?.clone();
-            total = total.checked_add(bytes.len())?;
-            if total > TRANSACTIONS_BYTES_MAX {
-                return None;
-            }
-            let transaction: Transaction = deserialize(&bytes).ok()?;
-            txids.push(transaction.compute_txid().to_byte_array());
-            kept.insert(wtxid.clone().into_array(), bytes.clone());
-            transactions.push(bytes);
+    fn refuse(&self, request_id: u32, refusal: &Refusal) -> Result<(), Ended> {
+        let (code, details) = (refusal.code(), refusal.to_string());
+        if refusal.is_ours() {
+            tracing::error!(code, details, "declaration not checked");
+        } else {
+            tracing::info!(code, details, "declaration refused");
         }
-        self.known = kept;
-        Some(BlockTransactions {
-            transactions,
-            txids,
-        })
-    }
-
-    /// A solved job: the miner propagates it too, but two ways are better than one.
-    async fn on_solution(&self, message: &PushSolution) {
-        let (Some(job), Some(templates)) = (&self.last, &self.shared.templates) else {
-            return tracing::debug!("a solution came that nobody can submit here");
-        };
-        match assemble(job, message) {
-            Ok((block, hash)) => match templates.submit_block(block).await {
-                Ok(()) => tracing::info!(%hash, "declared block submitted"),
-                Err(error) => tracing::warn!(%hash, %error, "declared block not taken"),
-            },
-            Err(error) => tracing::warn!(%error, "a pushed solution is no block"),
-        }
-    }
-
-    fn refuse(&self, request_id: u32, code: &str, details: &str) -> Result<(), Ended> {
-        tracing::info!(code, details, "declaration refused");
         self.send(&DeclareMiningJobError {
             request_id,
             error_code: field::<Str0255Owned>(code.as_bytes().to_vec())?,
-            error_details: field::<B064KOwned>(details.as_bytes().to_vec())?,
+            error_details: field::<B064KOwned>(details.into_bytes())?,
         })
     }
 

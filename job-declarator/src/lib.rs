@@ -1,15 +1,30 @@
-//! The job declarator: miners declare the jobs that they assembled themselves, and this daemon
-//! checks that such a job pays the pool and commits to what it says (Sv2 Job Declaration Protocol,
-//! specification section 6). Accepted jobs go into the ledger, where the pool finds them.
+//! The job declarator: miners declare the jobs that they assembled themselves, and this server
+//! checks that such a job would make a valid block, pays the pool and commits to what it says (Sv2
+//! Job Declaration Protocol, specification section 6). Accepted jobs go into the ledger, where the
+//! pool finds them. `dovetail-jd` runs it alone, the pool may run it inside itself; the pool also
+//! uses its tokens and rules for the jobs that reach it.
 //!
 //! It hashes nothing, credits nothing, and knows no mining channel.
 
-mod check;
+pub mod batches;
+pub mod coinbase;
 pub mod config;
 mod connection;
+mod identity;
+pub mod node;
+mod pending;
+mod refusal;
+mod rules;
 mod run;
+mod server;
 mod solution;
+pub mod token;
 mod tokens;
+pub mod transactions;
 
 pub use config::Config;
+pub use identity::account_of;
+pub use rules::is_version;
 pub use run::run;
+pub use server::{Declarator, Parts, warn_about};
+pub use solution::block_bytes;

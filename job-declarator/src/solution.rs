@@ -1,59 +1,68 @@
-//! A solved declared job as a whole block.
+//! A solved declared job as a whole block, for the case that the miner's own node does not get it
+//! out.
 
 use bitcoin::block::{Header, Version};
-use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::consensus::{Encodable, serialize};
 use bitcoin::hashes::Hash;
-use bitcoin::{Block, BlockHash, CompactTarget, Transaction, TxMerkleNode, Witness};
+use bitcoin::{BlockHash, CompactTarget, Transaction, TxMerkleNode, VarInt};
 use dovetail_commitment::coinbase::parse_coinbase;
-use dovetail_ledger::DeclaredJob;
 use dovetail_sv2::messages::PushSolution;
 
-/// Why a pushed solution is not a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SolutionError {
-    #[error("the solution does not fit the declared coinbase")]
-    Coinbase,
-    #[error("a declared transaction does not parse")]
-    Transaction,
-    #[error("the header does not meet the network's target")]
-    Target,
+use crate::rules::{WholeJob, complete_witness};
+use crate::transactions::{BlockTransaction, parent};
+
+/// A block that was put together.
+#[derive(Debug)]
+pub(crate) struct SolvedBlock {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) hash: BlockHash,
 }
 
-/// The block that `solution` completes: its bytes and hash.
-pub(crate) fn assemble(
-    job: &DeclaredJob,
-    solution: &PushSolution,
-) -> Result<(Vec<u8>, BlockHash), SolutionError> {
+/// The block that `solution` completes, if it is one of this job: built on the job's tip, and with
+/// the work that the network asks for there. Cheap where it is not.
+pub(crate) fn solve(whole: &WholeJob, solution: &PushSolution) -> Option<SolvedBlock> {
+    let job = &whole.job;
+    // The miner's word for the target is not taken: on the tip it has one value.
+    if solution.prev_hash.as_array() != &job.prev_hash || solution.nbits != job.nbits {
+        return None;
+    }
     let mut coinbase = parse_coinbase(
         &job.coinbase_prefix,
         solution.extranonce.as_bytes(),
         &job.coinbase_suffix,
     )
-    .map_err(|_| SolutionError::Coinbase)?;
-    if coinbase.input[0].witness.is_empty() {
-        // The reserved value of BIP 141, which a serialisation without witness leaves out.
-        coinbase.input[0].witness = Witness::from(vec![vec![0; 32]]);
-    }
-    let mut transactions = vec![coinbase];
-    for bytes in &job.transactions {
-        transactions
-            .push(deserialize::<Transaction>(bytes).map_err(|_| SolutionError::Transaction)?);
-    }
-    let mut block = Block {
-        header: Header {
-            version: Version::from_consensus(solution.version.cast_signed()),
-            prev_blockhash: BlockHash::from_byte_array(solution.prev_hash.clone().into_array()),
-            merkle_root: TxMerkleNode::all_zeros(),
-            time: solution.ntime,
-            bits: CompactTarget::from_consensus(solution.nbits),
-            nonce: solution.nonce,
-        },
-        txdata: transactions,
+    .ok()?;
+    complete_witness(&mut coinbase);
+    let txid = coinbase.compute_txid().to_byte_array();
+    let root = whole.path.iter().copied().fold(txid, parent);
+    let header = Header {
+        version: Version::from_consensus(solution.version.cast_signed()),
+        prev_blockhash: BlockHash::from_byte_array(job.prev_hash),
+        merkle_root: TxMerkleNode::from_byte_array(root),
+        time: solution.ntime,
+        bits: CompactTarget::from_consensus(job.nbits),
+        nonce: solution.nonce,
     };
-    block.header.merkle_root = block.compute_merkle_root().ok_or(SolutionError::Coinbase)?;
-    let hash = block
-        .header
-        .validate_pow(block.header.target())
-        .map_err(|_| SolutionError::Target)?;
-    Ok((serialize(&block), hash))
+    let hash = header.validate_pow(header.target()).ok()?;
+    let raw = whole.transactions.iter().map(AsRef::as_ref);
+    Some(SolvedBlock {
+        bytes: block_bytes(&header, &coinbase, raw)?,
+        hash,
+    })
+}
+
+/// A serialised block: header, coinbase with its witness, the other transactions in order.
+pub fn block_bytes<'a>(
+    header: &Header,
+    coinbase: &Transaction,
+    transactions: impl ExactSizeIterator<Item = &'a BlockTransaction>,
+) -> Option<Vec<u8>> {
+    let count = u64::try_from(transactions.len()).ok()?.checked_add(1)?;
+    let mut block = serialize(header);
+    VarInt(count).consensus_encode(&mut block).ok()?;
+    block.extend_from_slice(&serialize(coinbase));
+    for transaction in transactions {
+        block.extend_from_slice(&transaction.raw);
+    }
+    Some(block)
 }

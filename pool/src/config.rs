@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bitcoin::{Network, ScriptBuf};
 use dovetail_commitment::BATCH_LEAVES_MAX;
 use dovetail_daemon::Secret;
+use dovetail_jd::config::EmbeddedConfig;
 use dovetail_ledger::MaturityWindow;
 use dovetail_templates::SourceConfig;
 use serde::Deserialize;
@@ -20,6 +21,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// Where block templates come from.
     pub templates: SourceConfig,
+    /// The jobs that miners assemble themselves.
+    pub job_declarator: EmbeddedConfig,
     /// The Postgres ledger.
     pub ledger: LedgerConfig,
     /// The wallet that pays miners.
@@ -281,6 +284,7 @@ impl Config {
         if self.mining.payout_script.is_empty() {
             return Err("mining.payout_script must not be empty".into());
         }
+        self.job_declarator.limits.check("job_declarator.limits")?;
         if !self.inference.free_of_charge {
             return Err(
                 "inference.free_of_charge must be true: the pool cannot take payments yet".into(),
@@ -342,5 +346,23 @@ impl AuditConfig {
             seconds: self.maturity_s,
             seconds_max: self.maturity_max_s,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_example_is_valid() {
+        let example = include_str!("../../config/dovetail-pool.toml");
+        let config: Config = toml::from_str(example).unwrap();
+        config.check().unwrap();
+        assert!(config.job_declarator.listen.is_none());
+        // What is commented out has the right names.
+        let more = example.replace("# listen =", "listen =");
+        let config: Config = toml::from_str(&more).unwrap();
+        assert!(config.job_declarator.listen.is_some());
     }
 }

@@ -9,13 +9,13 @@ mod appeals;
 mod audit;
 pub mod config;
 mod credit;
+mod declaring;
 mod dispatch;
 mod downloads;
 mod events;
 mod grpc;
 #[cfg(test)]
 mod honest_tests;
-mod identity;
 mod mining;
 mod models;
 mod payouts;
@@ -28,5 +28,5 @@ mod validation;
 
 pub use appeals::print_audits;
 pub use config::Config;
-pub use run::run;
+pub use run::{Addresses, run};
 pub use validation::{ValidatorOptions, serve_validator};

@@ -96,11 +96,15 @@ fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     }
     runtime()?.block_on(async {
         let shutdown = dovetail_daemon::shutdown_on_signal();
-        Box::pin(dovetail_pool::run(config, shutdown, |mining, grpc| {
-            dovetail_daemon::announce_ready(serde_json::json!({
-                "mining": mining.to_string(),
-                "grpc": grpc.to_string(),
-            }));
+        Box::pin(dovetail_pool::run(config, shutdown, |addresses| {
+            let mut line = serde_json::json!({
+                "mining": addresses.mining.to_string(),
+                "grpc": addresses.api.to_string(),
+            });
+            if let Some(declaration) = addresses.declaration {
+                line["declaration"] = declaration.to_string().into();
+            }
+            dovetail_daemon::announce_ready(line);
         }))
         .await
     })

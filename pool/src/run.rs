@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow};
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
 use dovetail_api::v1::inference_server::InferenceServer;
 use dovetail_engine::Runtime;
+use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger};
 use dovetail_lightning::Client;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
@@ -40,6 +41,17 @@ const MATURITY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last shares may take to reach the ledger at shutdown.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
+/// Where a pool listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// For miners.
+    pub mining: SocketAddr,
+    /// For agents.
+    pub api: SocketAddr,
+    /// For miners that declare jobs, where the pool runs a declarator.
+    pub declaration: Option<SocketAddr>,
+}
+
 /// Runs the pool until `shutdown`; `ready` is called once, with the addresses it listens on.
 ///
 /// # Errors
@@ -47,13 +59,15 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 pub async fn run(
     config: Config,
     shutdown: CancellationToken,
-    ready: impl FnOnce(SocketAddr, SocketAddr),
+    ready: impl FnOnce(Addresses),
 ) -> anyhow::Result<()> {
     config
         .check()
         .map_err(|reason| anyhow!("configuration: {reason}"))?;
     let keys = authority_keys(&config.mining)?;
     let receipt_key = receipt_key(&config)?;
+    let token_key = dovetail_jd::config::token_key(&config.job_declarator.token_key)
+        .context("job_declarator.token_key")?;
     let models = Models::load(&config.inference.models)?;
 
     let ledger = Ledger::connect(&config.ledger.url.read()?, config.ledger.connections_max)
@@ -109,8 +123,11 @@ pub async fn run(
         payouts: PayoutHandle::default(),
         extranonces: Mutex::new(extranonces(&config.mining)?),
         tracker: tracker.clone(),
+        token_key,
+        transactions: TransactionStore::default(),
         config,
     });
+    let declaration = crate::declaring::start(&shared, keys, shutdown.clone()).await?;
     tracker.spawn(crate::mining::serve(
         mining,
         keys,
@@ -121,7 +138,11 @@ pub async fn run(
     tracker.spawn(mature(Arc::clone(&shared), shutdown.clone()));
     start_payouts(&shared, &shutdown);
     let serving = serve_api(api, Arc::clone(&shared), downloads, shutdown.clone());
-    ready(mining_address, api_address);
+    ready(Addresses {
+        mining: mining_address,
+        api: api_address,
+        declaration,
+    });
     let served = serving.await;
 
     shutdown.cancel();

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use dovetail_jd::token::TokenKey;
+use dovetail_jd::transactions::TransactionStore;
 use dovetail_templates::TemplateHandle;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio_util::task::TaskTracker;
@@ -23,6 +25,10 @@ pub(crate) struct Shared {
     pub(crate) payouts: PayoutHandle,
     pub(crate) extranonces: Mutex<ExtranonceAllocator>,
     pub(crate) tracker: TaskTracker,
+    /// What tokens of declared jobs are checked with.
+    pub(crate) token_key: TokenKey,
+    /// The transactions of declared jobs.
+    pub(crate) transactions: TransactionStore,
 }
 
 impl Shared {

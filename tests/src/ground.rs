@@ -4,15 +4,25 @@
 use serde_json::{Value, json};
 
 use crate::process::Daemon;
-use crate::real::{self, BitcoinCore, LightningNode, RealParts};
+use crate::real::{self, BitcoinCore, CoreParts, LightningNode, RealParts};
 use crate::scenario::{Layout, PAYOUT_SCRIPT, START_TIME_MAX, text};
 
 /// The chain and the wallets.
 pub enum Ground {
     /// The embedded chain as a template provider, and simulated wallets.
     Simulated(Box<SimulatedGround>),
+    /// Bitcoin Core, and simulated wallets.
+    Core(Box<CoreGround>),
     /// Bitcoin Core, and two LDK nodes with a channel.
     Real(Box<RealGround>),
+}
+
+/// The real chain and the simulated wallets.
+pub struct CoreGround {
+    /// The chain.
+    pub core: BitcoinCore,
+    /// Both wallets.
+    pub wallets: Daemon,
 }
 
 /// The embedded chain and the simulated wallets.
@@ -47,11 +57,7 @@ impl Ground {
         let mut source = layout.spawn("templates", "dovetail-regtest", &arguments)?;
         let ready = source.ready(START_TIME_MAX)?;
         tell("templates", &ready);
-        let pool = format!("pool={}", layout.file("pool.sock").display());
-        let worker = format!("worker={}", layout.file("worker.sock").display());
-        let arguments = ["--socket", &pool, "--socket", &worker];
-        let mut wallets = layout.spawn("wallets", "dovetail-lightning-sim", &arguments)?;
-        tell("wallets", &wallets.ready(START_TIME_MAX)?);
+        let wallets = wallets(layout, tell)?;
         Ok(Self::Simulated(Box::new(SimulatedGround {
             source,
             templates: text(&ready, "tdp")?,
@@ -60,13 +66,25 @@ impl Ground {
         })))
     }
 
+    pub(crate) fn core(
+        layout: &Layout<'_>,
+        parts: &CoreParts,
+        tell: &mut impl FnMut(&str, &Value),
+    ) -> anyhow::Result<Self> {
+        let core = BitcoinCore::start(parts, &layout.file("bitcoin"), &layout.file("logs"))?;
+        core.mine(1, &core.address_of(PAYOUT_SCRIPT)?)?;
+        tell("bitcoin", &json!({ "socket": core.socket() }));
+        let wallets = wallets(layout, tell)?;
+        Ok(Self::Core(Box::new(CoreGround { core, wallets })))
+    }
+
     pub(crate) fn real(
         layout: &Layout<'_>,
         parts: &RealParts,
         tell: &mut impl FnMut(&str, &Value),
     ) -> anyhow::Result<Self> {
         let logs = layout.file("logs");
-        let core = BitcoinCore::start(parts, &layout.file("bitcoin"), &logs)?;
+        let core = BitcoinCore::start(&parts.core, &layout.file("bitcoin"), &logs)?;
         let mining_address = core.address_of(PAYOUT_SCRIPT)?;
         core.mine(1, &mining_address)?;
         tell("bitcoin", &json!({ "socket": core.socket() }));
@@ -93,10 +111,8 @@ impl Ground {
                  authority_public_key = \"{}\"\n",
                 simulated.templates, simulated.authority_public_key
             ),
-            Self::Real(real) => format!(
-                "kind = \"bitcoin-core\"\nsocket = \"{}\"\n",
-                real.core.socket().display()
-            ),
+            Self::Core(ground) => core_config(&ground.core),
+            Self::Real(real) => core_config(&real.core),
         }
     }
 
@@ -104,7 +120,16 @@ impl Ground {
     pub fn template_provider(&self) -> Option<&str> {
         match self {
             Self::Simulated(simulated) => Some(&simulated.templates),
-            Self::Real(_) => None,
+            Self::Core(_) | Self::Real(_) => None,
+        }
+    }
+
+    /// Bitcoin Core, where there is one.
+    pub fn bitcoin_core(&self) -> Option<&BitcoinCore> {
+        match self {
+            Self::Simulated(_) => None,
+            Self::Core(ground) => Some(&ground.core),
+            Self::Real(real) => Some(&real.core),
         }
     }
 
@@ -112,6 +137,7 @@ impl Ground {
     pub fn daemons(&mut self) -> Vec<&mut Daemon> {
         match self {
             Self::Simulated(simulated) => vec![&mut simulated.source, &mut simulated.wallets],
+            Self::Core(ground) => vec![ground.core.daemon(), &mut ground.wallets],
             Self::Real(real) => vec![
                 real.core.daemon(),
                 real.pool_node.daemon(),
@@ -124,4 +150,20 @@ impl Ground {
     pub fn stop(&mut self) {
         self.daemons().into_iter().rev().for_each(Daemon::stop);
     }
+}
+
+fn wallets(layout: &Layout<'_>, tell: &mut impl FnMut(&str, &Value)) -> anyhow::Result<Daemon> {
+    let pool = format!("pool={}", layout.file("pool.sock").display());
+    let worker = format!("worker={}", layout.file("worker.sock").display());
+    let arguments = ["--socket", &pool, "--socket", &worker];
+    let mut wallets = layout.spawn("wallets", "dovetail-lightning-sim", &arguments)?;
+    tell("wallets", &wallets.ready(START_TIME_MAX)?);
+    Ok(wallets)
+}
+
+fn core_config(core: &BitcoinCore) -> String {
+    format!(
+        "kind = \"bitcoin-core\"\nsocket = \"{}\"\n",
+        core.socket().display()
+    )
 }

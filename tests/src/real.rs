@@ -13,12 +13,32 @@ use crate::process::{Daemon, interrupted, output};
 /// The programs.
 #[derive(Debug, Clone)]
 pub struct RealParts {
+    /// Bitcoin Core.
+    pub core: CoreParts,
+    /// `dovetail-lightning-node`.
+    pub lightning_node: PathBuf,
+}
+
+/// The programs of Bitcoin Core.
+#[derive(Debug, Clone)]
+pub struct CoreParts {
     /// `bitcoin-node`, 31 or newer.
     pub bitcoin_node: PathBuf,
     /// `bitcoin-cli`.
     pub bitcoin_cli: PathBuf,
-    /// `dovetail-lightning-node`.
-    pub lightning_node: PathBuf,
+}
+
+impl CoreParts {
+    /// The programs that `cargo xtask test` names in the environment.
+    ///
+    /// # Errors
+    /// Says how to run the test instead.
+    pub fn from_environment() -> anyhow::Result<Self> {
+        Ok(Self {
+            bitcoin_node: crate::needed("DOVETAIL_BITCOIN_NODE")?,
+            bitcoin_cli: crate::needed("DOVETAIL_BITCOIN_CLI")?,
+        })
+    }
 }
 
 const RPC_USER: &str = "dovetail";
@@ -44,7 +64,7 @@ impl BitcoinCore {
     ///
     /// # Errors
     /// If it does not start.
-    pub fn start(parts: &RealParts, data: &Path, logs: &Path) -> anyhow::Result<Self> {
+    pub fn start(parts: &CoreParts, data: &Path, logs: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data)?;
         let rpc_port = free_port()?;
         let mut command = Command::new(&parts.bitcoin_node);
@@ -70,6 +90,11 @@ impl BitcoinCore {
             Ok(core.rpc(&["getblockcount"]).is_ok())
         })?;
         Ok(core)
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     /// The IPC socket.

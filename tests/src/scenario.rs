@@ -11,12 +11,13 @@ use serde_json::Value;
 use crate::ground::Ground;
 use crate::postgres::Postgres;
 use crate::process::{Daemon, output};
-use crate::real::RealParts;
+use crate::real::{CoreParts, RealParts};
 use crate::{clerk_model, program};
 
 /// The authority keys of test networks, as the SRI examples print them. Never for real use.
 pub const AUTHORITY_PUBLIC: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
-const AUTHORITY_SECRET: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n";
+/// The other half of [`AUTHORITY_PUBLIC`].
+pub const AUTHORITY_SECRET: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n";
 /// The pool's coinbase script. Regtest coins are worth nothing; nobody has this key.
 pub(crate) const PAYOUT_SCRIPT: &str = "0014ebe1b7dcc293ccaa0ee743a86f89df8258c208fc";
 /// How long a daemon may take to start.
@@ -47,6 +48,10 @@ pub struct Options {
     pub validator: bool,
     /// How many later batches credit for inference is held for; 0: it matures at once.
     pub maturity_batches: u32,
+    /// Have miners declare their jobs at the pool itself instead of at `dovetail-jd`.
+    pub embedded_declarator: bool,
+    /// Bitcoin Core instead of the embedded chain.
+    pub core: Option<CoreParts>,
     /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
     pub real: Option<RealParts>,
 }
@@ -66,6 +71,8 @@ impl Default for Options {
             fetch: false,
             validator: false,
             maturity_batches: 0,
+            embedded_declarator: false,
+            core: None,
             real: None,
         }
     }
@@ -130,9 +137,10 @@ impl Scenario {
         let model_id = provide_model(options.model, &layout.file(MODEL_FILE))?;
         let url = postgres.fresh_database(database)?;
 
-        let ground = match &options.real {
-            None => Ground::simulated(&layout, options.bits, &mut tell)?,
-            Some(parts) => Ground::real(&layout, parts, &mut tell)?,
+        let ground = match (&options.real, &options.core) {
+            (Some(parts), _) => Ground::real(&layout, parts, &mut tell)?,
+            (None, Some(parts)) => Ground::core(&layout, parts, &mut tell)?,
+            (None, None) => Ground::simulated(&layout, options.bits, &mut tell)?,
         };
         let source_config = ground.templates_config();
         let validator = options
@@ -148,12 +156,16 @@ impl Scenario {
         let ready = pool.ready(START_TIME_MAX)?;
         tell("pool", &ready);
         let (mining, grpc) = (text(&ready, "mining")?, text(&ready, "grpc")?);
+        let embedded = text(&ready, "declaration")?;
 
-        let config = layout.write("jd.toml", &declarator_config(&url, &source_config))?;
+        let config = layout.write("jd.toml", &layout.declarator_config(&url, &source_config))?;
         let mut declarator = layout.spawn("declarator", "dovetail-jd", &["--config", &config])?;
         let ready = declarator.ready(START_TIME_MAX)?;
         tell("declarator", &ready);
-        let declaration = text(&ready, "declaration")?;
+        let declaration = match options.embedded_declarator {
+            true => embedded,
+            false => text(&ready, "declaration")?,
+        };
 
         let mut scenario = Self {
             dir: dir.to_owned(),
@@ -378,6 +390,9 @@ min_hashrate = {min_hashrate}.0
 listen = \"127.0.0.1:0\"
 [templates]
 {source}
+[job_declarator]
+listen = \"127.0.0.1:0\"
+token_key = {{ file = \"{dir}/token.key\" }}
 [ledger]
 url = \"{url}\"
 spool_dir = \"{dir}/spool\"
@@ -395,6 +410,23 @@ inference_msat_per_token = 1000
 [audit]
 maturity_batches = {maturity_batches}
 maturity_s = 0
+"
+        )
+    }
+
+    fn declarator_config(&self, url: &str, source: &str) -> String {
+        let dir = self.dir.display();
+        format!(
+            "[declaration]
+listen = \"127.0.0.1:0\"
+authority_public_key = \"{AUTHORITY_PUBLIC}\"
+authority_secret_key = \"{AUTHORITY_SECRET}\"
+payout_script = \"{PAYOUT_SCRIPT}\"
+token_key = {{ file = \"{dir}/token.key\" }}
+[ledger]
+url = \"{url}\"
+[templates]
+{source}
 "
         )
     }
@@ -449,21 +481,6 @@ socket = \"{dir}/worker.sock\"
 const RECEIPT_SECRET: &str = "0101010101010101010101010101010101010101010101010101010101010101";
 /// The x-only public key of the test pools' receipt key.
 pub const RECEIPT_PUBLIC: &str = "1b84c5567b126440995d3ed5aaba0565d71e1834604819ff9c17f5e9d5dd078f";
-
-fn declarator_config(url: &str, source: &str) -> String {
-    format!(
-        "[declaration]
-listen = \"127.0.0.1:0\"
-authority_public_key = \"{AUTHORITY_PUBLIC}\"
-authority_secret_key = \"{AUTHORITY_SECRET}\"
-payout_script = \"{PAYOUT_SCRIPT}\"
-[ledger]
-url = \"{url}\"
-[templates]
-{source}
-"
-    )
-}
 
 /// Puts the model's file there; returns its id.
 fn provide_model(model: ServedModel, path: &Path) -> anyhow::Result<String> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dovetail_tests::needed;
 use dovetail_tests::process::output;
-use dovetail_tests::real::RealParts;
+use dovetail_tests::real::{CoreParts, RealParts};
 use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC};
 use serde_json::Value;
 
@@ -20,8 +20,7 @@ fn a_worker_is_paid_with_a_real_invoice_for_a_share_on_a_declared_job() {
         shares_per_minute: 6,
         min_hashrate: 400_000,
         real: Some(RealParts {
-            bitcoin_node: needed("DOVETAIL_BITCOIN_NODE").unwrap(),
-            bitcoin_cli: needed("DOVETAIL_BITCOIN_CLI").unwrap(),
+            core: CoreParts::from_environment().unwrap(),
             lightning_node: needed("DOVETAIL_LIGHTNING_NODE").unwrap(),
         }),
         ..Options::default()

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use dovetail_tests::cache;
 use dovetail_tests::process::output;
-use dovetail_tests::real::RealParts;
+use dovetail_tests::real::{CoreParts, RealParts};
 
 use crate::setup;
 use crate::steps::{cargo, run};
@@ -122,10 +122,11 @@ fn core_source() -> anyhow::Result<PathBuf> {
     Ok(source)
 }
 
-/// `mining_device` and `translator_sv2` of the Stratum Reference Implementation.
+/// `mining_device`, `translator_sv2` and `jd_client_sv2` of the Stratum Reference Implementation.
 pub(crate) struct Sri {
     pub(crate) mining_device: PathBuf,
     pub(crate) translator: PathBuf,
+    pub(crate) jd_client: PathBuf,
 }
 
 /// Finds the SRI clients in the cache, or installs them there from crates.io.
@@ -134,6 +135,7 @@ pub(crate) fn sri() -> anyhow::Result<Sri> {
     let clients = Sri {
         mining_device: bin.join("mining_device"),
         translator: bin.join("translator_sv2"),
+        jd_client: bin.join("jd_client_sv2"),
     };
     let wanted = [
         (
@@ -142,6 +144,7 @@ pub(crate) fn sri() -> anyhow::Result<Sri> {
             "mining_device",
         ),
         (&clients.translator, "translator_sv2", "translator_sv2"),
+        (&clients.jd_client, "jd_client_sv2", "jd_client_sv2"),
     ];
     for (path, package, binary) in wanted {
         if path.exists() {
@@ -194,8 +197,10 @@ pub(crate) fn real_parts() -> anyhow::Result<RealParts> {
     let core = bitcoin_core()?;
     eprintln!("building the Lightning node on LDK: about 5 minutes on 2 cores the first time");
     Ok(RealParts {
-        bitcoin_node: core.node,
-        bitcoin_cli: core.cli,
+        core: CoreParts {
+            bitcoin_node: core.node,
+            bitcoin_cli: core.cli,
+        },
         lightning_node: lightning_node()?,
     })
 }

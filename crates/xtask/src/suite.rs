@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that has to hold before a change lands.
 
+use std::path::Path;
+
 use clap::Args;
 
 use crate::steps::{Steps, cargo};
@@ -64,44 +66,47 @@ fn tests(
     })?;
     let lightning_node = steps.step("Lightning node", programs::lightning_node)?;
     steps.step("tests of the Lightning node", || run_lightning(&["test"]))?;
-    steps.step("the whole path on Bitcoin Core and LDK", || {
-        crate::steps::run(
-            cargo(&[
-                "test",
-                "--package",
-                "dovetail-tests",
-                "--test",
-                "real",
-                "--",
-                "--ignored",
-            ])
-            .env("DOVETAIL_BITCOIN_NODE", &core.node)
-            .env("DOVETAIL_BITCOIN_CLI", &core.cli)
-            .env("DOVETAIL_LIGHTNING_NODE", &lightning_node),
-        )
-    })?;
-    steps.step("tests on Bitcoin Core", || {
-        crate::steps::run(
-            cargo(&["test", "--package", "dovetail-templates", "--", "--ignored"])
+    let mut ignored = |what: &str, package: &str, test: Option<&str>, more: &[(&str, &Path)]| {
+        steps.step(what, || {
+            let mut command = cargo(&["test", "--package", package]);
+            if let Some(test) = test {
+                command.args(["--test", test]);
+            }
+            command
+                .args(["--", "--ignored"])
                 .env("DOVETAIL_BITCOIN_NODE", &core.node)
-                .env("DOVETAIL_BITCOIN_CLI", &core.cli),
-        )
-    })?;
-    steps.step("tests with the SRI clients", || {
-        crate::steps::run(
-            cargo(&[
-                "test",
-                "--package",
-                "dovetail-tests",
-                "--test",
-                "sri_clients",
-                "--",
-                "--ignored",
-            ])
-            .env("DOVETAIL_MINING_DEVICE", &sri.mining_device)
-            .env("DOVETAIL_TRANSLATOR", &sri.translator),
-        )
-    })
+                .env("DOVETAIL_BITCOIN_CLI", &core.cli)
+                .env("DOVETAIL_MINING_DEVICE", &sri.mining_device)
+                .envs(more.iter().copied());
+            crate::steps::run(&mut command)
+        })
+    };
+    let end_to_end = "dovetail-tests";
+    ignored(
+        "the whole path on Bitcoin Core and LDK",
+        end_to_end,
+        Some("real"),
+        &[("DOVETAIL_LIGHTNING_NODE", &lightning_node)],
+    )?;
+    ignored("tests on Bitcoin Core", "dovetail-templates", None, &[])?;
+    ignored(
+        "declared blocks on Bitcoin Core",
+        end_to_end,
+        Some("declared_blocks"),
+        &[],
+    )?;
+    ignored(
+        "tests with the SRI clients",
+        end_to_end,
+        Some("sri_clients"),
+        &[("DOVETAIL_TRANSLATOR", &sri.translator)],
+    )?;
+    ignored(
+        "tests with the SRI job declarator client",
+        end_to_end,
+        Some("sri_jd_client"),
+        &[("DOVETAIL_JD_CLIENT", &sri.jd_client)],
+    )
 }
 
 fn run_cargo(arguments: &[&str]) -> anyhow::Result<()> {

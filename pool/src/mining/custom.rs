@@ -1,32 +1,54 @@
-//! Declared jobs on a mining connection: `SetCustomMiningJob` (Sv2 specification, section 5.3.18)
-//! must equal what the job declarator accepted and stored.
+//! What `SetCustomMiningJob` (Sv2 specification, section 5.3.18) must be, whoever sends it: on the
+//! pool's tip, within bounds, and the very job that was declared where one was.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use bitcoin::absolute::LockTime;
 use bitcoin::consensus::Decodable;
-use bitcoin::hashes::Hash;
-use bitcoin::{TxMerkleNode, Txid};
+use bitcoin::transaction::Version;
+use bitcoin::{OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use dovetail_commitment::BatchRoot;
-use dovetail_commitment::coinbase;
+use dovetail_commitment::coinbase::parse_coinbase;
+use dovetail_jd::transactions::{BlockTransaction, merkle_path};
 use dovetail_ledger::DeclaredJob;
 use dovetail_templates::WorkSnapshot;
-use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
 use stratum_core::mining_sv2::{self, SetCustomMiningJobOwned};
 
 /// How many declared jobs one connection keeps; older ones take no shares any more. A worker
 /// needs one, and a second while it changes over.
 const DECLARED_MAX: usize = 16;
+/// The longest script of a coinbase's input (consensus).
+const SCRIPT_SIG_BYTES_MAX: usize = 100;
+/// How far a job's least time may lie before that of the pool's own template. Both are a node's clock
+/// when it made its template, and the miner's may have made it minutes earlier; the time that the
+/// chain really asks for (the median of eleven blocks) lies about an hour back.
+const NTIME_PAST_MAX_S: u32 = 600;
+/// How far it may lie ahead of the pool's clock: as far as two clocks that are set differ. Miners
+/// count up from there, and a block two hours ahead is refused by every node.
+const NTIME_FUTURE_MAX_S: u32 = 300;
 
 /// What a connection remembers of a declared job that it accepted.
 #[derive(Debug, Clone)]
 pub(crate) struct AcceptedJob {
-    /// The job as it was declared.
-    pub(crate) declared: Arc<DeclaredJob>,
+    /// What a block of it needs besides the coinbase; `None` in coinbase-only mode, where only the
+    /// miner knows the transactions.
+    pub(crate) block: Option<Arc<DeclaredBlock>>,
     /// The batch that its coinbase commits to.
     pub(crate) batch_root: Option<BatchRoot>,
+    /// What its coinbase pays the pool, in satoshi.
+    pub(crate) pool_value_sat: u64,
     /// What the pool's own template paid when the job was accepted, in satoshi.
     pub(crate) reference_sat: u64,
+}
+
+/// The transactions of a declared job.
+#[derive(Debug)]
+pub(crate) struct DeclaredBlock {
+    /// In block order, without the coinbase.
+    pub(crate) transactions: Vec<Arc<BlockTransaction>>,
+    /// The merkle path of the coinbase over them.
+    pub(crate) path: Vec<[u8; 32]>,
 }
 
 /// The declared jobs of one channel's connection, by `(channel, job)`.
@@ -52,127 +74,169 @@ impl AcceptedJobs {
     }
 }
 
-/// Checks `message` against the declaration and against the tip that the pool works on.
+/// Checks the header's fields against the tip that the pool works on. `now` is Unix seconds.
 ///
 /// # Errors
 /// The code for `SetCustomMiningJob.Error`.
-pub(crate) fn check(
+pub(crate) fn check_header(
     message: &SetCustomMiningJobOwned,
-    declared: &DeclaredJob,
-    account: &str,
     work: &WorkSnapshot,
+    now: u32,
 ) -> Result<(), &'static str> {
-    if declared.identity != account {
-        return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_MINING_JOB_TOKEN);
-    }
     if message.prev_hash != work.prev_hash.prev_hash {
         return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_STALE_CHAIN_TIP);
     }
-    if message.nbits != work.prev_hash.n_bits {
+    if message.nbits != work.nbits() {
         return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_NBITS);
     }
-    if message.min_ntime < work.prev_hash.header_timestamp {
+    if !is_near(message.min_ntime, work.min_ntime(), now) {
         return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_MIN_NTIME);
+    }
+    if !dovetail_jd::is_version(message.version) {
+        return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_VERSION);
+    }
+    Ok(())
+}
+
+/// Whether a job may start at this time, by the pool's own template and clock.
+fn is_near(min_ntime: u32, template_ntime: u32, now: u32) -> bool {
+    let latest = now.max(template_ntime).saturating_add(NTIME_FUTURE_MAX_S);
+    (template_ntime.saturating_sub(NTIME_PAST_MAX_S)..=latest).contains(&min_ntime)
+}
+
+/// The coinbase that the message describes, with zeros for the extranonce and without a witness.
+///
+/// # Errors
+/// The code for `SetCustomMiningJob.Error`.
+pub(crate) fn coinbase_of(
+    message: &SetCustomMiningJobOwned,
+    full_extranonce_size: usize,
+) -> Result<Transaction, &'static str> {
+    let mut script = message.coinbase_prefix.as_bytes().to_vec();
+    let script_len = script.len().saturating_add(full_extranonce_size);
+    if script_len > SCRIPT_SIG_BYTES_MAX {
+        return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_PREFIX);
+    }
+    script.resize(script_len, 0);
+    let mut bytes = message.coinbase_tx_outputs.as_bytes();
+    let outputs = Vec::<TxOut>::consensus_decode(&mut bytes)
+        .ok()
+        .filter(|outputs| bytes.is_empty() && !outputs.is_empty())
+        .ok_or(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_TX_OUTPUTS)?;
+    Ok(Transaction {
+        version: Version::non_standard(message.coinbase_tx_version.cast_signed()),
+        lock_time: LockTime::from_consensus(message.coinbase_tx_locktime),
+        input: vec![TxIn {
+            previous_output: OutPoint::null(),
+            script_sig: ScriptBuf::from_bytes(script),
+            sequence: Sequence(message.coinbase_tx_input_n_sequence),
+            witness: Witness::new(),
+        }],
+        output: outputs,
+    })
+}
+
+/// Checks that the message names the very job that was declared, field by field.
+///
+/// # Errors
+/// The code for `SetCustomMiningJob.Error`, which names the first field that differs.
+pub(crate) fn check_declared(
+    message: &SetCustomMiningJobOwned,
+    coinbase: &Transaction,
+    declared: &DeclaredJob,
+    full_extranonce_size: usize,
+) -> Result<(), &'static str> {
+    if declared.prev_hash != *message.prev_hash.as_array() {
+        return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_STALE_CHAIN_TIP);
     }
     if message.version != declared.version {
         return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_VERSION);
     }
-    let mut outputs = message.coinbase_tx_outputs.as_bytes();
-    if Vec::<bitcoin::TxOut>::consensus_decode(&mut outputs).is_err() || !outputs.is_empty() {
-        return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_TX_OUTPUTS);
+    let theirs = parse_coinbase(
+        &declared.coinbase_prefix,
+        &vec![0; full_extranonce_size],
+        &declared.coinbase_suffix,
+    )
+    .map_err(|_| mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_TX)?;
+    if let Some(code) = first_difference(coinbase, &theirs) {
+        return Err(code);
     }
-    let path: Vec<&[u8]> = message
-        .merkle_path
-        .as_slice()
-        .iter()
-        .map(|node| node.as_bytes())
-        .collect();
-    let declared_path = merkle_path(&declared.txids);
-    if path.len() != declared_path.len()
-        || path
-            .iter()
-            .zip(&declared_path)
-            .any(|(a, b)| *a != b.as_slice())
-    {
+    if !is_path(message, &merkle_path(&declared.txids)) {
         return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_MERKLE_PATH);
     }
     Ok(())
 }
 
-/// Checks that the job which the channel built from the message hashes the very coinbase that was
-/// declared, whatever serialisation the declaration used.
-pub(crate) fn same_coinbase(
-    job: &ExtendedJob,
-    declared: &DeclaredJob,
-    full_extranonce_size: usize,
-) -> bool {
-    let extranonce = vec![0_u8; full_extranonce_size];
-    let ours = coinbase::parse_coinbase(
-        &job.get_coinbase_tx_prefix_without_bip141(),
-        &extranonce,
-        &job.get_coinbase_tx_suffix_without_bip141(),
-    );
-    let theirs = coinbase::parse_coinbase(
-        &declared.coinbase_prefix,
-        &extranonce,
-        &declared.coinbase_suffix,
-    );
-    matches!((ours, theirs), (Ok(ours), Ok(theirs)) if ours.compute_txid() == theirs.compute_txid())
+/// The code of the first field in which two coinbases differ, whatever their witnesses.
+fn first_difference(ours: &Transaction, declared: &Transaction) -> Option<&'static str> {
+    let (input, theirs) = (ours.input.first()?, declared.input.first()?);
+    let fields = [
+        (
+            ours.version == declared.version,
+            mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_TX_VERSION,
+        ),
+        (
+            input.script_sig == theirs.script_sig,
+            mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_PREFIX,
+        ),
+        (
+            input.sequence == theirs.sequence,
+            mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_TX_INPUT_N_SEQUENCE,
+        ),
+        (
+            ours.output == declared.output,
+            mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_TX_OUTPUTS,
+        ),
+        (
+            ours.lock_time == declared.lock_time,
+            mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_TX_LOCKTIME,
+        ),
+        (
+            // Whatever a future field might be: the ids are what is hashed.
+            ours.compute_txid() == declared.compute_txid(),
+            mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_TX,
+        ),
+    ];
+    fields
+        .into_iter()
+        .find(|(same, _)| !same)
+        .map(|(_, code)| code)
 }
 
-/// The merkle path of the coinbase over the block's other transactions, leaf to root.
-pub(crate) fn merkle_path(txids: &[[u8; 32]]) -> Vec<[u8; 32]> {
-    let mut path = Vec::new();
-    // The coinbase stands first at every level; `None` is its place.
-    let mut level: Vec<Option<Txid>> = std::iter::once(None)
-        .chain(txids.iter().map(|id| Some(Txid::from_byte_array(*id))))
-        .collect();
-    while level.len() > 1 {
-        if level.len() % 2 == 1 {
-            level.push(level[level.len() - 1]);
-        }
-        if let Some(Some(sibling)) = level.get(1) {
-            path.push(sibling.to_byte_array());
-        }
-        level = level
-            .chunks(2)
-            .map(|pair| match (pair[0], pair.get(1).copied().flatten()) {
-                (Some(left), Some(right)) => Some(parent(left, right)),
-                _ => None,
-            })
-            .collect();
-    }
-    path
-}
-
-fn parent(left: Txid, right: Txid) -> Txid {
-    let mut bytes = [0_u8; 64];
-    bytes[..32].copy_from_slice(left.as_ref());
-    bytes[32..].copy_from_slice(right.as_ref());
-    let node = TxMerkleNode::hash(&bytes);
-    Txid::from_byte_array(node.to_byte_array())
+/// Whether the message has this merkle path.
+pub(crate) fn is_path(message: &SetCustomMiningJobOwned, path: &[[u8; 32]]) -> bool {
+    let given = message.merkle_path.as_slice();
+    given.len() == path.len()
+        && given
+            .iter()
+            .zip(path)
+            .all(|(node, wanted)| node.as_array() == wanted)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bitcoin::merkle_tree;
-    use proptest::prelude::*;
 
-    proptest! {
-        #[test]
-        fn the_path_leads_to_the_root_that_bitcoin_computes(
-            coinbase: [u8; 32],
-            txids in proptest::collection::vec(any::<[u8; 32]>(), 0..40),
-        ) {
-            let all = std::iter::once(coinbase).chain(txids.iter().copied()).map(Txid::from_byte_array);
-            let expected = merkle_tree::calculate_root(all.map(Txid::to_raw_hash)).map(|h| h.to_byte_array());
-            let root = merkle_path(&txids)
-                .iter()
-                .fold(Txid::from_byte_array(coinbase), |node, sibling| {
-                    parent(node, Txid::from_byte_array(*sibling))
-                });
-            prop_assert_eq!(Some(root.to_byte_array()), expected);
+    #[test]
+    fn a_job_starts_near_the_template_and_the_clock() {
+        let (template, now) = (1_000_000, 1_000_060);
+        for near in [
+            template,
+            template - NTIME_PAST_MAX_S,
+            now,
+            now + NTIME_FUTURE_MAX_S,
+        ] {
+            assert!(is_near(near, template, now), "{near}");
         }
+        for far in [
+            0,
+            template - NTIME_PAST_MAX_S - 1,
+            now + NTIME_FUTURE_MAX_S + 1,
+            u32::MAX,
+        ] {
+            assert!(!is_near(far, template, now), "{far}");
+        }
+        // A chain whose blocks are ahead of the clock has its own time.
+        assert!(is_near(template, template, template - 3_600));
     }
 }

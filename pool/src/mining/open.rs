@@ -1,6 +1,7 @@
 //! Opening, updating and closing channels (Sv2 specification, sections 5.2, 5.3.2 to 5.3.9).
 
 use bitcoin::Target;
+use dovetail_jd::account_of;
 use stratum_core::channels_sv2::VardiffState;
 use stratum_core::channels_sv2::server::error::{ExtendedChannelError, StandardChannelError};
 use stratum_core::channels_sv2::server::extended::ExtendedChannel;
@@ -13,7 +14,6 @@ use stratum_core::mining_sv2::{
 
 use super::channel::Channel;
 use super::connection::{Connection, Ended};
-use crate::identity::account_of;
 
 /// How many shares `channels_sv2` counts before it would acknowledge; we acknowledge what the
 /// ledger has made durable instead, so this only has to be positive.

@@ -3,10 +3,10 @@
 //! durable is acknowledged.
 
 use bitcoin::block::{Header, Version};
-use bitcoin::consensus::{Encodable, serialize};
+use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, CompactTarget, Transaction, TxMerkleNode, VarInt};
-use dovetail_commitment::{BatchRoot, HeaderHash, coinbase};
+use bitcoin::{BlockHash, CompactTarget, Transaction, TxMerkleNode};
+use dovetail_commitment::{BatchRoot, HeaderHash};
 use dovetail_sv2::extension::{BatchOutcome, codes, find_claim};
 use dovetail_sv2::tlv::Tlv;
 use stratum_core::channels_sv2::merkle_root::merkle_root_from_path;
@@ -24,6 +24,7 @@ use super::open::{code_text, owned};
 use crate::credit;
 use crate::events::Event;
 use crate::settle::{BatchReport, Claim, ProvenShare, Settled};
+use crate::shared::Shared;
 
 /// How many claims of one connection may be under way. They take an audit each, and must not use up
 /// what its other shares need to go on.
@@ -157,8 +158,7 @@ impl Connection {
     ) -> ProvenShare {
         let mut credit_msat = credit::for_hashes(&self.shared.config.credit, valid.work);
         if let Some(job) = accepted {
-            credit_msat =
-                credit::for_declared(credit_msat, job.declared.pool_value_sat, job.reference_sat);
+            credit_msat = credit::for_declared(credit_msat, job.pool_value_sat, job.reference_sat);
         }
         ProvenShare {
             account: self
@@ -236,7 +236,9 @@ impl Connection {
         let height = self.work.as_ref().map_or(0, |work| work.height());
         let submission = match (block.template_id, accepted) {
             (Some(template_id), _) => self.solution(template_id, fields, &block.coinbase),
-            (None, Some(job)) => self.declared_block(&block.coinbase, fields, job),
+            (None, Some(job)) => {
+                self.declared_block(&block.coinbase, fields, proven.header_hash, job)
+            }
             (None, None) => None,
         };
         self.shared.tracker.spawn(async move {
@@ -245,6 +247,11 @@ impl Connection {
                     shared.templates.submit_solution(solution).await
                 }
                 Some(Submission::Block(bytes)) => shared.templates.submit_block(bytes).await,
+                Some(Submission::Miners) => {
+                    tracing::info!(%hash, "only its miner can publish this block");
+                    return record(&shared, header_hash, height, &account, "left to its miner")
+                        .await;
+                }
                 None => return tracing::error!("a solved block could not be assembled"),
             };
             let result = match &submitted {
@@ -254,14 +261,7 @@ impl Connection {
             if let Err(error) = &submitted {
                 tracing::warn!(%error, "the template source did not take the block");
             }
-            if let Err(error) = shared
-                .settler
-                .ledger
-                .record_block(header_hash, height, &account, &result)
-                .await
-            {
-                tracing::error!(%error, "cannot record a block");
-            }
+            record(&shared, header_hash, height, &account, &result).await;
         });
     }
 
@@ -280,32 +280,35 @@ impl Connection {
         }))
     }
 
-    /// The whole block of a declared job: header, coinbase, the declared transactions.
+    /// The whole block of a declared job: header, coinbase, the declared transactions. In
+    /// coinbase-only mode the transactions are the miner's secret, and the block is the miner's to
+    /// publish, unless the pool's own template has the very same ones.
     fn declared_block(
         &self,
         coinbase: &[u8],
         fields: &HeaderFields,
+        header_hash: HeaderHash,
         job: &AcceptedJob,
     ) -> Option<Submission> {
         let work = self.work.as_ref()?;
         let transaction: Transaction = bitcoin::consensus::deserialize(coinbase).ok()?;
-        let path = super::custom::merkle_path(&job.declared.txids);
-        let merkle_root =
-            merkle_root_from_path(&serialize_without_witness(&transaction), &[], &[], &path)?;
-        let header = header_of(
-            fields,
-            work.prev_hash.prev_hash.clone().into_array(),
-            work.prev_hash.n_bits,
-            merkle_root,
-        );
-        let mut block = serialize(&header);
-        let count = job.declared.transactions.len() as u64 + 1;
-        VarInt(count).consensus_encode(&mut block).ok()?;
-        block.extend_from_slice(coinbase);
-        for transaction in &job.declared.transactions {
-            block.extend_from_slice(transaction);
-        }
-        Some(Submission::Block(block))
+        let txid = transaction.compute_txid().to_byte_array();
+        let header = |root| header_of(fields, work.prev_hash(), work.nbits(), root);
+        let Some(block) = &job.block else {
+            let same = header(work.merkle_root(txid)).block_hash().to_byte_array();
+            return match same == header_hash.to_bytes() {
+                true => self.solution(work.template_id(), fields, coinbase),
+                false => Some(Submission::Miners),
+            };
+        };
+        let root = merkle_root_from_path(
+            &serialize_without_witness(&transaction),
+            &[],
+            &[],
+            &block.path,
+        )?;
+        let transactions = block.transactions.iter().map(AsRef::as_ref);
+        dovetail_jd::block_bytes(&header(root), &transaction, transactions).map(Submission::Block)
     }
 
     /// Hands the share over; its end comes back through [`Connection::on_settled`].
@@ -429,6 +432,24 @@ impl Connection {
 enum Submission {
     Solution(SubmitSolutionOwned),
     Block(Vec<u8>),
+    /// A block in coinbase-only mode, whose transactions only its miner has.
+    Miners,
+}
+
+async fn record(
+    shared: &Shared,
+    header_hash: HeaderHash,
+    height: u32,
+    account: &str,
+    result: &str,
+) {
+    let ledger = &shared.settler.ledger;
+    if let Err(error) = ledger
+        .record_block(header_hash, height, account, result)
+        .await
+    {
+        tracing::error!(%error, "cannot record a block");
+    }
 }
 
 /// Whether no later share can claim the batch either.
@@ -485,11 +506,4 @@ fn outcome(report: &BatchReport) -> BatchOutcome {
         preimage: report.preimage,
         code: report.code.to_owned(),
     }
-}
-
-/// The one place that decides whether a declared coinbase carries a commitment.
-pub(super) fn commitment_of(transaction: &Transaction) -> Option<BatchRoot> {
-    coinbase::find_commitment(&transaction.output)
-        .ok()
-        .flatten()
 }

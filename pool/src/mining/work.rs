@@ -15,6 +15,14 @@ use super::connection::{Connection, Ended};
 impl Connection {
     /// Takes what the template source has now.
     pub(super) fn on_work(&mut self, work: Arc<WorkSnapshot>) -> Result<(), Ended> {
+        // A declared job may have fetched it already.
+        if self
+            .work
+            .as_ref()
+            .is_some_and(|old| old.sequence >= work.sequence)
+        {
+            return Ok(());
+        }
         let new_tip = self
             .work
             .as_ref()

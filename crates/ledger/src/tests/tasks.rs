@@ -174,51 +174,101 @@ fn a_batch_is_registered_only_by_its_worker_with_its_own_root_and_finished_tasks
 
 fn job(token: u8, batch_root: Option<BatchRoot>) -> DeclaredJob {
     DeclaredJob {
-        token: vec![token; 16],
+        token: vec![token; 58],
         identity: "miner".to_owned(),
         batch_root,
         coinbase_prefix: vec![1, 2],
         coinbase_suffix: vec![3],
         version: u32::MAX,
+        prev_hash: [8; 32],
+        nbits: u32::MAX,
         txids: vec![[4; 32], [5; 32]],
-        transactions: vec![vec![6; 10], vec![]],
+        wtxids: vec![[14; 32], [15; 32]],
         pool_value_sat: 5_000_000_000,
         expires_at_unix: unix_now() + 60,
     }
 }
 
+fn transactions() -> Vec<([u8; 32], Vec<u8>)> {
+    vec![([14; 32], vec![6; 10]), ([15; 32], vec![])]
+}
+
 #[test]
-fn a_declared_job_comes_back_whole_and_its_token_is_spent_once() {
-    run(|db, ledger| async move {
+fn a_declared_job_comes_back_whole_with_its_transactions() {
+    run(|_, ledger| async move {
         let (root, _) = open_batch(&ledger, &[1]).await;
         let declared = job(7, Some(root));
-        ledger.put_declared_job(&declared).await.unwrap();
+        ledger
+            .put_declared_job(&declared, &transactions())
+            .await
+            .unwrap();
         assert_eq!(
-            ledger.declared_job(&[7; 16]).await.unwrap(),
+            ledger.declared_job(&[7; 58]).await.unwrap(),
             Some(declared.clone())
         );
-        assert_eq!(ledger.declared_job(&[8; 16]).await.unwrap(), None);
+        assert_eq!(ledger.declared_job(&[8; 58]).await.unwrap(), None);
         assert!(matches!(
-            ledger.put_declared_job(&declared).await,
+            ledger.put_declared_job(&declared, &transactions()).await,
             Err(LedgerError::Conflict(_))
         ));
         let unregistered = job(8, Some(BatchRoot::from_bytes([1; 32])));
         assert!(matches!(
-            ledger.put_declared_job(&unregistered).await,
+            ledger
+                .put_declared_job(&unregistered, &transactions())
+                .await,
             Err(LedgerError::Refused(_))
         ));
-        let other = db.ledger().await;
-        let (first, second) = tokio::join!(
-            ledger.use_declared_job(&[7; 16]),
-            other.use_declared_job(&[7; 16])
-        );
-        assert!(first.unwrap() ^ second.unwrap());
-        assert_eq!(ledger.declared_job(&[7; 16]).await.unwrap(), None);
+        let wanted = [[15; 32], [14; 32], [99; 32]];
+        let known = ledger.declared_transactions(&wanted).await.unwrap();
+        assert_eq!(known, transactions().into_iter().collect());
         let void = DeclaredJob {
             expires_at_unix: unix_now(),
             ..job(9, None)
         };
-        ledger.put_declared_job(&void).await.unwrap();
-        assert!(!ledger.use_declared_job(&[9; 16]).await.unwrap());
+        ledger
+            .put_declared_job(&void, &transactions())
+            .await
+            .unwrap();
+        assert_eq!(ledger.declared_job(&[9; 58]).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn a_token_is_spent_once_whoever_asks() {
+    run(|db, ledger| async move {
+        let other = db.ledger().await;
+        let end = unix_now() + 60;
+        let (first, second) = tokio::join!(
+            ledger.spend_job_token([7; 16], end),
+            other.spend_job_token([7; 16], end)
+        );
+        assert!(first.unwrap() ^ second.unwrap());
+        assert!(ledger.spend_job_token([8; 16], end).await.unwrap());
+        // An expired one is remembered beyond its end.
+        assert!(ledger.spend_job_token([9; 16], 0).await.unwrap());
+        let lately = unix_now() - 60;
+        assert!(ledger.spend_job_token([10; 16], lately).await.unwrap());
+        assert!(!ledger.spend_job_token([10; 16], lately).await.unwrap());
+    });
+}
+
+#[test]
+fn transactions_that_two_declarations_share_are_stored_once_in_any_order() {
+    run(|db, ledger| async move {
+        let many: Vec<([u8; 32], Vec<u8>)> = (0..200_u8).map(|n| ([n; 32], vec![n])).collect();
+        let backwards: Vec<_> = many.iter().rev().cloned().collect();
+        let other = db.ledger().await;
+        for round in 0..5 {
+            let (one, two) = (job(round, None), job(round + 100, None));
+            let (first, second) = tokio::join!(
+                ledger.put_declared_job(&one, &many),
+                other.put_declared_job(&two, &backwards)
+            );
+            first.unwrap();
+            second.unwrap();
+        }
+        let ids: Vec<[u8; 32]> = many.iter().map(|(id, _)| *id).collect();
+        let known = ledger.declared_transactions(&ids).await.unwrap();
+        assert_eq!(known, many.into_iter().collect());
     });
 }

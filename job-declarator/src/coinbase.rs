@@ -1,65 +1,82 @@
-//! What a declared job must be: a coinbase within bounds that pays the pool all it takes in, and a
-//! commitment that is well-formed or absent.
+//! What a declared coinbase must be: a coinbase within bounds that pays the pool all it takes in,
+//! with a commitment that is well-formed or absent.
 
-use bitcoin::{ScriptBuf, Transaction};
+use bitcoin::{ScriptBuf, Transaction, TxOut};
 use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase::{CoinbaseError, find_commitment, parse_coinbase};
+use dovetail_templates::height_of;
 
 /// The longest extranonce that Sv2 knows.
 const EXTRANONCE_BYTES_MAX: usize = 32;
+/// The longest script of a coinbase's input (consensus).
+const SCRIPT_SIG_BYTES_MAX: u8 = 100;
 
-/// Why a declaration is refused, with the code that the miner is told.
+/// Why a coinbase is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub enum CoinbaseRefusal {
+    /// It is no coinbase within bounds, or its commitment is malformed or doubled.
     #[error("the coinbase: {0}")]
     Coinbase(#[from] CoinbaseError),
+    /// The prefix's script and the extranonce do not fit together.
     #[error("the extranonce does not fit the coinbase's script")]
     Extranonce,
-    #[error("the coinbase does not pay the pool everything")]
+    /// Its script does not start with a height (BIP 34).
+    #[error("the coinbase's script does not start with the height")]
+    Height,
+    /// It pays somebody else than the pool, or nothing.
+    #[error("the coinbase must pay the pool's script everything that it pays")]
     Unpaid,
-    #[error("no such batch was registered by this worker, or it is spent or expired")]
-    Batch,
-}
-
-impl Refusal {
-    /// The error code of `DeclareMiningJob.Error`.
-    pub(crate) fn code(self) -> &'static str {
-        match self {
-            Self::Coinbase(_) | Self::Extranonce => "invalid-coinbase-tx",
-            Self::Unpaid => "invalid-job-param-value-coinbase_tx_outputs",
-            Self::Batch => "invalid-batch-commitment",
-        }
-    }
 }
 
 /// A coinbase that was checked.
 #[derive(Debug, Clone)]
-pub(crate) struct CheckedCoinbase {
-    /// What it pays the pool, in satoshi.
-    pub(crate) pool_value_sat: u64,
+pub struct CheckedCoinbase {
+    /// With zeros for the extranonce.
+    pub transaction: Transaction,
+    /// What it pays the pool, in satoshi; never 0.
+    pub pool_value_sat: u64,
     /// The batch it commits to.
-    pub(crate) batch_root: Option<BatchRoot>,
+    pub batch_root: Option<BatchRoot>,
+    /// The height of the block that it is for.
+    pub height: u32,
+    /// How many bytes the extranonce has.
+    pub extranonce_len: usize,
 }
 
-/// Checks a declared coinbase.
-pub(crate) fn check_coinbase(
+/// Checks a coinbase that was declared as what stands before and behind its extranonce, in either
+/// serialisation.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check_coinbase(
     prefix: &[u8],
     suffix: &[u8],
     payout_script: &ScriptBuf,
-) -> Result<CheckedCoinbase, Refusal> {
-    let length = extranonce_len(prefix).ok_or(Refusal::Extranonce)?;
-    let transaction = parse_coinbase(prefix, &vec![0; length], suffix)?;
-    let pool_value_sat = pool_value(&transaction, payout_script).ok_or(Refusal::Unpaid)?;
+) -> Result<CheckedCoinbase, CoinbaseRefusal> {
+    let extranonce_len = extranonce_len(prefix).ok_or(CoinbaseRefusal::Extranonce)?;
+    let transaction = parse_coinbase(prefix, &vec![0; extranonce_len], suffix)?;
+    let pool_value_sat =
+        pool_value(&transaction.output, payout_script).ok_or(CoinbaseRefusal::Unpaid)?;
+    let batch_root = find_commitment(&transaction.output)?;
+    let script = transaction
+        .input
+        .first()
+        .map(|input| input.script_sig.as_bytes());
+    let height = script.and_then(height_of).ok_or(CoinbaseRefusal::Height)?;
     Ok(CheckedCoinbase {
+        transaction,
         pool_value_sat,
-        batch_root: find_commitment(&transaction.output)?,
+        batch_root,
+        height,
+        extranonce_len,
     })
 }
 
-/// What all outputs of the pool's script are worth, if that is everything and not nothing.
-fn pool_value(transaction: &Transaction, payout_script: &ScriptBuf) -> Option<u64> {
+/// What the outputs of the pool's script are worth together, if that is everything and not
+/// nothing. Outputs of other scripts are welcome as long as they are worth nothing.
+pub fn pool_value(outputs: &[TxOut], payout_script: &ScriptBuf) -> Option<u64> {
     let mut pool = 0_u64;
-    for output in &transaction.output {
+    for output in outputs {
         let value = output.value.to_sat();
         if output.script_pubkey == *payout_script {
             pool = pool.checked_add(value)?;
@@ -71,17 +88,17 @@ fn pool_value(transaction: &Transaction, payout_script: &ScriptBuf) -> Option<u6
 }
 
 /// How many bytes the extranonce has: what the script's length promises beyond the prefix's end.
-pub(crate) fn extranonce_len(prefix: &[u8]) -> Option<usize> {
+fn extranonce_len(prefix: &[u8]) -> Option<usize> {
     // Version, then marker and flag where the serialisation has a witness.
     let after_version = prefix.get(4..)?;
     let inputs = match after_version {
         [0, 1, rest @ ..] => rest,
         rest => rest,
     };
-    // One input: its count, the outpoint, the script's length in one byte (at most 100).
+    // One input: its count, the outpoint, the script's length in one byte.
     let (&count, rest) = inputs.split_first()?;
     let (&script_len, script) = rest.get(36..)?.split_first()?;
-    if count != 1 || script_len > 100 {
+    if count != 1 || script_len > SCRIPT_SIG_BYTES_MAX {
         return None;
     }
     let missing = usize::from(script_len).checked_sub(script.len())?;
@@ -95,7 +112,7 @@ mod tests {
     use bitcoin::absolute::LockTime;
     use bitcoin::consensus::serialize;
     use bitcoin::transaction::Version;
-    use bitcoin::{Amount, OutPoint, Sequence, TxIn, TxOut, Witness};
+    use bitcoin::{Amount, OutPoint, Sequence, TxIn, Witness};
     use dovetail_commitment::coinbase::commitment_output;
     use proptest::prelude::*;
 
@@ -136,7 +153,7 @@ mod tests {
         (bytes[..at].to_vec(), bytes[at + 16..].to_vec())
     }
 
-    fn check(outputs: Vec<TxOut>) -> Result<(u64, Option<BatchRoot>), Refusal> {
+    fn check(outputs: Vec<TxOut>) -> Result<(u64, Option<BatchRoot>), CoinbaseRefusal> {
         let mut last = None;
         for witness in [false, true] {
             let (prefix, suffix) = split(outputs.clone(), witness);
@@ -168,17 +185,33 @@ mod tests {
     #[test]
     fn a_coinbase_that_pays_somebody_else_or_nobody_is_refused() {
         let other = ScriptBuf::from(vec![0x52]);
-        assert_eq!(check(vec![pays(50, other.clone())]), Err(Refusal::Unpaid));
+        assert_eq!(
+            check(vec![pays(50, other.clone())]),
+            Err(CoinbaseRefusal::Unpaid)
+        );
         assert_eq!(
             check(vec![pays(49, script()), pays(1, other)]),
-            Err(Refusal::Unpaid)
+            Err(CoinbaseRefusal::Unpaid)
         );
-        assert_eq!(check(vec![pays(0, script())]), Err(Refusal::Unpaid));
+        assert_eq!(check(vec![pays(0, script())]), Err(CoinbaseRefusal::Unpaid));
         let huge = u64::MAX / 2 + 1;
         assert_eq!(
             check(vec![pays(huge, script()), pays(huge, script())]),
-            Err(Refusal::Unpaid)
+            Err(CoinbaseRefusal::Unpaid)
         );
+    }
+
+    #[test]
+    fn the_height_and_the_extranonce_are_read() {
+        for witness in [false, true] {
+            let (prefix, suffix) = split(vec![pays(50, script())], witness);
+            let checked = check_coinbase(&prefix, &suffix, &script()).unwrap();
+            assert_eq!((checked.height, checked.extranonce_len), (101, 16));
+            // A byte more before the extranonce is one less of it.
+            let longer = [&prefix[..], &[0]].concat();
+            let checked = check_coinbase(&longer, &suffix, &script()).unwrap();
+            assert_eq!(checked.extranonce_len, 15);
+        }
     }
 
     #[test]
@@ -186,7 +219,7 @@ mod tests {
         let output = commitment_output(BatchRoot::from_bytes([3; 32]));
         assert_eq!(
             check(vec![pays(1, script()), output.clone(), output]),
-            Err(Refusal::Coinbase(CoinbaseError::Doubled))
+            Err(CoinbaseRefusal::Coinbase(CoinbaseError::Doubled))
         );
     }
 

@@ -5,7 +5,7 @@ const ACCOUNT_LEN_MAX: usize = 128;
 
 /// The account of `user_identity`: what stands before the first `.`, as pools commonly read
 /// `account.rig`. `None` where that is empty, too long, or not printable ASCII without spaces.
-pub(crate) fn account_of(user_identity: &str) -> Option<String> {
+pub fn account_of(user_identity: &str) -> Option<String> {
     let account = user_identity.split('.').next().unwrap_or_default();
     let fits = !account.is_empty()
         && account.len() <= ACCOUNT_LEN_MAX

@@ -1,0 +1,37 @@
+//! What the declarator wants of a node: the tip, and judgement on whole blocks.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use dovetail_templates::{TemplateError, TemplateHandle, WorkSnapshot};
+use tokio::sync::watch;
+
+/// An answer that is on its way. Dropping it gives up on it.
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<(), TemplateError>> + Send + 'a>>;
+
+/// A node: any template source, in practice.
+pub trait Node: Send + Sync {
+    /// The newest work, and every change of it.
+    fn work(&self) -> watch::Receiver<Option<Arc<WorkSnapshot>>>;
+
+    /// Whether a serialised block that lacks only its proof of work would be valid on the tip.
+    fn check_block(&self, block: Vec<u8>) -> Answer<'_>;
+
+    /// Hands over a solved block.
+    fn submit_block(&self, block: Vec<u8>) -> Answer<'_>;
+}
+
+impl Node for TemplateHandle {
+    fn work(&self) -> watch::Receiver<Option<Arc<WorkSnapshot>>> {
+        self.subscribe()
+    }
+
+    fn check_block(&self, block: Vec<u8>) -> Answer<'_> {
+        Box::pin(Self::check_block(self, block))
+    }
+
+    fn submit_block(&self, block: Vec<u8>) -> Answer<'_> {
+        Box::pin(Self::submit_block(self, block))
+    }
+}

@@ -1,0 +1,281 @@
+//! Jobs that miners declare, at the pool: both modes, what the pool insists on, and restarts of
+//! either daemon in between.
+
+#![allow(clippy::unwrap_used)]
+
+mod declaring;
+
+use std::sync::Arc;
+
+use bitcoin::{Amount, TxOut};
+use declaring::{Declaring, Job, Mining, TIME_MAX, Token};
+use dovetail_sv2::messages::SetCustomMiningJob;
+use dovetail_templates::{SourceConfig, TemplateHandle, WorkSnapshot};
+use dovetail_tests::process::output;
+use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario};
+use tokio_util::sync::CancellationToken;
+
+/// A pool without workers, and its templates as a miner's own node would give them.
+struct Arena {
+    scenario: Scenario,
+    _dir: tempfile::TempDir,
+    templates: TemplateHandle,
+    stop: CancellationToken,
+}
+
+impl Arena {
+    fn start() -> Self {
+        let options = Options {
+            worker: false,
+            hasher: false,
+            ..Options::default()
+        };
+        let (dir, scenario) = dovetail_tests::scenario(&options).unwrap();
+        let stop = CancellationToken::new();
+        let source = SourceConfig::TemplateProvider {
+            address: scenario.ground.template_provider().unwrap().to_owned(),
+            authority_public_key: None,
+        };
+        Self {
+            templates: dovetail_templates::start(source, stop.clone()).unwrap(),
+            scenario,
+            _dir: dir,
+            stop,
+        }
+    }
+
+    async fn work(&self) -> Arc<WorkSnapshot> {
+        let mut work = self.templates.subscribe();
+        let work = work.wait_for(Option::is_some).await.unwrap();
+        work.clone().unwrap()
+    }
+
+    async fn job(
+        &self,
+        token: &Token,
+        mining: &Mining,
+        change: impl FnOnce(&mut Vec<TxOut>),
+    ) -> Job {
+        Job::new(
+            self.work().await,
+            Vec::new(),
+            token,
+            &mining.channel,
+            change,
+        )
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn hash_and_submit(mining: &mut Mining, job_id: u32, job: &Job) {
+    let found = job.search(&mining.channel, mining.channel.target).await;
+    mining.submit(job_id, job, &found).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_job_earns_at_the_pool_and_outlives_restarts_of_both_daemons() {
+    let mut arena = Arena::start();
+    let mut declaring = Declaring::full_template(&arena.scenario.declaration).await;
+    let mining = Mining::open(&arena.scenario.mining, "alice.rig1").await;
+    let token = declaring.token("alice.rig2").await;
+    let job = arena.job(&token, &mining, |_| {}).await;
+    let job_token = declaring.declare(&token, &job).await.unwrap();
+    drop((declaring, mining));
+    arena.scenario.declarator.stop();
+    arena.scenario.restart_pool().unwrap();
+
+    let mut mining = Mining::open(&arena.scenario.mining, "alice.rig1").await;
+    // The new channel's extranonce has the same length, so the declared coinbase stands.
+    let message = job.custom(&mining.channel, &job_token);
+    let job_id = mining.set_custom_job(&message).await.unwrap();
+    hash_and_submit(&mut mining, job_id, &job).await;
+    let shares = arena
+        .scenario
+        .query("SELECT count(*) FROM shares WHERE account = 'alice'")
+        .unwrap();
+    assert_eq!(shares, "1");
+    // Once is enough, also after another restart.
+    let again = mining.set_custom_job(&message).await;
+    assert_eq!(again, Err("invalid-mining-job-token".to_owned()));
+    arena.scenario.restart_pool().unwrap();
+    let mut mining = Mining::open(&arena.scenario.mining, "alice").await;
+    let again = mining.set_custom_job(&message).await;
+    assert_eq!(again, Err("invalid-mining-job-token".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_custom_job_must_be_the_declared_one_field_by_field() {
+    let arena = Arena::start();
+    let mut declaring = Declaring::full_template(&arena.scenario.declaration).await;
+    let mut mining = Mining::open(&arena.scenario.mining, "alice").await;
+    let token = declaring.token("alice").await;
+    let job = arena.job(&token, &mining, |_| {}).await;
+    let declared = declaring.declare(&token, &job).await.unwrap();
+    let good = job.custom(&mining.channel, &declared);
+    type Change = fn(&mut SetCustomMiningJob);
+    let cases: [(&str, Change); 13] = [
+        ("invalid-mining-job-token", |m| {
+            let mut token = m.token.to_owned_bytes();
+            *token.last_mut().unwrap() ^= 1;
+            m.token = token.try_into().unwrap();
+        }),
+        ("invalid-mining-job-token", |m| {
+            m.token = vec![1; 32].try_into().unwrap();
+        }),
+        ("stale-chain-tip", |m| m.prev_hash = [1; 32].into()),
+        ("invalid-nbits", |m| m.nbits += 1),
+        ("invalid-min-ntime", |m| m.min_ntime -= 3_600),
+        ("invalid-min-ntime", |m| m.min_ntime += 3_600),
+        ("invalid-version", |m| m.version |= 1),
+        ("invalid-coinbase-tx-version", |m| {
+            m.coinbase_tx_version += 1
+        }),
+        ("invalid-coinbase-prefix", |m| {
+            m.coinbase_prefix = vec![0x51; 3].try_into().unwrap();
+        }),
+        ("invalid-coinbase-tx-input-n-sequence", |m| {
+            m.coinbase_tx_input_n_sequence -= 1;
+        }),
+        ("invalid-coinbase-tx-outputs", |m| {
+            m.coinbase_tx_outputs = vec![1].try_into().unwrap();
+        }),
+        ("invalid-coinbase-tx-locktime", |m| {
+            m.coinbase_tx_locktime += 1
+        }),
+        ("invalid-merkle-path", |m| {
+            m.merkle_path = vec![[1; 32].into()].try_into().unwrap();
+        }),
+    ];
+    for (number, (code, change)) in cases.into_iter().enumerate() {
+        let mut message = good.clone();
+        change(&mut message);
+        let refused = mining.set_custom_job(&message).await;
+        assert_eq!(refused, Err(code.to_owned()), "case {number}");
+    }
+    // Somebody else's token is void, too.
+    let mut mallory = Mining::open(&arena.scenario.mining, "mallory").await;
+    let refused = mallory
+        .set_custom_job(&job.custom(&mallory.channel, &declared))
+        .await;
+    assert_eq!(refused, Err("invalid-mining-job-token".to_owned()));
+    // None of it has spent the token.
+    let job_id = mining.set_custom_job(&good).await.unwrap();
+    hash_and_submit(&mut mining, job_id, &job).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn coinbase_only_jobs_earn_and_are_checked_at_the_pool() {
+    let mut arena = Arena::start();
+    let mut declaring = Declaring::coinbase_only(&arena.scenario.declaration).await;
+    let mut mining = Mining::open(&arena.scenario.mining, "alice").await;
+    let other = TxOut {
+        value: Amount::from_sat(1),
+        script_pubkey: bitcoin::ScriptBuf::from(vec![0x52]),
+    };
+    let two = |outputs: &mut Vec<TxOut>| {
+        let root = dovetail_commitment::BatchRoot::from_bytes([3; 32]);
+        outputs.push(dovetail_commitment::coinbase::commitment_output(root));
+    };
+    type Change = Box<dyn FnOnce(&mut Vec<TxOut>)>;
+    let cases: [Change; 5] = [
+        // Somebody else is paid, nobody is, more than any block could pay, a batch of nobody's.
+        Box::new(move |outputs| outputs.push(other)),
+        Box::new(|outputs| outputs[0].value = Amount::ZERO),
+        Box::new(|outputs| outputs[0].value += Amount::from_sat(50_000_001)),
+        Box::new(two),
+        Box::new(move |outputs| {
+            two(outputs);
+            two(outputs);
+        }),
+    ];
+    let token = declaring.token("alice").await;
+    for change in cases {
+        let job = arena.job(&token, &mining, change).await;
+        let message = job.custom(&mining.channel, &token.bytes);
+        let refused = mining.set_custom_job(&message).await;
+        assert_eq!(refused, Err("invalid-coinbase-tx-outputs".to_owned()));
+    }
+    let job = arena.job(&token, &mining, |_| {}).await;
+    let good = job.custom(&mining.channel, &token.bytes);
+    let mut wrong_height = good.clone();
+    wrong_height.coinbase_prefix = vec![0x60, 0x51].try_into().unwrap();
+    let mut long_path = good.clone();
+    long_path.merkle_path = vec![[1; 32].into(); 15].try_into().unwrap();
+    let mut locked = good.clone();
+    locked.coinbase_tx_locktime = job.work.height();
+    for (message, code) in [
+        (wrong_height, "invalid-coinbase-prefix"),
+        (long_path, "invalid-merkle-path"),
+        (locked, "invalid-coinbase-tx-locktime"),
+    ] {
+        let refused = mining.set_custom_job(&message).await;
+        assert_eq!(refused, Err(code.to_owned()));
+    }
+    // The token is for alice alone, and no restart of the pool or the declarator voids it.
+    let mut mallory = Mining::open(&arena.scenario.mining, "mallory").await;
+    let refused = mallory
+        .set_custom_job(&job.custom(&mallory.channel, &token.bytes))
+        .await;
+    assert_eq!(refused, Err("invalid-mining-job-token".to_owned()));
+    arena.scenario.declarator.stop();
+    arena.scenario.restart_pool().unwrap();
+    let mut mining = Mining::open(&arena.scenario.mining, "alice").await;
+    let message = job.custom(&mining.channel, &token.bytes);
+    let job_id = mining.set_custom_job(&message).await.unwrap();
+    hash_and_submit(&mut mining, job_id, &job).await;
+    let again = mining.set_custom_job(&message).await;
+    assert_eq!(again, Err("invalid-mining-job-token".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declaring_miner_keeps_its_earlier_jobs() {
+    let arena = Arena::start();
+    let mut declaring = Declaring::full_template(&arena.scenario.declaration).await;
+    let mut mining = Mining::open(&arena.scenario.mining, "alice").await;
+    let mut jobs = Vec::new();
+    for change in 0..3 {
+        let token = declaring.token("alice").await;
+        let job = arena
+            .job(&token, &mining, |outputs| {
+                outputs[0].value -= Amount::from_sat(change);
+            })
+            .await;
+        let declared = declaring.declare(&token, &job).await.unwrap();
+        // Each starts a second later than the one before.
+        let mut message = job.custom(&mining.channel, &declared);
+        message.min_ntime += u32::try_from(change).unwrap();
+        jobs.push((mining.set_custom_job(&message).await.unwrap(), job));
+    }
+    for (job_id, job) in jobs {
+        hash_and_submit(&mut mining, job_id, &job).await;
+    }
+}
+
+#[test]
+fn a_worker_declares_at_a_declarator_inside_the_pool() {
+    let options = Options {
+        hasher: false,
+        embedded_declarator: true,
+        ..Options::default()
+    };
+    let (_dir, mut scenario) = dovetail_tests::scenario(&options).unwrap();
+    let said = output(
+        scenario
+            .agent()
+            .args(["ask", "--json", "--max-tokens", "16", "--wait", "90"])
+            .arg("--receipt")
+            .arg(scenario.file("receipt.json"))
+            .args(["--pool-key", RECEIPT_PUBLIC, "a prompt"]),
+    )
+    .unwrap();
+    let answer: serde_json::Value = serde_json::from_str(said.trim()).unwrap();
+    assert_eq!(answer["receipt"]["verified"], true);
+    scenario.pool.event("batch_settled", TIME_MAX).unwrap();
+    assert!(scenario.pool.log().contains("job declared"));
+    assert!(!scenario.declarator.log().contains("job declared"));
+}
