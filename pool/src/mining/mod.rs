@@ -1,6 +1,7 @@
 //! The Sv2 mining port: who may connect, and one task for each who does.
 
 mod batch_jobs;
+mod blocks;
 mod channel;
 mod connection;
 mod custom;

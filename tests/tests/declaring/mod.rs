@@ -292,13 +292,14 @@ impl Job {
 
     /// Hashes the job until a header meets the target.
     pub(crate) async fn search(&self, channel: &Channel, target: [u8; 32]) -> Found {
+        let (prefix, suffix) = self.coinbase.stripped_parts();
         let search = SearchJob {
             version: self.work.version(),
             prev_hash: self.work.prev_hash(),
             min_ntime: min_ntime(&self.work),
             nbits: self.work.nbits(),
-            coinbase: self.coinbase.clone(),
-            extranonce_prefix: channel.extranonce_prefix.clone(),
+            coinbase_prefix: [prefix, &channel.extranonce_prefix].concat(),
+            coinbase_suffix: suffix.to_vec(),
             extranonce_size: channel.extranonce_size,
             merkle_path: self.work.merkle_path(),
             target,
