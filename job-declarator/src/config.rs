@@ -199,7 +199,8 @@ mod tests {
 
     #[test]
     fn limits_that_cannot_be_are_named() {
-        let changes: [(&str, fn(&mut Limits)); 4] = [
+        type Change = fn(&mut Limits);
+        let changes: [(&str, Change); 4] = [
             ("token_lifetime_s", |limits| limits.token_lifetime_s = 3_601),
             ("tokens_per_minute", |limits| limits.tokens_per_minute = 0),
             ("tokens_per_minute_total", |limits| {
