@@ -3,6 +3,7 @@
 //!
 //! It knows the programs by their command lines, configuration files and ready lines only.
 
+mod configs;
 pub mod ground;
 pub mod postgres;
 pub mod process;

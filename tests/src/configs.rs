@@ -1,0 +1,118 @@
+//! The daemons' configuration files in a scenario.
+
+use crate::scenario::{
+    AUTHORITY_PUBLIC, AUTHORITY_SECRET, FETCHED, Layout, MODEL_FILE, Options, PAYOUT_SCRIPT,
+    Scenario,
+};
+
+/// Signs the receipts of test pools.
+const RECEIPT_SECRET: &str = "0101010101010101010101010101010101010101010101010101010101010101";
+impl Layout<'_> {
+    pub(crate) fn pool_config(&self, url: &str, source: &str, options: &Options) -> String {
+        let dir = self.dir.display();
+        let (shares_per_minute, min_hashrate) = (options.shares_per_minute, options.min_hashrate);
+        let maturity_batches = options.maturity_batches;
+        format!(
+            "[mining]
+listen = \"127.0.0.1:0\"
+authority_public_key = \"{AUTHORITY_PUBLIC}\"
+authority_secret_key = \"{AUTHORITY_SECRET}\"
+network = \"regtest\"
+payout_script = \"{PAYOUT_SCRIPT}\"
+shares_per_minute = {shares_per_minute}.0
+min_hashrate = {min_hashrate}.0
+[api]
+listen = \"127.0.0.1:0\"
+[templates]
+{source}
+[job_declarator]
+listen = \"127.0.0.1:0\"
+token_key = {{ file = \"{dir}/token.key\" }}
+[ledger]
+url = \"{url}\"
+spool_dir = \"{dir}/spool\"
+[lightning]
+socket = \"{dir}/pool.sock\"
+payout_threshold_msat = 10000
+interval_ms = 500
+[inference]
+models = [\"{dir}/{MODEL_FILE}\"]
+free_of_charge = true
+receipt_key = \"{RECEIPT_SECRET}\"
+[credit]
+hash_msat_per_mebihash = 10
+inference_msat_per_token = 1000
+[audit]
+maturity_batches = {maturity_batches}
+maturity_s = 0
+"
+        )
+    }
+
+    pub(crate) fn declarator_config(&self, url: &str, source: &str) -> String {
+        let dir = self.dir.display();
+        format!(
+            "[declaration]
+listen = \"127.0.0.1:0\"
+authority_public_key = \"{AUTHORITY_PUBLIC}\"
+authority_secret_key = \"{AUTHORITY_SECRET}\"
+payout_script = \"{PAYOUT_SCRIPT}\"
+token_key = {{ file = \"{dir}/token.key\" }}
+[ledger]
+url = \"{url}\"
+[templates]
+{source}
+"
+        )
+    }
+
+    pub(crate) fn worker_config(
+        &self,
+        scenario: &Scenario,
+        source: &str,
+        options: &Options,
+    ) -> String {
+        let dir = self.dir.display();
+        let (mining, declaration) = (&scenario.mining, &scenario.declaration);
+        let search = !options.firmware;
+        let node = match options.node {
+            true => format!(
+                "[job_declarator]\naddress = \"{declaration}\"\n\
+                 authority_public_key = \"{AUTHORITY_PUBLIC}\"\n[templates]\n{source}\n"
+            ),
+            false => String::new(),
+        };
+        let downstream = match options.firmware {
+            true => format!(
+                "[downstream]\nlisten = \"127.0.0.1:0\"\nkey_file = \"{dir}/downstream.key\"\n\
+                 shares_per_minute = {}.0\n",
+                options.shares_per_minute
+            ),
+            false => String::new(),
+        };
+        let (models, fetch) = match options.fetch {
+            false => (
+                format!("models = [\"{dir}/{MODEL_FILE}\"]\n"),
+                String::new(),
+            ),
+            true => {
+                let (api, id) = (&scenario.grpc, &scenario.model_id);
+                let fetch = format!(
+                    "[fetch]\napi = \"{api}\"\nmodels = [\"{id}\"]\ncache_dir = \"{dir}/{FETCHED}\"\n"
+                );
+                (String::new(), fetch)
+            }
+        };
+        format!(
+            "[worker]
+key_file = \"{dir}/worker.key\"
+{models}search = {search}
+[pool]
+address = \"{mining}\"
+authority_public_key = \"{AUTHORITY_PUBLIC}\"
+{node}{fetch}{downstream}[wallet]
+socket = \"{dir}/worker.sock\"
+"
+        )
+    }
+}
