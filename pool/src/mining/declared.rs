@@ -44,7 +44,7 @@ impl Connection {
 
     async fn accept_custom_job(
         &mut self,
-        message: SetCustomMiningJobOwned,
+        mut message: SetCustomMiningJobOwned,
     ) -> Result<u32, &'static str> {
         use mining_sv2::{
             ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_CHANNEL_ID as BAD_CHANNEL,
@@ -74,6 +74,14 @@ impl Connection {
             return Err(BAD_TOKEN);
         }
         let channel = self.channels.get_mut(&channel_id).ok_or(BAD_CHANNEL)?;
+        // A least time beyond the channel's would become the channel's, and then the pool's own next
+        // job would not fit it; where the channel takes earlier times, the job needs no own.
+        if let Some(tip) = channel.as_extended().and_then(|of| of.get_chain_tip())
+            && tip.prev_hash() == message.prev_hash
+            && tip.min_ntime() <= message.min_ntime
+        {
+            message.min_ntime = tip.min_ntime();
+        }
         let job_id = channel.install_custom(message).map_err(|_| BAD_COINBASE)?;
         let same = channel
             .live_job(job_id)
