@@ -32,8 +32,9 @@ pub enum TemplateError {
     /// The block or solution breaks a rule of the chain.
     #[error("the block was rejected: {0}")]
     Rejected(#[from] BlockRejection),
-    /// This kind of source takes solutions of its own templates only, and the block is of none.
-    #[error("the template source takes no blocks that are not of its templates")]
+    /// This kind of source takes solutions of its own templates only, and the block is of none; or
+    /// it takes no block back.
+    #[error("the template source cannot do this: it takes solutions of its own templates only")]
     Unsupported,
     /// The source said something that makes no sense. It is left and connected to anew.
     #[error("the template source broke the protocol: {0}")]

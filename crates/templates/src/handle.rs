@@ -36,6 +36,7 @@ pub(crate) enum Request {
     Solution(SubmitSolutionOwned, Reply<()>),
     TransactionData(u64, Reply<TransactionData>),
     Block(Vec<u8>, Reply<()>),
+    Undo(Reply<()>),
 }
 
 impl Request {
@@ -43,7 +44,9 @@ impl Request {
     pub(crate) fn refuse(self, error: TemplateError) {
         // Whoever asked may have given up; then nobody needs the answer.
         match self {
-            Self::Solution(_, reply) | Self::Block(_, reply) => drop(reply.send(Err(error))),
+            Self::Solution(_, reply) | Self::Block(_, reply) | Self::Undo(reply) => {
+                drop(reply.send(Err(error)));
+            }
             Self::TransactionData(_, reply) => drop(reply.send(Err(error))),
         }
     }
@@ -116,6 +119,15 @@ impl TemplateHandle {
     pub async fn submit_block(&self, block: impl Into<Vec<u8>>) -> Result<(), TemplateError> {
         let block = block.into();
         self.ask(|reply| Request::Block(block, reply)).await
+    }
+
+    /// Takes the embedded chain's last block back, for trying what a reorganisation does. The genesis
+    /// block stays.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unsupported`] of any other source.
+    pub async fn undo_block(&self) -> Result<(), TemplateError> {
+        self.ask(Request::Undo).await
     }
 
     /// Returns once the source has stopped and everything it started has ended.

@@ -128,6 +128,7 @@ async fn forward(
         }
         Request::Solution(solution, reply) => (session.solution(solution), reply),
         Request::Block(bytes, reply) => (session.solution_of_block(&bytes), reply),
+        Request::Undo(reply) => (Err(TemplateError::Unsupported), reply),
     };
     match message {
         Ok(message) => {
