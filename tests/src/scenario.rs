@@ -10,9 +10,11 @@ use serde_json::Value;
 
 use crate::ground::Ground;
 use crate::postgres::Postgres;
-use crate::process::{Daemon, output};
+use crate::process::Daemon;
+use crate::program;
 use crate::real::RealParts;
-use crate::{clerk_model, program};
+pub use crate::served_model::{ServedModel, tiny_file};
+use crate::served_model::{make_tiny, provide_model};
 
 /// The authority keys of test networks, as the SRI examples print them. Never for real use.
 pub const AUTHORITY_PUBLIC: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
@@ -47,6 +49,10 @@ pub struct Options {
     pub validator: bool,
     /// How many later batches credit for inference is held for; 0: it matures at once.
     pub maturity_batches: u32,
+    /// The seeds of tiny models that the pool serves besides.
+    pub more_models: &'static [u64],
+    /// How long a task may take from its creation to its settlement, in seconds.
+    pub task_lifetime_s: u32,
     /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
     pub real: Option<RealParts>,
 }
@@ -66,18 +72,11 @@ impl Default for Options {
             fetch: false,
             validator: false,
             maturity_batches: 0,
+            more_models: &[],
+            task_lifetime_s: 600,
             real: None,
         }
     }
-}
-
-/// A model for a scenario.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServedModel {
-    /// Made from a seed; its text means nothing. Tokens by bytes, and it never ends early.
-    Tiny,
-    /// The one that reads invoices and stock sheets.
-    Clerk,
 }
 
 /// The running parts. Dropping it stops them, the newest first.
@@ -128,6 +127,9 @@ impl Scenario {
         let layout = Layout { dir };
         std::fs::create_dir_all(dir)?;
         let model_id = provide_model(options.model, &layout.file(MODEL_FILE))?;
+        for seed in options.more_models {
+            make_tiny(*seed, &layout.file(&tiny_file(*seed)))?;
+        }
         let url = postgres.fresh_database(database)?;
 
         let ground = match &options.real {
@@ -365,6 +367,12 @@ impl Layout<'_> {
         let dir = self.dir.display();
         let (shares_per_minute, min_hashrate) = (options.shares_per_minute, options.min_hashrate);
         let maturity_batches = options.maturity_batches;
+        let task_lifetime_s = options.task_lifetime_s;
+        let more_models: String = options
+            .more_models
+            .iter()
+            .map(|seed| format!(", \"{dir}/{}\"", tiny_file(*seed)))
+            .collect();
         format!(
             "[mining]
 listen = \"127.0.0.1:0\"
@@ -386,7 +394,8 @@ socket = \"{dir}/pool.sock\"
 payout_threshold_msat = 10000
 interval_ms = 500
 [inference]
-models = [\"{dir}/{MODEL_FILE}\"]
+models = [\"{dir}/{MODEL_FILE}\"{more_models}]
+task_lifetime_s = {task_lifetime_s}
 free_of_charge = true
 receipt_key = \"{RECEIPT_SECRET}\"
 [credit]
@@ -463,28 +472,6 @@ url = \"{url}\"
 {source}
 "
     )
-}
-
-/// Puts the model's file there; returns its id.
-fn provide_model(model: ServedModel, path: &Path) -> anyhow::Result<String> {
-    let mut command = Command::new(program("dovetail-worker"));
-    command.arg("model");
-    match model {
-        ServedModel::Tiny => {
-            command.args(["make-tiny", "--seed", "1", "--out"]);
-        }
-        ServedModel::Clerk => {
-            let shipped = clerk_model();
-            std::fs::copy(&shipped, path)
-                .with_context(|| format!("cannot copy {}", shipped.display()))?;
-            command.arg("inspect");
-        }
-    }
-    let said = output(command.arg(path))?;
-    said.lines()
-        .find_map(|line| line.strip_prefix("id"))
-        .map(|id| id.trim().to_owned())
-        .context("the model command names no id")
 }
 
 pub(crate) fn text(ready: &Value, key: &str) -> anyhow::Result<String> {
