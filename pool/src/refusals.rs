@@ -10,7 +10,9 @@ pub(crate) fn batch_code(refusal: &BatchRefusal) -> &'static str {
         BatchRefusal::TaskNotYours => codes::TASK_NOT_YOURS,
         BatchRefusal::Expired => codes::BATCH_EXPIRED,
         BatchRefusal::Spent => codes::BATCH_SPENT,
-        BatchRefusal::RootMismatch | BatchRefusal::Size => codes::BATCH_UNKNOWN,
+        BatchRefusal::Unfinished => codes::TASK_UNFINISHED,
+        BatchRefusal::Size => codes::BATCH_MALFORMED,
+        BatchRefusal::RootMismatch => codes::BATCH_ROOT_MISMATCH,
         _ => codes::INTERNAL,
     }
 }

@@ -144,6 +144,9 @@ impl Settler {
             BatchState::Settled => return Err(codes::BATCH_SPENT),
             BatchState::Failed => return Err(codes::INFERENCE_MISMATCH),
         }
+        if batch.is_spent() {
+            return Err(codes::BATCH_SPENT);
+        }
         if batch.is_expired() {
             return Err(codes::BATCH_EXPIRED);
         }

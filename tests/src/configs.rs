@@ -4,6 +4,7 @@ use crate::scenario::{
     AUTHORITY_PUBLIC, AUTHORITY_SECRET, FETCHED, Layout, MODEL_FILE, Options, PAYOUT_SCRIPT,
     Scenario,
 };
+use crate::served_model::tiny_file;
 
 /// Signs the receipts of test pools.
 const RECEIPT_SECRET: &str = "0101010101010101010101010101010101010101010101010101010101010101";
@@ -12,6 +13,12 @@ impl Layout<'_> {
         let dir = self.dir.display();
         let (shares_per_minute, min_hashrate) = (options.shares_per_minute, options.min_hashrate);
         let maturity_batches = options.maturity_batches;
+        let task_lifetime_s = options.task_lifetime_s;
+        let more_models: String = options
+            .more_models
+            .iter()
+            .map(|seed| format!(", \"{dir}/{}\"", tiny_file(*seed)))
+            .collect();
         format!(
             "[mining]
 listen = \"127.0.0.1:0\"
@@ -36,7 +43,8 @@ socket = \"{dir}/pool.sock\"
 payout_threshold_msat = 10000
 interval_ms = 500
 [inference]
-models = [\"{dir}/{MODEL_FILE}\"]
+models = [\"{dir}/{MODEL_FILE}\"{more_models}]
+task_lifetime_s = {task_lifetime_s}
 free_of_charge = true
 receipt_key = \"{RECEIPT_SECRET}\"
 [credit]

@@ -133,6 +133,14 @@ impl Ground {
         }
     }
 
+    /// Takes the embedded chain's last block back, as a reorganisation does. The real chain is Bitcoin
+    /// Core's affair.
+    pub fn undo_block(&self) {
+        if let Self::Simulated(simulated) = self {
+            simulated.source.signal("USR1");
+        }
+    }
+
     /// Every process, the chain's first.
     pub fn daemons(&mut self) -> Vec<&mut Daemon> {
         match self {

@@ -9,6 +9,7 @@ pub mod postgres;
 pub mod process;
 pub mod real;
 pub mod scenario;
+mod served_model;
 
 use std::path::PathBuf;
 

@@ -10,9 +10,11 @@ use serde_json::Value;
 
 use crate::ground::Ground;
 use crate::postgres::Postgres;
-use crate::process::{Daemon, output};
+use crate::process::Daemon;
+use crate::program;
 use crate::real::{CoreParts, RealParts};
-use crate::{clerk_model, program};
+pub use crate::served_model::{ServedModel, tiny_file};
+use crate::served_model::{make_tiny, provide_model};
 
 /// The authority keys of test networks, as the SRI examples print them. Never for real use.
 pub const AUTHORITY_PUBLIC: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
@@ -52,6 +54,10 @@ pub struct Options {
     pub embedded_declarator: bool,
     /// Bitcoin Core instead of the embedded chain.
     pub core: Option<CoreParts>,
+    /// The seeds of tiny models that the pool serves besides.
+    pub more_models: &'static [u64],
+    /// How long a task may take from its creation to its settlement, in seconds.
+    pub task_lifetime_s: u32,
     /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
     pub real: Option<RealParts>,
 }
@@ -73,18 +79,11 @@ impl Default for Options {
             maturity_batches: 0,
             embedded_declarator: false,
             core: None,
+            more_models: &[],
+            task_lifetime_s: 600,
             real: None,
         }
     }
-}
-
-/// A model for a scenario.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServedModel {
-    /// Made from a seed; its text means nothing. Tokens by bytes, and it never ends early.
-    Tiny,
-    /// The one that reads invoices and stock sheets.
-    Clerk,
 }
 
 /// The running parts. Dropping it stops them, the newest first.
@@ -135,6 +134,9 @@ impl Scenario {
         let layout = Layout { dir };
         std::fs::create_dir_all(dir)?;
         let model_id = provide_model(options.model, &layout.file(MODEL_FILE))?;
+        for seed in options.more_models {
+            make_tiny(*seed, &layout.file(&tiny_file(*seed)))?;
+        }
         let url = postgres.fresh_database(database)?;
 
         let ground = match (&options.real, &options.core) {
@@ -376,28 +378,6 @@ impl Layout<'_> {
 
 /// The x-only public key of the test pools' receipt key.
 pub const RECEIPT_PUBLIC: &str = "1b84c5567b126440995d3ed5aaba0565d71e1834604819ff9c17f5e9d5dd078f";
-
-/// Puts the model's file there; returns its id.
-fn provide_model(model: ServedModel, path: &Path) -> anyhow::Result<String> {
-    let mut command = Command::new(program("dovetail-worker"));
-    command.arg("model");
-    match model {
-        ServedModel::Tiny => {
-            command.args(["make-tiny", "--seed", "1", "--out"]);
-        }
-        ServedModel::Clerk => {
-            let shipped = clerk_model();
-            std::fs::copy(&shipped, path)
-                .with_context(|| format!("cannot copy {}", shipped.display()))?;
-            command.arg("inspect");
-        }
-    }
-    let said = output(command.arg(path))?;
-    said.lines()
-        .find_map(|line| line.strip_prefix("id"))
-        .map(|id| id.trim().to_owned())
-        .context("the model command names no id")
-}
 
 pub(crate) fn text(ready: &Value, key: &str) -> anyhow::Result<String> {
     ready[key]

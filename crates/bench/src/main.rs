@@ -4,13 +4,14 @@
 mod audit;
 mod clerk;
 mod engine;
+mod game;
 mod shape;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use dovetail_engine::{Model, speed, tiny};
 
 use crate::shape::Shape;
@@ -92,6 +93,37 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         threads: usize,
     },
+    /// What cheating the audit brings and costs, computed and played.
+    AuditGame(AuditGame),
+}
+
+/// The rules of the game; amounts are in batches' pay.
+#[derive(Debug, Args)]
+struct AuditGame {
+    /// Transcripts in a batch.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u8).range(1..=64))]
+    leaves: u8,
+    /// What computing a batch costs, in its pay.
+    #[arg(long, default_value_t = 0.8)]
+    cost: f64,
+    /// Batches whose pay is held back.
+    #[arg(long, default_value_t = 16)]
+    collateral: usize,
+    /// Shares that a cheat can find for a batch.
+    #[arg(long, default_value_t = 64)]
+    shares: u32,
+    /// Batches of a worker's life.
+    #[arg(long, default_value_t = 1_000)]
+    batches: u32,
+    /// Workers per strategy.
+    #[arg(long, default_value_t = 200)]
+    workers: u32,
+    /// Of the game.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// One JSON object instead of tables.
+    #[arg(long)]
+    json: bool,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -143,6 +175,21 @@ fn main() -> anyhow::Result<()> {
         } => {
             let report = clerk::evaluate(&Arc::new(load(&model)?), threads, seed, count)?;
             println!("{}", serde_json::to_string(&report)?);
+        }
+        Command::AuditGame(game) => {
+            let report = game::report(game::Rules {
+                leaves: usize::from(game.leaves),
+                cost: game.cost,
+                collateral_batches: game.collateral,
+                shares: game.shares,
+                batches: game.batches,
+                workers: game.workers,
+                seed: game.seed,
+            });
+            match game.json {
+                true => println!("{}", serde_json::to_string(&report)?),
+                false => print!("{report}"),
+            }
         }
     }
     Ok(())

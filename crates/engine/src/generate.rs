@@ -331,6 +331,33 @@ fn check_states(runtime: &Runtime, model: &Model, claim: &Claim, states: &[i32])
     record.finish()
 }
 
+/// The trace that the model gives when it only reads the claimed tokens, whatever it would have
+/// chosen itself: `[ceil(positions / 32)][32]`. It is what somebody can show who lets a cheaper model
+/// write; equal to the claim's own trace does not mean that the tokens are the model's.
+///
+/// # Errors
+/// As [`Generation::new`].
+pub fn forced_trace(
+    runtime: &Runtime,
+    model: &Model,
+    claim: &Claim,
+) -> Result<Vec<[u8; 32]>, EngineError> {
+    claim.request.check(model)?;
+    let arch = &model.manifest().architecture;
+    let tokens = tokens_to_replay(model, claim);
+    let mut feed = [Feed {
+        sequence: &mut Sequence::new(arch),
+        tokens: &tokens,
+        wanted_from: claim.request.prompt_tokens.len() - 1,
+    }];
+    let hidden = advance(runtime, model, &mut feed);
+    let mut record = Record::new(model, claim.request.clone());
+    hidden
+        .chunks_exact(arch.dim)
+        .for_each(|state| record.note(state));
+    Ok(record.finish().trace)
+}
+
 /// The logits of every position of a text, for measuring a model's quality: `[len, vocabulary]`, Q16.
 /// Costs what replaying it would.
 ///

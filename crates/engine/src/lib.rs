@@ -29,7 +29,9 @@ mod tokenizer;
 
 pub use error::EngineError;
 pub use format::{Parts, scale_bits, tensor_names};
-pub use generate::{Claim, Generation, Output, Request, replay, run, step, teacher_forced};
+pub use generate::{
+    Claim, Generation, Output, Request, forced_trace, replay, run, step, teacher_forced,
+};
 pub use head::Head;
 pub use kernels::Kernel;
 pub use model::{Architecture, Manifest, Model, TokenizerKind};

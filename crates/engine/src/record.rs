@@ -77,7 +77,8 @@ impl Record {
         found
     }
 
-    fn note(&mut self, hidden: &[i32]) {
+    /// Takes a hidden state into the trace. `hidden`: `[dim]`.
+    pub(crate) fn note(&mut self, hidden: &[i32]) {
         for value in hidden {
             self.pending.extend_from_slice(&value.to_le_bytes());
         }

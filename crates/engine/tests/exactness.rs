@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock};
 
 use dovetail_commitment::{FinishReason, SamplingParams, StopSequences, trace_root};
 use dovetail_engine::{
-    Claim, EngineError, Generation, Kernel, Model, Output, Prefixes, Request, Runtime, replay, run,
-    step, tiny,
+    Claim, EngineError, Generation, Kernel, Model, Output, Prefixes, Request, Runtime,
+    forced_trace, replay, run, step, tiny,
 };
 use proptest::prelude::*;
 
@@ -211,6 +211,25 @@ fn replay_gives_the_same_bits_and_stops_where_the_claim_departs() {
         ..request
     };
     assert_ne!(output(&other_seed).tokens, honest.tokens);
+}
+
+#[test]
+fn reading_a_text_leaves_the_trace_of_writing_it_and_of_any_other_text_its_own() {
+    let request = request("a draft", 700, 3);
+    let written = output(&request);
+    let mut tokens = written.tokens.clone();
+    let read = |tokens: &[u32]| {
+        let claim = Claim {
+            request: request.clone(),
+            tokens: tokens.to_vec(),
+        };
+        forced_trace(&RUNTIME, &MODEL, &claim).unwrap()
+    };
+    assert_eq!(read(&tokens), written.trace);
+    tokens[0] ^= 1;
+    let other = read(&tokens);
+    assert_eq!(other.len(), written.trace.len());
+    assert_ne!(other, written.trace);
 }
 
 #[test]

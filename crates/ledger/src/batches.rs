@@ -31,6 +31,12 @@ pub struct BatchRecord {
 }
 
 impl BatchRecord {
+    /// Whether one of its tasks was settled or has failed, with this batch or with another that
+    /// names it too.
+    pub fn is_spent(&self) -> bool {
+        self.tasks.iter().any(TaskRecord::has_ended)
+    }
+
     /// Whether one of its tasks has run out of time or ended otherwise.
     pub fn is_expired(&self) -> bool {
         let now = unix_now();
@@ -55,8 +61,11 @@ pub enum BatchRefusal {
     /// A task of a batch that was spent or has failed.
     #[error("the batch names a task that was spent")]
     Spent,
-    /// A task that is not finished, or has expired.
-    #[error("the batch names a task that is not finished or has expired")]
+    /// A task whose transcript has not come yet.
+    #[error("the batch names a task that is not finished")]
+    Unfinished,
+    /// A task that has expired, or was cancelled.
+    #[error("the batch names a task that has expired")]
     Expired,
     /// The transcripts have another root.
     #[error("the transcripts do not have this root")]
@@ -174,9 +183,15 @@ fn check(tasks: &[TaskRecord], worker: WorkerKey, root: BatchRoot) -> Result<(),
     if tasks.iter().any(|task| task.worker != Some(worker)) {
         return Err(BatchRefusal::TaskNotYours);
     }
-    let ended = |task: &TaskRecord| matches!(task.state, TaskState::Settled | TaskState::Failed);
-    if tasks.iter().any(ended) {
+    if tasks.iter().any(TaskRecord::has_ended) {
         return Err(BatchRefusal::Spent);
+    }
+    let running = |task: &TaskRecord| matches!(task.state, TaskState::Queued | TaskState::Assigned);
+    if tasks
+        .iter()
+        .any(|task| running(task) && task.expires_at_unix > now)
+    {
+        return Err(BatchRefusal::Unfinished);
     }
     if tasks
         .iter()

@@ -122,6 +122,11 @@ impl TaskRecord {
     pub(crate) const COLUMNS: &'static str = "id, state, model_id, prompt, stop, salt, sampling, seed, \
         price_msat, worker, transcript, output_tokens, error_code, created_at, expires_at";
 
+    /// Whether it was settled or has failed: its transcript earns nothing any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, TaskState::Settled | TaskState::Failed)
+    }
+
     pub(crate) fn read(row: &PgRow) -> Result<Self, LedgerError> {
         let corrupt = || LedgerError::Corrupt("task");
         let state: String = row.try_get("state")?;

@@ -38,8 +38,9 @@ pub enum TemplateError {
         /// Bitcoin Core's word for the rule, for instance `bad-cb-amount`.
         reason: String,
     },
-    /// This kind of source takes solutions of its own templates only, and the block is of none.
-    #[error("the template source cannot judge or take blocks that are not of its templates")]
+    /// This kind of source takes solutions of its own templates only, and the block is of none; or
+    /// it takes no block back.
+    #[error("the template source cannot do this: it judges and takes its own templates only")]
     Unsupported,
     /// The source said something that makes no sense. It is left and connected to anew.
     #[error("the template source broke the protocol: {0}")]

@@ -39,6 +39,7 @@ pub(crate) enum Request {
     Block(Vec<u8>, Reply<()>),
     /// A block without proof of work: would it be valid on the tip?
     Check(Vec<u8>, Reply<()>),
+    Undo(Reply<()>),
 }
 
 impl Request {
@@ -46,7 +47,10 @@ impl Request {
     pub(crate) fn refuse(self, error: TemplateError) {
         // Whoever asked may have given up; then nobody needs the answer.
         match self {
-            Self::Solution(_, reply) | Self::Block(_, reply) | Self::Check(_, reply) => {
+            Self::Solution(_, reply)
+            | Self::Block(_, reply)
+            | Self::Check(_, reply)
+            | Self::Undo(reply) => {
                 drop(reply.send(Err(error)));
             }
             Self::TransactionData(_, reply) => drop(reply.send(Err(error))),
@@ -156,6 +160,15 @@ impl TemplateHandle {
     pub(crate) fn with_node(mut self, node: BlockDoor) -> Self {
         self.node = Some(node);
         self
+    }
+
+    /// Takes the embedded chain's last block back, for trying what a reorganisation does. The genesis
+    /// block stays.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unsupported`] of any other source.
+    pub async fn undo_block(&self) -> Result<(), TemplateError> {
+        self.ask(Request::Undo).await
     }
 
     /// Returns once the source has stopped and everything it started has ended.

@@ -157,8 +157,13 @@ impl Connection {
         let RequestBatchJob {
             channel_id, root, ..
         } = *message;
-        if self.extended_channel(channel_id).is_none() {
-            return Err(codes::CHANNEL_UNKNOWN);
+        let channel = self
+            .channels
+            .get(&channel_id)
+            .filter(|channel| channel.as_extended().is_some())
+            .ok_or(codes::CHANNEL_UNKNOWN)?;
+        if channel.account() != worker.to_string() {
+            return Err(codes::BATCH_NOT_YOURS);
         }
         let now = Instant::now();
         if !self.batch_jobs.allowance.take(now) {
@@ -242,6 +247,9 @@ fn claimable_until(batch: &BatchRecord, worker: WorkerKey) -> Result<u64, &'stat
         BatchState::Open => {}
         BatchState::Settled => return Err(codes::BATCH_SPENT),
         BatchState::Failed => return Err(codes::INFERENCE_MISMATCH),
+    }
+    if batch.is_spent() {
+        return Err(codes::BATCH_SPENT);
     }
     if batch.is_expired() {
         return Err(codes::BATCH_EXPIRED);

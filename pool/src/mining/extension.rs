@@ -3,7 +3,7 @@
 
 use dovetail_api::codes::WORKER_FAILED;
 use dovetail_commitment::{Transcript, output_digest, prompt_commitment};
-use dovetail_ledger::TaskState;
+use dovetail_ledger::{LedgerError, TaskState};
 use dovetail_sv2::extension::{
     AssignTask, AssignTaskError, Bytes, CancelTask, DeliverTranscript, DeliverTranscriptError,
     DeliverTranscriptSuccess, Invoice, InvoiceError, PayoutResult, RegisterBatch,
@@ -17,6 +17,10 @@ use super::connection::{Connection, Ended};
 use crate::dispatch::{COMMANDS_MAX, Phase, TaskOrder, WorkerCommand};
 use crate::events::Event;
 use crate::payouts::InvoiceAnswer;
+
+/// How many tasks one worker is given at once, whatever it says it takes: its commands must fit
+/// their queue.
+const TASKS_MAX: u16 = 16;
 
 /// A registration that waits for its proof.
 #[derive(Debug)]
@@ -58,7 +62,7 @@ impl Connection {
         let beacon_tip = self.shared.settler.auditor.tip();
         let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
         let model_count = models.len();
-        let tasks_max = usize::from(request.max_tasks.clamp(1, 16));
+        let tasks_max = usize::from(request.max_tasks.min(TASKS_MAX));
         self.commands = Some(receiver);
         self.worker = Some(request.worker_key);
         self.send(&RegisterWorkerSuccess { beacon_tip })?;
@@ -209,7 +213,11 @@ impl Connection {
         ledger
             .finish_task(message.task_id, worker, &transcript, &tokens)
             .await
-            .map_err(|_| codes::INTERNAL)?;
+            .map_err(|error| match error {
+                // Its time ran out, or it was cancelled, a moment ago.
+                LedgerError::Refused(_) => codes::TASK_UNKNOWN,
+                _ => codes::INTERNAL,
+            })?;
         Event::TaskFinished {
             task: &message.task_id.to_string(),
             output_tokens: transcript.output_tokens,

@@ -99,7 +99,7 @@ impl Connection {
             Some(job) => job.batch_root,
             None => self.batch_jobs.root_of(channel_id, job_id),
         };
-        let claimed = match self.claimed(fields, committed) {
+        let claimed = match self.claimed(fields, &proven.account, committed) {
             Ok(claimed) => claimed,
             Err(code) => {
                 return self.refuse(channel_id, sequence_number, ShareRefusal::Code(code));
@@ -128,17 +128,22 @@ impl Connection {
         Ok(())
     }
 
-    /// The batch that the share claims, if it may claim one on this job.
+    /// The batch that the share claims, if it may claim one on this job. A channel that earns for
+    /// another account may not: what a batch earns stays with the key that answers for it.
     fn claimed(
         &self,
         fields: &[Tlv],
+        account: &str,
         committed: Option<BatchRoot>,
     ) -> Result<Option<BatchRoot>, &'static str> {
         let Some(root) = find_claim(fields).map_err(|_| codes::CLAIM_MALFORMED)? else {
             return Ok(None);
         };
-        if !self.extension || self.worker.is_none() {
+        let Some(worker) = self.worker.filter(|_| self.extension) else {
             return Err(codes::NOT_REGISTERED);
+        };
+        if account != worker.to_string() {
+            return Err(codes::BATCH_NOT_YOURS);
         }
         match committed {
             None => Err(codes::CLAIM_WITHOUT_COMMITMENT),

@@ -14,6 +14,10 @@ pub const BATCH_SPENT: &str = "batch-spent";
 pub const BATCH_NOT_YOURS: &str = "batch-not-yours";
 /// The batch's tasks have expired.
 pub const BATCH_EXPIRED: &str = "batch-expired";
+/// The batch does not have 1 to 64 distinct tasks.
+pub const BATCH_MALFORMED: &str = "batch-malformed";
+/// The root is not that of the named transcripts.
+pub const BATCH_ROOT_MISMATCH: &str = "batch-root-mismatch";
 /// The share claims a batch, but its job's coinbase commits to none.
 pub const CLAIM_WITHOUT_COMMITMENT: &str = "claim-without-commitment";
 /// The share claims another batch than its job's coinbase commits to.
@@ -28,6 +32,8 @@ pub const TOO_MANY_JOBS: &str = "too-many-jobs";
 pub const TASK_UNKNOWN: &str = "task-unknown";
 /// The task is another worker's.
 pub const TASK_NOT_YOURS: &str = "task-not-yours";
+/// The task has no transcript yet.
+pub const TASK_UNFINISHED: &str = "task-unfinished";
 /// The transcript does not decode.
 pub const TRANSCRIPT_MALFORMED: &str = "transcript-malformed";
 /// The transcript is not of the task as it was assigned.
@@ -56,6 +62,8 @@ pub fn is_final_for_batch(code: &str) -> bool {
     [
         INFERENCE_MISMATCH,
         BATCH_UNKNOWN,
+        BATCH_MALFORMED,
+        BATCH_ROOT_MISMATCH,
         BATCH_SPENT,
         BATCH_NOT_YOURS,
         BATCH_EXPIRED,

@@ -1,14 +1,17 @@
-//! `dovetail-regtest`: the embedded regtest chain, served as an Sv2 Template Provider.
+//! `dovetail-regtest`: the embedded regtest chain, served as an Sv2 Template Provider. SIGUSR1 takes
+//! its last block back, for trying what a reorganisation does.
 
 use std::net::SocketAddr;
 
 use anyhow::Context;
 use clap::Parser;
 use dovetail_sv2::{AuthorityKeys, AuthoritySecretKey};
-use dovetail_templates::{DEFAULT_BITS, SourceConfig, start, tdp_server};
+use dovetail_templates::{DEFAULT_BITS, SourceConfig, TemplateHandle, start, tdp_server};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
-/// An embedded regtest chain as an Sv2 Template Provider, for first runs and tests.
+/// An embedded regtest chain as an Sv2 Template Provider, for first runs and tests. On SIGUSR1 it takes
+/// its last block back.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -52,6 +55,7 @@ async fn main() -> anyhow::Result<()> {
     let bits = arguments.bits.unwrap_or(DEFAULT_BITS);
     let shutdown = dovetail_daemon::shutdown_on_signal();
     let source = start(SourceConfig::embedded_with_bits(bits), shutdown.clone())?;
+    let undo = tokio::spawn(undo_on_signal(source.clone()));
     let listener = TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
@@ -60,6 +64,18 @@ async fn main() -> anyhow::Result<()> {
         "authority_public_key": keys.public().to_string(),
     }));
     tdp_server::serve(listener, keys, source.clone(), shutdown).await;
+    undo.abort();
     source.stopped().await;
     Ok(())
+}
+
+async fn undo_on_signal(source: TemplateHandle) {
+    let Ok(mut signals) = signal(SignalKind::user_defined1()) else {
+        return tracing::warn!("cannot listen to SIGUSR1");
+    };
+    while signals.recv().await.is_some() {
+        if let Err(error) = source.undo_block().await {
+            tracing::warn!(%error, "the block was not taken back");
+        }
+    }
 }

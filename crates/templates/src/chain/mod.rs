@@ -2,13 +2,13 @@
 //! was really mined for it, and nothing more.
 //!
 //! It has no mempool, no peers and no UTXO set: blocks carry a coinbase only. It never
-//! reorganises: a block extends the tip or is refused. And it is regtest by construction, so
-//! nothing on it can be mistaken for money.
+//! reorganises by itself: a block extends the tip or is refused; [`RegtestChain::undo`] takes the tip
+//! back. And it is regtest by construction, so nothing on it can be mistaken for money.
 
 pub(crate) mod block_template;
 mod rules;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash;
@@ -49,8 +49,8 @@ pub struct RegtestChain {
     heights: HashMap<BlockHash, u32>,
     tip: BlockHash,
     height: u32,
-    /// The last timestamps, newest last, at most [`MEDIAN_TIME_SPAN`].
-    times: VecDeque<u32>,
+    /// The hash and time of each block from the genesis block to the tip.
+    blocks: Vec<(BlockHash, u32)>,
 }
 
 impl RegtestChain {
@@ -80,7 +80,7 @@ impl RegtestChain {
             heights: HashMap::from([(tip, 0)]),
             tip,
             height: 0,
-            times: VecDeque::from([genesis.header.time]),
+            blocks: vec![(tip, genesis.header.time)],
         })
     }
 
@@ -106,7 +106,8 @@ impl RegtestChain {
 
     /// The median timestamp of the last eleven blocks, which the next must exceed.
     pub fn median_time_past(&self) -> u32 {
-        let mut times: Vec<u32> = self.times.iter().copied().collect();
+        let newest = self.blocks.iter().rev().take(MEDIAN_TIME_SPAN);
+        let mut times: Vec<u32> = newest.map(|(_, time)| *time).collect();
         times.sort_unstable();
         times[times.len() / 2]
     }
@@ -148,11 +149,21 @@ impl RegtestChain {
         self.height = self.next_height();
         self.tip = hash;
         self.heights.insert(hash, self.height);
-        if self.times.len() == MEDIAN_TIME_SPAN {
-            self.times.pop_front();
-        }
-        self.times.push_back(block.header.time);
+        self.blocks.push((hash, block.header.time));
         Ok(hash)
+    }
+
+    /// Takes the last block back, as `invalidateblock` does: the tip is its parent again, and
+    /// neither it nor a block on it is taken any more. Returns its hash; `None` if only the genesis
+    /// block is left, which stays.
+    pub fn undo(&mut self) -> Option<BlockHash> {
+        let [.., (parent, _), _] = self.blocks[..] else {
+            return None;
+        };
+        let (undone, _) = self.blocks.pop()?;
+        self.tip = parent;
+        self.height = self.height.saturating_sub(1);
+        Some(undone)
     }
 }
 

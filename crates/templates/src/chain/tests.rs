@@ -152,6 +152,22 @@ fn a_block_that_does_not_extend_the_tip_is_refused() {
 }
 
 #[test]
+fn an_undone_block_is_gone_for_good_and_another_takes_its_place() {
+    let mut chain = chain();
+    assert_eq!(chain.undo(), None);
+    grow(&mut chain, 20);
+    let (tip, median) = (chain.tip(), chain.median_time_past());
+    let block = mined(&work(&chain));
+    let hash = chain.submit(&block, NOW).unwrap();
+    assert_eq!(chain.undo(), Some(hash));
+    assert_eq!((chain.tip(), chain.height()), (tip, 20));
+    assert_eq!(chain.median_time_past(), median);
+    assert_eq!(chain.submit(&block, NOW), Err(BlockRejection::Duplicate));
+    grow(&mut chain, 1);
+    assert_ne!(chain.tip(), hash);
+}
+
+#[test]
 fn the_time_must_exceed_the_median_of_the_last_eleven() {
     let mut chain = chain();
     for offset in 0..15 {

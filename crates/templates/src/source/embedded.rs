@@ -111,6 +111,14 @@ impl Embedded {
                 let _ = reply.send(self.report(result).map_err(TemplateError::from));
                 accepted
             }
+            Request::Undo(reply) => {
+                let undone = self.chain.undo();
+                if let Some(hash) = undone {
+                    tracing::info!(%hash, height = self.chain.height(), "block taken back");
+                }
+                let _ = reply.send(Ok(()));
+                undone.is_some()
+            }
         }
     }
 

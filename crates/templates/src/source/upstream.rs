@@ -130,6 +130,7 @@ async fn forward(
         Request::Block(bytes, reply) => (session.solution_of_block(&bytes), reply),
         // The protocol has no question for it.
         Request::Check(_, reply) => (Err(TemplateError::Unsupported), reply),
+        Request::Undo(reply) => (Err(TemplateError::Unsupported), reply),
     };
     match message {
         Ok(message) => {

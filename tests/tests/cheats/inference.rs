@@ -1,0 +1,236 @@
+//! Lies about the computation. Only a replay finds them, and a new worker is replayed whole.
+
+use dovetail_commitment::{FinishReason, StopSequences};
+use dovetail_engine::{Claim, ENGINE_VERSION, Output, Request, Runtime, forced_trace};
+use dovetail_sv2::extension::AssignTask;
+
+use crate::arena::{BATCH_MSAT, Case};
+use crate::hostile::{Hostile, Models, batch_of, honest, request, rewritten, transcript};
+
+/// Takes a task, delivers what `lie` makes of the honest output, claims it: the audit names `found`,
+/// and the cheat is the worse for it.
+async fn is_caught(found: &str, lie: impl FnOnce(&Models, &AssignTask, &mut Output)) {
+    let case = Case::start().await;
+    let mut cheat = case.worker().await;
+    let task = case.task(&mut cheat).await;
+    caught(&case, &mut cheat, &task, found, lie).await;
+    case.end().await;
+}
+
+async fn caught(
+    case: &Case,
+    cheat: &mut Hostile,
+    task: &AssignTask,
+    found: &str,
+    lie: impl FnOnce(&Models, &AssignTask, &mut Output),
+) {
+    // What it has earned honestly is held, and is its collateral.
+    let earned = case.batch(cheat).await;
+    cheat.claim(&earned.root).await.credited();
+    case.earned_batches(cheat, 1);
+
+    let mut output = honest(&case.models().asked, task);
+    lie(case.models(), task, &mut output);
+    let transcript = transcript(cheat.keys.name, task, &output);
+    cheat.deliver(&output.tokens, &transcript).await.unwrap();
+    let batch = batch_of(&[transcript]);
+    cheat.register_batch(&batch).await.unwrap();
+    let outcome = cheat.claim(&batch.root).await.caught();
+    assert_eq!((outcome.accepted, outcome.code.as_str()), (false, found));
+    // The root is of no use any more, and the task is over.
+    let spent = cheat.register_batch(&batch).await;
+    assert_eq!(spent, Err("batch-spent".to_owned()));
+    let failed = format!(
+        "SELECT count(*) FROM tasks WHERE id = '\\x{}' AND state = 'failed'",
+        task.task_id
+    );
+    assert_eq!(case.arena.number(&failed), 1);
+    // It is left with nothing, and with the reason on record.
+    assert_eq!(case.arena.inference_msat(&cheat.keys.name), 0);
+    let forfeited = format!(
+        "SELECT count(*) FROM held_credits WHERE worker = '\\x{}' AND state = 'forfeited'
+           AND root = '\\x{}' AND amount_msat = {BATCH_MSAT}",
+        cheat.keys.name, earned.root
+    );
+    assert_eq!(case.arena.number(&forfeited), 1);
+    let on_record = format!(
+        "SELECT count(*) FROM appeals WHERE root = '\\x{}' AND worker = '\\x{}'
+           AND task_id = '\\x{}' AND mismatch = '{found}' AND engine_version = {ENGINE_VERSION}
+           AND forfeited_msat = {BATCH_MSAT} AND forfeited_credits = 1",
+        batch.root, cheat.keys.name, task.task_id
+    );
+    assert_eq!(case.arena.number(&on_record), 1);
+}
+
+/// What the asked model's trace is when it only reads these tokens.
+fn read(models: &Models, task: &AssignTask, tokens: &[u32]) -> Vec<[u8; 32]> {
+    let claim = Claim {
+        request: request(&models.asked, task),
+        tokens: tokens.to_vec(),
+    };
+    forced_trace(&Runtime::new(1).unwrap(), &models.asked, &claim).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_honest_worker_that_is_played_is_credited_so_the_cheats_fail_for_their_lies() {
+    let case = Case::start().await;
+    let mut worker = case.worker().await;
+    let batch = case.batch(&mut worker).await;
+    let outcome = worker.claim(&batch.root).await.credited();
+    assert_eq!((outcome.accepted, outcome.code.as_str()), (true, ""));
+    case.earned_batches(&worker, 1);
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_model() {
+    is_caught("tokens", |models, task, output| {
+        *output = honest(&models.other, task);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_smaller_model() {
+    is_caught("tokens", |models, task, output| {
+        *output = honest(&models.smaller, task);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_model_in_fewer_bits() {
+    is_caught("tokens", |models, task, output| {
+        *output = honest(&models.coarser, task);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tokens_of_a_draft_model_with_the_digests_of_a_real_prefill() {
+    is_caught("tokens", |models, task, output| {
+        *output = honest(&models.smaller, task);
+        output.trace = read(models, task, &output.tokens);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_prompt_changed() {
+    is_caught("tokens", |models, task, output| {
+        *output = rewritten(&models.asked, task, |request| {
+            request.prompt_tokens = models.asked.encode(b"something easier").unwrap();
+        });
+    })
+    .await;
+}
+
+async fn another_sampling_is_caught(change: impl FnOnce(&mut Request)) {
+    is_caught("tokens", |models, task, output| {
+        *output = rewritten(&models.asked, task, change);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_seed() {
+    another_sampling_is_caught(|request| request.seed[0] ^= 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_temperature() {
+    another_sampling_is_caught(|request| request.sampling.temperature_milli = 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_end() {
+    is_caught("length", |_, _, output| {
+        output.tokens.truncate(10);
+        output.trace.truncate(1);
+        output.finish_reason = FinishReason::Stop;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_for_another_reason() {
+    is_caught("finish-reason", |_, _, output| {
+        output.finish_reason = FinishReason::Stop;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_nobody_cancelled() {
+    is_caught("finish-reason", |_, _, output| {
+        output.finish_reason = FinishReason::Cancelled;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_padded_past_the_stop_sequence() {
+    let case = Case::start().await;
+    let mut cheat = case.worker().await;
+    // Any letter: the tiny model's text has few of anything else.
+    let letters = [b"a", b"e", b"o", b" "].map(|letter| letter.to_vec());
+    let stop = StopSequences::new(letters.to_vec()).unwrap();
+    let task = case.task_until(&mut cheat, stop).await;
+    caught(
+        &case,
+        &mut cheat,
+        &task,
+        "length",
+        |models, task, output| {
+            assert_eq!(output.finish_reason, FinishReason::Stop);
+            *output = rewritten(&models.asked, task, |request| {
+                request.stop = StopSequences::default();
+            });
+        },
+    )
+    .await;
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_token_under_the_honest_digests() {
+    is_caught("tokens", |_, _, output| output.tokens[11] ^= 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_last_token_which_no_digest_covers() {
+    is_caught("tokens", |models, task, output| {
+        let honest_trace = output.trace.clone();
+        *output.tokens.last_mut().unwrap() ^= 1;
+        output.trace = read(models, task, &output.tokens);
+        assert_eq!(output.trace, honest_trace);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn honest_tokens_under_a_wrong_digest() {
+    is_caught("trace", |_, _, output| output.trace[0][0] ^= 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn honest_tokens_without_any_digest() {
+    is_caught("trace", |_, _, output| output.trace.clear()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_another_worker_was_paid_for() {
+    let case = Case::start().await;
+    let mut victim = case.worker().await;
+    let theirs = case.task(&mut victim).await;
+    let output = honest(&case.models().asked, &theirs);
+    drop(victim);
+    // Another task, even with the same prompt, has a seed of its own.
+    let mut thief = case.worker().await;
+    let task = case.task(&mut thief).await;
+    caught(&case, &mut thief, &task, "tokens", |_, _, ours| {
+        *ours = output
+    })
+    .await;
+    case.end().await;
+}

@@ -1,0 +1,21 @@
+//! The catalogue of cheats: each is tried over the wire against a running pool and refused with a code
+//! of its own. Where a replay proves it, it costs the cheat. In every case an honest worker on the same
+//! pool has a batch under way, and is credited for it afterwards.
+//!
+//! Cases share a pool as long as they overlap in time, and take turns on it.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../hostile/mod.rs"]
+mod hostile;
+
+mod arena;
+mod batches;
+mod claims;
+mod expiry;
+mod identity;
+mod inference;
+mod pool_built;
+mod replays;
+mod transcripts;
+mod withheld;

@@ -1,0 +1,194 @@
+//! Roots and headers that were spent before: on the same connection, on another, at the same moment on
+//! two, after a restart of the pool, after a reorganisation of the chain.
+
+use dovetail_tests::scenario::Options;
+
+use crate::arena::{Arena, Case, options};
+use crate::hostile::{Declared, Hostile, Job, Share, TestBatch, Verdict};
+
+/// A batch that was credited with a share, and a second job for it that was declared before.
+struct Spent {
+    batch: TestBatch,
+    share: Share,
+    spare: Declared,
+}
+
+/// Has a batch credited, by a share that solves a block if `block`.
+async fn spent(case: &Case, block: bool) -> (Hostile, Spent) {
+    let mut cheat = case.worker().await;
+    let batch = case.batch(&mut cheat).await;
+    let spare = cheat.declare(Some(&batch.root)).await.unwrap();
+    let job = cheat.job(Some(&batch.root)).await;
+    let share = match block {
+        true => cheat.hash_block(&job).await,
+        false => cheat.hash(&job).await,
+    };
+    cheat.submit(&share, Some(&batch.root)).await.credited();
+    case.earned_batches(&cheat, 1);
+    let spent = Spent {
+        batch,
+        share,
+        spare,
+    };
+    (cheat, spent)
+}
+
+/// Tries every way to spend the root once more on this connection.
+async fn cannot_be_spent(case: &Case, spent: &Spent, again: &mut Hostile) {
+    let root = &spent.batch.root;
+    let refused = again.register_batch(&spent.batch).await;
+    assert_eq!(refused, Err("batch-spent".to_owned()));
+    let refused = again.declare(Some(root)).await.err();
+    assert_eq!(refused.as_deref(), Some("invalid-batch-commitment"));
+    // The job that was declared while the root was good.
+    let job = again.set(&spent.spare).await.unwrap();
+    for _ in 0..2 {
+        let share = again.hash(&job).await;
+        let refused = again.submit(&share, Some(root)).await.refusal();
+        assert_eq!(refused, "batch-spent");
+    }
+    case.earned_batches(again, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_again_on_the_same_connection() {
+    let case = Case::start().await;
+    let (mut cheat, spent) = spent(&case, false).await;
+    cannot_be_spent(&case, &spent, &mut cheat).await;
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_again_on_the_job_that_spent_it() {
+    let case = Case::start().await;
+    let mut cheat = case.worker().await;
+    let batch = case.batch(&mut cheat).await;
+    let job = cheat.job(Some(&batch.root)).await;
+    let share = cheat.hash(&job).await;
+    cheat.submit(&share, Some(&batch.root)).await.credited();
+    let refused = cheat.submit(&share, Some(&batch.root)).await.refusal();
+    assert_eq!(refused, "duplicate-share");
+    let share = cheat.hash(&job).await;
+    let refused = cheat.submit(&share, Some(&batch.root)).await.refusal();
+    assert_eq!(refused, "batch-spent");
+    // The job itself may be hashed on, without the claim.
+    let share = cheat.hash(&job).await;
+    assert_eq!(cheat.submit(&share, None).await, Verdict::Hashes);
+    case.earned_batches(&cheat, 1);
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_was_credited_for_its_hashes() {
+    let case = Case::start().await;
+    let mut cheat = case.worker().await;
+    let batch = case.batch(&mut cheat).await;
+    let job = cheat.job(Some(&batch.root)).await;
+    let share = cheat.hash(&job).await;
+    assert_eq!(cheat.submit(&share, None).await, Verdict::Hashes);
+    let refused = cheat.submit(&share, Some(&batch.root)).await.refusal();
+    assert_eq!(refused, "duplicate-share");
+    case.earned_nothing(&cheat);
+    let share = cheat.hash(&job).await;
+    cheat.submit(&share, Some(&batch.root)).await.credited();
+    case.earned_batches(&cheat, 1);
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_again_on_another_connection() {
+    let case = Case::start().await;
+    let (cheat, spent) = spent(&case, false).await;
+    let mut again = case.again(&cheat.keys).await;
+    cannot_be_spent(&case, &spent, &mut again).await;
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_claim_raced_on_two_connections() {
+    let case = Case::start().await;
+    let mut first = case.worker().await;
+    let mut rounds = 0;
+    while rounds < 3 {
+        let batch = case.batch(&mut first).await;
+        let mut second = case.again(&first.keys).await;
+        let root = Some(&batch.root);
+        let (one, two) = (first.job(root).await, second.job(root).await);
+        let (one, two) = (first.hash(&one).await, second.hash(&two).await);
+        let (one, two) = tokio::join!(first.submit(&one, root), second.submit(&two, root));
+        let refused = match (one, two) {
+            (Verdict::Credited(_), other) | (other, Verdict::Credited(_)) => other.refusal(),
+            both => panic!("neither was credited: {both:?}"),
+        };
+        assert_eq!(refused, "batch-spent");
+        rounds += 1;
+        case.earned_batches(&first, rounds);
+        // Tasks go to the newest connection of a key, which takes none here.
+        first = case.renewed(first).await;
+    }
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_again_after_a_restart_of_the_pool() {
+    let arena = tokio::task::spawn_blocking(|| Arena::start(&options()))
+        .await
+        .unwrap();
+    let mut case = Case::on(arena).await;
+    let (cheat, spent) = spent(&case, false).await;
+    let restarting = std::sync::Arc::clone(&case.arena);
+    tokio::task::spawn_blocking(move || restarting.scenario().restart_pool().unwrap())
+        .await
+        .unwrap();
+    case.reconnect_bystander().await;
+    let mut again = case.again(&cheat.keys).await;
+    cannot_be_spent(&case, &spent, &mut again).await;
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_and_a_header_again_after_a_reorganisation() {
+    let options = Options {
+        // A million hashes a block: it must be found on purpose, and soon.
+        bits: "1e0fffff",
+        ..options()
+    };
+    let arena = tokio::task::spawn_blocking(move || Arena::start(&options))
+        .await
+        .unwrap();
+    let case = Case::on(arena).await;
+    let before = case.tip();
+    let (mut cheat, spent) = spent(&case, true).await;
+    case.wait_for_tip(|tip| tip != before).await;
+    case.arena.scenario().ground.undo_block();
+    case.wait_for_tip(|tip| tip == before).await;
+
+    // The block is gone, its header is not: the spare job has the same coinbase on the same channel.
+    let job = set_soon(&mut cheat, &spent.spare).await;
+    for root in [Some(&spent.batch.root), None] {
+        let mut same = spent.share.clone();
+        same.message.job_id = job.id;
+        let refused = cheat.submit(&same, root).await.refusal();
+        let code = match root {
+            Some(_) => "batch-spent",
+            None => "duplicate-share",
+        };
+        assert_eq!(refused, code);
+    }
+    let share = cheat.hash(&job).await;
+    let refused = cheat.submit(&share, Some(&spent.batch.root)).await;
+    assert_eq!(refused.refusal(), "batch-spent");
+    case.earned_batches(&cheat, 1);
+    case.end().await;
+}
+
+/// Sets a job on a tip that the pool may yet have to hear of.
+async fn set_soon(cheat: &mut Hostile, declared: &Declared) -> Job {
+    loop {
+        match cheat.set(declared).await {
+            Ok(job) => return job,
+            Err(code) => assert_eq!(code, "stale-chain-tip"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}

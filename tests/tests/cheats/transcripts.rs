@@ -1,0 +1,138 @@
+//! Transcripts that do not belong to their task. They are refused when they are delivered, which costs
+//! nothing: the honest one is still taken.
+
+use dovetail_commitment::{ModelId, OUTPUT_TOKENS_MAX, TaskId, Transcript, prompt_commitment};
+
+use crate::arena::Case;
+use crate::hostile::{batch_of, honest, transcript};
+
+const NOT_MATCHING: &str = "transcript-not-matching-task";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transcript_with_any_field_changed() {
+    let case = Case::start().await;
+    let mut cheat = case.worker().await;
+    let task = case.task(&mut cheat).await;
+    let output = honest(&case.models().asked, &task);
+    let good = transcript(cheat.keys.name, &task, &output);
+    cheat.stream(task.task_id, &output.tokens).await;
+
+    let other_prompt = prompt_commitment(&task.salt, &task.stop, b"something easier");
+    let lies: [fn(&mut Transcript); 9] = [
+        |t| t.task_id = TaskId::from_bytes([9; 32]),
+        |t| t.worker_key = dovetail_commitment::WorkerKey::from_bytes([9; 32]),
+        |t| t.model_id = ModelId::from_bytes([9; 32]),
+        |t| t.engine_version += 1,
+        |t| t.sampling.temperature_milli = 0,
+        |t| t.sampling.max_tokens = OUTPUT_TOKENS_MAX,
+        |t| t.seed[0] ^= 1,
+        |t| t.output_tokens -= 1,
+        |t| t.output_digest[0] ^= 1,
+    ];
+    let mut changed: Vec<Transcript> = lies
+        .iter()
+        .map(|lie| {
+            let mut transcript = good.clone();
+            lie(&mut transcript);
+            transcript
+        })
+        .collect();
+    changed.push(Transcript {
+        prompt_commitment: other_prompt,
+        ..good.clone()
+    });
+    for transcript in changed {
+        let refused = cheat.deliver_bytes(task.task_id, transcript.encode()).await;
+        assert_eq!(refused, Err(NOT_MATCHING.to_owned()), "{transcript:?}");
+    }
+    cheat
+        .deliver_bytes(task.task_id, good.encode())
+        .await
+        .unwrap();
+    let batch = batch_of(&[good]);
+    cheat.register_batch(&batch).await.unwrap();
+    cheat.claim(&batch.root).await.credited();
+    case.earned_batches(&cheat, 1);
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_tokens_than_were_streamed_or_none() {
+    let case = Case::start().await;
+    let mut cheat = case.worker().await;
+    for streamed in [0, 16, 39] {
+        let task = case.task(&mut cheat).await;
+        let output = honest(&case.models().asked, &task);
+        let good = transcript(cheat.keys.name, &task, &output);
+        let refused = cheat.deliver(&output.tokens[..streamed], &good).await;
+        assert_eq!(refused, Err(NOT_MATCHING.to_owned()), "{streamed} streamed");
+    }
+    let task = case.task(&mut cheat).await;
+    let output = honest(&case.models().asked, &task);
+    let good = transcript(cheat.keys.name, &task, &output);
+    let mut other = output.tokens.clone();
+    other[0] ^= 1;
+    let refused = cheat.deliver(&other, &good).await;
+    assert_eq!(refused, Err(NOT_MATCHING.to_owned()));
+    case.earned_nothing(&cheat);
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_padded_past_its_limit() {
+    let case = Case::start().await;
+    let mut cheat = case.worker().await;
+    let task = case.task(&mut cheat).await;
+    let mut output = honest(&case.models().asked, &task);
+    output.tokens.push(7);
+    let padded = transcript(cheat.keys.name, &task, &output);
+    let refused = cheat.deliver(&output.tokens, &padded).await;
+    assert_eq!(refused, Err(NOT_MATCHING.to_owned()));
+    case.earned_nothing(&cheat);
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_transcript() {
+    let case = Case::start().await;
+    let mut cheat = case.worker().await;
+    let task = case.task(&mut cheat).await;
+    let output = honest(&case.models().asked, &task);
+    let good = transcript(cheat.keys.name, &task, &output).encode();
+    let last = good.len() - 1;
+    let with = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    let longer = [good.clone(), vec![0]].concat();
+    let junk = [
+        Vec::new(),
+        good[..last].to_vec(),
+        longer,
+        with(0, 2),
+        with(last, 3),
+        vec![0xff; 1_024],
+    ];
+    for bytes in junk {
+        let refused = cheat.deliver_bytes(task.task_id, bytes).await;
+        assert_eq!(refused, Err("transcript-malformed".to_owned()));
+    }
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transcript_of_a_task_that_is_not_ones_own() {
+    let case = Case::start().await;
+    let mut thief = case.worker().await;
+    let task = case.task(&mut thief).await;
+    let output = honest(&case.models().asked, &task);
+    let mut stolen = transcript(thief.keys.name, &task, &output);
+    stolen.task_id = case.bystander_batch().tasks[0];
+    let refused = thief.deliver(&output.tokens, &stolen).await;
+    assert_eq!(refused, Err("task-not-yours".to_owned()));
+    stolen.task_id = TaskId::from_bytes([9; 32]);
+    let refused = thief.deliver(&output.tokens, &stolen).await;
+    assert_eq!(refused, Err("task-unknown".to_owned()));
+    case.end().await;
+}

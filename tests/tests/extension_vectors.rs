@@ -1,0 +1,459 @@
+//! The test vectors of extension 0x4149, `docs/extension-0x4149-vectors.txt`: made from the code here, and
+//! held against the file, so that neither goes stale. To write the file anew after a deliberate change:
+//! `DOVETAIL_WRITE_VECTORS=1 cargo test -p dovetail-tests --test extension_vectors`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Write;
+
+use bitcoin::consensus::serialize;
+use bitcoin::secp256k1::{Keypair, Message as Digest, SECP256K1, SecretKey};
+use dovetail_audit::{HashChain, sample};
+use dovetail_commitment::coinbase::commitment_output;
+use dovetail_commitment::{
+    Batch, BatchRoot, FinishReason, HeaderHash, LeafHash, ModelId, SamplingParams, StopSequences,
+    TaskId, Transcript, WorkerKey, output_digest, prompt_commitment, tagged_hash, trace_root,
+};
+use dovetail_sv2::extension::*;
+use dovetail_sv2::messages::{B032Owned, SubmitSharesExtended};
+use dovetail_sv2::{Frame, Message};
+
+/// The document that is being written: `name = value` lines under headings.
+#[derive(Default)]
+struct Vectors(String);
+
+impl Vectors {
+    fn heading(&mut self, text: &str) {
+        writeln!(self.0, "\n# {text}").unwrap();
+    }
+
+    fn hex(&mut self, name: &str, bytes: impl AsRef<[u8]>) {
+        self.text(name, &hex::encode(bytes));
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        writeln!(self.0, "{name} = {value}").unwrap();
+    }
+
+    /// A whole frame before encryption: extension type with the channel bit, message type, length in
+    /// three bytes, payload.
+    fn frame(&mut self, name: &str, frame: &Frame) {
+        let channel_bit = if frame.channel_msg { 0x8000 } else { 0 };
+        let mut bytes = (frame.extension_type | channel_bit).to_le_bytes().to_vec();
+        bytes.push(frame.message_type);
+        let length = u32::try_from(frame.payload.len()).unwrap();
+        bytes.extend_from_slice(&length.to_le_bytes()[..3]);
+        bytes.extend_from_slice(&frame.payload);
+        self.hex(name, bytes);
+    }
+
+    fn message<M: Message>(&mut self, name: &str, message: &M) {
+        self.frame(name, &Frame::new(message).unwrap());
+    }
+}
+
+/// The secret key 3, whose public key is the first of BIP-340's own vectors.
+fn worker() -> (Keypair, WorkerKey) {
+    let mut secret = [0; 32];
+    secret[31] = 3;
+    let pair = Keypair::from_secret_key(SECP256K1, &SecretKey::from_slice(&secret).unwrap());
+    let key = WorkerKey::from_bytes(pair.x_only_public_key().0.serialize());
+    (pair, key)
+}
+
+fn task() -> AssignTask {
+    AssignTask {
+        task_id: TaskId::from_bytes([0x01; 32]),
+        model_id: ModelId::from_bytes([0x03; 32]),
+        prompt: Bytes(b"why is the sky blue?".to_vec()),
+        salt: [0x04; 32],
+        sampling: SamplingParams {
+            temperature_milli: 700,
+            top_k: 40,
+            top_p_milli: 950,
+            max_tokens: 64,
+        },
+        stop: StopSequences::new(vec![b"\n\n".to_vec(), b"END".to_vec()]).unwrap(),
+        seed: [0x05; 32],
+        deadline_ms: 600_000,
+    }
+}
+
+const TOKENS: [u32; 3] = [104, 105, 70_000];
+
+fn transcript() -> Transcript {
+    let task = task();
+    Transcript {
+        task_id: task.task_id,
+        worker_key: worker().1,
+        model_id: task.model_id,
+        engine_version: 1,
+        prompt_commitment: prompt_commitment(&task.salt, &task.stop, &task.prompt.0),
+        sampling: task.sampling,
+        seed: task.seed,
+        output_tokens: 3,
+        output_digest: output_digest(&TOKENS),
+        trace_root: trace_root(&[state_digest()]),
+        finish_reason: FinishReason::Stop,
+    }
+}
+
+/// Four positions of a model of two dimensions: the end token's is one of them.
+fn state_bytes() -> Vec<u8> {
+    let states: [i32; 8] = [1, -1, 65_536, -65_536, 0, 7, i32::MAX, i32::MIN];
+    states
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
+}
+
+fn state_digest() -> [u8; 32] {
+    tagged_hash("dovetail/trace", &[&state_bytes()])
+}
+
+fn leaf(n: u8) -> LeafHash {
+    LeafHash::from_bytes([n; 32])
+}
+
+fn root() -> BatchRoot {
+    Batch::new(vec![transcript().leaf()]).unwrap().root()
+}
+
+fn hashes(out: &mut Vectors) {
+    out.heading("Tagged hashes of the three bytes \"abc\"");
+    for tag in [
+        "transcript",
+        "branch",
+        "batch",
+        "trace",
+        "prompt",
+        "output",
+        "sample",
+        "beacon",
+        "register",
+    ] {
+        let tag = format!("dovetail/{tag}");
+        out.hex(&format!("tagged_hash({tag})"), tagged_hash(&tag, &[b"abc"]));
+    }
+    let task = task();
+    out.heading("The commitment to a prompt: salt, encoded stop sequences, prompt");
+    out.hex("prompt", &task.prompt.0);
+    out.hex("salt", task.salt);
+    out.hex("stop.none.encoded", StopSequences::default().encode());
+    let none = prompt_commitment(&task.salt, &StopSequences::default(), &task.prompt.0);
+    out.hex("stop.none.prompt_commitment", none.as_bytes());
+    out.hex("stop.two.encoded", task.stop.encode());
+    let two = prompt_commitment(&task.salt, &task.stop, &task.prompt.0);
+    out.hex("stop.two.prompt_commitment", two.as_bytes());
+
+    out.heading("The digest of output tokens");
+    out.text("tokens", "104, 105, 70000");
+    out.hex("output_digest", output_digest(&TOKENS));
+    out.hex("output_digest.no_tokens", output_digest(&[]));
+
+    out.heading(
+        "The trace: a digest of hidden states, then roots of one to three digests and of none",
+    );
+    out.text(
+        "states",
+        "[1, -1], [65536, -65536], [0, 7], [2147483647, -2147483648]",
+    );
+    out.hex("states.encoded", state_bytes());
+    out.hex("digest", state_digest());
+    let digests = [state_digest(), [0x11; 32], [0x12; 32]];
+    out.hex("digest.second", digests[1]);
+    out.hex("digest.third", digests[2]);
+    for count in [1, 2, 3] {
+        out.hex(
+            &format!("trace_root.{count}"),
+            trace_root(&digests[..count]),
+        );
+    }
+    out.hex("trace_root.0", trace_root(&[]));
+}
+
+fn transcripts(out: &mut Vectors) {
+    let transcript = transcript();
+    out.heading("A transcript, field by field, and its leaf");
+    out.hex("version", [1]);
+    out.hex("task_id", transcript.task_id.as_bytes());
+    out.hex("worker_key", transcript.worker_key.as_bytes());
+    out.hex("model_id", transcript.model_id.as_bytes());
+    out.hex("engine_version", transcript.engine_version.to_le_bytes());
+    out.hex("prompt_commitment", transcript.prompt_commitment.as_bytes());
+    out.hex("sampling", transcript.sampling.encode());
+    out.hex("seed", transcript.seed);
+    out.hex("output_tokens", transcript.output_tokens.to_le_bytes());
+    out.hex("output_digest", transcript.output_digest);
+    out.hex("trace_root", transcript.trace_root);
+    out.hex("finish_reason", [transcript.finish_reason as u8]);
+    out.hex("transcript", transcript.encode());
+    out.hex("leaf", transcript.leaf().as_bytes());
+}
+
+fn batches(out: &mut Vectors) {
+    out.heading("Batch roots of leaves 01..01, 02..02, and so on");
+    for count in [1_u8, 2, 3, 5, 64] {
+        let batch = Batch::new((1..=count).map(leaf).collect()).unwrap();
+        out.hex(&format!("batch_root.{count}"), batch.root().as_bytes());
+    }
+    let batch = Batch::new((1..=5).map(leaf).collect()).unwrap();
+    for index in [2_usize, 4] {
+        let proof = batch.proof(index).unwrap();
+        assert!(proof.verify(batch.leaves()[index], batch.root()));
+        let siblings: Vec<String> = proof.siblings.iter().map(LeafHash::to_string).collect();
+        out.text(
+            &format!("proof.{index}_of_5.siblings"),
+            &siblings.join(", "),
+        );
+    }
+    let output = commitment_output(root());
+    out.heading("The commitment to the batch of the transcript above alone");
+    out.hex("root", root().as_bytes());
+    out.hex("script", output.script_pubkey.as_bytes());
+    out.hex("output", serialize(&output));
+}
+
+fn audit(out: &mut Vectors) {
+    let chain = HashChain::from_seed([0x06; 32], 3);
+    out.heading("A beacon of three steps from the secret seed 06..06");
+    out.hex("tip", chain.tip());
+    for step in 0..3 {
+        out.hex(&format!("preimage.{step}"), chain.preimage(step).unwrap());
+    }
+    let (header, secret) = (
+        HeaderHash::from_bytes([0x07; 32]),
+        chain.preimage(0).unwrap(),
+    );
+    out.heading("Samples drawn with the header hash 07..07 and preimage.0");
+    for counter in 0_u64..4 {
+        let parts: [&[u8]; 3] = [header.as_bytes(), &secret, &counter.to_le_bytes()];
+        out.hex(
+            &format!("draw.{counter}"),
+            tagged_hash("dovetail/sample", &parts),
+        );
+    }
+    for (n, q) in [(1, 1), (5, 2), (10, 3), (64, 4), (64, 32), (3, 64)] {
+        let drawn = sample(&header, &secret, n, q);
+        let drawn: Vec<String> = drawn.iter().map(ToString::to_string).collect();
+        out.text(&format!("sample(n={n}, q={q})"), &drawn.join(", "));
+    }
+}
+
+fn claim(out: &mut Vectors) {
+    let share = SubmitSharesExtended {
+        channel_id: 2,
+        sequence_number: 9,
+        job_id: 5,
+        nonce: 0x0102_0304,
+        ntime: 0x6700_0000,
+        version: 0x2000_0000,
+        extranonce: B032Owned::new(vec![0x0a; 8]).unwrap(),
+    };
+    out.heading("The claim: a field behind SubmitSharesExtended");
+    let field = claim_tlv(&root());
+    let mut bytes = Vec::new();
+    dovetail_sv2::tlv::append_tlv(&mut bytes, &field).unwrap();
+    out.hex("claim", bytes);
+    out.frame(
+        "SubmitSharesExtended",
+        &Frame::with_tlv(&share, &field).unwrap(),
+    );
+}
+
+fn registration(out: &mut Vectors) -> RegisterWorkerProof {
+    let (pair, key) = worker();
+    let nonce = [0x08; 32];
+    let digest = tagged_hash("dovetail/register", &[&nonce, key.as_bytes()]);
+    // Deterministic for the vector; any signature of the key over the digest is good.
+    let signature = SECP256K1.sign_schnorr_no_aux_rand(&Digest::from_digest(digest), &pair);
+    let proof = RegisterWorkerProof {
+        signature: signature.serialize(),
+    };
+    assert!(verify_registration(&key, &nonce, &proof));
+    out.heading("The proof of a worker key: secret key 3, BIP-340 with auxiliary randomness of zeros left out");
+    out.hex("worker_key", key.as_bytes());
+    out.hex("nonce", nonce);
+    out.hex("digest", digest);
+    out.hex("signature", proof.signature);
+    proof
+}
+
+fn messages(out: &mut Vectors, proof: &RegisterWorkerProof) {
+    let (task, key) = (task(), worker().1);
+    let task_id = task.task_id;
+    let payout_id = [0x09; 32];
+    out.heading("Frames before encryption, one of each message: header and payload");
+    let worker_key = key;
+    out.message(
+        "RegisterWorker",
+        &RegisterWorker {
+            worker_key,
+            models: vec![task.model_id],
+            max_tasks: 4,
+        },
+    );
+    out.message(
+        "RegisterWorkerChallenge",
+        &RegisterWorkerChallenge { nonce: [0x08; 32] },
+    );
+    out.message("RegisterWorkerProof", proof);
+    let beacon_tip = HashChain::from_seed([0x06; 32], 3).tip();
+    out.message(
+        "RegisterWorker.Success",
+        &RegisterWorkerSuccess { beacon_tip },
+    );
+    let code = codes::BAD_PROOF.to_owned();
+    out.message("RegisterWorker.Error", &RegisterWorkerError { code });
+    out.message("AssignTask", &task);
+    let code = codes::TOO_MANY_TASKS.to_owned();
+    out.message("AssignTask.Error", &AssignTaskError { task_id, code });
+    let tokens = TOKENS.to_vec();
+    out.message(
+        "StreamTokens",
+        &StreamTokens {
+            task_id,
+            first_position: 0,
+            tokens,
+        },
+    );
+    let encoded = Bytes(transcript().encode());
+    out.message(
+        "DeliverTranscript",
+        &DeliverTranscript {
+            task_id,
+            transcript: encoded,
+        },
+    );
+    out.message(
+        "DeliverTranscript.Success",
+        &DeliverTranscriptSuccess { task_id },
+    );
+    let code = codes::TRANSCRIPT_NOT_MATCHING_TASK.to_owned();
+    out.message(
+        "DeliverTranscript.Error",
+        &DeliverTranscriptError { task_id, code },
+    );
+    out.message("CancelTask", &CancelTask { task_id });
+    let root = root();
+    out.message(
+        "RegisterBatch",
+        &RegisterBatch {
+            request_id: 7,
+            root,
+            task_ids: vec![task_id],
+        },
+    );
+    out.message(
+        "RegisterBatch.Success",
+        &RegisterBatchSuccess { request_id: 7 },
+    );
+    let code = codes::BATCH_SPENT.to_owned();
+    out.message(
+        "RegisterBatch.Error",
+        &RegisterBatchError {
+            request_id: 7,
+            code,
+        },
+    );
+    let outcome = BatchOutcome {
+        root,
+        header_hash: HeaderHash::from_bytes([0x07; 32]),
+        accepted: false,
+        beacon_step: 1,
+        preimage: HashChain::from_seed([0x06; 32], 3).preimage(1).unwrap(),
+        code: "tokens".to_owned(),
+    };
+    out.message("BatchOutcome", &outcome);
+    let (request_id, channel_id) = (8, 2);
+    out.message(
+        "RequestBatchJob",
+        &RequestBatchJob {
+            request_id,
+            channel_id,
+            root,
+        },
+    );
+    out.message(
+        "RequestBatchJob.Success",
+        &RequestBatchJobSuccess {
+            request_id,
+            job_id: 5,
+        },
+    );
+    let code = codes::TOO_MANY_JOBS.to_owned();
+    out.message(
+        "RequestBatchJob.Error",
+        &RequestBatchJobError { request_id, code },
+    );
+    out.message(
+        "RequestInvoice",
+        &RequestInvoice {
+            payout_id,
+            amount_msat: 50_000,
+        },
+    );
+    let bolt11 = Bytes(b"lnbcrt500n1".to_vec());
+    out.message("Invoice", &Invoice { payout_id, bolt11 });
+    let code = codes::INTERNAL.to_owned();
+    out.message("Invoice.Error", &InvoiceError { payout_id, code });
+    out.message(
+        "PayoutResult",
+        &PayoutResult {
+            payout_id,
+            paid: true,
+        },
+    );
+}
+
+#[test]
+fn the_vectors_are_what_the_code_gives() {
+    let mut out = Vectors(
+        "Test vectors of extension 0x4149, version 1: docs/extension-0x4149.md says what they are.\n\
+         Lines are `name = value`; bytes are in hexadecimal, in the order of the wire. A test of the source\n\
+         makes this file, so it is what the pool and the worker do.\n"
+            .to_owned(),
+    );
+    hashes(&mut out);
+    transcripts(&mut out);
+    batches(&mut out);
+    audit(&mut out);
+    claim(&mut out);
+    let proof = registration(&mut out);
+    messages(&mut out, &proof);
+    let path = dovetail_tests::root()
+        .join("docs")
+        .join("extension-0x4149-vectors.txt");
+    if std::env::var_os("DOVETAIL_WRITE_VECTORS").is_some() {
+        std::fs::write(&path, &out.0).unwrap();
+    }
+    let file = std::fs::read_to_string(&path).unwrap_or_default();
+    for (line, (ours, theirs)) in (1..).zip(out.0.lines().zip(file.lines())) {
+        assert_eq!(ours, theirs, "line {line} of {}", path.display());
+    }
+    assert_eq!(
+        out.0.lines().count(),
+        file.lines().count(),
+        "{}",
+        path.display()
+    );
+}
+
+/// Every error code of the extension stands in its document.
+#[test]
+fn the_document_names_every_error_code() {
+    let docs = dovetail_tests::root()
+        .join("docs")
+        .join("extension-0x4149.md");
+    let docs = std::fs::read_to_string(docs).unwrap();
+    let codes = include_str!("../../crates/sv2/src/extension/codes.rs");
+    let codes = codes
+        .lines()
+        .filter_map(|line| line.split_once(": &str = \"")?.1.split('"').next());
+    for code in codes {
+        assert!(
+            docs.contains(&format!("| `{code}` |")),
+            "{code} is not in the table"
+        );
+    }
+}

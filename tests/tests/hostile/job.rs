@@ -1,0 +1,374 @@
+//! Jobs and shares of a hostile worker: declared, set, hashed, claimed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use bitcoin::{CompactTarget, Target, TxOut};
+use dovetail_commitment::BatchRoot;
+use dovetail_sv2::extension::{
+    BatchOutcome, RequestBatchJob, RequestBatchJobError, RequestBatchJobSuccess, claim_tlv, codes,
+};
+use dovetail_sv2::messages::{
+    NewExtendedMiningJob, SetCustomMiningJob, SetCustomMiningJobError, SetCustomMiningJobSuccess,
+    SetTarget, SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess,
+};
+use dovetail_sv2::{Frame, Tlv};
+use dovetail_templates::WorkSnapshot;
+use dovetail_worker::claim::{custom_job, min_ntime};
+use dovetail_worker::coinbase::{JobCoinbase, job_outputs};
+use dovetail_worker::declarator::{Declaration, Declarator, DeclaratorOptions, DeclareError};
+use dovetail_worker::job::FoundShare;
+use dovetail_worker::search::{Found, SearchJob};
+use dovetail_worker::session::Channel;
+
+use super::worker::Hostile;
+use super::{authority, wire};
+
+/// How far the clock of a block runs ahead, so that its header still fits jobs of some time later.
+const BLOCK_AHEAD_S: u32 = 600;
+
+/// A job that the declarator accepted, and what the pool is told of it.
+pub(crate) struct Declared {
+    /// The token that the pool takes.
+    pub(crate) token: Vec<u8>,
+    /// What the job is built on.
+    pub(crate) work: Arc<WorkSnapshot>,
+    /// Its coinbase.
+    pub(crate) coinbase: JobCoinbase,
+}
+
+/// A job that the pool accepted.
+pub(crate) struct Job {
+    /// The pool's number.
+    pub(crate) id: u32,
+    channel: Channel,
+    search: SearchJob,
+}
+
+/// A header that meets the channel's target.
+#[derive(Clone)]
+pub(crate) struct Share {
+    /// The message that submits it.
+    pub(crate) message: SubmitSharesExtended,
+    /// Its hash, in internal byte order.
+    pub(crate) hash: [u8; 32],
+}
+
+/// What the pool said to a share.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Verdict {
+    /// It is credited for its hashes.
+    Hashes,
+    /// It is credited with the batch that it claimed.
+    Credited(BatchOutcome),
+    /// It is refused, with this code.
+    Refused(String),
+    /// The audit found something; its outcome names what.
+    Caught(BatchOutcome),
+}
+
+impl Verdict {
+    /// The code of a refusal that is not the audit's.
+    pub(crate) fn refusal(self) -> String {
+        match self {
+            Self::Refused(code) => code,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    /// What the audit found.
+    pub(crate) fn caught(self) -> BatchOutcome {
+        match self {
+            Self::Caught(outcome) => outcome,
+            other => panic!("not caught: {other:?}"),
+        }
+    }
+
+    /// The outcome of a batch that was credited.
+    pub(crate) fn credited(self) -> BatchOutcome {
+        match self {
+            Self::Credited(outcome) => outcome,
+            other => panic!("not credited: {other:?}"),
+        }
+    }
+
+    /// Whether only the chain or the target moved on, which says nothing of the claim.
+    fn is_stale(&self) -> bool {
+        let stale = ["stale-share", "invalid-job-id", "difficulty-too-low"];
+        matches!(self, Self::Refused(code) if stale.contains(&code.as_str()))
+    }
+}
+
+impl Hostile {
+    /// Declares a job whose outputs `change` has the last word on, under the identity of any worker;
+    /// the code if it is refused.
+    pub(crate) async fn declare_as(
+        &mut self,
+        identity: dovetail_commitment::WorkerKey,
+        root: Option<&BatchRoot>,
+        change: impl FnOnce(&mut Vec<TxOut>),
+    ) -> Result<Declared, String> {
+        let options = DeclaratorOptions {
+            address: self.doors.declaration.clone(),
+            authority: Some(authority()),
+        };
+        let mut declarator = Declarator::open(&options, identity).await.unwrap();
+        let token = declarator.allocate().await.unwrap();
+        let work = self.doors.templates.current().unwrap();
+        let data = self.doors.templates.transaction_data(work.template_id());
+        let data = data.await.unwrap();
+        let mut outputs = job_outputs(&work.template, &token.outputs, root).unwrap();
+        change(&mut outputs);
+        let coinbase =
+            JobCoinbase::new(&work.template, outputs, self.channel.full_extranonce_size()).unwrap();
+        let declaration = Declaration {
+            version: work.template.version,
+            coinbase: &coinbase,
+            transactions: &data.transactions,
+            excess_data: &data.excess_data,
+        };
+        match declarator.declare(&token, &declaration).await {
+            Ok(token) => Ok(Declared {
+                token,
+                work,
+                coinbase,
+            }),
+            Err(DeclareError::Refused(code)) => Err(code),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// Declares a job that commits to `root`, or to nothing.
+    pub(crate) async fn declare(&mut self, root: Option<&BatchRoot>) -> Result<Declared, String> {
+        self.declare_as(self.keys.name, root, |_| ()).await
+    }
+
+    /// Hands a declared job to the pool after `change`; the code if it is refused.
+    pub(crate) async fn set_changed(
+        &mut self,
+        declared: &Declared,
+        change: impl FnOnce(&mut SetCustomMiningJob),
+    ) -> Result<Job, String> {
+        let request_id = self.number();
+        // Of now: a job may be set long after it was declared.
+        let min_ntime = min_ntime(&self.doors.templates.current().unwrap());
+        let mut message = custom_job(
+            &declared.work,
+            &self.channel,
+            &declared.coinbase,
+            declared.token.clone(),
+            request_id,
+            min_ntime,
+        )
+        .unwrap();
+        change(&mut message);
+        self.wire.send(&message).await;
+        let id = self
+            .wire
+            .pick(|frame| {
+                if frame.is::<SetCustomMiningJobSuccess>() {
+                    return Some(Ok(wire::decoded::<SetCustomMiningJobSuccess>(frame).job_id));
+                }
+                frame.is::<SetCustomMiningJobError>().then(|| {
+                    let error: SetCustomMiningJobError = wire::decoded(frame);
+                    Err(error.error_code.as_utf8_or_hex())
+                })
+            })
+            .await?;
+        let work = &declared.work;
+        let (prefix, suffix) = declared.coinbase.stripped_parts();
+        Ok(Job {
+            id,
+            channel: self.channel.clone(),
+            search: SearchJob {
+                version: work.template.version,
+                prev_hash: work.prev_hash(),
+                min_ntime,
+                nbits: work.nbits(),
+                coinbase_prefix: [prefix, &self.channel.extranonce_prefix].concat(),
+                coinbase_suffix: suffix.to_vec(),
+                extranonce_size: self.channel.extranonce_size,
+                merkle_path: work.merkle_path(),
+                target: self.channel.target,
+            },
+        })
+    }
+
+    /// Asks the pool for a job of its own that commits to `root`; the code if it builds none.
+    pub(crate) async fn pool_job(&mut self, root: BatchRoot) -> Result<Job, String> {
+        let request_id = self.number();
+        let channel_id = self.channel.id;
+        self.wire
+            .send(&RequestBatchJob {
+                request_id,
+                channel_id,
+                root,
+            })
+            .await;
+        let id = self
+            .wire
+            .pick(|frame| {
+                if frame.is::<RequestBatchJobSuccess>() {
+                    return Some(Ok(wire::decoded::<RequestBatchJobSuccess>(frame).job_id));
+                }
+                let refused = frame.is::<RequestBatchJobError>();
+                refused.then(|| Err(wire::decoded::<RequestBatchJobError>(frame).code))
+            })
+            .await?;
+        let built = self.wire.pick(|frame| {
+            let job = frame.is::<NewExtendedMiningJob>();
+            let job: NewExtendedMiningJob = job.then(|| wire::decoded(frame))?;
+            (job.job_id == id).then_some(job)
+        });
+        let built = built.await;
+        Ok(self.given(&built))
+    }
+
+    /// A job that the pool gave, on the newest tip.
+    pub(crate) fn given(&self, job: &NewExtendedMiningJob) -> Job {
+        let work = self.doors.templates.current().unwrap();
+        let prefix = job.coinbase_tx_prefix.as_bytes();
+        let path = job.merkle_path.as_slice().iter();
+        Job {
+            id: job.job_id,
+            channel: self.channel.clone(),
+            search: SearchJob {
+                version: job.version,
+                prev_hash: work.prev_hash(),
+                min_ntime: min_ntime(&work),
+                nbits: work.nbits(),
+                coinbase_prefix: [prefix, &self.channel.extranonce_prefix].concat(),
+                coinbase_suffix: job.coinbase_tx_suffix.to_owned_bytes(),
+                extranonce_size: self.channel.extranonce_size,
+                merkle_path: path.map(|node| *node.as_array()).collect(),
+                target: self.channel.target,
+            },
+        }
+    }
+
+    /// Hands a declared job to the pool.
+    pub(crate) async fn set(&mut self, declared: &Declared) -> Result<Job, String> {
+        self.set_changed(declared, |_| ()).await
+    }
+
+    /// A job that commits to `root`, accepted by declarator and pool; again if a block came first.
+    pub(crate) async fn job(&mut self, root: Option<&BatchRoot>) -> Job {
+        loop {
+            let declared = self.declare(root).await.unwrap();
+            match self.set(&declared).await {
+                Ok(job) => return job,
+                Err(code) if code == "stale-chain-tip" => {}
+                Err(code) => panic!("the pool refused the job: {code}"),
+            }
+        }
+    }
+
+    /// Searches a share, another one each time.
+    pub(crate) async fn hash(&mut self, job: &Job) -> Share {
+        self.hash_to(job, job.search.target, 0).await
+    }
+
+    /// Searches a share that solves a block.
+    pub(crate) async fn hash_block(&mut self, job: &Job) -> Share {
+        let bits = CompactTarget::from_consensus(job.search.nbits);
+        let target = Target::from_compact(bits).to_le_bytes();
+        self.hash_to(job, target, BLOCK_AHEAD_S).await
+    }
+
+    async fn hash_to(&mut self, job: &Job, target: [u8; 32], ahead_s: u32) -> Share {
+        // For the jobs that come from now on.
+        for target in self.wire.arrived::<SetTarget>() {
+            self.channel.target = target.maximum_target.to_array();
+        }
+        let search = SearchJob {
+            target,
+            min_ntime: job.search.min_ntime.saturating_add(ahead_s),
+            ..job.search.clone()
+        };
+        let first = u64::from(self.number()) << 32;
+        let found: Found = tokio::task::spawn_blocking(move || {
+            search.search(first, &AtomicBool::new(false), &AtomicU64::new(0))
+        })
+        .await
+        .unwrap()
+        .unwrap();
+        let hash = found.hash;
+        let found = FoundShare {
+            job_id: job.id,
+            upstream_job_id: None,
+            extranonce: found.extranonce,
+            ntime: found.ntime,
+            nonce: found.nonce,
+            version: job.search.version,
+            hash,
+            block: false,
+        };
+        Share {
+            message: job.channel.share(self.number(), job.id, &found),
+            hash,
+        }
+    }
+
+    /// Sends a share with these fields and nothing else.
+    pub(crate) async fn send_share(&mut self, share: &Share, fields: &[Tlv]) {
+        let mut frame = Frame::new(&share.message).unwrap();
+        for field in fields {
+            dovetail_sv2::tlv::append_tlv(&mut frame.payload, field).unwrap();
+        }
+        self.wire.send_frame(&frame).await;
+    }
+
+    /// Waits for what the pool says to a share that claimed `root`, or nothing.
+    pub(crate) async fn verdict(&mut self, share: &Share, root: Option<&BatchRoot>) -> Verdict {
+        let number = share.message.sequence_number;
+        let answer: Result<(), String> = self
+            .wire
+            .pick(|frame| {
+                if frame.is::<SubmitSharesSuccess>() {
+                    let success: SubmitSharesSuccess = wire::decoded(frame);
+                    return (success.last_sequence_number == number).then_some(Ok(()));
+                }
+                if !frame.is::<SubmitSharesError>() {
+                    return None;
+                }
+                let error: SubmitSharesError = wire::decoded(frame);
+                (error.sequence_number == number).then(|| Err(error.error_code.as_utf8_or_hex()))
+            })
+            .await;
+        match (answer, root) {
+            (Ok(()), None) => Verdict::Hashes,
+            (Ok(()), Some(_)) => Verdict::Credited(self.outcome(share).await),
+            (Err(code), Some(_)) if code == codes::INFERENCE_MISMATCH => {
+                Verdict::Caught(self.outcome(share).await)
+            }
+            (Err(code), _) => Verdict::Refused(code),
+        }
+    }
+
+    async fn outcome(&mut self, share: &Share) -> BatchOutcome {
+        let outcome = self.wire.pick(|frame| {
+            let outcome: BatchOutcome = frame.is::<BatchOutcome>().then(|| wire::decoded(frame))?;
+            (outcome.header_hash.to_bytes() == share.hash).then_some(outcome)
+        });
+        outcome.await
+    }
+
+    /// Submits a share and hears what becomes of it.
+    pub(crate) async fn submit(&mut self, share: &Share, root: Option<&BatchRoot>) -> Verdict {
+        let claim: Vec<Tlv> = root.map(claim_tlv).into_iter().collect();
+        self.send_share(share, &claim).await;
+        self.verdict(share, root).await
+    }
+
+    /// The whole way of a registered batch: a job that commits to it, a share on it, the claim.
+    pub(crate) async fn claim(&mut self, root: &BatchRoot) -> Verdict {
+        loop {
+            let job = self.job(Some(root)).await;
+            let share = self.hash(&job).await;
+            let verdict = self.submit(&share, Some(root)).await;
+            if !verdict.is_stale() {
+                return verdict;
+            }
+        }
+    }
+}
