@@ -57,6 +57,23 @@ const TRADES_UNSEEN: &[&str] = &[
     "Plastics",
     "Workshop",
 ];
+/// Groups of letters that are common in the documents, so that a tokenizer makes tokens of them. Each must
+/// have been copied in training: what only ever stood in a label is not found again in a name.
+const PIECES: &[&str] = &[
+    "able", "age", "aid", "air", "alan", "ale", "all", "als", "amo", "ando", "ank", "ann", "ape",
+    "aper", "apr", "ard", "are", "arg", "arge", "ary", "ate", "avel", "ays", "bat", "bear", "ber",
+    "berg", "bolt", "bus", "card", "chair", "conta", "dece", "del", "der", "eck", "eld", "eller",
+    "ence", "end", "endor", "ent", "ered", "escr", "ety", "fer", "fice", "field", "fil", "gate",
+    "ger", "glo", "glove", "hand", "heet", "hin", "his", "holm", "hose", "ice", "ier", "ill",
+    "incl", "ine", "iness", "ing", "ini", "int", "inv", "issue", "ist", "lab", "led", "ler",
+    "level", "ley", "lin", "mann", "mber", "ment", "mor", "mount", "ner", "nit", "nove", "nta",
+    "num", "ocum", "ode", "odu", "oice", "olm", "olt", "one", "ood", "oods", "ort", "ose", "oun",
+    "ount", "ours", "out", "pan", "par", "part", "point", "produ", "quist", "ree", "reet", "rema",
+    "rew", "rice", "ruary", "sell", "sen", "sheet", "sor", "ssue", "stad", "stock", "store", "sue",
+    "tal", "targ", "tem", "ter", "tic", "ticle", "tion", "tober", "tock", "tom", "ton", "tore",
+    "tory", "tow", "towel", "ttle", "uary", "ude", "ulo", "unt", "until", "ust", "ustom", "uyer",
+    "val", "vel", "ver", "voice", "wit", "wood", "wort", "worth", "your",
+];
 const FORMS: &[&str] = &[
     "GmbH", "Ltd", "Inc.", "AG", "S.A.", "BV", "LLC", "Oy", "AB", "Ltd.", "KG", "Co.",
 ];
@@ -118,23 +135,12 @@ fn joined(start: &str, end: &str) -> String {
 /// about it can be learned. One that begins like a name of the unseen world, or is one of
 /// its words, is drawn again.
 fn wild(rng: &mut Rng) -> String {
-    const CONSONANTS: &[u8] = b"bcdfghjklmnpqrstvwxzbdklmnrst";
-    const VOWELS: &[u8] = b"aeiouyaeio";
     loop {
-        let mut word = String::new();
-        let letters = rng.between(3, 9);
-        let mut vowel = rng.chance(35);
-        for position in 0..letters {
-            let from = if vowel { VOWELS } else { CONSONANTS };
-            let letter = char::from(from[rng.index(from.len())]);
-            word.push(if position == 0 {
-                letter.to_ascii_uppercase()
-            } else {
-                letter
-            });
-            // Mostly in turn, so that clusters of either kind appear too.
-            vowel = if rng.chance(75) { !vowel } else { vowel };
-        }
+        let word = capitalised(&if rng.chance(50) {
+            spoken(rng)
+        } else {
+            pieced(rng)
+        });
         let of_unseen = STARTS_UNSEEN.iter().any(|start| word.starts_with(start))
             || [TRADES_UNSEEN, ADJECTIVES_UNSEEN, NOUNS_UNSEEN]
                 .concat()
@@ -144,6 +150,41 @@ fn wild(rng: &mut Rng) -> String {
             return word;
         }
     }
+}
+
+/// Vowels and consonants, mostly in turn, so that clusters of either kind appear too.
+fn spoken(rng: &mut Rng) -> String {
+    const CONSONANTS: &[u8] = b"bcdfghjklmnpqrstvwxzbdklmnrst";
+    const VOWELS: &[u8] = b"aeiouyaeio";
+    let mut vowel = rng.chance(35);
+    (0..rng.between(3, 9))
+        .map(|_| {
+            let from = if vowel { VOWELS } else { CONSONANTS };
+            let letter = char::from(from[rng.index(from.len())]);
+            vowel = if rng.chance(75) { !vowel } else { vowel };
+            letter
+        })
+        .collect()
+}
+
+/// One to three groups of letters, with single letters before, between and behind some of them.
+fn pieced(rng: &mut Rng) -> String {
+    let mut word = String::new();
+    for _ in 0..rng.between(1, 3) {
+        if rng.chance(40) {
+            word.push(letter(rng).to_ascii_lowercase());
+        }
+        word.push_str(rng.pick(PIECES));
+    }
+    if rng.chance(20) {
+        word.push(letter(rng).to_ascii_lowercase());
+    }
+    word
+}
+
+fn capitalised(word: &str) -> String {
+    let (first, rest) = word.split_at(1);
+    first.to_ascii_uppercase() + rest
 }
 
 /// One of the words, or in `percent` of a hundred training documents a made-up one, lest the model

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -124,7 +125,7 @@ class Data:
                         yield documents[start : start + size]
 
     def forever(self, progress) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of all kinds; `progress()` is from 0 to 1."""
+        """Batches of all kinds; `progress()` is from 0 to 1, and where it starts decides which come."""
         while progress() < DRILL_UNTIL:
             yield self.drill(1 + int(5 * progress() / DRILL_UNTIL))
         lessons, owed = self.lessons(), 0.0
@@ -233,6 +234,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--start", type=Path, help="a checkpoint's folder: go on from its weights, past the first lessons")
+    parser.add_argument("--rate", type=float, default=1.0, help="of the usual learning rate, at its highest")
+    parser.add_argument("--bf16", action="store_true", help="products in bfloat16, where the processor is fast at them")
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -250,6 +254,8 @@ def train(arguments: argparse.Namespace) -> None:
     print(f"{sum(w.numel() for w in model.parameters())} parameters", flush=True)
     state, step, spent = arguments.out / "run.pt", 0, 0.0
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.start:
+        model.load_state_dict(load_file(arguments.start / "model.safetensors"))
     if arguments.resume:
         saved = torch.load(state)
         model.load_state_dict(saved["model"])
@@ -262,19 +268,21 @@ def train(arguments: argparse.Namespace) -> None:
 
     data = Data(tokenizer, arguments.data, arguments.documents, arguments.seed + step, arguments.fragments)
     check = Check(data, arguments.check, 300)
-    batches = data.forever(progress)
+    # Who starts from a checkpoint has had the first lessons.
+    batches = data.forever(lambda: 0.5 + 0.5 * progress() if arguments.start else progress())
     sum_loss, sum_tokens, last, next_check = 0.0, 0, time.monotonic(), spent + 120
     while progress() < 1.0:
         begun = time.monotonic()
-        factor = schedule(progress())
+        factor = arguments.rate * schedule(progress())
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         for group, rate in zip(groups, rates):
             group["lr"] = rate * factor
         tokens, weights = next(batches)
         weights = weights[:, 1:]
         counted = weights > 0
-        logits = model.lm_head(model.hidden(tokens[:, :-1])[counted])
-        losses = F.cross_entropy(logits, tokens[:, 1:][counted], reduction="none")
+        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
+            logits = model.lm_head(model.hidden(tokens[:, :-1])[counted])
+        losses = F.cross_entropy(logits.float(), tokens[:, 1:][counted], reduction="none")
         loss = (losses * weights[counted]).sum() / weights.sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
