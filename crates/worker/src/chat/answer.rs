@@ -59,17 +59,19 @@ impl Answerer {
         let reused_tokens = generation.reuse(&mut self.prefixes);
         let begun = Instant::now();
         let (mut first_at, mut text) = (None, Vec::new());
+        let mut printed = Ok(());
         self.interrupt.begin();
-        while !generation.is_finished() && !self.interrupt.is_pressed() {
+        while printed.is_ok() && !generation.is_finished() && !self.interrupt.is_pressed() {
             let given = step(&self.runtime, &mut [&mut generation]);
             if let Some(token) = given[0] {
                 first_at.get_or_insert_with(Instant::now);
                 let bytes = self.model.decode(&[token]);
                 text.extend_from_slice(&bytes);
-                print(&bytes)?;
+                printed = print(&bytes);
             }
         }
         self.interrupt.end();
+        printed?;
         generation.keep_all(&mut self.prefixes);
         let (ended, output) = (Instant::now(), generation.finish());
         let first_at = first_at.unwrap_or(ended);
