@@ -22,7 +22,11 @@ mod payouts;
 mod refusals;
 mod run;
 mod settle;
+#[cfg(test)]
+mod settle_tests;
 mod shared;
+#[cfg(test)]
+mod test_ground;
 mod turns;
 mod validation;
 
