@@ -6,6 +6,7 @@
 mod declaring;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::{Amount, TxOut};
 use declaring::{Declaring, Job, Mining, TIME_MAX, Token};
@@ -225,8 +226,18 @@ async fn coinbase_only_jobs_earn_and_are_checked_at_the_pool() {
     arena.scenario.declarator.stop();
     arena.scenario.restart_pool().unwrap();
     let mut mining = Mining::open(&arena.scenario.mining, "alice").await;
-    let message = job.custom(&mining.channel, &token.bytes);
-    let job_id = mining.set_custom_job(&message).await.unwrap();
+    // The pool that is only just back may hear of the tip later than the miner, or a block may come first.
+    let (job_id, job, message) = loop {
+        let job = arena.job(&token, &mining, |_| {}).await;
+        let message = job.custom(&mining.channel, &token.bytes);
+        match mining.set_custom_job(&message).await {
+            Ok(job_id) => break (job_id, job, message),
+            Err(code) if code == "stale-chain-tip" => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(code) => panic!("the pool refused the job: {code}"),
+        }
+    };
     hash_and_submit(&mut mining, job_id, &job).await;
     let again = mining.set_custom_job(&message).await;
     assert_eq!(again, Err("invalid-mining-job-token".to_owned()));

@@ -141,7 +141,10 @@ async fn a_job_that_is_not_the_one_declared() {
     let set = cheat.set_changed(&declared, |message| {
         message.coinbase_tx_outputs = B064KOwned::new(outputs).unwrap();
     });
-    assert_eq!(set.await.err().as_deref(), Some("invalid-coinbase-tx"));
+    assert_eq!(
+        set.await.err().as_deref(),
+        Some("invalid-coinbase-tx-outputs")
+    );
 
     let mut cheat = case.again(&cheat.keys).await;
     let declared = cheat.declare(None).await.unwrap();
@@ -149,7 +152,7 @@ async fn a_job_that_is_not_the_one_declared() {
         let script = [message.coinbase_prefix.as_bytes(), batch.root.as_bytes()].concat();
         message.coinbase_prefix = B0255Owned::new(script).unwrap();
     });
-    assert_eq!(set.await.err().as_deref(), Some("invalid-coinbase-tx"));
+    assert_eq!(set.await.err().as_deref(), Some("invalid-coinbase-prefix"));
     case.end().await;
 }
 
