@@ -3,13 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
-use dovetail_audit::{Evidence, replay, sample, sample_size};
-use dovetail_commitment::{
-    HeaderHash, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest,
-    prompt_commitment, tagged_hash, trace_root,
-};
-use dovetail_engine::{ENGINE_VERSION, Generation, Model, Request, Runtime, step};
+use anyhow::bail;
+use dovetail_audit::{sample, sample_size};
+use dovetail_commitment::{HeaderHash, SamplingParams, StopSequences, tagged_hash};
+use dovetail_engine::{Claim, Generation, Model, Output, Request, Runtime, replay, step};
 use serde::Serialize;
 
 /// More audited transcripts than any worker needs to be at the floor.
@@ -20,7 +17,7 @@ const TRUSTED: u64 = u64::MAX;
 pub(crate) struct Work {
     /// Transcripts of the batch, 1 to 64.
     pub(crate) transcripts: usize,
-    /// Bytes of each prompt.
+    /// Tokens of each prompt: models of random weights have no text.
     pub(crate) prompt: usize,
     /// Tokens of each output.
     pub(crate) generate: u32,
@@ -58,17 +55,17 @@ pub(crate) struct Measured {
 pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow::Result<Measured> {
     let runtime = Runtime::new(threads)?;
     let (mut generate_s, mut full_s, mut floor_s) = (f64::INFINITY, f64::INFINITY, f64::INFINITY);
-    let mut evidence = Vec::new();
-    let mut prompt_tokens = 0;
+    let mut output_tokens = 0;
     let floor_transcripts = sample_size(TRUSTED, work.transcripts);
     for round in 0..work.repeat.max(1) {
         let begun = Instant::now();
-        (evidence, prompt_tokens) = generate(&runtime, model, work)?;
+        let batch = generate(&runtime, model, work)?;
         generate_s = generate_s.min(begun.elapsed().as_secs_f64());
-        full_s = full_s.min(replay_s(&runtime, model, &evidence)?);
+        output_tokens = batch.iter().map(|(claim, _)| claim.tokens.len()).sum();
+        full_s = full_s.min(replay_s(&runtime, model, &batch)?);
         let header = HeaderHash::from_bytes(tagged_hash("bench", &[&round.to_le_bytes()]));
-        let sampled = sample(&header, &[7; 32], evidence.len(), floor_transcripts);
-        let sampled: Vec<Evidence> = sampled.iter().map(|at| evidence[*at].clone()).collect();
+        let sampled = sample(&header, &[7; 32], batch.len(), floor_transcripts);
+        let sampled: Vec<_> = sampled.iter().map(|at| batch[*at].clone()).collect();
         floor_s = floor_s.min(replay_s(&runtime, model, &sampled)?);
     }
     Ok(Measured {
@@ -76,8 +73,8 @@ pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow
         threads: runtime.threads(),
         parameters: model.manifest().architecture.parameters(),
         transcripts: work.transcripts,
-        prompt_tokens,
-        output_tokens: evidence.iter().map(|one| one.output_tokens.len()).sum(),
+        prompt_tokens: work.transcripts * work.prompt.max(1),
+        output_tokens,
         side_by_side: work.side_by_side,
         generate_s,
         full_replay_s: full_s,
@@ -88,85 +85,62 @@ pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow
     })
 }
 
-fn replay_s(runtime: &Runtime, model: &Model, evidence: &[Evidence]) -> anyhow::Result<f64> {
+/// A claim, and what an honest replay of it gives.
+type Transcribed = (Claim, Output);
+
+fn replay_s(runtime: &Runtime, model: &Model, batch: &[Transcribed]) -> anyhow::Result<f64> {
+    let claims: Vec<Claim> = batch.iter().map(|(claim, _)| claim.clone()).collect();
     let begun = Instant::now();
-    let verdicts = replay(runtime, model, evidence);
+    let replayed = replay(runtime, model, &claims);
     let seconds = begun.elapsed().as_secs_f64();
-    if verdicts.iter().any(Result::is_err) {
+    let mut pairs = replayed.into_iter().zip(batch);
+    if !pairs.all(|(replayed, (_, output))| replayed.is_ok_and(|replayed| replayed == *output)) {
         bail!("the replay gave other bits than the generation");
     }
     Ok(seconds)
 }
 
-/// A batch as a worker makes it: so many tasks at a time, a new one as soon as one has ended. Also returns
-/// how many tokens the prompts have.
+/// A batch as a worker makes it: so many tasks at a time, a new one as soon as one has ended.
 fn generate(
     runtime: &Runtime,
     model: &Arc<Model>,
     work: &Work,
-) -> anyhow::Result<(Vec<Evidence>, usize)> {
+) -> anyhow::Result<Vec<Transcribed>> {
     let sampling = SamplingParams {
         temperature_milli: 800,
         top_k: 40,
         top_p_milli: 950,
         max_tokens: work.generate,
     };
-    let number = |at: usize| tagged_hash("bench", &[&at.to_le_bytes()]);
-    let mut prompt_tokens = 0;
-    let mut open: Vec<(usize, Vec<u8>, Generation)> = Vec::new();
-    let mut evidence = Vec::with_capacity(work.transcripts);
+    // Any tokens of the smallest vocabulary, others for each task.
+    let token = |task: usize, place: usize| u32::try_from((task * 31 + place * 7) % 200 + 1);
+    let mut open: Vec<(Request, Generation)> = Vec::new();
+    let mut batch = Vec::with_capacity(work.transcripts);
     let mut next = 0;
     while next < work.transcripts || !open.is_empty() {
         while next < work.transcripts && open.len() < work.side_by_side.max(1) {
-            let mut prompt = format!("{next}: an invoice with some lines of text, ").into_bytes();
-            prompt = prompt
-                .into_iter()
-                .cycle()
-                .take(work.prompt.max(1))
-                .collect();
-            let tokens = model.encode(&prompt).context("the prompt is too long")?;
-            prompt_tokens += tokens.len();
+            let prompt_tokens = (0..work.prompt.max(1)).map(|place| token(next, place));
             let request = Request {
-                prompt_tokens: tokens,
+                prompt_tokens: prompt_tokens.collect::<Result<_, _>>()?,
                 sampling,
-                seed: number(next),
+                seed: tagged_hash("bench", &[&next.to_le_bytes()]),
                 stop: StopSequences::default(),
             };
-            open.push((next, prompt, Generation::new(model, request)?));
+            open.push((request.clone(), Generation::new(model, request)?));
             next += 1;
         }
-        let mut generations: Vec<&mut Generation> = open
-            .iter_mut()
-            .map(|(_, _, generation)| generation)
-            .collect();
+        let mut generations: Vec<&mut Generation> =
+            open.iter_mut().map(|(_, generation)| generation).collect();
         step(runtime, &mut generations);
         let (ended, running): (Vec<_>, Vec<_>) = open
             .into_iter()
-            .partition(|(_, _, generation)| generation.is_finished());
+            .partition(|(_, generation)| generation.is_finished());
         open = running;
-        for (at, prompt, generation) in ended {
+        for (request, generation) in ended {
             let output = generation.finish();
-            let (salt, stop) = ([4; 32], StopSequences::default());
-            evidence.push(Evidence {
-                transcript: Transcript {
-                    task_id: TaskId::from_bytes(number(at)),
-                    worker_key: WorkerKey::from_bytes([2; 32]),
-                    model_id: model.id(),
-                    engine_version: ENGINE_VERSION,
-                    prompt_commitment: prompt_commitment(&salt, &stop, &prompt),
-                    sampling,
-                    seed: number(at),
-                    output_tokens: u32::try_from(output.tokens.len())?,
-                    output_digest: output_digest(&output.tokens),
-                    trace_root: trace_root(&output.trace),
-                    finish_reason: output.finish_reason,
-                },
-                salt,
-                prompt,
-                stop,
-                output_tokens: output.tokens,
-            });
+            let tokens = output.tokens.clone();
+            batch.push((Claim { request, tokens }, output));
         }
     }
-    Ok((evidence, prompt_tokens))
+    Ok(batch)
 }

@@ -64,7 +64,7 @@ enum Command {
         /// Transcripts of the batch.
         #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u8).range(1..=64))]
         transcripts: u8,
-        /// Bytes of each prompt.
+        /// Tokens of each prompt.
         #[arg(long, default_value_t = 64)]
         prompt: usize,
         /// Tokens of each output.

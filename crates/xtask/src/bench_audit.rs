@@ -19,7 +19,7 @@ pub(crate) struct AuditArguments {
     /// Transcripts of the batch.
     #[arg(long, default_value_t = 64)]
     transcripts: usize,
-    /// Bytes of each prompt.
+    /// Tokens of each prompt.
     #[arg(long, default_value_t = 64)]
     prompt: usize,
     /// Tokens of each output.
