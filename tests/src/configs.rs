@@ -85,7 +85,7 @@ url = \"{url}\"
         let search = !options.firmware;
         let node = match options.node {
             true => format!(
-                "[job_declarator]\naddress = \"{declaration}\"\n\
+                "[pool.job_declarator]\naddress = \"{declaration}\"\n\
                  authority_public_key = \"{AUTHORITY_PUBLIC}\"\n[templates]\n{source}\n"
             ),
             false => String::new(),

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_tests::process::output;
 use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario, ServedModel};
@@ -173,21 +173,33 @@ fn a_pool_that_restarts_keeps_its_shares_and_its_worker_comes_back() {
     assert_eq!(answer["receipt"]["verified"], true);
 }
 
+/// Waits for a text in the worker's log, and returns the log.
+fn worker_says(scenario: &Scenario, text: &str) -> String {
+    let deadline = Instant::now() + TIME_MAX;
+    loop {
+        let log = scenario.worker.as_ref().unwrap().log();
+        if log.contains(text) {
+            return log;
+        }
+        assert!(Instant::now() < deadline, "{log}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn a_worker_that_restarts_goes_on_with_the_pools_beacon() {
     let (_dir, mut scenario) = dovetail_tests::scenario(&Options::default()).unwrap();
     let of_its_chain = "it is of its chain";
     ask(&scenario, "first.json", &[]);
-    let before = scenario.worker.as_ref().unwrap().log();
-    assert!(before.contains(of_its_chain), "{before}");
+    // The agent may have its receipt before the worker has heard of it.
+    worker_says(&scenario, of_its_chain);
     // A step is spent: what the pool publishes now is still the tip, or the worker would find the next
     // value false and leave.
     scenario.restart_worker().unwrap();
     scenario.restart_pool().unwrap();
     scenario.pool.event("worker_registered", TIME_MAX).unwrap();
     ask(&scenario, "second.json", &[]);
-    let after = scenario.worker.as_ref().unwrap().log();
-    assert!(after.contains(of_its_chain), "{after}");
+    let after = worker_says(&scenario, of_its_chain);
     assert!(!after.contains("another beacon"), "{after}");
     let kept = std::fs::read_to_string(scenario.file("worker.beacons")).unwrap();
     assert!(kept.contains("\"used\":[0,1]"), "{kept}");

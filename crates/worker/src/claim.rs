@@ -210,7 +210,7 @@ impl Claimer {
             let (accepted, found) = match self.search(batch, &mut job).await? {
                 Searched::Found(found) => *found,
                 Searched::Overtaken => {
-                    tracing::info!(root = %batch.root, "a new block came first; another job for the batch");
+                    tracing::info!(root = %batch.root, "a new tip or target came first; another job for the batch");
                     continue;
                 }
                 Searched::Expired => {

@@ -1,11 +1,17 @@
 //! The worker's configuration: one TOML file, described in `config/dovetail-worker.toml`.
 
+mod pools;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bitcoin::ScriptBuf;
 use dovetail_sv2::AuthorityPublicKey;
 use dovetail_templates::SourceConfig;
 use serde::Deserialize;
+
+/// More pools than anybody lists by preference.
+const POOLS_MAX: usize = 16;
 
 /// Everything that `dovetail-worker run` reads.
 #[derive(Debug, Clone, Deserialize)]
@@ -13,19 +19,24 @@ use serde::Deserialize;
 pub struct Config {
     /// The worker itself.
     pub worker: Worker,
-    /// The pool's mining port.
-    pub pool: Peer,
-    /// Where jobs on our own templates are declared.
-    pub job_declarator: Option<Peer>,
+    /// The pools in order of preference: one `[pool]`, or several `[[pool]]`. It may be empty where
+    /// there is a `[solo]`.
+    #[serde(default, deserialize_with = "pools::one_or_many")]
+    pub pool: Vec<Pool>,
+    /// Where this stood once; see [`ConfigRefused::DeclaratorMoved`].
+    job_declarator: Option<toml::Value>,
     /// Models that the pool hands out.
     pub fetch: Option<Fetch>,
-    /// Where block templates come from. Without it, and without a declarator, the pool builds the
-    /// jobs that bear our batches.
+    /// Our own node: where block templates come from, for declared jobs and for solo mining.
     pub templates: Option<SourceConfig>,
+    /// What to hash for while no pool can be reached; without it hashers stay on the last pool's job.
+    pub solo: Option<Solo>,
     /// The Lightning wallet that payouts go to; without it invoices are refused.
     pub wallet: Option<Wallet>,
     /// The port for the miner's own firmware; without it none is served.
     pub downstream: Option<Downstream>,
+    /// The local page; without it there is none.
+    pub page: Option<Page>,
 }
 
 /// The worker itself.
@@ -56,6 +67,9 @@ pub struct Worker {
     /// Search jobs that bear a batch on this machine's CPU, besides whatever firmware does.
     #[serde(default = "search")]
     pub search: bool,
+    /// How long a preferred pool must have been there again before we go back to it, in s.
+    #[serde(default = "pool_return_s")]
+    pub pool_return_s: u64,
 }
 
 /// Models that are fetched from the pool where they are not here yet.
@@ -72,6 +86,28 @@ pub struct Fetch {
     /// The longest file that is fetched.
     #[serde(default = "model_bytes_max")]
     pub model_bytes_max: u64,
+}
+
+/// A pool.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// host:port of its mining port.
+    pub address: String,
+    /// The authority key that its certificate must be signed with. Without it the pool is not
+    /// authenticated, which is for tests.
+    pub authority_public_key: Option<AuthorityPublicKey>,
+    /// Where jobs on our own templates are declared. Without it the pool builds the jobs that bear our
+    /// batches.
+    pub job_declarator: Option<Peer>,
+}
+
+/// Mining without a pool.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Solo {
+    /// Whom its blocks pay: hex of a scriptPubKey.
+    pub payout_script: ScriptBuf,
 }
 
 /// An Sv2 server.
@@ -111,6 +147,14 @@ pub struct Downstream {
     pub job_interval_ms: u64,
 }
 
+/// The local page.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Page {
+    /// Where browsers connect; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
 /// A Lightning wallet.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -142,12 +186,21 @@ pub enum ConfigRefused {
     /// A hash rate that is no number of hashes.
     #[error("worker.nominal_hash_rate must be a finite number, 0 or more")]
     HashRate,
-    /// Half of what declaring jobs needs.
-    #[error(
-        "declaring jobs needs both [templates] and [job_declarator]; leave both out where the pool \
-         shall build the jobs"
-    )]
-    HalfDeclared,
+    /// Nothing to hash for.
+    #[error("name at least one pool, or [solo]; at most {POOLS_MAX} pools")]
+    Upstreams,
+    /// A key that has moved.
+    #[error("[job_declarator] is [pool.job_declarator] now, behind the pool that it belongs to")]
+    DeclaratorMoved,
+    /// Jobs of our own without a node.
+    #[error("[templates] is missing: [pool.job_declarator] and [solo] need a node of your own")]
+    NoTemplates,
+    /// A node that nothing uses.
+    #[error("[templates] is used by nothing: add [pool.job_declarator] or [solo], or leave it out")]
+    TemplatesUnused,
+    /// Blocks that would pay nobody.
+    #[error("solo.payout_script must be the hex of a script that somebody can spend")]
+    PayoutScript,
     /// Limits of the port for firmware.
     #[error(
         "downstream: connections_max must be 1 to 4096, channels_per_connection_max 1 to 1024, \
@@ -185,13 +238,33 @@ impl Config {
         if !(self.worker.nominal_hash_rate.is_finite() && self.worker.nominal_hash_rate >= 0.0) {
             return Err(ConfigRefused::HashRate);
         }
-        if self.templates.is_some() != self.job_declarator.is_some() {
-            return Err(ConfigRefused::HalfDeclared);
-        }
+        self.validate_upstreams()?;
         match &self.downstream {
             Some(downstream) if !downstream.is_valid() => Err(ConfigRefused::Downstream),
             _ => Ok(()),
         }
+    }
+}
+
+impl Config {
+    fn validate_upstreams(&self) -> Result<(), ConfigRefused> {
+        if self.job_declarator.is_some() {
+            return Err(ConfigRefused::DeclaratorMoved);
+        }
+        if self.pool.len() > POOLS_MAX || (self.pool.is_empty() && self.solo.is_none()) {
+            return Err(ConfigRefused::Upstreams);
+        }
+        let declares = self.pool.iter().any(|pool| pool.job_declarator.is_some());
+        match (declares || self.solo.is_some(), &self.templates) {
+            (true, None) => return Err(ConfigRefused::NoTemplates),
+            (false, Some(_)) => return Err(ConfigRefused::TemplatesUnused),
+            _ => {}
+        }
+        let script = self.solo.as_ref().map(|solo| &solo.payout_script);
+        if script.is_some_and(|script| script.is_empty() || script.is_op_return()) {
+            return Err(ConfigRefused::PayoutScript);
+        }
+        Ok(())
     }
 }
 
@@ -232,6 +305,11 @@ fn batch_wait_ms() -> u64 {
 
 fn search() -> bool {
     true
+}
+
+fn pool_return_s() -> u64 {
+    // A pool that restarts twice in a row should not move everybody twice.
+    60
 }
 
 fn connections_max() -> usize {
@@ -283,14 +361,37 @@ mod tests {
         assert_eq!(config.validate(), Err(ConfigRefused::Models));
     }
 
+    fn example() -> Config {
+        toml::from_str(include_str!("../../../config/dovetail-worker.toml")).unwrap()
+    }
+
     #[test]
-    fn a_worker_without_a_node_has_neither_templates_nor_a_declarator() {
-        let example = include_str!("../../../config/dovetail-worker.toml");
-        let mut config: Config = toml::from_str(example).unwrap();
+    fn templates_are_there_exactly_where_something_uses_them() {
+        let mut config = example();
         config.templates = None;
-        assert_eq!(config.validate(), Err(ConfigRefused::HalfDeclared));
-        config.job_declarator = None;
+        assert_eq!(config.validate(), Err(ConfigRefused::NoTemplates));
+        config.pool[0].job_declarator = None;
+        config.solo = None;
         assert_eq!(config.validate(), Ok(()));
+        config.templates = example().templates;
+        assert_eq!(config.validate(), Err(ConfigRefused::TemplatesUnused));
+    }
+
+    #[test]
+    fn a_worker_needs_a_pool_or_a_script_that_can_be_paid() {
+        let mut config = example();
+        config.pool.clear();
+        config.solo = None;
+        assert_eq!(config.validate(), Err(ConfigRefused::Upstreams));
+        for (script, expected) in [
+            ("", Err(ConfigRefused::PayoutScript)),
+            ("6a00", Err(ConfigRefused::PayoutScript)),
+            ("51", Ok(())),
+        ] {
+            let payout_script = ScriptBuf::from_hex(script).unwrap();
+            config.solo = Some(Solo { payout_script });
+            assert_eq!(config.validate(), expected);
+        }
     }
 
     #[test]

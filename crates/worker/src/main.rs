@@ -112,7 +112,7 @@ async fn run(path: &std::path::Path, check_config: bool) -> anyhow::Result<()> {
     };
     let worker = started.context("the worker did not start")?;
     let announced = AtomicBool::new(false);
-    worker
+    let ended = worker
         .run(shutdown, |worker| {
             if !announced.swap(true, Ordering::Relaxed) {
                 let mut ready = serde_json::json!({ "worker": worker.keys().name });
@@ -120,9 +120,12 @@ async fn run(path: &std::path::Path, check_config: bool) -> anyhow::Result<()> {
                     ready["downstream"] = address.to_string().into();
                     ready["authority_public_key"] = key.to_string().into();
                 }
+                if let Some(address) = worker.page() {
+                    ready["page"] = address.to_string().into();
+                }
                 announce_ready(ready);
             }
         })
         .await;
-    Ok(())
+    ended.context("the worker stopped")
 }

@@ -5,6 +5,8 @@
 
 mod opening;
 
+pub use opening::probe;
+
 use dovetail_commitment::{BatchRoot, ModelId, TaskId};
 use dovetail_sv2::connection::FrameReader;
 use dovetail_sv2::extension::{
@@ -178,6 +180,8 @@ pub enum PoolEvent {
         last: u32,
         /// How many they are.
         count: u32,
+        /// Their difficulty, summed.
+        difficulty: u64,
     },
     /// The share with this sequence number is refused, with the reason.
     ShareRefused(u32, String),
@@ -278,6 +282,7 @@ impl PoolSession {
                 Event::SharesAccepted {
                     last: message.last_sequence_number,
                     count: message.new_submits_accepted_count,
+                    difficulty: message.new_shares_sum,
                 }
             }
             SubmitSharesError::MESSAGE_TYPE => {

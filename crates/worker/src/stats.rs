@@ -10,26 +10,46 @@ use std::time::{Duration, Instant};
 const CODES_MAX: usize = 32;
 /// How far back rates look.
 const RATE_WINDOW: Duration = Duration::from_secs(300);
+/// Less says nothing about a rate.
+const RATE_TIME_MIN: Duration = Duration::from_secs(60);
 /// Accepted shares that are remembered for the rate; more than a window has at a sane share rate.
 const RATE_EVENTS_MAX: usize = 4_096;
+
+/// Whom hashers work for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Upstream {
+    /// Nobody can be reached; they stay on the last job.
+    #[default]
+    None,
+    /// Ourselves.
+    Solo,
+    /// The pool at this address.
+    Pool(String),
+}
 
 /// The counters.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Shares that the pool credited.
     pub shares_accepted: AtomicU64,
+    /// The difficulty of those shares, summed.
+    pub difficulty_accepted: AtomicU64,
     /// Shares that no pool was there to take.
     pub shares_lost: AtomicU64,
     /// Blocks found while mining solo.
     pub solo_blocks: AtomicU64,
     /// Output tokens generated.
     pub tokens: AtomicU64,
+    /// Tasks that are running or waiting.
+    pub tasks_open: AtomicU64,
     /// Tasks finished.
     pub tasks_finished: AtomicU64,
     /// Tasks failed, refused or dropped.
     pub tasks_failed: AtomicU64,
     /// Batches credited.
     pub batches_credited: AtomicU64,
+    /// Output tokens of those batches.
+    pub tokens_credited: AtomicU64,
     /// Batches that the pool will never pay for.
     pub batches_refused: AtomicU64,
     /// Outcomes by which a pool broke its own beacon; it is left then.
@@ -45,6 +65,7 @@ pub struct Stats {
 
 #[derive(Debug, Default)]
 struct Recent {
+    upstream: Upstream,
     refused: BTreeMap<String, u64>,
     work: std::collections::VecDeque<(Instant, f64)>,
     tokens: std::collections::VecDeque<(Instant, f64)>,
@@ -54,6 +75,12 @@ impl Stats {
     /// Counts one more of `counter`.
     pub fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds to a sum.
+    pub fn add(sum: &AtomicU64, amount: u64) {
+        // What wraps after 2^64 is a display.
+        sum.fetch_add(amount, Ordering::Relaxed);
     }
 
     /// Counts one less of `counter`, which counts what is open.
@@ -74,6 +101,16 @@ impl Stats {
         self.recent().refused.clone()
     }
 
+    /// Whom hashers work for now.
+    pub fn upstream(&self) -> Upstream {
+        self.recent().upstream.clone()
+    }
+
+    /// Hashers work for somebody else from now on.
+    pub fn set_upstream(&self, upstream: Upstream) {
+        self.recent().upstream = upstream;
+    }
+
     /// A hasher proved this many hashes.
     pub fn proved(&self, hashes: f64) {
         push(&mut self.recent().work, hashes);
@@ -88,6 +125,14 @@ impl Stats {
     /// Hashes per second, as shares of the last minutes prove them.
     pub fn hash_rate(&self) -> f64 {
         rate(&mut self.recent().work)
+    }
+
+    /// The same once a whole minute has been measured; `None` before.
+    pub fn measured_hash_rate(&self) -> Option<f64> {
+        let mut recent = self.recent();
+        let rate = rate(&mut recent.work);
+        let (first, _) = recent.work.front()?;
+        (first.elapsed() >= RATE_TIME_MIN).then_some(rate)
     }
 
     /// Tokens per second over the last minutes.
@@ -118,7 +163,7 @@ fn rate(events: &mut std::collections::VecDeque<(Instant, f64)>) -> f64 {
     let Some((first, _)) = events.front() else {
         return 0.0;
     };
-    let seconds = first.elapsed().as_secs_f64().max(60.0);
+    let seconds = first.elapsed().max(RATE_TIME_MIN).as_secs_f64();
     events.iter().map(|(_, amount)| amount).sum::<f64>() / seconds
 }
 

@@ -47,6 +47,12 @@ impl ReadyBatch {
         })
     }
 
+    /// Output tokens of all its transcripts.
+    pub fn output_tokens(&self) -> u64 {
+        let tokens = self.items.iter().map(|item| item.transcript.output_tokens);
+        tokens.map(u64::from).sum()
+    }
+
     /// When its first transcript expires: then the whole root is worthless.
     pub fn expires(&self) -> Option<Instant> {
         self.items.iter().map(|item| item.expires).min()

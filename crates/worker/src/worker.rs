@@ -1,14 +1,17 @@
-//! The daemon: keeps a session with the pool, gives its tasks to the engine, its batches to the
-//! claimer and its payouts to the wallet. It owns what outlives a session: the key, the models and
+//! The daemon: keeps a session with one of its pools, gives its tasks to the engine, its batches to
+//! the claimer and its payouts to the wallet. It owns what outlives a session: the key, the models and
 //! the transcripts that wait for a claim.
 
 mod serving;
+mod upstreams;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use dovetail_commitment::TaskId;
 use dovetail_engine::Runtime;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
 use dovetail_templates::TemplateHandle;
@@ -16,27 +19,28 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::beacon::{BeaconFileError, Beacons};
 use crate::board::Board;
 use crate::claim::{ClaimEnd, ClaimError, Claimer};
 use crate::config::{Config, Downstream};
-use crate::declarator::DeclaratorOptions;
 use crate::downstream;
 use crate::keys::WorkerKeys;
+use crate::page::{self, Page};
 use crate::pool_jobs::PoolJobs;
-use crate::session::{PoolEvent, PoolOptions, PoolSession};
+use crate::session::{PoolEvent, PoolOptions, PoolSession, SessionError};
+use crate::stats::Upstream as InUse;
 use crate::tasks::{Engine, TaskEvent, TaskRunner};
-use crate::transcripts::{ReadyBatch, Transcripts};
+use crate::transcripts::ReadyBatch;
 use crate::wallet::InvoiceAnswer;
 
-/// The waits between sessions.
-const BACKOFF: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(500)..=Duration::from_secs(60);
+use serving::End;
+pub use upstreams::NoPoolLeft;
+use upstreams::Upstream;
+
 /// Events of the pool that wait for the claimer; it is asked for a handful at a time.
 const CLAIM_EVENTS_MAX: usize = 256;
-/// How often it is said that a pool was left for good.
-const LEFT_REMINDER: Duration = Duration::from_secs(300);
 
 /// Why a worker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +63,11 @@ pub enum StartError {
     /// The engine's thread.
     #[error("cannot start the engine's thread: {0}")]
     Thread(#[from] std::io::Error),
-    /// The port for firmware.
-    #[error("cannot listen for firmware on {address}: {source}")]
+    /// The port for firmware, or for the page.
+    #[error("cannot listen for {whom} on {address}: {source}")]
     Listen {
+        /// For whom.
+        whom: &'static str,
         /// Where.
         address: SocketAddr,
         /// What the system said.
@@ -73,26 +79,31 @@ pub enum StartError {
 pub struct Worker {
     config: Config,
     keys: WorkerKeys,
-    options: PoolOptions,
+    /// The pools in order of preference.
+    upstreams: Vec<Upstream>,
     /// Of our own node, where we have one.
     templates: Option<TemplateHandle>,
     board: Arc<Board>,
     firmware: Option<FirmwarePort>,
+    page: Option<Bound>,
+    started: Instant,
     runner: TaskRunner,
     task_events: mpsc::Receiver<TaskEvent>,
-    transcripts: Transcripts,
     /// What we know of pools' beacons; it outlives sessions and restarts, so that no step is shown twice.
     beacons: Beacons,
-    /// When the oldest transcript that is ready began to wait for others.
-    waiting_since: Option<Instant>,
-    /// Before this no claim is started, after one failed.
-    no_claim_before: Option<Instant>,
+    /// Whose the running tasks are, by the pool's place in the list.
+    owners: HashMap<TaskId, usize>,
 }
 
-/// The port for firmware, bound and not served yet.
-struct FirmwarePort {
+/// A port that is bound and not served yet.
+struct Bound {
     listener: std::net::TcpListener,
     address: SocketAddr,
+}
+
+/// The port for firmware.
+struct FirmwarePort {
+    bound: Bound,
     keys: AuthorityKeys,
     config: Downstream,
 }
@@ -105,6 +116,8 @@ struct ClaimDone {
 
 /// What belongs to one session.
 struct Session {
+    /// The pool's place in the list.
+    index: usize,
     pool: PoolSession,
     channel: watch::Sender<crate::session::Channel>,
     claim_events: mpsc::Sender<PoolEvent>,
@@ -120,11 +133,19 @@ struct Session {
     numbers: Arc<AtomicU32>,
     /// The step of the beacon that was the next one when the claim under way, or the last, began.
     floor: u32,
+    /// What the pool was told last that we hash, in h/s, and when.
+    told_hash_rate: (f32, Instant),
+    /// Looks after the pools that we would rather use.
+    scout: Option<AbortOnDropHandle<usize>>,
+    /// A pool to change over to at the next quiet moment, or at this time.
+    wanted: Option<(usize, Instant)>,
+    /// The session with it, while it is being opened.
+    opening: Option<AbortOnDropHandle<(usize, Result<PoolSession, SessionError>)>>,
 }
 
 impl Worker {
     /// Reads the key and the models, fetching those that are not here, and starts the template source and
-    /// the engine. While the pool cannot be reached, it waits for it.
+    /// the engine. While the pool that models are fetched from cannot be reached, it waits for it.
     ///
     /// # Errors
     /// The first thing that is missing.
@@ -137,14 +158,18 @@ impl Worker {
             .clone()
             .map(|source| dovetail_templates::start(source, shutdown.clone()))
             .transpose()?;
-        let options = PoolOptions {
-            address: config.pool.address.clone(),
-            authority: config.pool.authority_public_key,
-            models: models.keys().copied().collect(),
-            max_tasks: config.worker.max_tasks,
-            nominal_hash_rate: config.worker.nominal_hash_rate,
-            declares_jobs: config.job_declarator.is_some(),
+        let upstream = |pool: &crate::config::Pool| {
+            let options = PoolOptions {
+                address: pool.address.clone(),
+                authority: pool.authority_public_key,
+                models: models.keys().copied().collect(),
+                max_tasks: config.worker.max_tasks,
+                nominal_hash_rate: config.worker.nominal_hash_rate,
+                declares_jobs: pool.job_declarator.is_some(),
+            };
+            Upstream::new(pool, options)
         };
+        let upstreams = config.pool.iter().map(upstream).collect();
         let tasks_max = usize::from(config.worker.max_tasks);
         let engine = Engine {
             models,
@@ -158,19 +183,24 @@ impl Worker {
         );
         let (runner, task_events) = TaskRunner::start(engine, keys.name, tasks_max)?;
         let firmware = config.downstream.clone().map(firmware_port).transpose()?;
+        let page = config
+            .page
+            .as_ref()
+            .map(|page| bind("the page", page.listen));
+        let page = page.transpose()?;
         Ok(Self {
             config,
             keys,
-            options,
+            upstreams,
             templates,
             board: Arc::default(),
             firmware,
+            page,
+            started: Instant::now(),
             runner,
             task_events,
-            transcripts: Transcripts::default(),
             beacons,
-            waiting_since: None,
-            no_claim_before: None,
+            owners: HashMap::new(),
         })
     }
 
@@ -182,90 +212,103 @@ impl Worker {
     /// Where firmware connects, and the key that it recognises this worker by.
     pub fn firmware_port(&self) -> Option<(SocketAddr, AuthorityPublicKey)> {
         let port = self.firmware.as_ref()?;
-        Some((port.address, port.keys.public()))
+        Some((port.bound.address, port.keys.public()))
     }
 
-    /// Works until `shutdown` is cancelled. `registered` is called after each registration.
-    pub async fn run(mut self, shutdown: CancellationToken, mut registered: impl FnMut(&Self)) {
-        let firmware = self.serve_firmware(&shutdown);
-        self.sessions(&shutdown, &mut registered).await;
-        if let Some(firmware) = firmware
-            && firmware.await.is_err()
-        {
-            tracing::error!("the port for firmware failed");
+    /// Where the page is.
+    pub fn page(&self) -> Option<SocketAddr> {
+        self.page.as_ref().map(|page| page.address)
+    }
+
+    /// Works until `shutdown` is cancelled. `ready` is called whenever hashers have somebody to work
+    /// for: after each registration, and when solo mining begins.
+    ///
+    /// # Errors
+    /// No pool may be used any more.
+    pub async fn run(
+        mut self,
+        shutdown: CancellationToken,
+        mut ready: impl FnMut(&Self),
+    ) -> Result<(), NoPoolLeft> {
+        let serving = shutdown.child_token();
+        let serving_ports = [self.serve_firmware(&serving), self.serve_page(&serving)];
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            ended = self.sessions(&shutdown, &mut ready) => ended,
+        };
+        serving.cancel();
+        for port in serving_ports.into_iter().flatten() {
+            if port.await.is_err() {
+                tracing::error!("a port failed");
+            }
         }
+        ended
     }
 
     /// Starts serving firmware, where a port is configured.
     fn serve_firmware(&self, shutdown: &CancellationToken) -> Option<tokio::task::JoinHandle<()>> {
         let port = self.firmware.as_ref()?;
-        let listener = port.listener.try_clone().and_then(TcpListener::from_std);
-        let listener = match listener {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(%error, "cannot serve firmware");
-                return None;
-            }
-        };
-        tracing::info!(address = %port.address, authority_public_key = %port.keys.public(), "serving firmware");
+        let listener = port.bound.listener()?;
+        tracing::info!(address = %port.bound.address, authority_public_key = %port.keys.public(), "serving firmware");
         let (keys, config, board) = (port.keys, port.config.clone(), self.board.clone());
         let served = downstream::serve(listener, keys, config, board, shutdown.clone());
         Some(tokio::spawn(served))
     }
 
+    /// Starts serving the page, where one is configured.
+    fn serve_page(&self, shutdown: &CancellationToken) -> Option<tokio::task::JoinHandle<()>> {
+        let port = self.page.as_ref()?;
+        let listener = port.listener()?;
+        tracing::info!(address = %port.address, "serving the page");
+        if !port.address.ip().is_loopback() {
+            tracing::warn!("the page can be read by everybody who reaches this machine");
+        }
+        let page = Page {
+            worker: self.keys.name.to_string(),
+            started: self.started,
+            stats: self.board.stats().clone(),
+        };
+        Some(tokio::spawn(page::serve(listener, page, shutdown.clone())))
+    }
+
     /// One session after another.
-    async fn sessions(&mut self, shutdown: &CancellationToken, registered: &mut impl FnMut(&Self)) {
-        let mut wait = *BACKOFF.start();
-        let pool_name = self.options.name();
-        while !shutdown.is_cancelled() {
-            if let Some(reason) = self.beacons.left(&pool_name) {
-                tracing::error!(pool = pool_name, reason, file = %self.beacons.path().display(), "this worker has left the pool, which broke its own beacon; take its entry out of the file to go back");
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(LEFT_REMINDER) => continue,
-                }
-            }
+    async fn sessions(
+        &mut self,
+        shutdown: &CancellationToken,
+        ready: &mut impl FnMut(&Self),
+    ) -> Result<(), NoPoolLeft> {
+        let mut next = None;
+        loop {
+            let (index, pool) = match next.take() {
+                Some(opened) => opened,
+                None => self.find_pool(ready).await?,
+            };
+            let upstream = &self.upstreams[index];
+            tracing::info!(worker = %self.keys.name, pool = upstream.options.address, channel = pool.channel().id, "registered with the pool");
+            self.beacons
+                .meet(&upstream.options.name(), pool.beacon_tip());
+            let in_use = InUse::Pool(upstream.options.address.clone());
+            self.board.stats().set_upstream(in_use);
+            ready(self);
             let since = Instant::now();
-            let ended = tokio::select! {
-                () = shutdown.cancelled() => return,
-                opened = PoolSession::open(&self.options, &self.keys) => match opened {
-                    Ok(pool) => {
-                        tracing::info!(worker = %self.keys.name, channel = pool.channel().id, "registered with the pool");
-                        registered(self);
-                        self.beacons.meet(&pool_name, pool.beacon_tip());
-                        let session = self.session(pool);
-                        self.serve(session, shutdown).await
-                    }
-                    Err(error) => Err(error),
-                },
-            };
+            let session = self.session(index, pool);
+            let ended = self.serve(session, shutdown).await;
             self.runner.cancel_all();
-            let Err(error) = ended else {
-                return;
-            };
-            tracing::warn!(%error, "no session with the pool; connecting again");
-            if since.elapsed() > *BACKOFF.end() {
-                wait = *BACKOFF.start();
+            match ended {
+                Ok(End::Shutdown) => return Ok(()),
+                Ok(End::ChangeOver(preferred, opened)) => next = Some((preferred, *opened)),
+                Err(error) => self.session_ended(index, since.elapsed(), &error),
             }
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
-            }
-            wait = (wait * 2).min(*BACKOFF.end());
         }
     }
 
-    fn session(&self, pool: PoolSession) -> Session {
+    fn session(&self, index: usize, pool: PoolSession) -> Session {
         let (channel, channel_now) = watch::channel(pool.channel().clone());
         let (claim_events, events) = mpsc::channel(CLAIM_EVENTS_MAX);
         let (outbox, keys) = (pool.outbox().clone(), self.keys.clone());
-        let claimer = match (&self.templates, &self.config.job_declarator) {
+        let claimer = match (&self.templates, &self.upstreams[index].declarator) {
             (Some(templates), Some(declarator)) => {
-                let templates = templates.clone();
-                let declarator = DeclaratorOptions {
-                    address: declarator.address.clone(),
-                    authority: declarator.authority_public_key,
-                };
+                let (templates, declarator) = (templates.clone(), declarator.clone());
                 Claimer::new(outbox, channel_now, events, templates, declarator, keys)
             }
             _ => Claimer::without_node(outbox, channel_now, events, keys),
@@ -273,6 +316,7 @@ impl Worker {
         let claimer = claimer.on_board(self.board.clone(), self.config.worker.search);
         let numbers = claimer.numbers();
         Session {
+            index,
             pool,
             channel,
             claim_events,
@@ -283,26 +327,47 @@ impl Worker {
             asked: None,
             pool_jobs: PoolJobs::new(self.board.clone()),
             numbers,
-            floor: self.beacons.next_step(&self.options.name()),
+            floor: self
+                .beacons
+                .next_step(&self.upstreams[index].options.name()),
+            told_hash_rate: (self.options(index).nominal_hash_rate, Instant::now()),
+            scout: self.scout(index),
+            wanted: None,
+            opening: None,
         }
     }
 }
 
-fn firmware_port(config: Downstream) -> Result<FirmwarePort, StartError> {
-    let keys = crate::keys::authority_keys(&config.key_file)?;
+impl Bound {
+    /// The port, to be served.
+    fn listener(&self) -> Option<TcpListener> {
+        let listener = self.listener.try_clone().and_then(TcpListener::from_std);
+        listener
+            .inspect_err(
+                |error| tracing::error!(address = %self.address, %error, "cannot serve a port"),
+            )
+            .ok()
+    }
+}
+
+fn bind(whom: &'static str, address: SocketAddr) -> Result<Bound, StartError> {
     let bind = || {
-        let listener = std::net::TcpListener::bind(config.listen)?;
+        let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        Ok((listener, address))
+        Ok(Bound { listener, address })
     };
-    let (listener, address) = bind().map_err(|source| StartError::Listen {
-        address: config.listen,
-        source,
-    })?;
-    Ok(FirmwarePort {
-        listener,
+    bind().map_err(|source| StartError::Listen {
+        whom,
         address,
+        source,
+    })
+}
+
+fn firmware_port(config: Downstream) -> Result<FirmwarePort, StartError> {
+    let keys = crate::keys::authority_keys(&config.key_file)?;
+    Ok(FirmwarePort {
+        bound: bind("firmware", config.listen)?,
         keys,
         config,
     })

@@ -79,7 +79,7 @@ impl Scene {
         let config = format!(
             "[worker]\nkey_file = {:?}\nmodels = [{model_path:?}]\n\
              [pool]\naddress = {pool_address:?}\nauthority_public_key = \"{}\"\n\
-             [job_declarator]\naddress = {declarator_address:?}\nauthority_public_key = \"{}\"\n\
+             [pool.job_declarator]\naddress = {declarator_address:?}\nauthority_public_key = \"{}\"\n\
              [templates]\nkind = \"embedded\"\nbits = {bits}\n",
             folder.path().join("worker.key"),
             pool_keys.public(),
@@ -88,7 +88,11 @@ impl Scene {
         let config: Config = toml::from_str(&config).unwrap();
         let stop = CancellationToken::new();
         let worker = Worker::start(config, &stop).await.unwrap();
-        let worker = tokio::spawn(worker.run(stop.clone(), |_| {}));
+        let run_until = stop.clone();
+        let worker = tokio::spawn(async move {
+            // It ends with an error where the test makes it leave its only pool.
+            let _ = worker.run(run_until, |_| {}).await;
+        });
         Self {
             folder,
             pool_listener,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::Target;
 use dovetail_templates::WorkSnapshot;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -10,7 +11,8 @@ use tokio::time::{Instant, sleep_until};
 use super::shown::{AcceptedJob, ClaimJob};
 use super::{ClaimError, Claimer};
 use crate::job::FoundShare;
-use crate::session::PoolEvent;
+use crate::search::Hash256;
+use crate::session::{Channel, PoolEvent};
 use crate::transcripts::ReadyBatch;
 
 /// Time for the pool to renew the job that it built for us, once it has named a new tip.
@@ -72,6 +74,10 @@ impl Claimer {
                     // Nothing else is of interest now, but the queue must not fill.
                     _ => {}
                 },
+                eased = eased(&mut self.channel, &job.accepted.channel) => {
+                    eased?;
+                    return Ok(Searched::Overtaken);
+                }
                 () = at(renewal_until) => return Ok(Searched::Overtaken),
                 () = at(expires) => return Ok(Searched::Expired),
             }
@@ -103,6 +109,22 @@ async fn overtaken(
         .await
         .map(drop)
         .map_err(|_| ClaimError::Templates("it stopped".to_owned()))
+}
+
+/// Waits until the pool asks for at most half the work per share that it asked for when the job was
+/// built. A job keeps its target; on one that is far too hard for our hashers the claim would wait for
+/// ever.
+async fn eased(
+    channel: &mut watch::Receiver<Channel>,
+    built_for: &Channel,
+) -> Result<(), ClaimError> {
+    let work = |target: &Hash256| Target::from_le_bytes(*target).difficulty_float();
+    let asked = work(&built_for.target);
+    channel
+        .wait_for(|now| 2.0 * work(&now.target) <= asked)
+        .await
+        .map(drop)
+        .map_err(|_| ClaimError::SessionOver)
 }
 
 /// Waits for a time; for ever if there is none.

@@ -51,6 +51,14 @@ impl PoolSession {
     }
 }
 
+/// Whether the pool is there and speaks the extension; registers nothing.
+///
+/// # Errors
+/// Whatever was refused first.
+pub async fn probe(options: &PoolOptions) -> Result<(), SessionError> {
+    negotiated(options).await.map(drop)
+}
+
 /// A connection that is set up and speaks the extension.
 async fn negotiated(options: &PoolOptions) -> Result<(FrameReader, FrameWriter), SessionError> {
     let (mut reader, mut writer) = connect(&options.address, options.authority).await?;

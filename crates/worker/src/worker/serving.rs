@@ -9,13 +9,15 @@ use dovetail_lightning::Client;
 use dovetail_sv2::extension::{
     AssignTaskError, BatchOutcome, Bytes, DeliverTranscript, PayoutResult, StreamTokens, codes,
 };
+use dovetail_sv2::messages::{U256Owned, UpdateChannel};
 use dovetail_sv2::{Outbox, OutboxError};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{ClaimDone, Session, Worker};
 use crate::claim::{ClaimEnd, Claimer};
 use crate::job::FoundShare;
-use crate::session::{BatchJob, PoolEvent, SessionError};
+use crate::session::{BatchJob, PoolEvent, PoolSession, SessionError};
 use crate::stats::Stats;
 use crate::tasks::TaskEvent;
 use crate::transcripts::BATCH_TRANSCRIPTS_MAX;
@@ -27,17 +29,31 @@ const TICK: Duration = Duration::from_millis(250);
 const INVOICES_MAX: usize = 8;
 /// The wait before a claim that failed is tried again.
 const CLAIM_RETRY: Duration = Duration::from_secs(2);
+/// How long a change to a preferred pool waits for running tasks and claims to end.
+const CHANGE_OVER_TIME_MAX: Duration = Duration::from_secs(30);
+/// The least time between two reports of our hash rate, and the factor that makes one worthwhile. The
+/// pool steers by our shares as well; this only helps it where devices come or go.
+const HASH_RATE_INTERVAL: Duration = Duration::from_secs(60);
+const HASH_RATE_FACTOR: f32 = 1.5;
+
+/// How a session ended that did not fail.
+pub(super) enum End {
+    /// We were told to stop.
+    Shutdown,
+    /// A pool that we would rather use is there again; the session with it is open.
+    ChangeOver(usize, Box<PoolSession>),
+}
 
 impl Worker {
-    /// Serves one session to its end; `Ok` only at shutdown.
+    /// Serves one session to its end.
     pub(super) async fn serve(
         &mut self,
         mut session: Session,
         shutdown: &CancellationToken,
-    ) -> Result<(), SessionError> {
+    ) -> Result<End, SessionError> {
         let ended = self.serve_loop(&mut session, shutdown).await;
         if let Some(batch) = session.in_flight.take() {
-            self.transcripts.put_back(batch);
+            self.upstreams[session.index].transcripts.put_back(batch);
         }
         ended
     }
@@ -46,14 +62,14 @@ impl Worker {
         &mut self,
         session: &mut Session,
         shutdown: &CancellationToken,
-    ) -> Result<(), SessionError> {
-        for transcript in self.transcripts.undelivered() {
+    ) -> Result<End, SessionError> {
+        for transcript in self.upstreams[session.index].transcripts.undelivered() {
             deliver(session.pool.outbox(), transcript)?;
         }
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
+                () = shutdown.cancelled() => return Ok(End::Shutdown),
                 event = session.pool.next() => self.on_pool(session, event?)?,
                 Some(event) = self.task_events.recv() => self.on_task(session, event)?,
                 Some(done) = session.claims.join_next() => {
@@ -71,7 +87,27 @@ impl Worker {
                         claimer.pass_on(share).await?;
                     }
                 }
-                _ = tick.tick() => {}
+                preferred = once(&mut session.scout) => {
+                    let preferred = preferred.ok_or(SessionError::Defect("the scout panicked"))?;
+                    let by = Instant::now() + CHANGE_OVER_TIME_MAX;
+                    session.wanted = Some((preferred, by));
+                }
+                opened = once(&mut session.opening) => {
+                    let defect = SessionError::Defect("opening a session panicked");
+                    match opened.ok_or(defect)? {
+                        (preferred, Ok(pool)) => return Ok(End::ChangeOver(preferred, Box::new(pool))),
+                        (_, Err(error)) => {
+                            tracing::warn!(%error, "the preferred pool is not there after all");
+                            session.scout = self.scout(session.index);
+                        }
+                    }
+                }
+                _ = tick.tick() => {
+                    let open = self.runner.open() as u64;
+                    self.board.stats().tasks_open.store(open, Ordering::Relaxed);
+                    self.change_over(session);
+                    self.tell_hash_rate(session)?;
+                }
             }
             self.start_claim(session);
         }
@@ -82,9 +118,12 @@ impl Worker {
             PoolEvent::Task(task) => {
                 let task_id = task.task_id;
                 tracing::info!(task = %task_id, model = %task.model_id, "took a task");
-                if let Err(code) = self.runner.take(task) {
-                    tracing::warn!(task = %task_id, code, "refused the task");
-                    refuse(session.pool.outbox(), task_id, code)?;
+                match self.runner.take(task) {
+                    Ok(()) => drop(self.owners.insert(task_id, session.index)),
+                    Err(code) => {
+                        tracing::warn!(task = %task_id, code, "refused the task");
+                        refuse(session.pool.outbox(), task_id, code)?;
+                    }
                 }
             }
             PoolEvent::Cancelled(task_id) => {
@@ -92,14 +131,15 @@ impl Worker {
                 self.runner.cancel(&task_id);
             }
             PoolEvent::TranscriptAccepted(task_id) => {
-                self.transcripts.accept(&task_id);
-                self.waiting_since.get_or_insert_with(Instant::now);
+                let upstream = &mut self.upstreams[session.index];
+                upstream.transcripts.accept(&task_id);
+                upstream.waiting_since.get_or_insert_with(Instant::now);
             }
             PoolEvent::TranscriptRefused(task_id, code) => {
                 tracing::warn!(task = %task_id, code, "the pool refused the transcript");
                 // It stays undelivered and is offered again on the next session.
                 if code != codes::INTERNAL {
-                    self.transcripts.remove(&task_id);
+                    self.upstreams[session.index].transcripts.remove(&task_id);
                 }
             }
             PoolEvent::InvoiceWanted(request) => {
@@ -130,10 +170,13 @@ impl Worker {
                 self.forward_batch_job(session, batch);
             }
             PoolEvent::Other => {}
-            PoolEvent::SharesAccepted { last, count } => {
-                let accepted = &self.board.stats().shares_accepted;
-                accepted.fetch_add(u64::from(count), Ordering::Relaxed);
-                self.forward_claim(session, PoolEvent::SharesAccepted { last, count });
+            PoolEvent::SharesAccepted {
+                count, difficulty, ..
+            } => {
+                let stats = self.board.stats();
+                Stats::add(&stats.shares_accepted, u64::from(count));
+                Stats::add(&stats.difficulty_accepted, difficulty);
+                self.forward_claim(session, event);
             }
             PoolEvent::ShareRefused(number, code) => {
                 tracing::info!(number, code, "the pool refused a share");
@@ -174,7 +217,8 @@ impl Worker {
         let current = session.in_flight.as_ref();
         let is_current = current.is_some_and(|batch| batch.root == root);
         let floor = if is_current { session.floor } else { 0 };
-        let checked = self.beacons.check(&self.options.name(), floor, outcome);
+        let pool = self.upstreams[session.index].options.name();
+        let checked = self.beacons.check(&pool, floor, outcome);
         match checked {
             Ok(true) => {
                 tracing::info!(%root, header = %outcome.header_hash, accepted = outcome.accepted, step, "the pool revealed the beacon of the audit, and it is of its chain");
@@ -195,25 +239,27 @@ impl Worker {
     fn on_payout(&self, session: &mut Session, result: &PayoutResult) {
         let asked = session.asked.take_if(|(id, _)| *id == result.payout_id);
         if let (Some((_, msat)), true) = (asked, result.paid) {
-            let paid = &self.board.stats().paid_msat;
-            paid.fetch_add(msat, Ordering::Relaxed);
+            Stats::add(&self.board.stats().paid_msat, msat);
         }
     }
 
     fn on_task(&mut self, session: &Session, event: TaskEvent) -> Result<(), SessionError> {
         let outbox = session.pool.outbox();
+        let stats = self.board.stats();
         match event {
             TaskEvent::Tokens {
                 task_id,
                 first_position,
                 tokens,
             } => {
-                self.board.stats().generated(tokens.len());
-                outbox.send(&StreamTokens {
-                    task_id,
-                    first_position,
-                    tokens,
-                })?;
+                stats.generated(tokens.len());
+                if self.owners.get(&task_id) == Some(&session.index) {
+                    outbox.send(&StreamTokens {
+                        task_id,
+                        first_position,
+                        tokens,
+                    })?;
+                }
             }
             TaskEvent::Finished {
                 transcript,
@@ -221,56 +267,108 @@ impl Worker {
                 reused_tokens,
             } => {
                 tracing::info!(task = %transcript.task_id, tokens = transcript.output_tokens, reused_tokens, "finished a task");
-                Stats::count(&self.board.stats().tasks_finished);
-                deliver(outbox, &transcript)?;
-                if self.transcripts.push(*transcript, expires).is_some() {
+                Stats::count(&stats.tasks_finished);
+                // A task of another pool was cancelled with its session; it may have been too late.
+                let Some(owner) = self.owners.remove(&transcript.task_id) else {
+                    return Ok(());
+                };
+                if owner == session.index {
+                    deliver(outbox, &transcript)?;
+                }
+                let transcripts = &mut self.upstreams[owner].transcripts;
+                if transcripts.push(*transcript, expires).is_some() {
                     tracing::warn!("too many transcripts wait for a share; dropped the oldest");
                 }
             }
             TaskEvent::Failed { task_id, code } => {
                 tracing::warn!(task = %task_id, code, "the task failed");
-                Stats::count(&self.board.stats().tasks_failed);
-                refuse(outbox, task_id, code)?;
+                Stats::count(&stats.tasks_failed);
+                if self.owners.remove(&task_id) == Some(session.index) {
+                    refuse(outbox, task_id, code)?;
+                }
             }
             TaskEvent::Dropped(task_id) => {
                 tracing::info!(task = %task_id, "dropped the task");
-                Stats::count(&self.board.stats().tasks_failed);
+                Stats::count(&stats.tasks_failed);
+                self.owners.remove(&task_id);
             }
         }
+        Ok(())
+    }
+
+    /// Opens the session with a preferred pool once nothing is under way here, or for long enough.
+    fn change_over(&self, session: &mut Session) {
+        let quiet = self.runner.open() == 0 && session.in_flight.is_none();
+        let due = |(_, by): &mut (usize, Instant)| quiet || Instant::now() >= *by;
+        let Some((preferred, _)) = session.wanted.take_if(due) else {
+            return;
+        };
+        let (options, keys) = (self.options(preferred), self.keys.clone());
+        tracing::info!(
+            pool = options.address,
+            "the preferred pool is back; changing over"
+        );
+        session.opening = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            (preferred, super::upstreams::open(&options, &keys).await)
+        })));
+    }
+
+    /// Tells the pool what devices hash, when that has changed much.
+    fn tell_hash_rate(&self, session: &mut Session) -> Result<(), SessionError> {
+        let (told, at) = session.told_hash_rate;
+        if at.elapsed() < HASH_RATE_INTERVAL {
+            return Ok(());
+        }
+        let nominal_hash_rate = self.options(session.index).nominal_hash_rate;
+        if !differs_much(told, nominal_hash_rate) {
+            return Ok(());
+        }
+        tracing::info!(
+            told,
+            now = nominal_hash_rate,
+            "telling the pool what we hash"
+        );
+        session.told_hash_rate = (nominal_hash_rate, Instant::now());
+        session.pool.send(&UpdateChannel {
+            channel_id: session.pool.channel().id,
+            nominal_hash_rate,
+            maximum_target: U256Owned::from([0xff; 32]),
+        })?;
         Ok(())
     }
 
     /// Claims a batch if there is reason to: nothing is running, or enough wait, or for long enough.
     fn start_claim(&mut self, session: &mut Session) {
         let now = Instant::now();
-        let expired = self.transcripts.expire(now);
+        let upstream = &mut self.upstreams[session.index];
+        let expired = upstream.transcripts.expire(now);
         if expired > 0 {
             tracing::warn!(expired, "transcripts expired before a share claimed them");
         }
-        let ready = self.transcripts.ready();
+        let ready = upstream.transcripts.ready();
         if ready == 0 {
-            self.waiting_since = None;
+            upstream.waiting_since = None;
             return;
         }
         let wait = Duration::from_millis(self.config.worker.batch_wait_ms);
         let due = self.runner.open() == 0
             || ready >= BATCH_TRANSCRIPTS_MAX
-            || self
+            || upstream
                 .waiting_since
                 .is_some_and(|since| since.elapsed() >= wait);
-        if !due || self.no_claim_before.is_some_and(|before| now < before) {
+        if !due || upstream.no_claim_before.is_some_and(|before| now < before) {
             return;
         }
         let Some(mut claimer) = session.idle_claimer.take() else {
             return;
         };
-        let Some(batch) = self.transcripts.take_batch() else {
+        let Some(batch) = upstream.transcripts.take_batch() else {
             session.idle_claimer = Some(claimer);
             return;
         };
-        self.waiting_since = None;
+        upstream.waiting_since = None;
         tracing::info!(root = %batch.root, transcripts = batch.task_ids.len(), "claiming a batch");
-        session.floor = self.beacons.next_step(&self.options.name());
+        session.floor = self.beacons.next_step(&upstream.options.name());
         session.in_flight = Some(batch.clone());
         session.claims.spawn(async move {
             let result = claimer.claim(&batch).await;
@@ -287,7 +385,9 @@ impl Worker {
         match done.result {
             Ok(ClaimEnd::Settled { accepted: true, .. }) => {
                 tracing::info!(%root, transcripts = batch.task_ids.len(), "the pool credited the share and the batch");
-                Stats::count(&self.board.stats().batches_credited);
+                let stats = self.board.stats();
+                Stats::count(&stats.batches_credited);
+                Stats::add(&stats.tokens_credited, batch.output_tokens());
             }
             Ok(ClaimEnd::Settled { code, .. }) => {
                 tracing::warn!(%root, code, "the audit failed; the batch earns nothing");
@@ -299,8 +399,9 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(%root, %error, "the claim did not come to an end; trying again");
-                self.no_claim_before = Some(Instant::now() + CLAIM_RETRY);
-                self.transcripts.put_back(batch);
+                let upstream = &mut self.upstreams[session.index];
+                upstream.no_claim_before = Some(Instant::now() + CLAIM_RETRY);
+                upstream.transcripts.put_back(batch);
             }
         }
     }
@@ -336,6 +437,21 @@ fn forward(session: &Session, event: PoolEvent) {
     }
 }
 
+/// Whether a hash rate is worth telling after another was told.
+fn differs_much(told: f32, now: f32) -> bool {
+    now > told * HASH_RATE_FACTOR || now * HASH_RATE_FACTOR < told
+}
+
+/// What the task gives, once; `None` if it panicked. Without a task it waits for ever.
+async fn once<T>(task: &mut Option<AbortOnDropHandle<T>>) -> Option<T> {
+    let ended = match task {
+        Some(running) => running.await,
+        None => std::future::pending().await,
+    };
+    *task = None;
+    ended.ok()
+}
+
 fn deliver(outbox: &Outbox, transcript: &Transcript) -> Result<(), OutboxError> {
     outbox.send(&DeliverTranscript {
         task_id: transcript.task_id,
@@ -352,4 +468,26 @@ fn refuse(
         task_id,
         code: code.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_hash_rate_that_changed_much_is_told() {
+        assert!(!differs_much(100.0, 149.0));
+        assert!(differs_much(100.0, 151.0));
+        assert!(!differs_much(100.0, 67.0));
+        assert!(differs_much(100.0, 66.0));
+        assert!(differs_much(0.0, 1.0));
+        assert!(!differs_much(0.0, 0.0));
+    }
+
+    #[tokio::test]
+    async fn the_result_of_a_task_is_taken_once() {
+        let mut task = Some(AbortOnDropHandle::new(tokio::spawn(async { 7 })));
+        assert_eq!(once(&mut task).await, Some(7));
+        assert!(task.is_none());
+    }
 }
