@@ -136,20 +136,7 @@ impl Settler {
         };
         let batch = self.ledger.batch(claim.root).await.map_err(internal)?;
         let batch = batch.ok_or(codes::BATCH_UNKNOWN)?;
-        if batch.worker != claim.worker {
-            return Err(codes::BATCH_NOT_YOURS);
-        }
-        match batch.state {
-            BatchState::Open => {}
-            BatchState::Settled => return Err(codes::BATCH_SPENT),
-            BatchState::Failed => return Err(codes::INFERENCE_MISMATCH),
-        }
-        if batch.is_spent() {
-            return Err(codes::BATCH_SPENT);
-        }
-        if batch.is_expired() {
-            return Err(codes::BATCH_EXPIRED);
-        }
+        check_claimable(&batch, claim.worker)?;
         let until = unix_now() + self.auditor.time_max().as_secs() + COMMIT_TIME_MAX.as_secs();
         let keep = batch.tasks.iter().any(|task| task.expires_at_unix < until);
         if keep {
@@ -316,6 +303,25 @@ impl Settler {
             })
             .collect()
     }
+}
+
+/// Whether this worker may claim the batch; what is answered if not.
+pub(crate) fn check_claimable(batch: &BatchRecord, worker: WorkerKey) -> Result<(), &'static str> {
+    if batch.worker != worker {
+        return Err(codes::BATCH_NOT_YOURS);
+    }
+    match batch.state {
+        BatchState::Open => {}
+        BatchState::Settled => return Err(codes::BATCH_SPENT),
+        BatchState::Failed => return Err(codes::INFERENCE_MISMATCH),
+    }
+    if batch.is_spent() {
+        return Err(codes::BATCH_SPENT);
+    }
+    if batch.is_expired() {
+        return Err(codes::BATCH_EXPIRED);
+    }
+    Ok(())
 }
 
 /// What the ledger records of a mismatch: digests, never content.

@@ -232,11 +232,7 @@ fn show(rows: &[Value]) {
         "shape", "decode t/s", "peer t/s", "ratio", "prefill t/s", "peer t/s", "replay", "memory"
     );
     for row in rows {
-        let number = |key: &str, digits: usize| {
-            row[key]
-                .as_f64()
-                .map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
-        };
+        let number = |key, digits| number(row, key, digits);
         eprintln!(
             "{:>6} {:>12} {:>12} {:>8} {:>12} {:>12} {:>8} {:>8}",
             row["shape"].as_str().unwrap_or("-"),
@@ -250,4 +246,11 @@ fn show(rows: &[Value]) {
         );
     }
     eprintln!("replay: its cost over generating; memory: peak over weights and cache");
+}
+
+/// A figure for a table.
+pub(crate) fn number(row: &Value, key: &str, digits: usize) -> String {
+    row[key]
+        .as_f64()
+        .map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
 }

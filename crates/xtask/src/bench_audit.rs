@@ -7,7 +7,7 @@ use clap::Args;
 use dovetail_tests::cache;
 use serde_json::{Value, json};
 
-use crate::bench::{build_bench, report};
+use crate::bench::{build_bench, number, report};
 use crate::steps::{Steps, run};
 
 /// What to audit.
@@ -84,11 +84,7 @@ fn show(rows: &[Value]) {
         "shape", "threads", "generate s", "replay s", "at floor s", "full ratio", "floor ratio"
     );
     for row in rows {
-        let number = |key: &str, digits: usize| {
-            row[key]
-                .as_f64()
-                .map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
-        };
+        let number = |key, digits| number(row, key, digits);
         eprintln!(
             "{:>6} {:>8} {:>12} {:>10} {:>12} {:>12} {:>12}",
             row["shape"].as_str().unwrap_or("-"),

@@ -6,13 +6,14 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dovetail_commitment::{BatchRoot, WorkerKey};
-use dovetail_ledger::{BatchRecord, BatchState};
+use dovetail_ledger::BatchRecord;
 use dovetail_sv2::extension::{
     RequestBatchJob, RequestBatchJobError, RequestBatchJobSuccess, codes,
 };
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
 
 use super::connection::{Connection, Ended};
+use crate::settle::check_claimable;
 
 /// How many jobs a worker may ask for at once, and how soon it may ask for one more. A batch needs
 /// one job; what a worker computes in less time than this belongs into one batch.
@@ -240,20 +241,7 @@ impl Connection {
 
 /// Until when (Unix seconds) this worker may claim the batch.
 fn claimable_until(batch: &BatchRecord, worker: WorkerKey) -> Result<u64, &'static str> {
-    if batch.worker != worker {
-        return Err(codes::BATCH_NOT_YOURS);
-    }
-    match batch.state {
-        BatchState::Open => {}
-        BatchState::Settled => return Err(codes::BATCH_SPENT),
-        BatchState::Failed => return Err(codes::INFERENCE_MISMATCH),
-    }
-    if batch.is_spent() {
-        return Err(codes::BATCH_SPENT);
-    }
-    if batch.is_expired() {
-        return Err(codes::BATCH_EXPIRED);
-    }
+    check_claimable(batch, worker)?;
     let expiries = batch.tasks.iter().map(|task| task.expires_at_unix);
     expiries.min().ok_or(codes::BATCH_UNKNOWN)
 }
