@@ -95,6 +95,7 @@ fn tests(
         Some("declared_blocks"),
         &[],
     )?;
+    ignored("cheats on Bitcoin Core", end_to_end, Some("cheats"), &[])?;
     ignored(
         "tests with the SRI clients",
         end_to_end,

@@ -8,6 +8,7 @@ use dovetail_commitment::{FinishReason, SamplingParams, StopSequences, Transcrip
 use dovetail_engine::Model;
 use dovetail_sv2::extension::AssignTask;
 use dovetail_templates::SourceConfig;
+use dovetail_tests::ground::Ground;
 use dovetail_tests::scenario::{Options, Scenario, tiny_file};
 use dovetail_worker::keys::WorkerKeys;
 use tokio::sync::OwnedMutexGuard;
@@ -131,10 +132,7 @@ impl Case {
         let (doors, agent_url, stop) = {
             let scenario = arena.scenario();
             let stop = CancellationToken::new();
-            let source = SourceConfig::TemplateProvider {
-                address: scenario.ground.template_provider().unwrap().to_owned(),
-                authority_public_key: None,
-            };
+            let source = source(&scenario.ground);
             let doors = Doors {
                 mining: scenario.mining.clone(),
                 declaration: scenario.declaration.clone(),
@@ -279,6 +277,17 @@ impl Case {
 impl Drop for Case {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// The chain's templates, as a miner's own node would give them.
+fn source(ground: &Ground) -> SourceConfig {
+    match ground.bitcoin_core() {
+        Some(core) => SourceConfig::bitcoin_core(core.socket()),
+        None => SourceConfig::TemplateProvider {
+            address: ground.template_provider().unwrap().to_owned(),
+            authority_public_key: None,
+        },
     }
 }
 

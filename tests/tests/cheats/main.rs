@@ -2,15 +2,20 @@
 //! of its own. Where a replay proves it, it costs the cheat. In every case an honest worker on the same
 //! pool has a batch under way, and is credited for it afterwards.
 //!
-//! Cases share a pool as long as they overlap in time, and take turns on it.
+//! Cases share a pool as long as they overlap in time, and take turns on it. Where the
+//! embedded chain cannot do what a cheat needs, the case takes place on Bitcoin Core.
 
 #![allow(clippy::unwrap_used)]
 
 #[path = "../hostile/mod.rs"]
 mod hostile;
 
+#[path = "../declaring/coins.rs"]
+mod coins;
+
 mod arena;
 mod batches;
+mod bitcoin_core;
 mod claims;
 mod expiry;
 mod identity;

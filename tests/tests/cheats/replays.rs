@@ -7,14 +7,14 @@ use crate::arena::{Arena, Case, options};
 use crate::hostile::{Declared, Hostile, Job, Share, TestBatch, Verdict};
 
 /// A batch that was credited with a share, and a second job for it that was declared before.
-struct Spent {
-    batch: TestBatch,
-    share: Share,
+pub(crate) struct Spent {
+    pub(crate) batch: TestBatch,
+    pub(crate) share: Share,
     spare: Declared,
 }
 
 /// Has a batch credited, by a share that solves a block if `block`.
-async fn spent(case: &Case, block: bool) -> (Hostile, Spent) {
+pub(crate) async fn spent(case: &Case, block: bool) -> (Hostile, Spent) {
     let mut cheat = case.worker().await;
     let batch = case.batch(&mut cheat).await;
     let spare = cheat.declare(Some(&batch.root)).await.unwrap();
@@ -163,8 +163,19 @@ async fn a_root_and_a_header_again_after_a_reorganisation() {
     case.arena.scenario().ground.undo_block();
     case.wait_for_tip(|tip| tip == before).await;
 
+    cannot_be_spent_without_its_block(&case, &spent, &mut cheat).await;
+    case.end().await;
+}
+
+/// Tries the header and the root once more on the tip that they were spent on, whose next block they
+/// no longer are.
+pub(crate) async fn cannot_be_spent_without_its_block(
+    case: &Case,
+    spent: &Spent,
+    cheat: &mut Hostile,
+) {
     // The block is gone, its header is not: the spare job has the same coinbase on the same channel.
-    let job = set_soon(&mut cheat, &spent.spare).await;
+    let job = set_soon(cheat, &spent.spare).await;
     for root in [Some(&spent.batch.root), None] {
         let mut same = spent.share.clone();
         same.message.job_id = job.id;
@@ -178,8 +189,7 @@ async fn a_root_and_a_header_again_after_a_reorganisation() {
     let share = cheat.hash(&job).await;
     let refused = cheat.submit(&share, Some(&spent.batch.root)).await;
     assert_eq!(refused.refusal(), "batch-spent");
-    case.earned_batches(&cheat, 1);
-    case.end().await;
+    case.earned_batches(cheat, 1);
 }
 
 /// Sets a job on a tip that the pool may yet have to hear of.

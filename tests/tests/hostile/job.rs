@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
 
 use bitcoin::{CompactTarget, Target, TxOut};
 use dovetail_commitment::BatchRoot;
@@ -13,19 +14,24 @@ use dovetail_sv2::messages::{
     SetTarget, SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess,
 };
 use dovetail_sv2::{Frame, Tlv};
-use dovetail_templates::WorkSnapshot;
+use dovetail_templates::{TransactionData, WorkSnapshot};
 use dovetail_worker::claim::{custom_job, min_ntime};
 use dovetail_worker::coinbase::{JobCoinbase, job_outputs};
 use dovetail_worker::declarator::{Declaration, Declarator, DeclaratorOptions, DeclareError};
 use dovetail_worker::job::FoundShare;
 use dovetail_worker::search::{Found, SearchJob};
 use dovetail_worker::session::Channel;
+use tokio::time::{sleep, timeout};
 
 use super::worker::Hostile;
-use super::{authority, wire};
+use super::{TIME_MAX, authority, wire};
 
 /// How far the clock of a block runs ahead, so that its header still fits jobs of some time later.
 const BLOCK_AHEAD_S: u32 = 600;
+/// What declarator and pool say to a job on another tip than theirs.
+const STALE_TIP: &str = "stale-chain-tip";
+/// How long until it is tried again.
+const TIP_PAUSE: Duration = Duration::from_millis(50);
 
 /// A job that the declarator accepted, and what the pool is told of it.
 pub(crate) struct Declared {
@@ -114,9 +120,7 @@ impl Hostile {
         };
         let mut declarator = Declarator::open(&options, identity).await.unwrap();
         let token = declarator.allocate().await.unwrap();
-        let work = self.doors.templates.current().unwrap();
-        let data = self.doors.templates.transaction_data(work.template_id());
-        let data = data.await.unwrap();
+        let (work, data) = self.template().await;
         let mut outputs = job_outputs(&work.template, &token.outputs, root).unwrap();
         change(&mut outputs);
         let coinbase =
@@ -138,9 +142,41 @@ impl Hostile {
         }
     }
 
+    /// The newest template of its own with its transactions; a node has them only as long as the tip
+    /// stands.
+    async fn template(&self) -> (Arc<WorkSnapshot>, TransactionData) {
+        let templates = &self.doors.templates;
+        let newest = async {
+            loop {
+                let work = templates.current().unwrap();
+                match templates.transaction_data(work.template_id()).await {
+                    Ok(data) => return (work, data),
+                    Err(_) => sleep(TIP_PAUSE).await,
+                }
+            }
+        };
+        timeout(TIME_MAX, newest).await.expect("no template stands")
+    }
+
     /// Declares a job that commits to `root`, or to nothing.
     pub(crate) async fn declare(&mut self, root: Option<&BatchRoot>) -> Result<Declared, String> {
         self.declare_as(self.keys.name, root, |_| ()).await
+    }
+
+    /// As [`Hostile::declare`], again while a tip has yet to reach the declarator or its own templates.
+    pub(crate) async fn declare_soon(
+        &mut self,
+        root: Option<&BatchRoot>,
+    ) -> Result<Declared, String> {
+        let declared = async {
+            loop {
+                match self.declare(root).await {
+                    Err(code) if code == STALE_TIP => sleep(TIP_PAUSE).await,
+                    declared => return declared,
+                }
+            }
+        };
+        timeout(TIME_MAX, declared).await.expect("no tip in common")
     }
 
     /// Hands a declared job to the pool after `change`; the code if it is refused.
@@ -254,10 +290,10 @@ impl Hostile {
     /// A job that commits to `root`, accepted by declarator and pool; again if a block came first.
     pub(crate) async fn job(&mut self, root: Option<&BatchRoot>) -> Job {
         loop {
-            let declared = self.declare(root).await.unwrap();
+            let declared = self.declare_soon(root).await.unwrap();
             match self.set(&declared).await {
                 Ok(job) => return job,
-                Err(code) if code == "stale-chain-tip" => {}
+                Err(code) if code == STALE_TIP => sleep(TIP_PAUSE).await,
                 Err(code) => panic!("the pool refused the job: {code}"),
             }
         }
@@ -268,11 +304,11 @@ impl Hostile {
         self.hash_to(job, job.search.target, 0).await
     }
 
-    /// Searches a share that solves a block.
+    /// Searches a share that solves a block. On Bitcoin Core's regtest a block is easier than a share.
     pub(crate) async fn hash_block(&mut self, job: &Job) -> Share {
         let bits = CompactTarget::from_consensus(job.search.nbits);
-        let target = Target::from_compact(bits).to_le_bytes();
-        self.hash_to(job, target, BLOCK_AHEAD_S).await
+        let target = Target::from_compact(bits).min(Target::from_le_bytes(job.search.target));
+        self.hash_to(job, target.to_le_bytes(), BLOCK_AHEAD_S).await
     }
 
     async fn hash_to(&mut self, job: &Job, target: [u8; 32], ahead_s: u32) -> Share {
