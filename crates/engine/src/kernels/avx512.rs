@@ -12,8 +12,8 @@
 //! with them is not inlined there.
 
 use std::arch::x86_64::{
-    __m256i, __m512i, __mmask64, _mm_add_epi32, _mm_storeu_si128, _mm256_add_epi32,
-    _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_permute2x128_si256,
+    __m256i, __m512i, __mmask64, _MM_HINT_T0, _mm_add_epi32, _mm_prefetch, _mm_storeu_si128,
+    _mm256_add_epi32, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_permute2x128_si256,
     _mm256_setzero_si256, _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
     _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm512_add_epi32, _mm512_castsi512_si256,
     _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_maskz_loadu_epi8,
@@ -129,6 +129,9 @@ fn along<const N: usize>(rows: [&[i8]; 4], vectors: [&[i8]; N]) -> [[i32; 4]; 4]
             *v = _mm512_xor_si512(load(vector, at, mask), offset);
         }
         for (r, row) in rows.into_iter().enumerate() {
+            // The next four rows; a prefetch touches nothing, wherever it points.
+            let ahead = row.as_ptr().wrapping_add(at + 4 * columns);
+            _mm_prefetch::<_MM_HINT_T0>(ahead);
             let w = load(row, at, mask);
             for (sums, v) in sums.iter_mut().zip(v) {
                 sums[r] = _mm512_dpbusd_epi32(sums[r], v, w);
