@@ -2,7 +2,7 @@
 //! judgement on the whole block.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::{deserialize, serialize};
@@ -10,7 +10,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{
     Block, BlockHash, CompactTarget, ScriptBuf, Transaction, TxMerkleNode, Weight, Witness,
 };
-use dovetail_ledger::{DeclaredJob, Ledger};
+use dovetail_ledger::{DeclaredJob, Ledger, unix_now};
 use dovetail_templates::{BlockRejection, TemplateError, WorkSnapshot};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -252,10 +252,4 @@ pub(crate) fn complete_witness(coinbase: &mut Transaction) {
     {
         input.witness = Witness::from(vec![vec![0; 32]]);
     }
-}
-
-pub(crate) fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs())
 }

@@ -9,7 +9,7 @@ use dovetail_commitment::receipt::{Receipt, ReceiptParts};
 use dovetail_commitment::{Batch, BatchRoot, HeaderHash, WorkerKey};
 use dovetail_ledger::{
     BatchRecord, BatchState, CommitRefusal, Committer, FailedAudit, InferenceSettlement, Ledger,
-    LedgerError, MaturityWindow, Msat, ReplayedDigests, Share, ShareKind,
+    LedgerError, MaturityWindow, Msat, ReplayedDigests, Share, ShareKind, unix_now,
 };
 use dovetail_sv2::extension::codes;
 
@@ -408,10 +408,4 @@ fn refusal_code(refusal: &CommitRefusal) -> &'static str {
         CommitRefusal::TaskExpired => codes::BATCH_EXPIRED,
         _ => codes::INTERNAL,
     }
-}
-
-fn unix_now() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs())
 }

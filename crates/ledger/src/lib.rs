@@ -91,8 +91,8 @@ impl Ledger {
     }
 }
 
-/// Seconds since 1970.
-fn unix_now() -> u64 {
+/// Seconds since 1970: what expiries in the ledger are compared with.
+pub fn unix_now() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_secs())

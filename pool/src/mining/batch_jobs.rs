@@ -3,10 +3,10 @@
 //! jobs of one channel in everything else.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use dovetail_commitment::{BatchRoot, WorkerKey};
-use dovetail_ledger::BatchRecord;
+use dovetail_ledger::{BatchRecord, unix_now};
 use dovetail_sv2::extension::{
     RequestBatchJob, RequestBatchJobError, RequestBatchJobSuccess, codes,
 };
@@ -224,7 +224,8 @@ impl Connection {
         let Some((channel_id, root)) = due else {
             return Ok(());
         };
-        if self.extended_channel(channel_id).is_none() {
+        let channel = self.channels.get(&channel_id);
+        if channel.is_none_or(|channel| channel.as_extended().is_none()) {
             self.batch_jobs.drop_batch(&root);
             return Ok(());
         }
@@ -233,10 +234,6 @@ impl Connection {
             .map_err(|_| Ended::Fault("a template gives no job for a batch"))?;
         self.send(&job.get_job_message().clone())
     }
-
-    fn extended_channel(&self, channel_id: u32) -> Option<()> {
-        self.channels.get(&channel_id)?.as_extended().map(|_| ())
-    }
 }
 
 /// Until when (Unix seconds) this worker may claim the batch.
@@ -244,12 +241,6 @@ fn claimable_until(batch: &BatchRecord, worker: WorkerKey) -> Result<u64, &'stat
     check_claimable(batch, worker)?;
     let expiries = batch.tasks.iter().map(|task| task.expires_at_unix);
     expiries.min().ok_or(codes::BATCH_UNKNOWN)
-}
-
-fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs())
 }
 
 #[cfg(test)]

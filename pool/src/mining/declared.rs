@@ -3,7 +3,7 @@
 //! with its message, and is checked here.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bitcoin::Transaction;
 use dovetail_commitment::coinbase::find_commitment;
@@ -284,9 +284,6 @@ fn not_yet(error: &dovetail_ledger::LedgerError) -> &'static str {
 }
 
 fn unix_now() -> u32 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs());
     // Headers have 32 bits for the time.
-    u32::try_from(now).unwrap_or(u32::MAX)
+    u32::try_from(dovetail_ledger::unix_now()).unwrap_or(u32::MAX)
 }
