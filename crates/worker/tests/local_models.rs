@@ -345,10 +345,12 @@ fn at_a_terminal_ctrl_c_ends_the_answer_and_not_the_conversation() {
     let folder = tempfile::tempdir().unwrap();
     // Some seconds for an answer.
     let (file, _) = talker(folder.path(), 1024, 4096);
-    let command = format!("{PROGRAM} chat --model {file}");
-    // util-linux's `script` gives the program a terminal.
+    // util-linux's `script` gives the program a terminal, by way of a shell. A shell that stays would die of
+    // the Ctrl-C that the program survives: dash forks where bash does not.
+    let command = format!("exec {PROGRAM} chat --model {file}");
     let mut child = Command::new("script")
         .args(["-qfec", &command, "/dev/null"])
+        .env("SHELL", "/bin/sh")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
