@@ -57,6 +57,19 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&MODEL.decode(&output.tokens)).into_owned()
 }
 
+/// Whoever knows what the processor has says so (`aarch64.sh` does): a kernel that was not found is not tried.
+#[test]
+fn the_kernels_that_this_machine_should_have_are_found_the_fastest_first() {
+    let names: Vec<_> = Kernel::available().into_iter().map(Kernel::name).collect();
+    assert_eq!(
+        (RUNTIME.kernel().name(), names.last()),
+        (names[0], Some(&"scalar"))
+    );
+    if let Ok(expected) = std::env::var("DOVETAIL_TEST_KERNELS") {
+        assert_eq!(names.join(" "), expected);
+    }
+}
+
 #[test]
 fn golden_tokens_of_the_tiny_model_of_seed_1_never_change() {
     assert_eq!(MODEL.id().to_string(), GOLDEN_ID);

@@ -38,6 +38,9 @@ enum Instructions {
     /// 128-bit registers of AArch64.
     #[cfg(target_arch = "aarch64")]
     Neon,
+    /// The same with byte products.
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod,
 }
 
 /// Rows of int8 in memory: `count` of them, `columns` long, `stride` apart.
@@ -63,6 +66,7 @@ pub(crate) struct Vectors<'a> {
     pub(crate) columns: usize,
     pub(crate) values: &'a [i8],
     /// What [`Kernel::pack`] makes of them.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(crate) packed: &'a Packed,
 }
 
@@ -104,7 +108,12 @@ impl Kernel {
             }
         }
         #[cfg(target_arch = "aarch64")]
-        kernels.push(Self(Instructions::Neon));
+        {
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                kernels.push(Self(Instructions::NeonDotprod));
+            }
+            kernels.push(Self(Instructions::Neon));
+        }
         kernels.push(Self(Instructions::Scalar));
         kernels
     }
@@ -122,6 +131,8 @@ impl Kernel {
             Instructions::Avx512Vnni => "avx512-vnni",
             #[cfg(target_arch = "aarch64")]
             Instructions::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Instructions::NeonDotprod => "neon-dotprod",
         }
     }
 
@@ -178,6 +189,9 @@ impl Kernel {
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             Instructions::Neon => unsafe { neon::products(rows, x, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Instructions::NeonDotprod => unsafe { neon::products_by_dotprod(rows, x, out) },
         }
     }
 }
