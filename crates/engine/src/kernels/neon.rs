@@ -8,8 +8,8 @@
 //! instructions.
 
 use std::arch::aarch64::{
-    int8x16_t, int32x4_t, vdupq_n_s32, vget_low_s8, vld1q_s8, vmlal_high_s8, vmull_s8, vpadalq_s16,
-    vpaddq_s32, vst1q_s32,
+    int8x16_t, int32x4_t, vdupq_n_s8, vdupq_n_s32, vget_low_s8, vld1q_s8, vmlal_high_s8, vmull_s8,
+    vpadalq_s16, vpaddq_s32, vst1q_s32,
 };
 use std::arch::asm;
 
@@ -104,10 +104,13 @@ fn tile<M: Multiply, const N: usize>(rows: [&[i8]; 4], vectors: [&[i8]; N]) -> [
     assert!(all.all(|row| row.len() == columns));
     let whole = columns / 16 * 16;
     // SAFETY: NEON is part of AArch64.
-    let mut sums = [[unsafe { vdupq_n_s32(0) }; 4]; N];
+    let zero = unsafe { (vdupq_n_s32(0), vdupq_n_s8(0)) };
+    let (mut sums, mut w) = ([[zero.0; 4]; N], [zero.1; 4]);
     for at in (0..whole).step_by(16) {
-        // SAFETY: `at + 16 <= columns`, the length of each row.
-        let w = rows.map(|row| unsafe { vld1q_s8(row.as_ptr().add(at)) });
+        for (w, row) in w.iter_mut().zip(rows) {
+            // SAFETY: `at + 16 <= columns`, the length of each row.
+            *w = unsafe { vld1q_s8(row.as_ptr().add(at)) };
+        }
         for (sums, vector) in sums.iter_mut().zip(vectors) {
             // SAFETY: as above, the length of each vector.
             let v = unsafe { vld1q_s8(vector.as_ptr().add(at)) };
@@ -118,10 +121,10 @@ fn tile<M: Multiply, const N: usize>(rows: [&[i8]; 4], vectors: [&[i8]; N]) -> [
         }
     }
     let mut totals = [[0; 4]; 4];
-    for ((totals, [a, b, c, d]), vector) in totals.iter_mut().zip(sums).zip(vectors) {
+    for ((totals, [a, b, c, d]), vector) in totals.iter_mut().zip(&sums).zip(&vectors) {
         // SAFETY: NEON is part of AArch64, and four integers are 16 bytes.
         unsafe {
-            let across = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+            let across = vpaddq_s32(vpaddq_s32(*a, *b), vpaddq_s32(*c, *d));
             vst1q_s32(totals.as_mut_ptr(), across);
         }
         if whole < columns {
