@@ -210,21 +210,24 @@ pub(crate) const MIX_BLOCK: usize = 64;
 /// Values up to 2^26 become at most 2^29.
 #[inline(always)]
 pub(crate) fn mix_block(x: &mut [i32; MIX_BLOCK]) {
-    for stride in [1, 4, 16] {
-        for start in (0..MIX_BLOCK).filter(|i| i / stride % 4 == 0) {
-            let at = [
-                start,
-                start + stride,
-                start + 2 * stride,
-                start + 3 * stride,
-            ];
-            let [a, b, c, d] = at.map(|i| x[i]);
-            let (sum, difference) = ((a + b, c + d), (a - b, c - d));
-            x[at[0]] = (sum.0 + sum.1 + 1) >> 1;
-            x[at[1]] = (difference.0 + difference.1 + 1) >> 1;
-            x[at[2]] = (sum.0 - sum.1 + 1) >> 1;
-            x[at[3]] = (difference.0 - difference.1 + 1) >> 1;
+    // Neighbours, then those four apart, then those sixteen apart. In between the block, seen as a matrix of four
+    // columns, is turned, so that each pass works on whole rows of sixteen.
+    for _ in 0..3 {
+        let mut turned = [[0; MIX_BLOCK / 4]; 4];
+        for (i, four) in x.as_chunks::<4>().0.iter().enumerate() {
+            for (row, value) in turned.iter_mut().zip(four) {
+                row[i] = *value;
+            }
         }
+        let [a, b, c, d] = &mut turned;
+        for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
+            let (sum, difference) = ((*a + *b, *c + *d), (*a - *b, *c - *d));
+            *a = (sum.0 + sum.1 + 1) >> 1;
+            *b = (difference.0 + difference.1 + 1) >> 1;
+            *c = (sum.0 - sum.1 + 1) >> 1;
+            *d = (difference.0 - difference.1 + 1) >> 1;
+        }
+        x.copy_from_slice(turned.as_flattened());
     }
 }
 

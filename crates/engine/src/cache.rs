@@ -13,28 +13,37 @@ const POSITIONS_STEP: usize = 64;
 pub(crate) struct Heads {
     /// `[positions, kv_heads * head_dim]`.
     values: Vec<i8>,
-    /// `[positions, kv_heads]`, Q16: what 127 units are worth.
-    peaks: Vec<u32>,
+    /// `[kv_heads][positions]`, Q16: what 127 units are worth.
+    peaks: Vec<Vec<u32>>,
 }
 
 impl Heads {
+    /// Takes room for so many more positions.
+    fn reserve(&mut self, arch: &Architecture, positions: usize) {
+        let needed = self.values.len() + positions * arch.kv_dim();
+        if needed <= self.values.capacity() {
+            return;
+        }
+        let more = positions.next_multiple_of(POSITIONS_STEP);
+        self.values.reserve_exact(more * arch.kv_dim());
+        self.peaks.resize(arch.kv_heads, Vec::new());
+        for peaks in &mut self.peaks {
+            peaks.reserve_exact(more);
+        }
+    }
+
     /// Quantises and keeps the heads of one more position: `[kv_heads * head_dim]`, Q16.
     fn push(&mut self, kernel: Kernel, heads: &[i32], head_dim: usize) {
-        if self.values.capacity() < self.values.len() + heads.len() {
-            self.values.reserve_exact(heads.len() * POSITIONS_STEP);
-            self.peaks
-                .reserve_exact(heads.len() / head_dim * POSITIONS_STEP);
-        }
-        for head in heads.chunks_exact(head_dim) {
+        for (head, peaks) in heads.chunks_exact(head_dim).zip(&mut self.peaks) {
             let peak = peak(head);
             let from = self.values.len();
             self.values.resize(from + head_dim, 0);
             kernel.quantise(head, peak, &mut self.values[from..]);
-            self.peaks.push(peak);
+            peaks.push(peak);
         }
     }
 
-    /// One head over the first `count` positions, and its peaks, `kv_heads` apart.
+    /// One head over the first `count` positions, and its peaks.
     pub(crate) fn head(
         &self,
         arch: &Architecture,
@@ -48,13 +57,17 @@ impl Heads {
             count,
             sums: &[],
         };
-        (rows, &self.peaks[head..])
+        (rows, &self.peaks[head][..count])
     }
 
     fn first(&self, arch: &Architecture, positions: usize) -> Self {
         Self {
             values: self.values[..positions * arch.kv_dim()].to_vec(),
-            peaks: self.peaks[..positions * arch.kv_heads].to_vec(),
+            peaks: self
+                .peaks
+                .iter()
+                .map(|peaks| peaks[..positions].to_vec())
+                .collect(),
         }
     }
 }
@@ -85,6 +98,14 @@ impl Sequence {
         Self {
             layers: vec![LayerCache::default(); arch.layers],
             positions: 0,
+        }
+    }
+
+    /// Takes room for so many more positions at once.
+    pub(crate) fn reserve(&mut self, arch: &Architecture, positions: usize) {
+        for layer in &mut self.layers {
+            layer.keys.reserve(arch, positions);
+            layer.values.reserve(arch, positions);
         }
     }
 

@@ -47,7 +47,12 @@ pub(crate) fn advance(runtime: &Runtime, model: &Model, feeds: &mut [Feed<'_>]) 
             })
         })
         .collect();
-    let mut hidden = Vec::new();
+    let arch = &model.manifest().architecture;
+    for feed in feeds.iter_mut() {
+        feed.sequence.reserve(arch, feed.tokens.len());
+    }
+    let wanted = rows.iter().filter(|row| row.wanted).count();
+    let mut hidden = Vec::with_capacity(wanted * arch.dim);
     runtime.run(|| {
         for rows in rows.chunks(ROWS_MAX) {
             Pass {
@@ -165,18 +170,20 @@ impl Pass<'_> {
         let positions: usize = self.rows.iter().map(|row| row.position + 1).sum();
         // Besides its products, a position of a head costs its share of the softmax.
         let products = positions * arch.heads * (2 * arch.head_dim + 32);
-        self.runtime.each(products, items, |(item, (out, query))| {
+        let work = |scratch: &mut Scratch, (item, (out, query)): (usize, (&mut [i32], &[i32]))| {
             let row = self.rows[item / arch.kv_heads];
             let cache = &feeds[row.feed].sequence.layers[index];
             let head = item % arch.kv_heads;
             let (keys, key_peaks) = cache.keys.head(arch, head, row.position + 1);
             let (values, value_peaks) = cache.values.head(arch, head, row.position + 1);
-            let mut scratch = Scratch::new(row.position + 1, arch.head_dim);
+            scratch.fit(row.position + 1, arch.head_dim);
             let heads = out.chunks_exact_mut(arch.head_dim);
             for (out, query) in heads.zip(query.chunks_exact(arch.head_dim)) {
                 scratch.head(self, query, (&keys, key_peaks), (&values, value_peaks), out);
             }
-        });
+        };
+        let make = Scratch::default;
+        self.runtime.each_with(products, items, make, work);
         attended
     }
 
@@ -191,6 +198,7 @@ impl Pass<'_> {
 }
 
 /// Room for one head's attention.
+#[derive(Default)]
 struct Scratch {
     query: Vec<i8>,
     scores: Vec<i32>,
@@ -201,13 +209,12 @@ struct Scratch {
 type Cached<'a> = (&'a crate::kernels::Rows<'a>, &'a [u32]);
 
 impl Scratch {
-    fn new(positions: usize, head_dim: usize) -> Self {
-        Self {
-            query: vec![0; head_dim],
-            scores: vec![0; positions],
-            weights: vec![0; positions],
-            sums: vec![0; head_dim],
-        }
+    /// Its content does not matter: each head writes all of it.
+    fn fit(&mut self, positions: usize, head_dim: usize) {
+        self.query.resize(head_dim, 0);
+        self.scores.resize(positions, 0);
+        self.weights.resize(positions, 0);
+        self.sums.resize(head_dim, 0);
     }
 
     /// One query head over its keys and values: `[head_dim]` in Q16.
@@ -228,7 +235,6 @@ impl Scratch {
             scores: &mut self.scores,
             key_peaks,
             value_peaks,
-            stride: arch.kv_heads,
             query: score_factor(query_peak, arch.head_dim),
             weights: &mut self.weights,
             factor: Factor::ZERO,

@@ -202,19 +202,41 @@ fn step_model(
         .chunks(LOGITS_POSITIONS * arch.dim)
         .zip(ready.chunks(LOGITS_POSITIONS))
     {
-        let logits = logits(runtime, model, hidden);
+        let choosing = ready.iter().map(|index| (&generations[*index].record, 0));
+        let chosen = choose(runtime, model, hidden, choosing);
         let states = hidden.chunks_exact(arch.dim);
-        for ((index, hidden), logits) in ready
-            .iter()
-            .zip(states)
-            .zip(logits.chunks_exact(arch.vocabulary))
-        {
+        for ((index, hidden), token) in ready.iter().zip(states).zip(chosen) {
             let generation = &mut generations[*index];
-            let token = generation.record.take(model, hidden, logits);
+            let token = generation.record.take(model, hidden, token);
             given[*index] = token;
             generation.next.extend(token);
         }
     }
+}
+
+/// The tokens that follow from hidden states, `[states, dim]`: for each the record that it belongs to and how many
+/// tokens that will have had by then.
+fn choose<'a>(
+    runtime: &Runtime,
+    model: &Model,
+    hidden: &[i32],
+    records: impl Iterator<Item = (&'a Record, usize)>,
+) -> Vec<u32> {
+    let logits = logits(runtime, model, hidden);
+    let rows = logits.chunks_exact(model.manifest().architecture.vocabulary);
+    let mut chosen = vec![0; rows.len()];
+    let items = rows.zip(records).zip(&mut chosen).collect();
+    runtime.run(|| {
+        // A logit costs about as much as some products.
+        runtime.each(
+            4 * logits.len(),
+            items,
+            |((logits, (record, ahead)), token)| {
+                *token = record.choose(logits, ahead);
+            },
+        );
+    });
+    chosen
 }
 
 /// Generates a whole completion. Takes as many steps as the sampling and the context allow.
@@ -319,10 +341,11 @@ fn check_states(runtime: &Runtime, model: &Model, claim: &Claim, states: &[i32])
     let mut record = Record::new(model, claim.request.clone());
     let mut claimed = claim.tokens.iter();
     'claim: for states in states.chunks(LOGITS_POSITIONS * arch.dim) {
-        let logits = logits(runtime, model, states);
-        let logits = logits.chunks_exact(arch.vocabulary);
-        for (hidden, logits) in states.chunks_exact(arch.dim).zip(logits) {
-            let token = record.take(model, hidden, logits);
+        let count = states.len() / arch.dim;
+        let records = (0..count).map(|ahead| (&record, ahead));
+        let chosen = choose(runtime, model, states, records);
+        for (hidden, token) in states.chunks_exact(arch.dim).zip(chosen) {
+            let token = record.take(model, hidden, token);
             if token.is_none() || token.as_ref() != claimed.next() || record.finished.is_some() {
                 break 'claim;
             }

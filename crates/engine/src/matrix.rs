@@ -5,6 +5,9 @@ use crate::kernels::{Packed, Rows, Vectors};
 use crate::runtime::Runtime;
 use crate::scale::{Factor, RowScale};
 
+/// How many products are computed before they are scaled: 128 KiB of them.
+const BLOCK_PRODUCTS: usize = 1 << 15;
+
 /// A matrix of int8 weights with one scale per row (output channel): `[rows, columns]`.
 #[derive(Debug, Clone)]
 pub(crate) struct Matrix {
@@ -89,6 +92,27 @@ impl Matrix {
         outs
     }
 
+    /// The products of some rows with all vectors. `outs`: each token's, as long as there are rows.
+    fn block(&self, runtime: &Runtime, x: &Activations, first: usize, outs: &mut [&mut [i32]]) {
+        let count = outs.first().map_or(0, |out| out.len());
+        let range = first..first + count;
+        let rows = Rows {
+            data: &self.weights[first * self.columns..],
+            stride: self.columns,
+            columns: self.columns,
+            count,
+            sums: &self.sums[range.clone()],
+        };
+        runtime.kernel.products(&rows, &x.vectors(), outs);
+        let scales = &self.scales[range.clone()];
+        for (out, factor) in outs.iter_mut().zip(&x.factors) {
+            runtime.kernel.requantise(out, scales, *factor);
+            if !self.bias.is_empty() {
+                runtime.kernel.add(out, &self.bias[range.clone()]);
+            }
+        }
+    }
+
     /// Jobs for `parts` ranges of rows. Each has its own part of every token's output.
     fn split<'a>(&'a self, out: &'a mut [i32], parts: usize) -> Vec<Job<'a>> {
         // Kernels take up to eight rows at a time.
@@ -118,25 +142,20 @@ struct Job<'a> {
     outs: Vec<&'a mut [i32]>,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    /// Block by block, so that the products of many tokens are still in the cache when they are scaled.
     fn run(mut self, runtime: &Runtime, x: &Activations) {
-        let count = self.outs.first().map_or(0, |out| out.len());
-        let columns = self.matrix.columns;
-        let rows = Rows {
-            data: &self.matrix.weights[self.first * columns..],
-            stride: columns,
-            columns,
-            count,
-            sums: &self.matrix.sums[self.first..self.first + count],
-        };
-        runtime.kernel.products(&rows, &x.vectors(), &mut self.outs);
-        let scales = &self.matrix.scales[self.first..self.first + count];
-        for (out, factor) in self.outs.into_iter().zip(&x.factors) {
-            runtime.kernel.requantise(out, scales, *factor);
-            if !self.matrix.bias.is_empty() {
-                let bias = &self.matrix.bias[self.first..self.first + count];
-                runtime.kernel.add(out, bias);
-            }
+        let tokens = self.outs.len().max(1);
+        let per_block = (BLOCK_PRODUCTS / tokens).next_multiple_of(8);
+        let mut first = self.first;
+        while self.outs.first().is_some_and(|out| !out.is_empty()) {
+            let block = |out: &mut &'a mut [i32]| {
+                let count = out.len().min(per_block);
+                out.split_off_mut(..count).unwrap_or_default()
+            };
+            let mut outs: Vec<&mut [i32]> = self.outs.iter_mut().map(block).collect();
+            self.matrix.block(runtime, x, first, &mut outs);
+            first += per_block;
         }
     }
 }

@@ -36,13 +36,17 @@ impl Record {
         }
     }
 
-    /// Notes the next hidden state and chooses the token that follows from it; `None` if that ends
-    /// the output. `hidden`: `[dim]`, `logits`: `[vocabulary]`.
-    pub(crate) fn take(&mut self, model: &Model, hidden: &[i32], logits: &[i32]) -> Option<u32> {
+    /// The token that follows from these logits, `[vocabulary]`, after `ahead` more tokens than there are.
+    pub(crate) fn choose(&self, logits: &[i32], ahead: usize) -> u32 {
+        let position = u32::try_from(self.tokens.len() + ahead).unwrap_or(u32::MAX);
+        sample::choose(logits, &self.request.sampling, &self.request.seed, position)
+    }
+
+    /// Notes the next hidden state, `[dim]`, and the token that was chosen from it. Returns it, or `None` if it
+    /// ends the output.
+    pub(crate) fn take(&mut self, model: &Model, hidden: &[i32], token: u32) -> Option<u32> {
         debug_assert!(self.finished.is_none());
         self.note(hidden);
-        let position = u32::try_from(self.tokens.len()).unwrap_or(u32::MAX);
-        let token = sample::choose(logits, &self.request.sampling, &self.request.seed, position);
         if model.ends(token) {
             self.finished = Some(FinishReason::Stop);
             return None;

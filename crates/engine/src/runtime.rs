@@ -64,10 +64,22 @@ impl Runtime {
         items: Vec<T>,
         work: impl Fn(T) + Send + Sync,
     ) {
+        self.each_with(products, items, || (), |(), item| work(item));
+    }
+
+    /// The same with something that a thread makes once and uses for many items.
+    pub(crate) fn each_with<T: Send, S>(
+        &self,
+        products: usize,
+        items: Vec<T>,
+        make: impl Fn() -> S + Send + Sync,
+        work: impl Fn(&mut S, T) + Send + Sync,
+    ) {
         if self.parts(products) == 1 {
-            items.into_iter().for_each(work);
+            let mut made = make();
+            items.into_iter().for_each(|item| work(&mut made, item));
         } else {
-            items.into_par_iter().for_each(work);
+            items.into_par_iter().for_each_init(make, work);
         }
     }
 }

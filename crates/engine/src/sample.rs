@@ -34,11 +34,18 @@ pub(crate) fn choose(
 }
 
 fn greedy(logits: &[i32]) -> u32 {
-    let most = logits.iter().copied().max();
-    let first = (0_u32..)
-        .zip(logits)
-        .find(|(_, logit)| Some(**logit) == most);
-    first.map_or(0, |(token, _)| token)
+    // Block by block: which one has the largest is found in wide steps, where in it one by one.
+    const BLOCK: usize = 256;
+    let (mut most, mut block) = (i32::MIN, 0);
+    for (index, logits) in logits.chunks(BLOCK).enumerate() {
+        let here = logits.iter().fold(i32::MIN, |most, logit| most.max(*logit));
+        if here > most {
+            (most, block) = (here, index);
+        }
+    }
+    let mut rest = logits.iter().skip(block * BLOCK);
+    let at = rest.position(|logit| *logit == most).unwrap_or(0);
+    u32::try_from(block * BLOCK + at).unwrap_or(0)
 }
 
 fn random(seed: &[u8; 32], position: u32) -> u64 {

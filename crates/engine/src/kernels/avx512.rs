@@ -12,16 +12,19 @@
 //! with them is not inlined there.
 
 use std::arch::x86_64::{
-    __m256i, __m512i, __mmask64, _MM_HINT_T0, _mm_add_epi32, _mm_prefetch, _mm_storeu_si128,
-    _mm256_add_epi32, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_permute2x128_si256,
-    _mm256_setzero_si256, _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
-    _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm512_add_epi32, _mm512_castsi512_si256,
-    _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_maskz_loadu_epi8,
+    __m256i, __m512i, __mmask32, __mmask64, _MM_HINT_T0, _mm_add_epi32, _mm_prefetch,
+    _mm_storeu_si128, _mm256_add_epi32, _mm256_castsi256_si128, _mm256_extracti128_si256,
+    _mm256_maskz_loadu_epi8, _mm256_permute2x128_si256, _mm256_setzero_si256, _mm256_storeu_si256,
+    _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+    _mm512_add_epi32, _mm512_castsi512_si256, _mm512_cvtepi8_epi16, _mm512_dpbusd_epi32,
+    _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_maskz_loadu_epi8,
     _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512,
-    _mm512_sub_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-    _mm512_unpacklo_epi64, _mm512_xor_si512,
+    _mm512_storeu_si512, _mm512_sub_epi32, _mm512_unpackhi_epi16, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi16, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_xor_si512,
 };
 
+use super::elementwise::WEIGH_BLOCK;
 use super::{Rows, Vectors};
 
 /// From this many tokens on, panels pay.
@@ -46,10 +49,9 @@ pub(super) unsafe fn products(rows: &Rows<'_>, x: &Vectors<'_>, out: &mut [&mut 
         let count = (rows.count - first).min(4);
         // Missing rows repeat the last one; their sums are not kept.
         let indices = [0, 1, 2, 3].map(|i| first + i.min(count - 1));
-        let four = indices.map(|index| rows.row(index));
-        let mut offsets = [0; 4];
-        for (offset, index) in offsets.iter_mut().zip(indices) {
-            *offset = 128 * sum_of(rows, index);
+        let (mut four, mut offsets) = ([rows.row(0); 4], [0; 4]);
+        for ((row, offset), index) in four.iter_mut().zip(&mut offsets).zip(indices) {
+            (*row, *offset) = (rows.row(index), 128 * sum_of(rows, index));
         }
         let mut token = 0;
         while token < out.len() {
@@ -177,8 +179,14 @@ pub(super) fn pack(values: &[i8], columns: usize) -> Vec<u8> {
     let vectors = values.chunks(PANEL_TOKENS * columns);
     for (panel, vectors) in bytes.chunks_exact_mut(panel).zip(vectors) {
         for (lane, vector) in vectors.chunks_exact(columns).enumerate() {
-            for (step, four) in panel.chunks_exact_mut(STEP).zip(vector.chunks(4)) {
-                for (byte, value) in step[4 * lane..].iter_mut().zip(four) {
+            let (fours, rest) = vector.as_chunks::<4>();
+            let (steps, last) = panel.as_chunks_mut::<STEP>().0.split_at_mut(fours.len());
+            for (step, four) in steps.iter_mut().zip(fours) {
+                let bytes = four.map(|value| value.cast_unsigned() ^ 0x80);
+                step[4 * lane..4 * lane + 4].copy_from_slice(&bytes);
+            }
+            if let Some(step) = last.first_mut() {
+                for (byte, value) in step[4 * lane..].iter_mut().zip(rest) {
                     *byte = value.cast_unsigned() ^ 0x80;
                 }
             }
@@ -195,21 +203,21 @@ fn in_panels(rows: &Rows<'_>, packed: &[u8], out: &mut [&mut [i32]]) {
     for first in (0..rows.count).step_by(TILE_ROWS) {
         let count = (rows.count - first).min(TILE_ROWS);
         // Missing rows repeat the last one; their sums are not kept.
-        let indices: [usize; TILE_ROWS] = std::array::from_fn(|i| first + i.min(count - 1));
-        let tile = indices.map(|index| rows.row(index));
-        let mut offsets = [0; TILE_ROWS];
-        for (offset, index) in offsets.iter_mut().zip(indices) {
-            *offset = 128 * sum_of(rows, index);
+        let (mut tile, mut offsets) = ([rows.row(0); TILE_ROWS], [0; TILE_ROWS]);
+        for (i, (row, offset)) in tile.iter_mut().zip(&mut offsets).enumerate() {
+            let index = first + i.min(count - 1);
+            (*row, *offset) = (rows.row(index), 128 * sum_of(rows, index));
         }
         let range = first..first + count;
         let pairs = packed.chunks(2 * panel);
-        for (panels, out) in pairs.zip(out.chunks_mut(2 * PANEL_TOKENS)) {
+        for (pair, (panels, out)) in pairs.zip(out.chunks_mut(2 * PANEL_TOKENS)).enumerate() {
             let (left, right) = panels.split_at(panel);
+            let is_first = pair == 0;
             if right.is_empty() {
-                let [sums] = across(tile, [left]);
+                let [sums] = across(tile, [left], is_first);
                 scatter(sums, offsets, out, range.clone());
             } else {
-                let sums = across(tile, [left, right]);
+                let sums = across(tile, [left, right], is_first);
                 let (left, right) = out.split_at_mut(PANEL_TOKENS);
                 scatter(sums[0], offsets, left, range.clone());
                 scatter(sums[1], offsets, right, range.clone());
@@ -218,11 +226,13 @@ fn in_panels(rows: &Rows<'_>, packed: &[u8], out: &mut [&mut [i32]]) {
     }
 }
 
-/// Eight rows of one length with `N` panels: a register of sixteen tokens' sums for each.
+/// Eight rows of one length with `N` panels: a register of sixteen tokens' sums for each. The first panels to
+/// meet them fetch the next eight rows meanwhile.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn across<const N: usize>(
     rows: [&[i8]; TILE_ROWS],
     panels: [&[u8]; N],
+    is_first: bool,
 ) -> [[__m512i; TILE_ROWS]; N] {
     let columns = rows[0].len();
     assert!(rows.iter().all(|row| row.len() == columns));
@@ -233,6 +243,13 @@ fn across<const N: usize>(
         for (v, panel) in v.iter_mut().zip(panels) {
             // SAFETY: `step` is below the number of steps that a panel has.
             *v = unsafe { _mm512_loadu_si512(panel.as_ptr().add(step * STEP).cast()) };
+        }
+        if is_first && step.is_multiple_of(16) {
+            for row in rows {
+                // A prefetch touches nothing, wherever it points.
+                let ahead = row.as_ptr().wrapping_add(4 * step + TILE_ROWS * columns);
+                _mm_prefetch::<_MM_HINT_T0>(ahead);
+            }
         }
         for (r, row) in rows.iter().enumerate() {
             // SAFETY: `4 * step + 4` is at most the row's length.
@@ -315,6 +332,57 @@ fn transposed(rows: [__m256i; 8]) -> [__m256i; 8] {
         upper(2),
         upper(3),
     ]
+}
+
+/// See [`super::Kernel::weigh`]: two positions at a time, their bytes widened and put side by side.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn weigh(weights: &[i16], rows: &Rows<'_>, out: &mut [i64]) {
+    for (out, at) in out.chunks_mut(32).zip((0..rows.columns).step_by(32)) {
+        // As many ones as there are columns, 32 at most.
+        let mask = u32::MAX >> (32 - out.len());
+        out.fill(0);
+        for (block, weights) in weights.chunks(WEIGH_BLOCK).enumerate() {
+            let mut sums = [_mm512_setzero_si512(); 2];
+            for (pair, weights) in weights.chunks(2).enumerate() {
+                let position = block * WEIGH_BLOCK + 2 * pair;
+                let first = load_wide(rows.row(position), at, mask);
+                let (second, weight) = match weights {
+                    [first, second] => (
+                        load_wide(rows.row(position + 1), at, mask),
+                        i32::from(*second) << 16 | i32::from(*first),
+                    ),
+                    _ => (_mm512_setzero_si512(), i32::from(weights[0])),
+                };
+                let weight = _mm512_set1_epi32(weight);
+                let (low, high) = (
+                    _mm512_unpacklo_epi16(first, second),
+                    _mm512_unpackhi_epi16(first, second),
+                );
+                sums[0] = _mm512_dpwssd_epi32(sums[0], low, weight);
+                sums[1] = _mm512_dpwssd_epi32(sums[1], high, weight);
+            }
+            let mut totals = [[0_i32; 16]; 2];
+            for (total, sum) in totals.iter_mut().zip(sums) {
+                // SAFETY: sixteen integers are 64 bytes.
+                unsafe { _mm512_storeu_si512(total.as_mut_ptr().cast(), sum) };
+            }
+            // Interleaving works within each quarter of a register.
+            let [low, high] = &totals;
+            for (eight, (low, high)) in out.chunks_mut(8).zip(low.chunks(4).zip(high.chunks(4))) {
+                for (out, total) in eight.iter_mut().zip(low.iter().chain(high)) {
+                    *out += i64::from(*total);
+                }
+            }
+        }
+    }
+}
+
+/// Up to 32 bytes of a row, sign-extended; what is not there is 0.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn load_wide(row: &[i8], at: usize, mask: __mmask32) -> __m512i {
+    debug_assert!(at + mask.count_ones() as usize <= row.len());
+    // SAFETY: only bytes under the mask are read, and those lie within the row.
+    _mm512_cvtepi8_epi16(unsafe { _mm256_maskz_loadu_epi8(mask, row.as_ptr().add(at)) })
 }
 
 /// Which of the next 64 bytes there are. What is not there is loaded as 0.

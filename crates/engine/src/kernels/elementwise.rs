@@ -59,11 +59,10 @@ pub(super) fn add(x: &mut [i32], y: &[i32]) {
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
 pub(super) fn softmax(job: &mut Softmax<'_>) {
-    let stride = job.stride;
     let mut top = i32::MIN;
-    for (p, score) in job.scores.iter_mut().enumerate() {
+    for (score, key_peak) in job.scores.iter_mut().zip(job.key_peaks) {
         // At most 22 and 26 bits.
-        let product = i64::from(*score) * i64::from(job.key_peaks[p * stride] as i32);
+        let product = i64::from(*score) * i64::from(*key_peak as i32);
         // Both fit 32 bits, which lets compilers multiply them as such.
         let scaled = i64::from(shift_round(product, 17) as i32);
         let scaled = scaled * i64::from(job.query.mantissa as i32);
@@ -73,18 +72,19 @@ pub(super) fn softmax(job: &mut Softmax<'_>) {
     }
     let tables = tables();
     let (mut sum, mut most) = (0_u64, 0_u64);
-    for (p, score) in job.scores.iter_mut().enumerate() {
+    for (score, value_peak) in job.scores.iter_mut().zip(job.value_peaks) {
         let weight = tables.power(top.abs_diff(*score));
         sum += u64::from(weight);
-        most = most.max(u64::from(weight) * u64::from(job.value_peaks[p * stride]));
+        most = most.max(u64::from(weight) * u64::from(*value_peak));
         // At most 2^30.
         *score = weight as i32;
     }
     let length = 64 - most.leading_zeros();
     let shift = length.saturating_sub(15);
     let half = (1_u64 << shift) >> 1;
-    for (p, (weight, score)) in job.weights.iter_mut().zip(job.scores.iter()).enumerate() {
-        let wide = u64::from(score.unsigned_abs()) * u64::from(job.value_peaks[p * stride]);
+    let scores = job.scores.iter().zip(job.value_peaks);
+    for (weight, (score, value_peak)) in job.weights.iter_mut().zip(scores) {
+        let wide = u64::from(score.unsigned_abs()) * u64::from(*value_peak);
         *weight = ((wide + half) >> shift).min(32_767) as i16;
     }
     job.factor = Factor::of(1 << shift, 127 * u128::from(sum));

@@ -99,6 +99,8 @@ impl Kernel {
         {
             if is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vnni")
             {
                 kernels.push(Self(Instructions::Avx512Vnni));
@@ -220,9 +222,10 @@ impl Kernel {
         match self.0 {
             // SAFETY: the kernel is available, and the lengths were checked above.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 | Instructions::Avx512Vnni => unsafe {
-                avx2::weigh(weights, rows, out);
-            },
+            Instructions::Avx2 => unsafe { avx2::weigh(weights, rows, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vnni => unsafe { avx512::weigh(weights, rows, out) },
             _ => elementwise::weigh(weights, rows, out),
         }
     }
@@ -293,10 +296,9 @@ widened! {
 pub(crate) struct Softmax<'a> {
     /// Exact products of the query with each key, turned into scores in place.
     pub(crate) scores: &'a mut [i32],
-    /// The peak of each key, and of each value, `stride` apart.
+    /// The peak of each key, and of each value: `[scores]`.
     pub(crate) key_peaks: &'a [u32],
     pub(crate) value_peaks: &'a [u32],
-    pub(crate) stride: usize,
     /// What a unit of product times key peak is worth as a score.
     pub(crate) query: Factor,
     /// The weights of the quantised values: `[scores]`.

@@ -123,7 +123,7 @@ proptest! {
         let scores = bytes(seed, extreme, positions);
         let scores: Vec<i32> = scores.iter().map(|s| i32::from(*s) * 32_511).collect();
         let peaks = |seed| -> Vec<u32> {
-            values(seed, extreme, positions * stride).iter().map(|v| v.unsigned_abs()).collect()
+            values(seed, extreme, positions).iter().map(|v| v.unsigned_abs()).collect()
         };
         let (key_peaks, value_peaks) = (peaks(seed), peaks(!seed));
         let data = bytes(!seed, extreme, positions * head_dim * stride);
@@ -133,7 +133,6 @@ proptest! {
                 scores: &mut scores.clone(),
                 key_peaks: &key_peaks,
                 value_peaks: &value_peaks,
-                stride,
                 query: Factor { mantissa, shift },
                 weights: &mut vec![0; positions],
                 factor: Factor::ZERO,
