@@ -191,8 +191,7 @@ impl Ledger {
             "SELECT h.worker, h.account
                FROM held_credits h JOIN trust t USING (worker)
               WHERE h.state = 'held' AND ($4::bytea IS NULL OR h.worker = $4)
-                AND ((t.batches - h.batch_number >= $1 AND h.held_at <= now() - make_interval(secs => $2))
-                     OR h.held_at <= now() - make_interval(secs => $3))
+                AND is_mature(h, t.batches, $1, $2, $3)
               GROUP BY h.worker, h.account LIMIT 1000",
         )
         .bind(i64::from(window.batches))
@@ -226,8 +225,7 @@ impl Ledger {
             "SELECT h.root, h.account, h.amount_msat
                FROM held_credits h JOIN trust t USING (worker)
               WHERE h.worker = $4 AND h.account = $5 AND h.state = 'held'
-                AND ((t.batches - h.batch_number >= $1 AND h.held_at <= now() - make_interval(secs => $2))
-                     OR h.held_at <= now() - make_interval(secs => $3))
+                AND is_mature(h, t.batches, $1, $2, $3)
               ORDER BY h.held_at LIMIT $6 FOR UPDATE OF h",
         )
         .bind(i64::from(window.batches))

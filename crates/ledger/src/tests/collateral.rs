@@ -75,6 +75,48 @@ fn credit_is_held_for_its_time_and_no_longer_than_the_longest() {
     });
 }
 
+/// What is found to be due and what is then posted follow one rule of the database, and the rule is this.
+#[test]
+fn what_is_due_is_what_is_posted_in_every_window() {
+    run(|db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        for n in 1..=4 {
+            settle(&ledger, &running, n).await;
+        }
+        let mut by_hand = db.connection().await;
+        // From the strictest window to the most lenient one: each posts what the ones before left.
+        for (batches, seconds, seconds_max, due) in [
+            (4, 0, 1_000_000, 0),
+            (3, 1_000, 1_000_000, 0),
+            (3, 0, 1_000_000, 1),
+            (1, 0, 1_000_000, 2),
+            (1_000, 1_000, 1_000, 0),
+            (1_000, 0, 0, 1),
+        ] {
+            let window = MaturityWindow {
+                batches,
+                seconds,
+                seconds_max,
+            };
+            let found: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM held_credits h JOIN trust t USING (worker)
+                  WHERE h.state = 'held' AND is_mature(h, t.batches, $1, $2, $3)",
+            )
+            .bind(i64::from(batches))
+            .bind(f64::from(seconds))
+            .bind(f64::from(seconds_max))
+            .fetch_one(&mut by_hand)
+            .await
+            .unwrap();
+            let matured = ledger.mature_credits(window, None).await.unwrap();
+            let posted = matured.iter().map(|of| of.credits).sum::<u64>();
+            assert_eq!((found, posted), (due, u64::try_from(due).unwrap()));
+        }
+        assert_eq!(balance(&ledger).await, (4_040, 0));
+    });
+}
+
 #[test]
 fn a_mismatch_forfeits_what_is_held_and_neither_what_has_matured_nor_hashes() {
     run(|_db, ledger| async move {
