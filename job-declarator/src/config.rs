@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use bitcoin::ScriptBuf;
-use dovetail_daemon::{ConfigError, Secret};
+use dovetail_daemon::{ConfigError, Secret, within};
 use dovetail_templates::SourceConfig;
 use serde::Deserialize;
 
@@ -127,6 +127,8 @@ mod defaults {
     }
 }
 
+/// A certificate's end is 32 bits of Unix seconds.
+const DECADE_S: u64 = 10 * 365 * 86_400;
 /// The longest life of a token: transactions of declared jobs are kept a little longer.
 const TOKEN_LIFETIME_S_MAX: u64 = 3_600;
 
@@ -136,11 +138,11 @@ impl Limits {
     /// # Errors
     /// A sentence that names the key and what is wrong with it.
     pub fn check(&self, section: &str) -> Result<(), String> {
-        if !(1..=TOKEN_LIFETIME_S_MAX).contains(&self.token_lifetime_s) {
-            return Err(format!(
-                "{section}.token_lifetime_s must lie between 1 and {TOKEN_LIFETIME_S_MAX}"
-            ));
-        }
+        within(
+            &format!("{section}.token_lifetime_s"),
+            self.token_lifetime_s,
+            1..=TOKEN_LIFETIME_S_MAX,
+        )?;
         if self.tokens_per_minute == 0
             || self.tokens_per_minute_total < self.tokens_per_minute
             || self.tokens_per_minute_total > 1_000_000
@@ -149,12 +151,10 @@ impl Limits {
                 "{section}: need 0 < tokens_per_minute <= tokens_per_minute_total <= 1000000"
             ));
         }
-        if self.checks_max == 0 || self.check_time_max_s == 0 || self.connections_max == 0 {
-            return Err(format!(
-                "{section}: checks_max, check_time_max_s and connections_max must be positive"
-            ));
-        }
-        Ok(())
+        let key = |name: &str| format!("{section}.{name}");
+        within(&key("connections_max"), self.connections_max, 1..=1 << 16)?;
+        within(&key("checks_max"), self.checks_max, 1..=1_024)?;
+        within(&key("check_time_max_s"), self.check_time_max_s, 1..=3_600)
     }
 }
 
@@ -167,6 +167,13 @@ impl Config {
         if self.declaration.payout_script.is_empty() {
             return Err("declaration.payout_script must not be empty".into());
         }
+        let validity = self.declaration.cert_validity_s;
+        within("declaration.cert_validity_s", validity, 60..=DECADE_S)?;
+        within(
+            "ledger.connections_max",
+            self.ledger.connections_max,
+            1..=1_000,
+        )?;
         self.declaration.limits.check("declaration.limits")
     }
 }
@@ -200,13 +207,20 @@ mod tests {
     #[test]
     fn limits_that_cannot_be_are_named() {
         type Change = fn(&mut Limits);
-        let changes: [(&str, Change); 4] = [
+        let changes: [(&str, Change); 7] = [
             ("token_lifetime_s", |limits| limits.token_lifetime_s = 3_601),
             ("tokens_per_minute", |limits| limits.tokens_per_minute = 0),
             ("tokens_per_minute_total", |limits| {
                 limits.tokens_per_minute_total = 1;
             }),
             ("checks_max", |limits| limits.checks_max = 0),
+            ("checks_max", |limits| limits.checks_max = usize::MAX),
+            ("check_time_max_s", |limits| {
+                limits.check_time_max_s = u64::MAX
+            }),
+            ("connections_max", |limits| {
+                limits.connections_max = usize::MAX
+            }),
         ];
         for (key, change) in changes {
             let mut config = example();
@@ -214,5 +228,9 @@ mod tests {
             let refused = config.check().unwrap_err();
             assert!(refused.contains(key), "{refused}");
         }
+        let mut config = example();
+        config.declaration.cert_validity_s = u64::MAX;
+        let refused = config.check().unwrap_err();
+        assert!(refused.contains("cert_validity_s"), "{refused}");
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bitcoin::{Network, ScriptBuf};
 use dovetail_commitment::BATCH_LEAVES_MAX;
-use dovetail_daemon::Secret;
+use dovetail_daemon::{Secret, within};
 use dovetail_jd::config::EmbeddedConfig;
 use dovetail_ledger::MaturityWindow;
 use dovetail_templates::SourceConfig;
@@ -278,9 +278,7 @@ impl Config {
         if !(self.mining.min_hashrate > 0.0 && self.mining.min_hashrate.is_finite()) {
             return Err("mining.min_hashrate must be positive".into());
         }
-        if self.api.downloads_max > 1_024 {
-            return Err("api.downloads_max must be at most 1024".into());
-        }
+        self.check_sizes()?;
         if self.mining.payout_script.is_empty() {
             return Err("mining.payout_script must not be empty".into());
         }
@@ -290,14 +288,7 @@ impl Config {
                 "inference.free_of_charge must be true: the pool cannot take payments yet".into(),
             );
         }
-        if self.inference.prompt_bytes_max > 60_000 {
-            return Err("inference.prompt_bytes_max must be at most 60000".into());
-        }
         self.audit.check()?;
-        let credit = &self.credit;
-        if credit.hash_msat_per_mebihash < 0 || credit.inference_msat_per_token < 0 {
-            return Err("the rates in credit must not be negative".into());
-        }
         let lightning = &self.lightning;
         if lightning.payout_threshold_msat <= 0
             || lightning.payout_max_msat < lightning.payout_threshold_msat
@@ -311,6 +302,66 @@ impl Config {
         Ok(())
     }
 }
+
+impl Config {
+    /// What no machine has, no certificate can say, or an amount could not be reckoned with.
+    fn check_sizes(&self) -> Result<(), String> {
+        let Self {
+            mining,
+            api,
+            ledger,
+            lightning,
+            inference,
+            credit,
+            ..
+        } = self;
+        within(
+            "mining.cert_validity_s",
+            mining.cert_validity_s,
+            60..=DECADE_S,
+        )?;
+        within(
+            "mining.connections_max",
+            mining.connections_max,
+            1..=1 << 16,
+        )?;
+        let channels = mining.channels_per_connection_max;
+        within("mining.channels_per_connection_max", channels, 1..=1 << 16)?;
+        let requests = api.requests_per_connection_max;
+        within("api.requests_per_connection_max", requests, 1..=1 << 16)?;
+        within("api.downloads_max", api.downloads_max, 0..=1_024)?;
+        within("ledger.connections_max", ledger.connections_max, 1..=1_000)?;
+        within("ledger.group_max", ledger.group_max, 1..=4_096)?;
+        within("ledger.group_wait_ms", ledger.group_wait_ms, 0..=10_000)?;
+        within(
+            "lightning.interval_ms",
+            lightning.interval_ms,
+            1..=3_600_000,
+        )?;
+        within(
+            "inference.prompt_bytes_max",
+            inference.prompt_bytes_max,
+            1..=60_000,
+        )?;
+        within("inference.queue_max", inference.queue_max, 1..=1 << 16)?;
+        within(
+            "inference.task_lifetime_s",
+            inference.task_lifetime_s,
+            1..=WEEK_S,
+        )?;
+        let rate = credit.hash_msat_per_mebihash;
+        within("credit.hash_msat_per_mebihash", rate, 0..=RATE_MAX)?;
+        let rate = credit.inference_msat_per_token;
+        within("credit.inference_msat_per_token", rate, 0..=RATE_MAX)
+    }
+}
+
+/// A certificate's end is 32 bits of Unix seconds.
+const DECADE_S: u64 = 10 * 365 * 86_400;
+/// A worker is told the time that a task has left as 32 bits of milliseconds: seven weeks.
+const WEEK_S: u64 = 7 * 86_400;
+/// A million satoshi: the largest batch at this rate is far from what 64 bits hold.
+const RATE_MAX: i64 = 1_000_000_000;
 
 impl AuditConfig {
     fn check(&self) -> Result<(), String> {
@@ -353,6 +404,63 @@ impl AuditConfig {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn example() -> Config {
+        toml::from_str(include_str!("../../config/dovetail-pool.toml")).unwrap()
+    }
+
+    #[test]
+    fn sizes_that_nothing_can_be_reckoned_with_are_named() {
+        type Change = fn(&mut Config);
+        let changes: [(&str, Change); 16] = [
+            ("mining.cert_validity_s", |c| {
+                c.mining.cert_validity_s = u64::MAX
+            }),
+            ("mining.connections_max", |c| {
+                c.mining.connections_max = usize::MAX
+            }),
+            ("mining.channels_per_connection_max", |c| {
+                c.mining.channels_per_connection_max = 0;
+            }),
+            ("api.requests_per_connection_max", |c| {
+                c.api.requests_per_connection_max = 0
+            }),
+            ("api.downloads_max", |c| c.api.downloads_max = 1_025),
+            ("ledger.connections_max", |c| {
+                c.ledger.connections_max = u32::MAX
+            }),
+            ("ledger.group_max", |c| c.ledger.group_max = usize::MAX),
+            ("ledger.group_wait_ms", |c| {
+                c.ledger.group_wait_ms = u64::MAX
+            }),
+            ("lightning.interval_ms", |c| {
+                c.lightning.interval_ms = u64::MAX
+            }),
+            ("inference.prompt_bytes_max", |c| {
+                c.inference.prompt_bytes_max = 60_001
+            }),
+            ("inference.queue_max", |c| c.inference.queue_max = 0),
+            ("inference.task_lifetime_s", |c| {
+                c.inference.task_lifetime_s = u64::MAX
+            }),
+            ("audit.timeout_s", |c| c.audit.timeout_s = u64::MAX),
+            ("audit.validator_timeout_s", |c| {
+                c.audit.validator_timeout_s = 0
+            }),
+            ("credit.hash_msat_per_mebihash", |c| {
+                c.credit.hash_msat_per_mebihash = -1
+            }),
+            ("credit.inference_msat_per_token", |c| {
+                c.credit.inference_msat_per_token = i64::MAX;
+            }),
+        ];
+        for (key, change) in changes {
+            let mut config = example();
+            change(&mut config);
+            let refused = config.check().unwrap_err();
+            assert!(refused.contains(key), "{key}: {refused}");
+        }
+    }
 
     #[test]
     fn the_example_is_valid() {

@@ -137,7 +137,8 @@ impl Settler {
         let batch = self.ledger.batch(claim.root).await.map_err(internal)?;
         let batch = batch.ok_or(codes::BATCH_UNKNOWN)?;
         check_claimable(&batch, claim.worker)?;
-        let until = unix_now() + self.auditor.time_max().as_secs() + COMMIT_TIME_MAX.as_secs();
+        let longest = self.auditor.time_max().saturating_add(COMMIT_TIME_MAX);
+        let until = unix_now().saturating_add(longest.as_secs());
         let keep = batch.tasks.iter().any(|task| task.expires_at_unix < until);
         if keep {
             let kept = self.ledger.keep_claimed(claim.root, until).await;

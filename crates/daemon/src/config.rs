@@ -2,6 +2,8 @@
 //! `PREFIX__SECTION__KEY=value`. Unknown keys are refused by the caller's
 //! `#[serde(deny_unknown_fields)]`.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -116,6 +118,22 @@ fn set(table: &mut Table, keys: &[String], value: Value) -> bool {
             _ => false,
         },
     }
+}
+
+/// Whether the value of this key lies in its range, which is a rule that its type does not carry.
+///
+/// # Errors
+/// A sentence that names the key and the range.
+pub fn within<T: PartialOrd + Display>(
+    key: &str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<(), String> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = range.into_inner();
+    Err(format!("{key} must be {least} to {most}, not {value}"))
 }
 
 #[cfg(test)]
