@@ -82,7 +82,7 @@ impl Ledger {
         .collect()
     }
 
-    /// Records a solved block and what its submission gave.
+    /// Records a solved block; `false` if it was recorded before, by whatever connection and process.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
@@ -91,18 +91,33 @@ impl Ledger {
         header_hash: HeaderHash,
         height: u32,
         account: &str,
-        result: &str,
-    ) -> Result<(), LedgerError> {
-        sqlx::query(
-            "INSERT INTO blocks (header_hash, height, account, result) VALUES ($1, $2, $3, $4)
+    ) -> Result<bool, LedgerError> {
+        let done = sqlx::query(
+            "INSERT INTO blocks (header_hash, height, account, result) VALUES ($1, $2, $3, 'found')
              ON CONFLICT (header_hash) DO NOTHING",
         )
         .bind(header_hash.to_bytes().to_vec())
         .bind(i64::from(height))
         .bind(account)
-        .bind(result)
         .execute(&self.pool)
         .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Notes what a recorded block's submission gave.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn note_submission(
+        &self,
+        header_hash: HeaderHash,
+        result: &str,
+    ) -> Result<(), LedgerError> {
+        sqlx::query("UPDATE blocks SET result = $2 WHERE header_hash = $1")
+            .bind(header_hash.to_bytes().to_vec())
+            .bind(result)
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 

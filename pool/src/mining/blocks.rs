@@ -1,11 +1,14 @@
 //! A share that solves a block: the block goes out before anything else is done with the share.
 
+use std::time::Duration;
+
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Transaction};
 use dovetail_commitment::HeaderHash;
 use stratum_core::channels_sv2::merkle_root::merkle_root_from_path;
 use stratum_core::template_distribution_sv2::SubmitSolutionOwned;
+use tokio::time::{Instant, sleep};
 
 use super::channel::SolvedBlock;
 use super::connection::Connection;
@@ -15,6 +18,11 @@ use crate::events::Event;
 use crate::settle::ProvenShare;
 use crate::shared::Shared;
 
+/// How long a found block is told to a ledger that is away.
+const RECORD_TIME_MAX: Duration = Duration::from_secs(120);
+/// How long between two tries.
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
+
 enum Submission {
     Solution(SubmitSolutionOwned),
     Block(Vec<u8>),
@@ -22,24 +30,82 @@ enum Submission {
     Miners,
 }
 
-async fn record(
-    shared: &Shared,
+impl Submission {
+    /// Hands the block over; what came of it, in words.
+    async fn submit(self, shared: &Shared, hash: BlockHash) -> String {
+        let submitted = match self {
+            Self::Solution(solution) => shared.templates.submit_solution(solution).await,
+            Self::Block(bytes) => shared.templates.submit_block(bytes).await,
+            Self::Miners => {
+                tracing::info!(%hash, "only its miner can publish this block");
+                return "left to its miner".to_owned();
+            }
+        };
+        match submitted {
+            Ok(()) => "submitted".to_owned(),
+            Err(error) => {
+                tracing::warn!(%hash, %error, "the template source did not take the block");
+                error.to_string()
+            }
+        }
+    }
+}
+
+/// A block that a share solved.
+struct Found {
     header_hash: HeaderHash,
+    hash: BlockHash,
     height: u32,
-    account: &str,
-    result: &str,
-) {
-    let ledger = &shared.settler.ledger;
-    if let Err(error) = ledger
-        .record_block(header_hash, height, account, result)
-        .await
-    {
-        tracing::error!(%error, "cannot record a block");
+    account: String,
+    declared: bool,
+}
+
+impl Found {
+    /// Records the block and tells the supervisor of it, once: a header may come again after a
+    /// reorganisation or a restart. `false` if this is not the first time.
+    async fn announce(&self, shared: &Shared) -> bool {
+        let ledger = &shared.settler.ledger;
+        let deadline = Instant::now() + RECORD_TIME_MAX;
+        loop {
+            let recorded = ledger.record_block(self.header_hash, self.height, &self.account);
+            match recorded.await {
+                Ok(true) => break,
+                Ok(false) => {
+                    tracing::info!(hash = %self.hash, "a block that was found before came again");
+                    return false;
+                }
+                Err(error) if Instant::now() < deadline => {
+                    tracing::warn!(hash = %self.hash, %error, "cannot record a block yet");
+                    sleep(RECORD_PAUSE).await;
+                }
+                // Better told of twice than never.
+                Err(error) => {
+                    tracing::error!(hash = %self.hash, %error, "cannot record a block");
+                    break;
+                }
+            }
+        }
+        Event::BlockFound {
+            hash: &self.hash.to_string(),
+            worker: &self.account,
+            declared: self.declared,
+        }
+        .emit();
+        tracing::info!(hash = %self.hash, declared = self.declared, "block found");
+        true
+    }
+
+    async fn note(&self, shared: &Shared, result: &str) {
+        let ledger = &shared.settler.ledger;
+        if let Err(error) = ledger.note_submission(self.header_hash, result).await {
+            tracing::error!(hash = %self.hash, result, %error, "cannot note what came of a block");
+        }
     }
 }
 
 impl Connection {
-    /// Publishes a solved block at once: nothing that follows may delay it.
+    /// Publishes a solved block at once: nothing that follows may delay it. One that comes again is
+    /// published again, which does no harm, and is found once.
     pub(super) fn publish(
         &self,
         proven: &ProvenShare,
@@ -48,18 +114,14 @@ impl Connection {
         accepted: Option<&AcceptedJob>,
     ) {
         let Some(block) = block else { return };
-        let hash = BlockHash::from_byte_array(proven.header_hash.to_bytes());
-        Event::BlockFound {
-            hash: &hash.to_string(),
-            worker: &proven.account,
-            declared: accepted.is_some(),
-        }
-        .emit();
-        tracing::info!(%hash, declared = accepted.is_some(), "block found");
         let shared = self.shared.clone();
-        let account = proven.account.clone();
-        let header_hash = proven.header_hash;
-        let height = self.work.as_ref().map_or(0, |work| work.height());
+        let found = Found {
+            header_hash: proven.header_hash,
+            hash: BlockHash::from_byte_array(proven.header_hash.to_bytes()),
+            height: self.work.as_ref().map_or(0, |work| work.height()),
+            account: proven.account.clone(),
+            declared: accepted.is_some(),
+        };
         let submission = match (block.template_id, accepted) {
             (Some(template_id), _) => self.solution(template_id, fields, &block.coinbase),
             (None, Some(job)) => {
@@ -68,26 +130,19 @@ impl Connection {
             (None, None) => None,
         };
         self.shared.tracker.spawn(async move {
-            let submitted = match submission {
-                Some(Submission::Solution(solution)) => {
-                    shared.templates.submit_solution(solution).await
+            let submitting = async {
+                match submission {
+                    Some(submission) => submission.submit(&shared, found.hash).await,
+                    None => {
+                        tracing::error!(hash = %found.hash, "a solved block could not be assembled");
+                        "not assembled".to_owned()
+                    }
                 }
-                Some(Submission::Block(bytes)) => shared.templates.submit_block(bytes).await,
-                Some(Submission::Miners) => {
-                    tracing::info!(%hash, "only its miner can publish this block");
-                    return record(&shared, header_hash, height, &account, "left to its miner")
-                        .await;
-                }
-                None => return tracing::error!("a solved block could not be assembled"),
             };
-            let result = match &submitted {
-                Ok(()) => "submitted".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            if let Err(error) = &submitted {
-                tracing::warn!(%error, "the template source did not take the block");
+            let (result, is_new) = tokio::join!(submitting, found.announce(&shared));
+            if is_new {
+                found.note(&shared, &result).await;
             }
-            record(&shared, header_hash, height, &account, &result).await;
         });
     }
 

@@ -1,6 +1,8 @@
 //! Roots and headers that were spent before: on the same connection, on another, at the same moment on
 //! two, after a restart of the pool, after a reorganisation of the chain.
 
+use std::time::Duration;
+
 use dovetail_tests::scenario::Options;
 
 use crate::arena::{Arena, Case, options};
@@ -164,6 +166,17 @@ async fn a_root_and_a_header_again_after_a_reorganisation() {
     case.wait_for_tip(|tip| tip == before).await;
 
     cannot_be_spent_without_its_block(&case, &spent, &mut cheat).await;
+    // The header came three times and is one block.
+    {
+        let mut scenario = case.arena.scenario();
+        let mut found = 0;
+        while let Some(line) = scenario.pool.next_line(Duration::from_secs(1)).unwrap() {
+            found += usize::from(line["event"] == "block_found");
+        }
+        assert_eq!(found, 1);
+        assert_eq!(scenario.query("SELECT count(*) FROM blocks").unwrap(), "1");
+        assert!(scenario.pool.log().contains("found before came again"));
+    }
     case.end().await;
 }
 
@@ -199,6 +212,6 @@ async fn set_soon(cheat: &mut Hostile, declared: &Declared) -> Job {
             Ok(job) => return job,
             Err(code) => assert_eq!(code, "stale-chain-tip"),
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -149,19 +149,3 @@ fn nobody_elses_batch_and_no_settled_one_can_fail() {
         assert_eq!(ledger.balance("miner").await.unwrap().held.get(), 1_000);
     });
 }
-
-#[test]
-fn a_block_is_recorded_once() {
-    run(|_db, ledger| async move {
-        let hash = HeaderHash::from_bytes([1; 32]);
-        ledger
-            .record_block(hash, 101, "miner", "accepted")
-            .await
-            .unwrap();
-        ledger
-            .record_block(hash, 101, "miner", "accepted")
-            .await
-            .unwrap();
-        assert_eq!(ledger.stats().await.unwrap().blocks, 1);
-    });
-}

@@ -232,3 +232,20 @@ fn shares_taken_before_the_end_are_committed_and_later_ones_refused() {
         assert_eq!(ledger.stats().await.unwrap().shares, 1);
     });
 }
+
+#[test]
+fn a_block_is_found_once_by_whatever_process() {
+    run(|db, ledger| async move {
+        let header = HeaderHash::from_bytes([7; 32]);
+        assert!(ledger.record_block(header, 5, "alice").await.unwrap());
+        ledger.note_submission(header, "submitted").await.unwrap();
+        let restarted = db.ledger().await;
+        assert!(!restarted.record_block(header, 6, "alice").await.unwrap());
+        let found: (i64, String) = sqlx::query_as("SELECT height, result FROM blocks")
+            .fetch_one(&ledger.pool)
+            .await
+            .unwrap();
+        assert_eq!(found, (5, "submitted".to_owned()));
+        assert_eq!(ledger.stats().await.unwrap().blocks, 1);
+    });
+}
