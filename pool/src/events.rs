@@ -30,7 +30,7 @@ pub(crate) enum Event<'a> {
         /// How many tokens it has.
         output_tokens: u32,
     },
-    /// A share is durable and acknowledged.
+    /// A share is durable; its miner hears of it in the order of the channel's shares.
     ShareAccepted {
         /// `hash` or `inference`.
         kind: &'a str,

@@ -1,9 +1,10 @@
 //! A private Postgres cluster: its own data folder, a Unix socket in a folder that only we can
 //! enter, no network port. Starting one that runs is harmless.
 
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context, bail};
 
@@ -17,6 +18,21 @@ pub struct Postgres {
     socket: PathBuf,
     /// Postgres refuses to run as root; then it runs as this user.
     user: Option<&'static str>,
+}
+
+/// A transaction that is open until this is dropped, and then rolled back.
+#[derive(Debug)]
+pub struct Held {
+    psql: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // At the end of its input psql hangs up.
+        drop(self.stdin.take());
+        let _ = self.psql.wait();
+    }
 }
 
 impl Postgres {
@@ -162,6 +178,38 @@ impl Postgres {
                 .args(["--dbname", database, "--command", sql]),
         )?;
         Ok(text.trim().to_owned())
+    }
+
+    /// Runs one statement in a transaction of its own that stays open, with its locks, until the value
+    /// returned is dropped.
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub fn hold(&self, database: &str, sql: &str) -> anyhow::Result<Held> {
+        let mut psql = self
+            .command("psql")
+            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
+            .args(["--set=ON_ERROR_STOP=1", "--username=postgres", "--host"])
+            .arg(&self.socket)
+            .args(["--dbname", database])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start psql")?;
+        let mut stdin = psql.stdin.take().context("psql has no input")?;
+        let stdout = psql.stdout.take().context("psql has no output")?;
+        writeln!(stdin, "BEGIN;\n{sql};\n\\echo held")?;
+        let mut lines = BufReader::new(stdout).lines();
+        loop {
+            let line = lines.next().context("psql has ended")??;
+            if line == "held" {
+                break;
+            }
+        }
+        Ok(Held {
+            psql,
+            stdin: Some(stdin),
+        })
     }
 
     fn command(&self, program: &str) -> Command {

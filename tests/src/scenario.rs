@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use crate::ground::Ground;
-use crate::postgres::Postgres;
+use crate::postgres::{Held, Postgres};
 use crate::process::Daemon;
 use crate::program;
 use crate::real::{CoreParts, RealParts};
@@ -274,6 +274,14 @@ impl Scenario {
     /// If the server refuses.
     pub fn query(&self, sql: &str) -> anyhow::Result<String> {
         self.postgres.query(&self.database, sql)
+    }
+
+    /// Keeps a statement's locks on the ledger; see [`Postgres::hold`].
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub fn hold(&self, sql: &str) -> anyhow::Result<Held> {
+        self.postgres.hold(&self.database, sql)
     }
 
     /// The URL of the ledger.

@@ -21,6 +21,8 @@ use stratum_core::mining_sv2::{
 };
 use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
 
+use super::acks::Acks;
+
 /// A share that passed the header check.
 #[derive(Debug)]
 pub(crate) struct ValidShare {
@@ -66,6 +68,8 @@ pub(crate) struct Channel {
     account: String,
     job_targets: HashMap<u32, Target>,
     vardiff: VardiffState,
+    /// What its miner is told of good shares.
+    pub(crate) acks: Acks,
 }
 
 impl Channel {
@@ -91,6 +95,7 @@ impl Channel {
             account,
             job_targets: HashMap::new(),
             vardiff,
+            acks: Acks::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The Sv2 mining port: who may connect, and one task for each who does.
 
+mod acks;
 mod batch_jobs;
 mod blocks;
 mod channel;

@@ -1,6 +1,8 @@
 //! Submitted shares (Sv2 specification, sections 5.3.11 to 5.3.14): the header hash is checked
 //! here and now; the audit and the ledger follow in a task of their own, and only what they made
-//! durable is acknowledged.
+//! durable is acknowledged, in the order of `acks.rs`.
+
+use std::collections::BTreeSet;
 
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::serialize;
@@ -16,6 +18,7 @@ use stratum_core::mining_sv2::{
     SubmitSharesStandardOwned, SubmitSharesSuccessOwned,
 };
 
+use super::acks::{Difficulty, Place};
 use super::channel::{ShareRefusal, ValidShare};
 use super::connection::{Connection, Ended};
 use super::custom::AcceptedJob;
@@ -33,7 +36,9 @@ const CLAIMS_IN_FLIGHT_MAX: usize = 16;
 pub(super) struct InFlight {
     pub(super) channel_id: u32,
     pub(super) sequence_number: u32,
-    pub(super) difficulty: u64,
+    /// Where it stands among its channel's shares.
+    pub(super) place: Place,
+    pub(super) difficulty: Difficulty,
     pub(super) account: String,
     /// The batch that the share claims.
     pub(super) claimed: Option<BatchRoot>,
@@ -225,9 +230,13 @@ impl Connection {
         valid: &ValidShare,
         claim: Option<Claim>,
     ) {
+        let Some(channel) = self.channels.get_mut(&channel_id) else {
+            return;
+        };
+        let place = channel.acks.enter();
         let settler = self.shared.settler.clone();
         let account = proven.account.clone();
-        let difficulty = difficulty_of(valid);
+        let difficulty = Difficulty::of(valid.target);
         let claimed = claim.as_ref().map(|claim| claim.root);
         self.claims_in_flight += usize::from(claimed.is_some());
         let task = self.shared.tracker.spawn(async move {
@@ -240,6 +249,7 @@ impl Connection {
             InFlight {
                 channel_id,
                 sequence_number,
+                place,
                 difficulty,
                 account,
                 claimed,
@@ -250,21 +260,46 @@ impl Connection {
         });
     }
 
-    /// A share's settlement has ended: acknowledge or refuse it.
+    /// Settlements have ended, this one and maybe more: what can be acknowledged by now is, with one
+    /// message per channel.
     pub(super) fn on_settled(&mut self, done: InFlight) -> Result<(), Ended> {
+        let mut reports = Vec::new();
+        let mut channels = BTreeSet::from([done.channel_id]);
+        reports.extend(self.decide(done)?);
+        while let Some(done) = self.in_flight.try_join_next() {
+            let done = done.map_err(|_| Ended::Fault("a settlement did not end"))?;
+            channels.insert(done.channel_id);
+            reports.extend(self.decide(done)?);
+        }
+        for channel_id in channels {
+            self.acknowledge(channel_id)?;
+        }
+        if self.extension {
+            for report in &reports {
+                self.send(&outcome(report))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes how a share ended, and says so at once if it was refused. Of a channel that has been closed
+    /// since there is nothing left to be said but a batch's outcome.
+    fn decide(&mut self, done: InFlight) -> Result<Option<BatchReport>, Ended> {
+        let (channel_id, number) = (done.channel_id, done.sequence_number);
         self.claims_in_flight -= usize::from(done.claimed.is_some());
         if let (Some(root), true) = (&done.claimed, is_final(&done.settled)) {
             self.batch_jobs.drop_batch(root);
         }
-        let report = match done.settled {
+        let acks = self
+            .channels
+            .get_mut(&channel_id)
+            .map(|channel| &mut channel.acks);
+        match done.settled {
             Settled::Accepted(report) => {
-                self.send(&SubmitSharesSuccessOwned {
-                    channel_id: done.channel_id,
-                    last_sequence_number: done.sequence_number,
-                    new_submits_accepted_count: 1,
-                    new_shares_sum: done.difficulty,
-                })?;
-                report
+                if let Some(acks) = acks {
+                    acks.accept(done.place, number, done.difficulty);
+                }
+                Ok(report)
             }
             Settled::Refused(code, report) => {
                 Event::ShareRejected {
@@ -272,14 +307,30 @@ impl Connection {
                     code,
                 }
                 .emit();
-                self.send_share_error(done.channel_id, done.sequence_number, code)?;
-                report
+                if acks.is_some() {
+                    // The shares before it first, and it before those behind it.
+                    self.acknowledge(channel_id)?;
+                    self.send_share_error(channel_id, number, code)?;
+                }
+                if let Some(channel) = self.channels.get_mut(&channel_id) {
+                    channel.acks.refuse(done.place);
+                }
+                Ok(report)
             }
-        };
-        match report {
-            Some(report) if self.extension => self.send(&outcome(&report)),
-            _ => Ok(()),
         }
+    }
+
+    fn acknowledge(&mut self, channel_id: u32) -> Result<(), Ended> {
+        let channel = self.channels.get_mut(&channel_id);
+        let Some(ack) = channel.and_then(|channel| channel.acks.take()) else {
+            return Ok(());
+        };
+        self.send(&SubmitSharesSuccessOwned {
+            channel_id,
+            last_sequence_number: ack.last_sequence_number,
+            new_submits_accepted_count: ack.accepted,
+            new_shares_sum: ack.difficulty,
+        })
     }
 
     fn refuse_unknown(&mut self, channel_id: u32, sequence_number: u32) -> Result<(), Ended> {

@@ -20,6 +20,7 @@ mod claims;
 mod expiry;
 mod identity;
 mod inference;
+mod order;
 mod pool_built;
 mod replays;
 mod transcripts;

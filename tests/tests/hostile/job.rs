@@ -105,6 +105,27 @@ impl Verdict {
     }
 }
 
+/// What a channel's successes come to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The last one's number.
+    pub(crate) last: u32,
+    /// How many shares they are for.
+    pub(crate) accepted: u32,
+    /// Their difficulty.
+    pub(crate) difficulty: u64,
+}
+
+impl Told {
+    fn add(&mut self, success: &SubmitSharesSuccess) {
+        assert!(success.last_sequence_number > self.last, "{success:?}");
+        assert!(success.new_submits_accepted_count > 0, "{success:?}");
+        self.last = success.last_sequence_number;
+        self.accepted += success.new_submits_accepted_count;
+        self.difficulty += success.new_shares_sum;
+    }
+}
+
 impl Hostile {
     /// Declares a job whose outputs `change` has the last word on, under the identity of any worker;
     /// the code if it is refused.
@@ -356,21 +377,7 @@ impl Hostile {
 
     /// Waits for what the pool says to a share that claimed `root`, or nothing.
     pub(crate) async fn verdict(&mut self, share: &Share, root: Option<&BatchRoot>) -> Verdict {
-        let number = share.message.sequence_number;
-        let answer: Result<(), String> = self
-            .wire
-            .pick(|frame| {
-                if frame.is::<SubmitSharesSuccess>() {
-                    let success: SubmitSharesSuccess = wire::decoded(frame);
-                    return (success.last_sequence_number == number).then_some(Ok(()));
-                }
-                if !frame.is::<SubmitSharesError>() {
-                    return None;
-                }
-                let error: SubmitSharesError = wire::decoded(frame);
-                (error.sequence_number == number).then(|| Err(error.error_code.as_utf8_or_hex()))
-            })
-            .await;
+        let answer = self.answer(&share.message).await;
         match (answer, root) {
             (Ok(()), None) => Verdict::Hashes,
             (Ok(()), Some(_)) => Verdict::Credited(self.outcome(share).await),
@@ -381,6 +388,44 @@ impl Hostile {
         }
     }
 
+    /// What the pool says to a share. A success is for all shares of the channel up to its number that
+    /// were not refused before; answers to other shares are kept.
+    async fn answer(&mut self, share: &SubmitSharesExtended) -> Result<(), String> {
+        let key = (share.channel_id, share.sequence_number);
+        loop {
+            if let Some(code) = self.refused.remove(&key) {
+                return Err(code);
+            }
+            let told = self.acknowledged(share.channel_id);
+            if told.last >= share.sequence_number {
+                return Ok(());
+            }
+            let answer = self.wire.pick(|frame| {
+                if frame.is::<SubmitSharesSuccess>() {
+                    return Some(Ok(wire::decoded::<SubmitSharesSuccess>(frame)));
+                }
+                let refused = frame.is::<SubmitSharesError>();
+                refused.then(|| Err(wire::decoded::<SubmitSharesError>(frame)))
+            });
+            match answer.await {
+                Ok(success) => self
+                    .told
+                    .entry(success.channel_id)
+                    .or_default()
+                    .add(&success),
+                Err(error) => {
+                    let key = (error.channel_id, error.sequence_number);
+                    self.refused.insert(key, error.error_code.as_utf8_or_hex());
+                }
+            }
+        }
+    }
+
+    /// What the successes that were read so far come to, of this channel.
+    pub(crate) fn acknowledged(&self, channel_id: u32) -> Told {
+        self.told.get(&channel_id).copied().unwrap_or_default()
+    }
+
     async fn outcome(&mut self, share: &Share) -> BatchOutcome {
         let outcome = self.wire.pick(|frame| {
             let outcome: BatchOutcome = frame.is::<BatchOutcome>().then(|| wire::decoded(frame))?;
@@ -389,11 +434,16 @@ impl Hostile {
         outcome.await
     }
 
-    /// Submits a share and hears what becomes of it.
+    /// Submits a share and hears what becomes of it. One that was submitted before goes under a new number:
+    /// numbers only rise.
     pub(crate) async fn submit(&mut self, share: &Share, root: Option<&BatchRoot>) -> Verdict {
+        let mut share = share.clone();
+        if self.acknowledged(share.message.channel_id).last >= share.message.sequence_number {
+            share.message.sequence_number = self.number();
+        }
         let claim: Vec<Tlv> = root.map(claim_tlv).into_iter().collect();
-        self.send_share(share, &claim).await;
-        self.verdict(share, root).await
+        self.send_share(&share, &claim).await;
+        self.verdict(&share, root).await
     }
 
     /// The whole way of a registered batch: a job that commits to it, a share on it, the claim.

@@ -13,7 +13,7 @@ mod lies;
 mod wire;
 mod worker;
 
-pub(crate) use job::{Declared, Job, Share, Verdict};
+pub(crate) use job::{Declared, Job, Share, Told, Verdict};
 pub(crate) use lies::{Models, TestBatch, batch_of, honest, request, rewritten, transcript};
 pub(crate) use wire::{TIME_MAX, Wire, decoded};
 pub(crate) use worker::{Hostile, challenge, prove};

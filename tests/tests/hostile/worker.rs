@@ -1,5 +1,7 @@
 //! A hostile worker on its mining connection: registration, tasks, transcripts, batches.
 
+use std::collections::BTreeMap;
+
 use dovetail_commitment::{BatchRoot, ModelId, TaskId, Transcript};
 use dovetail_sv2::extension::{
     AssignTask, Bytes, DeliverTranscript, DeliverTranscriptError, DeliverTranscriptSuccess,
@@ -14,7 +16,7 @@ use dovetail_worker::keys::WorkerKeys;
 use dovetail_worker::session::Channel;
 
 use super::wire::{self, Wire};
-use super::{Doors, TestBatch};
+use super::{Doors, TestBatch, Told};
 
 /// Slow enough that a share takes a thousand hashes.
 const HASH_RATE: f32 = 1_000.0;
@@ -31,6 +33,10 @@ pub(crate) struct Hostile {
     pub(crate) channel: Channel,
     /// The beacon's tip that it was told.
     pub(crate) beacon_tip: [u8; 32],
+    /// What each channel's successes come to.
+    pub(super) told: BTreeMap<u32, Told>,
+    /// Refusals that nobody asked about yet, by channel and number.
+    pub(super) refused: BTreeMap<(u32, u32), String>,
     next_number: u32,
 }
 
@@ -66,6 +72,8 @@ impl Hostile {
             keys,
             channel,
             beacon_tip: [0; 32],
+            told: BTreeMap::new(),
+            refused: BTreeMap::new(),
             next_number: 1,
         }
     }
