@@ -1,11 +1,23 @@
 //! Tasks on their way: which workers are connected, which task runs where, and the tokens as they
 //! arrive. What must survive a restart lies in the ledger; this is the part that may be lost.
 
+mod giving_back;
+mod live;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
+use dovetail_api::codes;
 use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId, WorkerKey};
 use tokio::sync::{mpsc, watch};
+
+pub(crate) use giving_back::{GivenBack, Next};
+pub(crate) use live::{Live, Phase, StreamRefusal};
+
+use giving_back::{REFUSAL_PAUSE, Refusal};
 
 /// How many commands may wait for one worker's connection. A task and its cancellation are two,
 /// so this is well above what `max_tasks` permits; a connection that lets it fill is dropped.
@@ -15,7 +27,7 @@ pub(crate) const COMMANDS_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) enum WorkerCommand {
     /// Run this task.
-    Assign(Box<TaskOrder>),
+    Assign(Arc<TaskOrder>),
     /// Stop this task; nobody waits for it any more.
     Cancel(TaskId),
     /// Ask the worker's wallet for an invoice.
@@ -44,6 +56,8 @@ pub(crate) struct TaskOrder {
     pub(crate) salt: [u8; 32],
     pub(crate) sampling: SamplingParams,
     pub(crate) seed: [u8; 32],
+    /// When its result is worthless, in Unix seconds.
+    pub(crate) expires_at_unix: u64,
 }
 
 impl std::fmt::Debug for TaskOrder {
@@ -52,62 +66,40 @@ impl std::fmt::Debug for TaskOrder {
     }
 }
 
-/// Where a task stands, as its agent sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Queued,
-    Running,
-    Finished,
-    Settled,
-    Failed,
-    Cancelled,
-}
-
-impl Phase {
-    /// Whether more tokens can follow.
-    pub(crate) fn is_streaming(self) -> bool {
-        matches!(self, Self::Queued | Self::Running)
-    }
-}
-
-/// A task's tokens so far and its phase; watched by the agents' streams.
-#[derive(Debug, Clone)]
-pub(crate) struct Live {
-    pub(crate) model: ModelId,
-    pub(crate) phase: Phase,
-    pub(crate) tokens: Vec<u32>,
-    /// Why it failed, where it did.
-    pub(crate) code: Option<&'static str>,
-    tokens_max: usize,
-}
-
-/// Why tokens were not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum StreamRefusal {
-    /// No such task, or it does not run on this worker.
-    #[error("the task does not run on this worker")]
-    NotYours,
-    /// The tokens do not follow those already there.
-    #[error("the tokens do not follow the ones before")]
-    OutOfOrder,
-    /// More tokens than the task permits.
-    #[error("the task is longer than it may be")]
-    TooLong,
-}
-
 struct Worker {
     connection: u64,
     models: Vec<ModelId>,
     commands: mpsc::Sender<WorkerCommand>,
     tasks_max: usize,
     running: Vec<TaskId>,
+    /// How many of its tasks have ended, one way or another.
+    ended: u64,
+    /// When it last gave a task back, if none of its tasks has ended since.
+    refused_at: Option<Instant>,
+}
+
+impl Worker {
+    /// Whether it may be given one more. A worker that gave a task back has as many as it can take until
+    /// one of them ends; where it has none, for a while.
+    fn has_room(&self, now: Instant) -> bool {
+        self.running.len() < self.tasks_max
+            && self.refused_at.is_none_or(|at| {
+                self.running.is_empty() && now.saturating_duration_since(at) >= REFUSAL_PAUSE
+            })
+    }
 }
 
 struct Running {
     live: watch::Sender<Live>,
     worker: Option<WorkerKey>,
-    /// Kept until the task is assigned.
-    order: Option<Box<TaskOrder>>,
+    /// The connection that it was last sent on.
+    sent_on: Option<u64>,
+    /// Kept until the first token comes: as long as another worker may still be given the task.
+    order: Option<Arc<TaskOrder>>,
+    /// How often it was given to a worker.
+    tries: u32,
+    /// Who gave it back.
+    refusals: Vec<Refusal>,
 }
 
 #[derive(Default)]
@@ -115,6 +107,15 @@ struct State {
     workers: HashMap<WorkerKey, Worker>,
     tasks: HashMap<TaskId, Running>,
     queue: VecDeque<TaskId>,
+}
+
+/// What [`Dispatcher::pair`] found.
+#[derive(Debug, Default)]
+pub(crate) struct Pairing {
+    /// Tasks and the workers that are to have them.
+    pub(crate) pairs: Vec<Assignment>,
+    /// Tasks that were given back, and which nobody is left to take; with why.
+    pub(crate) hopeless: Vec<(TaskId, &'static str)>,
 }
 
 /// An assignment that the ledger has to confirm.
@@ -149,10 +150,10 @@ impl Dispatcher {
         commands: mpsc::Sender<WorkerCommand>,
     ) {
         let mut state = self.state();
-        let running = state
+        let (running, ended) = state
             .workers
             .remove(&key)
-            .map(|old| old.running)
+            .map(|old| (old.running, old.ended))
             .unwrap_or_default();
         state.workers.insert(
             key,
@@ -162,23 +163,34 @@ impl Dispatcher {
                 commands,
                 tasks_max,
                 running,
+                ended,
+                refused_at: None,
             },
         );
     }
 
-    /// The connection is gone. Returns the tasks that it was running, which then have failed;
-    /// nothing if a newer connection has taken over.
+    /// The connection is gone. Returns the tasks that it was running, which are to be given back. Of a
+    /// connection that a newer one has taken over from, those that it had not begun; what it streamed may
+    /// be delivered on the newer one. Tasks that were about to be assigned are not among them:
+    /// [`Dispatcher::start`] will find the worker gone.
     pub(crate) fn unregister(&self, key: &WorkerKey, connection: u64) -> Vec<TaskId> {
         let mut state = self.state();
-        match state.workers.get(key) {
-            Some(worker) if worker.connection == connection => {}
-            _ => return Vec::new(),
+        let State { workers, tasks, .. } = &mut *state;
+        let Some(worker) = workers.get(key) else {
+            return Vec::new();
+        };
+        let is_current = worker.connection == connection;
+        let mut lost = worker.running.clone();
+        lost.retain(|id| {
+            tasks.get(id).is_some_and(|task| {
+                let ran_here = task.sent_on == Some(connection) && task.order.is_some();
+                task.live.borrow().phase == Phase::Running && (is_current || ran_here)
+            })
+        });
+        if is_current {
+            workers.remove(key);
         }
-        state
-            .workers
-            .remove(key)
-            .map(|worker| worker.running)
-            .unwrap_or_default()
+        lost
     }
 
     /// How many workers serve `model`.
@@ -209,44 +221,49 @@ impl Dispatcher {
         if state.queue.len() >= queue_max {
             return false;
         }
-        let live = Live {
-            model: order.model,
-            phase: Phase::Queued,
-            tokens: Vec::new(),
-            code: None,
-            tokens_max: order.sampling.max_tokens as usize,
-        };
+        let live = Live::queued(order.model, &order.sampling);
         state.queue.push_back(order.id);
         state.tasks.insert(
             order.id,
             Running {
                 live: watch::Sender::new(live),
                 worker: None,
-                order: Some(Box::new(order)),
+                sent_on: None,
+                order: Some(Arc::new(order)),
+                tries: 0,
+                refusals: Vec::new(),
             },
         );
         true
     }
 
     /// Pairs waiting tasks with free workers, and reserves both. The caller has the ledger
-    /// confirm each pair and then calls [`Dispatcher::start`] or [`Dispatcher::finish`].
-    pub(crate) fn pair(&self) -> Vec<Assignment> {
+    /// confirm each pair and then calls [`Dispatcher::start`] or [`Dispatcher::finish`]; hopeless tasks
+    /// are taken out of the queue and are the caller's to fail.
+    pub(crate) fn pair(&self) -> Pairing {
         let mut state = self.state();
         let State {
             workers,
             tasks,
             queue,
         } = &mut *state;
-        let mut pairs = Vec::new();
+        let now = Instant::now();
+        let mut found = Pairing::default();
         queue.retain(|id| {
             let Some(task) = tasks.get_mut(id) else {
                 return false;
             };
+            if let Some(code) = task.hopeless(workers) {
+                found.hopeless.push((*id, code));
+                return false;
+            }
             let model = task.live.borrow().model;
             let free = workers
                 .iter_mut()
-                .filter(|(_, worker)| {
-                    worker.models.contains(&model) && worker.running.len() < worker.tasks_max
+                .filter(|(key, worker)| {
+                    worker.models.contains(&model)
+                        && worker.has_room(now)
+                        && task.may_go_to(key, worker)
                 })
                 .min_by_key(|(_, worker)| worker.running.len());
             let Some((key, worker)) = free else {
@@ -254,26 +271,31 @@ impl Dispatcher {
             };
             worker.running.push(*id);
             task.worker = Some(*key);
-            pairs.push(Assignment {
+            task.tries += 1;
+            found.pairs.push(Assignment {
                 task: *id,
                 worker: *key,
             });
             false
         });
-        pairs
+        found
     }
 
     /// Sends a confirmed assignment to its worker; `false` if the worker cannot take it.
     pub(crate) fn start(&self, pair: Assignment) -> bool {
         let mut state = self.state();
         let State { workers, tasks, .. } = &mut *state;
-        let (Some(worker), Some(task)) = (workers.get(&pair.worker), tasks.get_mut(&pair.task))
+        let (Some(worker), Some(task)) = (workers.get_mut(&pair.worker), tasks.get_mut(&pair.task))
         else {
             return false;
         };
-        let Some(order) = task.order.take() else {
+        let Some(order) = task.order.clone() else {
             return false;
         };
+        // A connection that came since knows nothing of it yet.
+        if !worker.running.contains(&pair.task) {
+            worker.running.push(pair.task);
+        }
         if worker
             .commands
             .try_send(WorkerCommand::Assign(order))
@@ -281,6 +303,7 @@ impl Dispatcher {
         {
             return false;
         }
+        task.sent_on = Some(worker.connection);
         task.live.send_modify(|live| live.phase = Phase::Running);
         true
     }
@@ -293,10 +316,10 @@ impl Dispatcher {
         first_position: u32,
         tokens: &[u32],
     ) -> Result<(), StreamRefusal> {
-        let state = self.state();
+        let mut state = self.state();
         let running = state
             .tasks
-            .get(task)
+            .get_mut(task)
             .filter(|running| running.worker.as_ref() == Some(key))
             .ok_or(StreamRefusal::NotYours)?;
         let mut refusal = None;
@@ -304,6 +327,10 @@ impl Dispatcher {
             refusal = live.append(first_position, tokens).err();
             refusal.is_none()
         });
+        if refusal.is_none() {
+            // Its agent reads along: nobody else can begin it again.
+            running.order = None;
+        }
         refusal.map_or(Ok(()), Err)
     }
 
@@ -313,11 +340,17 @@ impl Dispatcher {
         let mut state = self.state();
         state.queue.retain(|queued| queued != id);
         for worker in state.workers.values_mut() {
+            let before = worker.running.len();
             worker.running.retain(|running| running != id);
+            if worker.running.len() < before {
+                worker.ended += 1;
+                worker.refused_at = None;
+            }
         }
-        let Some(task) = state.tasks.get(id) else {
+        let Some(task) = state.tasks.get_mut(id) else {
             return;
         };
+        task.order = None;
         task.live.send_modify(|live| {
             live.phase = phase;
             live.code = code;
@@ -339,8 +372,17 @@ impl Dispatcher {
     /// Forgets tasks that ended long ago and which nobody settled.
     pub(crate) fn forget(&self, ids: &[TaskId]) {
         for id in ids {
-            self.finish(id, Phase::Failed, Some("expired"));
+            self.finish(id, Phase::Failed, Some(codes::TASK_EXPIRED));
         }
+    }
+
+    /// Whether the task runs on this worker.
+    pub(crate) fn is_with(&self, id: &TaskId, key: &WorkerKey) -> bool {
+        let state = self.state();
+        let task = state.tasks.get(id);
+        task.is_some_and(|task| {
+            task.worker == Some(*key) && task.live.borrow().phase.is_streaming()
+        })
     }
 
     /// A view of the task that follows it.
@@ -362,113 +404,5 @@ impl Dispatcher {
         }
         drop(state);
         self.finish(id, Phase::Cancelled, Some("cancelled"));
-    }
-}
-
-impl Live {
-    fn append(&mut self, first_position: u32, tokens: &[u32]) -> Result<(), StreamRefusal> {
-        if self.phase != Phase::Running || first_position as usize != self.tokens.len() {
-            return Err(StreamRefusal::OutOfOrder);
-        }
-        if self.tokens.len().saturating_add(tokens.len()) > self.tokens_max {
-            return Err(StreamRefusal::TooLong);
-        }
-        self.tokens.extend_from_slice(tokens);
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn order(n: u8) -> TaskOrder {
-        TaskOrder {
-            id: TaskId::from_bytes([n; 32]),
-            model: ModelId::from_bytes([7; 32]),
-            prompt: b"secret".to_vec(),
-            stop: StopSequences::default(),
-            salt: [0; 32],
-            sampling: SamplingParams {
-                temperature_milli: 0,
-                top_k: 0,
-                top_p_milli: 1000,
-                max_tokens: 4,
-            },
-            seed: [0; 32],
-        }
-    }
-
-    fn with_worker(tasks_max: usize) -> (Dispatcher, WorkerKey, mpsc::Receiver<WorkerCommand>) {
-        let dispatcher = Dispatcher::default();
-        let key = WorkerKey::from_bytes([9; 32]);
-        let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
-        dispatcher.register(
-            key,
-            1,
-            vec![ModelId::from_bytes([7; 32])],
-            tasks_max,
-            sender,
-        );
-        (dispatcher, key, receiver)
-    }
-
-    #[test]
-    fn a_task_goes_to_a_worker_that_is_free_and_serves_its_model() {
-        let (dispatcher, key, mut commands) = with_worker(1);
-        assert!(dispatcher.enqueue(order(1), 10));
-        assert!(dispatcher.enqueue(order(2), 10));
-        let pairs = dispatcher.pair();
-        assert_eq!(pairs.len(), 1);
-        assert_eq!(pairs[0].worker, key);
-        assert!(dispatcher.start(pairs[0]));
-        assert!(matches!(commands.try_recv(), Ok(WorkerCommand::Assign(_))));
-        assert!(dispatcher.pair().is_empty());
-        dispatcher.complete(&pairs[0].task, &[1]);
-        assert_eq!(dispatcher.pair().len(), 1);
-    }
-
-    #[test]
-    fn tokens_must_follow_each_other_and_stay_within_the_limit() {
-        let (dispatcher, key, _commands) = with_worker(1);
-        dispatcher.enqueue(order(1), 10);
-        let pair = dispatcher.pair()[0];
-        dispatcher.start(pair);
-        let other = WorkerKey::from_bytes([1; 32]);
-        assert_eq!(
-            dispatcher.stream(&other, &pair.task, 0, &[1]),
-            Err(StreamRefusal::NotYours)
-        );
-        assert_eq!(dispatcher.stream(&key, &pair.task, 0, &[1, 2]), Ok(()));
-        assert_eq!(
-            dispatcher.stream(&key, &pair.task, 1, &[3]),
-            Err(StreamRefusal::OutOfOrder)
-        );
-        assert_eq!(
-            dispatcher.stream(&key, &pair.task, 2, &[3, 4, 5]),
-            Err(StreamRefusal::TooLong)
-        );
-        assert_eq!(
-            dispatcher.watch(&pair.task).unwrap().borrow().tokens,
-            vec![1, 2]
-        );
-    }
-
-    #[test]
-    fn the_queue_is_bounded_and_a_lost_worker_hands_its_tasks_back() {
-        let (dispatcher, key, _commands) = with_worker(1);
-        assert!(dispatcher.enqueue(order(1), 1));
-        assert!(!dispatcher.has_room(1));
-        assert!(!dispatcher.enqueue(order(2), 1));
-        let pair = dispatcher.pair()[0];
-        assert!(dispatcher.unregister(&key, 2).is_empty());
-        assert_eq!(dispatcher.unregister(&key, 1), vec![pair.task]);
-    }
-
-    #[test]
-    fn a_prompt_is_never_shown() {
-        assert!(!format!("{:?}", order(1)).contains("secret"));
-        assert!(!format!("{:?}", WorkerCommand::Assign(Box::new(order(1)))).contains("115"));
     }
 }

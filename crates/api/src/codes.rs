@@ -45,6 +45,9 @@ pub const INTERNAL: &str = "internal";
 pub const WORKER_LOST: &str = "worker-lost";
 /// Task error: the worker refused the task or could not complete it.
 pub const WORKER_FAILED: &str = "worker-failed";
+/// Task error: every connected worker that serves the model has as many tasks as it can take; try again
+/// later.
+pub const WORKERS_FULL: &str = "workers-full";
 /// Task error: the replay of the worker's claim did not give the worker's output.
 pub const INFERENCE_MISMATCH: &str = "inference-mismatch";
 /// Task error: time ran out.

@@ -275,6 +275,24 @@ impl Ledger {
         Ok(done.rows_affected() == 1)
     }
 
+    /// assigned -> queued: the worker does not run it, and another one may. `false` if it does not run on
+    /// this worker any more, or has expired.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn release_task(&self, id: TaskId, worker: WorkerKey) -> Result<bool, LedgerError> {
+        let done = sqlx::query(
+            "UPDATE tasks SET state = 'queued', worker = NULL
+             WHERE id = $1 AND worker = $2 AND state = 'assigned' AND expires_at > $3",
+        )
+        .bind(id.to_bytes().to_vec())
+        .bind(worker.to_bytes().to_vec())
+        .bind(seconds(unix_now()))
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
     /// assigned -> finished, with what the worker committed to.
     ///
     /// # Errors

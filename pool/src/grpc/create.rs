@@ -106,6 +106,7 @@ impl InferenceService {
             salt: new.salt,
             sampling: new.sampling,
             seed: new.seed,
+            expires_at_unix: new.expires_at_unix,
         };
         let queue_max = self.shared.config.inference.queue_max;
         if self.shared.dispatcher.enqueue(order, queue_max) {

@@ -24,7 +24,7 @@ use super::custom::AcceptedJobs;
 use super::extension::Registering;
 use super::jobs::JobMaker;
 use super::shares::InFlight;
-use crate::dispatch::{Phase, WorkerCommand};
+use crate::dispatch::{GivenBack, WorkerCommand};
 use crate::shared::Shared;
 
 /// How many frames may wait for one miner. The longest burst of a healthy one is a job and a tip
@@ -292,20 +292,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Gives back what others know of this connection. Tasks that ran on it have failed.
+    /// Gives back what others know of this connection, tasks that it ran among them.
     async fn leave(&mut self) {
         let Some(worker) = self.worker.take() else {
             return;
         };
+        // Closed before the dispatcher forgets us, so that no task is sent to where nobody reads.
+        self.commands = None;
         for task in self.shared.dispatcher.unregister(&worker, self.id) {
-            let ledger = &self.shared.settler.ledger;
-            if let Err(error) = ledger.fail_task(task, Some(worker), "worker-lost").await {
-                tracing::warn!(%task, %error, "cannot mark a lost worker's task failed");
-            }
-            self.shared
-                .dispatcher
-                .finish(&task, Phase::Failed, Some("worker-lost"));
+            self.shared.give_back(task, worker, GivenBack::Lost).await;
         }
+        self.shared.spawn_pairing();
     }
 
     /// Queues a message; a miner that does not read is dropped.

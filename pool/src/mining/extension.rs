@@ -3,7 +3,7 @@
 
 use dovetail_api::codes::WORKER_FAILED;
 use dovetail_commitment::{Transcript, output_digest, prompt_commitment};
-use dovetail_ledger::{LedgerError, TaskState};
+use dovetail_ledger::{LedgerError, TaskState, unix_now};
 use dovetail_sv2::extension::{
     AssignTask, AssignTaskError, Bytes, CancelTask, DeliverTranscript, DeliverTranscriptError,
     DeliverTranscriptSuccess, Invoice, InvoiceError, PayoutResult, RegisterBatch,
@@ -14,7 +14,7 @@ use dovetail_sv2::extension::{
 use tokio::sync::mpsc;
 
 use super::connection::{Connection, Ended};
-use crate::dispatch::{COMMANDS_MAX, Phase, TaskOrder, WorkerCommand};
+use crate::dispatch::{COMMANDS_MAX, GivenBack, TaskOrder, WorkerCommand};
 use crate::events::Event;
 use crate::payouts::InvoiceAnswer;
 
@@ -88,7 +88,7 @@ impl Connection {
     /// What the rest of the pool asks of this worker.
     pub(super) fn on_command(&mut self, command: WorkerCommand) -> Result<(), Ended> {
         match command {
-            WorkerCommand::Assign(order) => self.assign(*order),
+            WorkerCommand::Assign(order) => self.assign(&order),
             WorkerCommand::Cancel(task_id) => self.send(&CancelTask { task_id }),
             WorkerCommand::RequestInvoice {
                 payout_id,
@@ -103,39 +103,37 @@ impl Connection {
         }
     }
 
-    fn assign(&mut self, order: TaskOrder) -> Result<(), Ended> {
-        let lifetime_ms = self
-            .shared
-            .config
-            .inference
-            .task_lifetime_s
-            .saturating_mul(1000);
+    fn assign(&mut self, order: &TaskOrder) -> Result<(), Ended> {
+        // It may have waited, or been with another worker before.
+        let left_ms = order
+            .expires_at_unix
+            .saturating_sub(unix_now())
+            .saturating_mul(1_000);
         self.send(&AssignTask {
             task_id: order.id,
             model_id: order.model,
-            prompt: Bytes(order.prompt),
-            stop: order.stop,
+            prompt: Bytes(order.prompt.clone()),
+            stop: order.stop.clone(),
             salt: order.salt,
             sampling: order.sampling,
             seed: order.seed,
-            deadline_ms: u32::try_from(lifetime_ms).unwrap_or(u32::MAX),
+            deadline_ms: u32::try_from(left_ms).unwrap_or(u32::MAX),
         })
     }
 
     pub(super) async fn on_assign_error(&mut self, message: &AssignTaskError) {
         let Some(worker) = self.worker else { return };
-        tracing::warn!(task = %message.task_id, code = message.code, "a worker refused a task");
-        let failed = self
-            .shared
-            .settler
-            .ledger
-            .fail_task(message.task_id, Some(worker), WORKER_FAILED)
-            .await;
-        if failed.is_ok() {
-            self.shared
-                .dispatcher
-                .finish(&message.task_id, Phase::Failed, Some(WORKER_FAILED));
+        let task = message.task_id;
+        tracing::warn!(%task, code = message.code, "a worker refused a task");
+        match given_back(&message.code) {
+            Some(why) => self.shared.give_back(task, worker, why).await,
+            // No other worker could run it either.
+            None if self.shared.dispatcher.is_with(&task, &worker) => {
+                self.shared.fail(task, Some(worker), WORKER_FAILED).await;
+            }
+            None => {}
         }
+        self.shared.spawn_pairing();
     }
 
     pub(super) fn on_stream(&mut self, message: &StreamTokens) -> Result<(), Ended> {
@@ -268,5 +266,14 @@ impl Connection {
             worker,
             bolt11,
         });
+    }
+}
+
+/// Whether another worker may run a task that was refused with this code, and why this one does not.
+fn given_back(code: &str) -> Option<GivenBack> {
+    match code {
+        codes::TOO_MANY_TASKS => Some(GivenBack::Full),
+        codes::MODEL_UNKNOWN | codes::INTERNAL => Some(GivenBack::Unable),
+        _ => None,
     }
 }

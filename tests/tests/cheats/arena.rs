@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use dovetail_agent::{AgentClient, Question};
+use dovetail_agent::{AgentClient, AgentError, Question};
 use dovetail_commitment::{FinishReason, SamplingParams, StopSequences, Transcript, WorkerKey};
 use dovetail_engine::Model;
 use dovetail_sv2::extension::AssignTask;
@@ -12,7 +12,7 @@ use dovetail_tests::ground::Ground;
 use dovetail_tests::scenario::{Options, Scenario, tiny_file};
 use dovetail_worker::keys::WorkerKeys;
 use tokio::sync::OwnedMutexGuard;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::hostile::{Doors, Hostile, Models, TestBatch, batch_of, honest, transcript};
@@ -199,6 +199,24 @@ impl Case {
         Hostile::unregistered(&self.doors, keys.clone()).await
     }
 
+    /// Has an agent ask the cheats' model and read along to the end; its tokens, or the word that the task
+    /// ended with.
+    pub(crate) fn ask(&self) -> JoinHandle<Result<Vec<u32>, String>> {
+        let question = question(&self.models().asked, StopSequences::default());
+        let client = self.agent.client.clone();
+        tokio::spawn(async move {
+            let mut answer = client.ask(question).await.unwrap();
+            loop {
+                match answer.next().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return Ok(answer.tokens().to_vec()),
+                    Err(AgentError::TaskEnded { code, .. }) => return Err(code),
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        })
+    }
+
     /// A task for this worker, which must be the only one that takes any.
     pub(crate) async fn task(&self, worker: &mut Hostile) -> AssignTask {
         self.task_until(worker, StopSequences::default()).await
@@ -291,6 +309,19 @@ fn source(ground: &Ground) -> SourceConfig {
     }
 }
 
+fn question(model: &Model, stop: StopSequences) -> Question {
+    let sampling = SamplingParams {
+        temperature_milli: 800,
+        top_k: 40,
+        top_p_milli: 950,
+        max_tokens: TOKENS,
+    };
+    Question {
+        stop,
+        ..Question::new(model.id(), b"what was asked".to_vec(), sampling)
+    }
+}
+
 /// Has an agent ask for a completion, which it does not wait for; the task as the worker gets it.
 async fn asked(
     agent: &Agent,
@@ -298,16 +329,7 @@ async fn asked(
     worker: &mut Hostile,
     stop: StopSequences,
 ) -> AssignTask {
-    let sampling = SamplingParams {
-        temperature_milli: 800,
-        top_k: 40,
-        top_p_milli: 950,
-        max_tokens: TOKENS,
-    };
-    let question = Question {
-        stop,
-        ..Question::new(model.id(), b"what was asked".to_vec(), sampling)
-    };
+    let question = question(model, stop);
     let client = agent.client.clone();
     agent.reading.lock().unwrap().spawn(async move {
         let mut answer = client.ask(question).await.unwrap();

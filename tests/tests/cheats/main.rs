@@ -18,6 +18,7 @@ mod batches;
 mod bitcoin_core;
 mod claims;
 mod expiry;
+mod given_back;
 mod identity;
 mod inference;
 mod order;

@@ -82,6 +82,30 @@ fn only_the_worker_that_runs_a_task_finishes_it_and_with_its_own_transcript() {
 }
 
 #[test]
+fn a_task_that_its_worker_gives_back_is_anothers_and_keeps_its_prompt() {
+    run(|_db, ledger| async move {
+        let (task, other) = (new_task(1), WorkerKey::from_bytes([1; 32]));
+        let good = transcript(&task, &[1, 2]);
+        ledger.create_task(&task).await.unwrap();
+        assert!(!ledger.release_task(task.id, WORKER).await.unwrap());
+        ledger.assign_task(task.id, other).await.unwrap();
+        assert!(!ledger.release_task(task.id, WORKER).await.unwrap());
+        assert!(ledger.release_task(task.id, other).await.unwrap());
+        assert!(!ledger.release_task(task.id, other).await.unwrap());
+        assert_eq!(state(&ledger, 1).await, (TaskState::Queued, true));
+        assert!(ledger.assign_task(task.id, WORKER).await.unwrap());
+        // The one that gave it back has no part in it any more.
+        assert!(!ledger.fail_task(task.id, Some(other), "x").await.unwrap());
+        ledger
+            .finish_task(task.id, WORKER, &good, &[1, 2])
+            .await
+            .unwrap();
+        assert!(!ledger.release_task(task.id, WORKER).await.unwrap());
+        assert_eq!(state(&ledger, 1).await, (TaskState::Finished, true));
+    });
+}
+
+#[test]
 fn a_task_that_ends_early_keeps_no_prompt() {
     run(|_db, ledger| async move {
         for n in 1..=4 {

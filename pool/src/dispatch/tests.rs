@@ -1,0 +1,262 @@
+//! The dispatcher alone: who is given what, and what becomes of tasks that come back.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn order(n: u8) -> TaskOrder {
+    TaskOrder {
+        id: TaskId::from_bytes([n; 32]),
+        model: ModelId::from_bytes([7; 32]),
+        prompt: b"secret".to_vec(),
+        stop: StopSequences::default(),
+        salt: [0; 32],
+        sampling: SamplingParams {
+            temperature_milli: 0,
+            top_k: 0,
+            top_p_milli: 1000,
+            max_tokens: 4,
+        },
+        seed: [0; 32],
+        expires_at_unix: u64::MAX,
+    }
+}
+
+fn with_worker(tasks_max: usize) -> (Dispatcher, WorkerKey, mpsc::Receiver<WorkerCommand>) {
+    let dispatcher = Dispatcher::default();
+    let key = WorkerKey::from_bytes([9; 32]);
+    let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
+    dispatcher.register(
+        key,
+        1,
+        vec![ModelId::from_bytes([7; 32])],
+        tasks_max,
+        sender,
+    );
+    (dispatcher, key, receiver)
+}
+
+#[test]
+fn a_task_goes_to_a_worker_that_is_free_and_serves_its_model() {
+    let (dispatcher, key, mut commands) = with_worker(1);
+    assert!(dispatcher.enqueue(order(1), 10));
+    assert!(dispatcher.enqueue(order(2), 10));
+    let pairs = dispatcher.pair().pairs;
+    assert_eq!(pairs.len(), 1);
+    assert_eq!(pairs[0].worker, key);
+    assert!(dispatcher.start(pairs[0]));
+    assert!(matches!(commands.try_recv(), Ok(WorkerCommand::Assign(_))));
+    assert!(dispatcher.pair().pairs.is_empty());
+    dispatcher.complete(&pairs[0].task, &[1]);
+    assert_eq!(dispatcher.pair().pairs.len(), 1);
+}
+
+#[test]
+fn tokens_must_follow_each_other_and_stay_within_the_limit() {
+    let (dispatcher, key, _commands) = with_worker(1);
+    dispatcher.enqueue(order(1), 10);
+    let pair = dispatcher.pair().pairs[0];
+    dispatcher.start(pair);
+    let other = WorkerKey::from_bytes([1; 32]);
+    assert_eq!(
+        dispatcher.stream(&other, &pair.task, 0, &[1]),
+        Err(StreamRefusal::NotYours)
+    );
+    assert_eq!(dispatcher.stream(&key, &pair.task, 0, &[1, 2]), Ok(()));
+    assert_eq!(
+        dispatcher.stream(&key, &pair.task, 1, &[3]),
+        Err(StreamRefusal::OutOfOrder)
+    );
+    assert_eq!(
+        dispatcher.stream(&key, &pair.task, 2, &[3, 4, 5]),
+        Err(StreamRefusal::TooLong)
+    );
+    assert_eq!(
+        dispatcher.watch(&pair.task).unwrap().borrow().tokens,
+        vec![1, 2]
+    );
+}
+
+#[test]
+fn the_queue_is_bounded_and_a_lost_worker_hands_its_tasks_back() {
+    let (dispatcher, key, _commands) = with_worker(1);
+    assert!(dispatcher.enqueue(order(1), 1));
+    assert!(!dispatcher.has_room(1));
+    assert!(!dispatcher.enqueue(order(2), 1));
+    let pair = dispatcher.pair().pairs[0];
+    assert!(dispatcher.start(pair));
+    assert!(dispatcher.unregister(&key, 2).is_empty());
+    assert_eq!(dispatcher.unregister(&key, 1), vec![pair.task]);
+}
+
+#[test]
+fn a_prompt_is_never_shown() {
+    assert!(!format!("{:?}", order(1)).contains("secret"));
+    assert!(!format!("{:?}", WorkerCommand::Assign(Arc::new(order(1)))).contains("115"));
+}
+
+/// Another worker, with its commands.
+fn join(dispatcher: &Dispatcher, n: u8, tasks_max: usize) -> mpsc::Receiver<WorkerCommand> {
+    let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
+    let model = ModelId::from_bytes([7; 32]);
+    let key = WorkerKey::from_bytes([n; 32]);
+    dispatcher.register(key, u64::from(n), vec![model], tasks_max, sender);
+    receiver
+}
+
+/// Gives the next waiting task to whoever is to have it.
+fn give(dispatcher: &Dispatcher) -> Assignment {
+    let pair = dispatcher.pair().pairs[0];
+    assert!(dispatcher.start(pair));
+    pair
+}
+
+#[test]
+fn a_task_that_a_full_worker_gives_back_goes_to_another_and_the_full_one_is_left_alone() {
+    let (dispatcher, first, mut commands) = with_worker(4);
+    dispatcher.enqueue(order(1), 10);
+    let busy = give(&dispatcher);
+    dispatcher.enqueue(order(2), 10);
+    let pair = give(&dispatcher);
+    let other = WorkerKey::from_bytes([8; 32]);
+    // Nobody else may give it back.
+    assert_eq!(
+        dispatcher.give_back(&pair.task, &other, GivenBack::Full),
+        None
+    );
+    let next = dispatcher.give_back(&pair.task, &first, GivenBack::Full);
+    assert_eq!(next, Some(Next::Another));
+    let live = dispatcher.watch(&pair.task).unwrap();
+    assert_eq!(live.borrow().phase, Phase::Queued);
+    dispatcher.requeue(&pair.task);
+    dispatcher.requeue(&pair.task);
+    // It waits for the other task to end rather than being offered again.
+    assert!(dispatcher.pair().pairs.is_empty());
+    let mut others = join(&dispatcher, 8, 1);
+    let again = give(&dispatcher);
+    assert_eq!((again.task, again.worker), (pair.task, other));
+    assert!(matches!(others.try_recv(), Ok(WorkerCommand::Assign(_))));
+    // What the first one sends of it now is too late.
+    let late = dispatcher.stream(&first, &pair.task, 0, &[1]);
+    assert_eq!(late, Err(StreamRefusal::NotYours));
+    assert_eq!(dispatcher.stream(&other, &pair.task, 0, &[1]), Ok(()));
+    dispatcher.enqueue(order(3), 10);
+    assert!(dispatcher.pair().pairs.is_empty());
+    dispatcher.complete(&busy.task, &[1]);
+    assert_eq!(give(&dispatcher).worker, first);
+    while commands.try_recv().is_ok() {}
+}
+
+#[test]
+fn a_full_worker_is_offered_a_task_again_once_it_has_finished_one() {
+    let (dispatcher, key, _commands) = with_worker(4);
+    dispatcher.enqueue(order(1), 10);
+    let busy = give(&dispatcher);
+    dispatcher.enqueue(order(2), 10);
+    let pair = give(&dispatcher);
+    let next = dispatcher.give_back(&pair.task, &key, GivenBack::Full);
+    assert_eq!(next, Some(Next::Another));
+    dispatcher.requeue(&pair.task);
+    assert!(dispatcher.pair().hopeless.is_empty());
+    dispatcher.complete(&busy.task, &[1]);
+    assert_eq!(give(&dispatcher).task, pair.task);
+}
+
+#[test]
+fn where_nobody_is_left_a_task_fails_with_the_reason() {
+    for (why, code) in [
+        (GivenBack::Full, codes::WORKERS_FULL),
+        (GivenBack::Unable, codes::WORKER_FAILED),
+        (GivenBack::Lost, codes::WORKER_LOST),
+    ] {
+        let (dispatcher, key, _commands) = with_worker(1);
+        dispatcher.enqueue(order(1), 10);
+        let pair = give(&dispatcher);
+        if why == GivenBack::Lost {
+            assert_eq!(dispatcher.unregister(&key, 1), [pair.task]);
+        }
+        let next = dispatcher.give_back(&pair.task, &key, why);
+        assert_eq!(next, Some(Next::Fail(code)));
+    }
+}
+
+#[test]
+fn a_task_whose_last_hope_leaves_is_hopeless_and_a_new_one_waits() {
+    let (dispatcher, key, _commands) = with_worker(1);
+    let _others = join(&dispatcher, 8, 1);
+    dispatcher.enqueue(order(1), 10);
+    dispatcher.enqueue(order(2), 10);
+    let pairs = dispatcher.pair().pairs;
+    assert!(pairs.iter().all(|pair| dispatcher.start(*pair)));
+    let mine = pairs.iter().find(|pair| pair.worker == key).unwrap();
+    let next = dispatcher.give_back(&mine.task, &key, GivenBack::Unable);
+    assert_eq!(next, Some(Next::Another));
+    dispatcher.requeue(&mine.task);
+    dispatcher.unregister(&WorkerKey::from_bytes([8; 32]), 8);
+    dispatcher.enqueue(order(3), 10);
+    let found = dispatcher.pair();
+    assert_eq!(found.hopeless, [(mine.task, codes::WORKER_FAILED)]);
+    assert!(found.pairs.is_empty(), "the worker that refused has a rest");
+}
+
+#[test]
+fn tries_are_bounded_however_many_workers_there_are() {
+    let dispatcher = Dispatcher::default();
+    let _commands: Vec<_> = (1..=20).map(|n| join(&dispatcher, n, 1)).collect();
+    dispatcher.enqueue(order(1), 10);
+    let mut given = 0;
+    loop {
+        let pair = give(&dispatcher);
+        given += 1;
+        match dispatcher.give_back(&pair.task, &pair.worker, GivenBack::Full) {
+            Some(Next::Another) => dispatcher.requeue(&pair.task),
+            end => {
+                assert_eq!(end, Some(Next::Fail(codes::WORKERS_FULL)));
+                break;
+            }
+        }
+    }
+    assert_eq!(given, giving_back::TRIES_MAX);
+}
+
+#[test]
+fn a_task_of_which_tokens_were_read_stays_with_its_worker() {
+    let (dispatcher, key, _commands) = with_worker(1);
+    let _others = join(&dispatcher, 8, 0);
+    dispatcher.enqueue(order(1), 10);
+    let pair = give(&dispatcher);
+    dispatcher.stream(&key, &pair.task, 0, &[1]).unwrap();
+    let next = dispatcher.give_back(&pair.task, &key, GivenBack::Lost);
+    assert_eq!(next, Some(Next::Fail(codes::WORKER_LOST)));
+}
+
+#[test]
+fn a_newer_connection_inherits_what_was_begun_and_not_what_was_not() {
+    let (dispatcher, key, _commands) = with_worker(2);
+    dispatcher.enqueue(order(1), 10);
+    let begun = give(&dispatcher);
+    dispatcher.stream(&key, &begun.task, 0, &[1]).unwrap();
+    dispatcher.enqueue(order(2), 10);
+    let waiting = give(&dispatcher);
+    let (sender, mut newer) = mpsc::channel(COMMANDS_MAX);
+    dispatcher.register(key, 2, vec![ModelId::from_bytes([7; 32])], 2, sender);
+    assert_eq!(dispatcher.unregister(&key, 1), [waiting.task]);
+    let next = dispatcher.give_back(&waiting.task, &key, GivenBack::Lost);
+    assert_eq!(next, Some(Next::Another));
+    dispatcher.requeue(&waiting.task);
+    assert_eq!(give(&dispatcher).worker, key);
+    assert!(matches!(newer.try_recv(), Ok(WorkerCommand::Assign(_))));
+    assert_eq!(dispatcher.stream(&key, &begun.task, 1, &[2]), Ok(()));
+}
+
+#[test]
+fn a_task_for_a_worker_that_left_meanwhile_is_not_sent() {
+    let (dispatcher, key, _commands) = with_worker(1);
+    dispatcher.enqueue(order(1), 10);
+    let pair = dispatcher.pair().pairs[0];
+    assert!(dispatcher.unregister(&key, 1).is_empty());
+    assert!(!dispatcher.start(pair));
+    let _others = join(&dispatcher, 8, 1);
+    let next = dispatcher.give_back(&pair.task, &key, GivenBack::Lost);
+    assert_eq!(next, Some(Next::Another));
+}
