@@ -56,6 +56,10 @@ pub(crate) struct BatchReport {
     pub(crate) step: u32,
     pub(crate) preimage: [u8; 32],
     pub(crate) code: &'static str,
+    /// What the batch's tokens are credited with; 0 unless it is accepted.
+    pub(crate) credit: Msat,
+    /// What is held of the worker's credit for inference; `None` if the ledger did not say.
+    pub(crate) held: Option<Msat>,
 }
 
 /// How a share ended.
@@ -123,7 +127,8 @@ impl Settler {
                 self.record(&share, &claim, &audited, codes::AUDIT_UNAVAILABLE)
                     .await;
                 let code = codes::AUDIT_UNAVAILABLE;
-                Settled::Refused(code, Some(report(&share, &claim, &audited, false, code)))
+                let report = self.report(&share, &claim, &audited, Err(code)).await;
+                Settled::Refused(code, Some(report))
             }
         }
     }
@@ -189,7 +194,9 @@ impl Settler {
         }
         // Another batch of this worker: earlier ones may have come to the end of their window.
         self.mature(Some(claim.worker)).await;
-        Settled::Accepted(Some(report(&share, &claim, &audited, true, "")))
+        let credit = Msat::new(credit_msat);
+        let report = self.report(&share, &claim, &audited, Ok(credit)).await;
+        Settled::Accepted(Some(report))
     }
 
     /// Books a proven mismatch: the batch has failed, its worker forfeits what is held for it.
@@ -228,10 +235,8 @@ impl Settler {
                 .finish(&task.id, Phase::Failed, Some(codes::INFERENCE_MISMATCH));
         }
         let code = failure.finding.mismatch.code();
-        Settled::Refused(
-            codes::INFERENCE_MISMATCH,
-            Some(report(share, claim, audited, false, code)),
-        )
+        let report = self.report(share, claim, audited, Err(code)).await;
+        Settled::Refused(codes::INFERENCE_MISMATCH, Some(report))
     }
 
     /// Posts the held credit whose window is over, of one worker or of all.
@@ -249,6 +254,33 @@ impl Settler {
             }
             // It is looked for again before long.
             Err(error) => tracing::warn!(%error, "cannot post matured credit"),
+        }
+    }
+
+    /// What the worker is told of its batch: what its tokens are credited with, or why they are not.
+    async fn report(
+        &self,
+        share: &ProvenShare,
+        claim: &Claim,
+        audited: &Audited,
+        credited: Result<Msat, &'static str>,
+    ) -> BatchReport {
+        let held = match self.ledger.balance(&share.account).await {
+            Ok(balance) => Some(balance.held),
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell a worker what is held for it");
+                None
+            }
+        };
+        BatchReport {
+            root: claim.root,
+            header_hash: share.header_hash,
+            accepted: credited.is_ok(),
+            step: audited.step,
+            preimage: audited.preimage,
+            code: credited.err().unwrap_or_default(),
+            credit: credited.unwrap_or_default(),
+            held,
         }
     }
 
@@ -368,23 +400,6 @@ fn entry(share: &ProvenShare, batch: Option<InferenceSettlement>) -> Share {
         is_block: share.is_block,
         credit: Msat::new(share.credit_msat),
         batch,
-    }
-}
-
-fn report(
-    share: &ProvenShare,
-    claim: &Claim,
-    audited: &Audited,
-    accepted: bool,
-    code: &'static str,
-) -> BatchReport {
-    BatchReport {
-        root: claim.root,
-        header_hash: share.header_hash,
-        accepted,
-        step: audited.step,
-        preimage: audited.preimage,
-        code,
     }
 }
 

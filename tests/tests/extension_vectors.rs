@@ -363,6 +363,8 @@ fn messages(out: &mut Vectors, proof: &RegisterWorkerProof) {
         beacon_step: 1,
         preimage: HashChain::from_seed([0x06; 32], 3).preimage(1).unwrap(),
         code: "tokens".to_owned(),
+        credit_msat: 0,
+        held_msat: 250_000,
     };
     out.message("BatchOutcome", &outcome);
     let (request_id, channel_id) = (8, 2);

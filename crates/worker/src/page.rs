@@ -183,6 +183,7 @@ mod tests {
         stats.refused("<script>alert(1)</script>");
         stats.shares_accepted.store(7, Ordering::Relaxed);
         stats.paid_msat.store(42_000, Ordering::Relaxed);
+        stats.inference_msat.store(31_500, Ordering::Relaxed);
         let page = Page {
             worker: "ab".repeat(32),
             started: Instant::now(),
@@ -215,7 +216,9 @@ mod tests {
         assert!(page.starts_with("HTTP/1.1 200"), "{page}");
         assert!(page.contains("content-security-policy: default-src 'none'"));
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script"));
-        assert!(page.contains(">7<") && page.contains("42"));
+        for shown in [">7<", ">42.000<", ">31.500<"] {
+            assert!(page.contains(shown), "{page}");
+        }
         assert!(get(address, "/page.css").await.contains("text/css"));
     }
 
@@ -228,6 +231,8 @@ mod tests {
         let status: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(status["shares"]["accepted"], 7);
         assert_eq!(status["earned"]["paid_msat"], 42_000);
+        assert_eq!(status["earned"]["inference_msat"], 31_500);
+        assert_eq!(status["earned"]["inference_held_msat"], 0);
         assert_eq!(status["shares"]["refused"]["<script>alert(1)</script>"], 1);
         assert_eq!(status["upstream"]["kind"], "none");
     }

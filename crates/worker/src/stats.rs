@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use dovetail_sv2::extension::{BatchOutcome, MSAT_UNKNOWN};
+
 /// Refusal codes that are counted apart; a pool that invents more gets them counted together.
 const CODES_MAX: usize = 32;
 /// How far back rates look.
@@ -50,6 +52,8 @@ pub struct Stats {
     pub batches_credited: AtomicU64,
     /// Output tokens of those batches.
     pub tokens_credited: AtomicU64,
+    /// What pools credited those batches with, in millisatoshi.
+    pub inference_msat: AtomicU64,
     /// Batches that the pool will never pay for.
     pub batches_refused: AtomicU64,
     /// Outcomes by which a pool broke its own beacon; it is left then.
@@ -66,6 +70,8 @@ pub struct Stats {
 #[derive(Debug, Default)]
 struct Recent {
     upstream: Upstream,
+    /// What each pool last said to hold of ours. As many as the configuration has pools.
+    held_msat: BTreeMap<String, u64>,
     refused: BTreeMap<String, u64>,
     work: std::collections::VecDeque<(Instant, f64)>,
     tokens: std::collections::VecDeque<(Instant, f64)>,
@@ -99,6 +105,25 @@ impl Stats {
     /// Refused shares by code.
     pub fn refusals(&self) -> BTreeMap<String, u64> {
         self.recent().refused.clone()
+    }
+
+    /// A pool said what it credited a batch with, and what it holds of ours. It does so once for each claim
+    /// that it audited.
+    pub fn outcome(&self, pool: &str, outcome: &BatchOutcome) {
+        let known = |msat: u64| (msat != MSAT_UNKNOWN).then_some(msat);
+        let (credit_msat, held_msat) = (known(outcome.credit_msat), known(outcome.held_msat));
+        tracing::info!(root = %outcome.root, accepted = outcome.accepted, credit_msat, held_msat, "what the pool credited the batch with, and what has not matured");
+        Self::add(&self.inference_msat, credit_msat.unwrap_or(0));
+        if let Some(held) = held_msat {
+            self.recent().held_msat.insert(pool.to_owned(), held);
+        }
+    }
+
+    /// Credit for inference that had not matured when pools last spoke of it, in millisatoshi.
+    pub fn held_msat(&self) -> u64 {
+        let recent = self.recent();
+        let held = recent.held_msat.values().copied();
+        held.fold(0, u64::saturating_add)
     }
 
     /// Whom hashers work for now.
@@ -170,6 +195,7 @@ fn rate(events: &mut std::collections::VecDeque<(Instant, f64)>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dovetail_commitment::{BatchRoot, HeaderHash};
 
     #[test]
     fn refusal_codes_that_a_pool_invents_do_not_grow_without_bound() {
@@ -180,6 +206,28 @@ mod tests {
         let refusals = stats.refusals();
         assert!(refusals.len() <= CODES_MAX + 1);
         assert_eq!(refusals.values().sum::<u64>(), 1_000);
+    }
+
+    #[test]
+    fn credit_adds_up_and_what_is_held_is_what_each_pool_said_last() {
+        let stats = Stats::default();
+        let outcome = |credit_msat, held_msat| BatchOutcome {
+            root: BatchRoot::from_bytes([1; 32]),
+            header_hash: HeaderHash::from_bytes([2; 32]),
+            accepted: credit_msat > 0,
+            beacon_step: 0,
+            preimage: [0; 32],
+            code: String::new(),
+            credit_msat,
+            held_msat,
+        };
+        stats.outcome("one", &outcome(500, 500));
+        stats.outcome("one", &outcome(700, MSAT_UNKNOWN));
+        stats.outcome("two", &outcome(0, 40));
+        assert_eq!(stats.inference_msat.load(Ordering::Relaxed), 1_200);
+        assert_eq!(stats.held_msat(), 540);
+        stats.outcome("one", &outcome(0, u64::MAX - 1));
+        assert_eq!(stats.held_msat(), u64::MAX);
     }
 
     #[test]

@@ -319,6 +319,8 @@ async fn a_task_becomes_tokens_a_transcript_a_declared_job_and_a_claiming_share(
         beacon_step: 0,
         preimage: chain().preimage(0).unwrap(),
         code: String::new(),
+        credit_msat: 24_000,
+        held_msat: 24_000,
     })
     .await;
     nothing_more(&mut pool).await;
@@ -345,6 +347,8 @@ async fn a_stale_share_leads_to_another_declaration_and_a_mismatch_to_none() {
         beacon_step: 0,
         preimage: chain().preimage(0).unwrap(),
         code: codes::INFERENCE_MISMATCH.to_owned(),
+        credit_msat: 0,
+        held_msat: 0,
     })
     .await;
     nothing_more(&mut pool).await;
@@ -415,6 +419,8 @@ async fn a_pool_that_breaks_its_beacon_is_left_for_good() {
         beacon_step: 0,
         preimage: [6; 32],
         code: "tokens".to_owned(),
+        credit_msat: 0,
+        held_msat: 0,
     };
     pool.send(&chosen).await;
     let ended = tokio::time::timeout(Duration::from_secs(10), async {

@@ -9,7 +9,8 @@ use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, CompactTarget, TxMerkleNode};
 use dovetail_commitment::{BatchRoot, HeaderHash};
-use dovetail_sv2::extension::{BatchOutcome, codes, find_claim};
+use dovetail_ledger::Msat;
+use dovetail_sv2::extension::{BatchOutcome, MSAT_UNKNOWN, codes, find_claim};
 use dovetail_sv2::tlv::Tlv;
 use stratum_core::channels_sv2::merkle_root::merkle_root_from_path;
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
@@ -418,16 +419,9 @@ fn coinbase_of(job: &ExtendedJob, extranonce: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Whole difficulty-1 units, as `new_shares_sum` counts them.
-fn difficulty_of(valid: &ValidShare) -> u64 {
-    let difficulty = valid.target.difficulty_float();
-    // A float-to-integer cast saturates, which is what an absurd difficulty deserves.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let whole = difficulty as u64;
-    whole
-}
-
 fn outcome(report: &BatchReport) -> BatchOutcome {
+    // No amount of the ledger is negative here, and none is as large as the word for "not known".
+    let msat = |amount: Msat| u64::try_from(amount.get()).unwrap_or(MSAT_UNKNOWN);
     BatchOutcome {
         root: report.root,
         header_hash: report.header_hash,
@@ -435,5 +429,7 @@ fn outcome(report: &BatchReport) -> BatchOutcome {
         beacon_step: report.step,
         preimage: report.preimage,
         code: report.code.to_owned(),
+        credit_msat: msat(report.credit),
+        held_msat: report.held.map_or(MSAT_UNKNOWN, msat),
     }
 }

@@ -170,6 +170,11 @@ messages! {
         preimage: [u8; 32],
         /// Empty, or one of [`super::codes`].
         code: String,
+        /// What the batch's tokens are credited with, in msat; 0 unless it is accepted.
+        credit_msat: u64,
+        /// All credit for inference of the worker that has not matured, this batch's included, in msat;
+        /// [`super::MSAT_UNKNOWN`] where the pool cannot tell now.
+        held_msat: u64,
     }
     /// The worker asks for a job of the pool's whose coinbase carries a registered batch.
     0x24 RequestBatchJob {

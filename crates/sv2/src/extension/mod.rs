@@ -29,6 +29,8 @@ pub const PROMPT_BYTES_MAX: usize = 32 * 1024;
 pub const TRANSCRIPT_BYTES_MAX: usize = 1024;
 /// The longest BOLT11 invoice; wallets make them a few hundred bytes.
 pub const INVOICE_BYTES_MAX: usize = 4096;
+/// An amount that the pool cannot tell now. No real one is as large.
+pub const MSAT_UNKNOWN: u64 = u64::MAX;
 
 /// The tag of the message that a worker signs to prove its key.
 const REGISTER_TAG: &str = "dovetail/register";

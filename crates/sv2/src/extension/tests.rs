@@ -69,6 +69,8 @@ fn messages_come_back_whole_and_never_from_a_part() {
         beacon_step: 7,
         preimage: [3; 32],
         code: codes::INFERENCE_MISMATCH.to_owned(),
+        credit_msat: 0,
+        held_msat: MSAT_UNKNOWN,
     });
     round_trip(&RequestBatchJob {
         request_id: 8,

@@ -247,6 +247,8 @@ mod tests {
             beacon_step: step,
             preimage: chain.preimage(step).unwrap(),
             code: String::new(),
+            credit_msat: 1,
+            held_msat: 1,
         }
     }
 

@@ -80,20 +80,27 @@ fn shares(status: &Status) -> Rows {
 
 fn earned(status: &Status) -> Rows {
     let earned = &status.earned;
-    // A float is exact enough for a glance.
-    #[allow(clippy::cast_precision_loss)]
-    let paid = earned.paid_msat as f64 / 1000.0;
     vec![
         row("hashing: difficulty credited", earned.hash_difficulty),
         row("inference: batches credited", earned.inference_batches),
         row("inference: tokens credited", earned.inference_tokens),
+        row("inference: credited, in sat", sat(earned.inference_msat)),
+        row(
+            "inference: not matured yet, in sat",
+            sat(earned.inference_held_msat),
+        ),
         row(
             "inference: batches refused",
             earned.inference_batches_refused,
         ),
         row("solo: blocks", earned.solo_blocks),
-        row("paid out, in sat", format!("{paid:.3}")),
+        row("paid out, in sat", sat(earned.paid_msat)),
     ]
+}
+
+/// Millisatoshi as satoshi.
+fn sat(msat: u64) -> String {
+    format!("{}.{:03}", msat / 1_000, msat % 1_000)
 }
 
 fn section(out: &mut String, title: &str, rows: &Rows) {
@@ -153,6 +160,8 @@ mod tests {
         assert_eq!(hash_rate(0.0), "0.0 h/s");
         assert_eq!(hash_rate(12_345_678.0), "12.3 Mh/s");
         assert_eq!(hash_rate(2.5e18), "2500.0 Ph/s");
+        assert_eq!(sat(1_002_003), "1002.003");
+        assert_eq!(sat(u64::MAX), "18446744073709551.615");
         assert_eq!(duration(61), "1 min 1 s");
         assert_eq!(duration(90_000), "1 d 1 h");
     }

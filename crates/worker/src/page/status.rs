@@ -72,7 +72,8 @@ pub struct Shares {
     pub refused: BTreeMap<String, u64>,
 }
 
-/// What was earned, by kind. Pools tell amounts when they pay; until then there is what they credited.
+/// What was earned, by kind. Pools tell what inference is credited with when they answer a claim; for
+/// hashing there is the difficulty until they pay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Earned {
     /// Hashing: the difficulty of the shares credited.
@@ -81,6 +82,10 @@ pub struct Earned {
     pub inference_batches: u64,
     /// the tokens in them,
     pub inference_tokens: u64,
+    /// what they were credited with, in millisatoshi,
+    pub inference_msat: u64,
+    /// what of it, and of earlier credit, had not matured when pools last spoke of it,
+    pub inference_held_msat: u64,
     /// and batches that will never be.
     pub inference_batches_refused: u64,
     /// Blocks found while mining solo.
@@ -128,6 +133,8 @@ impl Status {
                 hash_difficulty: count(&stats.difficulty_accepted),
                 inference_batches: count(&stats.batches_credited),
                 inference_tokens: count(&stats.tokens_credited),
+                inference_msat: count(&stats.inference_msat),
+                inference_held_msat: stats.held_msat(),
                 inference_batches_refused: count(&stats.batches_refused),
                 solo_blocks: count(&stats.solo_blocks),
                 paid_msat: count(&stats.paid_msat),

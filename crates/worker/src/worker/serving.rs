@@ -185,6 +185,8 @@ impl Worker {
             }
             PoolEvent::Outcome(outcome) => {
                 self.check_beacon(session, &outcome)?;
+                let pool = &self.upstreams[session.index].options.address;
+                self.board.stats().outcome(pool, &outcome);
                 forward(session, PoolEvent::Outcome(outcome));
             }
             answer => forward(session, answer),
