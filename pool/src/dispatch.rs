@@ -14,10 +14,10 @@ use dovetail_api::codes;
 use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId, WorkerKey};
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use giving_back::{GivenBack, Next};
+pub(crate) use giving_back::{GivenBack, Next, REFUSAL_PAUSE};
 pub(crate) use live::{Live, Phase, StreamRefusal};
 
-use giving_back::{REFUSAL_PAUSE, Refusal};
+use giving_back::Refusal;
 
 /// How many commands may wait for one worker's connection. A task and its cancellation are two,
 /// so this is well above what `max_tasks` permits; a connection that lets it fill is dropped.
@@ -72,8 +72,6 @@ struct Worker {
     commands: mpsc::Sender<WorkerCommand>,
     tasks_max: usize,
     running: Vec<TaskId>,
-    /// How many of its tasks have ended, one way or another.
-    ended: u64,
     /// When it last gave a task back, if none of its tasks has ended since.
     refused_at: Option<Instant>,
 }
@@ -150,10 +148,10 @@ impl Dispatcher {
         commands: mpsc::Sender<WorkerCommand>,
     ) {
         let mut state = self.state();
-        let (running, ended) = state
+        let running = state
             .workers
             .remove(&key)
-            .map(|old| (old.running, old.ended))
+            .map(|old| old.running)
             .unwrap_or_default();
         state.workers.insert(
             key,
@@ -163,7 +161,6 @@ impl Dispatcher {
                 commands,
                 tasks_max,
                 running,
-                ended,
                 refused_at: None,
             },
         );
@@ -241,13 +238,16 @@ impl Dispatcher {
     /// confirm each pair and then calls [`Dispatcher::start`] or [`Dispatcher::finish`]; hopeless tasks
     /// are taken out of the queue and are the caller's to fail.
     pub(crate) fn pair(&self) -> Pairing {
+        self.pair_at(Instant::now())
+    }
+
+    fn pair_at(&self, now: Instant) -> Pairing {
         let mut state = self.state();
         let State {
             workers,
             tasks,
             queue,
         } = &mut *state;
-        let now = Instant::now();
         let mut found = Pairing::default();
         queue.retain(|id| {
             let Some(task) = tasks.get_mut(id) else {
@@ -261,9 +261,7 @@ impl Dispatcher {
             let free = workers
                 .iter_mut()
                 .filter(|(key, worker)| {
-                    worker.models.contains(&model)
-                        && worker.has_room(now)
-                        && task.may_go_to(key, worker)
+                    worker.models.contains(&model) && worker.has_room(now) && task.may_go_to(key)
                 })
                 .min_by_key(|(_, worker)| worker.running.len());
             let Some((key, worker)) = free else {
@@ -343,7 +341,6 @@ impl Dispatcher {
             let before = worker.running.len();
             worker.running.retain(|running| running != id);
             if worker.running.len() < before {
-                worker.ended += 1;
                 worker.refused_at = None;
             }
         }

@@ -11,7 +11,7 @@ use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::dispatch::{Assignment, Dispatcher, GivenBack, Next, Phase};
+use crate::dispatch::{Assignment, Dispatcher, GivenBack, Next, Phase, REFUSAL_PAUSE};
 use crate::events::Event;
 use crate::models::Models;
 use crate::payouts::PayoutHandle;
@@ -82,7 +82,12 @@ impl Shared {
 
     /// A worker does not run a task that it was given: another one may, or the task fails. Either way the
     /// ledger knows it first. The caller then has tasks paired again.
-    pub(crate) async fn give_back(&self, task: TaskId, worker: WorkerKey, why: GivenBack) {
+    pub(crate) async fn give_back(
+        self: &Arc<Self>,
+        task: TaskId,
+        worker: WorkerKey,
+        why: GivenBack,
+    ) {
         match self.dispatcher.give_back(&task, &worker, why) {
             None => {}
             Some(Next::Fail(code)) => self.fail(task, Some(worker), code).await,
@@ -91,6 +96,12 @@ impl Shared {
                     Ok(true) => {
                         tracing::info!(%task, %worker, ?why, "a task goes to another worker");
                         self.dispatcher.requeue(&task);
+                        // By then a worker that refused it may have room.
+                        let shared = Arc::clone(self);
+                        self.tracker.spawn(async move {
+                            tokio::time::sleep(REFUSAL_PAUSE).await;
+                            shared.spawn_pairing();
+                        });
                     }
                     Ok(false) => {
                         self.dispatcher

@@ -13,8 +13,9 @@ use super::{Dispatcher, Phase, Running, State, Worker};
 /// How often a task is given to a worker at most: enough to pass over some that are full, and few enough
 /// that a task which no worker can run does not go around them all.
 pub(super) const TRIES_MAX: u32 = 4;
-/// How long a worker is given nothing that gave a task back while it ran none.
-pub(super) const REFUSAL_PAUSE: Duration = Duration::from_secs(5);
+/// How long a worker is given nothing that gave a task back while it ran none: what keeps it busy, as a
+/// task that was cancelled a moment ago, is over by then.
+pub(crate) const REFUSAL_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a worker does not run a task that it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,20 +53,13 @@ pub(crate) enum Next {
 pub(super) struct Refusal {
     worker: WorkerKey,
     why: GivenBack,
-    /// How many of its tasks had ended by then.
-    ended: u64,
 }
 
 impl Running {
-    /// Whether this worker may be given the task: unless it gave it back and has no more room since.
-    pub(super) fn may_go_to(&self, key: &WorkerKey, worker: &Worker) -> bool {
-        let of_worker = self.refusals.iter().rev().find(|of| of.worker == *key);
-        of_worker.is_none_or(|refusal| match refusal.why {
-            GivenBack::Full => worker.ended > refusal.ended,
-            GivenBack::Unable => false,
-            // It is back.
-            GivenBack::Lost => true,
-        })
+    /// Whether this worker may be given the task, once it has room: unless it said that it cannot run it.
+    pub(super) fn may_go_to(&self, key: &WorkerKey) -> bool {
+        let unable = |of: &Refusal| of.worker == *key && of.why == GivenBack::Unable;
+        !self.refusals.iter().any(unable)
     }
 
     /// Why nobody will ever take the task, if it was given back before. One that is new waits for a worker
@@ -75,10 +69,7 @@ impl Running {
         let model = self.live.borrow().model;
         let somebody = workers.iter().any(|(key, worker)| {
             let serves = worker.tasks_max > 0 && worker.models.contains(&model);
-            let gave_back = |of: &Refusal| of.worker == *key && of.why == GivenBack::Unable;
-            // One that is full will have room once it has finished something.
-            let may_yet = !worker.running.is_empty() && !self.refusals.iter().any(gave_back);
-            serves && (self.may_go_to(key, worker) || may_yet)
+            serves && self.may_go_to(key)
         });
         (self.tries >= TRIES_MAX || !somebody).then(|| last.why.code())
     }
@@ -94,10 +85,8 @@ impl Dispatcher {
         if task.worker != Some(*key) || !is_open {
             return None;
         }
-        let mut ended = 0;
         if let Some(worker) = workers.get_mut(key) {
             worker.running.retain(|running| running != id);
-            ended = worker.ended;
             if why != GivenBack::Lost {
                 worker.refused_at = Some(Instant::now());
             }
@@ -110,11 +99,7 @@ impl Dispatcher {
                 GivenBack::Full | GivenBack::Unable => codes::WORKER_FAILED,
             }));
         }
-        task.refusals.push(Refusal {
-            worker: *key,
-            why,
-            ended,
-        });
+        task.refusals.push(Refusal { worker: *key, why });
         if let Some(code) = task.hopeless(workers) {
             return Some(Next::Fail(code));
         }

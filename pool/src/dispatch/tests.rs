@@ -163,9 +163,27 @@ fn a_full_worker_is_offered_a_task_again_once_it_has_finished_one() {
 }
 
 #[test]
+fn a_worker_that_is_full_with_nothing_of_ours_is_asked_again_after_a_while_and_not_for_ever() {
+    let (dispatcher, key, _commands) = with_worker(1);
+    dispatcher.enqueue(order(1), 10);
+    let mut now = Instant::now();
+    for _ in 1..giving_back::TRIES_MAX {
+        let pair = dispatcher.pair_at(now).pairs[0];
+        assert!(dispatcher.start(pair));
+        let next = dispatcher.give_back(&pair.task, &key, GivenBack::Full);
+        assert_eq!(next, Some(Next::Another));
+        dispatcher.requeue(&pair.task);
+        assert!(dispatcher.pair_at(now).pairs.is_empty());
+        now = Instant::now() + REFUSAL_PAUSE;
+    }
+    let pair = dispatcher.pair_at(now).pairs[0];
+    let next = dispatcher.give_back(&pair.task, &key, GivenBack::Full);
+    assert_eq!(next, Some(Next::Fail(codes::WORKERS_FULL)));
+}
+
+#[test]
 fn where_nobody_is_left_a_task_fails_with_the_reason() {
     for (why, code) in [
-        (GivenBack::Full, codes::WORKERS_FULL),
         (GivenBack::Unable, codes::WORKER_FAILED),
         (GivenBack::Lost, codes::WORKER_LOST),
     ] {
