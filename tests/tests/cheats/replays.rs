@@ -180,6 +180,43 @@ async fn a_root_and_a_header_again_after_a_reorganisation() {
     case.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_is_published_and_credited_while_it_cannot_be_recorded() {
+    let options = Options {
+        bits: "1e0fffff",
+        ..options()
+    };
+    let arena = tokio::task::spawn_blocking(move || Arena::start(&options))
+        .await
+        .unwrap();
+    let case = Case::on(arena).await;
+    let before = case.tip();
+    let hold = {
+        let scenario = case.arena.scenario();
+        let lock = "LOCK TABLE blocks IN EXCLUSIVE MODE";
+        scenario.hold(lock).unwrap()
+    };
+    spent(&case, true).await;
+    case.wait_for_tip(|tip| tip != before).await;
+    let blocks = |case: &Case| case.arena.number("SELECT count(*) FROM blocks");
+    assert_eq!(blocks(&case), 0);
+    drop(hold);
+    let recorded = async {
+        while blocks(&case) == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(crate::hostile::TIME_MAX, recorded)
+        .await
+        .unwrap();
+    {
+        let mut scenario = case.arena.scenario();
+        let event = scenario.pool.event("block_found", crate::hostile::TIME_MAX);
+        assert_eq!(event.unwrap()["declared"], true);
+    }
+    case.end().await;
+}
+
 /// Tries the header and the root once more on the tip that they were spent on, whose next block they
 /// no longer are.
 pub(crate) async fn cannot_be_spent_without_its_block(
