@@ -12,6 +12,7 @@ use dovetail_ledger::{
     LedgerError, MaturityWindow, Msat, ReplayedDigests, Share, ShareKind, unix_now,
 };
 use dovetail_sv2::extension::codes;
+use tokio::time::timeout;
 
 use crate::audit::{AuditOutcome, Audited, Auditor, Failure};
 use crate::config::CreditConfig;
@@ -24,6 +25,9 @@ use crate::turns::Turns;
 const TURN_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long it may take from an audit's end until the share is durable.
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a claim waits for one answer of the ledger. A connection that has silently died would not end
+/// by itself, and the answers to all shares behind the claim wait with it.
+const LEDGER_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// A share whose header hash met its target.
 #[derive(Debug, Clone)]
@@ -98,7 +102,7 @@ impl Settler {
 
     /// Settles a share that claims a batch: checks the batch, audits it, commits both.
     pub(crate) async fn settle_claim(&self, share: ProvenShare, claim: Claim) -> Settled {
-        let turn = tokio::time::timeout(TURN_TIME_MAX, self.turns.take(claim.worker)).await;
+        let turn = timeout(TURN_TIME_MAX, self.turns.take(claim.worker)).await;
         let Ok(Some(_turn)) = turn else {
             return Settled::Refused(codes::AUDIT_UNAVAILABLE, None);
         };
@@ -107,7 +111,8 @@ impl Settler {
             Err(code) => return Settled::Refused(code, None),
         };
         let audit = self.auditor.audit(share.header_hash, &claim.worker, &batch);
-        let audited = match audit.await {
+        let longest = self.auditor.time_max().saturating_add(LEDGER_TIME_MAX);
+        let audited = match within(longest, audit).await {
             Ok(audited) => audited,
             Err(error) => {
                 tracing::error!(%error, "the audit cannot reach the ledger");
@@ -139,14 +144,15 @@ impl Settler {
             tracing::error!(%error, "cannot read a batch");
             codes::INTERNAL
         };
-        let batch = self.ledger.batch(claim.root).await.map_err(internal)?;
+        let batch = in_time(self.ledger.batch(claim.root)).await;
+        let batch = batch.map_err(internal)?;
         let batch = batch.ok_or(codes::BATCH_UNKNOWN)?;
         check_claimable(&batch, claim.worker)?;
         let longest = self.auditor.time_max().saturating_add(COMMIT_TIME_MAX);
         let until = unix_now().saturating_add(longest.as_secs());
         let keep = batch.tasks.iter().any(|task| task.expires_at_unix < until);
         if keep {
-            let kept = self.ledger.keep_claimed(claim.root, until).await;
+            let kept = in_time(self.ledger.keep_claimed(claim.root, until)).await;
             kept.map_err(internal)?;
         }
         Ok(batch)
@@ -212,7 +218,7 @@ impl Settler {
             tracing::error!(root = %claim.root, "an audit failed on a transcript that is not there");
             return Settled::Refused(codes::INTERNAL, None);
         };
-        let forfeited = match self.ledger.fail_audit(&failed).await {
+        let forfeited = match in_time(self.ledger.fail_audit(&failed)).await {
             Ok(forfeited) => forfeited.unwrap_or_default(),
             Err(error) => {
                 // The batch stays open: claimed again, it is audited again, and found false again.
@@ -241,7 +247,7 @@ impl Settler {
 
     /// Posts the held credit whose window is over, of one worker or of all.
     pub(crate) async fn mature(&self, worker: Option<WorkerKey>) {
-        match self.ledger.mature_credits(self.window, worker).await {
+        match in_time(self.ledger.mature_credits(self.window, worker)).await {
             Ok(matured) => {
                 for matured in matured {
                     Event::CreditMatured {
@@ -265,7 +271,7 @@ impl Settler {
         audited: &Audited,
         credited: Result<Msat, &'static str>,
     ) -> BatchReport {
-        let held = match self.ledger.balance(&share.account).await {
+        let held = match in_time(self.ledger.balance(&share.account)).await {
             Ok(balance) => Some(balance.held),
             Err(error) => {
                 tracing::warn!(%error, "cannot tell a worker what is held for it");
@@ -285,17 +291,14 @@ impl Settler {
     }
 
     async fn record(&self, share: &ProvenShare, claim: &Claim, audited: &Audited, verdict: &str) {
-        let recorded = self
-            .ledger
-            .record_audit(
-                share.header_hash,
-                claim.root,
-                audited.step,
-                &audited.sample,
-                verdict,
-            )
-            .await;
-        if let Err(error) = recorded {
+        let recorded = self.ledger.record_audit(
+            share.header_hash,
+            claim.root,
+            audited.step,
+            &audited.sample,
+            verdict,
+        );
+        if let Err(error) = in_time(recorded).await {
             tracing::error!(%error, "cannot record an audit");
         }
     }
@@ -336,6 +339,21 @@ impl Settler {
             })
             .collect()
     }
+}
+
+/// What the ledger answers, if it does in time.
+async fn in_time<T>(
+    answer: impl Future<Output = Result<T, LedgerError>>,
+) -> Result<T, LedgerError> {
+    within(LEDGER_TIME_MAX, answer).await
+}
+
+async fn within<T>(
+    time_max: Duration,
+    answer: impl Future<Output = Result<T, LedgerError>>,
+) -> Result<T, LedgerError> {
+    let late = LedgerError::Refused("it did not answer in time");
+    timeout(time_max, answer).await.unwrap_or(Err(late))
 }
 
 /// Whether this worker may claim the batch; what is answered if not.

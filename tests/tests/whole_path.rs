@@ -95,6 +95,12 @@ fn a_prompt_becomes_tokens_a_share_a_payout_and_a_receipt() {
     assert_eq!(settled["credit_msat"], 32_000);
     let paid = scenario.pool.event("payout_paid", TIME_MAX).unwrap();
     assert_eq!(paid["rail"], "simulated");
+    // The worker was told what its batch is worth before it was asked for an invoice.
+    let worker = scenario.worker.as_ref().unwrap().log();
+    let told = worker
+        .lines()
+        .find(|line| line.contains("what the pool credited the batch with"));
+    assert!(told.is_some_and(|line| line.contains("32000")), "{worker}");
 
     // The ledger agrees, and forgets the prompt.
     let row = scenario

@@ -309,8 +309,8 @@ impl Claimer {
         if found.block {
             self.push_solution(job, found).await;
         }
-        // The outcome may come before or after the answer to the share. An answer to a later share
-        // says nothing: a pool settles claims beside hash shares, and they take longer.
+        // The outcome may come before or after the answer to the share. A success with a later number may
+        // be for this one too, or for one that another task of ours sent before it: the outcome tells.
         let mut outcome: Option<BatchOutcome> = None;
         let root = batch.root;
         let answer = self

@@ -305,11 +305,12 @@ async fn a_task_becomes_tokens_a_transcript_a_declared_job_and_a_claiming_share(
     let mut declarator = scene.declarator().await;
     let declared = accept_declaration(&mut declarator, root).await;
     let (share, hash) = take_share(&mut pool, &declared, root).await;
+    // One success for the claim and a share behind it.
     pool.send(&SubmitSharesSuccess {
         channel_id: CHANNEL,
-        last_sequence_number: share.sequence_number,
-        new_submits_accepted_count: 1,
-        new_shares_sum: 1,
+        last_sequence_number: share.sequence_number + 1,
+        new_submits_accepted_count: 2,
+        new_shares_sum: 2,
     })
     .await;
     pool.send(&BatchOutcome {

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use dovetail_commitment::WorkerKey;
 use dovetail_sv2::extension::{BatchOutcome, claim_tlv};
-use dovetail_sv2::messages::{SubmitSharesError, SubmitSharesSuccess};
+use dovetail_sv2::messages::{
+    CloseChannel, Str0255Owned, SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess,
+};
 
-use crate::arena::Case;
-use crate::hostile::{Hostile, TIME_MAX, TestBatch, Verdict, batch_of};
+use crate::arena::{BATCH_MSAT, Case};
+use crate::hostile::{Hostile, TIME_MAX, TestBatch, Told, Verdict, batch_of};
 
 /// Waits until this worker was credited for so many shares that claimed nothing.
 async fn wait_for_hash_shares(case: &Case, worker: WorkerKey, count: i64) {
@@ -32,7 +34,7 @@ async fn shares_behind_a_claim_are_credited_at_once_and_told_of_after_it() {
         shares.push(cheat.hash(&job).await);
     }
     // One that was sent before, under another number.
-    shares[4].message = dovetail_sv2::messages::SubmitSharesExtended {
+    shares[4].message = SubmitSharesExtended {
         sequence_number: shares[4].message.sequence_number,
         ..shares[0].message.clone()
     };
@@ -72,7 +74,46 @@ async fn shares_behind_a_claim_are_credited_at_once_and_told_of_after_it() {
     assert_eq!((last, count), (numbers[3], 4));
     let outcome: BatchOutcome = cheat.wire.receive().await;
     assert!(outcome.accepted);
+    let earned = u64::try_from(BATCH_MSAT).unwrap();
+    assert_eq!((outcome.credit_msat, outcome.held_msat), (earned, earned));
     case.earned_batches(&cheat, 1);
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_channel_that_is_closed_under_a_claim_only_the_outcome_is_told() {
+    let case = Case::start().await;
+    let mut cheat = case.worker().await;
+    let batch = case.batch(&mut cheat).await;
+    let job = cheat.job(Some(&batch.root)).await;
+    let (claim, behind) = (cheat.hash(&job).await, cheat.hash(&job).await);
+    let closed = cheat.channel.id;
+    let hold = {
+        let scenario = case.arena.scenario();
+        scenario.hold("SELECT 1 FROM beacon FOR UPDATE").unwrap()
+    };
+    cheat.send_share(&claim, &[claim_tlv(&batch.root)]).await;
+    cheat.send_share(&behind, &[]).await;
+    wait_for_hash_shares(&case, cheat.keys.name, 1).await;
+    cheat
+        .wire
+        .send(&CloseChannel {
+            channel_id: closed,
+            reason_code: Str0255Owned::try_from("done").unwrap(),
+        })
+        .await;
+    let account = cheat.keys.name.to_string();
+    cheat.open_channel_as(&account).await;
+    drop(hold);
+    let outcome: BatchOutcome = cheat.wire.receive().await;
+    assert!(outcome.accepted);
+    case.earned_batches(&cheat, 1);
+    // The next channel begins from nothing.
+    let job = cheat.job(None).await;
+    let share = cheat.hash(&job).await;
+    assert_eq!(cheat.submit(&share, None).await, Verdict::Hashes);
+    assert_eq!(cheat.acknowledged(cheat.channel.id).accepted, 1);
+    assert_eq!(cheat.acknowledged(closed), Told::default());
     case.end().await;
 }
 
@@ -93,6 +134,7 @@ async fn lie(case: &Case, cheat: &mut Hostile) -> TestBatch {
 async fn counts_and_sums_add_up_over_every_life_of_a_connection() {
     let case = Case::start().await;
     let mut cheat = case.worker().await;
+    let mut batches = 0;
     for life in 0..3 {
         let honest = case.batch(&mut cheat).await;
         let wrong = match life {
@@ -129,8 +171,19 @@ async fn counts_and_sums_add_up_over_every_life_of_a_connection() {
         let mut good = 0;
         for (share, root) in &sent {
             match cheat.verdict(share, root.as_ref()).await {
-                Verdict::Hashes | Verdict::Credited(_) => good += 1,
-                Verdict::Refused(_) | Verdict::Caught(_) => {}
+                Verdict::Hashes => good += 1,
+                Verdict::Credited(outcome) => {
+                    good += 1;
+                    batches += 1;
+                    let earned = u64::try_from(BATCH_MSAT).unwrap();
+                    let told = (outcome.credit_msat, outcome.held_msat);
+                    assert_eq!(told, (earned, batches * earned));
+                }
+                // All that was held is lost.
+                Verdict::Caught(outcome) => {
+                    assert_eq!((outcome.credit_msat, outcome.held_msat), (0, 0));
+                }
+                Verdict::Refused(_) => {}
             }
         }
         // Five without a claim, and one claim of each batch that holds no lie.
