@@ -269,26 +269,33 @@ pub fn replay(
     model: &Model,
     claims: &[Claim],
 ) -> Vec<Result<Output, EngineError>> {
-    let mut outputs = Vec::with_capacity(claims.len());
-    let mut group: Vec<&Claim> = Vec::new();
+    let groups = replay_groups(claims);
+    // As many at a time as there are threads: while one is in work that does not split, the others go on. More
+    // would only take memory.
+    let replayed = groups
+        .chunks(runtime.threads())
+        .flat_map(|groups| runtime.map(groups, |group| replay_group(runtime, model, group)));
+    replayed.flatten().collect()
+}
+
+/// Claims that go through the model together.
+fn replay_groups(claims: &[Claim]) -> Vec<&[Claim]> {
     let mut positions = 0;
-    for claim in claims {
-        group.push(claim);
+    let is_full = |claim: &Claim| {
         positions += claim.request.prompt_tokens.len() + claim.tokens.len();
-        if positions >= REPLAY_POSITIONS {
-            outputs.extend(replay_group(runtime, model, &group));
-            group.clear();
+        let is_full = positions >= REPLAY_POSITIONS;
+        if is_full {
             positions = 0;
         }
-    }
-    outputs.extend(replay_group(runtime, model, &group));
-    outputs
+        is_full
+    };
+    claims.split_inclusive(is_full).collect()
 }
 
 fn replay_group(
     runtime: &Runtime,
     model: &Model,
-    claims: &[&Claim],
+    claims: &[Claim],
 ) -> Vec<Result<Output, EngineError>> {
     let arch = &model.manifest().architecture;
     let tokens: Vec<Result<Vec<u32>, EngineError>> = claims

@@ -52,6 +52,15 @@ impl Runtime {
         self.threads.install(work)
     }
 
+    /// What `work` makes of each item, side by side. What it does with [`Runtime::each`] splits further.
+    pub(crate) fn map<T: Sync, R: Send>(
+        &self,
+        items: &[T],
+        work: impl Fn(&T) -> R + Send + Sync,
+    ) -> Vec<R> {
+        self.run(|| items.par_iter().map(work).collect())
+    }
+
     /// Into how many parts work of this many products is worth splitting.
     pub(crate) fn parts(&self, products: usize) -> usize {
         (products / PRODUCTS_PER_PART_MIN).clamp(1, self.threads())

@@ -158,14 +158,16 @@ fn a_bad_claim_does_not_disturb_those_replayed_with_it() {
         request: request.clone(),
         tokens: honest.tokens.clone(),
     };
-    let outputs = replay(
-        &RUNTIME,
-        &MODEL,
-        &[claim(&bad), claim(&good), claim(&other)],
-    );
-    assert!(matches!(outputs[0], Err(EngineError::PromptInvalid)));
-    assert_eq!(outputs[1].as_ref().unwrap(), &honest);
-    assert!(outputs[2].as_ref().unwrap().tokens.len() < honest.tokens.len());
+    // So many that they are replayed in several groups, side by side.
+    let three = [claim(&bad), claim(&good), claim(&other)];
+    let claims: Vec<_> = three.iter().cycle().take(120).cloned().collect();
+    let outputs = replay(&RUNTIME, &MODEL, &claims);
+    assert_eq!(outputs.len(), claims.len());
+    for outputs in outputs.chunks(3) {
+        assert!(matches!(outputs[0], Err(EngineError::PromptInvalid)));
+        assert_eq!(outputs[1].as_ref().unwrap(), &honest);
+        assert!(outputs[2].as_ref().unwrap().tokens.len() < honest.tokens.len());
+    }
 }
 
 #[test]
