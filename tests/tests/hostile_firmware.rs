@@ -229,6 +229,21 @@ async fn wrong_numbers_get_typed_errors_and_a_run_of_bad_shares_ends_the_connect
     rig.assert_undisturbed();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_whose_clock_does_not_fit_the_job_is_told_so_and_keeps_its_connection() {
+    let mut rig = Rig::start();
+    let mut wire = rig.device(0).await;
+    let channel_id = open_extended(&mut wire, extended_request()).await.unwrap();
+    let job: dovetail_sv2::messages::NewExtendedMiningJob = wire.receive().await;
+    for _ in 0..2 * BAD_SHARES_MAX {
+        // Two seconds after 1970.
+        wire.send(&share(channel_id, job.job_id, 6)).await;
+        assert_eq!(refusal(&mut wire).await, "invalid-share");
+    }
+    open_extended(&mut wire, extended_request()).await.unwrap();
+    rig.assert_undisturbed();
+}
+
 /// A standard channel and a share that it finds on its first job.
 async fn standard_share(wire: &mut Wire) -> SubmitSharesStandard {
     wire.send(&OpenStandardMiningChannel {

@@ -33,8 +33,8 @@ const OUTBOX_MAX: usize = 512;
 const VARDIFF_INTERVAL: Duration = Duration::from_secs(20);
 /// A connection without a channel is closed after this (5.3.2).
 const IDLE_TIME_MAX: Duration = Duration::from_secs(120);
-/// Refused shares in a row, stale ones aside, after which a connection is ended: nothing that
-/// hashes our jobs sends that many.
+/// Refused shares in a row, [untimely](is_untimely) ones aside, after which a connection is ended: nothing
+/// that hashes our jobs sends that many.
 const BAD_SHARES_MAX: u32 = 256;
 /// The group that all channels of a connection are in; channels are numbered from the next on.
 pub(super) const GROUP_ID: u32 = 1;
@@ -357,7 +357,7 @@ impl Connection<'_> {
             }
             Err(Refusal::Code(code)) => {
                 tracing::debug!(channel_id, code, "refused a share of the firmware");
-                if code != codes::ERROR_CODE_SUBMIT_SHARES_STALE_SHARE {
+                if !is_untimely(code) {
                     self.bad_shares += 1;
                 }
                 if self.bad_shares > BAD_SHARES_MAX {
@@ -436,4 +436,15 @@ fn extended_message(
         coinbase_tx_prefix: B064KOwned::new(job.coinbase_prefix().to_vec()).map_err(encode)?,
         coinbase_tx_suffix: B064KOwned::new(parts.coinbase_suffix.clone()).map_err(encode)?,
     })
+}
+
+/// Whether a share is refused for its time alone: its job is of a tip that has passed, or its header's time
+/// is. There are devices that set the time once per job and do not look at the job's least one, which
+/// a block that was found a moment ago may have moved past it; with the next job they are right again.
+fn is_untimely(code: &str) -> bool {
+    [
+        codes::ERROR_CODE_SUBMIT_SHARES_STALE_SHARE,
+        codes::ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
+    ]
+    .contains(&code)
 }
