@@ -267,6 +267,32 @@ async fn a_declaring_miner_keeps_its_earlier_jobs() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_job_that_the_pool_has_forgotten_earns_nothing() {
+    let arena = Arena::start();
+    let mut declaring = Declaring::full_template(&arena.scenario.declaration).await;
+    let mut mining = Mining::open(&arena.scenario.mining, "alice").await;
+    let mut jobs = Vec::new();
+    // The pool remembers sixteen, with what each of them pays.
+    for change in 0..17 {
+        let token = declaring.token("alice").await;
+        let job = arena
+            .job(&token, &mining, |outputs| {
+                outputs[0].value = Amount::from_sat(1 + change);
+            })
+            .await;
+        let declared = declaring.declare(&token, &job).await.unwrap();
+        let message = job.custom(&mining.channel, &declared);
+        jobs.push((mining.set_custom_job(&message).await.unwrap(), job));
+    }
+    let (job_id, job) = jobs.first().unwrap();
+    let found = job.search(&mining.channel, mining.channel.target).await;
+    let refused = mining.submit(*job_id, job, &found).await;
+    assert_eq!(refused, Err("stale-share".to_owned()));
+    let (job_id, job) = jobs.last().unwrap();
+    hash_and_submit(&mut mining, *job_id, job).await;
+}
+
 #[test]
 fn a_worker_declares_at_a_declarator_inside_the_pool() {
     let options = Options {

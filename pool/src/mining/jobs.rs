@@ -14,6 +14,11 @@ use stratum_core::channels_sv2::server::jobs::factory::JobFactory;
 /// two must not meet, since one channel carries both.
 const FIRST_TEMPLATE_JOB_ID: u32 = 1 << 31;
 
+/// Whether a job of a channel is one that was declared, and not the pool's own.
+pub(crate) fn is_declared(job_id: u32) -> bool {
+    job_id < FIRST_TEMPLATE_JOB_ID
+}
+
 /// Builds template jobs for one connection.
 #[derive(Debug)]
 pub(crate) struct JobMaker {

@@ -23,6 +23,7 @@ use super::acks::{Difficulty, Place};
 use super::channel::{ShareRefusal, ValidShare};
 use super::connection::{Connection, Ended};
 use super::custom::AcceptedJob;
+use super::jobs::is_declared;
 use super::open::{code_text, owned};
 use crate::credit;
 use crate::events::Event;
@@ -99,6 +100,11 @@ impl Connection {
             Err(refusal) => return self.refuse(channel_id, sequence_number, refusal),
         };
         let accepted = self.accepted.get(channel_id, job_id).cloned();
+        if accepted.is_none() && is_declared(job_id) {
+            // What its coinbase pays is not known any more, so neither is what the share is worth.
+            let stale = ShareRefusal::Code(mining_sv2::ERROR_CODE_SUBMIT_SHARES_STALE_SHARE);
+            return self.refuse(channel_id, sequence_number, stale);
+        }
         let proven = self.prove(channel_id, &valid, accepted.as_ref());
         self.publish(&proven, valid.block.as_ref(), &header, accepted.as_ref());
         let committed = match &accepted {
