@@ -20,6 +20,8 @@ use bitcoin::hashes::{Hash, sha256d};
 /// the channel rolls. An upstream that grants more gets the rest as zeros, so the layout towards
 /// firmware never depends on the upstream.
 pub const EXTRANONCE_BYTES: usize = 8;
+/// The most bytes of an extranonce that a share can carry (Sv2 specification, section 5.3.12).
+pub const EXTRANONCE_BYTES_MAX: usize = 32;
 /// The version bits that may be rolled (BIP 320).
 pub const VERSION_ROLLING_MASK: u32 = 0x1fff_e000;
 /// How far a header's time may be ahead of the job's least time: the consensus rule's two hours.

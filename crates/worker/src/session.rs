@@ -24,7 +24,7 @@ use dovetail_sv2::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{FoundShare, JobParts};
+use crate::job::{EXTRANONCE_BYTES, EXTRANONCE_BYTES_MAX, FoundShare, JobParts};
 use crate::search::Hash256;
 
 /// Where a pool is and who we are to it.
@@ -76,6 +76,11 @@ pub enum SessionError {
     /// The pool opened no channel.
     #[error("the pool refused the channel: {0}")]
     NoChannel(String),
+    /// The pool granted an extranonce that nothing can be done with.
+    #[error(
+        "the pool grants {0} bytes of extranonce, {EXTRANONCE_BYTES} to {EXTRANONCE_BYTES_MAX} are usable"
+    )]
+    Extranonce(usize),
     /// The pool closed our channel.
     #[error("the pool closed the channel: {0}")]
     ChannelClosed(String),
@@ -131,7 +136,7 @@ impl Channel {
             ntime: found.ntime,
             version: found.version,
             extranonce: B032Owned::new(found.extranonce.clone())
-                .expect("a channel's extranonce has 32 bytes at most"),
+                .expect("a channel with a longer extranonce is not opened"),
         }
     }
 }

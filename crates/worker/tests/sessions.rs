@@ -130,6 +130,41 @@ async fn a_session_proves_its_key_opens_a_channel_and_claims_with_its_shares() {
 }
 
 #[tokio::test]
+async fn an_extranonce_that_no_share_can_carry_ends_the_session_and_nothing_else() {
+    for size in [7, 33, u16::MAX] {
+        let (listener, address, authority) = listen().await;
+        let keys = WorkerKeys::generate();
+        let pool = async {
+            let mut pool =
+                Played::accept(&listener, &authority, SetupProtocol::MiningProtocol).await;
+            pool.grant_extension().await;
+            let _: RegisterWorker = pool.expect().await;
+            pool.send(&RegisterWorkerChallenge { nonce: [8; 32] }).await;
+            let _: RegisterWorkerProof = pool.expect().await;
+            let beacon_tip = [7; 32];
+            pool.send(&RegisterWorkerSuccess { beacon_tip }).await;
+            let open: OpenExtendedMiningChannel = pool.expect().await;
+            pool.send(&OpenExtendedMiningChannelSuccess {
+                request_id: open.request_id,
+                channel_id: 5,
+                target: U256Owned::from([0xff; 32]),
+                extranonce_size: size,
+                extranonce_prefix: B032Owned::new(vec![1, 2, 3]).unwrap(),
+                group_channel_id: 0,
+            })
+            .await;
+        };
+        let options = options(address, &authority);
+        let (opened, ()) = tokio::join!(PoolSession::open(&options, &keys), pool);
+        let refused = opened.unwrap_err();
+        assert!(
+            matches!(refused, SessionError::Extranonce(bytes) if bytes == usize::from(size)),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_refused_registration_says_why() {
     let (listener, address, authority) = listen().await;
     let keys = WorkerKeys::generate();

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Channel, PoolOptions, PoolSession, SessionError};
-use crate::job::EXTRANONCE_BYTES;
+use crate::job::{EXTRANONCE_BYTES, EXTRANONCE_BYTES_MAX};
 use crate::keys::WorkerKeys;
 
 /// Time for each answer while a session is opened.
@@ -158,11 +158,15 @@ async fn open_channel(
         return Err(SessionError::NoChannel(error.error_code.as_utf8_or_hex()));
     }
     let (success, _) = frame.decode::<OpenExtendedMiningChannelSuccess>()?;
+    let extranonce_size = usize::from(success.extranonce_size);
+    if !(EXTRANONCE_BYTES..=EXTRANONCE_BYTES_MAX).contains(&extranonce_size) {
+        return Err(SessionError::Extranonce(extranonce_size));
+    }
     Ok(Channel {
         id: success.channel_id,
         target: success.target.to_array(),
         extranonce_prefix: success.extranonce_prefix.to_owned_bytes(),
-        extranonce_size: usize::from(success.extranonce_size),
+        extranonce_size,
         group_id: success.group_channel_id,
     })
 }
