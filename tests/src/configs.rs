@@ -86,14 +86,15 @@ url = \"{url}\"
         let node = match options.node {
             true => format!(
                 "[pool.job_declarator]\naddress = \"{declaration}\"\n\
-                 authority_public_key = \"{AUTHORITY_PUBLIC}\"\n[templates]\n{source}\n"
+                 authority_public_key = \"{AUTHORITY_PUBLIC}\"\nrenew_interval_s = 2\n\
+                 [templates]\n{source}\n"
             ),
             false => String::new(),
         };
         let downstream = match options.firmware {
             true => format!(
                 "[downstream]\nlisten = \"127.0.0.1:0\"\nkey_file = \"{dir}/downstream.key\"\n\
-                 shares_per_minute = {}.0\n",
+                 shares_per_minute = {}.0\n[page]\nlisten = \"127.0.0.1:0\"\n",
                 options.shares_per_minute
             ),
             false => String::new(),

@@ -2,7 +2,8 @@
 //! as JSON, and it never outlives the value that stands for it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -204,6 +205,22 @@ fn signal(pid: u32, name: &str) {
         .args(["-c", &format!("kill -{name} {pid}")])
         .stderr(Stdio::null())
         .status();
+}
+
+/// What a worker's page says, as JSON.
+///
+/// # Errors
+/// If there is none at this address.
+pub fn status(page: &str) -> anyhow::Result<Value> {
+    let mut stream = TcpStream::connect(page).context("cannot reach the page")?;
+    let request = format!("GET /status.json HTTP/1.1\r\nHost: {page}\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(serde_json::from_str(body)?),
+        _ => bail!("the page answered {answer}"),
+    }
 }
 
 /// Runs a command to its end and returns its standard output.

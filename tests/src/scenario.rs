@@ -102,6 +102,8 @@ pub struct Scenario {
     pub declaration: String,
     /// Where firmware connects to the worker, and the authority key of that port.
     pub firmware: Option<(String, String)>,
+    /// The worker's page, where it serves firmware.
+    pub page: Option<String>,
     /// The key of the inference worker, which is its account.
     pub worker_key: Option<String>,
     /// The inference worker.
@@ -180,6 +182,7 @@ impl Scenario {
             declaration,
             ground,
             firmware: None,
+            page: None,
             worker_key: None,
             worker: None,
             hasher: None,
@@ -198,6 +201,7 @@ impl Scenario {
             if options.firmware {
                 let key = text(&ready, "authority_public_key")?;
                 scenario.firmware = Some((text(&ready, "downstream")?, key));
+                scenario.page = Some(text(&ready, "page")?);
             }
             scenario.worker = Some(worker);
             scenario.pool.event("worker_registered", START_TIME_MAX)?;
@@ -261,6 +265,33 @@ impl Scenario {
         self.pool = Daemon::spawn("pool-restarted", command, &self.dir.join("logs"))?;
         self.pool.ready(START_TIME_MAX)?;
         Ok(())
+    }
+
+    /// Starts the declarator again on the same port, after it was stopped or killed.
+    ///
+    /// # Errors
+    /// If it does not come back.
+    pub fn restart_declarator(&mut self) -> anyhow::Result<()> {
+        self.declarator.stop();
+        let layout = Layout { dir: &self.dir };
+        let config = layout.file("jd.toml").to_string_lossy().into_owned();
+        let mut command = Command::new(program("dovetail-jd"));
+        command
+            .args(["--config", &config])
+            .env("DOVETAIL_JD__DECLARATION__LISTEN", &self.declaration);
+        let logs = self.dir.join("logs");
+        self.declarator = Daemon::spawn("declarator-restarted", command, &logs)?;
+        self.declarator.ready(START_TIME_MAX)?;
+        Ok(())
+    }
+
+    /// What the worker's page says.
+    ///
+    /// # Errors
+    /// If there is none, or it does not answer.
+    pub fn worker_status(&self) -> anyhow::Result<Value> {
+        let page = self.page.as_ref().context("the worker has no page")?;
+        crate::process::status(page)
     }
 
     /// A file of this scenario.

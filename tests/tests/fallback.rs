@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use dovetail_templates::{SourceConfig, TemplateHandle};
-use dovetail_tests::process::Daemon;
+use dovetail_tests::process::{Daemon, status};
 use dovetail_tests::program;
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
 use serde_json::Value;
@@ -83,13 +81,7 @@ impl Stand {
 
     /// What the worker's page says.
     fn status(&self) -> Value {
-        let mut page = TcpStream::connect(&self.page).unwrap();
-        let request = format!("GET /status.json HTTP/1.1\r\nHost: {}\r\n\r\n", self.page);
-        page.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        page.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+        status(&self.page).unwrap()
     }
 
     fn works_for(&self, pool: &Scenario) -> bool {

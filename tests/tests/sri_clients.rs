@@ -79,7 +79,7 @@ fn device_settles_a_batch(node: bool) {
     let (address, key) = scenario.firmware.clone().unwrap();
     let _device = mining_device(&address, &key, dir.path());
     let worker = worker_name(&scenario);
-    // Before there is any batch the device hashes the pool's own jobs for the worker.
+    // Before there is any batch: jobs on the worker's own templates, or the pool's where it has no node.
     accepted_from(&mut scenario, &worker);
     let said = output(
         scenario

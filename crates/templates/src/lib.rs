@@ -25,4 +25,4 @@ pub use config::SourceConfig;
 pub use error::TemplateError;
 pub use handle::{TemplateHandle, TransactionData};
 pub use snapshot::{WorkSnapshot, height_of};
-pub use source::start;
+pub use source::{COINBASE_BYTES_ADDITIONAL, start};

@@ -3,7 +3,11 @@
 //!
 //! There is always at most one *base* job, the upstream's own (or a solo job), and at most one
 //! *claim*, a job that bears a batch. A claim is hashed until it is released; a base job that only
-//! refreshes the claim's tip does not disturb it. Nobody is ever told to hash nothing.
+//! refreshes the claim's tip does not disturb it.
+//!
+//! Whoever builds on templates of our own, between batches too, *reserves* the board: then base jobs are
+//! noted and not shown, on a new tip either, until the board is opened again. Nobody is ever told to
+//! hash nothing.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +38,8 @@ pub struct Board {
 struct Jobs {
     base: Option<SharedJob>,
     claim: Option<SharedJob>,
+    /// Base jobs are not shown.
+    reserved: bool,
 }
 
 /// All channels are taken.
@@ -80,7 +86,8 @@ impl Board {
         Ok(Arc::new(HashJob::new(id, parts, shares)?))
     }
 
-    /// Makes `job` the base. It is shown, unless a claim is on the board that builds on the same tip.
+    /// Makes `job` the base. It is shown, unless a claim is on the board that builds on the same tip,
+    /// or the board is reserved.
     pub fn set_base(&self, job: SharedJob) {
         let mut jobs = self.jobs();
         let undisturbed = jobs
@@ -88,9 +95,43 @@ impl Board {
             .as_ref()
             .is_some_and(|claim| claim.parts().prev_hash == job.parts().prev_hash);
         jobs.base = Some(job.clone());
-        if !undisturbed {
+        if !undisturbed && !jobs.reserved {
             self.shown.send_replace(Some(job));
         }
+    }
+
+    /// From now on base jobs are not shown. What is shown stays.
+    pub fn reserve(&self) {
+        self.jobs().reserved = true;
+    }
+
+    /// Reserves the board, and shows a job on a template of our own.
+    pub fn set_own(&self, job: SharedJob) {
+        let mut jobs = self.jobs();
+        jobs.reserved = true;
+        jobs.claim = None;
+        let shown = self.is_shown(&job);
+        if !shown {
+            self.shown.send_replace(Some(job));
+        }
+    }
+
+    /// Base jobs are shown again, the newest at once.
+    pub fn open(&self) {
+        let mut jobs = self.jobs();
+        jobs.reserved = false;
+        jobs.claim = None;
+        if let Some(base) = jobs.base.clone()
+            && !self.is_shown(&base)
+        {
+            self.shown.send_replace(Some(base));
+        }
+    }
+
+    /// Whoever reserved the board or claimed on it is gone, and the base's owner with it. What is shown
+    /// stays until there is a newer job; the base is forgotten, since nobody takes its shares.
+    pub fn leave(&self) {
+        *self.jobs() = Jobs::default();
     }
 
     /// Shows a job that bears a batch.
@@ -113,14 +154,14 @@ impl Board {
     pub fn withdraw(&self, job: &HashJob) {
         self.release(job);
         let jobs = self.jobs();
-        let shown = self
-            .shown
-            .borrow()
-            .as_ref()
-            .is_some_and(|shown| shown.id == job.id);
-        if let (true, Some(base)) = (shown, &jobs.base) {
+        if let (true, Some(base)) = (self.is_shown(job), &jobs.base) {
             self.shown.send_replace(Some(base.clone()));
         }
+    }
+
+    fn is_shown(&self, job: &HashJob) -> bool {
+        let shown = self.shown.borrow();
+        shown.as_ref().is_some_and(|shown| shown.id == job.id)
     }
 
     /// A part of the extranonce for a channel that rolls the rest. Dropping it gives it back.
@@ -218,6 +259,46 @@ pub(crate) mod tests {
         board.set_claim(refused.clone());
         board.withdraw(&refused);
         assert_eq!(shown(&board), renewed.id);
+    }
+
+    #[test]
+    fn a_reserved_board_shows_our_own_jobs_alone_until_it_is_opened() {
+        let board = Board::default();
+        let (sender, _shares) = mpsc::channel(1);
+        let job = |tip| board.job(parts(tip, 8), sender.clone()).unwrap();
+        board.reserve();
+        board.set_base(job(1));
+        assert!(board.subscribe().borrow().is_none());
+        let own = job(1);
+        board.set_own(own.clone());
+        assert_eq!(shown(&board), own.id);
+        // The pool is on a new tip before our node is, and renews its job there.
+        let newest = job(2);
+        board.set_base(job(2));
+        board.set_base(newest.clone());
+        assert_eq!(shown(&board), own.id);
+        board.open();
+        assert_eq!(shown(&board), newest.id);
+        let after = job(2);
+        board.set_base(after.clone());
+        assert_eq!(shown(&board), after.id);
+    }
+
+    #[test]
+    fn hashers_stay_on_their_job_when_its_owner_leaves_until_there_is_another() {
+        let board = Board::default();
+        let (sender, _shares) = mpsc::channel(1);
+        let job = |tip| board.job(parts(tip, 8), sender.clone()).unwrap();
+        board.set_base(job(1));
+        let own = job(1);
+        board.set_own(own.clone());
+        board.leave();
+        assert_eq!(shown(&board), own.id);
+        board.withdraw(&own);
+        assert_eq!(shown(&board), own.id);
+        let next = job(1);
+        board.set_base(next.clone());
+        assert_eq!(shown(&board), next.id);
     }
 
     #[test]

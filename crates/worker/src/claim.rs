@@ -1,41 +1,35 @@
-//! The way of one batch to its reward: register it, get a job whose coinbase carries its root, show
-//! it to all hashers, submit the first share with the claim, and hear how it ended. When a new block
-//! arrives before a share does, the job is built again on the new tip.
+//! The way of one batch to its reward: register it, get a share of a job whose coinbase carries its root,
+//! submit it with the claim, and hear how it ended. When a new block arrives before a share does, the
+//! job is built again on the new tip.
 //!
-//! With a node of our own we build and declare the job. It is hashed from the moment it is built:
-//! shares that are found while the declarator and the pool still look at it are kept and sent once
-//! they have accepted it. Without a node the pool builds it.
+//! With a node of our own, jobs and shares are the affair of [`crate::own`]. Without one the pool builds
+//! the job.
 
-mod declaring;
+mod own_job;
 mod pool_built;
 mod searching;
 mod shown;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use dovetail_sv2::extension::{BatchOutcome, RegisterBatch, codes};
-use dovetail_sv2::messages::{B032Owned, PushSolution};
 use dovetail_sv2::{Outbox, OutboxError};
-use dovetail_templates::TemplateHandle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::accepted::{AcceptedJob, Submitter};
 use crate::board::Board;
-use crate::coinbase::BuildError;
-use crate::declarator::{Declarator, DeclaratorOptions, DeclareError};
 use crate::job::{ExtranonceTooSmall, FoundShare, SHARES_WAITING_MAX};
-use crate::keys::WorkerKeys;
-use crate::session::{Channel, PoolEvent, share_frame};
-use crate::stats::Stats;
+use crate::own::{JobError, OwnJobs};
+use crate::session::{Channel, PoolEvent};
 use crate::transcripts::ReadyBatch;
 
-pub use declaring::{custom_job, min_ntime};
+pub use crate::own::{custom_job, min_ntime};
 use pool_built::Asked;
 use searching::Searched;
-use shown::AcceptedJob;
+pub(crate) use shown::search_here;
 
 /// Time for the pool to answer a registration or a custom job.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -43,9 +37,6 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 const AUDIT_TIME_MAX: Duration = Duration::from_secs(180);
 /// Time between the answer to a share and the outcome that explains it.
 const OUTCOME_TIME_MAX: Duration = Duration::from_secs(30);
-
-/// Accepted jobs whose shares are still passed on. Firmware is at most a job or two behind.
-const ACCEPTED_MAX: usize = 8;
 
 /// How a claim ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,26 +57,20 @@ pub enum ClaimEnd {
 /// Why a claim did not come to an end; the batch can be tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// The job declarator failed or refused the job.
+    /// No job on our own template came about.
     #[error(transparent)]
-    Declare(#[from] DeclareError),
-    /// The template gives no valid coinbase.
-    #[error(transparent)]
-    Build(#[from] BuildError),
+    Job(#[from] JobError),
     /// The pool's extranonce cannot be shared.
     #[error(transparent)]
     Extranonce(#[from] ExtranonceTooSmall),
-    /// The template source failed.
-    #[error("the template source failed: {0}")]
-    Templates(String),
     /// The pool connection is gone.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
-    /// A field of the template does not fit its message.
-    #[error("the template does not fit the messages: {0}")]
-    Fields(String),
-    /// The pool refused the custom job.
-    #[error("the pool refused the custom job: {0}")]
+    /// The pool's job cannot be used.
+    #[error("the pool's job cannot be used: {0}")]
+    PoolsJob(&'static str),
+    /// The pool builds no job for the batch now.
+    #[error("the pool builds no job for the batch: {0}")]
     JobRefused(String),
     /// The pool could not do its part this time.
     #[error("the pool failed; the batch is untouched")]
@@ -98,95 +83,55 @@ pub enum ClaimError {
     SessionOver,
 }
 
-/// Where our own jobs are built and declared.
-#[derive(Debug, Clone)]
-pub struct OwnNode {
-    /// Where templates come from.
-    pub templates: TemplateHandle,
-    /// Where jobs are declared.
-    pub declarator: DeclaratorOptions,
-}
-
 /// What a claim needs besides the batch. It belongs to one session.
 pub struct Claimer {
     /// Sends to the pool.
-    pub outbox: Outbox,
+    outbox: Outbox,
     /// The channel as the session last saw it.
-    pub channel: watch::Receiver<Channel>,
+    channel: watch::Receiver<Channel>,
     /// What arrives from the pool.
-    pub events: mpsc::Receiver<PoolEvent>,
-    /// Who we are.
-    pub keys: WorkerKeys,
-    /// Without one the pool builds the jobs.
-    node: Option<OwnNode>,
-    connection: Option<Declarator>,
-    numbers: Arc<AtomicU32>,
+    events: mpsc::Receiver<PoolEvent>,
+    /// Our own jobs; without them the pool builds those that bear batches.
+    own: Option<OwnJobs>,
     board: Arc<Board>,
     search_here: bool,
+    submitter: Submitter,
     offers: mpsc::Sender<FoundShare>,
     shares: mpsc::Receiver<FoundShare>,
-    accepted: VecDeque<AcceptedJob>,
-    /// Our number of the job that is being declared, and its shares so far.
-    pending: Option<(u32, Vec<FoundShare>)>,
 }
 
 impl Claimer {
-    /// A claimer that declares its jobs. The connection to the declarator is made when it is first
-    /// needed. It searches its jobs on this machine.
+    /// A claimer whose jobs the pool builds. It shows them on `board`, where others hash them; `search_here`
+    /// says whether they are searched on this machine besides. `numbers` counts the requests and shares
+    /// of the session.
     pub fn new(
         outbox: Outbox,
         channel: watch::Receiver<Channel>,
         events: mpsc::Receiver<PoolEvent>,
-        templates: TemplateHandle,
-        declarator: DeclaratorOptions,
-        keys: WorkerKeys,
-    ) -> Self {
-        let node = OwnNode {
-            templates,
-            declarator,
-        };
-        let mut claimer = Self::without_node(outbox, channel, events, keys);
-        claimer.node = Some(node);
-        claimer
-    }
-
-    /// A claimer whose jobs the pool builds. It searches them on this machine.
-    pub fn without_node(
-        outbox: Outbox,
-        channel: watch::Receiver<Channel>,
-        events: mpsc::Receiver<PoolEvent>,
-        keys: WorkerKeys,
+        board: Arc<Board>,
+        search_here: bool,
+        numbers: Arc<AtomicU32>,
     ) -> Self {
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
+        let submitter = Submitter::new(outbox.clone(), numbers, board.stats().clone());
         Self {
             outbox,
             channel,
             events,
-            keys,
-            node: None,
-            connection: None,
-            numbers: Arc::new(AtomicU32::new(1)),
-            board: Arc::default(),
-            search_here: true,
+            own: None,
+            board,
+            search_here,
+            submitter,
             offers,
             shares,
-            accepted: VecDeque::new(),
-            pending: None,
         }
     }
 
-    /// Shows its jobs on this board, where others hash them too. `search_here` says whether they
-    /// are searched on this machine besides.
+    /// Claims with shares of our own jobs.
     #[must_use]
-    pub fn on_board(mut self, board: Arc<Board>, search_here: bool) -> Self {
-        self.board = board;
-        self.search_here = search_here;
+    pub(crate) fn with_own_jobs(mut self, own: OwnJobs) -> Self {
+        self.own = Some(own);
         self
-    }
-
-    /// The counter of request and sequence numbers of this session.
-    pub fn numbers(&self) -> Arc<AtomicU32> {
-        self.numbers.clone()
     }
 
     /// Claims a batch.
@@ -199,13 +144,29 @@ impl Claimer {
         if let Some(code) = self.register(batch).await? {
             return refused(code);
         }
+        match self.own.take() {
+            Some(mut own) => {
+                let claimed = self.claim_on_own(&mut own, batch).await;
+                // What is settled or expired leaves a job whose shares are as good as others.
+                let hash_on = match &claimed {
+                    Ok(ClaimEnd::Settled { accepted, .. }) => *accepted,
+                    Ok(ClaimEnd::Refused(code)) => code == codes::BATCH_EXPIRED,
+                    Err(_) => false,
+                };
+                own.rest(hash_on);
+                self.own = Some(own);
+                claimed
+            }
+            None => self.claim_on_pools(batch).await,
+        }
+    }
+
+    /// With jobs that the pool builds.
+    async fn claim_on_pools(&mut self, batch: &ReadyBatch) -> Result<ClaimEnd, ClaimError> {
         loop {
-            let mut job = match self.node.clone() {
-                Some(node) => self.declare(&node, batch).await?,
-                None => match self.ask_for_job(batch).await? {
-                    Asked::Given(job) => job,
-                    Asked::Refused(code) => return Ok(ClaimEnd::Refused(code)),
-                },
+            let mut job = match self.ask_for_job(batch).await? {
+                Asked::Given(job) => job,
+                Asked::Refused(code) => return Ok(ClaimEnd::Refused(code)),
             };
             let (accepted, found) = match self.search(batch, &mut job).await? {
                 Searched::Found(found) => *found,
@@ -233,54 +194,23 @@ impl Claimer {
         }
     }
 
-    /// The next share of a job whose claim is settled; for [`Claimer::pass_on`]. Cancellation-safe.
+    /// The next share of a job that the pool built and whose claim is settled; for [`Claimer::pass_on`].
+    /// Cancellation-safe.
     pub async fn next_share(&mut self) -> Option<FoundShare> {
         self.shares.recv().await
     }
 
-    /// Submits a share that claims nothing, if its job was accepted; keeps it if its job may yet be.
+    /// Submits a share that claims nothing, if its job was accepted.
     ///
     /// # Errors
     /// The pool connection is gone.
-    pub async fn pass_on(&mut self, share: FoundShare) -> Result<(), OutboxError> {
-        if let Some((id, kept)) = &mut self.pending
-            && *id == share.job_id
-        {
-            if kept.len() < SHARES_WAITING_MAX {
-                kept.push(share);
-            } else {
-                Stats::count(&self.board.stats().shares_lost);
-            }
-            return Ok(());
-        }
-        let Some(job) = self.accepted.iter().find(|job| job.id == share.job_id) else {
-            Stats::count(&self.board.stats().shares_lost);
-            return Ok(());
-        };
-        let job = job.clone();
-        let number = self.number();
-        let message = job.channel.share(number, job.job_id, &share);
-        self.outbox.send(&message)?;
-        if share.block {
-            self.push_solution(&job, &share).await;
-        }
-        Ok(())
-    }
-
-    fn remember(&mut self, job: AcceptedJob) {
-        if self.accepted.len() == ACCEPTED_MAX {
-            self.accepted.pop_front();
-        }
-        self.accepted.push_back(job);
-    }
-
-    fn number(&self) -> u32 {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
+    pub fn pass_on(&self, share: &FoundShare) -> Result<(), OutboxError> {
+        self.submitter.pass_on(share)
     }
 
     /// Registers the batch; the code if the pool refuses it.
     async fn register(&mut self, batch: &ReadyBatch) -> Result<Option<String>, ClaimError> {
-        let request_id = self.number();
+        let request_id = self.submitter.number();
         self.outbox.send(&RegisterBatch {
             request_id,
             root: batch.root,
@@ -301,14 +231,8 @@ impl Claimer {
         job: &AcceptedJob,
         found: &FoundShare,
     ) -> Result<Option<ClaimEnd>, ClaimError> {
-        let sequence_number = self.number();
-        let share = job.channel.share(sequence_number, job.job_id, found);
-        self.outbox
-            .try_send(share_frame(&share, Some(&batch.root))?)?;
+        let sequence_number = self.submitter.submit(job, found, Some(&batch.root))?;
         tracing::info!(root = %batch.root, job_id = job.job_id, "submitted a share with the claim");
-        if found.block {
-            self.push_solution(job, found).await;
-        }
         // The outcome may come before or after the answer to the share. A success with a later number may
         // be for this one too, or for one that another task of ours sent before it: the outcome tells.
         let mut outcome: Option<BatchOutcome> = None;
@@ -356,30 +280,6 @@ impl Claimer {
         }
     }
 
-    /// The share is a block: our own template source has it already, and the declarator propagates
-    /// it as well as the pool. Failing to is no failure of the claim.
-    async fn push_solution(&mut self, job: &AcceptedJob, found: &FoundShare) {
-        let mut extranonce = job.channel.extranonce_prefix.clone();
-        extranonce.extend_from_slice(&found.extranonce);
-        // A block of the pool's own template is the pool's affair.
-        let (Some(work), Some(declarator), Ok(extranonce)) =
-            (&job.work, &mut self.connection, B032Owned::new(extranonce))
-        else {
-            return;
-        };
-        let solution = PushSolution {
-            extranonce,
-            prev_hash: work.prev_hash.prev_hash.clone(),
-            nonce: found.nonce,
-            ntime: found.ntime,
-            nbits: work.prev_hash.n_bits,
-            version: found.version,
-        };
-        if let Err(error) = declarator.push_solution(&solution).await {
-            tracing::warn!(%error, "the job declarator did not take the block");
-        }
-    }
-
     /// Waits for the event that `pick` takes. Shares go their way meanwhile.
     async fn answer<T>(
         &mut self,
@@ -395,7 +295,7 @@ impl Claimer {
                             return Ok(picked);
                         }
                     }
-                    Some(share) = self.shares.recv() => self.pass_on(share).await?,
+                    Some(share) = self.shares.recv() => self.pass_on(&share)?,
                 }
             }
         };

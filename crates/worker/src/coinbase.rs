@@ -12,6 +12,7 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, W
 use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase::commitment_output;
 use dovetail_sv2::messages::NewTemplate;
+use dovetail_templates::COINBASE_BYTES_ADDITIONAL;
 
 /// The longest scriptSig of a coinbase (consensus).
 const SCRIPT_SIG_BYTES_MAX: usize = 100;
@@ -30,6 +31,11 @@ pub enum BuildError {
     /// The template's outputs do not parse.
     #[error("the outputs of the template do not parse")]
     TemplateOutputs,
+    /// The outputs that are not the template's own exceed the room that it keeps for them.
+    #[error(
+        "the pool's outputs and the commitment take {0} bytes, {COINBASE_BYTES_ADDITIONAL} are kept for them"
+    )]
+    OutputsTooLong(usize),
     /// The prefix and extranonce exceed the scriptSig's limit.
     #[error("the coinbase script would have {0} bytes, {SCRIPT_SIG_BYTES_MAX} are allowed")]
     ScriptTooLong(usize),
@@ -56,7 +62,7 @@ pub struct JobCoinbase {
 /// no commitment.
 ///
 /// # Errors
-/// Outputs that do not parse.
+/// Outputs that do not parse, or are more than the template has room for.
 pub fn job_outputs(
     template: &NewTemplate,
     payout_outputs: &[u8],
@@ -67,6 +73,10 @@ pub fn job_outputs(
     let payout = outputs.first_mut().ok_or(BuildError::PayoutOutputs)?;
     payout.value = Amount::from_sat(template.coinbase_tx_value_remaining);
     outputs.extend(root.map(|root| commitment_output(*root)));
+    let added: usize = outputs.iter().map(TxOut::size).sum();
+    if added > COINBASE_BYTES_ADDITIONAL as usize {
+        return Err(BuildError::OutputsTooLong(added));
+    }
     let mut bytes = template.coinbase_tx_outputs.as_bytes();
     for _ in 0..template.coinbase_tx_outputs_count {
         let output =
@@ -256,6 +266,24 @@ pub(crate) mod tests {
         ]
         .concat();
         assert_eq!(stripped, coinbase.stripped(&[5; 16]));
+    }
+
+    #[test]
+    fn outputs_beyond_the_room_that_a_template_keeps_are_refused() {
+        let of = |bytes: usize| {
+            serialize(&vec![TxOut {
+                value: Amount::ZERO,
+                script_pubkey: ScriptBuf::from_bytes(vec![0x51; bytes]),
+            }])
+        };
+        // Value 8 bytes, length of the script 3, and the commitment's 48.
+        let largest = 1_000 - 11 - 48;
+        assert!(job_outputs(&template(), &of(largest), Some(&root())).is_ok());
+        assert_eq!(
+            job_outputs(&template(), &of(largest + 1), Some(&root())),
+            Err(BuildError::OutputsTooLong(1_001))
+        );
+        assert!(job_outputs(&template(), &of(largest + 1), None).is_ok());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The worker's configuration: one TOML file, described in `config/dovetail-worker.toml`.
 
+mod declarator;
 mod pools;
 
 use std::net::SocketAddr;
@@ -9,6 +10,8 @@ use bitcoin::ScriptBuf;
 use dovetail_sv2::AuthorityPublicKey;
 use dovetail_templates::SourceConfig;
 use serde::Deserialize;
+
+pub use declarator::{BetweenBatches, JobDeclarator};
 
 /// More pools than anybody lists by preference.
 const POOLS_MAX: usize = 16;
@@ -99,7 +102,7 @@ pub struct Pool {
     pub authority_public_key: Option<AuthorityPublicKey>,
     /// Where jobs on our own templates are declared. Without it the pool builds the jobs that bear our
     /// batches.
-    pub job_declarator: Option<Peer>,
+    pub job_declarator: Option<JobDeclarator>,
 }
 
 /// Mining without a pool.
@@ -108,17 +111,6 @@ pub struct Pool {
 pub struct Solo {
     /// Whom its blocks pay: hex of a scriptPubKey.
     pub payout_script: ScriptBuf,
-}
-
-/// An Sv2 server.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Peer {
-    /// host:port.
-    pub address: String,
-    /// The authority key that its certificate must be signed with. Without it the server is not
-    /// authenticated, which is for tests.
-    pub authority_public_key: Option<AuthorityPublicKey>,
 }
 
 /// The Sv2 mining port for the miner's own firmware.
@@ -189,6 +181,9 @@ pub enum ConfigRefused {
     /// Nothing to hash for.
     #[error("name at least one pool, or [solo]; at most {POOLS_MAX} pools")]
     Upstreams,
+    /// A pace that the declarator would not stand.
+    #[error("pool.job_declarator.renew_interval_s must be 1 to 3600")]
+    RenewInterval,
     /// A key that has moved.
     #[error("[job_declarator] is [pool.job_declarator] now, behind the pool that it belongs to")]
     DeclaratorMoved,
@@ -261,6 +256,13 @@ impl Config {
             _ => {}
         }
         let script = self.solo.as_ref().map(|solo| &solo.payout_script);
+        let mut declarators = self
+            .pool
+            .iter()
+            .filter_map(|pool| pool.job_declarator.as_ref());
+        if !declarators.all(JobDeclarator::is_valid) {
+            return Err(ConfigRefused::RenewInterval);
+        }
         if script.is_some_and(|script| script.is_empty() || script.is_op_return()) {
             return Err(ConfigRefused::PayoutScript);
         }

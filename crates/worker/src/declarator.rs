@@ -10,21 +10,27 @@ use dovetail_commitment::WorkerKey;
 use dovetail_sv2::messages::{
     AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B016MOwned, B064KOwned, B0255Owned,
     DeclareMiningJob, DeclareMiningJobError, DeclareMiningJobSuccess, ProvideMissingTransactions,
-    ProvideMissingTransactionsSuccess, PushSolution, Seq064KOwned, Str0255Owned, U256Owned,
+    ProvideMissingTransactionsSuccess, Seq064KOwned, Str0255Owned, U256Owned,
 };
 use dovetail_sv2::setup::{SetupError, SetupProtocol, declaration_flags};
 use dovetail_sv2::{
-    AuthorityPublicKey, ConnectionError, DecodeError, Frame, FrameReader, FrameWriter, Message,
-    connect, setup,
+    AuthorityPublicKey, ConnectionError, DecodeError, Frame, FrameReader, Message, Outbox,
+    OutboxError, connect, setup,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::coinbase::JobCoinbase;
 
-/// Time for each answer. A server that validates a whole block's transactions needs some.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// Time for a token. A server that gives too many of them lets one wait.
+const TOKEN_TIME_MAX: Duration = Duration::from_secs(30);
+/// Time for a declaration, from its message to its token, whatever the server asks and sends in between.
+/// One that has a whole block judged needs some.
+const DECLARATION_TIME_MAX: Duration = Duration::from_secs(60);
 /// Frames of this protocol carry lists of transactions.
 const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Messages that wait to be sent: one request at a time, and the blocks that are found meanwhile.
+const OUTBOX_FRAMES: usize = 16;
 
 /// Where the job declarator is.
 #[derive(Debug, Clone)]
@@ -56,6 +62,9 @@ pub enum DeclareError {
     /// The server refused the job.
     #[error("the job declarator refused the job: {0}")]
     Refused(String),
+    /// We could not send.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// A transaction of our own template does not parse.
     #[error("a transaction of the template does not parse")]
     Template,
@@ -93,9 +102,11 @@ pub struct Declaration<'a> {
 #[derive(Debug)]
 pub struct Declarator {
     reader: FrameReader,
-    writer: FrameWriter,
+    outbox: Outbox,
     worker_key: WorkerKey,
     next_request_id: u32,
+    /// Ends the connection, whoever else can still send on it.
+    _connection: DropGuard,
 }
 
 impl Declarator {
@@ -116,29 +127,38 @@ impl Declarator {
             env!("CARGO_PKG_VERSION"),
         )?;
         setup::open(&mut reader, &mut writer, &request).await?;
+        let connection = CancellationToken::new();
+        let (outbox, _writer) = Outbox::spawn(writer, OUTBOX_FRAMES, connection.clone());
         Ok(Self {
             reader,
-            writer,
+            outbox,
             worker_key,
             next_request_id: 1,
+            _connection: connection.drop_guard(),
         })
     }
 
-    /// Asks for a token.
+    /// A handle to send blocks with, also while a declaration is under way. It is good for as long as
+    /// this connection.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// Asks for a token. Cancelled, it leaves a connection that is still good.
     ///
     /// # Errors
     /// The connection is over.
     pub async fn allocate(&mut self) -> Result<JobToken, DeclareError> {
+        let until = Instant::now() + TOKEN_TIME_MAX;
         let request_id = self.request_id();
         let user_identifier = Str0255Owned::try_from(self.worker_key.to_string().as_str())
             .expect("a key in hex has 64 characters");
-        self.send(&AllocateMiningJobToken {
+        self.outbox.send(&AllocateMiningJobToken {
             user_identifier,
             request_id,
-        })
-        .await?;
+        })?;
         loop {
-            let frame = self.receive().await?;
+            let frame = self.receive(until).await?;
             if !frame.is::<AllocateMiningJobTokenSuccess>() {
                 continue;
             }
@@ -161,17 +181,18 @@ impl Declarator {
         token: &JobToken,
         job: &Declaration<'_>,
     ) -> Result<Vec<u8>, DeclareError> {
+        let until = Instant::now() + DECLARATION_TIME_MAX;
         let request_id = self.request_id();
         let message = declaration(request_id, token, job)?;
-        self.send(&message).await?;
+        self.outbox.send(&message)?;
         loop {
-            let frame = self.receive().await?;
+            let frame = self.receive(until).await?;
             match frame.message_type {
                 ProvideMissingTransactions::MESSAGE_TYPE => {
                     let (missing, _) = frame.decode::<ProvideMissingTransactions>()?;
                     if missing.request_id == request_id {
                         let answer = provide(&missing, job.transactions)?;
-                        self.send(&answer).await?;
+                        self.outbox.send(&answer)?;
                     }
                 }
                 DeclareMiningJobSuccess::MESSAGE_TYPE => {
@@ -191,26 +212,14 @@ impl Declarator {
         }
     }
 
-    /// Hands over a block that was found on the job declared last.
-    ///
-    /// # Errors
-    /// The connection is over.
-    pub async fn push_solution(&mut self, solution: &PushSolution) -> Result<(), DeclareError> {
-        self.send(solution).await
-    }
-
     fn request_id(&mut self) -> u32 {
         let id = self.next_request_id;
         self.next_request_id = id.wrapping_add(1);
         id
     }
 
-    async fn send<M: Message>(&mut self, message: &M) -> Result<(), DeclareError> {
-        Ok(self.writer.write(&Frame::new(message)?).await?)
-    }
-
-    async fn receive(&mut self) -> Result<Frame, DeclareError> {
-        Ok(timeout(ANSWER_TIME_MAX, self.reader.read())
+    async fn receive(&mut self, until: Instant) -> Result<Frame, DeclareError> {
+        Ok(timeout_at(until, self.reader.read())
             .await
             .map_err(|_| DeclareError::TimeOut)??)
     }

@@ -3,8 +3,10 @@
 //!
 //! The parts are public so that tests can put them together differently: a session with a
 //! pool ([`session`]), the coinbase of a job ([`coinbase`]), the transcripts that wait for a claim
-//! ([`transcripts`]), the way of one batch to its share ([`claim`]). [`worker`] wires them.
+//! ([`transcripts`]), the way of one batch to its share ([`claim`]), jobs on our own templates ([`own`]).
+//! [`worker`] wires them.
 
+pub mod accepted;
 pub mod beacon;
 pub mod board;
 pub mod claim;
@@ -17,6 +19,7 @@ pub mod hasher;
 pub mod job;
 pub mod keys;
 pub mod models;
+pub mod own;
 pub mod page;
 pub mod pool_jobs;
 mod scheduler;

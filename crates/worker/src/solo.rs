@@ -8,11 +8,11 @@ use dovetail_templates::{TemplateHandle, WorkSnapshot};
 use tokio::sync::mpsc;
 
 use crate::board::Board;
-use crate::claim::min_ntime;
 use crate::coinbase::{BuildError, JobCoinbase, job_outputs};
 use crate::job::{
     BlockSink, EXTRANONCE_BYTES, ExtranonceTooSmall, FoundShare, JobParts, SHARES_WAITING_MAX,
 };
+use crate::own::min_ntime;
 use crate::stats::Stats;
 
 /// Why there is no job.

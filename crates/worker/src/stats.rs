@@ -29,6 +29,18 @@ pub enum Upstream {
     Pool(String),
 }
 
+/// Whose templates hashers work on while they work for a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Templates {
+    /// The pool's, as far as no batch is under way.
+    #[default]
+    Pools,
+    /// Our own node's.
+    Own,
+    /// The pool's, since no job on our own comes about; with the reason.
+    FallenBack(String),
+}
+
 /// The counters.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -72,6 +84,7 @@ struct Recent {
     upstream: Upstream,
     /// What each pool last said to hold of ours. As many as the configuration has pools.
     held_msat: BTreeMap<String, u64>,
+    templates: Templates,
     refused: BTreeMap<String, u64>,
     work: std::collections::VecDeque<(Instant, f64)>,
     tokens: std::collections::VecDeque<(Instant, f64)>,
@@ -131,9 +144,21 @@ impl Stats {
         self.recent().upstream.clone()
     }
 
-    /// Hashers work for somebody else from now on.
+    /// Hashers work for somebody else from now on, on their templates until ours are heard of.
     pub fn set_upstream(&self, upstream: Upstream) {
-        self.recent().upstream = upstream;
+        let mut recent = self.recent();
+        recent.upstream = upstream;
+        recent.templates = Templates::Pools;
+    }
+
+    /// Whose templates hashers work on.
+    pub fn templates(&self) -> Templates {
+        self.recent().templates.clone()
+    }
+
+    /// Hashers work on others' templates from now on.
+    pub fn set_templates(&self, templates: Templates) {
+        self.recent().templates = templates;
     }
 
     /// A hasher proved this many hashes.

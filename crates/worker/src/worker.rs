@@ -2,6 +2,7 @@
 //! the claimer and its payouts to the wallet. It owns what outlives a session: the key, the models and
 //! the transcripts that wait for a claim.
 
+mod hash_rate;
 mod serving;
 mod upstreams;
 
@@ -21,12 +22,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::accepted::Submitter;
 use crate::beacon::{BeaconFileError, Beacons};
 use crate::board::Board;
 use crate::claim::{ClaimEnd, ClaimError, Claimer};
-use crate::config::{Config, Downstream};
+use crate::config::{BetweenBatches, Config, Downstream};
+use crate::declarator::DeclaratorOptions;
 use crate::downstream;
 use crate::keys::WorkerKeys;
+use crate::own::{OwnJobs, OwnOptions, OwnTask, Start};
 use crate::page::{self, Page};
 use crate::pool_jobs::PoolJobs;
 use crate::session::{PoolEvent, PoolOptions, PoolSession, SessionError};
@@ -129,6 +133,8 @@ struct Session {
     /// The payout that an invoice was made for last, and its amount.
     asked: Option<([u8; 32], u64)>,
     pool_jobs: PoolJobs,
+    /// Makes jobs on our own templates, where we have a node and the pool a declarator.
+    own: Option<OwnTask>,
     /// Numbers of requests and shares.
     numbers: Arc<AtomicU32>,
     /// The step of the beacon that was the next one when the claim under way, or the last, began.
@@ -305,16 +311,24 @@ impl Worker {
     fn session(&self, index: usize, pool: PoolSession) -> Session {
         let (channel, channel_now) = watch::channel(pool.channel().clone());
         let (claim_events, events) = mpsc::channel(CLAIM_EVENTS_MAX);
-        let (outbox, keys) = (pool.outbox().clone(), self.keys.clone());
-        let claimer = match (&self.templates, &self.upstreams[index].declarator) {
-            (Some(templates), Some(declarator)) => {
-                let (templates, declarator) = (templates.clone(), declarator.clone());
-                Claimer::new(outbox, channel_now, events, templates, declarator, keys)
-            }
-            _ => Claimer::without_node(outbox, channel_now, events, keys),
+        let numbers = Arc::new(AtomicU32::new(1));
+        let claimer = Claimer::new(
+            pool.outbox().clone(),
+            channel_now.clone(),
+            events,
+            self.board.clone(),
+            self.config.worker.search,
+            numbers.clone(),
+        );
+        let submitter = Submitter::new(
+            pool.outbox().clone(),
+            numbers.clone(),
+            self.board.stats().clone(),
+        );
+        let (own, claimer) = match self.own_jobs(index, submitter, channel_now) {
+            Some((own, jobs)) => (Some(own), claimer.with_own_jobs(jobs)),
+            None => (None, claimer),
         };
-        let claimer = claimer.on_board(self.board.clone(), self.config.worker.search);
-        let numbers = claimer.numbers();
         Session {
             index,
             pool,
@@ -326,6 +340,7 @@ impl Worker {
             invoices: JoinSet::new(),
             asked: None,
             pool_jobs: PoolJobs::new(self.board.clone()),
+            own,
             numbers,
             floor: self
                 .beacons
@@ -335,6 +350,36 @@ impl Worker {
             wanted: None,
             opening: None,
         }
+    }
+
+    /// Starts to make jobs on our own templates, where that is possible.
+    fn own_jobs(
+        &self,
+        index: usize,
+        submitter: Submitter,
+        channel: watch::Receiver<crate::session::Channel>,
+    ) -> Option<(OwnTask, OwnJobs)> {
+        let templates = self.templates.clone()?;
+        let declarator = self.upstreams[index].declarator.as_ref()?;
+        // Between batches there are devices that hash, or nobody.
+        let between_batches =
+            declarator.between_batches == BetweenBatches::OwnTemplates && self.firmware.is_some();
+        Some(OwnTask::start(Start {
+            options: OwnOptions {
+                templates,
+                declarator: DeclaratorOptions {
+                    address: declarator.address.clone(),
+                    authority: declarator.authority_public_key,
+                },
+                between_batches,
+                renew_interval: declarator.renew_interval(),
+                search_here: self.config.worker.search,
+            },
+            keys: self.keys.clone(),
+            board: self.board.clone(),
+            submitter,
+            channel,
+        }))
     }
 }
 

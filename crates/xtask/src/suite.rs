@@ -91,6 +91,11 @@ fn tests(
         &["--test", "declared_blocks"],
         &[],
     )?;
+    ignored(
+        "own templates on Bitcoin Core",
+        &["--test", "own_templates"],
+        &[],
+    )?;
     ignored("cheats on Bitcoin Core", &["--test", "cheats"], &[])?;
     ignored(
         "tests with the SRI clients",

@@ -10,6 +10,7 @@ mod upstream;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use blocks::BlockDoor;
+pub use session::COINBASE_BYTES_ADDITIONAL;
 
 use crate::config::SourceConfig;
 use crate::error::TemplateError;

@@ -21,9 +21,10 @@ use crate::error::TemplateError;
 use crate::handle::{Publisher, Reply, TransactionData};
 use crate::snapshot::WorkSnapshot;
 
-/// Room to keep for our coinbase outputs: the pool's payout, the commitment, and as much again for
-/// what a declared job adds.
-const COINBASE_BYTES_ADDITIONAL: u32 = 1_000;
+/// Room in bytes that every template keeps for coinbase outputs beyond its own: the pool's payout, the
+/// commitment, and as much again for what a declared job adds. A coinbase with more of them may make a
+/// block that is too heavy.
+pub const COINBASE_BYTES_ADDITIONAL: u32 = 1_000;
 const COINBASE_SIGOPS_ADDITIONAL: u16 = 100;
 /// Templates that can still be solved, one or two kilobytes each. Providers offer a better one every
 /// few seconds at most, so this is more than a tip usually lasts.

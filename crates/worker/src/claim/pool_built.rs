@@ -3,8 +3,9 @@
 
 use dovetail_sv2::extension::{RequestBatchJob, codes};
 
-use super::shown::{AcceptedJob, ClaimJob, Shown, search_here};
+use super::shown::{ClaimJob, Shown, search_here};
 use super::{ANSWER_TIME_MAX, ClaimError, Claimer};
+use crate::accepted::AcceptedJob;
 use crate::session::{BatchJob, PoolEvent};
 use crate::transcripts::ReadyBatch;
 
@@ -18,7 +19,7 @@ pub(super) enum Asked {
 impl Claimer {
     /// Asks the pool for a job that carries the root, and shows it.
     pub(super) async fn ask_for_job(&mut self, batch: &ReadyBatch) -> Result<Asked, ClaimError> {
-        let request_id = self.number();
+        let request_id = self.submitter.number();
         let channel_id = self.channel.borrow().id;
         self.outbox.send(&RequestBatchJob {
             request_id,
@@ -48,7 +49,7 @@ impl Claimer {
         let BatchJob { root, parts } = job;
         let job_id = parts
             .upstream_job_id
-            .ok_or_else(|| ClaimError::Fields("the pool's job has no number".to_owned()))?;
+            .ok_or(ClaimError::PoolsJob("it has no number"))?;
         let job = self.board.job(parts, self.offers.clone())?;
         let search = match self.search_here {
             true => search_here(&self.board, &job),
@@ -57,17 +58,17 @@ impl Claimer {
         let accepted = AcceptedJob {
             id: job.id,
             job_id,
-            root,
+            root: Some(root),
+            request: None,
             prev_hash: job.parts().prev_hash,
             channel: self.channel.borrow().clone(),
-            work: None,
+            solutions: None,
         };
-        self.remember(accepted.clone());
+        self.submitter.remember(accepted.clone());
         tracing::info!(%root, job_id, "the pool built the job; hashing it");
         Ok(ClaimJob {
             accepted,
             shown: Shown::new(self.board.clone(), job),
-            kept: Vec::new(),
             _search: search,
         })
     }

@@ -1,15 +1,14 @@
-//! The wait for a share of a job that bears the batch.
+//! The wait for a share of a job that the pool built for the batch.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::Target;
-use dovetail_templates::WorkSnapshot;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::shown::{AcceptedJob, ClaimJob};
+use super::shown::ClaimJob;
 use super::{ClaimError, Claimer};
+use crate::accepted::AcceptedJob;
 use crate::job::FoundShare;
 use crate::search::Hash256;
 use crate::session::{Channel, PoolEvent};
@@ -29,21 +28,12 @@ pub(super) enum Searched {
 }
 
 impl Claimer {
-    /// Waits for a share of the job; those that were found while it was pending come first. A job that
-    /// the pool renews takes the place of the one before.
+    /// Waits for a share of the job. A job that the pool renews takes the place of the one before.
     pub(super) async fn search(
         &mut self,
         batch: &ReadyBatch,
         job: &mut ClaimJob,
     ) -> Result<Searched, ClaimError> {
-        if !job.kept.is_empty() {
-            let first = job.kept.remove(0);
-            for share in std::mem::take(&mut job.kept) {
-                self.pass_on(share).await?;
-            }
-            return Ok(Searched::Found(Box::new((job.accepted.clone(), first))));
-        }
-        let mut work = self.node.as_ref().map(|node| node.templates.subscribe());
         let expires = batch.expires().map(Instant::from_std);
         let mut renewal_until = None;
         loop {
@@ -55,19 +45,15 @@ impl Claimer {
                     if let Some(accepted) = self.claimable(&share, &job.accepted) {
                         return Ok(Searched::Found(Box::new((accepted, share))));
                     }
-                    self.pass_on(share).await?;
-                }
-                overtaken = overtaken(&mut work, &job.accepted) => {
-                    overtaken?;
-                    return Ok(Searched::Overtaken);
+                    self.pass_on(&share)?;
                 }
                 event = self.events.recv() => match event.ok_or(ClaimError::SessionOver)? {
-                    PoolEvent::BatchJob(newer) if newer.root == batch.root && work.is_none() => {
+                    PoolEvent::BatchJob(newer) if newer.root == batch.root => {
                         *job = self.take_pool_job(*newer)?;
                         renewal_until = None;
                     }
                     PoolEvent::NewTip(tip)
-                        if tip.prev_hash.to_array() != job.accepted.prev_hash && work.is_none() =>
+                        if tip.prev_hash.to_array() != job.accepted.prev_hash =>
                     {
                         renewal_until = Some(Instant::now() + RENEWAL_TIME_MAX);
                     }
@@ -86,29 +72,10 @@ impl Claimer {
 
     /// The job of a share, if a claim on it may be good: it bears the same batch on the same tip.
     fn claimable(&self, share: &FoundShare, current: &AcceptedJob) -> Option<AcceptedJob> {
-        let same = |job: &&AcceptedJob| {
-            job.id == share.job_id && job.root == current.root && job.prev_hash == current.prev_hash
-        };
-        self.accepted.iter().find(same).cloned()
+        let same =
+            |job: &&AcceptedJob| job.root == current.root && job.prev_hash == current.prev_hash;
+        self.submitter.find(share.job_id).filter(same).cloned()
     }
-}
-
-/// Waits until our own template source builds on another tip than the job; without one, for ever.
-async fn overtaken(
-    work: &mut Option<watch::Receiver<Option<Arc<WorkSnapshot>>>>,
-    job: &AcceptedJob,
-) -> Result<(), ClaimError> {
-    let Some(work) = work else {
-        return std::future::pending().await;
-    };
-    let newer = |work: &Option<Arc<WorkSnapshot>>| {
-        work.as_ref()
-            .is_some_and(|work| work.prev_hash() != job.prev_hash)
-    };
-    work.wait_for(newer)
-        .await
-        .map(drop)
-        .map_err(|_| ClaimError::Templates("it stopped".to_owned()))
 }
 
 /// Waits until the pool asks for at most half the work per share that it asked for when the job was
@@ -128,7 +95,7 @@ async fn eased(
 }
 
 /// Waits for a time; for ever if there is none.
-async fn at(time: Option<Instant>) {
+pub(super) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,

@@ -1,41 +1,21 @@
-//! A job that bears a batch while it is being hashed: on the board for everybody, and in a search on
+//! A job of the pool that bears a batch while it is being hashed: on the board for everybody, and in a search on
 //! this machine where that is wanted.
 
 use std::sync::Arc;
 
-use dovetail_commitment::BatchRoot;
-use dovetail_templates::WorkSnapshot;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::accepted::AcceptedJob;
 use crate::board::Board;
-use crate::job::{FoundShare, SharedJob};
+use crate::job::SharedJob;
 use crate::search::{Search, SearchJob};
-use crate::session::Channel;
 
 /// A job that the pool takes shares on, and that hashers work on.
 pub(super) struct ClaimJob {
     pub(super) accepted: AcceptedJob,
     pub(super) shown: Shown,
-    /// Shares that were found while it was pending.
-    pub(super) kept: Vec<FoundShare>,
     /// The search on this machine, which ends with the claim.
     pub(super) _search: Option<AbortOnDropHandle<()>>,
-}
-
-/// What is needed to submit a share of a job.
-#[derive(Debug, Clone)]
-pub(super) struct AcceptedJob {
-    /// Our number.
-    pub(super) id: u32,
-    /// The pool's.
-    pub(super) job_id: u32,
-    /// The batch that it bears.
-    pub(super) root: BatchRoot,
-    /// The tip that it builds on.
-    pub(super) prev_hash: [u8; 32],
-    pub(super) channel: Channel,
-    /// Our own template, where it was built on one.
-    pub(super) work: Option<Arc<WorkSnapshot>>,
 }
 
 /// A claim on the board. Dropping it takes it off again, unless it was released.
@@ -72,7 +52,7 @@ impl Drop for Shown {
 
 /// Searches the job on a thread of this machine, in a part of the extranonce of its own. Dropping
 /// the handle ends it.
-pub(super) fn search_here(board: &Board, job: &SharedJob) -> Option<AbortOnDropHandle<()>> {
+pub(crate) fn search_here(board: &Board, job: &SharedJob) -> Option<AbortOnDropHandle<()>> {
     let slot = board.extended_prefix(0).ok()?;
     let parts = job.parts();
     let search_job = SearchJob {

@@ -1,100 +1,57 @@
-//! From a batch to a job that the declarator and the pool both accepted. Hashers get the job as soon
-//! as it is built.
+//! Building a job on a template of our own: its coinbase, what hashers see of it, and the message that
+//! hands it to the pool.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dovetail_commitment::BatchRoot;
 use dovetail_sv2::messages::{B064KOwned, B0255Owned, SetCustomMiningJob};
-use dovetail_templates::WorkSnapshot;
-use tokio_util::task::AbortOnDropHandle;
+use dovetail_templates::{TemplateHandle, WorkSnapshot};
+use tokio::sync::mpsc;
 
-use super::shown::{AcceptedJob, ClaimJob, Shown, search_here};
-use super::{ANSWER_TIME_MAX, ClaimError, Claimer, OwnNode};
+use super::JobError;
+use crate::board::Board;
 use crate::coinbase::{JobCoinbase, job_outputs};
-use crate::declarator::{Declaration, Declarator, JobToken};
-use crate::job::{BlockSink, JobParts};
-use crate::session::{Channel, PoolEvent};
-use crate::transcripts::ReadyBatch;
+use crate::job::{BlockSink, FoundShare, JobParts, SharedJob};
+use crate::session::Channel;
 
-impl Claimer {
-    /// Builds a job that carries the root on the newest work, shows it, declares it and hands it to
-    /// the pool.
-    pub(super) async fn declare(
-        &mut self,
-        node: &OwnNode,
-        batch: &ReadyBatch,
-    ) -> Result<ClaimJob, ClaimError> {
-        let declared = self.declare_shown(node, batch).await;
-        // Shares of a job that was not accepted are worth nothing.
-        self.pending = None;
-        declared
-    }
+/// A job that is built and not accepted yet.
+pub(super) struct Built {
+    pub(super) job: SharedJob,
+    pub(super) coinbase: Arc<JobCoinbase>,
+    /// The declarator's outputs that it pays.
+    pub(super) payout: Vec<u8>,
+    pub(super) min_ntime: u32,
+    /// Whether hashers work on it.
+    pub(super) shown: bool,
+    /// Shares that were found meanwhile.
+    pub(super) kept: Vec<FoundShare>,
+}
 
-    async fn declare_shown(
-        &mut self,
-        node: &OwnNode,
-        batch: &ReadyBatch,
-    ) -> Result<ClaimJob, ClaimError> {
-        let work = newest_work(node).await?;
-        let channel = self.channel.borrow().clone();
-        let data = node
-            .templates
-            .transaction_data(work.template.template_id)
-            .await
-            .map_err(|error| ClaimError::Templates(error.to_string()))?;
-        let mut declarator = match self.connection.take() {
-            Some(connection) => connection,
-            None => Declarator::open(&node.declarator, self.keys.name).await?,
-        };
-        // After an error the connection is dropped: a new one costs little.
-        let token = declarator.allocate().await?;
-        let outputs = job_outputs(&work.template, &token.outputs, Some(&batch.root))?;
-        let coinbase = JobCoinbase::new(&work.template, outputs, channel.full_extranonce_size())?;
-        let min_ntime = min_ntime(&work);
-        let (shown, search) = self.show(node, &work, &channel, &coinbase, min_ntime)?;
-        self.pending = Some((shown.job.id, Vec::new()));
-        let declaration = Declaration {
-            version: work.template.version,
-            coinbase: &coinbase,
-            transactions: &data.transactions,
-            excess_data: &data.excess_data,
-        };
-        let job_token = self
-            .declare_over(&mut declarator, &token, &declaration)
-            .await?;
-        self.connection = Some(declarator);
-        tracing::info!(root = %batch.root, template = work.template.template_id, transactions = data.transactions.len(), "the job declarator accepted the job");
-        let job_id = self
-            .set_custom_job(&work, &channel, &coinbase, job_token, min_ntime)
-            .await?;
-        tracing::info!(root = %batch.root, job_id, "the pool accepted the job; hashing it");
-        let accepted = AcceptedJob {
-            id: shown.job.id,
-            job_id,
-            root: batch.root,
-            prev_hash: work.prev_hash(),
-            channel,
-            work: Some(work),
-        };
-        self.remember(accepted.clone());
-        let kept = self.pending.take().map_or(Vec::new(), |(_, kept)| kept);
-        Ok(ClaimJob {
-            accepted,
-            shown,
-            kept,
-            _search: search,
-        })
-    }
+/// What a job is built from, besides the template.
+pub(super) struct Plan<'a> {
+    pub(super) work: &'a WorkSnapshot,
+    pub(super) channel: &'a Channel,
+    pub(super) root: Option<&'a BatchRoot>,
+    /// The counted array of outputs that came with a token.
+    pub(super) payout: &'a [u8],
+}
 
-    /// Puts the job on the board, and searches it here if that is wanted.
-    fn show(
+impl Plan<'_> {
+    /// The job, whose shares go to `offers`.
+    ///
+    /// # Errors
+    /// A template, outputs or an extranonce that give no valid job.
+    pub(super) fn build(
         &self,
-        node: &OwnNode,
-        work: &WorkSnapshot,
-        channel: &Channel,
-        coinbase: &JobCoinbase,
-        min_ntime: u32,
-    ) -> Result<(Shown, Option<AbortOnDropHandle<()>>), ClaimError> {
+        templates: &TemplateHandle,
+        board: &Board,
+        offers: mpsc::Sender<FoundShare>,
+    ) -> Result<Built, JobError> {
+        let (work, channel) = (self.work, self.channel);
+        let outputs = job_outputs(&work.template, self.payout, self.root)?;
+        let coinbase = JobCoinbase::new(&work.template, outputs, channel.full_extranonce_size())?;
+        let min_ntime = min_ntime(work);
         let (coinbase_prefix, coinbase_suffix) = coinbase.stripped_parts();
         let parts = JobParts {
             upstream_job_id: None,
@@ -111,71 +68,20 @@ impl Claimer {
             extranonce_size: channel.extranonce_size,
             target: channel.target,
             blocks: Some(BlockSink::new(
-                node.templates.clone(),
+                templates.clone(),
                 work.template_id(),
-                coinbase,
+                &coinbase,
             )),
         };
-        let job = self.board.job(parts, self.offers.clone())?;
-        let search = match self.search_here {
-            true => search_here(&self.board, &job),
-            false => None,
-        };
-        Ok((Shown::new(self.board.clone(), job), search))
-    }
-
-    /// Declares, and keeps the shares that are found meanwhile.
-    async fn declare_over(
-        &mut self,
-        declarator: &mut Declarator,
-        token: &JobToken,
-        declaration: &Declaration<'_>,
-    ) -> Result<Vec<u8>, ClaimError> {
-        let declaring = declarator.declare(token, declaration);
-        tokio::pin!(declaring);
-        loop {
-            tokio::select! {
-                declared = &mut declaring => return Ok(declared?),
-                Some(share) = self.shares.recv() => self.pass_on(share).await?,
-            }
-        }
-    }
-
-    async fn set_custom_job(
-        &mut self,
-        work: &WorkSnapshot,
-        channel: &Channel,
-        coinbase: &JobCoinbase,
-        token: Vec<u8>,
-        min_ntime: u32,
-    ) -> Result<u32, ClaimError> {
-        let request_id = self.number();
-        let message = custom_job(work, channel, coinbase, token, request_id, min_ntime)
-            .map_err(|error| ClaimError::Fields(error.to_string()))?;
-        self.outbox.send(&message)?;
-        self.answer(ANSWER_TIME_MAX, |event| match event {
-            PoolEvent::JobAccepted {
-                request_id: id,
-                job_id,
-            } if *id == request_id => Some(Ok(*job_id)),
-            PoolEvent::JobRefused {
-                request_id: id,
-                code,
-            } if *id == request_id => Some(Err(ClaimError::JobRefused(code.clone()))),
-            _ => None,
+        Ok(Built {
+            job: board.job(parts, offers)?,
+            coinbase: Arc::new(coinbase),
+            payout: self.payout.to_vec(),
+            min_ntime,
+            shown: false,
+            kept: Vec::new(),
         })
-        .await?
     }
-}
-
-/// The newest work; waits for the first.
-async fn newest_work(node: &OwnNode) -> Result<Arc<WorkSnapshot>, ClaimError> {
-    let mut work = node.templates.subscribe();
-    let work = work
-        .wait_for(Option::is_some)
-        .await
-        .map_err(|_| ClaimError::Templates("it stopped".to_owned()))?;
-    Ok(work.clone().expect("waited for some work"))
 }
 
 /// The smallest time of a job's headers: the clock, unless the chain is ahead of it. The template's

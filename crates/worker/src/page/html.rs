@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::status::{Status, Upstream};
+use super::status::{Status, Templates, Upstream};
 
 /// The style sheet.
 pub(super) const STYLE: &str = "\
@@ -49,8 +49,15 @@ fn now(status: &Status) -> Rows {
         Upstream::Solo => "ourselves: no pool can be reached".to_owned(),
         Upstream::Pool { address } => format!("the pool {address}"),
     };
+    let templates = match &status.templates {
+        None => "nobody's".to_owned(),
+        Some(Templates::Pool) => "the pool's".to_owned(),
+        Some(Templates::Own) => "our own".to_owned(),
+        Some(Templates::FallenBack { reason }) => format!("the pool's for now: {reason}"),
+    };
     vec![
         row("working for", upstream),
+        row("templates", templates),
         row("hash rate of devices", hash_rate(status.hash_rate)),
         row("tokens a second", format!("{:.1}", status.token_rate)),
         row("devices", status.devices.connections),

@@ -19,6 +19,8 @@ pub struct Status {
     pub uptime_s: u64,
     /// Whom hashers work for.
     pub upstream: Upstream,
+    /// Whose templates they work on; nobody's while they work for nobody.
+    pub templates: Option<Templates>,
     /// What devices hash, in h/s, as their shares of the last minutes prove it.
     pub hash_rate: f64,
     /// Tokens per second over the last minutes.
@@ -45,6 +47,21 @@ pub enum Upstream {
     Pool {
         /// Its address.
         address: String,
+    },
+}
+
+/// Whose templates hashers work on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Templates {
+    /// The pool's, as it was configured.
+    Pool,
+    /// Our own.
+    Own,
+    /// The pool's, although ours are wanted.
+    FallenBack {
+        /// Why.
+        reason: String,
     },
 }
 
@@ -107,15 +124,23 @@ impl Status {
     /// The counters as they are now.
     pub fn of(worker: &str, uptime: Duration, stats: &Stats) -> Self {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let upstream = stats.upstream();
+        let templates = match (&upstream, stats.templates()) {
+            (stats::Upstream::None, _) => None,
+            (stats::Upstream::Solo, _) | (_, stats::Templates::Own) => Some(Templates::Own),
+            (_, stats::Templates::Pools) => Some(Templates::Pool),
+            (_, stats::Templates::FallenBack(reason)) => Some(Templates::FallenBack { reason }),
+        };
         Self {
             worker: worker.to_owned(),
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: uptime.as_secs(),
-            upstream: match stats.upstream() {
+            upstream: match upstream {
                 stats::Upstream::None => Upstream::None,
                 stats::Upstream::Solo => Upstream::Solo,
                 stats::Upstream::Pool(address) => Upstream::Pool { address },
             },
+            templates,
             hash_rate: stats.hash_rate(),
             token_rate: stats.token_rate(),
             tasks: Tasks {

@@ -9,7 +9,6 @@ use dovetail_lightning::Client;
 use dovetail_sv2::extension::{
     AssignTaskError, BatchOutcome, Bytes, DeliverTranscript, PayoutResult, StreamTokens, codes,
 };
-use dovetail_sv2::messages::{U256Owned, UpdateChannel};
 use dovetail_sv2::{Outbox, OutboxError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -17,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{ClaimDone, Session, Worker};
 use crate::claim::{ClaimEnd, Claimer};
 use crate::job::FoundShare;
+use crate::own::{OwnEvent, OwnTask};
 use crate::session::{BatchJob, PoolEvent, PoolSession, SessionError};
 use crate::stats::Stats;
 use crate::tasks::TaskEvent;
@@ -31,11 +31,6 @@ const INVOICES_MAX: usize = 8;
 const CLAIM_RETRY: Duration = Duration::from_secs(2);
 /// How long a change to a preferred pool waits for running tasks and claims to end.
 const CHANGE_OVER_TIME_MAX: Duration = Duration::from_secs(30);
-/// The least time between two reports of our hash rate, and the factor that makes one worthwhile. The
-/// pool steers by our shares as well; this only helps it where devices come or go.
-const HASH_RATE_INTERVAL: Duration = Duration::from_secs(60);
-const HASH_RATE_FACTOR: f32 = 1.5;
-
 /// How a session ended that did not fail.
 pub(super) enum End {
     /// We were told to stop.
@@ -55,6 +50,12 @@ impl Worker {
         if let Some(batch) = session.in_flight.take() {
             self.upstreams[session.index].transcripts.put_back(batch);
         }
+        // Before the next session begins nothing of this one shows jobs any more.
+        session.claims.shutdown().await;
+        if let Some(own) = session.own.take() {
+            own.stop().await;
+        }
+        self.board.leave();
         ended
     }
 
@@ -83,9 +84,13 @@ impl Worker {
                 },
                 Some(share) = session.pool_jobs.next_share() => submit(session, &share)?,
                 share = settled_share(&mut session.idle_claimer) => {
-                    if let Some(claimer) = &mut session.idle_claimer {
-                        claimer.pass_on(share).await?;
+                    if let Some(claimer) = &session.idle_claimer {
+                        claimer.pass_on(&share)?;
                     }
+                }
+                ended = own_ended(&mut session.own) => {
+                    ended.ok_or(SessionError::Defect("the jobs of our own panicked"))??;
+                    return Err(SessionError::Defect("the jobs of our own ended"));
                 }
                 preferred = once(&mut session.scout) => {
                     let preferred = preferred.ok_or(SessionError::Defect("the scout panicked"))?;
@@ -166,6 +171,7 @@ impl Worker {
                 let batch = session
                     .pool_jobs
                     .on_tip(session.pool.channel(), tip.clone());
+                tell_own(session, OwnEvent::Tip(tip.prev_hash.to_array()));
                 self.forward_claim(session, PoolEvent::NewTip(tip));
                 self.forward_batch_job(session, batch);
             }
@@ -188,6 +194,12 @@ impl Worker {
                 let pool = &self.upstreams[session.index].options.address;
                 self.board.stats().outcome(pool, &outcome);
                 forward(session, PoolEvent::Outcome(outcome));
+            }
+            PoolEvent::JobAccepted { request_id, job_id } => {
+                tell_own(session, OwnEvent::JobAccepted { request_id, job_id });
+            }
+            PoolEvent::JobRefused { request_id, code } => {
+                tell_own(session, OwnEvent::JobRefused { request_id, code });
             }
             answer => forward(session, answer),
         }
@@ -315,30 +327,6 @@ impl Worker {
         })));
     }
 
-    /// Tells the pool what devices hash, when that has changed much.
-    fn tell_hash_rate(&self, session: &mut Session) -> Result<(), SessionError> {
-        let (told, at) = session.told_hash_rate;
-        if at.elapsed() < HASH_RATE_INTERVAL {
-            return Ok(());
-        }
-        let nominal_hash_rate = self.options(session.index).nominal_hash_rate;
-        if !differs_much(told, nominal_hash_rate) {
-            return Ok(());
-        }
-        tracing::info!(
-            told,
-            now = nominal_hash_rate,
-            "telling the pool what we hash"
-        );
-        session.told_hash_rate = (nominal_hash_rate, Instant::now());
-        session.pool.send(&UpdateChannel {
-            channel_id: session.pool.channel().id,
-            nominal_hash_rate,
-            maximum_target: U256Owned::from([0xff; 32]),
-        })?;
-        Ok(())
-    }
-
     /// Claims a batch if there is reason to: nothing is running, or enough wait, or for long enough.
     fn start_claim(&mut self, session: &mut Session) {
         let now = Instant::now();
@@ -432,16 +420,26 @@ async fn settled_share(claimer: &mut Option<Claimer>) -> FoundShare {
     }
 }
 
+/// Hands an event to whoever makes jobs of our own, if anybody does.
+fn tell_own(session: &Session, event: OwnEvent) {
+    if let Some(own) = &session.own {
+        own.tell(event);
+    }
+}
+
+/// Waits for the end of the task that makes jobs of our own; without one for ever. Cancellation-safe.
+async fn own_ended(own: &mut Option<OwnTask>) -> Option<Result<(), OutboxError>> {
+    match own {
+        Some(own) => own.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Hands an event to the claimer. A claimer that does not keep up would wait for nothing.
 fn forward(session: &Session, event: PoolEvent) {
     if session.claim_events.try_send(event).is_err() {
         tracing::warn!("dropped an answer of the pool that nobody waits for");
     }
-}
-
-/// Whether a hash rate is worth telling after another was told.
-fn differs_much(told: f32, now: f32) -> bool {
-    now > told * HASH_RATE_FACTOR || now * HASH_RATE_FACTOR < told
 }
 
 /// What the task gives, once; `None` if it panicked. Without a task it waits for ever.
@@ -475,16 +473,6 @@ fn refuse(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_hash_rate_that_changed_much_is_told() {
-        assert!(!differs_much(100.0, 149.0));
-        assert!(differs_much(100.0, 151.0));
-        assert!(!differs_much(100.0, 67.0));
-        assert!(differs_much(100.0, 66.0));
-        assert!(differs_much(0.0, 1.0));
-        assert!(!differs_much(0.0, 0.0));
-    }
 
     #[tokio::test]
     async fn the_result_of_a_task_is_taken_once() {

@@ -7,8 +7,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Worker;
-use crate::config::Pool;
-use crate::declarator::DeclaratorOptions;
+use crate::config::{JobDeclarator, Pool};
 use crate::keys::WorkerKeys;
 use crate::session::{PoolOptions, PoolSession, SessionError, probe};
 use crate::stats::Upstream as InUse;
@@ -37,7 +36,8 @@ pub struct NoPoolLeft {
 /// One pool.
 pub(super) struct Upstream {
     pub(super) options: PoolOptions,
-    pub(super) declarator: Option<DeclaratorOptions>,
+    /// Where jobs of ours are declared for it, and which.
+    pub(super) declarator: Option<JobDeclarator>,
     /// Transcripts of its tasks that wait for a claim.
     pub(super) transcripts: Transcripts,
     /// When the oldest transcript that is ready began to wait for others.
@@ -50,13 +50,9 @@ pub(super) struct Upstream {
 
 impl Upstream {
     pub(super) fn new(pool: &Pool, options: PoolOptions) -> Self {
-        let declarator = pool.job_declarator.as_ref().map(|peer| DeclaratorOptions {
-            address: peer.address.clone(),
-            authority: peer.authority_public_key,
-        });
         Self {
             options,
-            declarator,
+            declarator: pool.job_declarator.clone(),
             transcripts: Transcripts::default(),
             waiting_since: None,
             no_claim_before: None,

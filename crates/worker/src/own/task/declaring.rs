@@ -1,0 +1,230 @@
+//! One declaration after the other: begun with, handed from the declarator to the pool, accepted, failed or
+//! given up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dovetail_sv2::OutboxError;
+use dovetail_templates::WorkSnapshot;
+use tokio::time::Instant;
+
+use super::{Attempt, Current, Task};
+use crate::accepted::{AcceptedJob, Solutions};
+use crate::declarator::DeclareError;
+use crate::own::JobError;
+use crate::own::build::{Plan, custom_job};
+use crate::own::duty::Duty;
+use crate::own::steps::{Declared, Prepared, Step};
+
+/// Time for the pool to answer a custom job.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+
+impl Task {
+    /// Begins with a job; hashers get it at once unless the last one came to nothing.
+    pub(super) fn begin(&mut self, duty: Duty, work: Arc<WorkSnapshot>) {
+        let now = Instant::now();
+        self.pace.begin(now);
+        let batch = match duty {
+            Duty::Batch { root, request } => Some((root, request)),
+            Duty::Tip | Duty::Renewal => None,
+        };
+        let at_once = duty != Duty::Renewal && !self.pace.is_failing();
+        self.attempt = Some(Attempt {
+            work: work.clone(),
+            channel: self.channel.borrow().clone(),
+            batch,
+            at_once,
+            since: now,
+        });
+        if let (true, Some(payout)) = (at_once, self.payout.clone())
+            && let Err(error) = self.build(&payout)
+        {
+            return self.fail(error);
+        }
+        if !at_once && !self.current.as_ref().is_some_and(|job| self.lives(job)) {
+            let reason = self.failure.clone();
+            self.fall_back(reason.unwrap_or_else(|| "no job of ours is accepted".to_owned()));
+        }
+        self.step = Step::prepare(
+            self.connection.take(),
+            self.options.declarator.clone(),
+            self.keys.name,
+            self.options.templates.clone(),
+            work.template_id(),
+        );
+    }
+
+    /// Builds the job of the attempt for these outputs, and shows it if it is to be shown at once.
+    pub(super) fn build(&mut self, payout: &[u8]) -> Result<(), JobError> {
+        let Some(attempt) = &self.attempt else {
+            return Ok(());
+        };
+        let plan = Plan {
+            work: &attempt.work,
+            channel: &attempt.channel,
+            root: attempt.batch.as_ref().map(|(root, _)| root),
+            payout,
+        };
+        let offers = self.offers.clone();
+        let mut built = plan.build(&self.options.templates, &self.board, offers)?;
+        if attempt.at_once {
+            let batch = attempt.batch.map(|(root, _)| root);
+            self.show(&built.job, batch);
+            built.shown = true;
+        }
+        self.lose(self.pending.as_ref());
+        self.pending = Some(built);
+        Ok(())
+    }
+
+    pub(super) fn declare(&mut self, prepared: Prepared) {
+        let known = self.pending.as_ref();
+        let fits = known.is_some_and(|built| built.payout == prepared.token.outputs);
+        if !fits && let Err(error) = self.build(&prepared.token.outputs) {
+            self.connection = Some(prepared.declarator);
+            return self.fail(error);
+        }
+        self.payout = Some(prepared.token.outputs.clone());
+        if let (Some(attempt), Some(built)) = (&self.attempt, &self.pending) {
+            self.step = Step::declare(prepared, attempt.work.clone(), built.coinbase.clone());
+        }
+    }
+
+    /// The declarator has answered: the pool is next.
+    pub(super) fn hand_over(&mut self, declared: Declared) -> Result<(), OutboxError> {
+        let Declared { declarator, token } = declared;
+        let token = match token {
+            Ok(token) => token,
+            Err(error) => {
+                // After a refusal the connection is as good as before, after anything else it is not.
+                if matches!(error, DeclareError::Refused(_)) {
+                    self.connection = Some(declarator);
+                }
+                self.fail(error.into());
+                return Ok(());
+            }
+        };
+        let solutions = declarator.outbox().clone();
+        self.connection = Some(declarator);
+        let (Some(attempt), Some(built)) = (&self.attempt, &self.pending) else {
+            return Ok(());
+        };
+        let request_id = self.submitter.number();
+        let message = custom_job(
+            &attempt.work,
+            &attempt.channel,
+            &built.coinbase,
+            token,
+            request_id,
+            built.min_ntime,
+        );
+        match message {
+            Ok(message) => self.submitter.outbox().send(&message)?,
+            Err(error) => {
+                self.fail(JobError::Fields(error.to_string()));
+                return Ok(());
+            }
+        }
+        self.step = Step::Handing {
+            request_id,
+            until: Instant::now() + ANSWER_TIME_MAX,
+            declarator: solutions,
+        };
+        Ok(())
+    }
+
+    /// The pool has accepted the job: what was found on it meanwhile is worth something now.
+    pub(super) fn on_accepted(&mut self, job_id: u32) -> Result<(), OutboxError> {
+        let Step::Handing { declarator, .. } = std::mem::replace(&mut self.step, Step::Idle) else {
+            return Ok(());
+        };
+        let (Some(attempt), Some(built)) = (self.attempt.take(), self.pending.take()) else {
+            return Ok(());
+        };
+        self.pace.succeeded();
+        self.failure = None;
+        let root = attempt.batch.map(|(root, _)| root);
+        tracing::info!(
+            root = root.map(tracing::field::display),
+            template = attempt.work.template_id(),
+            job_id,
+            "the pool accepted our job"
+        );
+        let accepted = AcceptedJob {
+            id: built.job.id,
+            job_id,
+            root,
+            request: attempt.batch.map(|(_, request)| request),
+            prev_hash: attempt.work.prev_hash(),
+            channel: attempt.channel,
+            solutions: Some(Solutions {
+                work: attempt.work.clone(),
+                declarator,
+            }),
+        };
+        self.submitter.remember(accepted.clone());
+        if !built.shown || self.fallen_back.is_some() {
+            self.show(&built.job, root);
+        }
+        self.current = Some(Current {
+            job: built.job,
+            accepted,
+            template: attempt.work.template_id(),
+            since: Instant::now(),
+        });
+        for share in built.kept {
+            self.on_share(share)?;
+        }
+        Ok(())
+    }
+
+    /// The attempt came to nothing: hashers go back to the last job of ours that is still good, or to
+    /// the pool's.
+    pub(super) fn fail(&mut self, error: JobError) {
+        let now = Instant::now();
+        let tip = self
+            .attempt
+            .as_ref()
+            .map(|attempt| attempt.work.prev_hash());
+        if error.is_stale() && self.stale_on != tip {
+            // Two nodes hear of a block at different moments. Refused again, it is no such moment.
+            tracing::info!(%error, "a job on our own template was overtaken");
+            self.stale_on = tip;
+            self.pace.pause(now);
+            return self.give_up(None);
+        }
+        self.pace.failed(now);
+        let batch = self.attempt.as_ref().and_then(|attempt| attempt.batch);
+        tracing::warn!(root = batch.map(|(root, _)| tracing::field::display(root)), %error, "a job on our own template came to nothing");
+        let reason = error.to_string();
+        self.failure = Some(reason.clone());
+        self.give_up(Some(reason));
+        if let Some((_, request)) = batch {
+            self.answer(request, Err(error));
+        }
+    }
+
+    /// Ends the attempt. `failed` says why, unless it was only overtaken.
+    pub(super) fn give_up(&mut self, failed: Option<String>) {
+        self.step = Step::Idle;
+        self.attempt = None;
+        self.search = None;
+        let built = self.pending.take();
+        self.lose(built.as_ref());
+        if !self.options.between_batches {
+            if let Some(built) = built {
+                self.board.withdraw(&built.job);
+            }
+            return;
+        }
+        match (&self.current, failed) {
+            (Some(current), _) if self.lives(current) => {
+                let job = current.job.clone();
+                self.show(&job, None);
+            }
+            (_, Some(reason)) => self.fall_back(reason),
+            // What takes its place is about to be shown.
+            (_, None) => {}
+        }
+    }
+}
