@@ -410,6 +410,26 @@ async fn a_tip_that_our_node_has_not_is_followed_with_the_pools_job_but_not_at_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_declarator_that_hangs_costs_some_seconds_of_hashing_and_what_was_found_in_them_is_kept()
+{
+    let scene = Scene::start("own-templates").await;
+    let mut pool = scene.pool().await;
+    let mut device = scene.device().await;
+    let mut declarator = scene.declarator().await;
+    let declared = declaration(&mut declarator).await;
+    let job = device.our_job().await;
+    pools_tip(&mut pool, 1, device.tip()).await;
+    let nonce = device.find_share(&job).await;
+    device.pools_job().await;
+    accept_declaration(&mut declarator, &declared).await;
+    accept_job(&mut pool, 82).await;
+    let share: SubmitSharesExtended = pool.expect().await;
+    assert_eq!((share.job_id, share.nonce), (82, nonce));
+    device.our_job().await;
+    scene.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ends_while_a_job_is_pending_leaves_devices_on_it_until_the_next_has_one() {
     let scene = Scene::start("own-templates").await;
     let mut pool = scene.pool().await;

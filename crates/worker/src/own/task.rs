@@ -376,7 +376,7 @@ impl Task {
             .attempt
             .as_ref()
             .and_then(|attempt| self.yields_at(attempt));
-        [answer, next, yields, self.hold_until]
+        [answer, next, yields, self.shown_until(), self.hold_until]
             .into_iter()
             .flatten()
             .min()

@@ -14,6 +14,10 @@ use crate::stats::Templates;
 /// session, and when the pool is on a tip that our node has not heard of. As long as a declarator
 /// waits for its own node.
 const HOLD_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long hashers are on a job that is not accepted yet. A declarator takes a second or two over a full
+/// block; what one that hangs may cost is this much hashing at each tip, and not all of it.
+const PENDING_TIME_MAX: Duration = Duration::from_secs(10);
+
 impl Task {
     /// Gives hashers a job of ours.
     pub(super) fn show(&mut self, job: &SharedJob, root: Option<BatchRoot>) {
@@ -52,10 +56,12 @@ impl Task {
             self.hold_until = None;
             return;
         }
+        if self.is_pending_for_too_long(now) {
+            return self.hide();
+        }
         let accepted = self.current.as_ref().filter(|job| self.is_on_our_tip(job));
         let elsewhere = self.tips.pool_is_elsewhere(accepted.is_some());
-        let shown = self.pending.as_ref().is_some_and(|built| built.shown);
-        if !elsewhere && (shown || accepted.is_some()) {
+        if !elsewhere && (self.shown_until().is_some() || accepted.is_some()) {
             self.hold_until = None;
             return;
         }
@@ -66,6 +72,34 @@ impl Task {
                 false => "there is no template or no token for a job of ours yet",
             };
             self.fall_back(reason.to_owned());
+        }
+    }
+
+    /// When the job that hashers are on is taken from them, if it is not accepted by then and there are
+    /// others for them.
+    pub(super) fn shown_until(&self) -> Option<Instant> {
+        if !self.options.between_batches || self.fallen_back.is_some() {
+            return None;
+        }
+        let (attempt, built) = (self.attempt.as_ref()?, self.pending.as_ref()?);
+        built.shown.then(|| attempt.since + PENDING_TIME_MAX)
+    }
+
+    fn is_pending_for_too_long(&self, now: Instant) -> bool {
+        self.shown_until().is_some_and(|until| until <= now)
+    }
+
+    /// Takes the job that is pending from hashers; its declaration goes on.
+    fn hide(&mut self) {
+        if let Some(built) = &mut self.pending {
+            built.shown = false;
+        }
+        match &self.current {
+            Some(current) if self.lives(current) => {
+                let job = current.job.clone();
+                self.show(&job, None);
+            }
+            _ => self.fall_back("our job is not accepted yet".to_owned()),
         }
     }
 }
