@@ -31,6 +31,10 @@ use crate::stats::Stats;
 /// How long a batch waits for the end of another declaration.
 const YIELD_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// How long a declaration whose job has found a block is gone on with on the tip that the block made: the
+/// declarator and the pool may hear of the block from us first, and it is worth a moment of hashing.
+const BLOCK_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// What a task is made of.
 pub(crate) struct Start {
     pub(crate) options: OwnOptions,
@@ -257,7 +261,8 @@ impl Task {
         if let Some(request) = self.open_request()
             && let Some(job) = self.submitter.find(share.job_id)
             && job.request == Some(request)
-            && self.tip() == Some(job.prev_hash)
+            // If it is a block, the new tip is of its own making.
+            && (share.block || self.tip() == Some(job.prev_hash))
         {
             let found = Box::new((job.clone(), share.clone()));
             if self.answer(request, Ok(found)) {
@@ -312,12 +317,20 @@ impl Task {
         let Some(attempt) = &self.attempt else {
             return false;
         };
-        let moved = self.tip() != Some(attempt.work.prev_hash());
+        let moved = self.tip() != Some(attempt.work.prev_hash())
+            && self.spared_until(attempt).is_none_or(|until| until <= now);
         let dropped = attempt
             .batch
             .is_some_and(|(_, request)| self.open_request() != Some(request));
         let awaited = self.yields_at(attempt).is_some_and(|at| at <= now);
         moved || dropped || awaited
+    }
+
+    /// When an attempt whose job has found a block is given up for a new tip.
+    fn spared_until(&self, attempt: &Attempt) -> Option<Instant> {
+        let kept = &self.pending.as_ref()?.kept;
+        let found = kept.iter().any(|share| share.block);
+        found.then(|| attempt.since + BLOCK_TIME_MAX)
     }
 
     /// When an attempt is given up for a batch that waits.
@@ -372,11 +385,12 @@ impl Task {
             true => self.due(now).map(|(_, _, when)| when),
             false => None,
         };
-        let yields = self
-            .attempt
-            .as_ref()
-            .and_then(|attempt| self.yields_at(attempt));
-        [answer, next, yields, self.shown_until(), self.hold_until]
+        let attempt = self.attempt.as_ref();
+        let yields = attempt.and_then(|attempt| self.yields_at(attempt));
+        let spared = attempt.and_then(|attempt| self.spared_until(attempt));
+        let spared = spared.filter(|until| *until > now);
+        let shown = self.shown_until();
+        [answer, next, yields, spared, shown, self.hold_until]
             .into_iter()
             .flatten()
             .min()
