@@ -62,14 +62,13 @@ impl Connection {
         }
     }
 
-    /// Takes new work that has come or is about to, if the job is for the block after ours.
+    /// Takes new work that has come or is about to, if the job is for the block after ours, or we have
+    /// only just started and have no work yet.
     async fn catch_up(&mut self, message: &SetCustomMiningJobOwned) -> Result<(), Ended> {
-        let next = self
-            .work
-            .as_ref()
-            .and_then(|work| work.height().checked_add(1));
         let height = height_of(message.coinbase_prefix.as_bytes());
-        if height.is_none() || height != next {
+        let ours = self.work.as_ref().map(|work| work.height());
+        let is_next = ours.is_none_or(|ours| height == ours.checked_add(1));
+        if height.is_none() || !is_next {
             return Ok(());
         }
         let mut newest = self.shared.templates.subscribe();
