@@ -79,6 +79,14 @@ pub enum JobError {
 }
 
 impl JobError {
+    /// Whether the declarator or the pool looked at the job and refused it.
+    fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Declare(DeclareError::Refused(_)) | Self::Refused(_)
+        )
+    }
+
     /// Whether the job was refused because the chain went on: our node will hear of it, or the other one.
     fn is_stale(&self) -> bool {
         let stale = "stale-chain-tip";

@@ -98,6 +98,8 @@ pub(super) struct Task {
     fallen_back: Option<String>,
     /// Why the last attempt came to nothing, if it did.
     failure: Option<String>,
+    /// The last job that bore a batch was refused: what is wrong may be the batch.
+    batch_refused: bool,
     /// The tip on which a job was refused as stale.
     stale_on: Option<Hash256>,
 }
@@ -143,6 +145,7 @@ impl Start {
             hold_until: None,
             fallen_back: None,
             failure: None,
+            batch_refused: false,
             stale_on: None,
         }
     }
@@ -362,6 +365,16 @@ impl Task {
             answered: self.answered,
             between_batches: self.options.between_batches,
         })?;
+        let standing = self
+            .current
+            .as_ref()
+            .is_some_and(|job| self.is_on_our_tip(job));
+        // Hashers need a job that is accepted before another that may not be.
+        let plain_first = self.batch_refused && self.options.between_batches && !standing;
+        let duty = match duty {
+            Duty::Batch { .. } if plain_first => Duty::Tip,
+            duty => duty,
+        };
         let earliest = self.pace.earliest(now);
         let when = match (duty, &self.current) {
             // The pool would refuse a better job on a tip that it has left.

@@ -171,3 +171,26 @@ impl Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_templates_are_hashed_is_said_while_hashers_work_for_somebody() {
+        let stats = Stats::default();
+        let said = |stats: &Stats| Status::of("key", Duration::ZERO, stats).templates;
+        assert_eq!(said(&stats), None);
+        let pool = || stats.set_upstream(stats::Upstream::Pool("a:1".to_owned()));
+        pool();
+        assert_eq!(said(&stats), Some(Templates::Pool));
+        stats.set_templates(stats::Templates::Own);
+        assert_eq!(said(&stats), Some(Templates::Own));
+        let reason = "no declarator".to_owned();
+        stats.set_templates(stats::Templates::FallenBack(reason.clone()));
+        assert_eq!(said(&stats), Some(Templates::FallenBack { reason }));
+        // The next session begins anew.
+        pool();
+        assert_eq!(said(&stats), Some(Templates::Pool));
+    }
+}

@@ -224,6 +224,37 @@ async fn a_batch_waits_only_so_long_for_a_plain_declaration_that_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_refused_leaves_devices_on_our_plain_job() {
+    let scene = Scene::start("own-templates").await;
+    let mut pool = scene.pool().await;
+    let mut device = scene.device().await;
+    let mut declarator = scene.declarator().await;
+    let declared = declaration(&mut declarator).await;
+    let plain = device.our_job().await.job_id;
+    pools_tip(&mut pool, 1, device.tip()).await;
+    accept_declaration(&mut declarator, &declared).await;
+    accept_job(&mut pool, 86).await;
+    let root = scene.batch(&mut pool).await;
+    let declared = declaration(&mut declarator).await;
+    assert_eq!(committed(&declared), Some(root));
+    assert_ne!(device.our_job().await.job_id, plain);
+    refuse_declaration(&mut declarator, &declared, "invalid-batch-commitment").await;
+    let job = device.our_job().await;
+    assert_eq!(job.job_id, plain);
+    // The batch is tried again, and shown only when it is accepted.
+    scene.batch_again(&mut pool, root).await;
+    let declared = declaration(&mut declarator).await;
+    assert_eq!(committed(&declared), Some(root));
+    device.find_share(&job).await;
+    let share: SubmitSharesExtended = pool.expect().await;
+    assert_eq!(share.job_id, 86);
+    accept_declaration(&mut declarator, &declared).await;
+    accept_job(&mut pool, 87).await;
+    assert_ne!(device.our_job().await.job_id, plain);
+    scene.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ends_while_a_job_is_pending_leaves_devices_on_it_until_the_next_has_one() {
     let scene = Scene::start("own-templates").await;
     let mut pool = scene.pool().await;

@@ -28,7 +28,12 @@ impl Task {
             Duty::Batch { root, request } => Some((root, request)),
             Duty::Tip | Duty::Renewal => None,
         };
-        let at_once = duty != Duty::Renewal && !self.pace.is_failing();
+        let doubtful = match duty {
+            Duty::Batch { .. } => self.batch_refused,
+            Duty::Tip => false,
+            Duty::Renewal => true,
+        };
+        let at_once = !doubtful && !self.pace.is_failing();
         self.attempt = Some(Attempt {
             work: work.clone(),
             channel: self.channel.borrow().clone(),
@@ -143,6 +148,8 @@ impl Task {
         };
         self.pace.succeeded();
         self.failure = None;
+        self.tips.pools(attempt.work.prev_hash());
+        self.batch_refused &= attempt.batch.is_none();
         let root = attempt.batch.map(|(root, _)| root);
         tracing::info!(
             root = root.map(tracing::field::display),
@@ -193,12 +200,18 @@ impl Task {
             self.pace.pause(now);
             return self.give_up(None);
         }
-        self.pace.failed(now);
         let batch = self.attempt.as_ref().and_then(|attempt| attempt.batch);
         tracing::warn!(root = batch.map(|(root, _)| tracing::field::display(root)), %error, "a job on our own template came to nothing");
-        let reason = error.to_string();
-        self.failure = Some(reason.clone());
-        self.give_up(Some(reason));
+        if batch.is_some() && error.is_refusal() {
+            // It says nothing about plain jobs.
+            self.batch_refused = true;
+            self.give_up(None);
+        } else {
+            self.pace.failed(now);
+            let reason = error.to_string();
+            self.failure = Some(reason.clone());
+            self.give_up(Some(reason));
+        }
         if let Some((_, request)) = batch {
             self.answer(request, Err(error));
         }
