@@ -16,8 +16,9 @@ use dovetail_sv2::messages::{
 };
 use scene::{
     CHANNEL, POOLS, Scene, accept_declaration, accept_job, committed, declaration, give_token,
-    pays, pools_tip, refuse_declaration,
+    pays, pools_tip, refuse_declaration, session,
 };
+use support::listen;
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,5 +292,30 @@ async fn a_miner_may_want_the_pools_jobs_between_batches() {
     assert_eq!(device.tip(), [2; 32]);
     let declared = timeout(Duration::from_secs(1), scene.declarator.0.accept()).await;
     assert!(declared.is_err(), "a job was declared between batches");
+    scene.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_without_a_declarator_has_its_own_jobs_hashed() {
+    let (second, address, keys) = listen().await;
+    let key = keys.public();
+    let more = format!("[[pool]]\naddress = {address:?}\nauthority_public_key = \"{key}\"\n");
+    let scene = Scene::start_beside("own-templates", &more).await;
+    let mut pool = scene.pool().await;
+    let mut device = scene.device().await;
+    let mut declarator = scene.declarator().await;
+    let declared = declaration(&mut declarator).await;
+    device.our_job().await;
+    accept_declaration(&mut declarator, &declared).await;
+    accept_job(&mut pool, 88).await;
+    drop(pool);
+    let mut pool = session(&second, &keys).await;
+    for (job_id, tip) in [(1, [7; 32]), (2, [8; 32])] {
+        pools_tip(&mut pool, job_id, tip).await;
+        device.pools_job().await;
+        assert_eq!(device.tip(), tip);
+    }
+    // Nothing is declared for it anywhere.
+    assert!(declarator.reader.read().await.is_err());
     scene.stop().await;
 }

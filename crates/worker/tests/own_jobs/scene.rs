@@ -59,6 +59,11 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) async fn start(between_batches: &str) -> Self {
+        Self::start_beside(between_batches, "").await
+    }
+
+    /// With more pools behind the first one, as the configuration has them.
+    pub(crate) async fn start_beside(between_batches: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (pool, pool_address, pool_keys) = listen().await;
         let (declarator, declarator_address, declarator_keys) = listen().await;
@@ -68,9 +73,9 @@ impl Scene {
         std::fs::write(&model, bytes).unwrap();
         let config = format!(
             "[worker]\nkey_file = {:?}\nmodels = [{model:?}]\nsearch = false\n\
-             [pool]\naddress = {pool_address:?}\nauthority_public_key = \"{}\"\n\
+             [[pool]]\naddress = {pool_address:?}\nauthority_public_key = \"{}\"\n\
              [pool.job_declarator]\naddress = {declarator_address:?}\nauthority_public_key = \"{}\"\n\
-             between_batches = {between_batches:?}\n\
+             between_batches = {between_batches:?}\n{more}\
              [templates]\nkind = \"embedded\"\nbits = {}\n\
              [downstream]\nlisten = \"127.0.0.1:0\"\nkey_file = {:?}\njob_interval_ms = 0\n",
             folder.path().join("worker.key"),
@@ -99,25 +104,7 @@ impl Scene {
 
     /// The worker's next session.
     pub(crate) async fn pool(&self) -> Played {
-        let protocol = SetupProtocol::MiningProtocol;
-        let mut pool = Played::accept(&self.pool.0, &self.pool.1, protocol).await;
-        pool.grant_extension().await;
-        let _: RegisterWorker = pool.expect().await;
-        pool.send(&RegisterWorkerChallenge { nonce: [8; 32] }).await;
-        let _: RegisterWorkerProof = pool.expect().await;
-        let beacon_tip = [3; 32];
-        pool.send(&RegisterWorkerSuccess { beacon_tip }).await;
-        let open: OpenExtendedMiningChannel = pool.expect().await;
-        pool.send(&OpenExtendedMiningChannelSuccess {
-            request_id: open.request_id,
-            channel_id: CHANNEL,
-            target: U256Owned::from(target()),
-            extranonce_size: EXTRANONCE_SIZE,
-            extranonce_prefix: B032Owned::new(vec![1, 2, 3]).unwrap(),
-            group_channel_id: 0,
-        })
-        .await;
-        pool
+        session(&self.pool.0, &self.pool.1).await
     }
 
     /// The worker's next connection to the declarator.
@@ -174,6 +161,29 @@ impl Scene {
         self.stop.cancel();
         self.worker.await.unwrap();
     }
+}
+
+/// The worker's next session at a pool.
+pub(crate) async fn session(listener: &TcpListener, keys: &AuthorityKeys) -> Played {
+    let protocol = SetupProtocol::MiningProtocol;
+    let mut pool = Played::accept(listener, keys, protocol).await;
+    pool.grant_extension().await;
+    let _: RegisterWorker = pool.expect().await;
+    pool.send(&RegisterWorkerChallenge { nonce: [8; 32] }).await;
+    let _: RegisterWorkerProof = pool.expect().await;
+    let beacon_tip = [3; 32];
+    pool.send(&RegisterWorkerSuccess { beacon_tip }).await;
+    let open: OpenExtendedMiningChannel = pool.expect().await;
+    pool.send(&OpenExtendedMiningChannelSuccess {
+        request_id: open.request_id,
+        channel_id: CHANNEL,
+        target: U256Owned::from(target()),
+        extranonce_size: EXTRANONCE_SIZE,
+        extranonce_prefix: B032Owned::new(vec![1, 2, 3]).unwrap(),
+        group_channel_id: 0,
+    })
+    .await;
+    pool
 }
 
 /// Gives a token with these outputs.
