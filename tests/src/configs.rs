@@ -83,6 +83,7 @@ url = \"{url}\"
         let dir = self.dir.display();
         let (mining, declaration) = (&scenario.mining, &scenario.declaration);
         let search = !options.firmware;
+        let nominal = format!("{}.0", options.nominal_hash_rate);
         let node = match options.node {
             true => format!(
                 "[pool.job_declarator]\naddress = \"{declaration}\"\n\
@@ -116,6 +117,7 @@ url = \"{url}\"
             "[worker]
 key_file = \"{dir}/worker.key\"
 {models}search = {search}
+nominal_hash_rate = {nominal}
 [pool]
 address = \"{mining}\"
 authority_public_key = \"{AUTHORITY_PUBLIC}\"

@@ -42,6 +42,8 @@ pub struct Options {
     pub shares_per_minute: u32,
     /// The least hash rate that vardiff assumes, in h/s.
     pub min_hashrate: u32,
+    /// What the worker says it hashes when it connects, in h/s.
+    pub nominal_hash_rate: u32,
     /// What the worker serves.
     pub model: ServedModel,
     /// Let the worker have no model file and fetch the model from the pool.
@@ -73,6 +75,7 @@ impl Default for Options {
             hasher: true,
             shares_per_minute: 60,
             min_hashrate: 100_000,
+            nominal_hash_rate: 1_000_000,
             model: ServedModel::Tiny,
             fetch: false,
             validator: false,
