@@ -164,7 +164,6 @@ impl JobCoinbase {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use dovetail_commitment::coinbase::{find_commitment, parse_coinbase};
     use dovetail_sv2::messages::{

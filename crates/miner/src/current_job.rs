@@ -1,13 +1,13 @@
-//! What this worker hashes now: one job for everybody, the search on this machine and the firmware
-//! behind it alike.
+//! What devices hash now: one job for everybody, for the search on this machine and the firmware alike.
 //!
-//! There is always at most one *base* job, the upstream's own (or a solo job), and at most one
-//! *claim*, a job that bears a batch. A claim is hashed until it is released; a base job that only
-//! refreshes the claim's tip does not disturb it.
+//! There is always at most one *base* job, the upstream's own (or a solo job), and at most one *batch* job, which
+//! carries a batch. A batch job is hashed until it is released; a base job on the same tip does not disturb it.
 //!
-//! Whoever builds on templates of our own, between batches too, *reserves* the board: then base jobs are
-//! noted and not shown, on a new tip either, until the board is opened again. Nobody is ever told to
+//! Whoever builds jobs on own templates, between batches too, *reserves* the display: then base jobs are
+//! noted and not displayed, on a new tip either, until the display is opened again. Nobody is ever told to
 //! hash nothing.
+
+mod batch_display;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,14 +20,16 @@ use tokio::sync::{mpsc, watch};
 use crate::job::{EXTRANONCE_BYTES, ExtranonceTooSmall, FoundShare, HashJob, JobParts, SharedJob};
 use crate::stats::Stats;
 
+pub use batch_display::BatchDisplay;
+
 /// Channels that can be open at once, the search on this machine among them: what two bytes of the
 /// shared extranonce tell apart.
 const CHANNELS_MAX: u32 = 1 << 16;
 
-/// The board. Share it in an [`Arc`].
+/// The job that is displayed to devices. Share it in an [`Arc`].
 #[derive(Debug)]
-pub struct Board {
-    shown: watch::Sender<Option<SharedJob>>,
+pub struct CurrentJob {
+    display: watch::Sender<Option<SharedJob>>,
     jobs: Mutex<Jobs>,
     next_id: AtomicU32,
     extranonces: Mutex<ExtranonceAllocator>,
@@ -37,8 +39,8 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct Jobs {
     base: Option<SharedJob>,
-    claim: Option<SharedJob>,
-    /// Base jobs are not shown.
+    batch: Option<SharedJob>,
+    /// Base jobs are not displayed.
     reserved: bool,
 }
 
@@ -47,13 +49,13 @@ struct Jobs {
 #[error("there is no room for another channel")]
 pub struct NoRoom;
 
-impl Default for Board {
+impl Default for CurrentJob {
     fn default() -> Self {
         let bytes = u8::try_from(EXTRANONCE_BYTES).expect("the layout is a few bytes");
         let extranonces = ExtranonceAllocator::new(Vec::new(), bytes, CHANNELS_MAX)
             .expect("the layout holds an index and something to roll");
         Self {
-            shown: watch::channel(None).0,
+            display: watch::channel(None).0,
             jobs: Mutex::default(),
             next_id: AtomicU32::new(1),
             extranonces: Mutex::new(extranonces),
@@ -62,18 +64,18 @@ impl Default for Board {
     }
 }
 
-impl Board {
+impl CurrentJob {
     /// What everybody hashes, and every change of it. `None` until the first job.
     pub fn subscribe(&self) -> watch::Receiver<Option<SharedJob>> {
-        self.shown.subscribe()
+        self.display.subscribe()
     }
 
-    /// What is counted about this worker.
+    /// What is counted about mining.
     pub fn stats(&self) -> &Arc<Stats> {
         &self.stats
     }
 
-    /// A job with a fresh number, not shown yet.
+    /// A job with a fresh number, not displayed yet.
     ///
     /// # Errors
     /// An extranonce that cannot be shared.
@@ -86,82 +88,83 @@ impl Board {
         Ok(Arc::new(HashJob::new(id, parts, shares)?))
     }
 
-    /// Makes `job` the base. It is shown, unless a claim is on the board that builds on the same tip,
-    /// or the board is reserved.
+    /// Makes `job` the base. It is displayed, unless there is a batch job on the same tip or the display is
+    /// reserved.
     pub fn set_base(&self, job: SharedJob) {
         let mut jobs = self.jobs();
         let undisturbed = jobs
-            .claim
+            .batch
             .as_ref()
-            .is_some_and(|claim| claim.parts().prev_hash == job.parts().prev_hash);
+            .is_some_and(|batch| batch.parts().prev_hash == job.parts().prev_hash);
         jobs.base = Some(job.clone());
         if !undisturbed && !jobs.reserved {
-            self.shown.send_replace(Some(job));
+            self.display.send_replace(Some(job));
         }
     }
 
-    /// From now on base jobs are not shown. What is shown stays.
+    /// From now on base jobs are not displayed. What is displayed stays.
     pub fn reserve(&self) {
         self.jobs().reserved = true;
     }
 
-    /// Reserves the board, and shows a job on a template of our own.
-    pub fn set_own(&self, job: SharedJob) {
+    /// Reserves the display, and displays a job on an own template.
+    pub fn set_declared(&self, job: SharedJob) {
         let mut jobs = self.jobs();
         jobs.reserved = true;
-        jobs.claim = None;
-        let shown = self.is_shown(&job);
-        if !shown {
-            self.shown.send_replace(Some(job));
+        jobs.batch = None;
+        if !self.is_displayed(&job) {
+            self.display.send_replace(Some(job));
         }
     }
 
-    /// Base jobs are shown again, the newest at once.
+    /// Base jobs are displayed again, the newest at once.
     pub fn open(&self) {
         let mut jobs = self.jobs();
         jobs.reserved = false;
-        jobs.claim = None;
+        jobs.batch = None;
         if let Some(base) = jobs.base.clone()
-            && !self.is_shown(&base)
+            && !self.is_displayed(&base)
         {
-            self.shown.send_replace(Some(base));
+            self.display.send_replace(Some(base));
         }
     }
 
-    /// Whoever reserved the board or claimed on it is gone, and the base's owner with it. What is shown
-    /// stays until there is a newer job; the base is forgotten, since nobody takes its shares.
+    /// The owners of all jobs are gone. What is displayed stays until there is a newer job; the base is forgotten,
+    /// since nobody takes its shares.
     pub fn leave(&self) {
         *self.jobs() = Jobs::default();
     }
 
-    /// Shows a job that bears a batch.
-    pub fn set_claim(&self, job: SharedJob) {
+    /// Displays a job that carries a batch.
+    pub fn set_batch(&self, job: SharedJob) {
         let mut jobs = self.jobs();
-        jobs.claim = Some(job.clone());
-        self.shown.send_replace(Some(job));
+        jobs.batch = Some(job.clone());
+        self.display.send_replace(Some(job));
     }
 
-    /// The claim is settled. Its job may be hashed on until the base is renewed, since its shares
+    /// The batch is settled. Its job may be hashed on until the base is renewed, since its shares
     /// are ordinary ones now.
     pub fn release(&self, job: &HashJob) {
         let mut jobs = self.jobs();
-        if jobs.claim.as_ref().is_some_and(|claim| claim.id == job.id) {
-            jobs.claim = None;
+        if jobs.batch.as_ref().is_some_and(|batch| batch.id == job.id) {
+            jobs.batch = None;
         }
     }
 
-    /// The job is worth nothing: the base is shown in its place, if there is one.
+    /// The job is worth nothing: the base is displayed in its place, if there is one.
     pub fn withdraw(&self, job: &HashJob) {
         self.release(job);
         let jobs = self.jobs();
-        if let (true, Some(base)) = (self.is_shown(job), &jobs.base) {
-            self.shown.send_replace(Some(base.clone()));
+        if let (true, Some(base)) = (self.is_displayed(job), &jobs.base) {
+            self.display.send_replace(Some(base.clone()));
         }
     }
 
-    fn is_shown(&self, job: &HashJob) -> bool {
-        let shown = self.shown.borrow();
-        shown.as_ref().is_some_and(|shown| shown.id == job.id)
+    fn is_displayed(&self, job: &HashJob) -> bool {
+        let displayed = self.display.borrow();
+        displayed
+            .as_ref()
+            .is_some_and(|displayed| displayed.id == job.id)
     }
 
     /// A part of the extranonce for a channel that rolls the rest. Dropping it gives it back.
@@ -200,7 +203,6 @@ impl Board {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::job::{BadShare, Offered, SHARES_WAITING_MAX};
 
@@ -222,94 +224,94 @@ pub(crate) mod tests {
         }
     }
 
-    fn shown(board: &Board) -> u32 {
-        board.subscribe().borrow().as_ref().unwrap().id
+    fn displayed(current_job: &CurrentJob) -> u32 {
+        current_job.subscribe().borrow().as_ref().unwrap().id
     }
 
     #[test]
-    fn a_refreshed_base_does_not_disturb_a_claim_but_a_new_tip_does() {
-        let board = Board::default();
+    fn a_refreshed_base_does_not_disturb_a_batch_but_a_new_tip_does() {
+        let current_job = CurrentJob::default();
         let (sender, _shares) = mpsc::channel(1);
-        let job = |tip| board.job(parts(tip, 8), sender.clone()).unwrap();
-        board.set_base(job(1));
-        let claim = job(1);
-        board.set_claim(claim.clone());
-        board.set_base(job(1));
-        assert_eq!(shown(&board), claim.id);
+        let job = |tip| current_job.job(parts(tip, 8), sender.clone()).unwrap();
+        current_job.set_base(job(1));
+        let batch = job(1);
+        current_job.set_batch(batch.clone());
+        current_job.set_base(job(1));
+        assert_eq!(displayed(&current_job), batch.id);
         let next_tip = job(2);
-        board.set_base(next_tip.clone());
-        assert_eq!(shown(&board), next_tip.id);
+        current_job.set_base(next_tip.clone());
+        assert_eq!(displayed(&current_job), next_tip.id);
     }
 
     #[test]
-    fn a_settled_claim_is_hashed_until_the_base_is_renewed_and_a_refused_one_is_not() {
-        let board = Board::default();
+    fn a_settled_batch_is_hashed_until_the_base_is_renewed_and_a_refused_one_is_not() {
+        let current_job = CurrentJob::default();
         let (sender, _shares) = mpsc::channel(1);
-        let job = || board.job(parts(1, 8), sender.clone()).unwrap();
+        let job = || current_job.job(parts(1, 8), sender.clone()).unwrap();
         let base = job();
-        board.set_base(base.clone());
+        current_job.set_base(base.clone());
         let settled = job();
-        board.set_claim(settled.clone());
-        board.release(&settled);
-        assert_eq!(shown(&board), settled.id);
+        current_job.set_batch(settled.clone());
+        current_job.release(&settled);
+        assert_eq!(displayed(&current_job), settled.id);
         let renewed = job();
-        board.set_base(renewed.clone());
-        assert_eq!(shown(&board), renewed.id);
+        current_job.set_base(renewed.clone());
+        assert_eq!(displayed(&current_job), renewed.id);
         let refused = job();
-        board.set_claim(refused.clone());
-        board.withdraw(&refused);
-        assert_eq!(shown(&board), renewed.id);
+        current_job.set_batch(refused.clone());
+        current_job.withdraw(&refused);
+        assert_eq!(displayed(&current_job), renewed.id);
     }
 
     #[test]
-    fn a_reserved_board_shows_our_own_jobs_alone_until_it_is_opened() {
-        let board = Board::default();
+    fn a_reserved_display_has_declared_jobs_alone_until_it_is_opened() {
+        let current_job = CurrentJob::default();
         let (sender, _shares) = mpsc::channel(1);
-        let job = |tip| board.job(parts(tip, 8), sender.clone()).unwrap();
-        board.reserve();
-        board.set_base(job(1));
-        assert!(board.subscribe().borrow().is_none());
+        let job = |tip| current_job.job(parts(tip, 8), sender.clone()).unwrap();
+        current_job.reserve();
+        current_job.set_base(job(1));
+        assert!(current_job.subscribe().borrow().is_none());
         let own = job(1);
-        board.set_own(own.clone());
-        assert_eq!(shown(&board), own.id);
+        current_job.set_declared(own.clone());
+        assert_eq!(displayed(&current_job), own.id);
         // The pool is on a new tip before our node is, and renews its job there.
         let newest = job(2);
-        board.set_base(job(2));
-        board.set_base(newest.clone());
-        assert_eq!(shown(&board), own.id);
-        board.open();
-        assert_eq!(shown(&board), newest.id);
+        current_job.set_base(job(2));
+        current_job.set_base(newest.clone());
+        assert_eq!(displayed(&current_job), own.id);
+        current_job.open();
+        assert_eq!(displayed(&current_job), newest.id);
         let after = job(2);
-        board.set_base(after.clone());
-        assert_eq!(shown(&board), after.id);
+        current_job.set_base(after.clone());
+        assert_eq!(displayed(&current_job), after.id);
     }
 
     #[test]
     fn hashers_stay_on_their_job_when_its_owner_leaves_until_there_is_another() {
-        let board = Board::default();
+        let current_job = CurrentJob::default();
         let (sender, _shares) = mpsc::channel(1);
-        let job = |tip| board.job(parts(tip, 8), sender.clone()).unwrap();
-        board.set_base(job(1));
+        let job = |tip| current_job.job(parts(tip, 8), sender.clone()).unwrap();
+        current_job.set_base(job(1));
         let own = job(1);
-        board.set_own(own.clone());
-        board.leave();
-        assert_eq!(shown(&board), own.id);
-        board.withdraw(&own);
-        assert_eq!(shown(&board), own.id);
+        current_job.set_declared(own.clone());
+        current_job.leave();
+        assert_eq!(displayed(&current_job), own.id);
+        current_job.withdraw(&own);
+        assert_eq!(displayed(&current_job), own.id);
         let next = job(1);
-        board.set_base(next.clone());
-        assert_eq!(shown(&board), next.id);
+        current_job.set_base(next.clone());
+        assert_eq!(displayed(&current_job), next.id);
     }
 
     #[test]
     fn whatever_the_upstream_grants_beyond_the_layout_is_zeros_before_it() {
-        let board = Board::default();
+        let current_job = CurrentJob::default();
         let (sender, _shares) = mpsc::channel(1);
         assert_eq!(
-            board.job(parts(1, 7), sender.clone()).unwrap_err(),
+            current_job.job(parts(1, 7), sender.clone()).unwrap_err(),
             ExtranonceTooSmall(7)
         );
-        let job = board.job(parts(1, 11), sender).unwrap();
+        let job = current_job.job(parts(1, 11), sender).unwrap();
         assert_eq!(job.coinbase_prefix(), [1, 2, 9, 9, 9, 9, 0, 0, 0]);
         let share = job.share(&[5; 8], 0x2000_2000, 1_000_000, 1).unwrap();
         assert_eq!(share.extranonce, [0, 0, 0, 5, 5, 5, 5, 5, 5, 5, 5]);
@@ -317,9 +319,9 @@ pub(crate) mod tests {
 
     #[test]
     fn fields_that_no_header_of_the_job_may_have_are_refused() {
-        let board = Board::default();
+        let current_job = CurrentJob::default();
         let (sender, _shares) = mpsc::channel(1);
-        let job = board.job(parts(1, 8), sender).unwrap();
+        let job = current_job.job(parts(1, 8), sender).unwrap();
         let share = |bytes: usize, version, ntime| job.share(&vec![0; bytes], version, ntime, 0);
         assert_eq!(
             share(7, 0x2000_0000, 1_000_000),
@@ -333,9 +335,9 @@ pub(crate) mod tests {
 
     #[test]
     fn shares_wait_for_their_owner_up_to_a_bound() {
-        let board = Board::default();
+        let current_job = CurrentJob::default();
         let (sender, shares) = mpsc::channel(SHARES_WAITING_MAX);
-        let job = board.job(parts(1, 8), sender).unwrap();
+        let job = current_job.job(parts(1, 8), sender).unwrap();
         let share = job.share(&[0; 8], 0x2000_0000, 1_000_000, 0).unwrap();
         for _ in 0..SHARES_WAITING_MAX {
             assert_eq!(job.offer(share.clone()), Offered::Kept);
@@ -347,17 +349,21 @@ pub(crate) mod tests {
 
     #[test]
     fn channels_share_the_extranonce_and_give_their_part_back() {
-        let board = Board::default();
-        let first = board.standard_prefix().unwrap();
-        let second = board.extended_prefix(board.rolled_bytes()).unwrap();
+        let current_job = CurrentJob::default();
+        let first = current_job.standard_prefix().unwrap();
+        let second = current_job
+            .extended_prefix(current_job.rolled_bytes())
+            .unwrap();
         assert_eq!(first.as_bytes().len(), EXTRANONCE_BYTES);
         assert_eq!(
-            second.as_bytes().len() + board.rolled_bytes(),
+            second.as_bytes().len() + current_job.rolled_bytes(),
             EXTRANONCE_BYTES
         );
         assert!(!first.as_bytes().starts_with(second.as_bytes()));
         assert_eq!(
-            board.extended_prefix(board.rolled_bytes() + 1).unwrap_err(),
+            current_job
+                .extended_prefix(current_job.rolled_bytes() + 1)
+                .unwrap_err(),
             NoRoom
         );
     }

@@ -1,14 +1,14 @@
-//! Jobs on templates of our own: built from our node's template, shown to hashers, declared and handed to
-//! the pool, one after the other. Between batches they are plain; while a claim wants a share they bear its
-//! batch. Where none comes about, hashers are given the pool's jobs until one does.
+//! Jobs on templates of the miner's own node: built, given to devices, declared to the job declarator and handed to
+//! the pool, one after the other. Between batches they are plain; while a share for a batch is wanted they carry
+//! its root. While no such job can be made, devices are given the pool's jobs.
 //!
-//! One task for the whole session owns all of it, the connection to the declarator too. Claims ask it
-//! for shares ([`OwnJobs`]); it knows nothing of registrations and audits.
+//! One task for the whole session owns all of it, the connection to the declarator too. Whoever claims a batch asks it
+//! for shares ([`ShareRequests`]); it knows nothing of registrations and audits.
 
-mod build;
-mod duty;
-mod pace;
-mod steps;
+mod candidate;
+mod declaration_rate;
+mod declaration_step;
+mod next_job;
 mod task;
 mod tips;
 
@@ -20,23 +20,23 @@ use dovetail_templates::TemplateHandle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::accepted::AcceptedJob;
 use crate::coinbase::BuildError;
-use crate::declarator::{DeclaratorOptions, DeclareError};
+use crate::declarator_client::{DeclaratorOptions, DeclareError};
 use crate::job::{ExtranonceTooSmall, FoundShare};
 use crate::search::Hash256;
+use crate::submitter::AcceptedJob;
 
-pub use build::{custom_job, min_ntime};
-pub(crate) use task::Start;
+pub use candidate::custom_job;
+pub use task::Start;
 
 /// Answers and tips of the pool that wait for the task. It asks for one thing at a time.
-const EVENTS_MAX: usize = 64;
-/// Answers to claims that wait: one is asked for at a time.
-const NEWS_MAX: usize = 4;
+const NOTICES_MAX: usize = 64;
+/// Answers to requests for shares that wait: one is asked for at a time.
+const ANSWERS_MAX: usize = 4;
 
-/// How jobs on our own templates are made.
+/// How jobs on own templates are made.
 #[derive(Debug, Clone)]
-pub struct OwnOptions {
+pub struct DeclaredJobsOptions {
     /// Where templates come from.
     pub templates: TemplateHandle,
     /// Where jobs are declared.
@@ -45,11 +45,11 @@ pub struct OwnOptions {
     pub between_batches: bool,
     /// The least time between two jobs on one tip of which the second is only the better one.
     pub renew_interval: Duration,
-    /// Whether jobs that bear a batch are searched on this machine as well.
+    /// Whether jobs that carry a batch are searched on this machine as well.
     pub search_here: bool,
 }
 
-/// Why a job on our own template came to nothing.
+/// Why a job on an own template was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     /// The job declarator failed or refused the job.
@@ -100,107 +100,124 @@ impl JobError {
 
 /// What the task hears of the pool, in the order in which the pool said it.
 #[derive(Debug)]
-pub(crate) enum OwnEvent {
+pub enum PoolNotice {
     /// The custom job of a request has this job id.
-    JobAccepted { request_id: u32, job_id: u32 },
+    JobAccepted {
+        /// Of the request.
+        request_id: u32,
+        /// For the shares.
+        job_id: u32,
+    },
     /// The custom job of a request is refused.
-    JobRefused { request_id: u32, code: String },
+    JobRefused {
+        /// Of the request.
+        request_id: u32,
+        /// Why.
+        code: String,
+    },
     /// The pool builds on this tip now.
     Tip(Hash256),
 }
 
 /// What is wanted of the task, besides plain jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// Nothing. `hash_on` says whether a job that bears a batch is still good for ordinary shares.
+pub(crate) enum Demand {
+    /// Nothing. `hash_on` says whether a job that carries a batch is still good for ordinary shares.
     Nothing { hash_on: bool },
-    /// One share of a job that bears the batch. Each request is answered once.
+    /// One share of a job that carries the batch. Each request is answered once.
     Share { root: BatchRoot, request: u64 },
 }
 
 /// The answer to a request for a share.
 #[derive(Debug)]
-pub(crate) struct News {
+pub(crate) struct ShareAnswer {
     request: u64,
     share: Result<Box<(AcceptedJob, FoundShare)>, JobError>,
 }
 
-/// The side of a claim.
+/// Asks the task for shares of jobs that carry a batch.
 #[derive(Debug)]
-pub(crate) struct OwnJobs {
-    wanted: watch::Sender<Wanted>,
-    news: mpsc::Receiver<News>,
+pub struct ShareRequests {
+    demand: watch::Sender<Demand>,
+    answers: mpsc::Receiver<ShareAnswer>,
     requests: u64,
 }
 
-impl OwnJobs {
-    /// Wants a share of a job that bears the batch and was made for this request; takes back what was
+impl ShareRequests {
+    /// Wants a share of a job that carries the batch and was made for this request; takes back what was
     /// wanted before. The request's number.
-    pub(crate) fn want(&mut self, root: BatchRoot) -> u64 {
+    pub fn want(&mut self, root: BatchRoot) -> u64 {
         self.requests += 1;
         let request = self.requests;
-        self.wanted.send_replace(Wanted::Share { root, request });
+        self.demand.send_replace(Demand::Share { root, request });
         request
     }
 
     /// Wants no share any more. `hash_on` says whether the job is still good for ordinary shares.
-    pub(crate) fn rest(&mut self, hash_on: bool) {
-        self.wanted.send_replace(Wanted::Nothing { hash_on });
+    pub fn rest(&mut self, hash_on: bool) {
+        self.demand.send_replace(Demand::Nothing { hash_on });
     }
 
     /// The answer to a request; `None` if the session is over. Cancellation-safe.
-    pub(crate) async fn answer(
+    ///
+    /// # Errors
+    /// No job for the batch was accepted.
+    pub async fn answer(
         &mut self,
         request: u64,
     ) -> Option<Result<Box<(AcceptedJob, FoundShare)>, JobError>> {
         loop {
-            let news = self.news.recv().await?;
-            if news.request == request {
-                return Some(news.share);
+            let answer = self.answers.recv().await?;
+            if answer.request == request {
+                return Some(answer.share);
             }
         }
     }
 }
 
-/// The side of the session.
-pub(crate) struct OwnTask {
-    events: mpsc::Sender<OwnEvent>,
+/// The task, as the session holds it.
+#[derive(Debug)]
+pub struct DeclaredJobs {
+    notices: mpsc::Sender<PoolNotice>,
     task: AbortOnDropHandle<Result<(), OutboxError>>,
 }
 
-impl OwnTask {
-    /// Starts the task, and gives what a claim speaks to it with.
-    pub(crate) fn start(start: Start) -> (Self, OwnJobs) {
-        let (wanted, wanted_now) = watch::channel(Wanted::Nothing { hash_on: true });
-        let (news_sender, news) = mpsc::channel(NEWS_MAX);
-        let (events, events_receiver) = mpsc::channel(EVENTS_MAX);
-        let task = start.task(wanted_now, news_sender, events_receiver);
-        let task = Self {
-            events,
+impl DeclaredJobs {
+    /// Starts the task, and gives what shares are asked for with.
+    pub fn start(start: Start) -> (Self, ShareRequests) {
+        let (demand, demand_now) = watch::channel(Demand::Nothing { hash_on: true });
+        let (answer_sender, answers) = mpsc::channel(ANSWERS_MAX);
+        let (notices, notices_receiver) = mpsc::channel(NOTICES_MAX);
+        let task = start.task(demand_now, answer_sender, notices_receiver);
+        let jobs = Self {
+            notices,
             task: AbortOnDropHandle::new(tokio::spawn(task.run())),
         };
-        let jobs = OwnJobs {
-            wanted,
-            news,
+        let requests = ShareRequests {
+            demand,
+            answers,
             requests: 0,
         };
-        (task, jobs)
+        (jobs, requests)
     }
 
-    /// Hands an event on. A task that does not keep up would wait for nothing.
-    pub(crate) fn tell(&self, event: OwnEvent) {
-        if self.events.try_send(event).is_err() {
+    /// Hands on what the pool said. A task that does not keep up would wait for nothing.
+    pub fn tell(&self, notice: PoolNotice) {
+        if self.notices.try_send(notice).is_err() {
             tracing::warn!("dropped an answer of the pool to a job of our own");
         }
     }
 
     /// Waits for the task's end, which is not expected: `None` if it panicked. Cancellation-safe.
-    pub(crate) async fn ended(&mut self) -> Option<Result<(), OutboxError>> {
+    ///
+    /// # Errors
+    /// The pool connection is gone.
+    pub async fn ended(&mut self) -> Option<Result<(), OutboxError>> {
         (&mut self.task).await.ok()
     }
 
     /// Ends the task, and returns once nothing of it runs any more.
-    pub(crate) async fn stop(self) {
+    pub async fn stop(self) {
         if !self.task.is_finished() {
             self.task.abort();
             // It was cancelled, or ended by itself just now.

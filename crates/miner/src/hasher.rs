@@ -16,8 +16,8 @@ use dovetail_sv2::{AuthorityPublicKey, Frame, Message, Outbox, OutboxError, conn
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::pool_session::SessionError;
 use crate::search::{Hash256, header_bytes, scan};
-use crate::session::SessionError;
 
 /// Frames waiting to be sent: shares, of which there are a few in a second at most.
 const OUTBOX_FRAMES: usize = 64;

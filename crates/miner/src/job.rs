@@ -1,5 +1,4 @@
-//! A job as every hasher of this worker sees it, whoever built it: the pool, we ourselves for a
-//! declaration, or we ourselves for solo mining.
+//! A job as every device sees it, whoever built it: the pool, or the miner itself for a declaration or for solo mining.
 //!
 //! `channels_sv2` has server-side channels, but their jobs must come from a template or a custom
 //! job message of their own; ours come from an upstream's extended jobs as well, and one search on

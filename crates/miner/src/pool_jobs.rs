@@ -1,6 +1,5 @@
-//! The pool's jobs on our channel (Sv2 specification, sections 5.3.15 to 5.3.17). Its own go onto the
-//! board as the base: what hashers do while no batch waits for a share. Those that carry a batch of
-//! ours go to whoever claims it.
+//! The pool's jobs on our channel (Sv2 specification, sections 5.3.15 to 5.3.17). Plain ones become the base of what
+//! devices hash, for as long as no batch waits for a share. Those that carry a batch go to whoever claims it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,10 +9,10 @@ use dovetail_commitment::coinbase::{find_commitment, parse_coinbase};
 use dovetail_sv2::messages::{NewExtendedMiningJob, SetNewPrevHash, U256Owned};
 use tokio::sync::mpsc;
 
-use crate::board::Board;
+use crate::current_job::CurrentJob;
 use crate::job::{FoundShare, JobParts, SHARES_WAITING_MAX};
+use crate::pool_session::{BatchJob, Channel};
 use crate::search::Hash256;
-use crate::session::{BatchJob, Channel};
 
 /// Future jobs that are remembered until a block makes one of them current.
 const FUTURE_JOBS_MAX: usize = 16;
@@ -21,7 +20,7 @@ const FUTURE_JOBS_MAX: usize = 16;
 /// The jobs of one session.
 #[derive(Debug)]
 pub struct PoolJobs {
-    board: Arc<Board>,
+    current_job: Arc<CurrentJob>,
     future: VecDeque<NewExtendedMiningJob>,
     tip: Option<SetNewPrevHash>,
     offers: mpsc::Sender<FoundShare>,
@@ -30,10 +29,10 @@ pub struct PoolJobs {
 
 impl PoolJobs {
     /// No jobs yet.
-    pub fn new(board: Arc<Board>) -> Self {
+    pub fn new(current_job: Arc<CurrentJob>) -> Self {
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
         Self {
-            board,
+            current_job,
             future: VecDeque::new(),
             tip: None,
             offers,
@@ -46,8 +45,8 @@ impl PoolJobs {
         self.shares.recv().await
     }
 
-    /// Takes a job: a future one waits for its tip, another is shown at once, unless it carries a
-    /// batch: then it is returned and not shown.
+    /// Takes a job: a future one waits for its tip, another becomes the base at once, unless it carries a
+    /// batch: then it is returned.
     pub fn on_job(&mut self, channel: &Channel, job: NewExtendedMiningJob) -> Option<BatchJob> {
         match (job.min_ntime.as_ref().copied(), &self.tip) {
             (Some(min_ntime), Some(tip)) => {
@@ -56,7 +55,7 @@ impl PoolJobs {
                 let parts = parts(channel, &job, prev_hash, min_ntime, tip.nbits);
                 match commitment(&parts) {
                     Some(root) => return Some(BatchJob { root, parts }),
-                    None => self.show(parts),
+                    None => self.set_base(parts),
                 }
             }
             // Without a tip there is nothing to build on.
@@ -89,7 +88,7 @@ impl PoolJobs {
                     root,
                     parts: parts.clone(),
                 });
-                self.show(parts);
+                self.set_base(parts);
             }
             None => tracing::warn!("the pool named a job that it never sent"),
         }
@@ -97,9 +96,9 @@ impl PoolJobs {
         batch
     }
 
-    fn show(&self, parts: JobParts) {
-        match self.board.job(parts, self.offers.clone()) {
-            Ok(job) => self.board.set_base(job),
+    fn set_base(&self, parts: JobParts) {
+        match self.current_job.job(parts, self.offers.clone()) {
+            Ok(job) => self.current_job.set_base(job),
             Err(error) => tracing::error!(%error, "cannot hash the pool's job"),
         }
     }
@@ -145,7 +144,6 @@ fn commitment(parts: &JobParts) -> Option<BatchRoot> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::coinbase::{JobCoinbase, job_outputs};
     use bitcoin::{Amount, ScriptBuf, TxOut, consensus::serialize};
@@ -194,31 +192,31 @@ mod tests {
         }
     }
 
-    fn base(board: &Board) -> u32 {
-        let shown = board.subscribe().borrow().clone().unwrap();
+    fn base(current_job: &CurrentJob) -> u32 {
+        let shown = current_job.subscribe().borrow().clone().unwrap();
         shown.parts().upstream_job_id.unwrap()
     }
 
     #[test]
     fn a_job_that_carries_a_batch_is_given_to_its_claim_and_not_shown_as_the_base() {
-        let board = Arc::new(Board::default());
-        let mut jobs = PoolJobs::new(board.clone());
+        let current_job = Arc::new(CurrentJob::default());
+        let mut jobs = PoolJobs::new(current_job.clone());
         assert!(jobs.on_job(&channel(), job(1, None, None)).is_none());
         assert!(jobs.on_tip(&channel(), tip(1)).is_none());
         let batch = jobs.on_job(&channel(), job(2, Some(&ROOT), Some(90)));
         let batch = batch.unwrap();
         assert_eq!((batch.root, batch.parts.min_ntime), (ROOT, 100));
-        assert_eq!(base(&board), 1);
+        assert_eq!(base(&current_job), 1);
         assert!(jobs.on_job(&channel(), job(3, None, Some(100))).is_none());
-        assert_eq!(base(&board), 3);
+        assert_eq!(base(&current_job), 3);
     }
 
     #[test]
     fn a_tip_that_names_a_job_with_a_batch_gives_both() {
-        let board = Arc::new(Board::default());
-        let mut jobs = PoolJobs::new(board.clone());
+        let current_job = Arc::new(CurrentJob::default());
+        let mut jobs = PoolJobs::new(current_job.clone());
         assert!(jobs.on_job(&channel(), job(4, Some(&ROOT), None)).is_none());
         assert_eq!(jobs.on_tip(&channel(), tip(4)).unwrap().root, ROOT);
-        assert_eq!(base(&board), 4);
+        assert_eq!(base(&current_job), 4);
     }
 }

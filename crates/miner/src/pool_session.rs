@@ -1,11 +1,11 @@
 //! One connection to a pool's mining port, from the handshake to a registered worker with an open
 //! extended channel, and then the messages that arrive on it as [`PoolEvent`]s.
 //!
-//! A session decides nothing: what to answer is the affair of [`crate::worker`], or of a test.
+//! A session decides nothing: what to answer is the affair of the program that opened it.
 
-mod opening;
+mod registration;
 
-pub use opening::probe;
+pub use registration::probe;
 
 use dovetail_commitment::{BatchRoot, ModelId, TaskId};
 use dovetail_sv2::connection::FrameReader;
@@ -84,12 +84,6 @@ pub enum SessionError {
     /// The pool closed our channel.
     #[error("the pool closed the channel: {0}")]
     ChannelClosed(String),
-    /// A part of the worker itself failed, which is a defect.
-    #[error("the worker failed: {0}")]
-    Defect(&'static str),
-    /// The pool broke its own beacon: it may have chosen a sample.
-    #[error("the pool broke its own beacon: {0}")]
-    BrokenBeacon(#[from] crate::beacon::BeaconError),
     /// The pool did not answer while the session was opened.
     #[error("the pool did not answer in time")]
     TimeOut,
@@ -156,7 +150,7 @@ pub enum PoolEvent {
     BatchRegistered(u32),
     /// The batch of this request cannot, with the reason.
     BatchRefused(u32, String),
-    /// A job that bears a batch, of the pool's own making.
+    /// A job of the pool that carries a batch.
     BatchJob(Box<BatchJob>),
     /// The pool builds no job for the batch of a request.
     BatchJobRefused {
@@ -202,7 +196,7 @@ pub enum PoolEvent {
     NewJob(Box<NewExtendedMiningJob>),
     /// A new tip, which makes one of the pool's future jobs current.
     NewTip(SetNewPrevHash),
-    /// Something that the worker has no use for.
+    /// Something that no worker has a use for.
     Other,
 }
 

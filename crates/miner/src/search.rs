@@ -215,7 +215,6 @@ impl Drop for Search {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     // The header of Bitcoin's block 1.

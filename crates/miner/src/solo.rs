@@ -1,5 +1,5 @@
-//! Mining without a pool: our own template, our own payout, blocks to our own node. It is what
-//! hashers do while no pool can be reached, so that they are never idle.
+//! Mining without a pool: on templates of the miner's own node, for the miner's own payout. It is what devices do
+//! while no pool can be reached, so that they are never idle.
 
 use std::sync::Arc;
 
@@ -7,13 +7,11 @@ use bitcoin::{Amount, CompactTarget, ScriptBuf, Target, TxOut, consensus::serial
 use dovetail_templates::{TemplateHandle, WorkSnapshot};
 use tokio::sync::mpsc;
 
-use crate::board::Board;
 use crate::coinbase::{BuildError, JobCoinbase, job_outputs};
-use crate::job::{
-    BlockSink, EXTRANONCE_BYTES, ExtranonceTooSmall, FoundShare, JobParts, SHARES_WAITING_MAX,
-};
-use crate::own::min_ntime;
-use crate::stats::Stats;
+use crate::current_job::CurrentJob;
+use crate::job::{EXTRANONCE_BYTES, ExtranonceTooSmall, FoundShare, SHARES_WAITING_MAX};
+use crate::stats;
+use crate::template_job::{Terms, job_parts};
 
 /// Why there is no job.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +22,13 @@ enum SoloError {
     Extranonce(#[from] ExtranonceTooSmall),
 }
 
-/// Puts the newest template on the board, and every better one, until it is dropped. The last job
-/// stays on the board and stays good: its blocks go to the node without us.
-pub async fn run(templates: TemplateHandle, payout_script: ScriptBuf, board: Arc<Board>) {
+/// Gives devices a job on the newest template, and on every better one, until it is dropped. The last job
+/// stays and stays good: its blocks go to the node without this task.
+pub async fn run(
+    templates: TemplateHandle,
+    payout_script: ScriptBuf,
+    current_job: Arc<CurrentJob>,
+) {
     let (offers, mut shares) = mpsc::channel(SHARES_WAITING_MAX);
     let mut work = templates.subscribe();
     work.mark_changed();
@@ -38,22 +40,22 @@ pub async fn run(templates: TemplateHandle, payout_script: ScriptBuf, board: Arc
                 }
                 let newest = work.borrow_and_update().clone();
                 let Some(newest) = newest else { continue };
-                if let Err(error) = show(&templates, &newest, &payout_script, &board, &offers) {
+                if let Err(error) = display(&templates, &newest, &payout_script, &current_job, &offers) {
                     tracing::error!(%error, "cannot mine solo on this template");
                 }
             }
             Some(share) = shares.recv() => if share.block {
-                Stats::count(&board.stats().solo_blocks);
+                stats::count(&current_job.stats().solo_blocks);
             },
         }
     }
 }
 
-fn show(
+fn display(
     templates: &TemplateHandle,
     work: &WorkSnapshot,
     payout_script: &ScriptBuf,
-    board: &Board,
+    current_job: &CurrentJob,
     offers: &mpsc::Sender<FoundShare>,
 ) -> Result<(), SoloError> {
     let payout = vec![TxOut {
@@ -62,35 +64,20 @@ fn show(
     }];
     let outputs = job_outputs(&work.template, &serialize(&payout), None)?;
     let coinbase = JobCoinbase::new(&work.template, outputs, EXTRANONCE_BYTES)?;
-    let (coinbase_prefix, coinbase_suffix) = coinbase.stripped_parts();
     let network = Target::from_compact(CompactTarget::from_consensus(work.nbits()));
-    let parts = JobParts {
-        upstream_job_id: None,
-        version: work.template.version,
-        version_rolling: true,
-        prev_hash: work.prev_hash(),
-        min_ntime: min_ntime(work),
-        nbits: work.nbits(),
-        coinbase_prefix: coinbase_prefix.to_vec(),
-        coinbase_suffix: coinbase_suffix.to_vec(),
-        merkle_path: work.merkle_path(),
-        extranonce_prefix: Vec::new(),
+    let terms = Terms {
+        extranonce_prefix: &[],
         extranonce_size: EXTRANONCE_BYTES,
         // Nothing less than a block is worth anything here.
         target: network.to_le_bytes(),
-        blocks: Some(BlockSink::new(
-            templates.clone(),
-            work.template_id(),
-            &coinbase,
-        )),
     };
-    board.set_base(board.job(parts, offers.clone())?);
+    let parts = job_parts(templates, work, &coinbase, terms);
+    current_job.set_base(current_job.job(parts, offers.clone())?);
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use dovetail_templates::SourceConfig;
     use std::time::Duration;
@@ -106,10 +93,10 @@ mod tests {
             network: bitcoin::Network::Regtest,
         };
         let templates = dovetail_templates::start(source, stop.clone()).unwrap();
-        let board = Arc::new(Board::default());
+        let current_job = Arc::new(CurrentJob::default());
         let script = ScriptBuf::from_hex("0014ebe1b7dcc293ccaa0ee743a86f89df8258c208fc").unwrap();
-        let solo = tokio::spawn(run(templates, script.clone(), board.clone()));
-        let mut shown = board.subscribe();
+        let solo = tokio::spawn(run(templates, script.clone(), current_job.clone()));
+        let mut shown = current_job.subscribe();
         let time_max = Duration::from_secs(10);
         let first = timeout(time_max, shown.wait_for(Option::is_some)).await;
         let first = first.unwrap().unwrap().clone().unwrap();
@@ -127,7 +114,7 @@ mod tests {
         });
         timeout(time_max, next).await.unwrap().unwrap();
         assert_eq!(
-            board
+            current_job
                 .stats()
                 .solo_blocks
                 .load(std::sync::atomic::Ordering::Relaxed),

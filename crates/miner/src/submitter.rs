@@ -1,5 +1,5 @@
-//! Jobs that the pool takes shares on and did not give us as its own work, and the way of a share on one
-//! of them: to the pool and, if it is a block, to the job declarator.
+//! Submits shares of jobs that the pool accepted beside its own ones: to the pool and, if a share is a block, to the job
+//! declarator.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use dovetail_sv2::{Outbox, OutboxError};
 use dovetail_templates::WorkSnapshot;
 
 use crate::job::FoundShare;
+use crate::pool_session::{Channel, share_frame};
 use crate::search::Hash256;
-use crate::session::{Channel, share_frame};
-use crate::stats::Stats;
+use crate::stats::{self, Stats};
 
 /// Jobs whose shares are still passed on. Firmware is at most a job or two behind.
 const ACCEPTED_MAX: usize = 8;
@@ -25,7 +25,7 @@ pub struct AcceptedJob {
     pub id: u32,
     /// The pool's.
     pub job_id: u32,
-    /// The batch that it bears.
+    /// The batch that it carries.
     pub root: Option<BatchRoot>,
     /// The request for a share that it was made for, where it was made for one.
     pub request: Option<u64>,
@@ -48,7 +48,7 @@ pub struct Solutions {
 
 /// Submits shares of accepted jobs.
 #[derive(Debug)]
-pub(crate) struct Submitter {
+pub struct Submitter {
     outbox: Outbox,
     numbers: Arc<AtomicU32>,
     stats: Arc<Stats>,
@@ -57,7 +57,7 @@ pub(crate) struct Submitter {
 
 impl Submitter {
     /// `numbers` counts the requests and shares of the whole session.
-    pub(crate) fn new(outbox: Outbox, numbers: Arc<AtomicU32>, stats: Arc<Stats>) -> Self {
+    pub fn new(outbox: Outbox, numbers: Arc<AtomicU32>, stats: Arc<Stats>) -> Self {
         Self {
             outbox,
             numbers,
@@ -67,17 +67,17 @@ impl Submitter {
     }
 
     /// Sends to the pool.
-    pub(crate) fn outbox(&self) -> &Outbox {
+    pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
     /// A number for a request or a share.
-    pub(crate) fn number(&self) -> u32 {
+    pub fn number(&self) -> u32 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Takes shares of this job from now on.
-    pub(crate) fn remember(&mut self, job: AcceptedJob) {
+    pub fn remember(&mut self, job: AcceptedJob) {
         if self.accepted.len() == ACCEPTED_MAX {
             self.accepted.pop_front();
         }
@@ -85,7 +85,7 @@ impl Submitter {
     }
 
     /// The job with our number, if shares of it are passed on.
-    pub(crate) fn find(&self, id: u32) -> Option<&AcceptedJob> {
+    pub fn find(&self, id: u32) -> Option<&AcceptedJob> {
         self.accepted.iter().find(|job| job.id == id)
     }
 
@@ -93,7 +93,7 @@ impl Submitter {
     ///
     /// # Errors
     /// The pool connection is gone.
-    pub(crate) fn submit(
+    pub fn submit(
         &self,
         job: &AcceptedJob,
         share: &FoundShare,
@@ -112,11 +112,11 @@ impl Submitter {
     ///
     /// # Errors
     /// The pool connection is gone.
-    pub(crate) fn pass_on(&self, share: &FoundShare) -> Result<(), OutboxError> {
+    pub fn pass_on(&self, share: &FoundShare) -> Result<(), OutboxError> {
         match self.find(share.job_id) {
             Some(job) => self.submit(job, share, None).map(drop),
             None => {
-                Stats::count(&self.stats.shares_lost);
+                stats::count(&self.stats.shares_lost);
                 Ok(())
             }
         }

@@ -8,6 +8,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dovetail_commitment::{BatchRoot, ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_miner::hasher::{self, HasherOptions, HasherStats};
+use dovetail_miner::job::FoundShare;
+use dovetail_miner::keys::WorkerKeys;
+use dovetail_miner::pool_session::{PoolEvent, PoolOptions, PoolSession, SessionError};
+use dovetail_miner::search::{header_bytes, header_hash, meets};
 use dovetail_sv2::AuthorityKeys;
 use dovetail_sv2::extension::{
     AssignTask, Bytes, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError,
@@ -19,11 +24,6 @@ use dovetail_sv2::messages::{
     SubmitSharesExtended, SubmitSharesStandard, SubmitSharesSuccess, Sv2OptionOwned, U256Owned,
 };
 use dovetail_sv2::setup::SetupProtocol;
-use dovetail_worker::hasher::{self, HasherOptions, HasherStats};
-use dovetail_worker::job::FoundShare;
-use dovetail_worker::keys::WorkerKeys;
-use dovetail_worker::search::{header_bytes, header_hash, meets};
-use dovetail_worker::session::{PoolEvent, PoolOptions, PoolSession, SessionError};
 use support::{Played, listen};
 use tokio_util::sync::CancellationToken;
 

@@ -9,16 +9,15 @@ use dovetail_commitment::{
     FinishReason, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment, trace_root,
 };
 use dovetail_engine::{ENGINE_VERSION, EngineError, Generation, Prefixes, Request, step};
-use dovetail_sv2::extension::{SEQUENCE_ITEMS_MAX, codes};
 use tokio::sync::mpsc;
 
-use crate::tasks::{Engine, Job, OpenTasks, TaskEvent, lock};
+use crate::tasks::{CHUNK_TOKENS_MAX, Engine, OpenTasks, TakenTask, TaskError, TaskEvent, lock};
 
 /// Tokens are held back for at most this long, so that fast models do not send a frame for each and
 /// slow ones still look alive.
 const CHUNK_TIME_MAX: Duration = Duration::from_millis(20);
 
-/// The session's side of the events is gone.
+/// Nobody takes events any more.
 struct Gone;
 
 /// The tasks under way, and what they run on. It is alone on its thread.
@@ -32,7 +31,7 @@ pub(crate) struct Scheduler {
 }
 
 struct Running {
-    job: Job,
+    taken: TakenTask,
     /// How much of the prompt was known.
     reused_tokens: usize,
     generation: Generation,
@@ -57,15 +56,15 @@ impl Scheduler {
     }
 
     /// Runs until the queue is closed or nobody takes events any more.
-    pub(crate) fn run(mut self, queue: &Receiver<Job>) {
+    pub(crate) fn run(mut self, queue: &Receiver<TakenTask>) {
         loop {
-            let job = if self.running.is_empty() {
+            let taken = if self.running.is_empty() {
                 queue.recv().map_err(|_| TryRecvError::Disconnected)
             } else {
                 queue.try_recv()
             };
-            let went_on = match job {
-                Ok(job) => self.admit(job),
+            let went_on = match taken {
+                Ok(taken) => self.admit(taken),
                 Err(TryRecvError::Empty) => self.step(),
                 Err(TryRecvError::Disconnected) => return,
             };
@@ -75,31 +74,31 @@ impl Scheduler {
         }
     }
 
-    fn admit(&mut self, job: Job) -> Result<(), Gone> {
-        let task_id = job.task.task_id;
-        match self.begin(&job) {
+    fn admit(&mut self, taken: TakenTask) -> Result<(), Gone> {
+        let task_id = taken.task.id;
+        match self.begin(&taken) {
             Ok(mut generation) => {
                 let stream = TokenStream::new(task_id, self.events.clone());
                 let reused_tokens = generation.reuse(&mut self.prefixes);
                 self.running.push(Running {
-                    job,
+                    taken,
                     reused_tokens,
                     generation,
                     stream,
                 });
                 Ok(())
             }
-            Err(code) => self.close(TaskEvent::Failed { task_id, code }, task_id),
+            Err(error) => self.close(TaskEvent::Failed { task_id, error }, task_id),
         }
     }
 
-    fn begin(&mut self, job: &Job) -> Result<Generation, &'static str> {
-        let task = &job.task;
+    fn begin(&mut self, taken: &TakenTask) -> Result<Generation, TaskError> {
+        let task = &taken.task;
         let model = self.engine.models.get(&task.model_id);
-        let model = model.ok_or(codes::MODEL_UNKNOWN)?;
+        let model = model.ok_or(TaskError::ModelUnknown)?;
         let refused = |error| refusal(&error);
         let request = Request {
-            prompt_tokens: model.encode(&task.prompt.0).map_err(refused)?,
+            prompt_tokens: model.encode(&task.prompt).map_err(refused)?,
             sampling: task.sampling,
             seed: task.seed,
             stop: task.stop.clone(),
@@ -111,8 +110,8 @@ impl Scheduler {
     fn step(&mut self) -> Result<(), Gone> {
         let over: Vec<TaskId> = self
             .running
-            .extract_if(.., |running| running.job.is_over())
-            .map(|running| running.job.task.task_id)
+            .extract_if(.., |running| running.taken.is_over())
+            .map(|running| running.taken.task.id)
             .collect();
         for task_id in over {
             self.close(TaskEvent::Dropped(task_id), task_id)?;
@@ -137,7 +136,7 @@ impl Scheduler {
             .collect();
         for mut running in finished {
             running.stream.flush()?;
-            let task_id = running.job.task.task_id;
+            let task_id = running.taken.task.id;
             let event = self.finished(running);
             self.close(event, task_id)?;
         }
@@ -145,19 +144,19 @@ impl Scheduler {
     }
 
     fn finished(&self, running: Running) -> TaskEvent {
-        let task = running.job.task;
-        let task_id = task.task_id;
+        let task = running.taken.task;
+        let task_id = task.id;
         let output = running.generation.finish();
         let Ok(output_tokens) = u32::try_from(output.tokens.len()) else {
-            let code = codes::INTERNAL;
-            return TaskEvent::Failed { task_id, code };
+            let error = TaskError::Internal;
+            return TaskEvent::Failed { task_id, error };
         };
         let transcript = Transcript {
             task_id,
             worker_key: self.worker_key,
             model_id: task.model_id,
             engine_version: ENGINE_VERSION,
-            prompt_commitment: prompt_commitment(&task.salt, &task.stop, &task.prompt.0),
+            prompt_commitment: prompt_commitment(&task.salt, &task.stop, &task.prompt),
             sampling: task.sampling,
             seed: task.seed,
             output_tokens,
@@ -168,7 +167,7 @@ impl Scheduler {
         debug_assert_ne!(transcript.finish_reason, FinishReason::Cancelled);
         TaskEvent::Finished {
             transcript: Box::new(transcript),
-            expires: running.job.expires,
+            expires: running.taken.expires,
             reused_tokens: running.reused_tokens,
         }
     }
@@ -181,17 +180,17 @@ impl Scheduler {
     }
 }
 
-/// The code for a request that the engine does not take.
-fn refusal(error: &EngineError) -> &'static str {
+/// What is wrong with a request that the engine does not take.
+fn refusal(error: &EngineError) -> TaskError {
     match error {
-        EngineError::PromptTooLong { .. } => codes::PROMPT_TOO_LONG,
-        EngineError::PromptInvalid => codes::PROMPT_INVALID,
-        EngineError::Sampling(_) => codes::SAMPLING_INVALID,
+        EngineError::PromptTooLong { .. } => TaskError::PromptTooLong,
+        EngineError::PromptInvalid => TaskError::PromptInvalid,
+        EngineError::Sampling(_) => TaskError::SamplingInvalid,
         // None of these is the request's fault, and none comes up once a model is loaded.
         EngineError::Read(_)
         | EngineError::Format(_)
         | EngineError::Unsupported(_)
-        | EngineError::Threads => codes::INTERNAL,
+        | EngineError::Threads => TaskError::Internal,
     }
 }
 
@@ -221,7 +220,7 @@ impl TokenStream {
         let due = self
             .sent_at
             .is_none_or(|sent| sent.elapsed() >= CHUNK_TIME_MAX);
-        if due || self.held.len() == SEQUENCE_ITEMS_MAX {
+        if due || self.held.len() == CHUNK_TOKENS_MAX {
             self.flush()?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Running tasks on the engine: a scheduler on a thread of its own, a bounded queue before it. What it
+//! Runs tasks on the engine: a scheduler on a thread of its own, a bounded queue before it. What it
 //! makes comes back as [`TaskEvent`]s, in order for each task.
 
 use std::collections::{BTreeMap, HashMap};
@@ -6,19 +6,72 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dovetail_commitment::{ModelId, TaskId, Transcript, WorkerKey};
+use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey};
 use dovetail_engine::{Model, Runtime};
-use dovetail_sv2::extension::{AssignTask, codes};
 use tokio::sync::mpsc;
 
 use crate::scheduler::Scheduler;
 
-/// Events waiting for the session: a few seconds of a fast model. A full queue makes the engine
+/// Events waiting for whoever gave the tasks: a few seconds of a fast model. A full queue makes the engine
 /// wait, which is right: its tokens cannot leave anyway.
 const EVENTS_MAX: usize = 256;
 
-/// The models a worker serves, by id.
+/// The most tokens of one [`TaskEvent::Tokens`].
+pub const CHUNK_TOKENS_MAX: usize = 64;
+
+/// The models that are served, by id.
 pub type Models = BTreeMap<ModelId, Arc<Model>>;
+
+/// A task to be run.
+#[derive(Clone, PartialEq)]
+pub struct Task {
+    /// By what its giver knows it.
+    pub id: TaskId,
+    /// The model that is asked.
+    pub model_id: ModelId,
+    /// The prompt.
+    pub prompt: Vec<u8>,
+    /// What keeps the prompt from being guessed from its commitment.
+    pub salt: [u8; 32],
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+    /// What ends the output.
+    pub stop: StopSequences,
+    /// What choices are drawn from.
+    pub seed: [u8; 32],
+    /// After this nobody wants the output any more.
+    pub deadline: Duration,
+}
+
+impl std::fmt::Debug for Task {
+    // Prompts stand in no log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Task({})", self.id)
+    }
+}
+
+/// Why a task was not taken, or not finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TaskError {
+    /// As many tasks are open as are taken at once, or the task is here already.
+    #[error("too many tasks")]
+    TooManyTasks,
+    /// The model is not served here.
+    #[error("the model is not served here")]
+    ModelUnknown,
+    /// The prompt does not fit the model's context.
+    #[error("the prompt is too long")]
+    PromptTooLong,
+    /// The prompt is empty, or no text that the model's tokenizer takes.
+    #[error("the prompt is no text of the model")]
+    PromptInvalid,
+    /// A sampling parameter is out of its bounds.
+    #[error("a sampling parameter is out of its bounds")]
+    SamplingInvalid,
+    /// Nothing is wrong with the task.
+    #[error("the engine failed")]
+    Internal,
+}
 
 /// What a running task gives.
 #[derive(Debug)]
@@ -29,37 +82,37 @@ pub enum TaskEvent {
         task_id: TaskId,
         /// Position of the first.
         first_position: u32,
-        /// At most 64.
+        /// At most [`CHUNK_TOKENS_MAX`].
         tokens: Vec<u32>,
     },
     /// The task is done.
     Finished {
-        /// What it comes to.
+        /// Its result.
         transcript: Box<Transcript>,
-        /// When the pool stops paying for it.
+        /// When nobody pays for it any more.
         expires: Instant,
         /// How many tokens of the prompt were known from earlier ones.
         reused_tokens: usize,
     },
-    /// The task cannot be done, with the code for the pool.
+    /// The task cannot be done.
     Failed {
         /// The task.
         task_id: TaskId,
-        /// One of the extension's codes.
-        code: &'static str,
+        /// Why.
+        error: TaskError,
     },
     /// The task was cancelled, or its time was over before it was done.
     Dropped(TaskId),
 }
 
 /// A task that was taken.
-pub(crate) struct Job {
-    pub(crate) task: AssignTask,
+pub(crate) struct TakenTask {
+    pub(crate) task: Task,
     pub(crate) expires: Instant,
     pub(crate) cancelled: Arc<AtomicBool>,
 }
 
-impl Job {
+impl TakenTask {
     /// Whether nobody waits for it any more.
     pub(crate) fn is_over(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed) || Instant::now() >= self.expires
@@ -80,16 +133,10 @@ pub struct Engine {
 /// The engine's thread and the queue before it. Dropping it ends the thread after the running step.
 #[derive(Debug)]
 pub struct TaskRunner {
-    jobs: std::sync::mpsc::SyncSender<Job>,
+    queue: std::sync::mpsc::SyncSender<TakenTask>,
     /// The tasks that were taken and are not over, with their cancel flags.
     open: Arc<Mutex<OpenTasks>>,
     tasks_max: usize,
-}
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Job({})", self.task.task_id)
-    }
 }
 
 impl TaskRunner {
@@ -102,15 +149,15 @@ impl TaskRunner {
         worker_key: WorkerKey,
         tasks_max: usize,
     ) -> std::io::Result<(Self, mpsc::Receiver<TaskEvent>)> {
-        let (jobs, queue) = std::sync::mpsc::sync_channel::<Job>(tasks_max.max(1));
+        let (queue, taken) = std::sync::mpsc::sync_channel(tasks_max.max(1));
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let open = Arc::<Mutex<OpenTasks>>::default();
         let scheduler = Scheduler::new(engine, worker_key, events, open.clone());
         std::thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(move || scheduler.run(&queue))?;
+            .spawn(move || scheduler.run(&taken))?;
         let runner = Self {
-            jobs,
+            queue,
             open,
             tasks_max: tasks_max.max(1),
         };
@@ -120,21 +167,21 @@ impl TaskRunner {
     /// Takes a task.
     ///
     /// # Errors
-    /// The code for the pool, where the queue is full or the task is here already.
-    pub fn take(&self, task: AssignTask) -> Result<(), &'static str> {
+    /// [`TaskError::TooManyTasks`] where the queue is full or the task is here already.
+    pub fn take(&self, task: Task) -> Result<(), TaskError> {
         let mut open = lock(&self.open);
-        if open.len() >= self.tasks_max || open.contains_key(&task.task_id) {
-            return Err(codes::TOO_MANY_TASKS);
+        if open.len() >= self.tasks_max || open.contains_key(&task.id) {
+            return Err(TaskError::TooManyTasks);
         }
         let cancelled = Arc::new(AtomicBool::new(false));
-        let task_id = task.task_id;
-        let expires = Instant::now() + Duration::from_millis(u64::from(task.deadline_ms));
-        let job = Job {
+        let task_id = task.id;
+        let taken = TakenTask {
+            expires: Instant::now() + task.deadline,
             task,
-            expires,
             cancelled: cancelled.clone(),
         };
-        self.jobs.try_send(job).map_err(|_| codes::TOO_MANY_TASKS)?;
+        let queued = self.queue.try_send(taken);
+        queued.map_err(|_| TaskError::TooManyTasks)?;
         open.insert(task_id, cancelled);
         Ok(())
     }
@@ -168,13 +215,9 @@ pub(crate) fn lock(open: &Mutex<OpenTasks>) -> std::sync::MutexGuard<'_, OpenTas
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-    use dovetail_commitment::{
-        FinishReason, SamplingParams, StopSequences, output_digest, trace_root,
-    };
+    use dovetail_commitment::{FinishReason, output_digest, trace_root};
     use dovetail_engine::{Output, Request, run};
-    use dovetail_sv2::extension::Bytes;
 
     fn models() -> Models {
         let model = Model::from_bytes(&dovetail_engine::tiny::generate(1)).unwrap();
@@ -189,11 +232,11 @@ mod tests {
         }
     }
 
-    fn task(model_id: ModelId, number: u8, prompt: &[u8]) -> AssignTask {
-        AssignTask {
-            task_id: TaskId::from_bytes([number; 32]),
+    fn task(model_id: ModelId, number: u8, prompt: &[u8]) -> Task {
+        Task {
+            id: TaskId::from_bytes([number; 32]),
             model_id,
-            prompt: Bytes(prompt.to_vec()),
+            prompt: prompt.to_vec(),
             salt: [7; 32],
             sampling: SamplingParams {
                 temperature_milli: 800,
@@ -203,14 +246,14 @@ mod tests {
             },
             stop: StopSequences::default(),
             seed: [number; 32],
-            deadline_ms: 60_000,
+            deadline: Duration::from_secs(60),
         }
     }
 
     /// What the engine gives alone.
-    fn expected(model: &Arc<Model>, task: &AssignTask) -> Output {
+    fn expected(model: &Arc<Model>, task: &Task) -> Output {
         let request = Request {
-            prompt_tokens: model.encode(&task.prompt.0).unwrap(),
+            prompt_tokens: model.encode(&task.prompt).unwrap(),
             sampling: task.sampling,
             seed: task.seed,
             stop: task.stop.clone(),
@@ -256,9 +299,9 @@ mod tests {
         let other = ModelId::from_bytes([9; 32]);
         runner.take(task(other, 1, b"x")).unwrap();
         runner.take(task(id, 2, &[b'x'; 30_000])).unwrap();
-        for expected in [codes::MODEL_UNKNOWN, codes::PROMPT_TOO_LONG] {
+        for expected in [TaskError::ModelUnknown, TaskError::PromptTooLong] {
             match events.recv().await.unwrap() {
-                TaskEvent::Failed { code, .. } => assert_eq!(code, expected),
+                TaskEvent::Failed { error, .. } => assert_eq!(error, expected),
                 other => panic!("{other:?}"),
             }
         }
@@ -278,7 +321,9 @@ mod tests {
         for bad in [hot, endless, nothing] {
             runner.take(bad).unwrap();
             match events.recv().await.unwrap() {
-                TaskEvent::Failed { code, .. } => assert_eq!(code, codes::SAMPLING_INVALID),
+                TaskEvent::Failed { error, .. } => {
+                    assert_eq!(error, TaskError::SamplingInvalid);
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -292,7 +337,7 @@ mod tests {
         let (id, model) = (*id, model.clone());
         let (runner, mut events) = TaskRunner::start(engine(models), key(), 4).unwrap();
         let instruction = "You turn invoices into JSON. ".repeat(6);
-        let tasks: Vec<AssignTask> = (1..=3)
+        let tasks: Vec<Task> = (1..=3)
             .map(|n| task(id, n, format!("{instruction}Invoice {n}").as_bytes()))
             .collect();
         // The first alone; the others find its beginning, side by side.
@@ -310,7 +355,7 @@ mod tests {
                 } = events.recv().await.unwrap()
                 {
                     left -= 1;
-                    let task = tasks.iter().find(|task| task.task_id == transcript.task_id);
+                    let task = tasks.iter().find(|task| task.id == transcript.task_id);
                     let output = expected(&model, task.unwrap());
                     assert_eq!(transcript.output_digest, output_digest(&output.tokens));
                     assert_eq!(transcript.trace_root, trace_root(&output.trace));
@@ -332,7 +377,7 @@ mod tests {
         let mut long = task(id, 1, b"hello");
         long.sampling.max_tokens = 4000;
         runner.take(long.clone()).unwrap();
-        assert_eq!(runner.take(long), Err(codes::TOO_MANY_TASKS));
+        assert_eq!(runner.take(long), Err(TaskError::TooManyTasks));
         runner.cancel_all();
     }
 
@@ -342,9 +387,9 @@ mod tests {
         let id = *models.keys().next().unwrap();
         let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
         let mut overdue = task(id, 1, b"hello");
-        overdue.deadline_ms = 0;
+        overdue.deadline = Duration::ZERO;
         let cancelled = task(id, 2, b"hello");
-        let cancelled_id = cancelled.task_id;
+        let cancelled_id = cancelled.id;
         runner.take(overdue).unwrap();
         runner.take(cancelled).unwrap();
         runner.cancel(&cancelled_id);
@@ -380,7 +425,7 @@ mod tests {
                 finished.push(transcript);
             }
         }
-        assert_eq!(finished[0].task_id, tasks[1].task_id);
+        assert_eq!(finished[0].task_id, tasks[1].id);
         assert_eq!(finished[0].finish_reason, FinishReason::Stop);
         for (transcript, task) in finished.iter().rev().zip(&tasks) {
             let output = expected(&model, task);

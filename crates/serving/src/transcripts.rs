@@ -1,5 +1,5 @@
-//! The finished work that still waits for its reward: transcripts from delivery to claim. They
-//! outlive connections; what nobody can be paid for any more is dropped.
+//! Finished tasks that wait for their reward: transcripts from delivery to claim. They
+//! outlive connections; a transcript that nobody pays for any more is dropped.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -142,7 +142,6 @@ impl Transcripts {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use dovetail_commitment::{
         FinishReason, ModelId, SamplingParams, StopSequences, WorkerKey, prompt_commitment,

@@ -14,7 +14,7 @@ use dovetail_api::models_v1::{
 };
 use dovetail_commitment::ModelId;
 use dovetail_engine::{Model, tiny};
-use dovetail_worker::fetch::{FetchError, Fetcher, Progress};
+use dovetail_serving::fetch::{FetchError, Fetcher, Progress};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};

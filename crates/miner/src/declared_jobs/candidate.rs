@@ -1,8 +1,7 @@
-//! Building a job on a template of our own: its coinbase, what hashers see of it, and the message that
-//! hands it to the pool.
+//! A job on a template of the miner's own node that is built and not accepted yet, and the message that hands it to
+//! the pool.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use dovetail_commitment::BatchRoot;
 use dovetail_sv2::messages::{B064KOwned, B0255Owned, SetCustomMiningJob};
@@ -10,20 +9,20 @@ use dovetail_templates::{TemplateHandle, WorkSnapshot};
 use tokio::sync::mpsc;
 
 use super::JobError;
-use crate::board::Board;
 use crate::coinbase::{JobCoinbase, job_outputs};
-use crate::job::{BlockSink, FoundShare, JobParts, SharedJob};
-use crate::session::Channel;
+use crate::current_job::CurrentJob;
+use crate::job::{FoundShare, SharedJob};
+use crate::pool_session::Channel;
+use crate::template_job::{Terms, job_parts};
 
 /// A job that is built and not accepted yet.
-pub(super) struct Built {
+pub(super) struct Candidate {
     pub(super) job: SharedJob,
     pub(super) coinbase: Arc<JobCoinbase>,
     /// The declarator's outputs that it pays.
     pub(super) payout: Vec<u8>,
-    pub(super) min_ntime: u32,
-    /// Whether hashers work on it.
-    pub(super) shown: bool,
+    /// Whether devices work on it.
+    pub(super) on_display: bool,
     /// Shares that were found meanwhile.
     pub(super) kept: Vec<FoundShare>,
 }
@@ -45,54 +44,26 @@ impl Plan<'_> {
     pub(super) fn build(
         &self,
         templates: &TemplateHandle,
-        board: &Board,
+        current_job: &CurrentJob,
         offers: mpsc::Sender<FoundShare>,
-    ) -> Result<Built, JobError> {
+    ) -> Result<Candidate, JobError> {
         let (work, channel) = (self.work, self.channel);
         let outputs = job_outputs(&work.template, self.payout, self.root)?;
         let coinbase = JobCoinbase::new(&work.template, outputs, channel.full_extranonce_size())?;
-        let min_ntime = min_ntime(work);
-        let (coinbase_prefix, coinbase_suffix) = coinbase.stripped_parts();
-        let parts = JobParts {
-            upstream_job_id: None,
-            version: work.template.version,
-            // Custom jobs carry no such flag; pools allow it on extended channels.
-            version_rolling: true,
-            prev_hash: work.prev_hash(),
-            min_ntime,
-            nbits: work.nbits(),
-            coinbase_prefix: coinbase_prefix.to_vec(),
-            coinbase_suffix: coinbase_suffix.to_vec(),
-            merkle_path: work.merkle_path(),
-            extranonce_prefix: channel.extranonce_prefix.clone(),
+        let terms = Terms {
+            extranonce_prefix: &channel.extranonce_prefix,
             extranonce_size: channel.extranonce_size,
             target: channel.target,
-            blocks: Some(BlockSink::new(
-                templates.clone(),
-                work.template_id(),
-                &coinbase,
-            )),
         };
-        Ok(Built {
-            job: board.job(parts, offers)?,
+        let parts = job_parts(templates, work, &coinbase, terms);
+        Ok(Candidate {
+            job: current_job.job(parts, offers)?,
             coinbase: Arc::new(coinbase),
             payout: self.payout.to_vec(),
-            min_ntime,
-            shown: false,
+            on_display: false,
             kept: Vec::new(),
         })
     }
-}
-
-/// The smallest time of a job's headers: the clock, unless the chain is ahead of it. The template's
-/// own time would do for the block, but the pool compares with the time of *its* template source,
-/// which may have heard of the block later than ours.
-pub fn min_ntime(work: &WorkSnapshot) -> u32 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let now = u32::try_from(now).unwrap_or(u32::MAX);
-    now.max(work.prev_hash.header_timestamp)
 }
 
 /// The message that hands a declared job to the pool.

@@ -1,4 +1,4 @@
-//! When the next declaration may begin: after a failure ever later, and never so often that the declarator
+//! When the next declaration may begin: after each failure later than after the one before, and never so often that the declarator
 //! ends the connection.
 
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ const BACKOFF: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(60);
 
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct DeclarationRate {
     begun: VecDeque<Instant>,
     not_before: Option<Instant>,
     /// Whether the last declaration failed.
@@ -23,7 +23,7 @@ pub(super) struct Pace {
     wait: Duration,
 }
 
-impl Default for Pace {
+impl Default for DeclarationRate {
     fn default() -> Self {
         Self {
             begun: VecDeque::new(),
@@ -34,7 +34,7 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl DeclarationRate {
     /// The earliest time for the next declaration; it may lie in the past.
     pub(super) fn earliest(&self, now: Instant) -> Instant {
         let oldest = self.begun.front().copied();
@@ -87,33 +87,33 @@ mod tests {
 
     #[test]
     fn failures_are_tried_again_ever_later_and_a_new_tip_at_once() {
-        let (mut pace, now) = (Pace::default(), Instant::now());
-        assert!(pace.earliest(now) <= now && !pace.is_failing());
+        let (mut rate, now) = (DeclarationRate::default(), Instant::now());
+        assert!(rate.earliest(now) <= now && !rate.is_failing());
         let mut waits = Vec::new();
         for _ in 0..10 {
-            pace.failed(now);
-            waits.push(pace.earliest(now) - now);
+            rate.failed(now);
+            waits.push(rate.earliest(now) - now);
         }
         assert_eq!(waits.first(), Some(BACKOFF.start()));
         assert_eq!(waits.last(), Some(BACKOFF.end()));
-        pace.new_tip(now);
-        assert!(pace.earliest(now) <= now && pace.is_failing());
-        pace.succeeded();
-        pace.pause(now);
-        assert!(pace.earliest(now) > now && !pace.is_failing());
-        pace.failed(now);
-        assert_eq!(pace.earliest(now) - now, *BACKOFF.start());
+        rate.new_tip(now);
+        assert!(rate.earliest(now) <= now && rate.is_failing());
+        rate.succeeded();
+        rate.pause(now);
+        assert!(rate.earliest(now) > now && !rate.is_failing());
+        rate.failed(now);
+        assert_eq!(rate.earliest(now) - now, *BACKOFF.start());
     }
 
     #[test]
     fn a_chain_that_races_does_not_cost_the_connection() {
-        let (mut pace, now) = (Pace::default(), Instant::now());
+        let (mut rate, now) = (DeclarationRate::default(), Instant::now());
         for _ in 0..PER_MINUTE_MAX {
-            assert_eq!(pace.earliest(now), now);
-            pace.begin(now);
-            pace.new_tip(now);
+            assert_eq!(rate.earliest(now), now);
+            rate.begin(now);
+            rate.new_tip(now);
         }
-        assert_eq!(pace.earliest(now), now + MINUTE);
-        assert!(pace.earliest(now + MINUTE) <= now + MINUTE);
+        assert_eq!(rate.earliest(now), now + MINUTE);
+        assert!(rate.earliest(now + MINUTE) <= now + MINUTE);
     }
 }

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use super::JobError;
 use crate::coinbase::JobCoinbase;
-use crate::declarator::{Declaration, Declarator, DeclaratorOptions, DeclareError, JobToken};
+use crate::declarator_client::{
+    Declaration, Declarator, DeclaratorOptions, DeclareError, JobToken,
+};
 
 /// Where a declaration is.
 pub(super) enum Step {
@@ -33,7 +35,7 @@ pub(super) enum Step {
     },
 }
 
-/// What a step has come to.
+/// The result of a step.
 pub(super) enum Done {
     Prepared(Result<Prepared, JobError>),
     Declared(Declared),

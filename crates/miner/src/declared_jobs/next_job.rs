@@ -1,19 +1,19 @@
-//! Which job is due: a pure decision, from what stands and what is wanted.
+//! Which job is declared next: a pure decision, from the newest accepted job and what is wanted.
 
 use bitcoin::Target;
 use dovetail_commitment::BatchRoot;
 
-use super::Wanted;
+use super::Demand;
+use crate::pool_session::Channel;
 use crate::search::Hash256;
-use crate::session::Channel;
 
 /// How much the channel's target may move before a job is made again for it. A job keeps its target.
 const TARGET_FACTOR: f64 = 2.0;
 
 /// A job to be declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Duty {
-    /// One that bears a batch.
+pub(super) enum NextJob {
+    /// One that carries a batch.
     Batch {
         /// The batch.
         root: BatchRoot,
@@ -28,10 +28,10 @@ pub(super) enum Duty {
 
 /// The newest job that the pool has accepted.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Standing<'a> {
+pub(super) struct Accepted<'a> {
     pub(super) tip: Hash256,
     pub(super) template: u64,
-    /// The request that it was made for, if it bears a batch.
+    /// The request that it was made for, if it carries a batch.
     pub(super) request: Option<u64>,
     /// The channel that it was built for.
     pub(super) channel: &'a Channel,
@@ -44,39 +44,39 @@ pub(super) struct View<'a> {
     pub(super) tip: Hash256,
     pub(super) template: u64,
     pub(super) channel: &'a Channel,
-    pub(super) standing: Option<Standing<'a>>,
-    pub(super) wanted: Wanted,
+    pub(super) accepted: Option<Accepted<'a>>,
+    pub(super) demand: Demand,
     /// The last request that was answered.
     pub(super) answered: u64,
     /// Whether plain jobs are declared between batches.
     pub(super) between_batches: bool,
 }
 
-/// The job that is due, if any.
-pub(super) fn due(view: &View<'_>) -> Option<Duty> {
-    let stands = view.standing.filter(|job| {
+/// The job to be declared next, if any.
+pub(super) fn next_job(view: &View<'_>) -> Option<NextJob> {
+    let good = view.accepted.filter(|job| {
         job.tip == view.tip
             && job.channel.extranonce_prefix == view.channel.extranonce_prefix
             && job.channel.extranonce_size == view.channel.extranonce_size
     });
-    if let Wanted::Share { root, request } = view.wanted
+    if let Demand::Share { root, request } = view.demand
         && request != view.answered
     {
-        let serves = stands.is_some_and(|job| {
+        let serves = good.is_some_and(|job| {
             job.request == Some(request) && harder(job.channel, view.channel) < TARGET_FACTOR
         });
-        return (!serves).then_some(Duty::Batch { root, request });
+        return (!serves).then_some(NextJob::Batch { root, request });
     }
     if !view.between_batches {
         return None;
     }
-    let Some(job) = stands else {
-        return Some(Duty::Tip);
+    let Some(job) = good else {
+        return Some(NextJob::Tip);
     };
-    let settled = job.request.is_some() && matches!(view.wanted, Wanted::Nothing { .. });
+    let settled = job.request.is_some() && matches!(view.demand, Demand::Nothing { .. });
     let factor = harder(job.channel, view.channel);
     let moved = factor >= TARGET_FACTOR || factor <= 1.0 / TARGET_FACTOR;
-    (settled || moved || job.template != view.template).then_some(Duty::Renewal)
+    (settled || moved || job.template != view.template).then_some(NextJob::Renewal)
 }
 
 /// How much harder a share was when the job was built than it would be now.
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     const ROOT: BatchRoot = BatchRoot::from_bytes([3; 32]);
-    const NOTHING: Wanted = Wanted::Nothing { hash_on: true };
+    const NOTHING: Demand = Demand::Nothing { hash_on: true };
 
     fn channel(top_byte: u8) -> Channel {
         let mut target = [0xff; 32];
@@ -104,20 +104,20 @@ mod tests {
         }
     }
 
-    fn view<'a>(channel: &'a Channel, standing: Option<Standing<'a>>) -> View<'a> {
+    fn view<'a>(channel: &'a Channel, accepted: Option<Accepted<'a>>) -> View<'a> {
         View {
             tip: [1; 32],
             template: 7,
             channel,
-            standing,
-            wanted: NOTHING,
+            accepted,
+            demand: NOTHING,
             answered: 0,
             between_batches: true,
         }
     }
 
-    fn standing(channel: &Channel, request: Option<u64>) -> Standing<'_> {
-        Standing {
+    fn accepted(channel: &Channel, request: Option<u64>) -> Accepted<'_> {
+        Accepted {
             tip: [1; 32],
             template: 7,
             request,
@@ -128,73 +128,73 @@ mod tests {
     #[test]
     fn a_plain_job_is_due_on_every_tip_and_renewed_for_better_fees() {
         let channel = channel(0x0f);
-        assert_eq!(due(&view(&channel, None)), Some(Duty::Tip));
-        let mut now = view(&channel, Some(standing(&channel, None)));
-        assert_eq!(due(&now), None);
+        assert_eq!(next_job(&view(&channel, None)), Some(NextJob::Tip));
+        let mut now = view(&channel, Some(accepted(&channel, None)));
+        assert_eq!(next_job(&now), None);
         now.template = 8;
-        assert_eq!(due(&now), Some(Duty::Renewal));
+        assert_eq!(next_job(&now), Some(NextJob::Renewal));
         now.tip = [2; 32];
-        assert_eq!(due(&now), Some(Duty::Tip));
+        assert_eq!(next_job(&now), Some(NextJob::Tip));
         now.between_batches = false;
-        assert_eq!(due(&now), None);
+        assert_eq!(next_job(&now), None);
     }
 
     #[test]
     fn a_batch_takes_the_jobs_place_until_its_share_is_found_and_a_plain_job_follows_it() {
         let channel = channel(0x0f);
-        let mut now = view(&channel, Some(standing(&channel, None)));
-        now.wanted = Wanted::Share {
+        let mut now = view(&channel, Some(accepted(&channel, None)));
+        now.demand = Demand::Share {
             root: ROOT,
             request: 1,
         };
-        let batch = Some(Duty::Batch {
+        let batch = Some(NextJob::Batch {
             root: ROOT,
             request: 1,
         });
-        assert_eq!(due(&now), batch);
-        now.standing = Some(standing(&channel, Some(1)));
-        assert_eq!(due(&now), None);
+        assert_eq!(next_job(&now), batch);
+        now.accepted = Some(accepted(&channel, Some(1)));
+        assert_eq!(next_job(&now), None);
         // A better template is no reason while the share is awaited, a new tip is.
         now.template = 8;
-        assert_eq!(due(&now), None);
+        assert_eq!(next_job(&now), None);
         now.tip = [2; 32];
-        assert_eq!(due(&now), batch);
+        assert_eq!(next_job(&now), batch);
         // While the claim is audited the job is hashed on; on a new tip a plain one follows.
         (now.tip, now.template, now.answered) = ([1; 32], 7, 1);
-        assert_eq!(due(&now), None);
+        assert_eq!(next_job(&now), None);
         now.tip = [2; 32];
-        assert_eq!(due(&now), Some(Duty::Tip));
-        (now.tip, now.wanted) = ([1; 32], NOTHING);
-        assert_eq!(due(&now), Some(Duty::Renewal));
+        assert_eq!(next_job(&now), Some(NextJob::Tip));
+        (now.tip, now.demand) = ([1; 32], NOTHING);
+        assert_eq!(next_job(&now), Some(NextJob::Renewal));
         // The share was stale: another request needs another job.
-        now.wanted = Wanted::Share {
+        now.demand = Demand::Share {
             root: ROOT,
             request: 2,
         };
-        let again = Duty::Batch {
+        let again = NextJob::Batch {
             root: ROOT,
             request: 2,
         };
-        assert_eq!(due(&now), Some(again));
+        assert_eq!(next_job(&now), Some(again));
     }
 
     #[test]
     fn a_job_is_made_again_for_a_target_or_an_extranonce_that_moved() {
         let (hard, easy) = (channel(0x0f), channel(0x3f));
-        let plain = |built_for, now| due(&view(now, Some(standing(built_for, None))));
-        assert_eq!(plain(&hard, &easy), Some(Duty::Renewal));
-        assert_eq!(plain(&easy, &hard), Some(Duty::Renewal));
-        let mut batch = view(&easy, Some(standing(&hard, Some(1))));
-        batch.wanted = Wanted::Share {
+        let plain = |built_for, now| next_job(&view(now, Some(accepted(built_for, None))));
+        assert_eq!(plain(&hard, &easy), Some(NextJob::Renewal));
+        assert_eq!(plain(&easy, &hard), Some(NextJob::Renewal));
+        let mut batch = view(&easy, Some(accepted(&hard, Some(1))));
+        batch.demand = Demand::Share {
             root: ROOT,
             request: 1,
         };
-        assert!(matches!(due(&batch), Some(Duty::Batch { .. })));
+        assert!(matches!(next_job(&batch), Some(NextJob::Batch { .. })));
         // A harder target is no reason to wait longer for the share of a batch.
-        (batch.channel, batch.standing) = (&hard, Some(standing(&easy, Some(1))));
-        assert_eq!(due(&batch), None);
+        (batch.channel, batch.accepted) = (&hard, Some(accepted(&easy, Some(1))));
+        assert_eq!(next_job(&batch), None);
         let mut moved = hard.clone();
         moved.extranonce_prefix = vec![2; 4];
-        assert_eq!(plain(&hard, &moved), Some(Duty::Tip));
+        assert_eq!(plain(&hard, &moved), Some(NextJob::Tip));
     }
 }

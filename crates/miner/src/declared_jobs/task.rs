@@ -1,7 +1,7 @@
 //! The task: what it owns, what it waits for, and what it does next.
 
-mod declaring;
-mod showing;
+mod declaration;
+mod display;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,23 +10,24 @@ use dovetail_commitment::BatchRoot;
 use dovetail_sv2::OutboxError;
 use dovetail_templates::WorkSnapshot;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::build::Built;
-use super::duty::{self, Duty, Standing, View};
-use super::pace::Pace;
-use super::steps::{Done, Step};
+use super::candidate::Candidate;
+use super::declaration_rate::DeclarationRate;
+use super::declaration_step::{Done, Step};
+use super::next_job::{self, Accepted, NextJob, View};
 use super::tips::Tips;
-use super::{JobError, News, OwnEvent, OwnOptions, Wanted};
-use crate::accepted::{AcceptedJob, Submitter};
-use crate::board::Board;
-use crate::declarator::Declarator;
+use super::{DeclaredJobsOptions, Demand, JobError, PoolNotice, ShareAnswer};
+use crate::current_job::CurrentJob;
+use crate::declarator_client::Declarator;
 use crate::job::{FoundShare, SHARES_WAITING_MAX, SharedJob};
 use crate::keys::WorkerKeys;
+use crate::pool_session::Channel;
 use crate::search::Hash256;
-use crate::session::Channel;
-use crate::stats::Stats;
+use crate::stats;
+use crate::submitter::{AcceptedJob, Submitter};
+use crate::timer::at;
 
 /// How long a batch waits for the end of another declaration.
 const YIELD_TIME_MAX: Duration = Duration::from_secs(5);
@@ -36,12 +37,18 @@ const YIELD_TIME_MAX: Duration = Duration::from_secs(5);
 const BLOCK_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// What a task is made of.
-pub(crate) struct Start {
-    pub(crate) options: OwnOptions,
-    pub(crate) keys: WorkerKeys,
-    pub(crate) board: Arc<Board>,
-    pub(crate) submitter: Submitter,
-    pub(crate) channel: watch::Receiver<Channel>,
+#[derive(Debug)]
+pub struct Start {
+    /// How jobs are made.
+    pub options: DeclaredJobsOptions,
+    /// Who declares them.
+    pub keys: WorkerKeys,
+    /// Where devices see them.
+    pub current_job: Arc<CurrentJob>,
+    /// Takes their shares.
+    pub submitter: Submitter,
+    /// The channel as the session last saw it.
+    pub channel: watch::Receiver<Channel>,
 }
 
 /// The job that is being declared.
@@ -49,13 +56,13 @@ struct Attempt {
     work: Arc<WorkSnapshot>,
     channel: Channel,
     batch: Option<(BatchRoot, u64)>,
-    /// Show it before it is accepted.
+    /// Give it to devices before it is accepted.
     at_once: bool,
     since: Instant,
 }
 
 /// The newest job that the pool has accepted.
-struct Current {
+struct Newest {
     job: SharedJob,
     accepted: AcceptedJob,
     template: u64,
@@ -63,19 +70,19 @@ struct Current {
 }
 
 pub(super) struct Task {
-    options: OwnOptions,
+    options: DeclaredJobsOptions,
     keys: WorkerKeys,
-    board: Arc<Board>,
+    current_job: Arc<CurrentJob>,
     submitter: Submitter,
     channel: watch::Receiver<Channel>,
     work: watch::Receiver<Option<Arc<WorkSnapshot>>>,
     /// The newest work that was looked at.
-    newest: Option<Arc<WorkSnapshot>>,
+    newest_work: Option<Arc<WorkSnapshot>>,
     /// There will be no more work.
     source_over: bool,
-    wanted: watch::Receiver<Wanted>,
-    news: mpsc::Sender<News>,
-    events: mpsc::Receiver<OwnEvent>,
+    demand: watch::Receiver<Demand>,
+    answers: mpsc::Sender<ShareAnswer>,
+    notices: mpsc::Receiver<PoolNotice>,
     offers: mpsc::Sender<FoundShare>,
     shares: mpsc::Receiver<FoundShare>,
     /// To the declarator, while no step has it.
@@ -84,21 +91,21 @@ pub(super) struct Task {
     payout: Option<Vec<u8>>,
     step: Step,
     attempt: Option<Attempt>,
-    pending: Option<Built>,
-    current: Option<Current>,
+    candidate: Option<Candidate>,
+    accepted: Option<Newest>,
     /// The search on this machine for the share of a batch.
     search: Option<AbortOnDropHandle<()>>,
     /// The last request for a share that was answered.
     answered: u64,
-    pace: Pace,
+    rate: DeclarationRate,
     tips: Tips,
-    /// Until then hashers stay on what they have.
+    /// Until then devices stay on what they have.
     hold_until: Option<Instant>,
-    /// Why hashers are given the pool's jobs, if they are.
+    /// Why devices are given the pool's jobs, if they are.
     fallen_back: Option<String>,
-    /// Why the last attempt came to nothing, if it did.
+    /// Why the last attempt failed, if it did.
     failure: Option<String>,
-    /// The last job that bore a batch was refused: what is wrong may be the batch.
+    /// The last job that carried a batch was refused: what is wrong may be the batch.
     batch_refused: bool,
     /// The tip on which a job was refused as stale.
     stale_on: Option<Hash256>,
@@ -107,13 +114,13 @@ pub(super) struct Task {
 impl Start {
     pub(super) fn task(
         self,
-        wanted: watch::Receiver<Wanted>,
-        news: mpsc::Sender<News>,
-        events: mpsc::Receiver<OwnEvent>,
+        demand: watch::Receiver<Demand>,
+        answers: mpsc::Sender<ShareAnswer>,
+        notices: mpsc::Receiver<PoolNotice>,
     ) -> Task {
         // Before the session hears of any job of the pool.
         if self.options.between_batches {
-            self.board.reserve();
+            self.current_job.reserve();
         }
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
         let mut work = self.options.templates.subscribe();
@@ -121,26 +128,26 @@ impl Start {
         Task {
             options: self.options,
             keys: self.keys,
-            board: self.board,
+            current_job: self.current_job,
             submitter: self.submitter,
             channel: self.channel,
             work,
-            newest: None,
+            newest_work: None,
             source_over: false,
-            wanted,
-            news,
-            events,
+            demand,
+            answers,
+            notices,
             offers,
             shares,
             connection: None,
             payout: None,
             step: Step::Idle,
             attempt: None,
-            pending: None,
-            current: None,
+            candidate: None,
+            accepted: None,
             search: None,
             answered: 0,
-            pace: Pace::default(),
+            rate: DeclarationRate::default(),
             tips: Tips::default(),
             hold_until: None,
             fallen_back: None,
@@ -163,8 +170,8 @@ impl Task {
             tokio::select! {
                 done = self.step.done() => self.on_done(done)?,
                 Some(share) = self.shares.recv() => self.on_share(share)?,
-                event = self.events.recv() => match event {
-                    Some(event) => self.on_event(event)?,
+                notice = self.notices.recv() => match notice {
+                    Some(notice) => self.on_notice(notice)?,
                     None => return Ok(()),
                 },
                 changed = self.work.changed(), if !self.source_over => match changed {
@@ -174,8 +181,8 @@ impl Task {
                         self.fall_back("our template source stopped".to_owned());
                     }
                 },
-                changed = self.wanted.changed() => match changed {
-                    Ok(()) => self.on_wanted(),
+                changed = self.demand.changed() => match changed {
+                    Ok(()) => self.on_demand(),
                     Err(_) => return Ok(()),
                 },
                 changed = self.channel.changed() => if changed.is_err() {
@@ -195,69 +202,65 @@ impl Task {
                 Err(_) => break,
             }
         }
-        self.newest = self.work.borrow_and_update().clone();
-        if let Some(work) = &self.newest
+        self.newest_work = self.work.borrow_and_update().clone();
+        if let Some(work) = &self.newest_work
             && self.tips.ours(work.prev_hash())
         {
-            self.pace.new_tip(Instant::now());
+            self.rate.new_tip(Instant::now());
         }
         Ok(())
     }
 
-    fn on_event(&mut self, event: OwnEvent) -> Result<(), OutboxError> {
+    fn on_notice(&mut self, notice: PoolNotice) -> Result<(), OutboxError> {
         let asked = match &self.step {
             Step::Handing { request_id, .. } => Some(*request_id),
             _ => None,
         };
-        match event {
-            OwnEvent::JobAccepted { request_id, job_id } if asked == Some(request_id) => {
+        match notice {
+            PoolNotice::JobAccepted { request_id, job_id } if asked == Some(request_id) => {
                 self.on_accepted(job_id)
             }
-            OwnEvent::JobRefused { request_id, code } if asked == Some(request_id) => {
+            PoolNotice::JobRefused { request_id, code } if asked == Some(request_id) => {
                 self.fail(JobError::Refused(code));
                 Ok(())
             }
             // Answers to jobs that were given up.
-            OwnEvent::JobAccepted { .. } | OwnEvent::JobRefused { .. } => Ok(()),
-            OwnEvent::Tip(tip) => {
+            PoolNotice::JobAccepted { .. } | PoolNotice::JobRefused { .. } => Ok(()),
+            PoolNotice::Tip(tip) => {
                 self.tips.pools(tip);
-                // It is back where our job is.
-                if let (Some(current), true) = (&self.current, self.fallen_back.is_some())
-                    && self.lives(current)
-                {
-                    let job = current.job.clone();
-                    self.show(&job, None);
+                if self.fallen_back.is_some() {
+                    // It may be back where our job is.
+                    self.display_accepted();
                 }
                 Ok(())
             }
         }
     }
 
-    fn on_wanted(&mut self) {
-        let wanted = *self.wanted.borrow_and_update();
-        let Wanted::Nothing { hash_on } = wanted else {
+    fn on_demand(&mut self) {
+        let Demand::Nothing { hash_on } = *self.demand.borrow_and_update() else {
             return;
         };
         self.search = None;
         if !self.options.between_batches
-            && let Some(current) = &self.current
+            && let Some(newest) = &self.accepted
         {
             match hash_on {
-                true => self.board.release(&current.job),
-                false => self.board.withdraw(&current.job),
+                true => self.current_job.release(&newest.job),
+                false => self.current_job.withdraw(&newest.job),
             }
         }
     }
 
-    /// A share of one of our jobs: kept while the job is pending, given to the claim that wants it, or
+    /// A share of one of our jobs: kept while the job is not accepted yet, given to whoever asked for it, or
     /// submitted as an ordinary one.
     fn on_share(&mut self, share: FoundShare) -> Result<(), OutboxError> {
-        if let Some(pending) = &mut self.pending
-            && pending.job.id == share.job_id
+        if let Some(candidate) = &mut self.candidate
+            && candidate.job.id == share.job_id
         {
-            match pending.kept.len() < SHARES_WAITING_MAX {
-                true => pending.kept.push(share),
-                false => Stats::count(&self.board.stats().shares_lost),
+            match candidate.kept.len() < SHARES_WAITING_MAX {
+                true => candidate.kept.push(share),
+                false => stats::count(&self.current_job.stats().shares_lost),
             }
             return Ok(());
         }
@@ -290,7 +293,7 @@ impl Task {
         }
     }
 
-    /// Does what is due: gives up what was overtaken, begins with the next job, falls back.
+    /// Gives up what was overtaken, begins with the next job, falls back: whatever it is time for.
     fn reconsider(&mut self) {
         let now = Instant::now();
         if matches!(&self.step, Step::Handing { until, .. } if *until <= now) {
@@ -307,10 +310,10 @@ impl Task {
             self.answer(request, Err(error));
         }
         if self.step.is_idle()
-            && let Some((duty, work, when)) = self.due(now)
+            && let Some((next, work, when)) = self.next_job(now)
             && when <= now
         {
-            self.begin(duty, work);
+            self.begin(next, work);
         }
         self.hold(now);
     }
@@ -331,7 +334,7 @@ impl Task {
 
     /// When an attempt whose job has found a block is given up for a new tip.
     fn spared_until(&self, attempt: &Attempt) -> Option<Instant> {
-        let kept = &self.pending.as_ref()?.kept;
+        let kept = &self.candidate.as_ref()?.kept;
         let found = kept.iter().any(|share| share.block);
         found.then(|| attempt.since + BLOCK_TIME_MAX)
     }
@@ -343,48 +346,48 @@ impl Task {
         (!serves).then(|| attempt.since + YIELD_TIME_MAX)
     }
 
-    /// The job that is due, and when it may be begun with.
-    fn due(&self, now: Instant) -> Option<(Duty, Arc<WorkSnapshot>, Instant)> {
+    /// The job to be declared next, and when it may be begun with.
+    fn next_job(&self, now: Instant) -> Option<(NextJob, Arc<WorkSnapshot>, Instant)> {
         if self.source_over {
             return None;
         }
-        let work = self.newest.clone()?;
+        let work = self.newest_work.clone()?;
         let channel = self.channel.borrow();
-        let standing = self.current.as_ref().map(|current| Standing {
-            tip: current.accepted.prev_hash,
-            template: current.template,
-            request: current.accepted.request,
-            channel: &current.accepted.channel,
+        let accepted = self.accepted.as_ref().map(|newest| Accepted {
+            tip: newest.accepted.prev_hash,
+            template: newest.template,
+            request: newest.accepted.request,
+            channel: &newest.accepted.channel,
         });
-        let duty = duty::due(&View {
+        let next = next_job::next_job(&View {
             tip: work.prev_hash(),
             template: work.template_id(),
             channel: &channel,
-            standing,
-            wanted: *self.wanted.borrow(),
+            accepted,
+            demand: *self.demand.borrow(),
             answered: self.answered,
             between_batches: self.options.between_batches,
         })?;
-        let standing = self
-            .current
+        let has_job = self
+            .accepted
             .as_ref()
-            .is_some_and(|job| self.is_on_our_tip(job));
-        // Hashers need a job that is accepted before another that may not be.
-        let plain_first = self.batch_refused && self.options.between_batches && !standing;
-        let duty = match duty {
-            Duty::Batch { .. } if plain_first => Duty::Tip,
-            duty => duty,
+            .is_some_and(|newest| self.is_on_our_tip(newest));
+        // Devices need a job that is accepted before another that may not be.
+        let plain_first = self.batch_refused && self.options.between_batches && !has_job;
+        let next = match next {
+            NextJob::Batch { .. } if plain_first => NextJob::Tip,
+            next => next,
         };
-        let earliest = self.pace.earliest(now);
-        let when = match (duty, &self.current) {
+        let earliest = self.rate.earliest(now);
+        let when = match (next, &self.accepted) {
             // The pool would refuse a better job on a tip that it has left.
-            (Duty::Renewal, Some(current)) if self.lives(current) => {
-                earliest.max(current.since + self.options.renew_interval)
+            (NextJob::Renewal, Some(newest)) if self.lives(newest) => {
+                earliest.max(newest.since + self.options.renew_interval)
             }
-            (Duty::Renewal, _) => return None,
-            (Duty::Batch { .. } | Duty::Tip, _) => earliest,
+            (NextJob::Renewal, _) => return None,
+            (NextJob::Batch { .. } | NextJob::Tip, _) => earliest,
         };
-        Some((duty, work, when))
+        Some((next, work, when))
     }
 
     /// When to reconsider without any event.
@@ -395,15 +398,15 @@ impl Task {
             _ => None,
         };
         let next = match self.step.is_idle() {
-            true => self.due(now).map(|(_, _, when)| when),
+            true => self.next_job(now).map(|(_, _, when)| when),
             false => None,
         };
         let attempt = self.attempt.as_ref();
         let yields = attempt.and_then(|attempt| self.yields_at(attempt));
         let spared = attempt.and_then(|attempt| self.spared_until(attempt));
         let spared = spared.filter(|until| *until > now);
-        let shown = self.shown_until();
-        [answer, next, yields, spared, shown, self.hold_until]
+        let display = self.display_until();
+        [answer, next, yields, spared, display, self.hold_until]
             .into_iter()
             .flatten()
             .min()
@@ -411,22 +414,22 @@ impl Task {
 
     /// Our node's tip.
     fn tip(&self) -> Option<Hash256> {
-        self.newest.as_ref().map(|work| work.prev_hash())
+        self.newest_work.as_ref().map(|work| work.prev_hash())
     }
 
-    fn is_on_our_tip(&self, current: &Current) -> bool {
-        self.tip() == Some(current.accepted.prev_hash)
+    fn is_on_our_tip(&self, newest: &Newest) -> bool {
+        self.tip() == Some(newest.accepted.prev_hash)
     }
 
     /// Whether the pool takes shares of the job, as far as is known.
-    fn lives(&self, current: &Current) -> bool {
-        self.is_on_our_tip(current) && !self.tips.pool_is_elsewhere(true)
+    fn lives(&self, newest: &Newest) -> bool {
+        self.is_on_our_tip(newest) && !self.tips.pool_is_elsewhere(true)
     }
 
     /// The request for a share that waits for one.
     fn open_request(&self) -> Option<u64> {
-        match *self.wanted.borrow() {
-            Wanted::Share { request, .. } if request != self.answered => Some(request),
+        match *self.demand.borrow() {
+            Demand::Share { request, .. } if request != self.answered => Some(request),
             _ => None,
         }
     }
@@ -438,28 +441,22 @@ impl Task {
         share: Result<Box<(AcceptedJob, FoundShare)>, JobError>,
     ) -> bool {
         self.answered = request;
-        self.news.try_send(News { request, share }).is_ok()
+        self.answers
+            .try_send(ShareAnswer { request, share })
+            .is_ok()
     }
 }
 
 impl Task {
-    /// Shares of a job that comes to nothing are lost.
-    fn lose(&self, built: Option<&Built>) {
-        let lost = built.map_or(0, |built| built.kept.len());
-        Stats::add(&self.board.stats().shares_lost, lost as u64);
+    /// Shares of a job that is not accepted are lost.
+    fn lose(&self, candidate: Option<&Candidate>) {
+        let lost = candidate.map_or(0, |candidate| candidate.kept.len());
+        stats::add(&self.current_job.stats().shares_lost, lost as u64);
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.lose(self.pending.as_ref());
-    }
-}
-
-/// Waits for a time; for ever if there is none.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
+        self.lose(self.candidate.as_ref());
     }
 }

@@ -1,5 +1,5 @@
-//! Whose tip is newer, the pool's or our node's? Neither says, so tips are remembered: one that our node
-//! had before is behind it, one that it never had is ahead of it.
+//! Whose tip is newer, the pool's or the miner's node's? Neither says, so the node's tips are remembered: a pool on one
+//! of them is behind the node, a pool on any other is ahead of it.
 
 use std::collections::VecDeque;
 

@@ -276,9 +276,8 @@ fn whole(difficulty: f64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::board::Board;
+    use crate::current_job::CurrentJob;
     use crate::job::{FoundShare, JobParts, SHARES_WAITING_MAX};
     use tokio::sync::mpsc;
 
@@ -287,7 +286,11 @@ mod tests {
         hash_rate_min: 1.0,
     };
 
-    fn job(board: &Board, tip: u8, target: Hash256) -> (SharedJob, mpsc::Receiver<FoundShare>) {
+    fn job(
+        current_job: &CurrentJob,
+        tip: u8,
+        target: Hash256,
+    ) -> (SharedJob, mpsc::Receiver<FoundShare>) {
         let parts = JobParts {
             upstream_job_id: None,
             version: 0x2000_0000,
@@ -304,11 +307,11 @@ mod tests {
             blocks: None,
         };
         let (sender, shares) = mpsc::channel(SHARES_WAITING_MAX);
-        (board.job(parts, sender).unwrap(), shares)
+        (current_job.job(parts, sender).unwrap(), shares)
     }
 
-    fn channel(board: &Board) -> Channel {
-        let prefix = board.extended_prefix(4).unwrap();
+    fn channel(current_job: &CurrentJob) -> Channel {
+        let prefix = current_job.extended_prefix(4).unwrap();
         Channel::new(Kind::Extended, prefix, STEERING, 1.0, [0xff; 32]).unwrap()
     }
 
@@ -331,9 +334,9 @@ mod tests {
 
     #[test]
     fn a_share_counts_once_and_reaches_the_owner_of_its_job() {
-        let board = Board::default();
-        let mut channel = channel(&board);
-        let (job, mut shares) = job(&board, 1, [0xff; 32]);
+        let current_job = CurrentJob::default();
+        let mut channel = channel(&current_job);
+        let (job, mut shares) = job(&current_job, 1, [0xff; 32]);
         channel.give(job.clone(), true);
         let judged = channel.submit(&share(job.id, 1)).unwrap();
         assert_eq!(judged.offered, Offered::Kept);
@@ -344,10 +347,10 @@ mod tests {
 
     #[test]
     fn jobs_of_the_tip_before_are_stale_and_unknown_ones_invalid() {
-        let board = Board::default();
-        let mut channel = channel(&board);
-        let (old, _old) = job(&board, 1, [0xff; 32]);
-        let (new, _new) = job(&board, 2, [0xff; 32]);
+        let current_job = CurrentJob::default();
+        let mut channel = channel(&current_job);
+        let (old, _old) = job(&current_job, 1, [0xff; 32]);
+        let (new, _new) = job(&current_job, 2, [0xff; 32]);
         channel.give(old.clone(), true);
         channel.give(new.clone(), false);
         assert!(channel.submit(&share(old.id, 1)).is_ok());
@@ -358,19 +361,19 @@ mod tests {
 
     #[test]
     fn the_target_is_never_harder_than_the_upstreams() {
-        let board = Board::default();
-        let prefix = board.extended_prefix(4).unwrap();
+        let current_job = CurrentJob::default();
+        let prefix = current_job.extended_prefix(4).unwrap();
         let mut channel = Channel::new(Kind::Extended, prefix, STEERING, 1e15, [0xff; 32]).unwrap();
-        let (job, _shares) = job(&board, 1, [0x7f; 32]);
+        let (job, _shares) = job(&current_job, 1, [0x7f; 32]);
         assert!(channel.give(job, true));
         assert_eq!(channel.target(), Target::from_le_bytes([0x7f; 32]));
     }
 
     #[test]
     fn wrong_sizes_and_absurd_rates_are_refused() {
-        let board = Board::default();
-        let mut channel = channel(&board);
-        let (job, _shares) = job(&board, 1, [0xff; 32]);
+        let current_job = CurrentJob::default();
+        let mut channel = channel(&current_job);
+        let (job, _shares) = job(&current_job, 1, [0xff; 32]);
         channel.give(job.clone(), true);
         let long = Submitted {
             extranonce: &[0; 7],

@@ -1,4 +1,4 @@
-//! One firmware connection: a task that owns its channels, follows the board, and decides in one
+//! One firmware connection: a task that owns its channels, follows the current job, and decides in one
 //! visible place what happens next.
 
 use std::collections::BTreeMap;
@@ -20,11 +20,11 @@ use stratum_core::mining_sv2 as codes;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::FirmwareOptions;
 use super::channel::{Channel, Refusal, Submitted};
-use crate::board::Board;
-use crate::config::Downstream;
+use crate::current_job::CurrentJob;
 use crate::job::{Offered, SharedJob};
-use crate::stats::Stats;
+use crate::stats;
 
 /// Frames that may wait for one connection. The longest burst is a job, a tip and a target for
 /// each of its channels.
@@ -59,14 +59,15 @@ pub(super) enum Ended {
 /// The connection's state. Nobody else holds any of it.
 pub(super) struct Connection<'a> {
     outbox: Outbox,
-    pub(super) board: Arc<Board>,
-    pub(super) config: &'a Downstream,
+    pub(super) current_job: Arc<CurrentJob>,
+    pub(super) options: &'a FirmwareOptions,
     /// The firmware takes standard jobs only.
     pub(super) standard_only: bool,
     next_channel_id: u32,
     pub(super) channels: BTreeMap<u32, Channel>,
-    shown: Option<SharedJob>,
-    /// Before this no job is shown that is not urgent.
+    /// What its channels were given last.
+    given: Option<SharedJob>,
+    /// Before this no job is given that is not urgent.
     next_job_at: Instant,
     bad_shares: u32,
 }
@@ -75,8 +76,8 @@ pub(super) struct Connection<'a> {
 pub(super) async fn serve(
     mut reader: FrameReader,
     mut writer: FrameWriter,
-    config: &Downstream,
-    board: Arc<Board>,
+    options: &FirmwareOptions,
+    current_job: Arc<CurrentJob>,
     token: CancellationToken,
 ) {
     let policy = ServerPolicy {
@@ -93,12 +94,12 @@ pub(super) async fn serve(
     let (outbox, writing) = Outbox::spawn(writer, OUTBOX_MAX, token.clone());
     let mut connection = Connection {
         outbox,
-        board,
-        config,
+        current_job,
+        options,
         standard_only: request.flags & mining_flags::REQUIRES_STANDARD_JOBS != 0,
         next_channel_id: GROUP_ID + 1,
         channels: BTreeMap::new(),
-        shown: None,
+        given: None,
         next_job_at: Instant::now(),
         bad_shares: 0,
     };
@@ -117,7 +118,7 @@ pub(super) async fn serve(
 
 impl Connection<'_> {
     async fn run(&mut self, mut reader: FrameReader, token: &CancellationToken) -> Ended {
-        let mut jobs = self.board.subscribe();
+        let mut jobs = self.current_job.subscribe();
         jobs.mark_changed();
         let mut vardiff = interval_at(Instant::now() + VARDIFF_INTERVAL, VARDIFF_INTERVAL);
         vardiff.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -134,7 +135,7 @@ impl Connection<'_> {
                     match newest {
                         Some(job) if self.is_urgent(&job) => {
                             delayed = None;
-                            self.show(job)
+                            self.give(job)
                         }
                         other => {
                             delayed = other;
@@ -143,7 +144,7 @@ impl Connection<'_> {
                     }
                 }
                 () = sleep_until(self.next_job_at), if delayed.is_some() => match delayed.take() {
-                    Some(job) => self.show(job),
+                    Some(job) => self.give(job),
                     None => Ok(()),
                 },
                 _ = vardiff.tick() => self.on_vardiff(&mut idle_since),
@@ -196,17 +197,17 @@ impl Connection<'_> {
     }
 
     fn is_new_tip(&self, job: &SharedJob) -> bool {
-        self.shown
+        self.given
             .as_ref()
-            .is_none_or(|shown| shown.parts().prev_hash != job.parts().prev_hash)
+            .is_none_or(|given| given.parts().prev_hash != job.parts().prev_hash)
     }
 
     /// Makes a job current on every channel: a future job and its tip if the tip is new, else a job
     /// to be hashed at once, which flushes nothing (5.3.15 to 5.3.17).
-    fn show(&mut self, job: SharedJob) -> Result<(), Ended> {
+    fn give(&mut self, job: SharedJob) -> Result<(), Ended> {
         let new_tip = self.is_new_tip(&job);
-        self.next_job_at = Instant::now() + Duration::from_millis(self.config.job_interval_ms);
-        self.shown = Some(job.clone());
+        self.next_job_at = Instant::now() + self.options.job_interval;
+        self.given = Some(job.clone());
         let changed: Vec<(u32, Target)> = self
             .channels
             .iter_mut()
@@ -238,7 +239,7 @@ impl Connection<'_> {
 
     /// The first messages on a new channel: a future job and the tip that activates it (5.3.15).
     pub(super) fn first_job(&mut self, channel_id: u32) -> Result<(), Ended> {
-        let Some(job) = self.shown.clone() else {
+        let Some(job) = self.given.clone() else {
             // Nothing to hash yet: the first job will reach every channel.
             return Ok(());
         };
@@ -340,13 +341,13 @@ impl Connection<'_> {
                 codes::ERROR_CODE_SUBMIT_SHARES_INVALID_CHANNEL_ID,
             )),
         };
-        let stats = self.board.stats().clone();
+        let stats = self.current_job.stats().clone();
         match judged {
             Ok(judged) => {
                 self.bad_shares = 0;
                 stats.proved(judged.hashes);
                 if judged.offered == Offered::Lost {
-                    Stats::count(&stats.shares_lost);
+                    stats::count(&stats.shares_lost);
                 }
                 self.send(&SubmitSharesSuccess {
                     channel_id,
@@ -374,10 +375,10 @@ impl Connection<'_> {
     }
 
     pub(super) fn close_all(&mut self) {
-        let stats = self.board.stats();
+        let stats = self.current_job.stats();
         self.channels
             .values()
-            .for_each(|_| Stats::uncount(&stats.channels));
+            .for_each(|_| stats::uncount(&stats.channels));
         self.channels.clear();
     }
 

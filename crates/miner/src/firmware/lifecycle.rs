@@ -1,5 +1,5 @@
 //! Opening, updating and closing firmware channels (Sv2 specification, sections 5.2, 5.3.2 to
-//! 5.3.9). The user identity is not looked at: all work behind this worker is this worker's.
+//! 5.3.9). The user identity is not looked at: all work behind this port is the miner's.
 
 use dovetail_sv2::messages::{
     CloseChannel, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess,
@@ -11,8 +11,8 @@ use stratum_core::mining_sv2 as codes;
 
 use super::channel::{Channel, Kind, Steering};
 use super::connection::{Connection, Ended, GROUP_ID, prefix, text};
-use crate::board::NoRoom;
-use crate::stats::Stats;
+use crate::current_job::NoRoom;
+use crate::stats;
 
 impl Connection<'_> {
     pub(super) fn on_open_standard(
@@ -20,7 +20,7 @@ impl Connection<'_> {
         message: &OpenStandardMiningChannel,
     ) -> Result<(), Ended> {
         let request_id = message.request_id;
-        let allocated = self.board.standard_prefix();
+        let allocated = self.current_job.standard_prefix();
         let full = codes::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED;
         let opened = self.open(
             Kind::Standard,
@@ -53,13 +53,13 @@ impl Connection<'_> {
                 codes::ERROR_CODE_OPEN_MINING_CHANNEL_EXTENDED_CHANNELS_NOT_SUPPORTED_FOR_STANDARD_JOBS,
             );
         }
-        let rolled = self.board.rolled_bytes();
+        let rolled = self.current_job.rolled_bytes();
         let wanted = usize::from(message.min_extranonce_size);
         let full = match wanted > rolled {
             true => codes::ERROR_CODE_OPEN_MINING_CHANNEL_MIN_EXTRANONCE_SIZE_TOO_LARGE,
             false => codes::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED,
         };
-        let allocated = self.board.extended_prefix(wanted);
+        let allocated = self.current_job.extended_prefix(wanted);
         let opened = self.open(
             Kind::Extended,
             allocated.map_err(|NoRoom| full),
@@ -89,19 +89,19 @@ impl Connection<'_> {
         hash_rate: f32,
         target_max: &U256Owned,
     ) -> Result<(u32, Channel), &'static str> {
-        if self.channels.len() >= self.config.channels_per_connection_max {
+        if self.channels.len() >= self.options.channels_per_connection_max {
             return Err(codes::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED);
         }
         let steering = Steering {
-            shares_per_minute: self.config.shares_per_minute,
-            hash_rate_min: self.config.min_hash_rate,
+            shares_per_minute: self.options.shares_per_minute,
+            hash_rate_min: self.options.min_hash_rate,
         };
         let channel = Channel::new(kind, allocated?, steering, hash_rate, target_max.to_array())?;
         Ok((self.take_channel_id(), channel))
     }
 
     fn begin(&mut self, channel_id: u32, channel: Channel) -> Result<(), Ended> {
-        Stats::count(&self.board.stats().channels);
+        stats::count(&self.current_job.stats().channels);
         tracing::info!(channel_id, kind = ?channel.kind(), "firmware opened a channel");
         self.channels.insert(channel_id, channel);
         self.first_job(channel_id)
@@ -141,7 +141,7 @@ impl Connection<'_> {
         if message.channel_id == GROUP_ID {
             self.close_all();
         } else if self.channels.remove(&message.channel_id).is_some() {
-            Stats::uncount(&self.board.stats().channels);
+            stats::uncount(&self.current_job.stats().channels);
         }
     }
 }

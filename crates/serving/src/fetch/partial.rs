@@ -161,7 +161,6 @@ impl Partial {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use dovetail_engine::{Model, tiny};
 

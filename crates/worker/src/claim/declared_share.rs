@@ -1,25 +1,24 @@
-//! From a batch to its reward on jobs of our own templates.
+//! The claim of a batch with shares of declared jobs, on templates of our own node.
 
+use dovetail_miner::declared_jobs::ShareRequests;
+use dovetail_miner::job::FoundShare;
+use dovetail_miner::submitter::AcceptedJob;
+use dovetail_miner::timer::at;
+use dovetail_serving::transcripts::ReadyBatch;
+use dovetail_sv2::extension::codes;
 use tokio::time::Instant;
 
-use dovetail_sv2::extension::codes;
-
-use super::searching::at;
 use super::{ClaimEnd, ClaimError, Claimer};
-use crate::accepted::AcceptedJob;
-use crate::job::FoundShare;
-use crate::own::OwnJobs;
-use crate::transcripts::ReadyBatch;
 
 impl Claimer {
     /// Claims with a share of a job of ours, and with another while one is stale.
-    pub(super) async fn claim_on_own(
+    pub(super) async fn claim_with_declared_jobs(
         &mut self,
-        own: &mut OwnJobs,
+        requests: &mut ShareRequests,
         batch: &ReadyBatch,
     ) -> Result<ClaimEnd, ClaimError> {
         loop {
-            let Some((job, found)) = self.own_share(own, batch).await? else {
+            let Some((job, found)) = self.declared_share(requests, batch).await? else {
                 return Ok(ClaimEnd::Refused(codes::BATCH_EXPIRED.to_owned()));
             };
             if let Some(end) = self.submit(batch, &job, &found).await? {
@@ -30,16 +29,16 @@ impl Claimer {
     }
 
     /// A share of a job that bears the batch; `None` if the batch expires first.
-    async fn own_share(
+    async fn declared_share(
         &mut self,
-        own: &mut OwnJobs,
+        requests: &mut ShareRequests,
         batch: &ReadyBatch,
     ) -> Result<Option<(AcceptedJob, FoundShare)>, ClaimError> {
-        let request = own.want(batch.root);
+        let request = requests.want(batch.root);
         let expires = batch.expires().map(Instant::from_std);
         loop {
             tokio::select! {
-                answer = own.answer(request) => {
+                answer = requests.answer(request) => {
                     let share = answer.ok_or(ClaimError::SessionOver)??;
                     return Ok(Some(*share));
                 }

@@ -1,13 +1,24 @@
-//! From a batch to a job that the pool builds: for a worker without a node (extension document,
+//! A job that the pool builds for a batch: for a worker without a node (extension document,
 //! section 5). The pool renews the job on every new tip by itself.
 
+use dovetail_miner::current_job::BatchDisplay;
+use dovetail_miner::local_search::search_here;
+use dovetail_miner::pool_session::{BatchJob, PoolEvent};
+use dovetail_miner::submitter::AcceptedJob;
+use dovetail_serving::transcripts::ReadyBatch;
 use dovetail_sv2::extension::{RequestBatchJob, codes};
 
-use super::shown::{ClaimJob, Shown, search_here};
+use tokio_util::task::AbortOnDropHandle;
+
 use super::{ANSWER_TIME_MAX, ClaimError, Claimer};
-use crate::accepted::AcceptedJob;
-use crate::session::{BatchJob, PoolEvent};
-use crate::transcripts::ReadyBatch;
+
+/// A job that the pool takes shares on, and that devices work on.
+pub(super) struct ClaimJob {
+    pub(super) accepted: AcceptedJob,
+    pub(super) display: BatchDisplay,
+    /// The search on this machine, which ends with the claim.
+    _search: Option<AbortOnDropHandle<()>>,
+}
 
 /// What the pool answers to a request for a job.
 pub(super) enum Asked {
@@ -17,7 +28,7 @@ pub(super) enum Asked {
 }
 
 impl Claimer {
-    /// Asks the pool for a job that carries the root, and shows it.
+    /// Asks the pool for a job that carries the root, and gives it to devices.
     pub(super) async fn ask_for_job(&mut self, batch: &ReadyBatch) -> Result<Asked, ClaimError> {
         let request_id = self.submitter.number();
         let channel_id = self.channel.borrow().id;
@@ -44,15 +55,15 @@ impl Claimer {
         }
     }
 
-    /// Shows a job of the pool that carries the batch which is being claimed.
+    /// Gives devices a job of the pool that carries the batch which is being claimed.
     pub(super) fn take_pool_job(&mut self, job: BatchJob) -> Result<ClaimJob, ClaimError> {
         let BatchJob { root, parts } = job;
         let job_id = parts
             .upstream_job_id
             .ok_or(ClaimError::PoolsJob("it has no number"))?;
-        let job = self.board.job(parts, self.offers.clone())?;
+        let job = self.current_job.job(parts, self.offers.clone())?;
         let search = match self.search_here {
-            true => search_here(&self.board, &job),
+            true => search_here(&self.current_job, &job),
             false => None,
         };
         let accepted = AcceptedJob {
@@ -68,7 +79,7 @@ impl Claimer {
         tracing::info!(%root, job_id, "the pool built the job; hashing it");
         Ok(ClaimJob {
             accepted,
-            shown: Shown::new(self.board.clone(), job),
+            display: BatchDisplay::new(self.current_job.clone(), job),
             _search: search,
         })
     }

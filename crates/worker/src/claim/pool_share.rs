@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use bitcoin::Target;
+use dovetail_miner::job::FoundShare;
+use dovetail_miner::pool_session::{Channel, PoolEvent};
+use dovetail_miner::search::Hash256;
+use dovetail_miner::submitter::AcceptedJob;
+use dovetail_miner::timer::at;
+use dovetail_serving::transcripts::ReadyBatch;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::shown::ClaimJob;
+use super::pool_job::ClaimJob;
 use super::{ClaimError, Claimer};
-use crate::accepted::AcceptedJob;
-use crate::job::FoundShare;
-use crate::search::Hash256;
-use crate::session::{Channel, PoolEvent};
-use crate::transcripts::ReadyBatch;
 
 /// Time for the pool to renew the job that it built for us, once it has named a new tip.
 const RENEWAL_TIME_MAX: Duration = Duration::from_secs(5);
@@ -92,12 +93,4 @@ async fn eased(
         .await
         .map(drop)
         .map_err(|_| ClaimError::SessionOver)
-}
-
-/// Waits for a time; for ever if there is none.
-pub(super) async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
 }

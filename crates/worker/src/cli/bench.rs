@@ -11,7 +11,7 @@ use dovetail_engine::speed::{Load, Run, endless, generate};
 use dovetail_engine::{Model, Runtime};
 use serde::Serialize;
 
-use crate::model_choice::ModelChoice;
+use super::model_choice::ModelChoice;
 
 /// How many sequences are decoded side by side.
 const BATCHES: [usize; 3] = [1, 4, 16];

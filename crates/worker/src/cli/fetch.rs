@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use dovetail_engine::Model;
-use dovetail_worker::fetch::{Fetcher, Progress, Wanted, file_name};
+use dovetail_serving::fetch::{Fetcher, Progress, Wanted, file_name};
 
 /// About half a minute of a pool that does not answer.
 const ATTEMPTS_MAX: u32 = 7;
@@ -55,7 +55,7 @@ pub(crate) async fn fetch(arguments: FetchArguments) -> anyhow::Result<(PathBuf,
         let model = fetcher
             .fetch(id, &out, |progress| line.show(progress))
             .await?;
-        Ok::<_, dovetail_worker::fetch::FetchError>((out, model))
+        Ok::<_, dovetail_serving::fetch::FetchError>((out, model))
     }
     .await;
     line.end();

@@ -6,10 +6,10 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use dovetail_engine::{Model, TokenizerKind, tiny};
 
-use crate::fetch_cmd::{self, FetchArguments};
-use crate::model_import::{self, ImportArguments};
-use crate::model_quality::{self, QualityArguments};
-use crate::model_shape::{self, ShapeArguments};
+use super::fetch::{self, FetchArguments};
+use super::model_import::{self, ImportArguments};
+use super::model_quality::{self, QualityArguments};
+use super::model_shape::{self, ShapeArguments};
 
 /// Make, import, fetch and inspect model files.
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ pub(crate) async fn run(arguments: ModelArguments) -> anyhow::Result<()> {
         ModelCommand::Quality(arguments) => model_quality::run(&arguments),
         ModelCommand::TryShape(arguments) => model_shape::run(&arguments),
         ModelCommand::Fetch(arguments) => {
-            let (file, model) = fetch_cmd::fetch(arguments).await?;
+            let (file, model) = fetch::fetch(arguments).await?;
             show(&file, &model, false)
         }
         ModelCommand::Inspect { file, template } => inspect(&file, template),
@@ -130,7 +130,6 @@ pub(crate) fn write_whole(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[tokio::test]

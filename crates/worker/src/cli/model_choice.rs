@@ -122,7 +122,6 @@ fn list<'a>(models: impl IntoIterator<Item = &'a Known>) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn model(number: u8, name: &str) -> Known {

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use dovetail_models::{ImportOptions, ImportReport, MatrixError, Progress, import};
 
-use crate::model_cmd::write_whole;
+use super::model::write_whole;
 
 /// What to import, and where to.
 #[derive(Debug, Args)]

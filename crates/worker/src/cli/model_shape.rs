@@ -12,7 +12,7 @@ use dovetail_engine::{Model, Request, Runtime, run as generate};
 use dovetail_models::random::{self, Sizes};
 use dovetail_models::{ImportOptions, Sequence, import, quality};
 
-use crate::model_quality;
+use super::model_quality;
 
 /// Shapes of models that people run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,14 +1,14 @@
 //! The device that the tests play.
 
+use dovetail_miner::search::{Search, SearchJob};
 use dovetail_sv2::messages::{
     B032Owned, NewExtendedMiningJob, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess,
     SetNewPrevHash, Str0255Owned, SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
 };
 use dovetail_sv2::setup::SetupProtocol;
-use dovetail_worker::search::{Search, SearchJob};
 use tokio::time::timeout;
 
-use crate::scene::{POOLS, TIME_MAX, payout_script, target};
+use crate::fixture::{POOLS, TIME_MAX, payout_script, target};
 use crate::support::Played;
 
 /// A device that opens a channel and looks at its jobs.

@@ -47,7 +47,7 @@ pub(crate) fn payout_script() -> ScriptBuf {
     ScriptBuf::from_bytes([vec![0x00, 0x14], vec![7; 20]].concat())
 }
 
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     _folder: tempfile::TempDir,
     model_id: ModelId,
     pool: (TcpListener, AuthorityKeys),
@@ -57,7 +57,7 @@ pub(crate) struct Scene {
     worker: tokio::task::JoinHandle<()>,
 }
 
-impl Scene {
+impl Fixture {
     pub(crate) async fn start(between_batches: &str) -> Self {
         Self::start_beside(between_batches, "").await
     }

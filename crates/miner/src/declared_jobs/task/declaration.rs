@@ -1,5 +1,4 @@
-//! One declaration after the other: begun with, handed from the declarator to the pool, accepted, failed or
-//! given up.
+//! One declaration after the other: from its beginning to the declarator's answer, the pool's answer, and its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,32 +7,32 @@ use dovetail_sv2::OutboxError;
 use dovetail_templates::WorkSnapshot;
 use tokio::time::Instant;
 
-use super::{Attempt, Current, Task};
-use crate::accepted::{AcceptedJob, Solutions};
-use crate::declarator::DeclareError;
-use crate::own::JobError;
-use crate::own::build::{Plan, custom_job};
-use crate::own::duty::Duty;
-use crate::own::steps::{Declared, Prepared, Step};
+use super::{Attempt, Newest, Task};
+use crate::declarator_client::DeclareError;
+use crate::declared_jobs::JobError;
+use crate::declared_jobs::candidate::{Plan, custom_job};
+use crate::declared_jobs::declaration_step::{Declared, Prepared, Step};
+use crate::declared_jobs::next_job::NextJob;
+use crate::submitter::{AcceptedJob, Solutions};
 
 /// Time for the pool to answer a custom job.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
 impl Task {
-    /// Begins with a job; hashers get it at once unless the last one came to nothing.
-    pub(super) fn begin(&mut self, duty: Duty, work: Arc<WorkSnapshot>) {
+    /// Begins with a job; devices get it at once unless the last one failed.
+    pub(super) fn begin(&mut self, next: NextJob, work: Arc<WorkSnapshot>) {
         let now = Instant::now();
-        self.pace.begin(now);
-        let batch = match duty {
-            Duty::Batch { root, request } => Some((root, request)),
-            Duty::Tip | Duty::Renewal => None,
+        self.rate.begin(now);
+        let batch = match next {
+            NextJob::Batch { root, request } => Some((root, request)),
+            NextJob::Tip | NextJob::Renewal => None,
         };
-        let doubtful = match duty {
-            Duty::Batch { .. } => self.batch_refused,
-            Duty::Tip => false,
-            Duty::Renewal => true,
+        let doubtful = match next {
+            NextJob::Batch { .. } => self.batch_refused,
+            NextJob::Tip => false,
+            NextJob::Renewal => true,
         };
-        let at_once = !doubtful && !self.pace.is_failing();
+        let at_once = !doubtful && !self.rate.is_failing();
         self.attempt = Some(Attempt {
             work: work.clone(),
             channel: self.channel.borrow().clone(),
@@ -46,7 +45,12 @@ impl Task {
         {
             return self.fail(error);
         }
-        if !at_once && !self.current.as_ref().is_some_and(|job| self.lives(job)) {
+        if !at_once
+            && !self
+                .accepted
+                .as_ref()
+                .is_some_and(|newest| self.lives(newest))
+        {
             let reason = self.failure.clone();
             self.fall_back(reason.unwrap_or_else(|| "no job of ours is accepted".to_owned()));
         }
@@ -59,7 +63,7 @@ impl Task {
         );
     }
 
-    /// Builds the job of the attempt for these outputs, and shows it if it is to be shown at once.
+    /// Builds the job of the attempt for these outputs, and gives it to devices if they get it at once.
     pub(super) fn build(&mut self, payout: &[u8]) -> Result<(), JobError> {
         let Some(attempt) = &self.attempt else {
             return Ok(());
@@ -71,27 +75,27 @@ impl Task {
             payout,
         };
         let offers = self.offers.clone();
-        let mut built = plan.build(&self.options.templates, &self.board, offers)?;
+        let mut candidate = plan.build(&self.options.templates, &self.current_job, offers)?;
         if attempt.at_once {
             let batch = attempt.batch.map(|(root, _)| root);
-            self.show(&built.job, batch);
-            built.shown = true;
+            self.display(&candidate.job, batch);
+            candidate.on_display = true;
         }
-        self.lose(self.pending.as_ref());
-        self.pending = Some(built);
+        self.lose(self.candidate.as_ref());
+        self.candidate = Some(candidate);
         Ok(())
     }
 
     pub(super) fn declare(&mut self, prepared: Prepared) {
-        let known = self.pending.as_ref();
-        let fits = known.is_some_and(|built| built.payout == prepared.token.outputs);
+        let known = self.candidate.as_ref();
+        let fits = known.is_some_and(|known| known.payout == prepared.token.outputs);
         if !fits && let Err(error) = self.build(&prepared.token.outputs) {
             self.connection = Some(prepared.declarator);
             return self.fail(error);
         }
         self.payout = Some(prepared.token.outputs.clone());
-        if let (Some(attempt), Some(built)) = (&self.attempt, &self.pending) {
-            self.step = Step::declare(prepared, attempt.work.clone(), built.coinbase.clone());
+        if let (Some(attempt), Some(candidate)) = (&self.attempt, &self.candidate) {
+            self.step = Step::declare(prepared, attempt.work.clone(), candidate.coinbase.clone());
         }
     }
 
@@ -111,17 +115,17 @@ impl Task {
         };
         let solutions = declarator.outbox().clone();
         self.connection = Some(declarator);
-        let (Some(attempt), Some(built)) = (&self.attempt, &self.pending) else {
+        let (Some(attempt), Some(candidate)) = (&self.attempt, &self.candidate) else {
             return Ok(());
         };
         let request_id = self.submitter.number();
         let message = custom_job(
             &attempt.work,
             &attempt.channel,
-            &built.coinbase,
+            &candidate.coinbase,
             token,
             request_id,
-            built.min_ntime,
+            candidate.job.parts().min_ntime,
         );
         match message {
             Ok(message) => self.submitter.outbox().send(&message)?,
@@ -143,10 +147,10 @@ impl Task {
         let Step::Handing { declarator, .. } = std::mem::replace(&mut self.step, Step::Idle) else {
             return Ok(());
         };
-        let (Some(attempt), Some(built)) = (self.attempt.take(), self.pending.take()) else {
+        let (Some(attempt), Some(candidate)) = (self.attempt.take(), self.candidate.take()) else {
             return Ok(());
         };
-        self.pace.succeeded();
+        self.rate.succeeded();
         self.failure = None;
         self.tips.pools(attempt.work.prev_hash());
         self.batch_refused &= attempt.batch.is_none();
@@ -158,7 +162,7 @@ impl Task {
             "the pool accepted our job"
         );
         let accepted = AcceptedJob {
-            id: built.job.id,
+            id: candidate.job.id,
             job_id,
             root,
             request: attempt.batch.map(|(_, request)| request),
@@ -170,23 +174,22 @@ impl Task {
             }),
         };
         self.submitter.remember(accepted.clone());
-        if !built.shown || self.fallen_back.is_some() {
-            self.show(&built.job, root);
+        if !candidate.on_display || self.fallen_back.is_some() {
+            self.display(&candidate.job, root);
         }
-        self.current = Some(Current {
-            job: built.job,
+        self.accepted = Some(Newest {
+            job: candidate.job,
             accepted,
             template: attempt.work.template_id(),
             since: Instant::now(),
         });
-        for share in built.kept {
+        for share in candidate.kept {
             self.on_share(share)?;
         }
         Ok(())
     }
 
-    /// The attempt came to nothing: hashers go back to the last job of ours that is still good, or to
-    /// the pool's.
+    /// The attempt failed: devices go back to the last job of ours that is still good, or to the pool's.
     pub(super) fn fail(&mut self, error: JobError) {
         let now = Instant::now();
         let tip = self
@@ -197,17 +200,17 @@ impl Task {
             // Two nodes hear of a block at different moments. Refused again, it is no such moment.
             tracing::info!(%error, "a job on our own template was overtaken");
             self.stale_on = tip;
-            self.pace.pause(now);
+            self.rate.pause(now);
             return self.give_up(None);
         }
         let batch = self.attempt.as_ref().and_then(|attempt| attempt.batch);
-        tracing::warn!(root = batch.map(|(root, _)| tracing::field::display(root)), %error, "a job on our own template came to nothing");
+        tracing::warn!(root = batch.map(|(root, _)| tracing::field::display(root)), %error, "a job on our own template was not accepted");
         if batch.is_some() && error.is_refusal() {
             // It says nothing about plain jobs.
             self.batch_refused = true;
             self.give_up(None);
         } else {
-            self.pace.failed(now);
+            self.rate.failed(now);
             let reason = error.to_string();
             self.failure = Some(reason.clone());
             self.give_up(Some(reason));
@@ -222,22 +225,19 @@ impl Task {
         self.step = Step::Idle;
         self.attempt = None;
         self.search = None;
-        let built = self.pending.take();
-        self.lose(built.as_ref());
+        let candidate = self.candidate.take();
+        self.lose(candidate.as_ref());
         if !self.options.between_batches {
-            if let Some(built) = built {
-                self.board.withdraw(&built.job);
+            if let Some(candidate) = candidate {
+                self.current_job.withdraw(&candidate.job);
             }
             return;
         }
-        match (&self.current, failed) {
-            (Some(current), _) if self.lives(current) => {
-                let job = current.job.clone();
-                self.show(&job, None);
-            }
-            (_, Some(reason)) => self.fall_back(reason),
-            // What takes its place is about to be shown.
-            (_, None) => {}
+        // Where it was only overtaken, what takes its place is about to be displayed.
+        if !self.display_accepted()
+            && let Some(reason) = failed
+        {
+            self.fall_back(reason);
         }
     }
 }

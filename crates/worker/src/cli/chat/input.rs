@@ -111,7 +111,6 @@ fn line(source: &mut impl BufRead, bytes_max: u64) -> Result<Option<Vec<u8>>, In
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn inputs(mut typed: &[u8]) -> Vec<Input> {

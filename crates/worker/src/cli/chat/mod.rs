@@ -19,7 +19,7 @@ use self::answer::{Answer, AnswerError, Answerer};
 use self::conversation::Conversation;
 use self::input::{FENCE, Input};
 use self::interrupt::Interrupt;
-use crate::model_choice::ModelChoice;
+use crate::cli::model_choice::ModelChoice;
 
 /// Stands before what people type.
 const PROMPT: &str = "> ";
