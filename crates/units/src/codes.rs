@@ -21,17 +21,17 @@ macro_rules! codes {
 
         impl $name {
             /// Every code.
-            pub const ALL: &[Self] = &[$( Self::$code, )+];
+            $visibility const ALL: &[Self] = &[$( Self::$code, )+];
 
             /// The word that travels.
-            pub const fn as_str(self) -> &'static str {
+            $visibility const fn as_str(self) -> &'static str {
                 match self {
                     $( Self::$code => $word, )+
                 }
             }
 
             /// The code with this word, if there is one.
-            pub fn parse(word: &str) -> Option<Self> {
+            $visibility fn parse(word: &str) -> Option<Self> {
                 match word {
                     $( $word => Some(Self::$code), )+
                     _ => None,
