@@ -265,16 +265,9 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn assign_task(&self, id: TaskId, worker: WorkerKey) -> Result<bool, LedgerError> {
-        let done = sqlx::query(
-            "UPDATE tasks SET state = 'assigned', worker = $2
-             WHERE id = $1 AND state = 'queued' AND expires_at > $3",
-        )
-        .bind(id.to_bytes().to_vec())
-        .bind(worker.to_bytes().to_vec())
-        .bind(seconds(unix_now()))
-        .execute(&self.pool)
-        .await?;
-        Ok(done.rows_affected() == 1)
+        let assign = "UPDATE tasks SET state = 'assigned', worker = $2
+             WHERE id = $1 AND state = 'queued' AND expires_at > $3";
+        self.move_task(assign, id, worker).await
     }
 
     /// assigned -> queued: the worker does not run it, and another one may. `false` if it does not run on
@@ -283,15 +276,24 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn release_task(&self, id: TaskId, worker: WorkerKey) -> Result<bool, LedgerError> {
-        let done = sqlx::query(
-            "UPDATE tasks SET state = 'queued', worker = NULL
-             WHERE id = $1 AND worker = $2 AND state = 'assigned' AND expires_at > $3",
-        )
-        .bind(id.to_bytes().to_vec())
-        .bind(worker.to_bytes().to_vec())
-        .bind(seconds(unix_now()))
-        .execute(&self.pool)
-        .await?;
+        let release = "UPDATE tasks SET state = 'queued', worker = NULL
+             WHERE id = $1 AND worker = $2 AND state = 'assigned' AND expires_at > $3";
+        self.move_task(release, id, worker).await
+    }
+
+    /// Runs an update of the task `$1` and the worker `$2` at the time `$3`. Whether it changed the task.
+    async fn move_task(
+        &self,
+        update: &'static str,
+        id: TaskId,
+        worker: WorkerKey,
+    ) -> Result<bool, LedgerError> {
+        let done = sqlx::query(update)
+            .bind(id.to_bytes().to_vec())
+            .bind(worker.to_bytes().to_vec())
+            .bind(seconds(unix_now()))
+            .execute(&self.pool)
+            .await?;
         Ok(done.rows_affected() == 1)
     }
 

@@ -4,6 +4,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitcoin::Network;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::test_work::{EASY_BITS, block, coinbase, mined, search, solution};
 use crate::tests::work_at;
-use crate::{RegtestChain, SourceConfig, TemplateError, WorkSnapshot, start};
+use crate::{RegtestChain, SourceConfig, TemplateError, TemplateHandle, WorkSnapshot, start};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -101,18 +102,25 @@ fn agrees_with_the_embedded_chain(core: &WorkSnapshot) {
     assert_eq!(own, core.template);
 }
 
+/// A node of 20 blocks, a handle to it, and its first work. It gives no templates before the end of initial block
+/// download, which on regtest is the first recent block; some more, since heights to 16 are pushed in another form.
+async fn connected(
+    directory: &Path,
+    stop: &CancellationToken,
+) -> (Node, TemplateHandle, Arc<WorkSnapshot>) {
+    let node = Node::start(directory);
+    node.cli(&["generatetodescriptor", "20", "raw(51)"]);
+    let handle = start(SourceConfig::bitcoin_core(node.socket()), stop.clone()).unwrap();
+    let work = work_at(&handle, 21).await;
+    (node, handle, work)
+}
+
 #[tokio::test]
 #[ignore = "needs DOVETAIL_BITCOIN_NODE, a bitcoin-node 31 with IPC"]
 async fn bitcoin_core_over_ipc_serves_templates_and_takes_a_block() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::start(directory.path());
-    // The node gives no templates before the end of initial block download, which on regtest is
-    // the first recent block. Some more, since heights to 16 are pushed in another form.
-    node.cli(&["generatetodescriptor", "20", "raw(51)"]);
-
     let stop = CancellationToken::new();
-    let handle = start(SourceConfig::bitcoin_core(node.socket()), stop.clone()).unwrap();
-    let work = work_at(&handle, 21).await;
+    let (node, handle, work) = connected(directory.path(), &stop).await;
     agrees_with_the_embedded_chain(&work);
     let data = handle.transaction_data(work.template_id()).await.unwrap();
     assert!(data.transactions.is_empty());
@@ -160,11 +168,8 @@ async fn bitcoin_core_over_ipc_serves_templates_and_takes_a_block() {
 #[ignore = "needs DOVETAIL_BITCOIN_NODE, a bitcoin-node 31 with IPC"]
 async fn bitcoin_core_judges_blocks_that_are_yet_to_be_hashed_and_takes_any_that_was() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::start(directory.path());
-    node.cli(&["generatetodescriptor", "20", "raw(51)"]);
     let stop = CancellationToken::new();
-    let handle = start(SourceConfig::bitcoin_core(node.socket()), stop.clone()).unwrap();
-    let work = work_at(&handle, 21).await;
+    let (node, handle, work) = connected(directory.path(), &stop).await;
 
     // A block of no template: an output more. It has no proof of work yet.
     let mut other = coinbase(&work);
