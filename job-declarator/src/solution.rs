@@ -5,11 +5,11 @@ use bitcoin::block::{Header, Version};
 use bitcoin::consensus::{Encodable, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, CompactTarget, Transaction, TxMerkleNode, VarInt};
+use dovetail_commitment::block::merkle_root;
 use dovetail_commitment::coinbase::parse_coinbase;
 use dovetail_sv2::messages::PushSolution;
 
 use crate::rules::{WholeJob, complete_witness};
-use crate::transactions::{BlockTransaction, parent};
 
 /// A block that was put together.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) fn solve(whole: &WholeJob, solution: &PushSolution) -> Option<SolvedB
     .ok()?;
     complete_witness(&mut coinbase);
     let txid = coinbase.compute_txid().to_byte_array();
-    let root = whole.path.iter().copied().fold(txid, parent);
+    let root = merkle_root(txid, &whole.path);
     let header = Header {
         version: Version::from_consensus(solution.version.cast_signed()),
         prev_blockhash: BlockHash::from_byte_array(job.prev_hash),
@@ -44,25 +44,26 @@ pub(crate) fn solve(whole: &WholeJob, solution: &PushSolution) -> Option<SolvedB
         nonce: solution.nonce,
     };
     let hash = header.validate_pow(header.target()).ok()?;
-    let raw = whole.transactions.iter().map(AsRef::as_ref);
+    let transactions = whole.transactions.iter();
+    let raw = transactions.map(|transaction| transaction.raw.as_slice());
     Some(SolvedBlock {
         bytes: block_bytes(&header, &coinbase, raw)?,
         hash,
     })
 }
 
-/// A serialised block: header, coinbase with its witness, the other transactions in order.
+/// A serialised block: header, coinbase with its witness, the other serialised transactions in order.
 pub fn block_bytes<'a>(
     header: &Header,
     coinbase: &Transaction,
-    transactions: impl ExactSizeIterator<Item = &'a BlockTransaction>,
+    transactions: impl ExactSizeIterator<Item = &'a [u8]>,
 ) -> Option<Vec<u8>> {
     let count = u64::try_from(transactions.len()).ok()?.checked_add(1)?;
     let mut block = serialize(header);
     VarInt(count).consensus_encode(&mut block).ok()?;
     block.extend_from_slice(&serialize(coinbase));
     for transaction in transactions {
-        block.extend_from_slice(&transaction.raw);
+        block.extend_from_slice(transaction);
     }
     Some(block)
 }
