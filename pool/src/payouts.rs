@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::LightningConfig;
-use crate::dispatch::{Dispatcher, WorkerCommand};
+use crate::tasks::{Dispatcher, WorkerCommand};
 use crate::events::Event;
 
 /// How long a worker may take to make an invoice.

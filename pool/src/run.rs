@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
-use dovetail_api::v1::inference_server::InferenceServer;
 use dovetail_engine::Runtime;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger};
@@ -15,21 +14,19 @@ use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::Auditor;
+use crate::claims::audit::Auditor;
 use crate::config::{AuditConfig, Config, MiningConfig};
-use crate::dispatch::Dispatcher;
-use crate::downloads::Downloads;
-use crate::grpc::InferenceService;
+use crate::tasks::Dispatcher;
+use crate::agents::grpc::{self, Downloads};
 use crate::models::Models;
 use crate::payouts::{PayoutHandle, Payouts};
-use crate::settle::Settler;
+use crate::claims::settle::Settler;
 use crate::shared::Shared;
-use crate::turns::Turns;
-use crate::validation::{Crew, CrewConfig, Member, RemoteValidator, ThreadValidator};
+use crate::claims::one_per_worker::Turns;
+use crate::validation::{Validators, ValidatorsConfig, Member, RemoteValidator, ThreadValidator};
 
 /// Bytes of the whole extranonce: 4 to tell channels apart and the rest for miners to roll. The
 /// coinbase's script has room for 100 bytes, of which the height and the tag take up to 30.
@@ -93,10 +90,10 @@ pub async fn run(
     )
     .await
     .context("cannot open the spool of shares")?;
-    let validators = TaskTracker::new();
-    let crew = start_crew(&config.audit, &models, &validators, &stop_last)?;
+    let replaying = TaskTracker::new();
+    let validators = start_validators(&config.audit, &models, &replaying, &stop_last)?;
     let audit_time_max = Duration::from_secs(config.audit.timeout_s);
-    let auditor = Auditor::start(ledger.clone(), crew, audit_time_max).await?;
+    let auditor = Auditor::start(ledger.clone(), validators, audit_time_max).await?;
     let templates = dovetail_templates::start(config.templates.clone(), stop_last.clone())
         .context("cannot start the template source")?;
 
@@ -127,7 +124,7 @@ pub async fn run(
         transactions: TransactionStore::default(),
         config,
     });
-    let declaration = crate::declaring::start(&shared, keys, shutdown.clone()).await?;
+    let declaration = crate::embedded_declarator::start(&shared, keys, shutdown.clone()).await?;
     tracker.spawn(crate::mining::serve(
         mining,
         keys,
@@ -137,7 +134,7 @@ pub async fn run(
     tracker.spawn(expire(Arc::clone(&shared), shutdown.clone()));
     tracker.spawn(mature(Arc::clone(&shared), shutdown.clone()));
     start_payouts(&shared, &shutdown);
-    let serving = serve_api(api, Arc::clone(&shared), downloads, shutdown.clone());
+    let serving = grpc::serve(api, Arc::clone(&shared), downloads, shutdown.clone());
     ready(Addresses {
         mining: mining_address,
         api: api_address,
@@ -155,8 +152,8 @@ pub async fn run(
     }
     drop(shared);
     stop_last.cancel();
-    validators.close();
-    validators.wait().await;
+    replaying.close();
+    replaying.wait().await;
     served
 }
 
@@ -191,12 +188,12 @@ fn receipt_key(config: &Config) -> anyhow::Result<Keypair> {
 }
 
 /// The validators that the configuration names: threads of this process, and other processes.
-fn start_crew(
+fn start_validators(
     config: &AuditConfig,
     models: &Models,
     tracker: &TaskTracker,
     shutdown: &CancellationToken,
-) -> anyhow::Result<Crew> {
+) -> anyhow::Result<Validators> {
     let mut members = Vec::new();
     for url in &config.validators {
         let validator = RemoteValidator::new(url)
@@ -217,12 +214,12 @@ fn start_crew(
             is_local: true,
         });
     }
-    let config = CrewConfig {
+    let config = ValidatorsConfig {
         queue_max: config.queue_max,
         batch_max: config.batch_max,
         validator_timeout: Duration::from_secs(config.validator_timeout_s),
     };
-    Ok(Crew::start(members, config, tracker, shutdown))
+    Ok(Validators::start(members, config, tracker, shutdown))
 }
 
 fn extranonces(config: &MiningConfig) -> anyhow::Result<ExtranonceAllocator> {
@@ -263,36 +260,6 @@ fn start_payouts(shared: &Arc<Shared>, shutdown: &CancellationToken) {
         network: shared.config.mining.network,
     };
     shared.tracker.spawn(payouts.run(shutdown.clone()));
-}
-
-async fn serve_api(
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    downloads: Option<Downloads>,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health
-        .set_serving::<InferenceServer<InferenceService>>()
-        .await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(dovetail_api::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .context("cannot build the reflection service")?;
-    let limit = shared.config.api.requests_per_connection_max;
-    let inference = InferenceServer::new(InferenceService::new(shared))
-        .max_decoding_message_size(dovetail_api::MESSAGE_BYTES_MAX);
-    tonic::transport::Server::builder()
-        .concurrency_limit_per_connection(limit)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .add_service(health_service)
-        .add_service(reflection)
-        .add_service(inference)
-        .add_optional_service(downloads.map(Downloads::into_service))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
-        .await
-        .context("the gRPC server failed")
 }
 
 /// Posts held credit whose window is over.

@@ -11,11 +11,11 @@ use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::dispatch::{Assignment, Dispatcher, GivenBack, Next, Phase, REFUSAL_PAUSE};
+use crate::tasks::{Assignment, Dispatcher, GivenBack, Next, Phase, REFUSAL_PAUSE};
 use crate::events::Event;
 use crate::models::Models;
 use crate::payouts::PayoutHandle;
-use crate::settle::Settler;
+use crate::claims::settle::Settler;
 
 /// Handles to every part of the pool.
 pub(crate) struct Shared {

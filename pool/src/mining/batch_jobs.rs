@@ -13,7 +13,7 @@ use dovetail_sv2::extension::{
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
 
 use super::connection::{Connection, Ended};
-use crate::settle::check_claimable;
+use crate::claims::settle::check_claimable;
 
 /// How many jobs a worker may ask for at once, and how soon it may ask for one more. A batch needs
 /// one job; what a worker computes in less time than this belongs into one batch.

@@ -24,7 +24,7 @@ use super::custom::AcceptedJobs;
 use super::extension::Registering;
 use super::jobs::JobMaker;
 use super::shares::InFlight;
-use crate::dispatch::{GivenBack, WorkerCommand};
+use crate::tasks::{GivenBack, WorkerCommand};
 use crate::shared::Shared;
 
 /// How many frames may wait for one miner. The longest burst of a healthy one is a job and a tip

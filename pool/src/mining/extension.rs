@@ -14,7 +14,7 @@ use dovetail_sv2::extension::{
 use tokio::sync::mpsc;
 
 use super::connection::{Connection, Ended};
-use crate::dispatch::{COMMANDS_MAX, GivenBack, TaskOrder, WorkerCommand};
+use crate::tasks::{COMMANDS_MAX, GivenBack, TaskOrder, WorkerCommand};
 use crate::events::Event;
 use crate::payouts::InvoiceAnswer;
 

@@ -5,7 +5,7 @@
 //! A validator is a thread of the pool (`threads`) or a process of its own (`remote`, `service`). One that
 //! fails is passed over until it answers again; what it was doing goes to another.
 
-mod crew;
+mod validators;
 mod queue;
 mod remote;
 mod service;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use dovetail_audit::{Evidence, Verdict};
 use dovetail_commitment::ModelId;
 
-pub(crate) use crew::{Crew, CrewConfig, Member};
+pub(crate) use validators::{Validators, ValidatorsConfig, Member};
 pub(crate) use remote::RemoteValidator;
 pub use service::{ValidatorOptions, serve as serve_validator};
 pub(crate) use threads::ThreadValidator;

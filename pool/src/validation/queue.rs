@@ -219,7 +219,7 @@ mod tests {
     const B: ModelId = ModelId::from_bytes([2; 32]);
 
     fn sample(count: usize) -> Vec<Arc<Evidence>> {
-        let evidence = crate::audit::tests::evidence_without_meaning();
+        let evidence = crate::claims::audit::tests::evidence_without_meaning();
         let evidence = Arc::new(evidence);
         vec![evidence; count]
     }

@@ -15,8 +15,8 @@ use dovetail_sv2::extension::codes;
 use tokio::sync::{Semaphore, watch};
 
 use self::faulty::{Faulty, Random};
-use crate::settle::Settled;
-use crate::test_ground::{Database, Finished, Pool, WINDOW, Worker, validator};
+use crate::claims::settle::Settled;
+use crate::test_support::{Database, Finished, Pool, WINDOW, Worker, validator};
 use crate::validation::Validator;
 use crate::validation::tests::tiny_model;
 

@@ -8,7 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::InferenceService;
-use crate::dispatch::Live;
+use crate::tasks::Live;
 
 /// How many events of one stream may wait for its agent; then the sender waits, and tokens gather
 /// in the task, which is bounded by `max_tokens`.

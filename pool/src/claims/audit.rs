@@ -13,7 +13,7 @@ use dovetail_commitment::{HeaderHash, ModelId, WorkerKey};
 use dovetail_ledger::{BatchRecord, Ledger, LedgerError};
 use tokio::time::timeout;
 
-use crate::validation::Crew;
+use crate::validation::Validators;
 
 /// What an audit found, and with which step of the beacon.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub(crate) struct Failure {
 pub(crate) struct Auditor {
     ledger: Ledger,
     chain: Arc<HashChain>,
-    crew: Crew,
+    validators: Validators,
     time_max: Duration,
 }
 
@@ -63,7 +63,7 @@ impl Auditor {
     /// `time_max` is given up.
     pub(crate) async fn start(
         ledger: Ledger,
-        crew: Crew,
+        validators: Validators,
         time_max: Duration,
     ) -> anyhow::Result<Self> {
         let beacon = ledger.beacon().await.context("cannot read the beacon")?;
@@ -73,7 +73,7 @@ impl Auditor {
         Ok(Self {
             ledger,
             chain: Arc::new(chain),
-            crew,
+            validators,
             time_max,
         })
     }
@@ -132,7 +132,7 @@ impl Auditor {
         }
         for (model, indices) in by_model {
             let chosen = indices.iter().map(|index| Arc::clone(&evidence[*index]));
-            let Some(first) = self.crew.replay(model, chosen.collect(), None).await else {
+            let Some(first) = self.validators.replay(model, chosen.collect(), None).await else {
                 return AuditOutcome::Unavailable;
             };
             let mut failed = first
@@ -144,14 +144,14 @@ impl Auditor {
                 continue;
             };
             let once_more = vec![Arc::clone(&evidence[index])];
-            let again = self.crew.replay(model, once_more, Some(first.by)).await;
+            let again = self.validators.replay(model, once_more, Some(first.by)).await;
             let Some(again) = again else {
                 return AuditOutcome::Unavailable;
             };
             if again.verdicts.as_slice() != [Err(finding)] {
                 tracing::error!(
-                    first = self.crew.name(first.by),
-                    second = self.crew.name(again.by),
+                    first = self.validators.name(first.by),
+                    second = self.validators.name(again.by),
                     code = finding.mismatch.code(),
                     "two replays of a transcript differ: one of these validators is broken"
                 );
@@ -160,7 +160,7 @@ impl Auditor {
             return AuditOutcome::Failed(Failure {
                 index,
                 finding,
-                validators: [first.by, again.by].map(|by| self.crew.name(by).to_owned()),
+                validators: [first.by, again.by].map(|by| self.validators.name(by).to_owned()),
             });
         }
         AuditOutcome::Passed {

@@ -14,12 +14,12 @@ use dovetail_ledger::{
 use dovetail_sv2::extension::codes;
 use tokio::time::timeout;
 
-use crate::audit::{AuditOutcome, Audited, Auditor, Failure};
+use crate::claims::audit::{AuditOutcome, Audited, Auditor, Failure};
 use crate::config::CreditConfig;
 use crate::credit;
-use crate::dispatch::{Dispatcher, Phase};
+use crate::tasks::{Dispatcher, Phase};
 use crate::events::Event;
-use crate::turns::Turns;
+use crate::claims::one_per_worker::Turns;
 
 /// How long a claim waits for the one before it of the same worker.
 const TURN_TIME_MAX: Duration = Duration::from_secs(120);

@@ -6,7 +6,7 @@ use dovetail_ledger::{LedgerError, Msat, NewTask, TaskRecord};
 use tonic::Status;
 
 use super::{InferenceService, id_or_random, id32, unavailable, unix_now};
-use crate::dispatch::TaskOrder;
+use crate::tasks::TaskOrder;
 
 impl InferenceService {
     /// Checks what both a quote and a task need.

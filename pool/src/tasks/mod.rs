@@ -1,7 +1,7 @@
 //! Tasks on their way: which workers are connected, which task runs where, and the tokens as they
 //! arrive. What must survive a restart lies in the ledger; this is the part that may be lost.
 
-mod giving_back;
+mod reassign;
 mod live;
 #[cfg(test)]
 mod tests;
@@ -14,10 +14,10 @@ use dovetail_api::codes;
 use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId, WorkerKey};
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use giving_back::{GivenBack, Next, REFUSAL_PAUSE};
+pub(crate) use reassign::{GivenBack, Next, REFUSAL_PAUSE};
 pub(crate) use live::{Live, Phase, StreamRefusal};
 
-use giving_back::Refusal;
+use reassign::Refusal;
 
 /// How many commands may wait for one worker's connection. A task and its cancellation are two,
 /// so this is well above what `max_tasks` permits; a connection that lets it fill is dropped.

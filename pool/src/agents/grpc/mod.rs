@@ -1,7 +1,9 @@
 //! The agents' door: `dovetail.inference.v1` over the dispatcher and the ledger.
 
 mod create;
+mod downloads;
 mod follow;
+mod server;
 mod view;
 
 use std::sync::Arc;
@@ -16,6 +18,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::shared::Shared;
+
+pub(crate) use downloads::Downloads;
+pub(crate) use server::serve;
 
 use follow::follow;
 use view::task_view;

@@ -167,7 +167,7 @@ fn a_worker_that_is_full_with_nothing_of_ours_is_asked_again_after_a_while_and_n
     let (dispatcher, key, _commands) = with_worker(1);
     dispatcher.enqueue(order(1), 10);
     let mut now = Instant::now();
-    for _ in 1..giving_back::TRIES_MAX {
+    for _ in 1..reassign::TRIES_MAX {
         let pair = dispatcher.pair_at(now).pairs[0];
         assert!(dispatcher.start(pair));
         let next = dispatcher.give_back(&pair.task, &key, GivenBack::Full);
@@ -234,7 +234,7 @@ fn tries_are_bounded_however_many_workers_there_are() {
             }
         }
     }
-    assert_eq!(given, giving_back::TRIES_MAX);
+    assert_eq!(given, reassign::TRIES_MAX);
 }
 
 #[test]

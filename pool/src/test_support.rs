@@ -19,12 +19,12 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::Auditor;
+use crate::claims::audit::Auditor;
 use crate::config::CreditConfig;
-use crate::dispatch::Dispatcher;
-use crate::settle::{Claim, ProvenShare, Settled, Settler};
-use crate::turns::Turns;
-use crate::validation::{Crew, CrewConfig, Member, ThreadValidator, Validator};
+use crate::tasks::Dispatcher;
+use crate::claims::settle::{Claim, ProvenShare, Settled, Settler};
+use crate::claims::one_per_worker::Turns;
+use crate::validation::{Validators, ValidatorsConfig, Member, ThreadValidator, Validator};
 
 /// Credit matures with the next batch.
 pub(crate) const WINDOW: MaturityWindow = MaturityWindow {
@@ -122,13 +122,13 @@ impl Pool {
             validator,
             is_local: false,
         });
-        let config = CrewConfig {
+        let config = ValidatorsConfig {
             queue_max: 256,
             batch_max: 128,
             validator_timeout: audit_time_max,
         };
-        let crew = Crew::start(members.collect(), config, &tasks, &stop);
-        let auditor = Auditor::start(ledger.clone(), crew, audit_time_max)
+        let validators = Validators::start(members.collect(), config, &tasks, &stop);
+        let auditor = Auditor::start(ledger.clone(), validators, audit_time_max)
             .await
             .unwrap();
         let settler = Settler {

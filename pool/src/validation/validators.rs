@@ -18,7 +18,7 @@ const BACKOFF: std::ops::RangeInclusive<Duration> =
 
 /// Bounds of the queue.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CrewConfig {
+pub(crate) struct ValidatorsConfig {
     /// How many transcripts may wait.
     pub(crate) queue_max: usize,
     /// How many transcripts of different claims are replayed together.
@@ -44,16 +44,16 @@ pub(crate) struct Replayed {
 
 /// The pool's validators; clones share them.
 #[derive(Clone)]
-pub(crate) struct Crew {
+pub(crate) struct Validators {
     queue: Arc<Queue>,
     names: Arc<Vec<String>>,
 }
 
-impl Crew {
+impl Validators {
     /// Starts a task for each validator; they end at `shutdown`, and what waits then is dropped.
     pub(crate) fn start(
         members: Vec<Member>,
-        config: CrewConfig,
+        config: ValidatorsConfig,
         tracker: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Self {

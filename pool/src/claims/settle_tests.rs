@@ -9,8 +9,8 @@ use dovetail_engine::Runtime;
 use dovetail_ledger::Ledger;
 use dovetail_sv2::extension::codes;
 
-use crate::settle::Settled;
-use crate::test_ground::{Database, Finished, Pool, Worker, hash_share, validator};
+use crate::claims::settle::Settled;
+use crate::test_support::{Database, Finished, Pool, Worker, hash_share, validator};
 use crate::validation::Validator;
 use crate::validation::tests::tiny_model;
 
