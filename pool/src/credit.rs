@@ -31,7 +31,6 @@ pub(crate) fn for_tokens(rates: &CreditConfig, tokens: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 

@@ -15,8 +15,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::LightningConfig;
-use crate::tasks::{Dispatcher, WorkerCommand};
 use crate::events::Event;
+use crate::mailboxes::{Mailboxes, WorkerCommand};
 
 /// How long a worker may take to make an invoice.
 const INVOICE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ enum PayoutError {
 /// The payout service.
 pub(crate) struct Payouts {
     pub(crate) ledger: Ledger,
-    pub(crate) dispatcher: Dispatcher,
+    pub(crate) mailboxes: Mailboxes,
     pub(crate) handle: PayoutHandle,
     pub(crate) wallet: Client,
     pub(crate) config: LightningConfig,
@@ -154,7 +154,7 @@ impl Payouts {
             let Ok(worker) = identity.parse::<WorkerKey>() else {
                 continue;
             };
-            if self.dispatcher.commands_of(&worker).is_none() {
+            if !self.mailboxes.is_open(&worker) {
                 continue;
             }
             let whole_sat = balance.get().min(self.config.payout_max_msat) / 1000 * 1000;
@@ -212,16 +212,13 @@ impl Payouts {
         payout_id: [u8; 32],
         amount_msat: u64,
     ) -> Result<String, PayoutError> {
-        let commands = self
-            .dispatcher
-            .commands_of(&worker)
-            .ok_or(PayoutError::NoInvoice)?;
         let (sender, receiver) = oneshot::channel();
         self.handle.waiting().insert(payout_id, (worker, sender));
-        let asked = commands.try_send(WorkerCommand::RequestInvoice {
+        let request = WorkerCommand::RequestInvoice {
             payout_id,
             amount_msat,
-        });
+        };
+        let asked = self.mailboxes.send(&worker, request);
         let answer = match asked {
             Ok(()) => timeout(INVOICE_TIMEOUT, receiver).await,
             Err(_) => Ok(Ok(None)),
@@ -264,17 +261,13 @@ impl Payouts {
             }
             PaymentStatus::Pending | PaymentStatus::Unknown => return Ok(()),
         };
-        let commands = payout
-            .worker
-            .parse()
-            .ok()
-            .and_then(|worker| self.dispatcher.commands_of(&worker));
-        if let Some(commands) = commands {
-            // A courtesy: the worker's own wallet knows anyway.
-            let _ = commands.try_send(WorkerCommand::PayoutResult {
+        if let Ok(worker) = payout.worker.parse() {
+            let result = WorkerCommand::PayoutResult {
                 payout_id: payout.id,
                 paid,
-            });
+            };
+            // A courtesy: the worker's own wallet knows anyway.
+            let _ = self.mailboxes.send(&worker, result);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
@@ -17,16 +17,17 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::claims::audit::Auditor;
-use crate::config::{AuditConfig, Config, MiningConfig};
-use crate::tasks::Dispatcher;
 use crate::agents::grpc::{self, Downloads};
+use crate::claims::audit::Auditor;
+use crate::claims::one_per_worker::Turns;
+use crate::claims::settle::Settler;
+use crate::config::{AuditConfig, Config, MiningConfig};
+use crate::mailboxes::Mailboxes;
 use crate::models::Models;
 use crate::payouts::{PayoutHandle, Payouts};
-use crate::claims::settle::Settler;
 use crate::shared::Shared;
-use crate::claims::one_per_worker::Turns;
-use crate::validation::{Validators, ValidatorsConfig, Member, RemoteValidator, ThreadValidator};
+use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
+use crate::validation::{Member, RemoteValidator, ThreadValidator, Validators, ValidatorsConfig};
 
 /// Bytes of the whole extranonce: 4 to tell channels apart and the rest for miners to roll. The
 /// coinbase's script has room for 100 bytes, of which the height and the tag take up to 30.
@@ -74,8 +75,16 @@ pub async fn run(
         .migrate()
         .await
         .context("cannot migrate the ledger")?;
-    // Tasks that were running when the pool last stopped have lost their streams.
-    ledger.fail_unfinished("pool-restarted").await?;
+    let (mailboxes, tracker) = (Mailboxes::default(), TaskTracker::new());
+    let tasks = Tasks::new(TaskParts {
+        ledger: ledger.clone(),
+        models: models.clone(),
+        mailboxes: mailboxes.clone(),
+        limits: TaskLimits::from(&config.inference),
+        prices: Prices::new(config.inference.free_of_charge),
+        tracker: tracker.clone(),
+    });
+    tasks.fail_interrupted().await?;
 
     let stop_last = CancellationToken::new();
     let committer = Committer::start(
@@ -100,22 +109,21 @@ pub async fn run(
     let mining = bind(config.mining.listen).await?;
     let api = bind(config.api.listen).await?;
     let (mining_address, api_address) = (mining.local_addr()?, api.local_addr()?);
-    let tracker = TaskTracker::new();
     let downloads = open_downloads(&config, &tracker, &shutdown)?;
-    let dispatcher = Dispatcher::default();
     let shared = Arc::new(Shared {
+        ledger: ledger.clone(),
         templates,
         settler: Settler {
             ledger: ledger.clone(),
             committer,
             auditor,
             turns: Turns::default(),
-            dispatcher: dispatcher.clone(),
+            tasks: tasks.clone(),
             rates: config.credit,
             window: config.audit.window(),
             receipt_key,
         },
-        dispatcher,
+        tasks: tasks.clone(),
         models,
         payouts: PayoutHandle::default(),
         extranonces: Mutex::new(extranonces(&config.mining)?),
@@ -131,10 +139,16 @@ pub async fn run(
         Arc::clone(&shared),
         shutdown.clone(),
     ));
-    tracker.spawn(expire(Arc::clone(&shared), shutdown.clone()));
+    tracker.spawn(expire(tasks.clone(), shutdown.clone()));
     tracker.spawn(mature(Arc::clone(&shared), shutdown.clone()));
-    start_payouts(&shared, &shutdown);
-    let serving = grpc::serve(api, Arc::clone(&shared), downloads, shutdown.clone());
+    start_payouts(&shared, mailboxes, &shutdown);
+    let services = grpc::Services {
+        tasks: tasks.clone(),
+        downloads,
+        requests_per_connection_max: shared.config.api.requests_per_connection_max,
+        tracker: tracker.clone(),
+    };
+    let serving = grpc::serve(api, services, shutdown.clone());
     ready(Addresses {
         mining: mining_address,
         api: api_address,
@@ -246,14 +260,14 @@ fn open_downloads(
     Downloads::open(&config.inference.models, downloads_max, tracker, shutdown).map(Some)
 }
 
-fn start_payouts(shared: &Arc<Shared>, shutdown: &CancellationToken) {
+fn start_payouts(shared: &Shared, mailboxes: Mailboxes, shutdown: &CancellationToken) {
     let Some(socket) = shared.config.lightning.socket.clone() else {
         tracing::warn!("no wallet is configured: balances grow, nothing is paid out");
         return;
     };
     let payouts = Payouts {
-        ledger: shared.settler.ledger.clone(),
-        dispatcher: shared.dispatcher.clone(),
+        ledger: shared.ledger.clone(),
+        mailboxes,
         handle: shared.payouts.clone(),
         wallet: Client::new(socket),
         config: shared.config.lightning.clone(),
@@ -275,20 +289,12 @@ async fn mature(shared: Arc<Shared>, shutdown: CancellationToken) {
 }
 
 /// Ends tasks whose time is over, wherever they stand.
-async fn expire(shared: Arc<Shared>, shutdown: CancellationToken) {
+async fn expire(tasks: Tasks, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = ticks.tick() => {}
+            _ = ticks.tick() => tasks.expire().await,
         }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| elapsed.as_secs());
-        match shared.settler.ledger.expire_tasks(now).await {
-            Ok(expired) => shared.dispatcher.forget(&expired),
-            Err(error) => tracing::warn!(%error, "cannot expire tasks"),
-        }
-        shared.spawn_pairing();
     }
 }

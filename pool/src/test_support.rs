@@ -1,8 +1,6 @@
 //! What tests of the settling stand on: a real Postgres, the part of a pool that settles claims, and
 //! workers with batches to claim.
 
-#![allow(clippy::unwrap_used)]
-
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::claims::audit::Auditor;
-use crate::config::CreditConfig;
-use crate::tasks::Dispatcher;
-use crate::claims::settle::{Claim, ProvenShare, Settled, Settler};
 use crate::claims::one_per_worker::Turns;
-use crate::validation::{Validators, ValidatorsConfig, Member, ThreadValidator, Validator};
+use crate::claims::settle::{Claim, ProvenShare, Settled, Settler};
+use crate::config::CreditConfig;
+use crate::mailboxes::Mailboxes;
+use crate::models::Models;
+use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
+use crate::validation::{Member, ThreadValidator, Validator, Validators, ValidatorsConfig};
 
 /// Credit matures with the next batch.
 pub(crate) const WINDOW: MaturityWindow = MaturityWindow {
@@ -89,6 +89,22 @@ impl Database {
     }
 }
 
+/// Tasks over a ledger, with these models.
+pub(crate) fn live_tasks(ledger: &Ledger, models: Models) -> Tasks {
+    Tasks::new(TaskParts {
+        ledger: ledger.clone(),
+        models,
+        mailboxes: Mailboxes::default(),
+        limits: TaskLimits {
+            prompt_bytes_max: 1_024,
+            queue_max: 16,
+            lifetime_s: 600,
+        },
+        prices: Prices::new(true),
+        tracker: TaskTracker::new(),
+    })
+}
+
 /// The part of a pool that settles claims, from one start to the next kill.
 pub(crate) struct Pool {
     pub(crate) settler: Settler,
@@ -132,11 +148,11 @@ impl Pool {
             .await
             .unwrap();
         let settler = Settler {
+            tasks: live_tasks(&ledger, Models::default()),
             ledger,
             committer,
             auditor,
             turns: Turns::default(),
-            dispatcher: Dispatcher::default(),
             rates: RATES,
             window: WINDOW,
             receipt_key: Keypair::from_seckey_slice(SECP256K1, &[1; 32]).unwrap(),

@@ -144,7 +144,10 @@ impl Auditor {
                 continue;
             };
             let once_more = vec![Arc::clone(&evidence[index])];
-            let again = self.validators.replay(model, once_more, Some(first.by)).await;
+            let again = self
+                .validators
+                .replay(model, once_more, Some(first.by))
+                .await;
             let Some(again) = again else {
                 return AuditOutcome::Unavailable;
             };
@@ -186,7 +189,6 @@ fn evidence_of(batch: &BatchRecord) -> Option<Vec<Arc<Evidence>>> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use dovetail_commitment::{
         FinishReason, PromptCommitment, SamplingParams, StopSequences, TaskId, Transcript,

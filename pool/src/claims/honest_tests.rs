@@ -2,8 +2,6 @@
 //! Postgres, with a pool that is killed and started again, validators that are slow, die and miscompute,
 //! and answers that are lost.
 
-#![allow(clippy::unwrap_used)]
-
 mod faulty;
 
 use std::sync::Arc;

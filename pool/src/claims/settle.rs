@@ -5,21 +5,22 @@
 use std::time::Duration;
 
 use bitcoin::secp256k1::Keypair;
-use dovetail_commitment::receipt::{Receipt, ReceiptParts};
-use dovetail_commitment::{Batch, BatchRoot, HeaderHash, WorkerKey};
+use dovetail_commitment::{BatchRoot, HeaderHash, WorkerKey};
 use dovetail_ledger::{
-    BatchRecord, BatchState, CommitRefusal, Committer, FailedAudit, InferenceSettlement, Ledger,
-    LedgerError, MaturityWindow, Msat, ReplayedDigests, Share, ShareKind, unix_now,
+    BatchRecord, CommitRefusal, Committer, FailedAudit, InferenceSettlement, Ledger, LedgerError,
+    MaturityWindow, Msat, ReplayedDigests, Share, ShareKind, unix_now,
 };
 use dovetail_sv2::extension::codes;
 use tokio::time::timeout;
 
-use crate::claims::audit::{AuditOutcome, Audited, Auditor, Failure};
+use super::audit::{AuditOutcome, Audited, Auditor, Failure};
+use super::batch::check_claimable;
+use super::one_per_worker::Turns;
+use super::receipts;
 use crate::config::CreditConfig;
 use crate::credit;
-use crate::tasks::{Dispatcher, Phase};
 use crate::events::Event;
-use crate::claims::one_per_worker::Turns;
+use crate::tasks::Tasks;
 
 /// How long a claim waits for the one before it of the same worker.
 const TURN_TIME_MAX: Duration = Duration::from_secs(120);
@@ -82,7 +83,7 @@ pub(crate) struct Settler {
     pub(crate) committer: Committer,
     pub(crate) auditor: Auditor,
     pub(crate) turns: Turns,
-    pub(crate) dispatcher: Dispatcher,
+    pub(crate) tasks: Tasks,
     pub(crate) rates: CreditConfig,
     pub(crate) window: MaturityWindow,
     pub(crate) receipt_key: Keypair,
@@ -173,7 +174,7 @@ impl Settler {
             .map(|transcript| u64::from(transcript.output_tokens))
             .sum();
         let credit_msat = credit::for_tokens(&self.rates, tokens);
-        let Some(receipts) = self.receipts(&claim, &batch) else {
+        let Some(receipts) = receipts::sign(&claim, &batch, &self.receipt_key) else {
             tracing::error!(root = %claim.root, "a settled batch gave no receipts");
             return Settled::Refused(codes::INTERNAL, None);
         };
@@ -195,9 +196,7 @@ impl Settler {
             credit_msat,
         }
         .emit();
-        for task in &batch.tasks {
-            self.dispatcher.finish(&task.id, Phase::Settled, None);
-        }
+        self.tasks.settled(&batch);
         // Another batch of this worker: earlier ones may have come to the end of their window.
         self.mature(Some(claim.worker)).await;
         let credit = Msat::new(credit_msat);
@@ -236,10 +235,7 @@ impl Settler {
             forfeited_msat,
         }
         .emit();
-        for task in &batch.tasks {
-            self.dispatcher
-                .finish(&task.id, Phase::Failed, Some(codes::INFERENCE_MISMATCH));
-        }
+        self.tasks.failed(batch);
         let code = failure.finding.mismatch.code();
         let report = self.report(share, claim, audited, Err(code)).await;
         Settled::Refused(codes::INFERENCE_MISMATCH, Some(report))
@@ -302,43 +298,6 @@ impl Settler {
             tracing::error!(%error, "cannot record an audit");
         }
     }
-
-    /// One signed receipt per task, as JSON.
-    fn receipts(
-        &self,
-        claim: &Claim,
-        batch: &BatchRecord,
-    ) -> Option<Vec<(dovetail_commitment::TaskId, String)>> {
-        let leaves = batch
-            .tasks
-            .iter()
-            .map(|task| task.transcript.as_ref().map(|transcript| transcript.leaf()))
-            .collect::<Option<Vec<_>>>()?;
-        let tree = Batch::new(leaves).ok()?;
-        if tree.root() != claim.root {
-            return None;
-        }
-        batch
-            .tasks
-            .iter()
-            .enumerate()
-            .map(|(index, task)| {
-                let receipt = Receipt::sign(
-                    ReceiptParts {
-                        transcript: task.transcript.clone()?,
-                        leaf_proof: tree.proof(index)?,
-                        coinbase: claim.coinbase.clone(),
-                        merkle_path: claim.merkle_path.clone(),
-                        header: claim.header,
-                        share_target: claim.share_target,
-                        issued_at_unix: unix_now(),
-                    },
-                    &self.receipt_key,
-                );
-                Some((task.id, serde_json::to_string_pretty(&receipt).ok()?))
-            })
-            .collect()
-    }
 }
 
 /// What the ledger answers, if it does in time.
@@ -354,25 +313,6 @@ async fn within<T>(
 ) -> Result<T, LedgerError> {
     let late = LedgerError::Refused("it did not answer in time");
     timeout(time_max, answer).await.unwrap_or(Err(late))
-}
-
-/// Whether this worker may claim the batch; what is answered if not.
-pub(crate) fn check_claimable(batch: &BatchRecord, worker: WorkerKey) -> Result<(), &'static str> {
-    if batch.worker != worker {
-        return Err(codes::BATCH_NOT_YOURS);
-    }
-    match batch.state {
-        BatchState::Open => {}
-        BatchState::Settled => return Err(codes::BATCH_SPENT),
-        BatchState::Failed => return Err(codes::INFERENCE_MISMATCH),
-    }
-    if batch.is_spent() {
-        return Err(codes::BATCH_SPENT);
-    }
-    if batch.is_expired() {
-        return Err(codes::BATCH_EXPIRED);
-    }
-    Ok(())
 }
 
 /// What the ledger records of a mismatch: digests, never content.

@@ -1,7 +1,5 @@
 //! Claims on a real Postgres: what waits for an audit and what does not, and what a lie costs whom.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

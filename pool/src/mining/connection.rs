@@ -13,7 +13,6 @@ use dovetail_sv2::{
 use dovetail_templates::WorkSnapshot;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -24,8 +23,9 @@ use super::custom::AcceptedJobs;
 use super::extension::Registering;
 use super::jobs::JobMaker;
 use super::shares::InFlight;
-use crate::tasks::{GivenBack, WorkerCommand};
+use crate::mailboxes::WorkerCommand;
 use crate::shared::Shared;
+use crate::tasks::Connected;
 
 /// How many frames may wait for one miner. The longest burst of a healthy one is a job and a tip
 /// for each of its channels.
@@ -83,7 +83,8 @@ pub(crate) struct Connection {
     pub(super) batch_jobs: BatchJobs,
     pub(super) registering: Option<Registering>,
     pub(super) worker: Option<dovetail_commitment::WorkerKey>,
-    pub(super) commands: Option<mpsc::Receiver<WorkerCommand>>,
+    /// Set with `worker`. Dropping it gives the worker's tasks back.
+    pub(super) connected: Option<Connected>,
     /// Shares that wait for their settlement. Dropping it drops the waiting, not the settling.
     pub(super) in_flight: JoinSet<InFlight>,
     /// How many of them wait for an audit.
@@ -123,7 +124,6 @@ pub(crate) async fn serve(
         Ended::Closed => tracing::info!(id, "miner disconnected"),
         other => tracing::warn!(id, error = %other, "a miner's connection was ended"),
     }
-    connection.leave().await;
     drop(connection);
     let _ = writing.await;
 }
@@ -161,7 +161,7 @@ impl Connection {
             batch_jobs: BatchJobs::new(Instant::now().into_std()),
             registering: None,
             worker: None,
-            commands: None,
+            connected: None,
             in_flight: JoinSet::new(),
             claims_in_flight: 0,
         }
@@ -187,7 +187,7 @@ impl Connection {
                     Ok(done) => self.on_settled(done),
                     Err(_) => Err(Ended::Fault("a settlement did not end")),
                 },
-                Some(command) = next_command(&mut self.commands) => self.on_command(command),
+                Some(command) = next_command(&mut self.connected) => self.on_command(command),
                 _ = vardiff.tick() => self.on_vardiff().and_then(|()| self.check_idle(&mut idle_since)),
                 frame = reader.read(), if self.in_flight.len() < IN_FLIGHT_MAX => match frame {
                     Ok(frame) => self.on_frame(frame).await,
@@ -292,19 +292,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Gives back what others know of this connection, tasks that it ran among them.
-    async fn leave(&mut self) {
-        let Some(worker) = self.worker.take() else {
-            return;
-        };
-        // Closed before the dispatcher forgets us, so that no task is sent to where nobody reads.
-        self.commands = None;
-        for task in self.shared.dispatcher.unregister(&worker, self.id) {
-            self.shared.give_back(task, worker, GivenBack::Lost).await;
-        }
-        self.shared.spawn_pairing();
-    }
-
     /// Queues a message; a miner that does not read is dropped.
     pub(super) fn send<M: Message>(&self, message: &M) -> Result<(), Ended> {
         self.outbox.send(message).map_err(|error| {
@@ -332,11 +319,9 @@ fn whole<M: Message>(frame: &Frame) -> Result<M, Ended> {
     Ok(frame.decode_with_tlvs::<M>()?.0)
 }
 
-async fn next_command(
-    commands: &mut Option<mpsc::Receiver<WorkerCommand>>,
-) -> Option<WorkerCommand> {
-    match commands {
-        Some(receiver) => receiver.recv().await,
+async fn next_command(connected: &mut Option<Connected>) -> Option<WorkerCommand> {
+    match connected {
+        Some(connected) => connected.next_command().await,
         None => std::future::pending().await,
     }
 }

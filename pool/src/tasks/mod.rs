@@ -1,405 +1,223 @@
-//! Tasks on their way: which workers are connected, which task runs where, and the tokens as they
-//! arrive. What must survive a restart lies in the ledger; this is the part that may be lost.
+//! Tasks: the only owner of a task's life, from an agent's order to its end.
+//!
+//! Every step goes to the ledger first, then to the live tasks (who waits, who runs what, the tokens so
+//! far), and then tasks and workers are paired again. Doors and connections call the functions of [`Tasks`]
+//! and of [`Connected`]; none of them can do half of a step. Nothing here knows gRPC or Sv2.
 
-mod reassign;
+mod admission;
+mod connected;
+mod delivery;
+mod follower;
+#[cfg(test)]
+mod life_tests;
 mod live;
+mod order;
+mod pairing;
+mod pricing;
+mod progress;
+mod queue;
+mod reassign;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dovetail_api::codes;
-use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId, WorkerKey};
-use tokio::sync::{mpsc, watch};
+use dovetail_commitment::{ModelId, TaskId};
+use dovetail_ledger::{BatchRecord, Ledger, LedgerError, TaskRecord, TaskState, unix_now};
+use tokio_util::task::TaskTracker;
 
-pub(crate) use reassign::{GivenBack, Next, REFUSAL_PAUSE};
-pub(crate) use live::{Live, Phase, StreamRefusal};
+pub(crate) use admission::AdmissionError;
+pub(crate) use connected::Connected;
+pub(crate) use delivery::DeliveryError;
+pub(crate) use follower::{Follower, TaskEvent};
+pub(crate) use order::{Assignment, Order};
+pub(crate) use pricing::{Paid, PaymentRequired, Prices, Quote};
+pub(crate) use reassign::GivenBack;
 
-use reassign::Refusal;
+use crate::config::InferenceConfig;
+use crate::mailboxes::Mailboxes;
+use crate::models::Models;
+use live::LiveTasks;
+use progress::Phase;
 
-/// How many commands may wait for one worker's connection. A task and its cancellation are two,
-/// so this is well above what `max_tasks` permits; a connection that lets it fill is dropped.
-pub(crate) const COMMANDS_MAX: usize = 64;
+/// Why a task failed, for its agent.
+type Code = &'static str;
 
-/// What the pool asks of a worker's connection.
-#[derive(Debug)]
-pub(crate) enum WorkerCommand {
-    /// Run this task.
-    Assign(Arc<TaskOrder>),
-    /// Stop this task; nobody waits for it any more.
-    Cancel(TaskId),
-    /// Ask the worker's wallet for an invoice.
-    RequestInvoice {
-        /// The payout it is for.
-        payout_id: [u8; 32],
-        /// Its amount.
-        amount_msat: u64,
-    },
-    /// Say how a payout ended.
-    PayoutResult {
-        /// The payout.
-        payout_id: [u8; 32],
-        /// Whether it was paid.
-        paid: bool,
-    },
-}
-
-/// Everything a worker needs to run a task. No `Debug`: it holds a prompt.
-#[derive(Clone)]
-pub(crate) struct TaskOrder {
-    pub(crate) id: TaskId,
-    pub(crate) model: ModelId,
-    pub(crate) prompt: Vec<u8>,
-    pub(crate) stop: StopSequences,
-    pub(crate) salt: [u8; 32],
-    pub(crate) sampling: SamplingParams,
-    pub(crate) seed: [u8; 32],
-    /// When its result is worthless, in Unix seconds.
-    pub(crate) expires_at_unix: u64,
-}
-
-impl std::fmt::Debug for TaskOrder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TaskOrder({})", self.id)
-    }
-}
-
-struct Worker {
-    connection: u64,
-    models: Vec<ModelId>,
-    commands: mpsc::Sender<WorkerCommand>,
-    tasks_max: usize,
-    running: Vec<TaskId>,
-    /// When it last gave a task back, if none of its tasks has ended since.
-    refused_at: Option<Instant>,
-}
-
-impl Worker {
-    /// Whether it may be given one more. A worker that gave a task back has as many as it can take until
-    /// one of them ends; where it has none, for a while.
-    fn has_room(&self, now: Instant) -> bool {
-        self.running.len() < self.tasks_max
-            && self.refused_at.is_none_or(|at| {
-                self.running.is_empty() && now.saturating_duration_since(at) >= REFUSAL_PAUSE
-            })
-    }
-}
-
-struct Running {
-    live: watch::Sender<Live>,
-    worker: Option<WorkerKey>,
-    /// The connection that it was last sent on.
-    sent_on: Option<u64>,
-    /// Kept until the first token comes: as long as another worker may still be given the task.
-    order: Option<Arc<TaskOrder>>,
-    /// How often it was given to a worker.
-    tries: u32,
-    /// Who gave it back.
-    refusals: Vec<Refusal>,
-}
-
-#[derive(Default)]
-struct State {
-    workers: HashMap<WorkerKey, Worker>,
-    tasks: HashMap<TaskId, Running>,
-    queue: VecDeque<TaskId>,
-}
-
-/// What [`Dispatcher::pair`] found.
-#[derive(Debug, Default)]
-pub(crate) struct Pairing {
-    /// Tasks and the workers that are to have them.
-    pub(crate) pairs: Vec<Assignment>,
-    /// Tasks that were given back, and which nobody is left to take; with why.
-    pub(crate) hopeless: Vec<(TaskId, &'static str)>,
-}
-
-/// An assignment that the ledger has to confirm.
+/// Bounds of what agents may order.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Assignment {
-    pub(crate) task: TaskId,
-    pub(crate) worker: WorkerKey,
+pub(crate) struct TaskLimits {
+    /// The longest prompt, in bytes.
+    pub(crate) prompt_bytes_max: usize,
+    /// How many tasks may wait for a worker.
+    pub(crate) queue_max: usize,
+    /// How long a task may take from its admission to its settlement, in seconds.
+    pub(crate) lifetime_s: u64,
 }
 
-/// The one shared map of the pool. Its lock is never held across an await.
-#[derive(Clone, Default)]
-pub(crate) struct Dispatcher {
-    state: Arc<Mutex<State>>,
+impl From<&InferenceConfig> for TaskLimits {
+    fn from(config: &InferenceConfig) -> Self {
+        Self {
+            prompt_bytes_max: config.prompt_bytes_max,
+            queue_max: config.queue_max,
+            lifetime_s: config.task_lifetime_s,
+        }
+    }
 }
 
-impl Dispatcher {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // A panic while the lock was held leaves maps that are whole: every change is a single
-        // insertion or removal.
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
+/// What tasks need of the rest of the pool.
+pub(crate) struct TaskParts {
+    pub(crate) ledger: Ledger,
+    pub(crate) models: Models,
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) limits: TaskLimits,
+    pub(crate) prices: Prices,
+    /// Steps that were begun run to their end on it.
+    pub(crate) tracker: TaskTracker,
+}
 
-    /// A worker proved its key. A newer connection of the same key takes over.
-    pub(crate) fn register(
-        &self,
-        key: WorkerKey,
-        connection: u64,
-        models: Vec<ModelId>,
-        tasks_max: usize,
-        commands: mpsc::Sender<WorkerCommand>,
-    ) {
-        let mut state = self.state();
-        let running = state
-            .workers
-            .remove(&key)
-            .map(|old| old.running)
-            .unwrap_or_default();
-        state.workers.insert(
-            key,
-            Worker {
-                connection,
-                models,
-                commands,
-                tasks_max,
-                running,
-                refused_at: None,
-            },
-        );
-    }
+/// All tasks of the pool; clones share them.
+#[derive(Clone)]
+pub(crate) struct Tasks {
+    ledger: Ledger,
+    live: LiveTasks,
+    models: Models,
+    mailboxes: Mailboxes,
+    limits: TaskLimits,
+    prices: Prices,
+    tracker: TaskTracker,
+}
 
-    /// The connection is gone. Returns the tasks that it was running, which are to be given back. Of a
-    /// connection that a newer one has taken over from, those that it had not begun; what it streamed may
-    /// be delivered on the newer one. Tasks that were about to be assigned are not among them:
-    /// [`Dispatcher::start`] will find the worker gone.
-    pub(crate) fn unregister(&self, key: &WorkerKey, connection: u64) -> Vec<TaskId> {
-        let mut state = self.state();
-        let State { workers, tasks, .. } = &mut *state;
-        let Some(worker) = workers.get(key) else {
-            return Vec::new();
-        };
-        let is_current = worker.connection == connection;
-        let mut lost = worker.running.clone();
-        lost.retain(|id| {
-            tasks.get(id).is_some_and(|task| {
-                let ran_here = task.sent_on == Some(connection) && task.order.is_some();
-                task.live.borrow().phase == Phase::Running && (is_current || ran_here)
-            })
-        });
-        if is_current {
-            workers.remove(key);
-        }
-        lost
-    }
+/// Why a task cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TaskError {
+    #[error("no task has this id")]
+    Unknown,
+    #[error("the ledger does not answer: {0}")]
+    Ledger(LedgerError),
+}
 
-    /// How many workers serve `model`.
-    pub(crate) fn workers_for(&self, model: &ModelId) -> usize {
-        self.state()
-            .workers
-            .values()
-            .filter(|worker| worker.models.contains(model))
-            .count()
-    }
+/// Why a task has no receipt to show.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReceiptError {
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    #[error("no share has settled the task yet")]
+    Pending,
+    #[error("the task ended without a receipt")]
+    Never,
+}
 
-    /// Whether this connection may claim for `key`.
-    pub(crate) fn commands_of(&self, key: &WorkerKey) -> Option<mpsc::Sender<WorkerCommand>> {
-        self.state()
-            .workers
-            .get(key)
-            .map(|worker| worker.commands.clone())
-    }
-
-    /// Whether one more task may wait.
-    pub(crate) fn has_room(&self, queue_max: usize) -> bool {
-        self.state().queue.len() < queue_max
-    }
-
-    /// Takes a new task into the queue; `false` if that is full.
-    pub(crate) fn enqueue(&self, order: TaskOrder, queue_max: usize) -> bool {
-        let mut state = self.state();
-        if state.queue.len() >= queue_max {
-            return false;
-        }
-        let live = Live::queued(order.model, &order.sampling);
-        state.queue.push_back(order.id);
-        state.tasks.insert(
-            order.id,
-            Running {
-                live: watch::Sender::new(live),
-                worker: None,
-                sent_on: None,
-                order: Some(Arc::new(order)),
-                tries: 0,
-                refusals: Vec::new(),
-            },
-        );
-        true
-    }
-
-    /// Pairs waiting tasks with free workers, and reserves both. The caller has the ledger
-    /// confirm each pair and then calls [`Dispatcher::start`] or [`Dispatcher::finish`]; hopeless tasks
-    /// are taken out of the queue and are the caller's to fail.
-    pub(crate) fn pair(&self) -> Pairing {
-        self.pair_at(Instant::now())
-    }
-
-    fn pair_at(&self, now: Instant) -> Pairing {
-        let mut state = self.state();
-        let State {
-            workers,
-            tasks,
-            queue,
-        } = &mut *state;
-        let mut found = Pairing::default();
-        queue.retain(|id| {
-            let Some(task) = tasks.get_mut(id) else {
-                return false;
-            };
-            if let Some(code) = task.hopeless(workers) {
-                found.hopeless.push((*id, code));
-                return false;
-            }
-            let model = task.live.borrow().model;
-            let free = workers
-                .iter_mut()
-                .filter(|(key, worker)| {
-                    worker.models.contains(&model) && worker.has_room(now) && task.may_go_to(key)
-                })
-                .min_by_key(|(_, worker)| worker.running.len());
-            let Some((key, worker)) = free else {
-                return true;
-            };
-            worker.running.push(*id);
-            task.worker = Some(*key);
-            task.tries += 1;
-            found.pairs.push(Assignment {
-                task: *id,
-                worker: *key,
-            });
-            false
-        });
-        found
-    }
-
-    /// Sends a confirmed assignment to its worker; `false` if the worker cannot take it.
-    pub(crate) fn start(&self, pair: Assignment) -> bool {
-        let mut state = self.state();
-        let State { workers, tasks, .. } = &mut *state;
-        let (Some(worker), Some(task)) = (workers.get_mut(&pair.worker), tasks.get_mut(&pair.task))
-        else {
-            return false;
-        };
-        let Some(order) = task.order.clone() else {
-            return false;
-        };
-        // A connection that came since knows nothing of it yet.
-        if !worker.running.contains(&pair.task) {
-            worker.running.push(pair.task);
-        }
-        if worker
-            .commands
-            .try_send(WorkerCommand::Assign(order))
-            .is_err()
-        {
-            return false;
-        }
-        task.sent_on = Some(worker.connection);
-        task.live.send_modify(|live| live.phase = Phase::Running);
-        true
-    }
-
-    /// Takes tokens that a worker streamed.
-    pub(crate) fn stream(
-        &self,
-        key: &WorkerKey,
-        task: &TaskId,
-        first_position: u32,
-        tokens: &[u32],
-    ) -> Result<(), StreamRefusal> {
-        let mut state = self.state();
-        let running = state
-            .tasks
-            .get_mut(task)
-            .filter(|running| running.worker.as_ref() == Some(key))
-            .ok_or(StreamRefusal::NotYours)?;
-        let mut refusal = None;
-        running.live.send_if_modified(|live| {
-            refusal = live.append(first_position, tokens).err();
-            refusal.is_none()
-        });
-        if refusal.is_none() {
-            // Its agent reads along: nobody else can begin it again.
-            running.order = None;
-        }
-        refusal.map_or(Ok(()), Err)
-    }
-
-    /// The task has ended in this way: frees its worker and tells who watches. Settled, failed
-    /// and cancelled tasks are forgotten here; the ledger keeps them.
-    pub(crate) fn finish(&self, id: &TaskId, phase: Phase, code: Option<&'static str>) {
-        let mut state = self.state();
-        state.queue.retain(|queued| queued != id);
-        for worker in state.workers.values_mut() {
-            let before = worker.running.len();
-            worker.running.retain(|running| running != id);
-            if worker.running.len() < before {
-                worker.refused_at = None;
-            }
-        }
-        let Some(task) = state.tasks.get_mut(id) else {
-            return;
-        };
-        task.order = None;
-        task.live.send_modify(|live| {
-            live.phase = phase;
-            live.code = code;
-        });
-        if phase != Phase::Finished {
-            state.tasks.remove(id);
+impl Tasks {
+    /// Tasks of which none is live yet.
+    pub(crate) fn new(parts: TaskParts) -> Self {
+        Self {
+            ledger: parts.ledger,
+            live: LiveTasks::default(),
+            models: parts.models,
+            mailboxes: parts.mailboxes,
+            limits: parts.limits,
+            prices: parts.prices,
+            tracker: parts.tracker,
         }
     }
 
-    /// Replaces what was streamed by what the transcript holds (they are equal for an honest
-    /// worker), and marks the task finished.
-    pub(crate) fn complete(&self, id: &TaskId, tokens: &[u32]) {
-        if let Some(task) = self.state().tasks.get(id) {
-            task.live.send_modify(|live| live.tokens = tokens.to_vec());
-        }
-        self.finish(id, Phase::Finished, None);
+    /// At start: tasks that waited or ran when the pool last stopped have lost their streams, and fail.
+    pub(crate) async fn fail_interrupted(&self) -> Result<(), LedgerError> {
+        self.ledger.fail_unfinished("pool-restarted").await?;
+        Ok(())
     }
 
-    /// Forgets tasks that ended long ago and which nobody settled.
-    pub(crate) fn forget(&self, ids: &[TaskId]) {
-        for id in ids {
-            self.finish(id, Phase::Failed, Some(codes::TASK_EXPIRED));
-        }
+    /// The task as the ledger has it.
+    pub(crate) async fn task(&self, id: TaskId) -> Result<TaskRecord, TaskError> {
+        let found = self.ledger.task(id).await.map_err(TaskError::Ledger)?;
+        found.ok_or(TaskError::Unknown)
     }
 
-    /// Whether the task runs on this worker.
-    pub(crate) fn is_with(&self, id: &TaskId, key: &WorkerKey) -> bool {
-        let state = self.state();
-        let task = state.tasks.get(id);
-        task.is_some_and(|task| {
-            task.worker == Some(*key) && task.live.borrow().phase.is_streaming()
+    /// How many tokens of a live task have come.
+    pub(crate) fn tokens_so_far(&self, id: &TaskId) -> Option<usize> {
+        let progress = self.live.watch(id)?;
+        let tokens = progress.borrow().tokens.len();
+        Some(tokens)
+    }
+
+    /// The receipt of a settled task, as JSON.
+    pub(crate) async fn receipt(&self, id: TaskId) -> Result<String, ReceiptError> {
+        let task = self.task(id).await?;
+        let receipt = self.ledger.receipt(id).await.map_err(TaskError::Ledger)?;
+        receipt.ok_or(match task.state {
+            TaskState::Queued | TaskState::Assigned | TaskState::Finished => ReceiptError::Pending,
+            _ => ReceiptError::Never,
         })
     }
 
-    /// A view of the task that follows it.
-    pub(crate) fn watch(&self, id: &TaskId) -> Option<watch::Receiver<Live>> {
-        self.state().tasks.get(id).map(|task| task.live.subscribe())
+    /// The prices that agents pay.
+    pub(crate) fn prices(&self) -> Prices {
+        self.prices
     }
 
-    /// Asks the worker to stop.
-    pub(crate) fn cancel(&self, id: &TaskId) {
-        let state = self.state();
-        let worker = state
-            .tasks
-            .get(id)
-            .and_then(|task| task.worker)
-            .and_then(|key| state.workers.get(&key));
-        if let Some(worker) = worker {
-            // A full queue means that the connection is about to be dropped anyway.
-            let _ = worker.commands.try_send(WorkerCommand::Cancel(*id));
-        }
-        drop(state);
-        self.finish(id, Phase::Cancelled, Some("cancelled"));
+    /// The bounds of what agents may order.
+    pub(crate) fn limits(&self) -> &TaskLimits {
+        &self.limits
     }
+
+    /// The models that agents may order.
+    pub(crate) fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// How many connected workers serve the model.
+    pub(crate) fn workers_for(&self, model: &ModelId) -> usize {
+        self.live.workers_for(model)
+    }
+
+    /// Stops a task that waits or runs. One that has ended stays as it is.
+    pub(crate) async fn cancel(&self, id: TaskId) -> Result<TaskRecord, TaskError> {
+        let task = self.task(id).await?;
+        if !matches!(task.state, TaskState::Queued | TaskState::Assigned) {
+            return Ok(task);
+        }
+        let cancelled = self.ledger.cancel_task(id).await;
+        if cancelled.map_err(TaskError::Ledger)? {
+            self.live.cancel(&id);
+            self.pair();
+        }
+        self.task(id).await
+    }
+
+    /// The ledger has settled this batch.
+    pub(crate) fn settled(&self, batch: &BatchRecord) {
+        self.end(batch, Phase::Settled);
+    }
+
+    /// The ledger has booked that this batch failed its audit.
+    pub(crate) fn failed(&self, batch: &BatchRecord) {
+        self.end(batch, Phase::Failed);
+    }
+
+    fn end(&self, batch: &BatchRecord, phase: Phase) {
+        for task in &batch.tasks {
+            self.live.finish(&task.id, phase);
+        }
+        self.pair();
+    }
+
+    /// Ends tasks whose time is over, wherever they stand.
+    pub(crate) async fn expire(&self) {
+        match self.ledger.expire_tasks(unix_now()).await {
+            Ok(expired) => {
+                for task in &expired {
+                    self.live.finish(task, Phase::Failed);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot expire tasks"),
+        }
+        self.pair();
+    }
+}
+
+/// The time of day, since 1970.
+fn since_1970() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }

@@ -211,7 +211,6 @@ fn may_take(members: &[Member], member: usize, waiting: &Waiting) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use dovetail_audit::Mismatch;
 

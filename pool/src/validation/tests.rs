@@ -1,7 +1,5 @@
 //! Validators on real models, in this process and behind their port, and what happens when one dies.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 

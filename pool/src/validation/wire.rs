@@ -87,7 +87,6 @@ pub(super) fn array(bytes: &[u8]) -> Result<[u8; 32], Malformed> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -196,7 +196,6 @@ impl Download {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use dovetail_engine::{Model, tiny};
     use tokio_stream::StreamExt;

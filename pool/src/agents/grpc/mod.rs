@@ -1,70 +1,46 @@
-//! The agents' door: `dovetail.inference.v1` over the dispatcher and the ledger.
+//! The agents' gRPC door: `dovetail.inference.v1`, and `dovetail.models.v1` for workers that fetch models.
+//! It translates requests into calls of [`Tasks`], and what comes back into messages.
 
 mod create;
 mod downloads;
 mod follow;
 mod server;
+mod status;
 mod view;
-
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dovetail_api::v1::{self, inference_server::Inference};
 use dovetail_api::{ID_BYTES, codes};
-use dovetail_commitment::{ModelId, OUTPUT_TOKENS_MAX, TaskId};
-use dovetail_engine::Model;
-use dovetail_ledger::{LedgerError, TaskRecord, TaskState};
+use dovetail_commitment::{ModelId, TaskId};
+use dovetail_ledger::TaskRecord;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
-use crate::shared::Shared;
+use crate::tasks::Tasks;
 
 pub(crate) use downloads::Downloads;
-pub(crate) use server::serve;
+pub(crate) use server::{Services, serve};
 
-use follow::follow;
-use view::task_view;
-
-/// How long a quote holds. Prices only change with the configuration.
-const QUOTE_VALIDITY: Duration = Duration::from_secs(60);
+use create::sampling;
+use status::IntoStatus;
+use view::{model_view, quote_view, task_view};
 
 /// The service.
 #[derive(Clone)]
-pub(crate) struct InferenceService {
-    shared: Arc<Shared>,
+struct InferenceService {
+    tasks: Tasks,
+    /// What streams run on.
+    tracker: TaskTracker,
 }
 
 impl InferenceService {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
-    }
-
-    fn model(&self, id: &[u8]) -> Result<Arc<Model>, Status> {
-        let id = ModelId::from_bytes(id32(id, "model_id")?);
-        self.shared
-            .models
-            .get(&id)
-            .ok_or_else(|| codes::status(codes::MODEL_UNKNOWN, "this pool does not know the model"))
-    }
-
-    async fn record(&self, task_id: &[u8]) -> Result<TaskRecord, Status> {
-        let id = TaskId::from_bytes(id32(task_id, "task_id")?);
-        self.shared
-            .settler
-            .ledger
-            .task(id)
-            .await
-            .map_err(|error| unavailable(&error))?
-            .ok_or_else(|| codes::status(codes::TASK_UNKNOWN, "no task has this id"))
+    async fn task(&self, task_id: &[u8]) -> Result<TaskRecord, Status> {
+        let found = self.tasks.task(task_id_of(task_id)?).await;
+        found.map_err(IntoStatus::into_status)
     }
 
     fn view(&self, record: &TaskRecord) -> v1::Task {
-        let live = self
-            .shared
-            .dispatcher
-            .watch(&record.id)
-            .map(|live| live.borrow().tokens.len());
-        task_view(record, live)
+        task_view(record, self.tasks.tokens_so_far(&record.id))
     }
 }
 
@@ -74,25 +50,8 @@ impl Inference for InferenceService {
         &self,
         _request: Request<v1::ListModelsRequest>,
     ) -> Result<Response<v1::ListModelsResponse>, Status> {
-        let limit = self.shared.config.inference.prompt_bytes_max;
-        let models = self
-            .shared
-            .models
-            .iter()
-            .map(|model| v1::Model {
-                model_id: model.id().to_bytes().to_vec(),
-                name: model.name().to_owned(),
-                engine_version: u32::from(dovetail_engine::ENGINE_VERSION),
-                context_tokens: u32::try_from(model.context_tokens()).unwrap_or(u32::MAX),
-                output_tokens_max: u32::try_from(model.context_tokens())
-                    .unwrap_or(u32::MAX)
-                    .min(OUTPUT_TOKENS_MAX),
-                prompt_bytes_max: u32::try_from(limit).unwrap_or(u32::MAX),
-                price_msat_per_token: 0,
-                workers: u32::try_from(self.shared.dispatcher.workers_for(&model.id()))
-                    .unwrap_or(u32::MAX),
-            })
-            .collect();
+        let models = self.tasks.models().iter();
+        let models = models.map(|model| model_view(&self.tasks, model)).collect();
         Ok(Response::new(v1::ListModelsResponse { models }))
     }
 
@@ -101,30 +60,20 @@ impl Inference for InferenceService {
         request: Request<v1::QuoteTaskRequest>,
     ) -> Result<Response<v1::QuoteTaskResponse>, Status> {
         let request = request.into_inner();
-        self.model(&request.model_id)?;
-        self.sampling(request.sampling, request.prompt_bytes as usize)?;
-        let expires = unix_now().saturating_add(QUOTE_VALIDITY);
-        Ok(Response::new(v1::QuoteTaskResponse {
-            quote_id: rand::random::<[u8; 32]>().to_vec(),
-            price_msat_max: 0,
-            price_msat_per_token: 0,
-            expires_at_unix_ms: i64::try_from(expires.as_millis()).unwrap_or(i64::MAX),
-        }))
+        let model = ModelId::from_bytes(id32(&request.model_id, "model_id")?);
+        let sampling = sampling(request.sampling)?;
+        let quote = self
+            .tasks
+            .quote(&model, &sampling, request.prompt_bytes as usize)
+            .map_err(IntoStatus::into_status)?;
+        Ok(Response::new(quote_view(&quote)))
     }
 
     async fn create_task(
         &self,
         request: Request<v1::CreateTaskRequest>,
     ) -> Result<Response<v1::CreateTaskResponse>, Status> {
-        // Runs to its end even if the agent hangs up: the task is in the ledger by then.
-        let service = self.clone();
-        let request = request.into_inner();
-        let record = self
-            .shared
-            .tracker
-            .spawn(async move { service.create(request).await })
-            .await
-            .map_err(|_| codes::status(codes::INTERNAL, "the request did not finish"))??;
+        let record = self.create(request.into_inner()).await?;
         Ok(Response::new(v1::CreateTaskResponse {
             task: Some(self.view(&record)),
         }))
@@ -137,16 +86,17 @@ impl Inference for InferenceService {
         request: Request<v1::StreamTaskRequest>,
     ) -> Result<Response<Self::StreamTaskStream>, Status> {
         let request = request.into_inner();
-        let record = self.record(&request.task_id).await?;
-        let from_position = request.from_position as usize;
-        Ok(Response::new(follow(self.clone(), record, from_position)))
+        let id = task_id_of(&request.task_id)?;
+        let follower = self.tasks.follow(id, request.from_position as usize).await;
+        let follower = follower.map_err(IntoStatus::into_status)?;
+        Ok(Response::new(self.send_events(follower)))
     }
 
     async fn get_task(
         &self,
         request: Request<v1::GetTaskRequest>,
     ) -> Result<Response<v1::GetTaskResponse>, Status> {
-        let record = self.record(&request.into_inner().task_id).await?;
+        let record = self.task(&request.into_inner().task_id).await?;
         Ok(Response::new(v1::GetTaskResponse {
             task: Some(self.view(&record)),
         }))
@@ -156,21 +106,9 @@ impl Inference for InferenceService {
         &self,
         request: Request<v1::CancelTaskRequest>,
     ) -> Result<Response<v1::CancelTaskResponse>, Status> {
-        let record = self.record(&request.into_inner().task_id).await?;
-        if matches!(record.state, TaskState::Queued | TaskState::Assigned) {
-            let cancelled = self
-                .shared
-                .settler
-                .ledger
-                .cancel_task(record.id)
-                .await
-                .map_err(|error| unavailable(&error))?;
-            if cancelled {
-                self.shared.dispatcher.cancel(&record.id);
-                self.shared.spawn_pairing();
-            }
-        }
-        let record = self.record(record.id.as_bytes()).await?;
+        let id = task_id_of(&request.into_inner().task_id)?;
+        let record = self.tasks.cancel(id).await;
+        let record = record.map_err(IntoStatus::into_status)?;
         Ok(Response::new(v1::CancelTaskResponse {
             task: Some(self.view(&record)),
         }))
@@ -180,25 +118,15 @@ impl Inference for InferenceService {
         &self,
         request: Request<v1::GetReceiptRequest>,
     ) -> Result<Response<v1::GetReceiptResponse>, Status> {
-        let record = self.record(&request.into_inner().task_id).await?;
-        let receipt = self
-            .shared
-            .settler
-            .ledger
-            .receipt(record.id)
-            .await
-            .map_err(|error| unavailable(&error))?;
-        match (receipt, record.state) {
-            (Some(receipt_json), _) => Ok(Response::new(v1::GetReceiptResponse { receipt_json })),
-            (None, TaskState::Queued | TaskState::Assigned | TaskState::Finished) => Err(
-                codes::status(codes::RECEIPT_PENDING, "no share has settled the task yet"),
-            ),
-            (None, _) => Err(codes::status(
-                codes::RECEIPT_NEVER,
-                "the task ended without a receipt",
-            )),
-        }
+        let id = task_id_of(&request.into_inner().task_id)?;
+        let receipt = self.tasks.receipt(id).await;
+        let receipt_json = receipt.map_err(IntoStatus::into_status)?;
+        Ok(Response::new(v1::GetReceiptResponse { receipt_json }))
     }
+}
+
+fn task_id_of(bytes: &[u8]) -> Result<TaskId, Status> {
+    id32(bytes, "task_id").map(TaskId::from_bytes)
 }
 
 fn id32(bytes: &[u8], name: &str) -> Result<[u8; ID_BYTES], Status> {
@@ -210,26 +138,10 @@ fn id32(bytes: &[u8], name: &str) -> Result<[u8; ID_BYTES], Status> {
     })
 }
 
-fn id_or_random(bytes: &[u8], name: &str) -> Result<[u8; ID_BYTES], Status> {
-    if bytes.is_empty() {
-        return Ok(rand::random());
-    }
-    id32(bytes, name)
-}
-
-fn unix_now() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-}
-
-/// The agent learns that it may try again; the log says why.
-fn unavailable(error: &LedgerError) -> Status {
-    tracing::error!(%error, "the ledger did not answer an agent's request");
-    codes::status(
-        codes::UNAVAILABLE,
-        "the pool's ledger is away; try again later",
-    )
+/// `None` if it was left out.
+fn optional_id32(bytes: &[u8], name: &str) -> Result<Option<[u8; ID_BYTES]>, Status> {
+    let given = (!bytes.is_empty()).then(|| id32(bytes, name));
+    given.transpose()
 }
 
 #[cfg(test)]
@@ -240,6 +152,6 @@ mod tests {
     fn ids_have_32_bytes() {
         assert!(id32(&[0; 31], "task_id").is_err());
         assert!(id32(&[0; 32], "task_id").is_ok());
-        assert!(id_or_random(&[], "seed").is_ok());
+        assert!(optional_id32(&[], "seed").is_ok());
     }
 }

@@ -1,17 +1,28 @@
 //! The gRPC port: agents' and workers' services, health, and reflection for generic tools.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use dovetail_api::v1::inference_server::InferenceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use super::{Downloads, InferenceService};
 use crate::grpc_listener::incoming;
-use crate::shared::Shared;
+use crate::tasks::Tasks;
+
+/// What the port serves.
+pub(crate) struct Services {
+    pub(crate) tasks: Tasks,
+    /// The model files for workers; `None` where the operator hands out none.
+    pub(crate) downloads: Option<Downloads>,
+    /// How many requests one connection may have under way.
+    pub(crate) requests_per_connection_max: usize,
+    /// What streams run on.
+    pub(crate) tracker: TaskTracker,
+}
 
 /// Serves agents, and workers that fetch models, until `shutdown`.
 ///
@@ -19,24 +30,26 @@ use crate::shared::Shared;
 /// A reflection service that cannot be built, or a port that fails.
 pub(crate) async fn serve(
     listener: TcpListener,
-    shared: Arc<Shared>,
-    downloads: Option<Downloads>,
+    services: Services,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health
         .set_serving::<InferenceServer<InferenceService>>()
         .await;
-    let limit = shared.config.api.requests_per_connection_max;
-    let inference = InferenceServer::new(InferenceService::new(shared))
-        .max_decoding_message_size(dovetail_api::MESSAGE_BYTES_MAX);
+    let service = InferenceService {
+        tasks: services.tasks,
+        tracker: services.tracker,
+    };
+    let inference =
+        InferenceServer::new(service).max_decoding_message_size(dovetail_api::MESSAGE_BYTES_MAX);
     tonic::transport::Server::builder()
-        .concurrency_limit_per_connection(limit)
+        .concurrency_limit_per_connection(services.requests_per_connection_max)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .add_routes(reflection()?)
         .add_service(health_service)
         .add_service(inference)
-        .add_optional_service(downloads.map(Downloads::into_service))
+        .add_optional_service(services.downloads.map(Downloads::into_service))
         .serve_with_incoming_shutdown(incoming(listener), shutdown.cancelled_owned())
         .await
         .context("the gRPC server failed")
@@ -93,7 +106,10 @@ mod tests {
             panic!("no list of services");
         };
         let names: Vec<_> = list.service.into_iter().map(|found| found.name).collect();
-        assert!(names.contains(&dovetail_api::SERVICE_NAME.to_owned()), "{names:?}");
+        assert!(
+            names.contains(&dovetail_api::SERVICE_NAME.to_owned()),
+            "{names:?}"
+        );
     }
 
     #[tokio::test]
@@ -117,6 +133,9 @@ mod tests {
             let name = format!("grpc.reflection.{service}.ServerReflection");
             assert!(names.contains(&name), "{names:?}");
         }
-        assert!(names.contains(&dovetail_api::SERVICE_NAME.to_owned()), "{names:?}");
+        assert!(
+            names.contains(&dovetail_api::SERVICE_NAME.to_owned()),
+            "{names:?}"
+        );
     }
 }

@@ -5,15 +5,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use dovetail_commitment::{BatchRoot, WorkerKey};
-use dovetail_ledger::{BatchRecord, unix_now};
+use dovetail_commitment::BatchRoot;
+use dovetail_ledger::unix_now;
 use dovetail_sv2::extension::{
     RequestBatchJob, RequestBatchJobError, RequestBatchJobSuccess, codes,
 };
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
 
 use super::connection::{Connection, Ended};
-use crate::claims::settle::check_claimable;
+use crate::claims::batch::claimable_until;
 
 /// How many jobs a worker may ask for at once, and how soon it may ask for one more. A batch needs
 /// one job; what a worker computes in less time than this belongs into one batch.
@@ -172,7 +172,6 @@ impl Connection {
         }
         let batch = self
             .shared
-            .settler
             .ledger
             .batch(root)
             .await
@@ -234,13 +233,6 @@ impl Connection {
             .map_err(|_| Ended::Fault("a template gives no job for a batch"))?;
         self.send(&job.get_job_message().clone())
     }
-}
-
-/// Until when (Unix seconds) this worker may claim the batch.
-fn claimable_until(batch: &BatchRecord, worker: WorkerKey) -> Result<u64, &'static str> {
-    check_claimable(batch, worker)?;
-    let expiries = batch.tasks.iter().map(|task| task.expires_at_unix);
-    expiries.min().ok_or(codes::BATCH_UNKNOWN)
 }
 
 #[cfg(test)]

@@ -137,7 +137,6 @@ impl Connection {
     async fn declared(&self, token: &JobToken, account: &str) -> Result<DeclaredJob, &'static str> {
         let shared = &self.shared;
         let declared = shared
-            .settler
             .ledger
             .declared_job(&token.to_bytes())
             .await
@@ -167,7 +166,7 @@ impl Connection {
             .filter(|(_, known)| known.is_none())
             .map(|(wtxid, _)| *wtxid)
             .collect();
-        let ledger = &self.shared.settler.ledger;
+        let ledger = &self.shared.ledger;
         let mut read = ledger
             .declared_transactions(&missing)
             .await
@@ -243,7 +242,7 @@ impl Connection {
             .ok_or(BAD_OUTPUTS)?;
         let batch_root = find_commitment(&coinbase.output).map_err(|_| BAD_OUTPUTS)?;
         if let Some(root) = batch_root {
-            match check_batch(&self.shared.settler.ledger, root, account).await {
+            match check_batch(&self.shared.ledger, root, account).await {
                 Ok(()) => {}
                 Err(BatchRefusal::Ledger(error)) => return Err(not_yet(&error)),
                 Err(refusal) => {
@@ -262,7 +261,7 @@ impl Connection {
 
     /// A token is good once.
     async fn spend_token(&self, token: &JobToken) -> Result<(), &'static str> {
-        let ledger = &self.shared.settler.ledger;
+        let ledger = &self.shared.ledger;
         let spent = ledger
             .spend_job_token(token.id, token.expires_at_unix)
             .await

@@ -1,0 +1,55 @@
+//! A worker registers: it names its models, and proves its key by signing the pool's nonce.
+
+use dovetail_sv2::extension::{
+    RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerProof,
+    RegisterWorkerSuccess, codes, verify_registration,
+};
+
+use crate::mining::connection::{Connection, Ended};
+
+/// A registration that waits for its proof.
+#[derive(Debug)]
+pub(in crate::mining) struct Registering {
+    request: RegisterWorker,
+    nonce: [u8; 32],
+}
+
+impl Connection {
+    pub(in crate::mining) fn on_register(&mut self, request: RegisterWorker) -> Result<(), Ended> {
+        if self.worker.is_some() {
+            return self.refuse_registration(codes::BAD_PROOF);
+        }
+        let known = request
+            .models
+            .iter()
+            .filter(|id| self.shared.models.get(id).is_some())
+            .count();
+        if known == 0 {
+            return self.refuse_registration(codes::MODEL_UNKNOWN);
+        }
+        let nonce: [u8; 32] = rand::random();
+        self.registering = Some(Registering { request, nonce });
+        self.send(&RegisterWorkerChallenge { nonce })
+    }
+
+    pub(in crate::mining) fn on_proof(&mut self, proof: &RegisterWorkerProof) -> Result<(), Ended> {
+        let Some(Registering { request, nonce }) = self.registering.take() else {
+            return self.refuse_registration(codes::NOT_REGISTERED);
+        };
+        if !verify_registration(&request.worker_key, &nonce, proof) {
+            return self.refuse_registration(codes::BAD_PROOF);
+        }
+        let beacon_tip = self.shared.settler.auditor.tip();
+        self.send(&RegisterWorkerSuccess { beacon_tip })?;
+        let (worker, room) = (request.worker_key, usize::from(request.max_tasks));
+        self.worker = Some(worker);
+        self.connected = Some(self.shared.tasks.connect(worker, request.models, room));
+        Ok(())
+    }
+
+    fn refuse_registration(&mut self, code: &str) -> Result<(), Ended> {
+        self.send(&RegisterWorkerError {
+            code: code.to_owned(),
+        })
+    }
+}
