@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch_jobs::BatchJobs;
 use super::channel::Channel;
-use super::custom::AcceptedJobs;
+use super::custom_jobs::AcceptedJobs;
 use super::extension::Registering;
-use super::jobs::JobMaker;
 use super::shares::InFlight;
+use super::template_jobs::JobMaker;
 use crate::mailboxes::WorkerCommand;
 use crate::shared::Shared;
 use crate::tasks::Connected;

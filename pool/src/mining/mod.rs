@@ -4,14 +4,15 @@ mod acks;
 mod batch_jobs;
 mod blocks;
 mod channel;
+mod channels;
 mod connection;
-mod custom;
-mod declared;
+mod custom_jobs;
 mod extension;
-mod jobs;
-mod open;
+mod fields;
 mod shares;
-mod work;
+mod template_jobs;
+
+use {custom_jobs as custom, fields as open, template_jobs as jobs};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -16,7 +16,8 @@ pub(crate) enum TaskEvent {
         /// The position of the first one in the output.
         first_position: usize,
         tokens: Vec<u32>,
-        text: String,
+        /// Of the tokens; a character may go on in the next event.
+        text: Vec<u8>,
     },
     /// Where it stands.
     State(Box<TaskRecord>),

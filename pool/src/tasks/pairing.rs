@@ -5,7 +5,6 @@
 
 use std::time::Instant;
 
-use dovetail_api::codes;
 use dovetail_commitment::{TaskId, WorkerKey};
 use dovetail_ledger::LedgerError;
 

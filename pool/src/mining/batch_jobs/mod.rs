@@ -2,6 +2,8 @@
 //! worker's batch in the coinbase (`docs/extension-0x4149.md`, sections 3 and 5). They are ordinary
 //! jobs of one channel in everything else.
 
+mod allowance;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -14,11 +16,8 @@ use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
 
 use super::connection::{Connection, Ended};
 use crate::claims::batch::claimable_until;
+use allowance::Allowance;
 
-/// How many jobs a worker may ask for at once, and how soon it may ask for one more. A batch needs
-/// one job; what a worker computes in less time than this belongs into one batch.
-const REQUESTS_BURST: u32 = 16;
-const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 /// Jobs of one tip whose roots are remembered. The channel takes shares of fewer.
 const JOBS_MAX: usize = 32;
 /// On one tip the job is built again on a better template at most this often ..
@@ -50,10 +49,7 @@ impl BatchJobs {
         Self {
             wanted: None,
             jobs: VecDeque::new(),
-            allowance: Allowance {
-                left: REQUESTS_BURST,
-                counted_at: now,
-            },
+            allowance: Allowance::full(now),
         }
     }
 
@@ -99,35 +95,8 @@ impl BatchJobs {
     }
 }
 
-/// Requests that a worker may make now: it fills up with time.
-#[derive(Debug)]
-struct Allowance {
-    left: u32,
-    counted_at: Instant,
-}
-
-impl Allowance {
-    fn take(&mut self, now: Instant) -> bool {
-        while self.left < REQUESTS_BURST && now.duration_since(self.counted_at) >= REQUEST_INTERVAL
-        {
-            self.left += 1;
-            self.counted_at += REQUEST_INTERVAL;
-        }
-        if self.left == REQUESTS_BURST {
-            self.counted_at = now;
-        }
-        match self.left.checked_sub(1) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => false,
-        }
-    }
-}
-
 impl Connection {
-    pub(super) async fn on_request_batch_job(
+    pub(in crate::mining) async fn on_request_batch_job(
         &mut self,
         message: &RequestBatchJob,
     ) -> Result<(), Ended> {
@@ -218,7 +187,7 @@ impl Connection {
     }
 
     /// After new work has reached all channels: the batch that waits for a share gets a job on it.
-    pub(super) fn renew_batch_job(&mut self, new_tip: bool) -> Result<(), Ended> {
+    pub(in crate::mining) fn renew_batch_job(&mut self, new_tip: bool) -> Result<(), Ended> {
         let due = self.batch_jobs.due(new_tip, Instant::now(), unix_now());
         let Some((channel_id, root)) = due else {
             return Ok(());
@@ -277,19 +246,6 @@ mod tests {
         assert_eq!(built.count(), 5);
         assert!(jobs.due(false, now + RENEWAL_INTERVAL, 0).is_some());
         assert!(jobs.due(false, now + RENEWAL_INTERVAL, 0).is_none());
-    }
-
-    #[test]
-    fn a_worker_that_asks_without_end_gets_a_job_a_second() {
-        let start = Instant::now();
-        let mut allowance = BatchJobs::new(start).allowance;
-        let taken = (0..1_000).filter(|_| allowance.take(start));
-        assert_eq!(taken.count() as u32, REQUESTS_BURST);
-        assert!(allowance.take(start + REQUEST_INTERVAL));
-        assert!(!allowance.take(start + REQUEST_INTERVAL));
-        let later = start + 1_000 * REQUEST_INTERVAL;
-        let taken = (0..1_000).filter(|_| allowance.take(later));
-        assert_eq!(taken.count() as u32, REQUESTS_BURST);
     }
 
     #[test]

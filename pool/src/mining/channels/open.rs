@@ -12,8 +12,9 @@ use stratum_core::mining_sv2::{
     OpenStandardMiningChannelSuccessOwned, UpdateChannelErrorOwned, UpdateChannelOwned,
 };
 
-use super::channel::Channel;
-use super::connection::{Connection, Ended};
+use crate::mining::channel::Channel;
+use crate::mining::connection::{Connection, Ended};
+use crate::mining::fields::{code_text, owned};
 
 /// How many shares `channels_sv2` counts before it would acknowledge; we acknowledge what the
 /// ledger has made durable instead, so this only has to be positive.
@@ -23,7 +24,7 @@ const SHARE_BATCH_SIZE: usize = 1;
 const PAST_JOBS_MAX: usize = 64;
 
 impl Connection {
-    pub(super) fn on_open_standard(
+    pub(in crate::mining) fn on_open_standard(
         &mut self,
         message: OpenStandardMiningChannelOwned,
     ) -> Result<(), Ended> {
@@ -73,7 +74,7 @@ impl Connection {
         self.begin(channel_id, channel)
     }
 
-    pub(super) fn on_open_extended(
+    pub(in crate::mining) fn on_open_extended(
         &mut self,
         message: OpenExtendedMiningChannelOwned,
     ) -> Result<(), Ended> {
@@ -132,7 +133,10 @@ impl Connection {
         self.begin(channel_id, channel)
     }
 
-    pub(super) fn on_update_channel(&mut self, message: &UpdateChannelOwned) -> Result<(), Ended> {
+    pub(in crate::mining) fn on_update_channel(
+        &mut self,
+        message: &UpdateChannelOwned,
+    ) -> Result<(), Ended> {
         let hashrate = self.floor_hashrate(message.nominal_hash_rate);
         let max_target = Target::from_le_bytes(message.maximum_target.clone().into_array());
         let updated = match self.channels.get_mut(&message.channel_id) {
@@ -155,7 +159,7 @@ impl Connection {
     }
 
     /// Closing the group closes its members (5.3.9).
-    pub(super) fn on_close_channel(&mut self, message: &CloseChannelOwned) {
+    pub(in crate::mining) fn on_close_channel(&mut self, message: &CloseChannelOwned) {
         if message.channel_id == self.group_id {
             self.channels.clear();
         } else {
@@ -212,19 +216,6 @@ struct Admitted {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A byte string of ours as a message field; too long is a fault of ours.
-pub(super) fn owned<T>(bytes: &[u8]) -> Result<T, Ended>
-where
-    T: TryFrom<Vec<u8>>,
-{
-    T::try_from(bytes.to_vec()).map_err(|_| Ended::Fault("a field of ours is too long"))
-}
-
-/// An error code as a message field.
-pub(super) fn code_text(code: &str) -> Result<stratum_core::binary_sv2::Str0255Owned, Ended> {
-    owned(code.as_bytes())
 }
 
 fn standard_code(error: &StandardChannelError) -> &'static str {

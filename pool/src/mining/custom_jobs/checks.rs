@@ -1,23 +1,16 @@
 //! What `SetCustomMiningJob` (Sv2 specification, section 5.3.18) must be, whoever sends it: on the
 //! pool's tip, within bounds, and the very job that was declared where one was.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-
 use bitcoin::absolute::LockTime;
 use bitcoin::consensus::Decodable;
 use bitcoin::transaction::Version;
 use bitcoin::{OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
-use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase::parse_coinbase;
-use dovetail_jd::transactions::{BlockTransaction, merkle_path};
+use dovetail_jd::transactions::merkle_path;
 use dovetail_ledger::DeclaredJob;
 use dovetail_templates::WorkSnapshot;
 use stratum_core::mining_sv2::{self, SetCustomMiningJobOwned};
 
-/// How many declared jobs one connection keeps; older ones take no shares any more. A worker
-/// needs one, and a second while it changes over.
-const DECLARED_MAX: usize = 16;
 /// The longest script of a coinbase's input (consensus).
 const SCRIPT_SIG_BYTES_MAX: usize = 100;
 /// How far a job's least time may lie before that of the pool's own template. Both are a node's clock
@@ -28,57 +21,11 @@ const NTIME_PAST_MAX_S: u32 = 600;
 /// count up from there, and a block two hours ahead is refused by every node.
 const NTIME_FUTURE_MAX_S: u32 = 300;
 
-/// What a connection remembers of a declared job that it accepted.
-#[derive(Debug, Clone)]
-pub(crate) struct AcceptedJob {
-    /// What a block of it needs besides the coinbase; `None` in coinbase-only mode, where only the
-    /// miner knows the transactions.
-    pub(crate) block: Option<Arc<DeclaredBlock>>,
-    /// The batch that its coinbase commits to.
-    pub(crate) batch_root: Option<BatchRoot>,
-    /// What its coinbase pays the pool, in satoshi.
-    pub(crate) pool_value_sat: u64,
-    /// What the pool's own template paid when the job was accepted, in satoshi.
-    pub(crate) reference_sat: u64,
-}
-
-/// The transactions of a declared job.
-#[derive(Debug)]
-pub(crate) struct DeclaredBlock {
-    /// In block order, without the coinbase.
-    pub(crate) transactions: Vec<Arc<BlockTransaction>>,
-    /// The merkle path of the coinbase over them.
-    pub(crate) path: Vec<[u8; 32]>,
-}
-
-/// The declared jobs of one channel's connection, by `(channel, job)`.
-#[derive(Debug, Default)]
-pub(crate) struct AcceptedJobs {
-    jobs: HashMap<(u32, u32), AcceptedJob>,
-    order: VecDeque<(u32, u32)>,
-}
-
-impl AcceptedJobs {
-    pub(crate) fn insert(&mut self, channel_id: u32, job_id: u32, job: AcceptedJob) {
-        if self.order.len() >= DECLARED_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.jobs.remove(&oldest);
-        }
-        self.order.push_back((channel_id, job_id));
-        self.jobs.insert((channel_id, job_id), job);
-    }
-
-    pub(crate) fn get(&self, channel_id: u32, job_id: u32) -> Option<&AcceptedJob> {
-        self.jobs.get(&(channel_id, job_id))
-    }
-}
-
 /// Checks the header's fields against the tip that the pool works on. `now` is Unix seconds.
 ///
 /// # Errors
 /// The code for `SetCustomMiningJob.Error`.
-pub(crate) fn check_header(
+pub(super) fn check_header(
     message: &SetCustomMiningJobOwned,
     work: &WorkSnapshot,
     now: u32,
@@ -108,7 +55,7 @@ fn is_near(min_ntime: u32, template_ntime: u32, now: u32) -> bool {
 ///
 /// # Errors
 /// The code for `SetCustomMiningJob.Error`.
-pub(crate) fn coinbase_of(
+pub(super) fn coinbase_of(
     message: &SetCustomMiningJobOwned,
     full_extranonce_size: usize,
 ) -> Result<Transaction, &'static str> {
@@ -140,7 +87,7 @@ pub(crate) fn coinbase_of(
 ///
 /// # Errors
 /// The code for `SetCustomMiningJob.Error`, which names the first field that differs.
-pub(crate) fn check_declared(
+pub(super) fn check_declared(
     message: &SetCustomMiningJobOwned,
     coinbase: &Transaction,
     declared: &DeclaredJob,
@@ -204,7 +151,7 @@ fn first_difference(ours: &Transaction, declared: &Transaction) -> Option<&'stat
 }
 
 /// Whether the message has this merkle path.
-pub(crate) fn is_path(message: &SetCustomMiningJobOwned, path: &[[u8; 32]]) -> bool {
+pub(super) fn is_path(message: &SetCustomMiningJobOwned, path: &[[u8; 32]]) -> bool {
     let given = message.merkle_path.as_slice();
     given.len() == path.len()
         && given

@@ -1,42 +1,35 @@
-//! `SetCustomMiningJob`: from a token to a job on the channel. A declared job comes from the ledger,
-//! and counts because its token has the declarator's MAC over it; a job in coinbase-only mode comes
-//! with its message, and is checked here.
+//! `SetCustomMiningJob` (Sv2 specification, section 5.3.18): from a token to a job on the channel. A declared
+//! job comes from the ledger, and counts because its token has the declarator's MAC over it; a job in
+//! coinbase-only mode comes with its message, and is checked here.
 
-use std::sync::Arc;
+mod accepted;
+mod checks;
+mod codes;
+mod coinbase_only;
+mod declared;
+mod token;
+
 use std::time::Duration;
 
-use bitcoin::Transaction;
-use dovetail_commitment::coinbase::find_commitment;
-use dovetail_jd::batches::{BatchRefusal, check_batch};
-use dovetail_jd::coinbase::pool_value;
-use dovetail_jd::token::{
-    JobToken, TokenError, TokenKind, coinbase_only_content, declared_content,
-};
-use dovetail_jd::transactions::{BlockTransaction, merkle_path};
-use dovetail_ledger::DeclaredJob;
-use dovetail_templates::{WorkSnapshot, height_of};
+use dovetail_jd::token::{JobToken, TokenKind};
+use dovetail_ledger::LedgerError;
+use dovetail_templates::height_of;
 use stratum_core::mining_sv2::{
-    self, ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_CHANNEL_ID as BAD_CHANNEL,
-    ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_TX as BAD_COINBASE,
-    ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_TX_OUTPUTS as BAD_OUTPUTS,
-    ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_MINING_JOB_TOKEN as BAD_TOKEN,
-    ERROR_CODE_SET_CUSTOM_MINING_JOB_JOB_NOT_YET_VALIDATED as NOT_YET,
-    ERROR_CODE_SET_CUSTOM_MINING_JOB_STALE_CHAIN_TIP as STALE, SetCustomMiningJobErrorOwned,
-    SetCustomMiningJobOwned, SetCustomMiningJobSuccess,
+    SetCustomMiningJobErrorOwned, SetCustomMiningJobOwned, SetCustomMiningJobSuccess,
 };
 
 use super::connection::{Connection, Ended};
-use super::custom::{self, AcceptedJob, DeclaredBlock};
-use super::open::code_text;
+use super::fields::code_text;
+use codes::{BAD_CHANNEL, BAD_COINBASE, NOT_SUPPORTED, NOT_YET, STALE};
+
+pub(super) use accepted::{AcceptedJob, AcceptedJobs};
 
 /// The declarator's node may hear of a block before ours: how long a job one block ahead waits for
 /// ours to follow. It delays nobody but its own connection.
 const TIP_WAIT_MAX: Duration = Duration::from_secs(1);
-/// A block of the smallest transactions has a path of this length.
-const PATH_MAX: usize = 14;
 
 impl Connection {
-    pub(super) async fn on_set_custom_job(
+    pub(in crate::mining) async fn on_set_custom_job(
         &mut self,
         message: SetCustomMiningJobOwned,
     ) -> Result<(), Ended> {
@@ -88,7 +81,7 @@ impl Connection {
         mut message: SetCustomMiningJobOwned,
     ) -> Result<u32, &'static str> {
         if !self.flags.requires_work_selection {
-            return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_JD_NOT_SUPPORTED);
+            return Err(NOT_SUPPORTED);
         }
         let channel_id = message.channel_id;
         let channel = self.channels.get(&channel_id).ok_or(BAD_CHANNEL)?;
@@ -100,13 +93,13 @@ impl Connection {
         );
         let work = self.work.clone().ok_or(STALE)?;
         let token = JobToken::parse(message.token.as_bytes())
-            .map_err(|error| bad_token(&account, error))?;
-        custom::check_header(&message, &work, unix_now())?;
-        let coinbase = custom::coinbase_of(&message, extranonce_size)?;
+            .map_err(|error| token::bad_token(&account, error))?;
+        checks::check_header(&message, &work, header_time_now())?;
+        let coinbase = checks::coinbase_of(&message, extranonce_size)?;
         let job = match token.kind {
             TokenKind::Declared => {
                 let declared = self.declared(&token, &account).await?;
-                custom::check_declared(&message, &coinbase, &declared, extranonce_size)?;
+                checks::check_declared(&message, &coinbase, &declared, extranonce_size)?;
                 self.declared_job(declared, &work).await?
             }
             TokenKind::CoinbaseOnly => {
@@ -132,156 +125,15 @@ impl Connection {
         self.accepted.insert(channel_id, job_id, job);
         Ok(job_id)
     }
-
-    /// The declaration behind a token, if it is this account's and as the declarator accepted it.
-    async fn declared(&self, token: &JobToken, account: &str) -> Result<DeclaredJob, &'static str> {
-        let shared = &self.shared;
-        let declared = shared
-            .ledger
-            .declared_job(&token.to_bytes())
-            .await
-            .map_err(|error| not_yet(&error))?
-            .ok_or(BAD_TOKEN)?;
-        let content = declared_content(&declared, &shared.config.mining.payout_script);
-        shared
-            .token_key
-            .verify(token, account, &content, unix_now().into())
-            .map_err(|error| bad_token(account, error))?;
-        Ok(declared)
-    }
-
-    /// A declared job with its transactions: those in memory, and the rest from the ledger.
-    async fn declared_job(
-        &self,
-        declared: DeclaredJob,
-        work: &WorkSnapshot,
-    ) -> Result<AcceptedJob, &'static str> {
-        let store = &self.shared.transactions;
-        let mut found: Vec<Option<Arc<BlockTransaction>>> =
-            declared.wtxids.iter().map(|id| store.get(id)).collect();
-        let missing: Vec<[u8; 32]> = declared
-            .wtxids
-            .iter()
-            .zip(&found)
-            .filter(|(_, known)| known.is_none())
-            .map(|(wtxid, _)| *wtxid)
-            .collect();
-        let ledger = &self.shared.ledger;
-        let mut read = ledger
-            .declared_transactions(&missing)
-            .await
-            .map_err(|error| not_yet(&error))?;
-        for (wtxid, place) in declared.wtxids.iter().zip(&mut found) {
-            if let Some(raw) = read.remove(wtxid) {
-                // The ids are under the MAC, and the bytes have to have them.
-                *place = BlockTransaction::parse(raw)
-                    .filter(|transaction| transaction.wtxid == *wtxid)
-                    .map(|transaction| store.keep(transaction));
-            }
-        }
-        let transactions: Option<Vec<Arc<BlockTransaction>>> = found.into_iter().collect();
-        let transactions = transactions.ok_or_else(|| {
-            tracing::error!("the ledger lacks transactions of a declared job");
-            NOT_YET
-        })?;
-        Ok(AcceptedJob {
-            block: Some(Arc::new(DeclaredBlock {
-                path: merkle_path(&declared.txids),
-                transactions,
-            })),
-            batch_root: declared.batch_root,
-            pool_value_sat: declared.pool_value_sat,
-            reference_sat: work.coinbase_value_remaining_sat(),
-        })
-    }
-
-    fn check_coinbase_only_token(
-        &self,
-        token: &JobToken,
-        account: &str,
-    ) -> Result<(), &'static str> {
-        let shared = &self.shared;
-        if !shared.config.job_declarator.coinbase_only {
-            return Err(BAD_TOKEN);
-        }
-        let content = coinbase_only_content(&shared.config.mining.payout_script);
-        shared
-            .token_key
-            .verify(token, account, &content, unix_now().into())
-            .map_err(|error| bad_token(account, error))
-    }
-
-    /// A job that nobody has seen before. Its transactions stay the miner's secret, so what it may
-    /// claim in fees is capped; more than the pool's own template pays earns nothing anyway.
-    async fn coinbase_only_job(
-        &self,
-        message: &SetCustomMiningJobOwned,
-        coinbase: &Transaction,
-        account: &str,
-        work: &WorkSnapshot,
-    ) -> Result<AcceptedJob, &'static str> {
-        let config = &self.shared.config;
-        if height_of(message.coinbase_prefix.as_bytes()) != Some(work.height()) {
-            return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_PREFIX);
-        }
-        if message.merkle_path.as_slice().len() > PATH_MAX {
-            return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_MERKLE_PATH);
-        }
-        let lock = message.coinbase_tx_locktime;
-        let is_final = coinbase
-            .input
-            .iter()
-            .all(|input| !input.sequence.enables_absolute_lock_time());
-        if !is_final && lock >= work.height() {
-            return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_TX_LOCKTIME);
-        }
-        let reference_sat = work.coinbase_value_remaining_sat();
-        let most = reference_sat.saturating_add(config.job_declarator.coinbase_only_fees_max_sat);
-        let pool_value_sat = pool_value(&coinbase.output, &config.mining.payout_script)
-            .filter(|value| *value <= most)
-            .ok_or(BAD_OUTPUTS)?;
-        let batch_root = find_commitment(&coinbase.output).map_err(|_| BAD_OUTPUTS)?;
-        if let Some(root) = batch_root {
-            match check_batch(&self.shared.ledger, root, account).await {
-                Ok(()) => {}
-                Err(BatchRefusal::Ledger(error)) => return Err(not_yet(&error)),
-                Err(refusal) => {
-                    tracing::info!(%root, account, %refusal, "a job commits to a batch it may not");
-                    return Err(BAD_OUTPUTS);
-                }
-            }
-        }
-        Ok(AcceptedJob {
-            block: None,
-            batch_root,
-            pool_value_sat,
-            reference_sat,
-        })
-    }
-
-    /// A token is good once.
-    async fn spend_token(&self, token: &JobToken) -> Result<(), &'static str> {
-        let ledger = &self.shared.ledger;
-        let spent = ledger
-            .spend_job_token(token.id, token.expires_at_unix)
-            .await
-            .map_err(|error| not_yet(&error))?;
-        spent.then_some(()).ok_or(BAD_TOKEN)
-    }
-}
-
-fn bad_token(account: &str, error: TokenError) -> &'static str {
-    tracing::info!(account, %error, "a job's token was not taken");
-    BAD_TOKEN
 }
 
 /// The ledger is away: the miner may try the same job again.
-fn not_yet(error: &dovetail_ledger::LedgerError) -> &'static str {
+fn not_yet(error: &LedgerError) -> &'static str {
     tracing::error!(%error, "a declared job cannot be checked");
     NOT_YET
 }
 
-fn unix_now() -> u32 {
+fn header_time_now() -> u32 {
     // Headers have 32 bits for the time.
     u32::try_from(dovetail_ledger::unix_now()).unwrap_or(u32::MAX)
 }

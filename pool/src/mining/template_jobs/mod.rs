@@ -2,6 +2,8 @@
 //! 5.3.17): a changed tip is a future job and a `SetNewPrevHash` that activates it; a better
 //! template on the same tip is a job to be mined at once.
 
+mod job_maker;
+
 use std::sync::Arc;
 
 use bitcoin::Target;
@@ -12,9 +14,11 @@ use stratum_core::mining_sv2::{NewMiningJobOwned, SetNewPrevHashOwned, SetTarget
 
 use super::connection::{Connection, Ended};
 
+pub(super) use job_maker::{JobMaker, is_declared};
+
 impl Connection {
     /// Takes what the template source has now.
-    pub(super) fn on_work(&mut self, work: Arc<WorkSnapshot>) -> Result<(), Ended> {
+    pub(in crate::mining) fn on_work(&mut self, work: Arc<WorkSnapshot>) -> Result<(), Ended> {
         // A declared job may have fetched it already.
         if self
             .work
@@ -51,7 +55,7 @@ impl Connection {
     }
 
     /// The first messages on a new channel.
-    pub(super) fn first_job(&mut self, channel_id: u32) -> Result<(), Ended> {
+    pub(in crate::mining) fn first_job(&mut self, channel_id: u32) -> Result<(), Ended> {
         let (Some(work), Some(group_job)) = (self.work.clone(), self.group_job.as_ref()) else {
             // No template yet: the first one will reach every channel.
             return Ok(());
@@ -115,7 +119,7 @@ impl Connection {
     }
 
     /// Steers every channel towards the configured share rate.
-    pub(super) fn on_vardiff(&mut self) -> Result<(), Ended> {
+    pub(in crate::mining) fn on_vardiff(&mut self) -> Result<(), Ended> {
         let rate = self.shared.config.mining.shares_per_minute;
         let changed: Vec<(u32, Target)> = self
             .channels
@@ -127,7 +131,11 @@ impl Connection {
             .try_for_each(|(id, target)| self.send_target(id, target))
     }
 
-    pub(super) fn send_target(&mut self, channel_id: u32, target: Target) -> Result<(), Ended> {
+    pub(in crate::mining) fn send_target(
+        &mut self,
+        channel_id: u32,
+        target: Target,
+    ) -> Result<(), Ended> {
         self.send(&SetTargetOwned {
             channel_id,
             maximum_target: target.to_le_bytes().into(),

@@ -1,0 +1,3 @@
+//! Mining channels: opening, updating and closing them.
+
+mod open;
