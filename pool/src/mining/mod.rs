@@ -10,6 +10,7 @@ mod custom_jobs;
 mod extension;
 mod fields;
 mod shares;
+mod solved;
 mod template_jobs;
 
 use {custom_jobs as custom, fields as open, template_jobs as jobs};

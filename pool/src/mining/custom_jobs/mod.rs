@@ -22,7 +22,7 @@ use super::connection::{Connection, Ended};
 use super::fields::code_text;
 use codes::{BAD_CHANNEL, BAD_COINBASE, NOT_SUPPORTED, NOT_YET, STALE};
 
-pub(super) use accepted::{AcceptedJob, AcceptedJobs};
+pub(super) use accepted::{AcceptedJob, AcceptedJobs, DeclaredBlock};
 
 /// The declarator's node may hear of a block before ours: how long a job one block ahead waits for
 /// ours to follow. It delays nobody but its own connection.
