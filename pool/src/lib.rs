@@ -6,6 +6,7 @@
 //! `mining::shares` answers.
 
 mod agents;
+mod blocks;
 mod claims;
 pub mod config;
 mod credit;
@@ -22,8 +23,6 @@ mod tasks;
 #[cfg(test)]
 mod test_support;
 mod validation;
-
-use claims::settle;
 
 pub use claims::print_audits;
 pub use config::Config;

@@ -218,7 +218,7 @@ pub(crate) fn hash_share(account: &str) -> ProvenShare {
         account: account.to_owned(),
         header_hash: HeaderHash::from_bytes(rand::random()),
         work: 1 << 20,
-        credit_msat: 1,
+        credit: Msat::new(1),
         is_block: false,
     }
 }

@@ -36,7 +36,8 @@ pub(crate) struct ProvenShare {
     pub(crate) account: String,
     pub(crate) header_hash: HeaderHash,
     pub(crate) work: u128,
-    pub(crate) credit_msat: i64,
+    /// What its hashes are worth.
+    pub(crate) credit: Msat,
     pub(crate) is_block: bool,
 }
 
@@ -173,14 +174,14 @@ impl Settler {
             .filter_map(|task| task.transcript.as_ref())
             .map(|transcript| u64::from(transcript.output_tokens))
             .sum();
-        let credit_msat = credit::for_tokens(&self.rates, tokens);
+        let credit = credit::for_tokens(&self.rates, tokens);
         let Some(receipts) = receipts::sign(&claim, &batch, &self.receipt_key) else {
             tracing::error!(root = %claim.root, "a settled batch gave no receipts");
             return Settled::Refused(codes::INTERNAL, None);
         };
         let settlement = InferenceSettlement {
             root: claim.root,
-            credit: Msat::new(credit_msat),
+            credit,
             beacon_step: audited.step,
             sample: audited.sample.clone(),
             receipts,
@@ -193,13 +194,12 @@ impl Settler {
             root: &claim.root.to_string(),
             transcripts: batch.tasks.len(),
             replayed,
-            credit_msat,
+            credit_msat: credit.get(),
         }
         .emit();
         self.tasks.settled(&batch);
         // Another batch of this worker: earlier ones may have come to the end of their window.
         self.mature(Some(claim.worker)).await;
-        let credit = Msat::new(credit_msat);
         let report = self.report(&share, &claim, &audited, Ok(credit)).await;
         Settled::Accepted(Some(report))
     }
@@ -356,7 +356,7 @@ fn entry(share: &ProvenShare, batch: Option<InferenceSettlement>) -> Share {
             ShareKind::Hash
         },
         is_block: share.is_block,
-        credit: Msat::new(share.credit_msat),
+        credit: share.credit,
         batch,
     }
 }
@@ -366,7 +366,7 @@ fn accepted(share: &ProvenShare, kind: &str) {
         kind,
         worker: &share.account,
         work: u64::try_from(share.work).unwrap_or(u64::MAX),
-        credit_msat: share.credit_msat,
+        credit_msat: share.credit.get(),
     }
     .emit();
 }

@@ -1,19 +1,13 @@
 //! The Sv2 mining port: who may connect, and one task for each who does.
 
-mod acks;
 mod batch_jobs;
-mod blocks;
-mod channel;
 mod channels;
 mod connection;
 mod custom_jobs;
 mod extension;
 mod fields;
 mod shares;
-mod solved;
 mod template_jobs;
-
-use {custom_jobs as custom, fields as open, template_jobs as jobs};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

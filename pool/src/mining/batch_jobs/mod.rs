@@ -127,7 +127,7 @@ impl Connection {
         &mut self,
         message: &RequestBatchJob,
     ) -> Result<Arc<ExtendedJob>, &'static str> {
-        let worker = self.worker.ok_or(codes::NOT_REGISTERED)?;
+        let worker = self.worker().ok_or(codes::NOT_REGISTERED)?;
         let RequestBatchJob {
             channel_id, root, ..
         } = *message;

@@ -1,3 +1,6 @@
-//! Mining channels: opening, updating and closing them.
+//! Mining channels (Sv2 specification, section 5.2): their state, and how they are opened and closed.
 
+mod channel;
 mod open;
+
+pub(super) use channel::{Channel, ValidShare};

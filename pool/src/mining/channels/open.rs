@@ -12,7 +12,7 @@ use stratum_core::mining_sv2::{
     OpenStandardMiningChannelSuccessOwned, UpdateChannelErrorOwned, UpdateChannelOwned,
 };
 
-use crate::mining::channel::Channel;
+use super::channel::Channel;
 use crate::mining::connection::{Connection, Ended};
 use crate::mining::fields::{code_text, owned};
 

@@ -11,7 +11,7 @@ impl Connection {
         message: &RegisterBatch,
     ) -> Result<(), Ended> {
         let request_id = message.request_id;
-        let registered = match self.worker {
+        let registered = match self.worker() {
             Some(worker) => self
                 .shared
                 .ledger

@@ -16,7 +16,7 @@ pub(in crate::mining) struct Registering {
 
 impl Connection {
     pub(in crate::mining) fn on_register(&mut self, request: RegisterWorker) -> Result<(), Ended> {
-        if self.worker.is_some() {
+        if self.connected.is_some() {
             return self.refuse_registration(codes::BAD_PROOF);
         }
         let known = request
@@ -42,7 +42,6 @@ impl Connection {
         let beacon_tip = self.shared.settler.auditor.tip();
         self.send(&RegisterWorkerSuccess { beacon_tip })?;
         let (worker, room) = (request.worker_key, usize::from(request.max_tasks));
-        self.worker = Some(worker);
         self.connected = Some(self.shared.tasks.connect(worker, request.models, room));
         Ok(())
     }

@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Target};
 use stratum_core::channels_sv2::chain_tip::ChainTip;
+use stratum_core::channels_sv2::merkle_root::merkle_root_from_path;
 use stratum_core::channels_sv2::server::{
     error::{ExtendedChannelError, StandardChannelError},
     extended::ExtendedChannel,
@@ -19,12 +21,12 @@ use stratum_core::channels_sv2::server::{
 use stratum_core::channels_sv2::{Vardiff, VardiffState};
 use stratum_core::mining_sv2::{
     ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID, ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
-    SetCustomMiningJobOwned, SubmitSharesExtendedOwned, SubmitSharesStandardOwned,
+    SetCustomMiningJobOwned,
 };
 use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
 
-use super::acks::Acks;
-use super::solved::{AssemblyError, HeaderFields, SolvedBlock};
+use crate::blocks::{AssemblyError, SolvedBlock, merkle_path};
+use crate::mining::shares::{Acks, ShareMessage, ShareRefusal, SubmittedShare};
 
 /// A share that passed the header check.
 #[derive(Debug)]
@@ -39,13 +41,13 @@ pub(crate) struct ValidShare {
     pub(crate) block: Option<Result<SolvedBlock, AssemblyError>>,
 }
 
-/// Why a share was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ShareRefusal {
-    /// Tell the miner this code.
-    Code(&'static str),
-    /// The channel cannot go on: close it.
-    CloseChannel(&'static str),
+/// What was hashed for a share, as a receipt shows it.
+#[derive(Debug)]
+pub(crate) struct Hashed {
+    pub(crate) header: [u8; 80],
+    /// The coinbase without its witness.
+    pub(crate) coinbase: Vec<u8>,
+    pub(crate) merkle_path: Vec<[u8; 32]>,
 }
 
 /// The two kinds of mining channel (Sv2 specification, section 5.2).
@@ -210,52 +212,29 @@ impl Channel {
             .or_else(|| channel.get_past_job(job_id))
     }
 
-    pub(crate) fn validate_standard(
-        &mut self,
-        share: SubmitSharesStandardOwned,
-    ) -> Result<ValidShare, ShareRefusal> {
-        let job_id = share.job_id;
-        let fields = HeaderFields::from(&share);
-        let Kind::Standard(channel) = &mut self.kind else {
-            return Err(ShareRefusal::Code(ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE));
+    /// Checks a share's header hash, and what its miner may have done to the job.
+    pub(crate) fn validate(&mut self, share: &SubmittedShare) -> Result<ValidShare, ShareRefusal> {
+        let result = match (&mut self.kind, &share.message) {
+            (Kind::Standard(channel), ShareMessage::Standard(message)) => {
+                channel.validate_share(message.clone())
+            }
+            (Kind::Extended(channel), ShareMessage::Extended(message)) => {
+                channel.validate_share(message.clone())
+            }
+            _ => return Err(ShareRefusal::Code(ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE)),
         };
-        let result = channel.validate_share(share);
-        self.judged(job_id, &fields, &[], result)
-    }
-
-    pub(crate) fn validate_extended(
-        &mut self,
-        share: SubmitSharesExtendedOwned,
-    ) -> Result<ValidShare, ShareRefusal> {
-        let job_id = share.job_id;
-        let fields = HeaderFields::from(&share);
-        let extranonce = share.extranonce.as_bytes().to_vec();
-        let Kind::Extended(channel) = &mut self.kind else {
-            return Err(ShareRefusal::Code(ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE));
-        };
-        let result = channel.validate_share(share);
-        self.judged(job_id, &fields, &extranonce, result)
-    }
-
-    fn judged(
-        &mut self,
-        job_id: u32,
-        fields: &HeaderFields,
-        extranonce: &[u8],
-        result: Result<ShareValidationResult, ShareValidationError>,
-    ) -> Result<ValidShare, ShareRefusal> {
         let (hash, block) = match result {
             Ok(ShareValidationResult::Valid(hash)) => (hash, None),
-            // Not the library's coinbase: see `solved.rs`.
+            // Not the library's coinbase: see `blocks/solved.rs`.
             Ok(ShareValidationResult::BlockFound(hash, template_id, _)) => {
                 let proven = BlockHash::from_byte_array(hash.to_byte_array());
-                let block = self.solved(job_id, fields, extranonce, template_id, proven);
+                let block = self.solved(share, template_id, proven);
                 (hash, Some(block))
             }
             Err(error) => return Err(refusal(&error)),
         };
         let header_hash = hash.to_byte_array();
-        let Some(job_target) = self.job_targets.get(&job_id).copied() else {
+        let Some(job_target) = self.job_targets.get(&share.job_id).copied() else {
             return Err(ShareRefusal::Code(ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID));
         };
         // On an easy chain a block can miss the share target; it is then worth a block's work,
@@ -276,16 +255,14 @@ impl Channel {
         })
     }
 
-    /// The block of a share that solves one. `extranonce` is what the miner rolled: nothing on a standard
-    /// channel.
+    /// The block of a share that solves one.
     fn solved(
         &self,
-        job_id: u32,
-        fields: &HeaderFields,
-        extranonce: &[u8],
+        share: &SubmittedShare,
         template_id: Option<u64>,
         proven: BlockHash,
     ) -> Result<SolvedBlock, AssemblyError> {
+        let job_id = share.job_id;
         let no_job = AssemblyError::NoJob(job_id);
         let (job, prefix) = match &self.kind {
             Kind::Standard(channel) => {
@@ -298,8 +275,27 @@ impl Channel {
             }
         };
         let tip = self.chain_tip().ok_or(AssemblyError::NoTip)?;
-        let extranonce = [prefix, extranonce].concat();
-        SolvedBlock::assemble(job, &extranonce, fields, tip, template_id, proven)
+        let extranonce = [prefix, &share.extranonce].concat();
+        SolvedBlock::assemble(job, &extranonce, &share.header, tip, template_id, proven)
+    }
+
+    /// What was hashed for a share of an extended channel, if it is what this header's hash says.
+    pub(crate) fn hashed(&self, share: &SubmittedShare, header_hash: &[u8; 32]) -> Option<Hashed> {
+        let job = self.live_job(share.job_id)?;
+        let tip = self.chain_tip()?;
+        let coinbase = coinbase_of(job, &share.extranonce);
+        let merkle_root =
+            merkle_root_from_path(&coinbase, &[], &[], job.get_merkle_path().as_slice())?;
+        let prev_hash = tip.prev_hash().into_array();
+        let header = share.header.header(prev_hash, tip.nbits(), merkle_root);
+        if header.block_hash().to_byte_array() != *header_hash {
+            return None;
+        }
+        Some(Hashed {
+            header: serialize(&header).try_into().ok()?,
+            coinbase,
+            merkle_path: merkle_path(job),
+        })
     }
 
     fn chain_tip(&self) -> Option<&ChainTip> {
@@ -367,6 +363,15 @@ pub(crate) fn work_of(target: Target) -> u128 {
     }
     low.iter()
         .fold(0_u128, |sum, byte| (sum << 8) | u128::from(*byte))
+}
+
+/// The coinbase as it is hashed: without its witness.
+fn coinbase_of(job: &ExtendedJob, extranonce: &[u8]) -> Vec<u8> {
+    let mut bytes = job.get_coinbase_tx_prefix_without_bip141();
+    bytes.extend_from_slice(job.get_extranonce_prefix());
+    bytes.extend_from_slice(extranonce);
+    bytes.extend_from_slice(&job.get_coinbase_tx_suffix_without_bip141());
+    bytes
 }
 
 fn refusal(error: &ShareValidationError) -> ShareRefusal {

@@ -65,6 +65,8 @@ pub(crate) struct SolvedBlock {
     pub(crate) header: Header,
     /// The coinbase with its witness.
     pub(crate) coinbase: Transaction,
+    /// The coinbase's id, in the order in which it is hashed on.
+    pub(crate) txid: [u8; 32],
 }
 
 /// A solved block that cannot be put together. Its reward is lost unless somebody repairs it by hand, so the
@@ -125,12 +127,8 @@ impl SolvedBlock {
             template_id,
             header,
             coinbase,
+            txid,
         })
-    }
-
-    /// The coinbase's id, in the order in which it is hashed on.
-    pub(crate) fn txid(&self) -> [u8; 32] {
-        self.coinbase.compute_txid().to_byte_array()
     }
 
     /// The message that solves a template with this block; `None` for a coinbase that no message holds.

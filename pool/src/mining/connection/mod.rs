@@ -1,15 +1,15 @@
 //! One miner's connection: a task that owns its channels, jobs and registration, and decides in
 //! one visible place what happens next. Each message has a short handler in a file of its family.
 
+mod frames;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dovetail_sv2::extension::{self as ext, EXTENSION_TYPE};
+use dovetail_commitment::WorkerKey;
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, mining_flags};
-use dovetail_sv2::{
-    DecodeError, Frame, FrameReader, FrameWriter, Message, Outbox, messages, negotiate, setup,
-};
+use dovetail_sv2::{DecodeError, FrameReader, FrameWriter, Message, Outbox, setup};
 use dovetail_templates::WorkSnapshot;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::batch_jobs::BatchJobs;
-use super::channel::Channel;
+use super::channels::Channel;
 use super::custom_jobs::AcceptedJobs;
 use super::extension::Registering;
 use super::shares::InFlight;
@@ -60,35 +60,34 @@ pub(crate) enum Ended {
 
 /// What the client asked for in `SetupConnection`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Flags {
-    pub(super) requires_standard_jobs: bool,
-    pub(super) requires_work_selection: bool,
+pub(in crate::mining) struct Flags {
+    pub(in crate::mining) requires_standard_jobs: bool,
+    pub(in crate::mining) requires_work_selection: bool,
 }
 
 /// The connection's state. Nobody else holds any of it.
 pub(crate) struct Connection {
-    pub(super) id: u64,
-    pub(super) shared: Arc<Shared>,
+    pub(in crate::mining) id: u64,
+    pub(in crate::mining) shared: Arc<Shared>,
     outbox: Outbox,
-    pub(super) flags: Flags,
+    pub(in crate::mining) flags: Flags,
     /// Whether extension 0x4149 was negotiated.
-    pub(super) extension: bool,
-    pub(super) group_id: u32,
+    pub(in crate::mining) extension: bool,
+    pub(in crate::mining) group_id: u32,
     next_channel_id: u32,
-    pub(super) channels: BTreeMap<u32, Channel>,
-    pub(super) jobs: JobMaker,
-    pub(super) work: Option<Arc<WorkSnapshot>>,
-    pub(super) group_job: Option<Arc<ExtendedJob>>,
-    pub(super) accepted: AcceptedJobs,
-    pub(super) batch_jobs: BatchJobs,
-    pub(super) registering: Option<Registering>,
-    pub(super) worker: Option<dovetail_commitment::WorkerKey>,
-    /// Set with `worker`. Dropping it gives the worker's tasks back.
-    pub(super) connected: Option<Connected>,
+    pub(in crate::mining) channels: BTreeMap<u32, Channel>,
+    pub(in crate::mining) jobs: JobMaker,
+    pub(in crate::mining) work: Option<Arc<WorkSnapshot>>,
+    pub(in crate::mining) group_job: Option<Arc<ExtendedJob>>,
+    pub(in crate::mining) accepted: AcceptedJobs,
+    pub(in crate::mining) batch_jobs: BatchJobs,
+    pub(in crate::mining) registering: Option<Registering>,
+    /// The worker that has registered. Dropping it gives the worker's tasks back.
+    pub(in crate::mining) connected: Option<Connected>,
     /// Shares that wait for their settlement. Dropping it drops the waiting, not the settling.
-    pub(super) in_flight: JoinSet<InFlight>,
+    pub(in crate::mining) in_flight: JoinSet<InFlight>,
     /// How many of them wait for an audit.
-    pub(super) claims_in_flight: usize,
+    pub(in crate::mining) claims_in_flight: usize,
 }
 
 /// Serves one miner from `SetupConnection` to its end.
@@ -160,7 +159,6 @@ impl Connection {
             accepted: AcceptedJobs::default(),
             batch_jobs: BatchJobs::new(Instant::now().into_std()),
             registering: None,
-            worker: None,
             connected: None,
             in_flight: JoinSet::new(),
             claims_in_flight: 0,
@@ -203,83 +201,6 @@ impl Connection {
         }
     }
 
-    /// Looks the message up by its header alone: `parsers_sv2` would refuse what it does not know.
-    async fn on_frame(&mut self, frame: Frame) -> Result<(), Ended> {
-        match frame.extension_type {
-            0 => self.on_mining_frame(&frame).await,
-            messages::RequestExtensions::EXTENSION_TYPE => self.on_negotiation_frame(&frame),
-            EXTENSION_TYPE if self.extension => self.on_extension_frame(&frame).await,
-            // Unknown extensions are discarded; the connection stays (3.4.1).
-            _ => Ok(()),
-        }
-    }
-
-    async fn on_mining_frame(&mut self, frame: &Frame) -> Result<(), Ended> {
-        if frame.is::<messages::OpenStandardMiningChannel>() {
-            self.on_open_standard(whole(frame)?)
-        } else if frame.is::<messages::OpenExtendedMiningChannel>() {
-            self.on_open_extended(whole(frame)?)
-        } else if frame.is::<messages::UpdateChannel>() {
-            self.on_update_channel(&whole(frame)?)
-        } else if frame.is::<messages::CloseChannel>() {
-            self.on_close_channel(&whole(frame)?);
-            Ok(())
-        } else if frame.is::<messages::SubmitSharesStandard>() {
-            self.on_submit_standard(whole(frame)?)
-        } else if frame.is::<messages::SubmitSharesExtended>() {
-            let (share, fields) = frame.decode_with_tlvs::<messages::SubmitSharesExtended>()?;
-            self.on_submit_extended(share, &fields)
-        } else if frame.is::<messages::SetCustomMiningJob>() {
-            self.on_set_custom_job(whole(frame)?).await
-        } else {
-            Err(Ended::Protocol("a message that miners do not send"))
-        }
-    }
-
-    fn on_negotiation_frame(&mut self, frame: &Frame) -> Result<(), Ended> {
-        if !frame.is::<messages::RequestExtensions>() {
-            return Ok(());
-        }
-        let request: messages::RequestExtensions = whole(frame)?;
-        match negotiate::answer(&request, &[EXTENSION_TYPE], &[]) {
-            Ok(success) => {
-                self.extension |= success
-                    .supported_extensions
-                    .as_slice()
-                    .contains(&EXTENSION_TYPE);
-                self.send(&success)
-            }
-            Err(error) => self.send(&error),
-        }
-    }
-
-    async fn on_extension_frame(&mut self, frame: &Frame) -> Result<(), Ended> {
-        if frame.is::<ext::RegisterWorker>() {
-            self.on_register(whole(frame)?)
-        } else if frame.is::<ext::RegisterWorkerProof>() {
-            self.on_proof(&whole(frame)?)
-        } else if frame.is::<ext::StreamTokens>() {
-            self.on_stream(&whole(frame)?)
-        } else if frame.is::<ext::DeliverTranscript>() {
-            self.on_transcript(whole(frame)?).await
-        } else if frame.is::<ext::RegisterBatch>() {
-            self.on_register_batch(&whole(frame)?).await
-        } else if frame.is::<ext::RequestBatchJob>() {
-            self.on_request_batch_job(&whole(frame)?).await
-        } else if frame.is::<ext::AssignTaskError>() {
-            self.on_assign_error(&whole(frame)?).await;
-            Ok(())
-        } else if frame.is::<ext::Invoice>() {
-            self.on_invoice(whole(frame)?);
-            Ok(())
-        } else if frame.is::<ext::InvoiceError>() {
-            self.on_invoice_error(&whole(frame)?);
-            Ok(())
-        } else {
-            Err(Ended::Protocol("a message that workers do not send"))
-        }
-    }
-
     fn check_idle(&self, idle_since: &mut Option<Instant>) -> Result<(), Ended> {
         if !self.channels.is_empty() {
             *idle_since = None;
@@ -293,30 +214,30 @@ impl Connection {
     }
 
     /// Queues a message; a miner that does not read is dropped.
-    pub(super) fn send<M: Message>(&self, message: &M) -> Result<(), Ended> {
+    pub(in crate::mining) fn send<M: Message>(&self, message: &M) -> Result<(), Ended> {
         self.outbox.send(message).map_err(|error| {
             tracing::debug!(id = self.id, %error, "a message was not queued");
             Ended::Closed
         })
     }
 
-    pub(super) fn take_channel_id(&mut self) -> u32 {
+    /// The worker that has registered on this connection.
+    pub(in crate::mining) fn worker(&self) -> Option<WorkerKey> {
+        self.connected.as_ref().map(Connected::worker)
+    }
+
+    pub(in crate::mining) fn take_channel_id(&mut self) -> u32 {
         let id = self.next_channel_id;
         self.next_channel_id = id.wrapping_add(1).max(2);
         id
     }
 
-    pub(super) fn extranonces(&self) -> MutexGuard<'_, ExtranonceAllocator> {
+    pub(in crate::mining) fn extranonces(&self) -> MutexGuard<'_, ExtranonceAllocator> {
         self.shared
             .extranonces
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The message, with nothing behind it but whole fields of extensions.
-fn whole<M: Message>(frame: &Frame) -> Result<M, Ended> {
-    Ok(frame.decode_with_tlvs::<M>()?.0)
 }
 
 async fn next_command(connected: &mut Option<Connected>) -> Option<WorkerCommand> {
