@@ -1,14 +1,14 @@
 //! What work is worth: integer arithmetic from proven work and delivered tokens to millisatoshi.
 
-use dovetail_ledger::Msat;
+use dovetail_units::{Msat, Work};
 
 use crate::config::CreditConfig;
 
 /// Hash credit in msat for `work` expected hashes, rounded down. Saturates at `i64::MAX`, which
 /// the ledger then refuses: no honest share comes near.
-pub(crate) fn for_hashes(rates: &CreditConfig, work: u128) -> Msat {
+pub(crate) fn for_hashes(rates: &CreditConfig, work: Work) -> Msat {
     let rate = u128::try_from(rates.hash_msat_per_mebihash).unwrap_or(0);
-    let msat = work.saturating_mul(rate) >> 20;
+    let msat = work.get().saturating_mul(rate) >> 20;
     Msat::new(i64::try_from(msat).unwrap_or(i64::MAX))
 }
 
@@ -40,11 +40,15 @@ mod tests {
         inference_msat_per_token: 50,
     };
 
+    fn hashes(work: u128) -> Msat {
+        for_hashes(&RATES, Work::new(work))
+    }
+
     #[test]
     fn a_mebihash_earns_the_rate() {
-        assert_eq!(for_hashes(&RATES, 1 << 20), Msat::new(3));
-        assert_eq!(for_hashes(&RATES, (1 << 20) - 1), Msat::new(2));
-        assert_eq!(for_hashes(&RATES, 0), Msat::ZERO);
+        assert_eq!(hashes(1 << 20), Msat::new(3));
+        assert_eq!(hashes((1 << 20) - 1), Msat::new(2));
+        assert_eq!(hashes(0), Msat::ZERO);
         assert_eq!(for_tokens(&RATES, 4), Msat::new(200));
     }
 
@@ -60,8 +64,8 @@ mod tests {
         #[test]
         fn credit_never_overflows_and_never_shrinks_with_work(a: u128, b: u128) {
             let (less, more) = (a.min(b), a.max(b));
-            prop_assert!(for_hashes(&RATES, less) <= for_hashes(&RATES, more));
-            prop_assert!(for_hashes(&RATES, more) >= Msat::ZERO);
+            prop_assert!(hashes(less) <= hashes(more));
+            prop_assert!(hashes(more) >= Msat::ZERO);
         }
 
         #[test]

@@ -11,7 +11,6 @@ mod claims;
 pub mod config;
 mod credit;
 mod embedded_declarator;
-mod events;
 mod grpc_listener;
 mod mailboxes;
 mod mining;

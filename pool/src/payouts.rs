@@ -10,12 +10,12 @@ use bitcoin::Network;
 use dovetail_commitment::WorkerKey;
 use dovetail_ledger::{Ledger, LedgerError, Msat, OpenPayout, PayoutState};
 use dovetail_lightning::{Client, PaymentStatus, parse_invoice};
+use dovetail_telemetry::{Event, Telemetry};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::LightningConfig;
-use crate::events::Event;
 use crate::mailboxes::{Mailboxes, WorkerCommand};
 
 /// How long a worker may take to make an invoice.
@@ -82,6 +82,7 @@ pub(crate) struct Payouts {
     pub(crate) wallet: Client,
     pub(crate) config: LightningConfig,
     pub(crate) network: Network,
+    pub(crate) telemetry: Telemetry,
 }
 
 impl Payouts {
@@ -240,19 +241,19 @@ impl Payouts {
         let paid = match status {
             PaymentStatus::Succeeded { fee_msat, .. } => {
                 let fee = i64::try_from(*fee_msat).map_err(|_| PayoutError::Amount)?;
-                self.ledger.settle_payout(payout.id, Msat::new(fee)).await?;
+                let fee = Msat::new(fee);
+                self.ledger.settle_payout(payout.id, fee).await?;
                 tracing::info!(
                     worker = payout.worker,
                     amount_msat = payout.amount.get(),
                     "paid out"
                 );
-                Event::PayoutPaid {
+                self.telemetry.emit(&Event::PayoutPaid {
                     worker: &payout.worker,
-                    amount_msat: payout.amount.get(),
+                    amount_msat: payout.amount,
                     fee_msat: fee,
                     rail,
-                }
-                .emit();
+                });
                 true
             }
             PaymentStatus::Failed => {

@@ -11,6 +11,7 @@ use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger};
 use dovetail_lightning::Client;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
+use dovetail_telemetry::{JsonLines, Telemetry};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
@@ -19,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::agents::grpc::{self, Downloads};
 use crate::claims::audit::Auditor;
-use crate::claims::one_per_worker::Turns;
+use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
 use crate::config::{AuditConfig, Config, MiningConfig};
 use crate::mailboxes::Mailboxes;
@@ -75,6 +76,7 @@ pub async fn run(
         .migrate()
         .await
         .context("cannot migrate the ledger")?;
+    let telemetry = Telemetry::none().and(JsonLines::to_stdout());
     let (mailboxes, tracker) = (Mailboxes::default(), TaskTracker::new());
     let tasks = Tasks::new(TaskParts {
         ledger: ledger.clone(),
@@ -82,6 +84,7 @@ pub async fn run(
         mailboxes: mailboxes.clone(),
         limits: TaskLimits::from(&config.inference),
         prices: Prices::new(config.inference.free_of_charge),
+        telemetry: telemetry.clone(),
         tracker: tracker.clone(),
     });
     tasks.fail_interrupted().await?;
@@ -117,8 +120,9 @@ pub async fn run(
             ledger: ledger.clone(),
             committer,
             auditor,
-            turns: Turns::default(),
+            one_per_worker: OnePerWorker::default(),
             tasks: tasks.clone(),
+            telemetry: telemetry.clone(),
             rates: config.credit,
             window: config.audit.window(),
             receipt_key,
@@ -127,6 +131,7 @@ pub async fn run(
         models,
         payouts: PayoutHandle::default(),
         extranonces: Mutex::new(extranonces(&config.mining)?),
+        telemetry,
         tracker: tracker.clone(),
         token_key,
         transactions: TransactionStore::default(),
@@ -272,6 +277,7 @@ fn start_payouts(shared: &Shared, mailboxes: Mailboxes, shutdown: &CancellationT
         wallet: Client::new(socket),
         config: shared.config.lightning.clone(),
         network: shared.config.mining.network,
+        telemetry: shared.telemetry.clone(),
     };
     shared.tracker.spawn(payouts.run(shutdown.clone()));
 }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::Ledger;
+use dovetail_telemetry::Telemetry;
 use dovetail_templates::TemplateHandle;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio_util::task::TaskTracker;
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) models: Models,
     pub(crate) payouts: PayoutHandle,
     pub(crate) extranonces: Mutex<ExtranonceAllocator>,
+    pub(crate) telemetry: Telemetry,
     pub(crate) tracker: TaskTracker,
     /// What tokens of declared jobs are checked with.
     pub(crate) token_key: TokenKey,

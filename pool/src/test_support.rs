@@ -12,13 +12,15 @@ use dovetail_commitment::{
 };
 use dovetail_engine::{ENGINE_VERSION, Generation, Model, Request, Runtime, step};
 use dovetail_ledger::{Committer, CommitterConfig, Ledger, MaturityWindow, Msat, NewTask};
+use dovetail_telemetry::Telemetry;
+use dovetail_units::Work;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::claims::audit::Auditor;
-use crate::claims::one_per_worker::Turns;
+use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::{Claim, ProvenShare, Settled, Settler};
 use crate::config::CreditConfig;
 use crate::mailboxes::Mailboxes;
@@ -101,6 +103,7 @@ pub(crate) fn live_tasks(ledger: &Ledger, models: Models) -> Tasks {
             lifetime_s: 600,
         },
         prices: Prices::new(true),
+        telemetry: Telemetry::none(),
         tracker: TaskTracker::new(),
     })
 }
@@ -150,9 +153,10 @@ impl Pool {
         let settler = Settler {
             tasks: live_tasks(&ledger, Models::default()),
             ledger,
+            telemetry: Telemetry::none(),
             committer,
             auditor,
-            turns: Turns::default(),
+            one_per_worker: OnePerWorker::default(),
             rates: RATES,
             window: WINDOW,
             receipt_key: Keypair::from_seckey_slice(SECP256K1, &[1; 32]).unwrap(),
@@ -217,7 +221,7 @@ pub(crate) fn hash_share(account: &str) -> ProvenShare {
     ProvenShare {
         account: account.to_owned(),
         header_hash: HeaderHash::from_bytes(rand::random()),
-        work: 1 << 20,
+        work: Work::new(1 << 20),
         credit: Msat::new(1),
         is_block: false,
     }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bitcoin::BlockHash;
 use dovetail_commitment::HeaderHash;
+use dovetail_telemetry::Event;
 use tokio::time::{Instant, sleep};
 
 use super::submission::{Submission, Verdict};
-use crate::events::Event;
 use crate::shared::Shared;
 
 /// How long a found block is told to a ledger that is away.
@@ -62,12 +62,11 @@ impl FoundBlock {
         }
         match verdict {
             Verdict::Accepted => {
-                Event::BlockFound {
+                shared.telemetry.emit(&Event::BlockFound {
                     hash: &self.hash.to_string(),
                     worker: &self.account,
                     declared: self.declared,
-                }
-                .emit();
+                });
                 tracing::info!(hash = %self.hash, declared = self.declared, "block found");
             }
             Verdict::LeftToMiner => {

@@ -7,7 +7,7 @@ use bitcoin::hashes::Hash;
 use dovetail_jd::block_bytes;
 use dovetail_templates::{TemplateError, TemplateHandle};
 
-use super::solved::SolvedBlock;
+use super::solved_block::SolvedBlock;
 
 /// How soon a source whose protocol has no answer to a solution shows the block as its tip.
 const TIP_TIME_MAX: Duration = Duration::from_secs(5);

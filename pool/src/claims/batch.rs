@@ -2,44 +2,44 @@
 
 use dovetail_commitment::WorkerKey;
 use dovetail_ledger::{BatchRecord, BatchRefusal, BatchState};
-use dovetail_sv2::extension::codes;
+use dovetail_sv2::extension::codes::Code;
 
 /// Whether this worker may claim the batch; what is answered if not.
-pub(super) fn check_claimable(batch: &BatchRecord, worker: WorkerKey) -> Result<(), &'static str> {
+pub(super) fn check_claimable(batch: &BatchRecord, worker: WorkerKey) -> Result<(), Code> {
     if batch.worker != worker {
-        return Err(codes::BATCH_NOT_YOURS);
+        return Err(Code::BatchNotYours);
     }
     match batch.state {
         BatchState::Open => {}
-        BatchState::Settled => return Err(codes::BATCH_SPENT),
-        BatchState::Failed => return Err(codes::INFERENCE_MISMATCH),
+        BatchState::Settled => return Err(Code::BatchSpent),
+        BatchState::Failed => return Err(Code::InferenceMismatch),
     }
     if batch.is_spent() {
-        return Err(codes::BATCH_SPENT);
+        return Err(Code::BatchSpent);
     }
     if batch.is_expired() {
-        return Err(codes::BATCH_EXPIRED);
+        return Err(Code::BatchExpired);
     }
     Ok(())
 }
 
 /// Until when (Unix seconds) this worker may claim the batch.
-pub(crate) fn claimable_until(batch: &BatchRecord, worker: WorkerKey) -> Result<u64, &'static str> {
+pub(crate) fn claimable_until(batch: &BatchRecord, worker: WorkerKey) -> Result<u64, Code> {
     check_claimable(batch, worker)?;
     let expiries = batch.tasks.iter().map(|task| task.expires_at_unix);
-    expiries.min().ok_or(codes::BATCH_UNKNOWN)
+    expiries.min().ok_or(Code::BatchUnknown)
 }
 
 /// Why the ledger did not register a batch, as the code of `RegisterBatch.Error`.
-pub(crate) fn registration_code(refusal: &BatchRefusal) -> &'static str {
+pub(crate) fn registration_code(refusal: &BatchRefusal) -> Code {
     match refusal {
-        BatchRefusal::TaskUnknown => codes::TASK_UNKNOWN,
-        BatchRefusal::TaskNotYours => codes::TASK_NOT_YOURS,
-        BatchRefusal::Expired => codes::BATCH_EXPIRED,
-        BatchRefusal::Spent => codes::BATCH_SPENT,
-        BatchRefusal::Unfinished => codes::TASK_UNFINISHED,
-        BatchRefusal::Size => codes::BATCH_MALFORMED,
-        BatchRefusal::RootMismatch => codes::BATCH_ROOT_MISMATCH,
-        _ => codes::INTERNAL,
+        BatchRefusal::TaskUnknown => Code::TaskUnknown,
+        BatchRefusal::TaskNotYours => Code::TaskNotYours,
+        BatchRefusal::Expired => Code::BatchExpired,
+        BatchRefusal::Spent => Code::BatchSpent,
+        BatchRefusal::Unfinished => Code::TaskUnfinished,
+        BatchRefusal::Size => Code::BatchMalformed,
+        BatchRefusal::RootMismatch => Code::BatchRootMismatch,
+        _ => Code::Internal,
     }
 }

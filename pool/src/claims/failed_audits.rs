@@ -31,7 +31,7 @@ pub async fn print_audits(
         if json {
             writeln!(out, "{}", serde_json::to_string(record)?)?;
         } else {
-            write!(out, "{}", told(record))?;
+            write!(out, "{}", text(record))?;
         }
     }
     if records.is_empty() && !json {
@@ -40,7 +40,7 @@ pub async fn print_audits(
     Ok(())
 }
 
-fn told(record: &FailedAuditRecord) -> String {
+fn text(record: &FailedAuditRecord) -> String {
     let none = "-".to_owned();
     let place = record
         .position

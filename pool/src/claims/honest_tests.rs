@@ -5,15 +5,14 @@
 mod faulty;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use dovetail_engine::{Model, Runtime};
-use dovetail_sv2::extension::codes;
+use dovetail_sv2::extension::codes::Code;
 use tokio::sync::{Semaphore, watch};
 
 use self::faulty::{Faulty, Random};
-use crate::claims::settle::Settled;
+use crate::claims::settle::{SettleRefusal, Settled};
 use crate::test_support::{Database, Finished, Pool, WINDOW, Worker, validator};
 use crate::validation::Validator;
 use crate::validation::tests::tiny_model;
@@ -70,9 +69,12 @@ async fn claim(mut pool: watch::Receiver<Option<Arc<Pool>>>, finished: Finished)
                 return tries;
             }
             // The answer to an earlier share was lost with the pool.
-            Some(Settled::Refused(code, _)) if code == codes::BATCH_SPENT => return tries,
-            Some(Settled::Refused(code, report)) => {
-                let may_try_again = code == codes::AUDIT_UNAVAILABLE || code == codes::INTERNAL;
+            Some(Settled::Refused(SettleRefusal::Code(Code::BatchSpent), _)) => return tries,
+            Some(Settled::Refused(refusal, report)) => {
+                let code = refusal.as_str();
+                let may_try_again = [Code::AuditUnavailable, Code::Internal]
+                    .map(Code::as_str)
+                    .contains(&code);
                 assert!(may_try_again, "an honest worker is told {code}");
                 assert!(report.is_none_or(|report| report.code == code));
             }
@@ -90,7 +92,7 @@ async fn an_honest_worker_is_never_punished() {
     ledger.migrate().await.unwrap();
     let spool = tempfile::tempdir().unwrap();
     let model = tiny_model(1);
-    let random = Arc::new(Random(AtomicU64::new(7)));
+    let random = Arc::new(Random::new(7));
     let (running, pool) = watch::channel(None);
     running.send_replace(Some(Arc::new(
         start(&database, spool.path(), &model, &random).await,

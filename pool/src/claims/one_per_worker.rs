@@ -19,7 +19,7 @@ struct Line {
 
 /// The lines of all workers; clones share them.
 #[derive(Clone, Default)]
-pub(crate) struct Turns(Arc<Mutex<HashMap<WorkerKey, Line>>>);
+pub(crate) struct OnePerWorker(Arc<Mutex<HashMap<WorkerKey, Line>>>);
 
 /// A worker's turn. Dropping it lets the next one in.
 pub(crate) struct Turn {
@@ -30,11 +30,11 @@ pub(crate) struct Turn {
 
 /// A place in a line, given up when it is dropped.
 struct Place {
-    turns: Turns,
+    one_per_worker: OnePerWorker,
     worker: WorkerKey,
 }
 
-impl Turns {
+impl OnePerWorker {
     /// Waits for the worker's turn, first come, first served; `None` if too many are in line.
     pub(crate) async fn take(&self, worker: WorkerKey) -> Option<Turn> {
         let gate = {
@@ -47,7 +47,7 @@ impl Turns {
             Arc::clone(&line.gate)
         };
         let place = Place {
-            turns: self.clone(),
+            one_per_worker: self.clone(),
             worker,
         };
         let gate = gate.lock_owned().await;
@@ -64,7 +64,7 @@ impl Turns {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut lines = self.turns.lines();
+        let mut lines = self.one_per_worker.lines();
         if let Some(line) = lines.get_mut(&self.worker) {
             line.in_line -= 1;
             if line.in_line == 0 {
@@ -80,43 +80,43 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_has_one_turn_at_a_time_and_others_do_not_wait_for_it() {
-        let turns = Turns::default();
+        let one_per_worker = OnePerWorker::default();
         let (a, b) = (
             WorkerKey::from_bytes([1; 32]),
             WorkerKey::from_bytes([2; 32]),
         );
-        let first = turns.take(a).await.unwrap();
-        assert!(turns.take(b).await.is_some());
+        let first = one_per_worker.take(a).await.unwrap();
+        assert!(one_per_worker.take(b).await.is_some());
         let second = {
-            let turns = turns.clone();
-            tokio::spawn(async move { turns.take(a).await.is_some() })
+            let one_per_worker = one_per_worker.clone();
+            tokio::spawn(async move { one_per_worker.take(a).await.is_some() })
         };
         tokio::task::yield_now().await;
         assert!(!second.is_finished());
         drop(first);
         assert!(second.await.unwrap());
-        assert!(turns.lines().is_empty());
+        assert!(one_per_worker.lines().is_empty());
     }
 
     #[tokio::test]
     async fn a_line_that_is_too_long_turns_away() {
-        let turns = Turns::default();
+        let one_per_worker = OnePerWorker::default();
         let worker = WorkerKey::from_bytes([1; 32]);
-        let first = turns.take(worker).await.unwrap();
+        let first = one_per_worker.take(worker).await.unwrap();
         let waiting: Vec<_> = (1..IN_LINE_MAX)
             .map(|_| {
-                let turns = turns.clone();
-                tokio::spawn(async move { turns.take(worker).await.is_some() })
+                let one_per_worker = one_per_worker.clone();
+                tokio::spawn(async move { one_per_worker.take(worker).await.is_some() })
             })
             .collect();
         tokio::task::yield_now().await;
-        assert!(turns.take(worker).await.is_none());
+        assert!(one_per_worker.take(worker).await.is_none());
         // Those who stop waiting give their place up.
         for task in waiting {
             task.abort();
             let _ = task.await;
         }
         drop(first);
-        assert!(turns.lines().is_empty());
+        assert!(one_per_worker.lines().is_empty());
     }
 }

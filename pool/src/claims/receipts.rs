@@ -3,7 +3,8 @@
 use bitcoin::secp256k1::Keypair;
 use dovetail_commitment::receipt::{Receipt, ReceiptParts};
 use dovetail_commitment::{Batch, TaskId};
-use dovetail_ledger::{BatchRecord, unix_now};
+use dovetail_ledger::BatchRecord;
+use dovetail_units::time::unix_now;
 
 use super::settle::Claim;
 

@@ -8,18 +8,20 @@ use bitcoin::secp256k1::Keypair;
 use dovetail_commitment::{BatchRoot, HeaderHash, WorkerKey};
 use dovetail_ledger::{
     BatchRecord, CommitRefusal, Committer, FailedAudit, InferenceSettlement, Ledger, LedgerError,
-    MaturityWindow, Msat, ReplayedDigests, Share, ShareKind, unix_now,
+    MaturityWindow, ReplayedDigests, Share, ShareKind,
 };
-use dovetail_sv2::extension::codes;
+use dovetail_sv2::extension::codes::Code;
+use dovetail_telemetry::{Event, Telemetry};
+use dovetail_units::time::unix_now;
+use dovetail_units::{Msat, Work};
 use tokio::time::timeout;
 
 use super::audit::{AuditOutcome, Audited, Auditor, Failure};
 use super::batch::check_claimable;
-use super::one_per_worker::Turns;
+use super::one_per_worker::OnePerWorker;
 use super::receipts;
 use crate::config::CreditConfig;
 use crate::credit;
-use crate::events::Event;
 use crate::tasks::Tasks;
 
 /// How long a claim waits for the one before it of the same worker.
@@ -35,7 +37,7 @@ const LEDGER_TIME_MAX: Duration = Duration::from_secs(20);
 pub(crate) struct ProvenShare {
     pub(crate) account: String,
     pub(crate) header_hash: HeaderHash,
-    pub(crate) work: u128,
+    pub(crate) work: Work,
     /// What its hashes are worth.
     pub(crate) credit: Msat,
     pub(crate) is_block: bool,
@@ -61,6 +63,7 @@ pub(crate) struct BatchReport {
     pub(crate) accepted: bool,
     pub(crate) step: u32,
     pub(crate) preimage: [u8; 32],
+    /// What the audit found, or why it was not done; empty if the batch is accepted.
     pub(crate) code: &'static str,
     /// What the batch's tokens are credited with; 0 unless it is accepted.
     pub(crate) credit: Msat,
@@ -73,8 +76,45 @@ pub(crate) struct BatchReport {
 pub(crate) enum Settled {
     /// Durable, and credited.
     Accepted(Option<BatchReport>),
-    /// Refused; the code is for `SubmitShares.Error`.
-    Refused(&'static str, Option<BatchReport>),
+    /// Refused.
+    Refused(SettleRefusal, Option<BatchReport>),
+}
+
+/// Why a share was not settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SettleRefusal {
+    /// The header was submitted before.
+    Duplicate,
+    /// A reason of the extension.
+    Code(Code),
+}
+
+impl SettleRefusal {
+    /// The code of `SubmitShares.Error`.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Duplicate => stratum_core::mining_sv2::ERROR_CODE_SUBMIT_SHARES_DUPLICATE_SHARE,
+            Self::Code(code) => code.as_str(),
+        }
+    }
+
+    /// Whether no later share can claim the batch either.
+    pub(crate) fn is_final_for_batch(self) -> bool {
+        matches!(self, Self::Code(code) if code.is_final_for_batch())
+    }
+}
+
+impl From<Code> for SettleRefusal {
+    fn from(code: Code) -> Self {
+        Self::Code(code)
+    }
+}
+
+impl Settled {
+    /// Refused before anything was found out about the batch.
+    fn refused(refusal: impl Into<SettleRefusal>) -> Self {
+        Self::Refused(refusal.into(), None)
+    }
 }
 
 /// Settles shares.
@@ -83,8 +123,9 @@ pub(crate) struct Settler {
     pub(crate) ledger: Ledger,
     pub(crate) committer: Committer,
     pub(crate) auditor: Auditor,
-    pub(crate) turns: Turns,
+    pub(crate) one_per_worker: OnePerWorker,
     pub(crate) tasks: Tasks,
+    pub(crate) telemetry: Telemetry,
     pub(crate) rates: CreditConfig,
     pub(crate) window: MaturityWindow,
     pub(crate) receipt_key: Keypair,
@@ -95,22 +136,22 @@ impl Settler {
     pub(crate) async fn settle_hash(&self, share: ProvenShare) -> Settled {
         match self.committer.commit(entry(&share, None)).await {
             Ok(()) => {
-                accepted(&share, "hash");
+                accepted(&self.telemetry, &share, "hash");
                 Settled::Accepted(None)
             }
-            Err(refusal) => Settled::Refused(refusal_code(&refusal), None),
+            Err(error) => Settled::refused(refusal(&error)),
         }
     }
 
     /// Settles a share that claims a batch: checks the batch, audits it, commits both.
     pub(crate) async fn settle_claim(&self, share: ProvenShare, claim: Claim) -> Settled {
-        let turn = timeout(TURN_TIME_MAX, self.turns.take(claim.worker)).await;
+        let turn = timeout(TURN_TIME_MAX, self.one_per_worker.take(claim.worker)).await;
         let Ok(Some(_turn)) = turn else {
-            return Settled::Refused(codes::AUDIT_UNAVAILABLE, None);
+            return Settled::refused(Code::AuditUnavailable);
         };
         let batch = match self.claimable(&claim).await {
             Ok(batch) => batch,
-            Err(code) => return Settled::Refused(code, None),
+            Err(code) => return Settled::refused(code),
         };
         let audit = self.auditor.audit(share.header_hash, &claim.worker, &batch);
         let longest = self.auditor.time_max().saturating_add(LEDGER_TIME_MAX);
@@ -118,7 +159,7 @@ impl Settler {
             Ok(audited) => audited,
             Err(error) => {
                 tracing::error!(%error, "the audit cannot reach the ledger");
-                return Settled::Refused(codes::INTERNAL, None);
+                return Settled::refused(Code::Internal);
             }
         };
         match &audited.outcome {
@@ -131,24 +172,25 @@ impl Settler {
             }
             AuditOutcome::Unavailable => {
                 tracing::warn!(root = %claim.root, worker = %claim.worker, "the audit could not be done; the batch may be claimed again");
-                self.record(&share, &claim, &audited, codes::AUDIT_UNAVAILABLE)
+                self.record(&share, &claim, &audited, Code::AuditUnavailable.as_str())
                     .await;
-                let code = codes::AUDIT_UNAVAILABLE;
-                let report = self.report(&share, &claim, &audited, Err(code)).await;
-                Settled::Refused(code, Some(report))
+                let code = Code::AuditUnavailable;
+                let told = Err(code.as_str());
+                let report = self.report(&share, &claim, &audited, told).await;
+                Settled::Refused(code.into(), Some(report))
             }
         }
     }
 
     /// The batch, if this worker may claim it now. It will not expire while it is audited.
-    async fn claimable(&self, claim: &Claim) -> Result<BatchRecord, &'static str> {
+    async fn claimable(&self, claim: &Claim) -> Result<BatchRecord, Code> {
         let internal = |error: LedgerError| {
             tracing::error!(%error, "cannot read a batch");
-            codes::INTERNAL
+            Code::Internal
         };
         let batch = in_time(self.ledger.batch(claim.root)).await;
         let batch = batch.map_err(internal)?;
-        let batch = batch.ok_or(codes::BATCH_UNKNOWN)?;
+        let batch = batch.ok_or(Code::BatchUnknown)?;
         check_claimable(&batch, claim.worker)?;
         let longest = self.auditor.time_max().saturating_add(COMMIT_TIME_MAX);
         let until = unix_now().saturating_add(longest.as_secs());
@@ -177,7 +219,7 @@ impl Settler {
         let credit = credit::for_tokens(&self.rates, tokens);
         let Some(receipts) = receipts::sign(&claim, &batch, &self.receipt_key) else {
             tracing::error!(root = %claim.root, "a settled batch gave no receipts");
-            return Settled::Refused(codes::INTERNAL, None);
+            return Settled::refused(Code::Internal);
         };
         let settlement = InferenceSettlement {
             root: claim.root,
@@ -186,17 +228,16 @@ impl Settler {
             sample: audited.sample.clone(),
             receipts,
         };
-        if let Err(refusal) = self.committer.commit(entry(&share, Some(settlement))).await {
-            return Settled::Refused(refusal_code(&refusal), None);
+        if let Err(error) = self.committer.commit(entry(&share, Some(settlement))).await {
+            return Settled::refused(refusal(&error));
         }
-        accepted(&share, "inference");
-        Event::BatchSettled {
+        accepted(&self.telemetry, &share, "inference");
+        self.telemetry.emit(&Event::BatchSettled {
             root: &claim.root.to_string(),
             transcripts: batch.tasks.len(),
             replayed,
-            credit_msat: credit.get(),
-        }
-        .emit();
+            credit_msat: credit,
+        });
         self.tasks.settled(&batch);
         // Another batch of this worker: earlier ones may have come to the end of their window.
         self.mature(Some(claim.worker)).await;
@@ -215,30 +256,29 @@ impl Settler {
     ) -> Settled {
         let Some(failed) = failed_audit(share, claim, batch, audited, failure) else {
             tracing::error!(root = %claim.root, "an audit failed on a transcript that is not there");
-            return Settled::Refused(codes::INTERNAL, None);
+            return Settled::refused(Code::Internal);
         };
         let forfeited = match in_time(self.ledger.fail_audit(&failed)).await {
             Ok(forfeited) => forfeited.unwrap_or_default(),
             Err(error) => {
                 // The batch stays open: claimed again, it is audited again, and found false again.
                 tracing::error!(%error, "cannot record a mismatch");
-                return Settled::Refused(codes::INTERNAL, None);
+                return Settled::refused(Code::Internal);
             }
         };
         let code = failed.mismatch;
         let forfeited_msat = forfeited.amount.get();
         tracing::warn!(root = %claim.root, worker = %claim.worker, index = failure.index, code, forfeited_msat, "the audit found a mismatch");
-        Event::AuditFailed {
+        self.telemetry.emit(&Event::AuditFailed {
             root: &claim.root.to_string(),
             worker: &claim.worker.to_string(),
             mismatch: code,
-            forfeited_msat,
-        }
-        .emit();
+            forfeited_msat: forfeited.amount,
+        });
         self.tasks.failed(batch);
         let code = failure.finding.mismatch.code();
         let report = self.report(share, claim, audited, Err(code)).await;
-        Settled::Refused(codes::INFERENCE_MISMATCH, Some(report))
+        Settled::Refused(Code::InferenceMismatch.into(), Some(report))
     }
 
     /// Posts the held credit whose window is over, of one worker or of all.
@@ -246,12 +286,11 @@ impl Settler {
         match in_time(self.ledger.mature_credits(self.window, worker)).await {
             Ok(matured) => {
                 for matured in matured {
-                    Event::CreditMatured {
+                    self.telemetry.emit(&Event::CreditMatured {
                         worker: &matured.worker.to_string(),
                         credits: matured.credits,
-                        amount_msat: matured.amount.get(),
-                    }
-                    .emit();
+                        amount_msat: matured.amount,
+                    });
                 }
             }
             // It is looked for again before long.
@@ -349,7 +388,7 @@ fn entry(share: &ProvenShare, batch: Option<InferenceSettlement>) -> Share {
     Share {
         header_hash: share.header_hash,
         account: share.account.clone(),
-        work: dovetail_units::Work::new(share.work),
+        work: share.work,
         kind: if batch.is_some() {
             ShareKind::Inference
         } else {
@@ -361,25 +400,23 @@ fn entry(share: &ProvenShare, batch: Option<InferenceSettlement>) -> Share {
     }
 }
 
-fn accepted(share: &ProvenShare, kind: &str) {
-    Event::ShareAccepted {
+fn accepted(telemetry: &Telemetry, share: &ProvenShare, kind: &str) {
+    telemetry.emit(&Event::ShareAccepted {
         kind,
         worker: &share.account,
-        work: u64::try_from(share.work).unwrap_or(u64::MAX),
-        credit_msat: share.credit.get(),
-    }
-    .emit();
+        work: share.work.to_u64(),
+        credit_msat: share.credit,
+    });
 }
 
-/// The Sv2 code for a share that the ledger refused.
-fn refusal_code(refusal: &CommitRefusal) -> &'static str {
-    match refusal {
-        CommitRefusal::DuplicateShare => {
-            stratum_core::mining_sv2::ERROR_CODE_SUBMIT_SHARES_DUPLICATE_SHARE
-        }
-        CommitRefusal::BatchSpent => codes::BATCH_SPENT,
-        CommitRefusal::BatchUnknown => codes::BATCH_UNKNOWN,
-        CommitRefusal::TaskExpired => codes::BATCH_EXPIRED,
-        _ => codes::INTERNAL,
-    }
+/// Why the ledger refused a share.
+fn refusal(refusal: &CommitRefusal) -> SettleRefusal {
+    let code = match refusal {
+        CommitRefusal::DuplicateShare => return SettleRefusal::Duplicate,
+        CommitRefusal::BatchSpent => Code::BatchSpent,
+        CommitRefusal::BatchUnknown => Code::BatchUnknown,
+        CommitRefusal::TaskExpired => Code::BatchExpired,
+        _ => Code::Internal,
+    };
+    code.into()
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dovetail_engine::Runtime;
 use dovetail_ledger::Ledger;
-use dovetail_sv2::extension::codes;
+use dovetail_sv2::extension::codes::Code;
 
 use crate::claims::settle::Settled;
 use crate::test_support::{Database, Finished, Pool, Worker, hash_share, validator};
@@ -13,14 +13,14 @@ use crate::validation::Validator;
 use crate::validation::tests::tiny_model;
 
 /// A database, a spool and workers of one model.
-struct Ground {
+struct Fixture {
     database: Database,
     ledger: Ledger,
     spool: tempfile::TempDir,
     worker: Worker,
 }
 
-impl Ground {
+impl Fixture {
     async fn start() -> Self {
         let database = Database::create().await;
         let ledger = database.ledger().await;
@@ -73,17 +73,17 @@ async fn claim(pool: &Pool, finished: &Finished) -> Settled {
 
 fn refused_with(settled: &Settled) -> &'static str {
     match settled {
-        Settled::Refused(code, _) => code,
+        Settled::Refused(refusal, _) => refusal.as_str(),
         Settled::Accepted(_) => "accepted",
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hash_shares_do_not_wait_for_an_audit_and_a_claim_that_waited_too_long_loses_nothing() {
-    let ground = Ground::start().await;
-    let finished = ground.honest(0, 0).await;
+    let fixture = Fixture::start().await;
+    let finished = fixture.honest(0, 0).await;
     let time_max = Duration::from_secs(2);
-    let pool = ground.pool(false, time_max).await;
+    let pool = fixture.pool(false, time_max).await;
     let begun = Instant::now();
     let waiting = {
         let pool = Arc::clone(&pool);
@@ -98,53 +98,53 @@ async fn hash_shares_do_not_wait_for_an_audit_and_a_claim_that_waited_too_long_l
     assert!(begun.elapsed() < time_max, "hash shares waited");
     assert!(!waiting.is_finished());
     let settled = waiting.await.unwrap();
-    assert_eq!(refused_with(&settled), codes::AUDIT_UNAVAILABLE);
+    assert_eq!(refused_with(&settled), Code::AuditUnavailable.as_str());
     let Settled::Refused(_, Some(report)) = settled else {
         panic!("the spent step is not revealed");
     };
     assert_ne!(report.preimage, [0; 32]);
-    assert_eq!(ground.balance(0).await, (20, 0));
+    assert_eq!(fixture.balance(0).await, (20, 0));
     pool.kill().await;
 
-    let pool = ground.pool(true, Duration::from_secs(30)).await;
+    let pool = fixture.pool(true, Duration::from_secs(30)).await;
     let settled = claim(&pool, &finished).await;
     assert!(matches!(settled, Settled::Accepted(Some(_))));
-    assert_eq!(ground.balance(0).await, (21, 160));
+    assert_eq!(fixture.balance(0).await, (21, 160));
     pool.kill().await;
-    ground.database.drop().await;
+    fixture.database.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lie_costs_its_worker_what_is_held_and_leaves_everybody_else_alone() {
-    let ground = Ground::start().await;
-    let pool = ground.pool(true, Duration::from_secs(30)).await;
+    let fixture = Fixture::start().await;
+    let pool = fixture.pool(true, Duration::from_secs(30)).await;
     for number in 0..2 {
         for batch in 0..3 {
-            let finished = ground.honest(number, batch).await;
+            let finished = fixture.honest(number, batch).await;
             let settled = claim(&pool, &finished).await;
             assert!(matches!(settled, Settled::Accepted(Some(_))));
         }
         // With each batch the one before has matured.
-        assert_eq!(ground.balance(number).await, (323, 160));
+        assert_eq!(fixture.balance(number).await, (323, 160));
     }
 
-    let liar = ground.worker(0);
-    let lie = liar.finish(&ground.ledger, 3, 2, |index, transcript| {
+    let liar = fixture.worker(0);
+    let lie = liar.finish(&fixture.ledger, 3, 2, |index, transcript| {
         transcript.trace_root[0] ^= u8::from(index == 1);
     });
     let lie = lie.await;
     let settled = claim(&pool, &lie).await;
-    assert_eq!(refused_with(&settled), codes::INFERENCE_MISMATCH);
+    assert_eq!(refused_with(&settled), Code::InferenceMismatch.as_str());
     let Settled::Refused(_, Some(report)) = settled else {
         panic!("the step is not revealed");
     };
     assert_eq!((report.accepted, report.code), (false, "trace"));
-    assert_eq!(ground.balance(0).await, (323, 0));
-    assert_eq!(ground.balance(1).await, (323, 160));
-    let trust = ground.ledger.trust(&liar.key()).await.unwrap();
+    assert_eq!(fixture.balance(0).await, (323, 0));
+    assert_eq!(fixture.balance(1).await, (323, 160));
+    let trust = fixture.ledger.trust(&liar.key()).await.unwrap();
     assert_eq!((trust.transcripts, trust.mismatches), (0, 1));
 
-    let records = ground
+    let records = fixture
         .ledger
         .failed_audits(Some(liar.key()), 10)
         .await
@@ -162,24 +162,24 @@ async fn a_lie_costs_its_worker_what_is_held_and_leaves_everybody_else_alone() {
 
     // The root is spent; the next honest batch is paid again, and held.
     let settled = claim(&pool, &lie).await;
-    assert_eq!(refused_with(&settled), codes::INFERENCE_MISMATCH);
+    assert_eq!(refused_with(&settled), Code::InferenceMismatch.as_str());
     assert_eq!(
-        ground.ledger.failed_audits(None, 10).await.unwrap().len(),
+        fixture.ledger.failed_audits(None, 10).await.unwrap().len(),
         1
     );
-    let finished = ground.honest(0, 4).await;
+    let finished = fixture.honest(0, 4).await;
     let settled = claim(&pool, &finished).await;
     assert!(matches!(settled, Settled::Accepted(Some(_))));
-    assert_eq!(ground.balance(0).await, (324, 160));
+    assert_eq!(fixture.balance(0).await, (324, 160));
     pool.kill().await;
-    ground.database.drop().await;
+    fixture.database.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_claims_that_race_for_one_batch_one_is_credited() {
-    let ground = Ground::start().await;
-    let pool = ground.pool(true, Duration::from_secs(30)).await;
-    let finished = ground.honest(0, 0).await;
+    let fixture = Fixture::start().await;
+    let pool = fixture.pool(true, Duration::from_secs(30)).await;
+    let finished = fixture.honest(0, 0).await;
     let racing: Vec<_> = (0..8)
         .map(|_| {
             let pool = Arc::clone(&pool);
@@ -193,9 +193,9 @@ async fn of_claims_that_race_for_one_batch_one_is_credited() {
     let count = |code| answers.iter().filter(|answer| **answer == code).count();
     assert_eq!(count("accepted"), 1, "{answers:?}");
     // Too many in line are told so at once; the others find the batch spent.
-    let others = count(codes::BATCH_SPENT) + count(codes::AUDIT_UNAVAILABLE);
+    let others = count(Code::BatchSpent.as_str()) + count(Code::AuditUnavailable.as_str());
     assert_eq!(others, 7, "{answers:?}");
-    assert_eq!(ground.balance(0).await, (1, 160));
+    assert_eq!(fixture.balance(0).await, (1, 160));
     pool.kill().await;
-    ground.database.drop().await;
+    fixture.database.drop().await;
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use dovetail_api::codes;
+use dovetail_api::codes::Code;
 use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
 use dovetail_engine::Model;
-use dovetail_ledger::{LedgerError, NewTask, TaskRecord, unix_now};
+use dovetail_ledger::{LedgerError, NewTask, TaskRecord};
+use dovetail_units::time::{since_epoch, unix_now};
 
 use super::order::{Assignment, Order};
 use super::pricing::{Paid, QUOTE_VALIDITY, Quote};
@@ -49,7 +50,7 @@ impl Tasks {
     ) -> Result<Quote, AdmissionError> {
         self.model(model)?;
         self.check_bounds(sampling, prompt_bytes)?;
-        let now = super::since_1970();
+        let now = since_epoch();
         Ok(Quote {
             id: rand::random(),
             price_max: self.prices.of_tokens(sampling.max_tokens),
@@ -106,7 +107,10 @@ impl Tasks {
             self.pair();
             return Ok(());
         }
-        let failed = self.ledger.fail_task(id, None, codes::QUEUE_FULL).await;
+        let failed = self
+            .ledger
+            .fail_task(id, None, Code::QueueFull.as_str())
+            .await;
         failed.map_err(AdmissionError::Ledger)?;
         Err(AdmissionError::QueueFull)
     }

@@ -3,9 +3,9 @@
 
 use dovetail_commitment::{TaskId, Transcript, WorkerKey, output_digest, prompt_commitment};
 use dovetail_ledger::{LedgerError, TaskRecord, TaskState};
+use dovetail_telemetry::Event;
 
 use super::Tasks;
-use crate::events::Event;
 
 /// Why a transcript was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +53,10 @@ impl Tasks {
                 LedgerError::Refused(_) => DeliveryError::TaskUnknown,
                 error => DeliveryError::Ledger(error),
             })?;
-        Event::TaskFinished {
+        self.telemetry.emit(&Event::TaskFinished {
             task: &id.to_string(),
             output_tokens: transcript.output_tokens,
-        }
-        .emit();
+        });
         self.live.complete(&id, &tokens);
         self.pair();
         Ok(())

@@ -5,12 +5,12 @@
 //! and of [`Connected`]; none of them can do half of a step. Nothing here knows gRPC or Sv2.
 
 mod admission;
-mod connected;
+mod connected_worker;
 mod delivery;
 mod follower;
 #[cfg(test)]
 mod life_tests;
-mod live;
+mod live_tasks;
 mod order;
 mod pairing;
 mod pricing;
@@ -20,14 +20,15 @@ mod reassign;
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
+use dovetail_api::codes::Code;
 use dovetail_commitment::{ModelId, TaskId};
-use dovetail_ledger::{BatchRecord, Ledger, LedgerError, TaskRecord, TaskState, unix_now};
+use dovetail_ledger::{BatchRecord, Ledger, LedgerError, TaskRecord, TaskState};
+use dovetail_telemetry::Telemetry;
+use dovetail_units::time::unix_now;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use admission::AdmissionError;
-pub(crate) use connected::Connected;
+pub(crate) use connected_worker::Connected;
 pub(crate) use delivery::DeliveryError;
 pub(crate) use follower::{Follower, TaskEvent};
 pub(crate) use order::{Assignment, Order};
@@ -37,11 +38,8 @@ pub(crate) use reassign::GivenBack;
 use crate::config::InferenceConfig;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
-use live::LiveTasks;
+use live_tasks::LiveTasks;
 use progress::Phase;
-
-/// Why a task failed, for its agent.
-type Code = &'static str;
 
 /// Bounds of what agents may order.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +69,7 @@ pub(crate) struct TaskParts {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) limits: TaskLimits,
     pub(crate) prices: Prices,
+    pub(crate) telemetry: Telemetry,
     /// Steps that were begun run to their end on it.
     pub(crate) tracker: TaskTracker,
 }
@@ -84,6 +83,7 @@ pub(crate) struct Tasks {
     mailboxes: Mailboxes,
     limits: TaskLimits,
     prices: Prices,
+    telemetry: Telemetry,
     tracker: TaskTracker,
 }
 
@@ -117,13 +117,15 @@ impl Tasks {
             mailboxes: parts.mailboxes,
             limits: parts.limits,
             prices: parts.prices,
+            telemetry: parts.telemetry,
             tracker: parts.tracker,
         }
     }
 
     /// At start: tasks that waited or ran when the pool last stopped have lost their streams, and fail.
     pub(crate) async fn fail_interrupted(&self) -> Result<(), LedgerError> {
-        self.ledger.fail_unfinished("pool-restarted").await?;
+        let code = Code::PoolRestarted.as_str();
+        self.ledger.fail_unfinished(code).await?;
         Ok(())
     }
 
@@ -213,11 +215,4 @@ impl Tasks {
         }
         self.pair();
     }
-}
-
-/// The time of day, since 1970.
-fn since_1970() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
 }

@@ -5,14 +5,15 @@
 
 use std::time::Instant;
 
+use dovetail_api::codes::Code;
 use dovetail_commitment::{TaskId, WorkerKey};
 use dovetail_ledger::LedgerError;
+use dovetail_telemetry::Event;
 
-use super::live::{LiveTasks, State};
+use super::Tasks;
+use super::live_tasks::{LiveTasks, State};
 use super::progress::Phase;
 use super::reassign::GivenBack;
-use super::{Code, Tasks};
-use crate::events::Event;
 use crate::mailboxes::WorkerCommand;
 
 /// What [`LiveTasks::pair`] found.
@@ -128,11 +129,10 @@ impl Tasks {
                 .give_back(&[pair.task], pair.worker, GivenBack::Lost)
                 .await;
         }
-        Event::TaskAssigned {
+        self.telemetry.emit(&Event::TaskAssigned {
             task: &pair.task.to_string(),
             worker: &pair.worker.to_string(),
-        }
-        .emit();
+        });
     }
 
     /// Whether the ledger let a task take its next step. If it did not, nobody runs it: its time is over, or
@@ -149,7 +149,7 @@ impl Tasks {
 
     /// Ends a task, of this worker if one is named.
     pub(super) async fn fail(&self, task: TaskId, worker: Option<WorkerKey>, code: Code) {
-        if let Err(error) = self.ledger.fail_task(task, worker, code).await {
+        if let Err(error) = self.ledger.fail_task(task, worker, code.as_str()).await {
             tracing::error!(%task, %error, "cannot fail a task");
         }
         self.live.finish(&task, Phase::Failed);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dovetail_ledger::Msat;
+use dovetail_units::Msat;
 
 /// How long a quote holds. Prices only change with the configuration.
 pub(super) const QUOTE_VALIDITY: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dovetail_commitment::TaskId;
 use tokio::sync::watch;
 
-use super::live::{LiveTask, LiveTasks};
+use super::live_tasks::{LiveTask, LiveTasks};
 use super::order::Assignment;
 use super::progress::Progress;
 

@@ -5,12 +5,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use dovetail_api::codes;
+use dovetail_api::codes::Code;
 use dovetail_commitment::{TaskId, WorkerKey};
 
-use super::live::{LiveTask, LiveTasks, State, Worker};
+use super::Tasks;
+use super::live_tasks::{LiveTask, LiveTasks, State, Worker};
 use super::progress::Phase;
-use super::{Code, Tasks};
 
 /// How often a task is given to a worker at most: enough to pass over some that are full, and few enough
 /// that a task which no worker can run does not go around them all.
@@ -36,9 +36,9 @@ impl GivenBack {
     /// What the task's agent is told if nobody else takes it.
     fn code(self) -> Code {
         match self {
-            Self::Full => codes::WORKERS_FULL,
-            Self::Unable | Self::Impossible => codes::WORKER_FAILED,
-            Self::Lost => codes::WORKER_LOST,
+            Self::Full => Code::WorkersFull,
+            Self::Unable | Self::Impossible => Code::WorkerFailed,
+            Self::Lost => Code::WorkerLost,
         }
     }
 }
@@ -102,8 +102,8 @@ impl LiveTasks {
         if task.assignment.is_none() {
             // Some of it was streamed.
             return Some(Next::Fail(match why {
-                GivenBack::Lost => codes::WORKER_LOST,
-                _ => codes::WORKER_FAILED,
+                GivenBack::Lost => Code::WorkerLost,
+                _ => Code::WorkerFailed,
             }));
         }
         task.refusals.push(Refusal { worker: *key, why });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use dovetail_api::codes;
+use dovetail_api::codes::Code;
 use dovetail_commitment::{SamplingParams, StopSequences, WorkerKey};
 use tokio::sync::mpsc;
 
@@ -181,14 +181,14 @@ fn a_worker_that_is_full_with_nothing_of_ours_is_asked_again_after_a_while_and_n
     }
     let pair = live.pair_at(now).pairs[0];
     let next = live.give_back(&pair.task, &key, GivenBack::Full);
-    assert_eq!(next, Some(Next::Fail(codes::WORKERS_FULL)));
+    assert_eq!(next, Some(Next::Fail(Code::WorkersFull)));
 }
 
 #[test]
 fn where_nobody_is_left_a_task_fails_with_the_reason() {
     for (why, code) in [
-        (GivenBack::Unable, codes::WORKER_FAILED),
-        (GivenBack::Lost, codes::WORKER_LOST),
+        (GivenBack::Unable, Code::WorkerFailed),
+        (GivenBack::Lost, Code::WorkerLost),
     ] {
         let (live, key, _commands) = with_worker(1);
         live.enqueue(assignment(1), 10);
@@ -216,7 +216,7 @@ fn a_task_whose_last_hope_leaves_is_hopeless_and_a_new_one_waits() {
     live.unregister(&WorkerKey::from_bytes([8; 32]), 8);
     live.enqueue(assignment(3), 10);
     let found = live.pair();
-    assert_eq!(found.hopeless, [(mine.task, codes::WORKER_FAILED)]);
+    assert_eq!(found.hopeless, [(mine.task, Code::WorkerFailed)]);
     assert!(found.pairs.is_empty(), "the worker that refused has a rest");
 }
 
@@ -232,7 +232,7 @@ fn tries_are_bounded_however_many_workers_there_are() {
         match live.give_back(&pair.task, &pair.worker, GivenBack::Full) {
             Some(Next::Another) => live.requeue(&pair.task),
             end => {
-                assert_eq!(end, Some(Next::Fail(codes::WORKERS_FULL)));
+                assert_eq!(end, Some(Next::Fail(Code::WorkersFull)));
                 break;
             }
         }
@@ -248,7 +248,7 @@ fn a_task_of_which_tokens_were_read_stays_with_its_worker() {
     let pair = give(&live);
     live.stream(&key, &pair.task, 0, &[1]).unwrap();
     let next = live.give_back(&pair.task, &key, GivenBack::Lost);
-    assert_eq!(next, Some(Next::Fail(codes::WORKER_LOST)));
+    assert_eq!(next, Some(Next::Fail(Code::WorkerLost)));
 }
 
 #[test]

@@ -61,7 +61,7 @@ impl Validators {
         let mut names = Vec::with_capacity(members.len());
         for member in members {
             names.push(member.validator.name().to_owned());
-            let worker = Shift {
+            let worker = ValidatorTask {
                 number: queue.add_member(member.is_local),
                 queue: Arc::clone(&queue),
                 // A thread of ours cannot be stopped; its claims give up by themselves.
@@ -104,14 +104,14 @@ impl Validators {
 }
 
 /// One validator's work.
-struct Shift {
+struct ValidatorTask {
     number: usize,
     queue: Arc<Queue>,
     validator: Arc<dyn Validator>,
     time_max: Option<Duration>,
 }
 
-impl Shift {
+impl ValidatorTask {
     async fn run(self) {
         let name = self.validator.name();
         let mut wait = *BACKOFF.start();
@@ -141,7 +141,7 @@ impl Shift {
         loop {
             let (model, taken) = self.queue.take(self.number).await;
             let held = Held {
-                shift: self,
+                task: self,
                 taken: Some(taken),
             };
             let work = Work {
@@ -175,7 +175,7 @@ impl Shift {
 
 /// Samples in a validator's hands; unless they are answered, they go back to the queue.
 struct Held<'a> {
-    shift: &'a Shift,
+    task: &'a ValidatorTask,
     taken: Option<Vec<Waiting>>,
 }
 
@@ -187,7 +187,7 @@ impl Held<'_> {
 
     fn answer(mut self, verdicts: Vec<Verdict>) {
         if let Some(taken) = self.taken.take() {
-            answer(self.shift.number, taken, verdicts);
+            answer(self.task.number, taken, verdicts);
         }
     }
 }
@@ -195,7 +195,7 @@ impl Held<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if let Some(taken) = self.taken.take() {
-            self.shift.queue.give_back(self.shift.number, taken);
+            self.task.queue.give_back(self.task.number, taken);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A request of the API as an order of a task.
 
-use dovetail_api::{codes, v1};
+use dovetail_api::codes::Code;
+use dovetail_api::v1;
 use dovetail_commitment::{ModelId, SamplingParams, TaskId};
 use dovetail_ledger::TaskRecord;
 use tonic::Status;
@@ -34,8 +35,7 @@ fn order(request: v1::CreateTaskRequest) -> Result<Order, Status> {
 }
 
 pub(super) fn sampling(sampling: Option<v1::Sampling>) -> Result<SamplingParams, Status> {
-    let sampling =
-        sampling.ok_or_else(|| codes::status(codes::SAMPLING_INVALID, "sampling is missing"))?;
+    let sampling = sampling.ok_or_else(|| Code::SamplingInvalid.status("sampling is missing"))?;
     Ok(SamplingParams {
         temperature_milli: sampling.temperature_milli,
         top_k: sampling.top_k,

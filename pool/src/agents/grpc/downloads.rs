@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use dovetail_api::codes::Code;
 use dovetail_api::models_v1::{
     FetchModelRequest, FetchModelResponse,
     models_server::{Models, ModelsServer},
 };
-use dovetail_api::{ID_BYTES, MODEL_CHUNK_BYTES_MAX, codes};
+use dovetail_api::{ID_BYTES, MODEL_CHUNK_BYTES_MAX};
 use dovetail_commitment::ModelId;
 use dovetail_engine::Head;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -100,16 +101,18 @@ impl Downloads {
     }
 
     fn find(&self, request: &FetchModelRequest) -> Result<Arc<ModelFile>, Status> {
-        let id: [u8; ID_BYTES] =
-            request.model_id.as_slice().try_into().map_err(|_| {
-                codes::status(codes::ARGUMENT_INVALID, "model_id must have 32 bytes")
-            })?;
-        let file = self.files.get(&ModelId::from_bytes(id)).ok_or_else(|| {
-            codes::status(codes::MODEL_UNKNOWN, "this pool does not know the model")
-        })?;
+        let id: [u8; ID_BYTES] = request
+            .model_id
+            .as_slice()
+            .try_into()
+            .map_err(|_| Code::ArgumentInvalid.status("model_id must have 32 bytes"))?;
+        let file = self
+            .files
+            .get(&ModelId::from_bytes(id))
+            .ok_or_else(|| Code::ModelUnknown.status("this pool does not know the model"))?;
         if request.offset > file.bytes {
             let message = "the offset lies past the end of the file";
-            return Err(codes::status(codes::ARGUMENT_INVALID, message));
+            return Err(Code::ArgumentInvalid.status(message));
         }
         Ok(Arc::clone(file))
     }
@@ -125,9 +128,9 @@ impl Models for Downloads {
     ) -> Result<Response<Self::FetchModelStream>, Status> {
         let request = request.into_inner();
         let file = self.find(&request)?;
-        let turn = Arc::clone(&self.free).try_acquire_owned().map_err(|_| {
-            codes::status(codes::DOWNLOADS_FULL, "too many models are being fetched")
-        })?;
+        let turn = Arc::clone(&self.free)
+            .try_acquire_owned()
+            .map_err(|_| Code::DownloadsFull.status("too many models are being fetched"))?;
         let (sender, receiver) = mpsc::channel(PIECES_MAX);
         let download = Download {
             file,
@@ -155,7 +158,7 @@ impl Download {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => {
-                    let stopping = codes::status(codes::UNAVAILABLE, "the pool is stopping");
+                    let stopping = Code::Unavailable.status("the pool is stopping");
                     // A peer that takes nothing does not hear of it.
                     let _ = self.sender.try_send(Err(stopping));
                     return;
@@ -184,9 +187,9 @@ impl Download {
             }
             Ok(Err(error)) => {
                 tracing::error!(%error, "cannot read a model file that workers fetch");
-                Err(codes::status(codes::INTERNAL, "cannot read the model file"))
+                Err(Code::Internal.status("cannot read the model file"))
             }
-            Err(_) => Err(codes::status(codes::INTERNAL, "reading did not finish")),
+            Err(_) => Err(Code::Internal.status("reading did not finish")),
         };
         let failed = message.is_err();
         let sent = timeout(PIECE_TIME_MAX, self.sender.send(message)).await;
@@ -200,7 +203,7 @@ mod tests {
     use dovetail_engine::{Model, tiny};
     use tokio_stream::StreamExt;
 
-    struct Scene {
+    struct Fixture {
         _folder: tempfile::TempDir,
         file: Vec<u8>,
         id: ModelId,
@@ -218,13 +221,13 @@ mod tests {
         file
     }
 
-    fn scene() -> Scene {
+    fn fixture() -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let file = several_pieces();
         std::fs::write(&path, &file).unwrap();
         let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
-        Scene {
+        Fixture {
             downloads: Downloads::open(&[path], 1, tracker, shutdown).unwrap(),
             id: Model::from_bytes(&file).unwrap().id(),
             file,
@@ -232,7 +235,7 @@ mod tests {
         }
     }
 
-    impl Scene {
+    impl Fixture {
         async fn fetch(
             &self,
             model_id: &[u8],
@@ -248,56 +251,56 @@ mod tests {
 
         async fn refusal(&self, model_id: &[u8], offset: usize) -> String {
             let status = self.fetch(model_id, offset).await.err().unwrap();
-            codes::code_of(&status).unwrap().to_owned()
+            dovetail_api::codes::code_of(&status).unwrap().to_owned()
         }
     }
 
     #[tokio::test]
     async fn a_file_comes_whole_in_small_pieces_from_any_offset() {
-        let scene = scene();
-        let length = scene.file.len();
+        let fixture = fixture();
+        let length = fixture.file.len();
         for offset in [0, 1, MODEL_CHUNK_BYTES_MAX, length - 1, length] {
-            let mut stream = scene.fetch(scene.id.as_bytes(), offset).await.unwrap();
+            let mut stream = fixture.fetch(fixture.id.as_bytes(), offset).await.unwrap();
             let mut data = Vec::new();
             while let Some(piece) = stream.next().await {
                 let piece = piece.unwrap();
-                assert_eq!(piece.file_bytes, scene.file.len() as u64);
+                assert_eq!(piece.file_bytes, fixture.file.len() as u64);
                 assert!(piece.data.len() <= MODEL_CHUNK_BYTES_MAX);
                 data.extend(piece.data);
             }
-            assert_eq!(data, scene.file[offset..]);
-            scene.downloads.free.acquire().await.unwrap().forget();
-            scene.downloads.free.add_permits(1);
+            assert_eq!(data, fixture.file[offset..]);
+            fixture.downloads.free.acquire().await.unwrap().forget();
+            fixture.downloads.free.add_permits(1);
         }
     }
 
     #[tokio::test]
     async fn what_is_asked_for_wrongly_is_refused_with_its_word() {
-        let scene = scene();
-        let length = scene.file.len();
-        assert_eq!(scene.refusal(&[9; 32], 0).await, codes::MODEL_UNKNOWN);
-        assert_eq!(scene.refusal(&[9; 31], 0).await, codes::ARGUMENT_INVALID);
-        let past = scene.refusal(scene.id.as_bytes(), length + 1).await;
-        assert_eq!(past, codes::ARGUMENT_INVALID);
+        let fixture = fixture();
+        let length = fixture.file.len();
+        assert_eq!(fixture.refusal(&[9; 32], 0).await, Code::ModelUnknown);
+        assert_eq!(fixture.refusal(&[9; 31], 0).await, Code::ArgumentInvalid);
+        let past = fixture.refusal(fixture.id.as_bytes(), length + 1).await;
+        assert_eq!(past, Code::ArgumentInvalid);
     }
 
     #[tokio::test]
     async fn there_are_no_more_downloads_than_allowed_and_a_peer_that_leaves_makes_room() {
-        let scene = scene();
-        let first = scene.fetch(scene.id.as_bytes(), 0).await.unwrap();
-        let refusal = scene.refusal(scene.id.as_bytes(), 0).await;
-        assert_eq!(refusal, codes::DOWNLOADS_FULL);
+        let fixture = fixture();
+        let first = fixture.fetch(fixture.id.as_bytes(), 0).await.unwrap();
+        let refusal = fixture.refusal(fixture.id.as_bytes(), 0).await;
+        assert_eq!(refusal, Code::DownloadsFull);
         drop(first);
-        let _room = scene.downloads.free.acquire().await.unwrap();
+        let _room = fixture.downloads.free.acquire().await.unwrap();
     }
 
     #[tokio::test]
     async fn a_pool_that_stops_ends_its_downloads() {
-        let scene = scene();
-        scene.downloads.shutdown.cancel();
-        let mut stream = scene.fetch(scene.id.as_bytes(), 0).await.unwrap();
+        let fixture = fixture();
+        fixture.downloads.shutdown.cancel();
+        let mut stream = fixture.fetch(fixture.id.as_bytes(), 0).await.unwrap();
         while stream.next().await.is_some() {}
-        scene.downloads.tracker.close();
-        scene.downloads.tracker.wait().await;
+        fixture.downloads.tracker.close();
+        fixture.downloads.tracker.wait().await;
     }
 }

@@ -8,8 +8,9 @@ mod server;
 mod status;
 mod view;
 
+use dovetail_api::ID_BYTES;
+use dovetail_api::codes::Code;
 use dovetail_api::v1::{self, inference_server::Inference};
-use dovetail_api::{ID_BYTES, codes};
 use dovetail_commitment::{ModelId, TaskId};
 use dovetail_ledger::TaskRecord;
 use tokio_stream::wrappers::ReceiverStream;
@@ -130,12 +131,9 @@ fn task_id_of(bytes: &[u8]) -> Result<TaskId, Status> {
 }
 
 fn id32(bytes: &[u8], name: &str) -> Result<[u8; ID_BYTES], Status> {
-    bytes.try_into().map_err(|_| {
-        codes::status(
-            codes::ARGUMENT_INVALID,
-            format!("{name} must have {ID_BYTES} bytes"),
-        )
-    })
+    bytes
+        .try_into()
+        .map_err(|_| Code::ArgumentInvalid.status(format!("{name} must have {ID_BYTES} bytes")))
 }
 
 /// `None` if it was left out.

@@ -1,25 +1,25 @@
 //! Validators that are slow, die and miscompute, at random from a seed.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use dovetail_audit::{Finding, Mismatch, Replayed, Verdict};
 use dovetail_commitment::ModelId;
+use dovetail_units::SplitMix64;
 
 use super::{AUDIT_TIME_MAX, OUTPUT_TOKENS};
 use crate::validation::{ThreadValidator, Validator, ValidatorError, Work};
 
-/// Vigna's splitmix64: faults from a seed, the same on every machine.
-pub(super) struct Random(pub(super) AtomicU64);
+/// Faults from a seed.
+pub(super) struct Random(Mutex<SplitMix64>);
 
 impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(Mutex::new(SplitMix64::new(seed)))
+    }
+
     fn below(&self, bound: u64) -> u64 {
-        let add = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut z = self.0.fetch_add(add, Ordering::Relaxed).wrapping_add(add);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
+        self.0.lock().unwrap().below(bound)
     }
 }
 

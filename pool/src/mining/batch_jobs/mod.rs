@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dovetail_commitment::BatchRoot;
-use dovetail_ledger::unix_now;
-use dovetail_sv2::extension::{
-    RequestBatchJob, RequestBatchJobError, RequestBatchJobSuccess, codes,
-};
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::{RequestBatchJob, RequestBatchJobError, RequestBatchJobSuccess};
+use dovetail_units::time::unix_now;
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
 
-use super::connection::{Connection, Ended};
+use super::connection::{Connection, EndReason};
 use crate::claims::batch::claimable_until;
 use allowance::Allowance;
 
@@ -100,7 +99,7 @@ impl Connection {
     pub(in crate::mining) async fn on_request_batch_job(
         &mut self,
         message: &RequestBatchJob,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), EndReason> {
         let request_id = message.request_id;
         match self.batch_job(message).await {
             Ok(job) => {
@@ -112,10 +111,10 @@ impl Connection {
                 self.send(&job.get_job_message().clone())
             }
             Err(code) => {
-                tracing::info!(id = self.id, root = %message.root, code, "built no job for a batch");
+                tracing::info!(id = self.id, root = %message.root, %code, "built no job for a batch");
                 self.send(&RequestBatchJobError {
                     request_id,
-                    code: code.to_owned(),
+                    code: code.to_string(),
                 })
             }
         }
@@ -123,11 +122,8 @@ impl Connection {
 
     /// The checks are those that a claim has to pass, so that nobody hashes for nothing; they are
     /// made again when the claim comes.
-    async fn batch_job(
-        &mut self,
-        message: &RequestBatchJob,
-    ) -> Result<Arc<ExtendedJob>, &'static str> {
-        let worker = self.worker().ok_or(codes::NOT_REGISTERED)?;
+    async fn batch_job(&mut self, message: &RequestBatchJob) -> Result<Arc<ExtendedJob>, Code> {
+        let worker = self.worker().ok_or(Code::NotRegistered)?;
         let RequestBatchJob {
             channel_id, root, ..
         } = *message;
@@ -135,13 +131,13 @@ impl Connection {
             .channels
             .get(&channel_id)
             .filter(|channel| channel.as_extended().is_some())
-            .ok_or(codes::CHANNEL_UNKNOWN)?;
+            .ok_or(Code::ChannelUnknown)?;
         if channel.account() != worker.to_string() {
-            return Err(codes::BATCH_NOT_YOURS);
+            return Err(Code::BatchNotYours);
         }
         let now = Instant::now();
         if !self.batch_jobs.allowance.take(now) {
-            return Err(codes::TOO_MANY_JOBS);
+            return Err(Code::TooManyJobs);
         }
         let batch = self
             .shared
@@ -150,9 +146,9 @@ impl Connection {
             .await
             .map_err(|error| {
                 tracing::error!(%error, "cannot read a batch");
-                codes::INTERNAL
+                Code::Internal
             })?
-            .ok_or(codes::BATCH_UNKNOWN)?;
+            .ok_or(Code::BatchUnknown)?;
         let expires_at_unix = claimable_until(&batch, worker)?;
         let job = self.build_batch_job(channel_id, root)?;
         self.batch_jobs.wanted = Some(Wanted {
@@ -170,12 +166,12 @@ impl Connection {
         &mut self,
         channel_id: u32,
         root: BatchRoot,
-    ) -> Result<Arc<ExtendedJob>, &'static str> {
+    ) -> Result<Arc<ExtendedJob>, Code> {
         // Without a template yet there is nothing to build on; there soon will be.
-        let work = self.work.clone().ok_or(codes::INTERNAL)?;
+        let work = self.work.clone().ok_or(Code::Internal)?;
         let fault = |error: String| {
             tracing::error!(error, "a template gives no job for a batch");
-            codes::INTERNAL
+            Code::Internal
         };
         let job = self
             .jobs
@@ -185,14 +181,14 @@ impl Connection {
         let channel = self
             .channels
             .get_mut(&channel_id)
-            .ok_or(codes::CHANNEL_UNKNOWN)?;
+            .ok_or(Code::ChannelUnknown)?;
         channel.install(&job).map_err(fault)?;
         self.batch_jobs.remember(channel_id, job.get_job_id(), root);
         Ok(job)
     }
 
     /// After new work has reached all channels: the batch that waits for a share gets a job on it.
-    pub(in crate::mining) fn renew_batch_job(&mut self, new_tip: bool) -> Result<(), Ended> {
+    pub(in crate::mining) fn renew_batch_job(&mut self, new_tip: bool) -> Result<(), EndReason> {
         let due = self.batch_jobs.due(new_tip, Instant::now(), unix_now());
         let Some((channel_id, root)) = due else {
             return Ok(());
@@ -204,7 +200,7 @@ impl Connection {
         }
         let job = self
             .build_batch_job(channel_id, root)
-            .map_err(|_| Ended::Fault("a template gives no job for a batch"))?;
+            .map_err(|_| EndReason::Fault("a template gives no job for a batch"))?;
         self.send(&job.get_job_message().clone())
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Target};
+use dovetail_units::Work;
 use stratum_core::channels_sv2::chain_tip::ChainTip;
 use stratum_core::channels_sv2::merkle_root::merkle_root_from_path;
 use stratum_core::channels_sv2::server::{
@@ -26,6 +27,7 @@ use stratum_core::mining_sv2::{
 use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
 
 use crate::blocks::{AssemblyError, SolvedBlock, merkle_path};
+use crate::mining::fields::StandardCode;
 use crate::mining::shares::{Acks, ShareMessage, ShareRefusal, SubmittedShare};
 
 /// A share that passed the header check.
@@ -34,7 +36,7 @@ pub(crate) struct ValidShare {
     /// Its block hash, in the order of the header.
     pub(crate) header_hash: [u8; 32],
     /// Its expected hashes: 2^256 / (target + 1) of the target it was judged by.
-    pub(crate) work: u128,
+    pub(crate) work: Work,
     /// The target it was judged by.
     pub(crate) target: Target,
     /// Set if it solves a block: the block, or why it cannot be put together.
@@ -221,11 +223,15 @@ impl Channel {
             (Kind::Extended(channel), ShareMessage::Extended(message)) => {
                 channel.validate_share(message.clone())
             }
-            _ => return Err(ShareRefusal::Code(ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE)),
+            _ => {
+                return Err(ShareRefusal::Standard(
+                    ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
+                ));
+            }
         };
         let (hash, block) = match result {
             Ok(ShareValidationResult::Valid(hash)) => (hash, None),
-            // Not the library's coinbase: see `blocks/solved.rs`.
+            // Not the library's coinbase: see `blocks/solved_block.rs`.
             Ok(ShareValidationResult::BlockFound(hash, template_id, _)) => {
                 let proven = BlockHash::from_byte_array(hash.to_byte_array());
                 let block = self.solved(share, template_id, proven);
@@ -235,7 +241,9 @@ impl Channel {
         };
         let header_hash = hash.to_byte_array();
         let Some(job_target) = self.job_targets.get(&share.job_id).copied() else {
-            return Err(ShareRefusal::Code(ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID));
+            return Err(ShareRefusal::Standard(
+                ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID,
+            ));
         };
         // On an easy chain a block can miss the share target; it is then worth a block's work,
         // not a share's.
@@ -313,7 +321,7 @@ impl Channel {
         &mut self,
         hashrate: f32,
         max_target: Option<Target>,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), StandardCode> {
         use stratum_core::mining_sv2::{
             ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE as BAD_RATE,
             ERROR_CODE_UPDATE_CHANNEL_MAX_TARGET_OUT_OF_RANGE as BAD_TARGET,
@@ -354,15 +362,9 @@ impl Channel {
     }
 }
 
-/// Expected hashes for `target`; saturates at `u128::MAX`, which no real target reaches.
-pub(crate) fn work_of(target: Target) -> u128 {
-    let bytes = target.to_work().to_be_bytes();
-    let (high, low) = bytes.split_at(16);
-    if high.iter().any(|byte| *byte != 0) {
-        return u128::MAX;
-    }
-    low.iter()
-        .fold(0_u128, |sum, byte| (sum << 8) | u128::from(*byte))
+/// The work that `target` asks for.
+fn work_of(target: Target) -> Work {
+    Work::from_be_bytes(target.to_work().to_be_bytes())
 }
 
 /// The coinbase as it is hashed: without its witness.
@@ -382,9 +384,9 @@ fn refusal(error: &ShareValidationError) -> ShareRefusal {
         | ShareValidationError::DoesNotMeetTarget(code)
         | ShareValidationError::VersionRollingNotAllowed(code)
         | ShareValidationError::DuplicateShare(code)
-        | ShareValidationError::BadExtranonceSize(code) => ShareRefusal::Code(code),
+        | ShareValidationError::BadExtranonceSize(code) => ShareRefusal::Standard(code),
         ShareValidationError::InvalidCoinbase | ShareValidationError::NoChainTip => {
-            ShareRefusal::Code(ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE)
+            ShareRefusal::Standard(ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE)
         }
         ShareValidationError::SeenSharesBudgetExhausted => {
             ShareRefusal::CloseChannel("share-budget-exhausted")

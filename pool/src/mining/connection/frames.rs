@@ -3,12 +3,12 @@
 use dovetail_sv2::extension::{self as ext, EXTENSION_TYPE};
 use dovetail_sv2::{Frame, Message, messages, negotiate};
 
-use super::{Connection, Ended};
+use super::{Connection, EndReason};
 use crate::mining::shares::SubmittedShare;
 
 impl Connection {
     /// Looks the message up by its header alone: `parsers_sv2` would refuse what it does not know.
-    pub(super) async fn on_frame(&mut self, frame: Frame) -> Result<(), Ended> {
+    pub(super) async fn on_frame(&mut self, frame: Frame) -> Result<(), EndReason> {
         match frame.extension_type {
             0 => self.on_mining_frame(&frame).await,
             messages::RequestExtensions::EXTENSION_TYPE => self.on_negotiation_frame(&frame),
@@ -18,7 +18,7 @@ impl Connection {
         }
     }
 
-    async fn on_mining_frame(&mut self, frame: &Frame) -> Result<(), Ended> {
+    async fn on_mining_frame(&mut self, frame: &Frame) -> Result<(), EndReason> {
         if frame.is::<messages::OpenStandardMiningChannel>() {
             self.on_open_standard(whole(frame)?)
         } else if frame.is::<messages::OpenExtendedMiningChannel>() {
@@ -37,11 +37,11 @@ impl Connection {
         } else if frame.is::<messages::SetCustomMiningJob>() {
             self.on_set_custom_job(whole(frame)?).await
         } else {
-            Err(Ended::Protocol("a message that miners do not send"))
+            Err(EndReason::Protocol("a message that miners do not send"))
         }
     }
 
-    fn on_negotiation_frame(&mut self, frame: &Frame) -> Result<(), Ended> {
+    fn on_negotiation_frame(&mut self, frame: &Frame) -> Result<(), EndReason> {
         if !frame.is::<messages::RequestExtensions>() {
             return Ok(());
         }
@@ -58,7 +58,7 @@ impl Connection {
         }
     }
 
-    async fn on_extension_frame(&mut self, frame: &Frame) -> Result<(), Ended> {
+    async fn on_extension_frame(&mut self, frame: &Frame) -> Result<(), EndReason> {
         if frame.is::<ext::RegisterWorker>() {
             self.on_register(whole(frame)?)
         } else if frame.is::<ext::RegisterWorkerProof>() {
@@ -81,12 +81,12 @@ impl Connection {
             self.on_invoice_error(&whole(frame)?);
             Ok(())
         } else {
-            Err(Ended::Protocol("a message that workers do not send"))
+            Err(EndReason::Protocol("a message that workers do not send"))
         }
     }
 }
 
 /// The message, with nothing behind it but whole fields of extensions.
-fn whole<M: Message>(frame: &Frame) -> Result<M, Ended> {
+fn whole<M: Message>(frame: &Frame) -> Result<M, EndReason> {
     Ok(frame.decode_with_tlvs::<M>()?.0)
 }

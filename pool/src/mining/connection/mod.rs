@@ -5,17 +5,19 @@ mod frames;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use dovetail_commitment::WorkerKey;
-use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, mining_flags};
-use dovetail_sv2::{DecodeError, FrameReader, FrameWriter, Message, Outbox, setup};
+use dovetail_sv2::server::Client;
+use dovetail_sv2::setup::mining_flags;
+use dovetail_sv2::{FrameReader, Message, MiningClock, Outbox};
 use dovetail_templates::WorkSnapshot;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub(in crate::mining) use dovetail_sv2::EndReason;
 
 use super::batch_jobs::BatchJobs;
 use super::channels::Channel;
@@ -27,36 +29,9 @@ use crate::mailboxes::WorkerCommand;
 use crate::shared::Shared;
 use crate::tasks::Connected;
 
-/// How many frames may wait for one miner. The longest burst of a healthy one is a job and a tip
-/// for each of its channels.
-const OUTBOX_MAX: usize = 1_024;
 /// How many shares of one connection may be under way to the ledger; beyond it we stop reading
 /// from the miner, which slows nobody else down.
 const IN_FLIGHT_MAX: usize = 256;
-/// How often difficulty is reconsidered.
-const VARDIFF_INTERVAL: Duration = Duration::from_secs(20);
-/// A connection without a channel is closed after this (5.3.2).
-const IDLE_TIME_MAX: Duration = Duration::from_secs(120);
-
-/// Why a connection ended, where it did not simply close.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Ended {
-    /// The peer is gone or does not keep up.
-    #[error("the connection closed")]
-    Closed,
-    /// The peer broke the protocol.
-    #[error("the peer broke the protocol: {0}")]
-    Protocol(&'static str),
-    /// A message did not decode.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// Something of ours is wrong; only this connection suffers.
-    #[error("internal fault: {0}")]
-    Fault(&'static str),
-    /// No channel for too long.
-    #[error("the connection had no channel for too long")]
-    Idle,
-}
 
 /// What the client asked for in `SetupConnection`.
 #[derive(Debug, Clone, Copy)]
@@ -90,41 +65,18 @@ pub(crate) struct Connection {
     pub(in crate::mining) claims_in_flight: usize,
 }
 
-/// Serves one miner from `SetupConnection` to its end.
-pub(crate) async fn serve(
-    id: u64,
-    shared: Arc<Shared>,
-    mut reader: FrameReader,
-    mut writer: FrameWriter,
-    shutdown: CancellationToken,
-) {
-    let policy = ServerPolicy {
-        protocol: SetupProtocol::MiningProtocol,
-        supported_flags: mining_flags::REQUIRES_STANDARD_JOBS
-            | mining_flags::REQUIRES_WORK_SELECTION
-            | mining_flags::REQUIRES_VERSION_ROLLING,
-        required_flags: 0,
-        success_flags: 0,
-    };
-    let request = match setup::serve(&mut reader, &mut writer, &policy).await {
-        Ok(request) => request,
-        Err(error) => return tracing::debug!(id, %error, "a connection was not set up"),
-    };
-    let token = shutdown.child_token();
-    let (outbox, writing) = Outbox::spawn(writer, OUTBOX_MAX, token.clone());
+/// Serves one miner whose connection is set up, to its end.
+pub(in crate::mining) async fn serve(id: u64, shared: Arc<Shared>, client: Client) {
     let flags = Flags {
-        requires_standard_jobs: request.flags & mining_flags::REQUIRES_STANDARD_JOBS != 0,
-        requires_work_selection: request.flags & mining_flags::REQUIRES_WORK_SELECTION != 0,
+        requires_standard_jobs: client.flags & mining_flags::REQUIRES_STANDARD_JOBS != 0,
+        requires_work_selection: client.flags & mining_flags::REQUIRES_WORK_SELECTION != 0,
     };
     tracing::info!(id, ?flags, "miner connected");
-    let mut connection = Connection::new(id, shared, outbox, flags);
-    let ended = connection.run(reader, &token).await;
-    match ended {
-        Ended::Closed => tracing::info!(id, "miner disconnected"),
+    let mut connection = Connection::new(id, shared, client.outbox, flags);
+    match connection.run(client.reader, &client.token).await {
+        EndReason::Closed => tracing::info!(id, "miner disconnected"),
         other => tracing::warn!(id, error = %other, "a miner's connection was ended"),
     }
-    drop(connection);
-    let _ = writing.await;
 }
 
 impl Connection {
@@ -165,33 +117,33 @@ impl Connection {
         }
     }
 
-    async fn run(&mut self, mut reader: FrameReader, token: &CancellationToken) -> Ended {
+    async fn run(&mut self, mut reader: FrameReader, token: &CancellationToken) -> EndReason {
         let mut templates = self.shared.templates.subscribe();
         templates.mark_changed();
-        let mut vardiff = interval_at(Instant::now() + VARDIFF_INTERVAL, VARDIFF_INTERVAL);
-        vardiff.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut idle_since = Some(Instant::now());
+        let mut clock = MiningClock::start();
         loop {
             let step = tokio::select! {
-                () = token.cancelled() => return Ended::Closed,
+                () = token.cancelled() => return EndReason::Closed,
                 changed = templates.changed() => {
                     if changed.is_err() {
-                        return Ended::Closed;
+                        return EndReason::Closed;
                     }
                     let work = templates.borrow_and_update().clone();
                     work.map_or(Ok(()), |work| self.on_work(work))
                 }
                 Some(done) = self.in_flight.join_next() => match done {
                     Ok(done) => self.on_settled(done),
-                    Err(_) => Err(Ended::Fault("a settlement did not end")),
+                    Err(_) => Err(EndReason::Fault("a settlement did not end")),
                 },
                 Some(command) = next_command(&mut self.connected) => self.on_command(command),
-                _ = vardiff.tick() => self.on_vardiff().and_then(|()| self.check_idle(&mut idle_since)),
+                () = clock.tick() => self
+                    .on_vardiff()
+                    .and_then(|()| clock.check_idle(!self.channels.is_empty())),
                 frame = reader.read(), if self.in_flight.len() < IN_FLIGHT_MAX => match frame {
                     Ok(frame) => self.on_frame(frame).await,
                     Err(error) => {
                         tracing::debug!(id = self.id, %error, "reading from a miner ended");
-                        Err(Ended::Closed)
+                        Err(EndReason::Closed)
                     }
                 },
             };
@@ -201,24 +153,9 @@ impl Connection {
         }
     }
 
-    fn check_idle(&self, idle_since: &mut Option<Instant>) -> Result<(), Ended> {
-        if !self.channels.is_empty() {
-            *idle_since = None;
-            return Ok(());
-        }
-        let since = *idle_since.get_or_insert_with(Instant::now);
-        if since.elapsed() > IDLE_TIME_MAX {
-            return Err(Ended::Idle);
-        }
-        Ok(())
-    }
-
     /// Queues a message; a miner that does not read is dropped.
-    pub(in crate::mining) fn send<M: Message>(&self, message: &M) -> Result<(), Ended> {
-        self.outbox.send(message).map_err(|error| {
-            tracing::debug!(id = self.id, %error, "a message was not queued");
-            Ended::Closed
-        })
+    pub(in crate::mining) fn send<M: Message>(&self, message: &M) -> Result<(), EndReason> {
+        Ok(self.outbox.send(message)?)
     }
 
     /// The worker that has registered on this connection.

@@ -9,10 +9,11 @@ use dovetail_commitment::coinbase::parse_coinbase;
 use dovetail_jd::transactions::merkle_path;
 use dovetail_ledger::DeclaredJob;
 use dovetail_templates::WorkSnapshot;
+use dovetail_units::consensus::COINBASE_SCRIPT_BYTES;
 use stratum_core::mining_sv2::{self, SetCustomMiningJobOwned};
 
-/// The longest script of a coinbase's input (consensus).
-const SCRIPT_SIG_BYTES_MAX: usize = 100;
+use crate::mining::fields::StandardCode;
+
 /// How far a job's least time may lie before that of the pool's own template. Both are a node's clock
 /// when it made its template, and the miner's may have made it minutes earlier; the time that the
 /// chain really asks for (the median of eleven blocks) lies about an hour back.
@@ -29,7 +30,7 @@ pub(super) fn check_header(
     message: &SetCustomMiningJobOwned,
     work: &WorkSnapshot,
     now: u32,
-) -> Result<(), &'static str> {
+) -> Result<(), StandardCode> {
     if message.prev_hash != work.prev_hash.prev_hash {
         return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_STALE_CHAIN_TIP);
     }
@@ -58,10 +59,10 @@ fn is_near(min_ntime: u32, template_ntime: u32, now: u32) -> bool {
 pub(super) fn coinbase_of(
     message: &SetCustomMiningJobOwned,
     full_extranonce_size: usize,
-) -> Result<Transaction, &'static str> {
+) -> Result<Transaction, StandardCode> {
     let mut script = message.coinbase_prefix.as_bytes().to_vec();
     let script_len = script.len().saturating_add(full_extranonce_size);
-    if script_len > SCRIPT_SIG_BYTES_MAX {
+    if script_len > *COINBASE_SCRIPT_BYTES.end() {
         return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_PREFIX);
     }
     script.resize(script_len, 0);
@@ -92,7 +93,7 @@ pub(super) fn check_declared(
     coinbase: &Transaction,
     declared: &DeclaredJob,
     full_extranonce_size: usize,
-) -> Result<(), &'static str> {
+) -> Result<(), StandardCode> {
     if declared.prev_hash != *message.prev_hash.as_array() {
         return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_STALE_CHAIN_TIP);
     }
@@ -115,7 +116,7 @@ pub(super) fn check_declared(
 }
 
 /// The code of the first field in which two coinbases differ, whatever their witnesses.
-fn first_difference(ours: &Transaction, declared: &Transaction) -> Option<&'static str> {
+fn first_difference(ours: &Transaction, declared: &Transaction) -> Option<StandardCode> {
     let (input, theirs) = (ours.input.first()?, declared.input.first()?);
     let fields = [
         (

@@ -2,11 +2,11 @@
 //! job comes from the ledger, and counts because its token has the declarator's MAC over it; a job in
 //! coinbase-only mode comes with its message, and is checked here.
 
-mod accepted;
+mod accepted_jobs;
 mod checks;
 mod codes;
-mod coinbase_only;
-mod declared;
+mod coinbase_only_jobs;
+mod declared_jobs;
 mod token;
 
 use std::time::Duration;
@@ -14,15 +14,16 @@ use std::time::Duration;
 use dovetail_jd::token::{JobToken, TokenKind};
 use dovetail_ledger::LedgerError;
 use dovetail_templates::height_of;
+use dovetail_units::time::header_time_now;
 use stratum_core::mining_sv2::{
     SetCustomMiningJobErrorOwned, SetCustomMiningJobOwned, SetCustomMiningJobSuccess,
 };
 
-use super::connection::{Connection, Ended};
-use super::fields::code_text;
+use super::connection::{Connection, EndReason};
+use super::fields::{StandardCode, code_text};
 use codes::{BAD_CHANNEL, BAD_COINBASE, NOT_SUPPORTED, NOT_YET, STALE};
 
-pub(super) use accepted::{AcceptedJob, AcceptedJobs, DeclaredBlock};
+pub(super) use accepted_jobs::{AcceptedJob, AcceptedJobs, DeclaredBlock};
 
 /// The declarator's node may hear of a block before ours: how long a job one block ahead waits for
 /// ours to follow. It delays nobody but its own connection.
@@ -32,7 +33,7 @@ impl Connection {
     pub(in crate::mining) async fn on_set_custom_job(
         &mut self,
         message: SetCustomMiningJobOwned,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), EndReason> {
         let (channel_id, request_id) = (message.channel_id, message.request_id);
         self.catch_up(&message).await?;
         match self.accept_custom_job(message).await {
@@ -57,7 +58,7 @@ impl Connection {
 
     /// Takes new work that has come or is about to, if the job is for the block after ours, or we have
     /// only just started and have no work yet.
-    async fn catch_up(&mut self, message: &SetCustomMiningJobOwned) -> Result<(), Ended> {
+    async fn catch_up(&mut self, message: &SetCustomMiningJobOwned) -> Result<(), EndReason> {
         let height = height_of(message.coinbase_prefix.as_bytes());
         let ours = self.work.as_ref().map(|work| work.height());
         let is_next = ours.is_none_or(|ours| height == ours.checked_add(1));
@@ -79,7 +80,7 @@ impl Connection {
     async fn accept_custom_job(
         &mut self,
         mut message: SetCustomMiningJobOwned,
-    ) -> Result<u32, &'static str> {
+    ) -> Result<u32, StandardCode> {
         if !self.flags.requires_work_selection {
             return Err(NOT_SUPPORTED);
         }
@@ -128,12 +129,7 @@ impl Connection {
 }
 
 /// The ledger is away: the miner may try the same job again.
-fn not_yet(error: &LedgerError) -> &'static str {
+fn not_yet(error: &LedgerError) -> StandardCode {
     tracing::error!(%error, "a declared job cannot be checked");
     NOT_YET
-}
-
-fn header_time_now() -> u32 {
-    // Headers have 32 bits for the time.
-    u32::try_from(dovetail_ledger::unix_now()).unwrap_or(u32::MAX)
 }

@@ -2,9 +2,12 @@
 
 use dovetail_jd::token::{JobToken, TokenError};
 
+use dovetail_units::time::unix_now;
+
 use super::codes::BAD_TOKEN;
-use super::{header_time_now, not_yet};
+use super::not_yet;
 use crate::mining::connection::Connection;
+use crate::mining::fields::StandardCode;
 
 impl Connection {
     /// Whether the token has our MAC over this account and content, and holds now.
@@ -13,15 +16,15 @@ impl Connection {
         token: &JobToken,
         account: &str,
         content: &[u8; 32],
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), StandardCode> {
         self.shared
             .token_key
-            .verify(token, account, content, header_time_now().into())
+            .verify(token, account, content, unix_now())
             .map_err(|error| bad_token(account, error))
     }
 
     /// A token is good once.
-    pub(super) async fn spend_token(&self, token: &JobToken) -> Result<(), &'static str> {
+    pub(super) async fn spend_token(&self, token: &JobToken) -> Result<(), StandardCode> {
         let ledger = &self.shared.ledger;
         let spent = ledger
             .spend_job_token(token.id, token.expires_at_unix)
@@ -31,7 +34,7 @@ impl Connection {
     }
 }
 
-pub(super) fn bad_token(account: &str, error: TokenError) -> &'static str {
+pub(super) fn bad_token(account: &str, error: TokenError) -> StandardCode {
     tracing::info!(account, %error, "a job's token was not taken");
     BAD_TOKEN
 }

@@ -8,14 +8,14 @@ mod tasks;
 
 use dovetail_sv2::extension::{CancelTask, PayoutResult, RequestInvoice};
 
-use super::connection::{Connection, Ended};
+use super::connection::{Connection, EndReason};
 use crate::mailboxes::WorkerCommand;
 
 pub(super) use registration::Registering;
 
 impl Connection {
     /// What the rest of the pool asks of this worker.
-    pub(super) fn on_command(&mut self, command: WorkerCommand) -> Result<(), Ended> {
+    pub(super) fn on_command(&mut self, command: WorkerCommand) -> Result<(), EndReason> {
         match command {
             WorkerCommand::Assign(task) => self.assign(&task),
             WorkerCommand::Cancel(task_id) => self.send(&CancelTask { task_id }),

@@ -1,17 +1,18 @@
 //! Tasks on their way to a worker, and its tokens and transcripts on their way back.
 
 use dovetail_commitment::Transcript;
-use dovetail_ledger::unix_now;
+use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{
     AssignTask, AssignTaskError, Bytes, DeliverTranscript, DeliverTranscriptError,
-    DeliverTranscriptSuccess, StreamTokens, codes,
+    DeliverTranscriptSuccess, StreamTokens,
 };
+use dovetail_units::time::unix_now;
 
-use crate::mining::connection::{Connection, Ended};
+use crate::mining::connection::{Connection, EndReason};
 use crate::tasks::{Assignment, DeliveryError, GivenBack};
 
 impl Connection {
-    pub(super) fn assign(&mut self, task: &Assignment) -> Result<(), Ended> {
+    pub(super) fn assign(&mut self, task: &Assignment) -> Result<(), EndReason> {
         // It may have waited, or been with another worker before.
         let left_ms = task
             .expires_at_unix
@@ -38,9 +39,9 @@ impl Connection {
         connected.refuse(task, given_back(&message.code)).await;
     }
 
-    pub(in crate::mining) fn on_stream(&mut self, message: &StreamTokens) -> Result<(), Ended> {
+    pub(in crate::mining) fn on_stream(&mut self, message: &StreamTokens) -> Result<(), EndReason> {
         let Some(connected) = &self.connected else {
-            return Err(Ended::Protocol("tokens before a registration"));
+            return Err(EndReason::Protocol("tokens before a registration"));
         };
         // Tokens of a task that has just been cancelled are still on their way: not worth a word.
         let taken = connected.stream(&message.task_id, message.first_position, &message.tokens);
@@ -53,24 +54,24 @@ impl Connection {
     pub(in crate::mining) async fn on_transcript(
         &mut self,
         message: DeliverTranscript,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), EndReason> {
         let task_id = message.task_id;
         match self.take_transcript(&message).await {
             Ok(()) => self.send(&DeliverTranscriptSuccess { task_id }),
             Err(code) => {
-                tracing::warn!(task = %task_id, code, "a transcript was refused");
+                tracing::warn!(task = %task_id, %code, "a transcript was refused");
                 self.send(&DeliverTranscriptError {
                     task_id,
-                    code: code.to_owned(),
+                    code: code.to_string(),
                 })
             }
         }
     }
 
-    async fn take_transcript(&self, message: &DeliverTranscript) -> Result<(), &'static str> {
-        let connected = self.connected.as_ref().ok_or(codes::NOT_REGISTERED)?;
+    async fn take_transcript(&self, message: &DeliverTranscript) -> Result<(), Code> {
+        let connected = self.connected.as_ref().ok_or(Code::NotRegistered)?;
         let transcript =
-            Transcript::decode(&message.transcript.0).map_err(|_| codes::TRANSCRIPT_MALFORMED)?;
+            Transcript::decode(&message.transcript.0).map_err(|_| Code::TranscriptMalformed)?;
         let delivered = connected.deliver(message.task_id, &transcript).await;
         delivered.map_err(|error| delivery_code(&error))
     }
@@ -78,18 +79,18 @@ impl Connection {
 
 /// Why a worker that refused a task with this code does not run it.
 fn given_back(code: &str) -> GivenBack {
-    match code {
-        codes::TOO_MANY_TASKS => GivenBack::Full,
-        codes::MODEL_UNKNOWN | codes::INTERNAL => GivenBack::Unable,
+    match Code::parse(code) {
+        Some(Code::TooManyTasks) => GivenBack::Full,
+        Some(Code::ModelUnknown | Code::Internal) => GivenBack::Unable,
         _ => GivenBack::Impossible,
     }
 }
 
-fn delivery_code(error: &DeliveryError) -> &'static str {
+fn delivery_code(error: &DeliveryError) -> Code {
     match error {
-        DeliveryError::TaskUnknown => codes::TASK_UNKNOWN,
-        DeliveryError::NotYours => codes::TASK_NOT_YOURS,
-        DeliveryError::Mismatch => codes::TRANSCRIPT_NOT_MATCHING_TASK,
-        DeliveryError::Ledger(_) => codes::INTERNAL,
+        DeliveryError::TaskUnknown => Code::TaskUnknown,
+        DeliveryError::NotYours => Code::TaskNotYours,
+        DeliveryError::Mismatch => Code::TranscriptNotMatchingTask,
+        DeliveryError::Ledger(_) => Code::Internal,
     }
 }

@@ -1,10 +1,11 @@
 //! The batch that a share claims, and what the receipt has to show of the share.
 
 use dovetail_commitment::{BatchRoot, WorkerKey};
-use dovetail_sv2::extension::{codes, find_claim};
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::find_claim;
 use dovetail_sv2::tlv::Tlv;
 
-use super::submitted::SubmittedShare;
+use super::share::SubmittedShare;
 use crate::claims::settle::Claim;
 use crate::mining::channels::ValidShare;
 use crate::mining::connection::Connection;
@@ -22,21 +23,21 @@ impl Connection {
         account: &str,
         committed: Option<BatchRoot>,
         valid: &ValidShare,
-    ) -> Result<Option<Claim>, &'static str> {
-        let Some(root) = find_claim(fields).map_err(|_| codes::CLAIM_MALFORMED)? else {
+    ) -> Result<Option<Claim>, Code> {
+        let Some(root) = find_claim(fields).map_err(|_| Code::ClaimMalformed)? else {
             return Ok(None);
         };
         let worker = self.claimant(account)?;
-        let committed = committed.ok_or(codes::CLAIM_WITHOUT_COMMITMENT)?;
+        let committed = committed.ok_or(Code::ClaimWithoutCommitment)?;
         if committed != root {
-            return Err(codes::CLAIM_MISMATCH);
+            return Err(Code::ClaimMismatch);
         }
         if self.claims_in_flight >= CLAIMS_IN_FLIGHT_MAX {
-            return Err(codes::AUDIT_UNAVAILABLE);
+            return Err(Code::AuditUnavailable);
         }
         let channel = self.channels.get(&share.channel_id);
         let hashed = channel.and_then(|channel| channel.hashed(share, &valid.header_hash));
-        let hashed = hashed.ok_or(codes::INTERNAL)?;
+        let hashed = hashed.ok_or(Code::Internal)?;
         Ok(Some(Claim {
             root,
             worker,
@@ -49,11 +50,11 @@ impl Connection {
 
     /// The worker of this connection, if it may claim on a channel that earns for `account`. A channel that
     /// earns for another account may not: what a batch earns stays with the key that answers for it.
-    fn claimant(&self, account: &str) -> Result<WorkerKey, &'static str> {
+    fn claimant(&self, account: &str) -> Result<WorkerKey, Code> {
         let worker = self.worker().filter(|_| self.extension);
-        let worker = worker.ok_or(codes::NOT_REGISTERED)?;
+        let worker = worker.ok_or(Code::NotRegistered)?;
         if account != worker.to_string() {
-            return Err(codes::BATCH_NOT_YOURS);
+            return Err(Code::BatchNotYours);
         }
         Ok(worker)
     }

@@ -2,18 +2,20 @@
 
 use bitcoin::Target;
 use dovetail_commitment::HeaderHash;
+use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::tlv::Tlv;
 use stratum_core::mining_sv2::{
     ERROR_CODE_SUBMIT_SHARES_INVALID_CHANNEL_ID as BAD_CHANNEL,
     ERROR_CODE_SUBMIT_SHARES_STALE_SHARE as STALE,
 };
 
-use super::submitted::SubmittedShare;
+use super::share::SubmittedShare;
 use crate::claims::settle::{Claim, ProvenShare};
 use crate::credit;
 use crate::mining::channels::ValidShare;
 use crate::mining::connection::Connection;
 use crate::mining::custom_jobs::AcceptedJob;
+use crate::mining::fields::StandardCode;
 use crate::mining::template_jobs::is_declared;
 
 /// A share that counts.
@@ -28,9 +30,11 @@ pub(super) struct Judged {
 /// Why a share was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ShareRefusal {
-    /// Tell the miner this code.
-    Code(&'static str),
-    /// The channel cannot go on: close it.
+    /// For a reason of the Sv2 specification.
+    Standard(StandardCode),
+    /// For a reason of the extension.
+    Extension(Code),
+    /// The channel cannot go on and is closed, for this reason.
     CloseChannel(&'static str),
 }
 
@@ -44,13 +48,13 @@ impl Connection {
     ) -> Result<Judged, ShareRefusal> {
         let (channel_id, job_id) = (share.channel_id, share.job_id);
         let channel = self.channels.get_mut(&channel_id);
-        let channel = channel.ok_or(ShareRefusal::Code(BAD_CHANNEL))?;
+        let channel = channel.ok_or(ShareRefusal::Standard(BAD_CHANNEL))?;
         let account = channel.account().to_owned();
         let mut valid = channel.validate(share)?;
         let custom = self.accepted.get(channel_id, job_id).cloned();
         if custom.is_none() && is_declared(job_id) {
             // What its coinbase pays is not known any more, so neither is what the share is worth.
-            return Err(ShareRefusal::Code(STALE));
+            return Err(ShareRefusal::Standard(STALE));
         }
         let proven = self.prove(account, &valid, custom.as_ref());
         if let Some(block) = valid.block.take() {
@@ -62,7 +66,7 @@ impl Connection {
         };
         let claim = self
             .claim(share, fields, &proven.account, committed, &valid)
-            .map_err(ShareRefusal::Code)?;
+            .map_err(ShareRefusal::Extension)?;
         Ok(Judged {
             proven,
             target: valid.target,

@@ -5,24 +5,28 @@ mod acks;
 mod claim;
 mod judge;
 mod settlement;
+mod share;
 mod solution;
-mod submitted;
 
 use dovetail_sv2::tlv::Tlv;
+use dovetail_telemetry::Event;
 use stratum_core::mining_sv2::{CloseChannelOwned, SubmitSharesErrorOwned};
 
-use super::connection::{Connection, Ended};
+use super::connection::{Connection, EndReason};
 use super::fields::code_text;
-use crate::events::Event;
 
 pub(super) use acks::Acks;
 pub(super) use judge::ShareRefusal;
 pub(super) use settlement::InFlight;
-pub(super) use submitted::{ShareMessage, SubmittedShare};
+pub(super) use share::{ShareMessage, SubmittedShare};
 
 impl Connection {
     /// Takes a share, with the fields that extensions put behind it.
-    pub(super) fn on_share(&mut self, share: &SubmittedShare, fields: &[Tlv]) -> Result<(), Ended> {
+    pub(super) fn on_share(
+        &mut self,
+        share: &SubmittedShare,
+        fields: &[Tlv],
+    ) -> Result<(), EndReason> {
         match self.judge(share, fields) {
             Ok(judged) => {
                 self.settle(share, judged);
@@ -37,26 +41,25 @@ impl Connection {
         channel_id: u32,
         sequence_number: u32,
         refusal: ShareRefusal,
-    ) -> Result<(), Ended> {
-        match refusal {
-            ShareRefusal::Code(code) => {
-                if let Some(channel) = self.channels.get(&channel_id) {
-                    Event::ShareRejected {
-                        worker: channel.account(),
-                        code,
-                    }
-                    .emit();
-                }
-                self.send_share_error(channel_id, sequence_number, code)
-            }
+    ) -> Result<(), EndReason> {
+        let code = match refusal {
+            ShareRefusal::Standard(code) => code,
+            ShareRefusal::Extension(code) => code.as_str(),
             ShareRefusal::CloseChannel(reason) => {
                 self.channels.remove(&channel_id);
-                self.send(&CloseChannelOwned {
+                return self.send(&CloseChannelOwned {
                     channel_id,
                     reason_code: code_text(reason)?,
-                })
+                });
             }
+        };
+        if let Some(channel) = self.channels.get(&channel_id) {
+            self.shared.telemetry.emit(&Event::ShareRejected {
+                worker: channel.account(),
+                code,
+            });
         }
+        self.send_share_error(channel_id, sequence_number, code)
     }
 
     fn send_share_error(
@@ -64,7 +67,7 @@ impl Connection {
         channel_id: u32,
         sequence_number: u32,
         code: &str,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), EndReason> {
         self.send(&SubmitSharesErrorOwned {
             channel_id,
             sequence_number,

@@ -4,16 +4,17 @@
 use std::collections::BTreeSet;
 
 use dovetail_commitment::BatchRoot;
-use dovetail_ledger::Msat;
-use dovetail_sv2::extension::{BatchOutcome, MSAT_UNKNOWN, codes};
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::{BatchOutcome, MSAT_UNKNOWN};
+use dovetail_telemetry::Event;
+use dovetail_units::Msat;
 use stratum_core::mining_sv2::SubmitSharesSuccessOwned;
 
 use super::acks::{Difficulty, Place};
 use super::judge::Judged;
-use super::submitted::SubmittedShare;
+use super::share::SubmittedShare;
 use crate::claims::settle::{BatchReport, Settled};
-use crate::events::Event;
-use crate::mining::connection::{Connection, Ended};
+use crate::mining::connection::{Connection, EndReason};
 
 /// A share whose settlement is under way.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Connection {
             account: proven.account.clone(),
             claimed: claim.as_ref().map(|claim| claim.root),
             // Unless the settlement says otherwise.
-            settled: Settled::Refused(codes::INTERNAL, None),
+            settled: Settled::Refused(Code::Internal.into(), None),
         };
         self.claims_in_flight += usize::from(in_flight.claimed.is_some());
         let settler = self.shared.settler.clone();
@@ -68,12 +69,12 @@ impl Connection {
 
     /// Settlements have ended, this one and maybe more: what can be acknowledged by now is, with one
     /// message per channel.
-    pub(in crate::mining) fn on_settled(&mut self, done: InFlight) -> Result<(), Ended> {
+    pub(in crate::mining) fn on_settled(&mut self, done: InFlight) -> Result<(), EndReason> {
         let mut reports = Vec::new();
         let mut channels = BTreeSet::from([done.channel_id]);
         reports.extend(self.decide(done)?);
         while let Some(done) = self.in_flight.try_join_next() {
-            let done = done.map_err(|_| Ended::Fault("a settlement did not end"))?;
+            let done = done.map_err(|_| EndReason::Fault("a settlement did not end"))?;
             channels.insert(done.channel_id);
             reports.extend(self.decide(done)?);
         }
@@ -90,7 +91,7 @@ impl Connection {
 
     /// Notes how a share ended, and says so at once if it was refused. Of a channel that has been closed
     /// since there is nothing left to be said but a batch's outcome.
-    fn decide(&mut self, done: InFlight) -> Result<Option<BatchReport>, Ended> {
+    fn decide(&mut self, done: InFlight) -> Result<Option<BatchReport>, EndReason> {
         let (channel_id, number) = (done.channel_id, done.sequence_number);
         self.claims_in_flight -= usize::from(done.claimed.is_some());
         if let (Some(root), true) = (&done.claimed, is_final(&done.settled)) {
@@ -107,12 +108,12 @@ impl Connection {
                 }
                 Ok(report)
             }
-            Settled::Refused(code, report) => {
-                Event::ShareRejected {
+            Settled::Refused(refusal, report) => {
+                let code = refusal.as_str();
+                self.shared.telemetry.emit(&Event::ShareRejected {
                     worker: &done.account,
                     code,
-                }
-                .emit();
+                });
                 if acks.is_some() {
                     // The shares before it first, and it before those behind it.
                     self.acknowledge(channel_id)?;
@@ -126,7 +127,7 @@ impl Connection {
         }
     }
 
-    fn acknowledge(&mut self, channel_id: u32) -> Result<(), Ended> {
+    fn acknowledge(&mut self, channel_id: u32) -> Result<(), EndReason> {
         let channel = self.channels.get_mut(&channel_id);
         let Some(ack) = channel.and_then(|channel| channel.acks.take()) else {
             return Ok(());
@@ -144,7 +145,7 @@ impl Connection {
 fn is_final(settled: &Settled) -> bool {
     match settled {
         Settled::Accepted(_) => true,
-        Settled::Refused(code, _) => codes::is_final_for_batch(code),
+        Settled::Refused(refusal, _) => refusal.is_final_for_batch(),
     }
 }
 

@@ -12,13 +12,13 @@ use stratum_core::binary_sv2::Sv2OptionOwned;
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
 use stratum_core::mining_sv2::{NewMiningJobOwned, SetNewPrevHashOwned, SetTargetOwned};
 
-use super::connection::{Connection, Ended};
+use super::connection::{Connection, EndReason};
 
 pub(super) use job_maker::{JobMaker, is_declared};
 
 impl Connection {
     /// Takes what the template source has now.
-    pub(in crate::mining) fn on_work(&mut self, work: Arc<WorkSnapshot>) -> Result<(), Ended> {
+    pub(in crate::mining) fn on_work(&mut self, work: Arc<WorkSnapshot>) -> Result<(), EndReason> {
         // A declared job may have fetched it already.
         if self
             .work
@@ -36,7 +36,7 @@ impl Connection {
             .build(&work, self.group_id, new_tip)
             .map_err(|error| {
                 tracing::error!(error, "a template gives no job");
-                Ended::Fault("a template gives no job")
+                EndReason::Fault("a template gives no job")
             })?;
         let job = Arc::new(job);
         self.work = Some(Arc::clone(&work));
@@ -56,7 +56,7 @@ impl Connection {
     }
 
     /// The first messages on a new channel.
-    pub(in crate::mining) fn first_job(&mut self, channel_id: u32) -> Result<(), Ended> {
+    pub(in crate::mining) fn first_job(&mut self, channel_id: u32) -> Result<(), EndReason> {
         let (Some(work), Some(group_job)) = (self.work.clone(), self.group_job.as_ref()) else {
             // No template yet: the first one will reach every channel.
             return Ok(());
@@ -64,7 +64,7 @@ impl Connection {
         let job = self
             .jobs
             .as_future(group_job, channel_id)
-            .map_err(|_| Ended::Fault("the template job cannot be shared"))?;
+            .map_err(|_| EndReason::Fault("the template job cannot be shared"))?;
         let job = Arc::new(job);
         let Some(channel) = self.channels.get_mut(&channel_id) else {
             return Ok(());
@@ -81,7 +81,7 @@ impl Connection {
         self.send_tip(channel_id, job.get_job_id(), &work)
     }
 
-    fn send_standard_jobs(&mut self, job: &ExtendedJob) -> Result<(), Ended> {
+    fn send_standard_jobs(&mut self, job: &ExtendedJob) -> Result<(), EndReason> {
         let messages: Vec<NewMiningJobOwned> = self
             .channels
             .iter()
@@ -93,7 +93,7 @@ impl Connection {
         messages.iter().try_for_each(|message| self.send(message))
     }
 
-    fn activate(&mut self, work: &WorkSnapshot, job_id: u32) -> Result<(), Ended> {
+    fn activate(&mut self, work: &WorkSnapshot, job_id: u32) -> Result<(), EndReason> {
         let mut tip = work.prev_hash.clone();
         tip.template_id = work.template.template_id;
         for channel in self.channels.values_mut() {
@@ -110,7 +110,12 @@ impl Connection {
         }
     }
 
-    fn send_tip(&mut self, channel_id: u32, job_id: u32, work: &WorkSnapshot) -> Result<(), Ended> {
+    fn send_tip(
+        &mut self,
+        channel_id: u32,
+        job_id: u32,
+        work: &WorkSnapshot,
+    ) -> Result<(), EndReason> {
         self.send(&SetNewPrevHashOwned {
             channel_id,
             job_id,
@@ -121,7 +126,7 @@ impl Connection {
     }
 
     /// Steers every channel towards the configured share rate.
-    pub(in crate::mining) fn on_vardiff(&mut self) -> Result<(), Ended> {
+    pub(in crate::mining) fn on_vardiff(&mut self) -> Result<(), EndReason> {
         let rate = self.shared.config.mining.shares_per_minute;
         let changed: Vec<(u32, Target)> = self
             .channels
@@ -137,7 +142,7 @@ impl Connection {
         &mut self,
         channel_id: u32,
         target: Target,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), EndReason> {
         self.send(&SetTargetOwned {
             channel_id,
             maximum_target: target.to_le_bytes().into(),
@@ -159,9 +164,9 @@ fn standard_message(
     }
 }
 
-fn install(result: Result<(), String>) -> Result<(), Ended> {
+fn install(result: Result<(), String>) -> Result<(), EndReason> {
     result.map_err(|error| {
         tracing::error!(error, "a channel refused its job");
-        Ended::Fault("a channel refused its job")
+        EndReason::Fault("a channel refused its job")
     })
 }

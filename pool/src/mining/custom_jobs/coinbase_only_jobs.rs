@@ -8,10 +8,11 @@ use dovetail_jd::token::{JobToken, coinbase_only_content};
 use dovetail_templates::{WorkSnapshot, height_of};
 use stratum_core::mining_sv2::{self, SetCustomMiningJobOwned};
 
-use super::accepted::AcceptedJob;
+use super::accepted_jobs::AcceptedJob;
 use super::codes::{BAD_OUTPUTS, BAD_TOKEN};
 use super::not_yet;
 use crate::mining::connection::Connection;
+use crate::mining::fields::StandardCode;
 
 /// A block of the smallest transactions has a path of this length.
 const PATH_MAX: usize = 14;
@@ -21,7 +22,7 @@ impl Connection {
         &self,
         token: &JobToken,
         account: &str,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), StandardCode> {
         let shared = &self.shared;
         if !shared.config.job_declarator.coinbase_only {
             return Err(BAD_TOKEN);
@@ -38,7 +39,7 @@ impl Connection {
         coinbase: &Transaction,
         account: &str,
         work: &WorkSnapshot,
-    ) -> Result<AcceptedJob, &'static str> {
+    ) -> Result<AcceptedJob, StandardCode> {
         let config = &self.shared.config;
         if height_of(message.coinbase_prefix.as_bytes()) != Some(work.height()) {
             return Err(mining_sv2::ERROR_CODE_SET_CUSTOM_MINING_JOB_INVALID_COINBASE_PREFIX);

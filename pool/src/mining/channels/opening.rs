@@ -13,8 +13,8 @@ use stratum_core::mining_sv2::{
 };
 
 use super::channel::Channel;
-use crate::mining::connection::{Connection, Ended};
-use crate::mining::fields::{code_text, owned};
+use crate::mining::connection::{Connection, EndReason};
+use crate::mining::fields::{StandardCode, code_text, owned};
 
 /// How many shares `channels_sv2` counts before it would acknowledge; we acknowledge what the
 /// ledger has made durable instead, so this only has to be positive.
@@ -27,7 +27,7 @@ impl Connection {
     pub(in crate::mining) fn on_open_standard(
         &mut self,
         message: OpenStandardMiningChannelOwned,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), EndReason> {
         let request_id = message.request_id;
         if self.flags.requires_work_selection {
             return self.refuse_open(
@@ -77,7 +77,7 @@ impl Connection {
     pub(in crate::mining) fn on_open_extended(
         &mut self,
         message: OpenExtendedMiningChannelOwned,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), EndReason> {
         let request_id = message.request_id;
         if self.flags.requires_standard_jobs {
             return self.refuse_open(
@@ -136,7 +136,7 @@ impl Connection {
     pub(in crate::mining) fn on_update_channel(
         &mut self,
         message: &UpdateChannelOwned,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), EndReason> {
         let hashrate = self.floor_hashrate(message.nominal_hash_rate);
         let max_target = Target::from_le_bytes(message.maximum_target.clone().into_array());
         let updated = match self.channels.get_mut(&message.channel_id) {
@@ -167,7 +167,7 @@ impl Connection {
         }
     }
 
-    fn refuse_open(&mut self, request_id: u32, code: &str) -> Result<(), Ended> {
+    fn refuse_open(&mut self, request_id: u32, code: &str) -> Result<(), EndReason> {
         tracing::debug!(code, "a channel was refused");
         self.send(&OpenMiningChannelErrorOwned {
             request_id,
@@ -176,7 +176,7 @@ impl Connection {
     }
 
     /// The checks that both kinds of channel share.
-    fn admit(&self, identity: &str, max_target: [u8; 32]) -> Result<Admitted, &'static str> {
+    fn admit(&self, identity: &str, max_target: [u8; 32]) -> Result<Admitted, StandardCode> {
         if self.channels.len() >= self.shared.config.mining.channels_per_connection_max {
             return Err(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED);
         }
@@ -202,7 +202,7 @@ impl Connection {
     }
 
     /// Gives the new channel its first job, as a future job, and the tip (5.3.15).
-    fn begin(&mut self, channel_id: u32, channel: Channel) -> Result<(), Ended> {
+    fn begin(&mut self, channel_id: u32, channel: Channel) -> Result<(), EndReason> {
         self.channels.insert(channel_id, channel);
         self.first_job(channel_id)
     }
@@ -218,7 +218,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn standard_code(error: &StandardChannelError) -> &'static str {
+fn standard_code(error: &StandardChannelError) -> StandardCode {
     match error {
         StandardChannelError::OpenChannelInvalidNominalHashrate(code)
         | StandardChannelError::OpenChannelInvalidMaxTarget(code) => code,
@@ -226,7 +226,7 @@ fn standard_code(error: &StandardChannelError) -> &'static str {
     }
 }
 
-fn extended_code(error: &ExtendedChannelError) -> &'static str {
+fn extended_code(error: &ExtendedChannelError) -> StandardCode {
     match error {
         ExtendedChannelError::OpenChannelInvalidNominalHashrate(code)
         | ExtendedChannelError::OpenChannelInvalidMaxTarget(code)

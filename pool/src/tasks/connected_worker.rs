@@ -1,12 +1,12 @@
 //! A connected worker, as its connection holds it: it takes commands and hands in tokens and transcripts.
 
 use dovetail_commitment::{ModelId, TaskId, Transcript, WorkerKey};
+use dovetail_telemetry::Event;
 
 use super::Tasks;
 use super::delivery::DeliveryError;
 use super::progress::StreamRefusal;
 use super::reassign::GivenBack;
-use crate::events::Event;
 use crate::mailboxes::{Mailbox, WorkerCommand};
 
 /// How many tasks one worker is given at once, whatever it says it takes: its commands must fit
@@ -35,11 +35,10 @@ impl Tasks {
         let room = room.min(TASKS_MAX);
         self.live
             .register(worker, mailbox.number(), models, room, commands);
-        Event::WorkerRegistered {
+        self.telemetry.emit(&Event::WorkerRegistered {
             worker: &worker.to_string(),
             models: model_count,
-        }
-        .emit();
+        });
         tracing::info!(%worker, models = model_count, "worker registered");
         self.pair();
         Connected {

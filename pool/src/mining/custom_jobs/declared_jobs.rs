@@ -7,10 +7,11 @@ use dovetail_jd::transactions::{BlockTransaction, merkle_path};
 use dovetail_ledger::DeclaredJob;
 use dovetail_templates::WorkSnapshot;
 
-use super::accepted::{AcceptedJob, DeclaredBlock};
+use super::accepted_jobs::{AcceptedJob, DeclaredBlock};
 use super::codes::{BAD_TOKEN, NOT_YET};
 use super::not_yet;
 use crate::mining::connection::Connection;
+use crate::mining::fields::StandardCode;
 
 impl Connection {
     /// The declaration behind a token, if it is this account's and as the declarator accepted it.
@@ -18,7 +19,7 @@ impl Connection {
         &self,
         token: &JobToken,
         account: &str,
-    ) -> Result<DeclaredJob, &'static str> {
+    ) -> Result<DeclaredJob, StandardCode> {
         let shared = &self.shared;
         let declared = shared
             .ledger
@@ -36,7 +37,7 @@ impl Connection {
         &self,
         declared: DeclaredJob,
         work: &WorkSnapshot,
-    ) -> Result<AcceptedJob, &'static str> {
+    ) -> Result<AcceptedJob, StandardCode> {
         let store = &self.shared.transactions;
         let mut found: Vec<Option<Arc<BlockTransaction>>> =
             declared.wtxids.iter().map(|id| store.get(id)).collect();
