@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bitcoin::Network;
 use dovetail_commitment::WorkerKey;
-use dovetail_ledger::{Ledger, LedgerError, Msat, OpenPayout, PayoutState};
+use dovetail_ledger::{Ledger, LedgerError, OpenPayout, PayoutState};
 use dovetail_lightning::{Client, PaymentStatus, parse_invoice};
 use dovetail_telemetry::{Event, Telemetry};
+use dovetail_units::Msat;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;

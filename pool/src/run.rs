@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
 use dovetail_engine::Runtime;
+use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger};
 use dovetail_lightning::Client;
-use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
+use dovetail_sv2::AuthorityKeys;
 use dovetail_telemetry::{JsonLines, Telemetry};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::net::TcpListener;
@@ -23,6 +24,7 @@ use crate::claims::audit::Auditor;
 use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
 use crate::config::{AuditConfig, Config, MiningConfig};
+use crate::embedded_declarator;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
 use crate::payouts::{PayoutHandle, Payouts};
@@ -63,96 +65,44 @@ pub async fn run(
     config
         .check()
         .map_err(|reason| anyhow!("configuration: {reason}"))?;
-    let keys = authority_keys(&config.mining)?;
-    let receipt_key = receipt_key(&config)?;
-    let token_key = dovetail_jd::config::token_key(&config.job_declarator.token_key)
-        .context("job_declarator.token_key")?;
-    let models = Models::load(&config.inference.models)?;
-
-    let ledger = Ledger::connect(&config.ledger.url.read()?, config.ledger.connections_max)
-        .await
-        .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
-    ledger
-        .migrate()
-        .await
-        .context("cannot migrate the ledger")?;
-    let telemetry = Telemetry::none().and(JsonLines::to_stdout());
-    let (mailboxes, tracker) = (Mailboxes::default(), TaskTracker::new());
-    let tasks = Tasks::new(TaskParts {
-        ledger: ledger.clone(),
-        models: models.clone(),
-        mailboxes: mailboxes.clone(),
-        limits: TaskLimits::from(&config.inference),
-        prices: Prices::new(config.inference.free_of_charge),
-        telemetry: telemetry.clone(),
-        tracker: tracker.clone(),
-    });
-    tasks.fail_interrupted().await?;
-
-    let stop_last = CancellationToken::new();
-    let committer = Committer::start(
-        ledger.clone(),
-        CommitterConfig {
-            group_max: config.ledger.group_max,
-            group_wait: Duration::from_millis(config.ledger.group_wait_ms),
-            queue_max: 4 * config.ledger.group_max,
-            spool_dir: config.ledger.spool_dir.clone(),
-        },
-        stop_last.clone(),
-    )
-    .await
-    .context("cannot open the spool of shares")?;
-    let replaying = TaskTracker::new();
-    let validators = start_validators(&config.audit, &models, &replaying, &stop_last)?;
-    let audit_time_max = Duration::from_secs(config.audit.timeout_s);
-    let auditor = Auditor::start(ledger.clone(), validators, audit_time_max).await?;
-    let templates = dovetail_templates::start(config.templates.clone(), stop_last.clone())
+    let keys = Keys::read(&config)?;
+    let base = Base::start(&config).await?;
+    let last = Last::default();
+    let settler = start_settler(&config, &base, keys.receipt, &last).await?;
+    let templates = dovetail_templates::start(config.templates.clone(), last.stop.clone())
         .context("cannot start the template source")?;
-
     let mining = bind(config.mining.listen).await?;
     let api = bind(config.api.listen).await?;
     let (mining_address, api_address) = (mining.local_addr()?, api.local_addr()?);
-    let downloads = open_downloads(&config, &tracker, &shutdown)?;
+    let services = grpc::Services {
+        tasks: base.tasks.clone(),
+        downloads: open_downloads(&config, &base.tracker, &shutdown)?,
+        requests_per_connection_max: config.api.requests_per_connection_max,
+        tracker: base.tracker.clone(),
+    };
     let shared = Arc::new(Shared {
-        ledger: ledger.clone(),
+        ledger: base.ledger.clone(),
         templates,
-        settler: Settler {
-            ledger: ledger.clone(),
-            committer,
-            auditor,
-            one_per_worker: OnePerWorker::default(),
-            tasks: tasks.clone(),
-            telemetry: telemetry.clone(),
-            rates: config.credit,
-            window: config.audit.window(),
-            receipt_key,
-        },
-        tasks: tasks.clone(),
-        models,
+        settler,
+        tasks: base.tasks.clone(),
+        models: base.models.clone(),
         payouts: PayoutHandle::default(),
         extranonces: Mutex::new(extranonces(&config.mining)?),
-        telemetry,
-        tracker: tracker.clone(),
-        token_key,
+        telemetry: base.telemetry.clone(),
+        tracker: base.tracker.clone(),
+        token_key: keys.token,
         transactions: TransactionStore::default(),
         config,
     });
-    let declaration = crate::embedded_declarator::start(&shared, keys, shutdown.clone()).await?;
-    tracker.spawn(crate::mining::serve(
-        mining,
-        keys,
-        Arc::clone(&shared),
-        shutdown.clone(),
-    ));
-    tracker.spawn(expire(tasks.clone(), shutdown.clone()));
-    tracker.spawn(mature(Arc::clone(&shared), shutdown.clone()));
-    start_payouts(&shared, mailboxes, &shutdown);
-    let services = grpc::Services {
-        tasks: tasks.clone(),
-        downloads,
-        requests_per_connection_max: shared.config.api.requests_per_connection_max,
-        tracker: tracker.clone(),
-    };
+    let authority = keys.authority;
+    let declaration = embedded_declarator::start(&shared, authority, shutdown.clone()).await?;
+    let serving = crate::mining::serve(mining, authority, Arc::clone(&shared), shutdown.clone());
+    base.tracker.spawn(serving);
+    base.tracker
+        .spawn(expire(base.tasks.clone(), shutdown.clone()));
+    base.tracker
+        .spawn(mature(Arc::clone(&shared), shutdown.clone()));
+    start_payouts(&shared, base.mailboxes.clone(), &shutdown);
     let serving = grpc::serve(api, services, shutdown.clone());
     ready(Addresses {
         mining: mining_address,
@@ -160,39 +110,137 @@ pub async fn run(
         declaration,
     });
     let served = serving.await;
-
     shutdown.cancel();
-    tracker.close();
-    if tokio::time::timeout(DRAIN_TIME_MAX, tracker.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!("some connections did not end in time");
-    }
+    base.drain().await;
     drop(shared);
-    stop_last.cancel();
-    replaying.close();
-    replaying.wait().await;
+    last.stop().await;
     served
+}
+
+/// The pool's secrets.
+struct Keys {
+    authority: AuthorityKeys,
+    receipt: Keypair,
+    token: TokenKey,
+}
+
+impl Keys {
+    fn read(config: &Config) -> anyhow::Result<Self> {
+        let secret = config.mining.authority_secret_key.read()?;
+        Ok(Self {
+            authority: AuthorityKeys::parse(&config.mining.authority_public_key, &secret)
+                .context("mining: the authority keys")?,
+            receipt: receipt_key(config)?,
+            token: dovetail_jd::config::token_key(&config.job_declarator.token_key)
+                .context("job_declarator.token_key")?,
+        })
+    }
+}
+
+/// What the other parts stand on.
+struct Base {
+    ledger: Ledger,
+    models: Models,
+    telemetry: Telemetry,
+    mailboxes: Mailboxes,
+    tasks: Tasks,
+    /// Connections, and whatever has to run to its end.
+    tracker: TaskTracker,
+}
+
+impl Base {
+    async fn start(config: &Config) -> anyhow::Result<Self> {
+        let models = Models::load(&config.inference.models)?;
+        let url = config.ledger.url.read()?;
+        let ledger = Ledger::connect(&url, config.ledger.connections_max)
+            .await
+            .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
+        ledger
+            .migrate()
+            .await
+            .context("cannot migrate the ledger")?;
+        let telemetry = Telemetry::none().and(JsonLines::stdout());
+        let (mailboxes, tracker) = (Mailboxes::default(), TaskTracker::new());
+        let tasks = Tasks::new(TaskParts {
+            ledger: ledger.clone(),
+            models: models.clone(),
+            mailboxes: mailboxes.clone(),
+            limits: TaskLimits::from(&config.inference),
+            prices: Prices::new(config.inference.free_of_charge),
+            telemetry: telemetry.clone(),
+            tracker: tracker.clone(),
+        });
+        tasks.fail_interrupted().await?;
+        Ok(Self {
+            ledger,
+            models,
+            telemetry,
+            mailboxes,
+            tasks,
+            tracker,
+        })
+    }
+
+    /// Waits for the last shares to reach the ledger.
+    async fn drain(&self) {
+        self.tracker.close();
+        let drained = tokio::time::timeout(DRAIN_TIME_MAX, self.tracker.wait());
+        if drained.await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+    }
+}
+
+/// What stops last, when nothing needs it any more: the committer, the validators and the template source.
+#[derive(Default)]
+struct Last {
+    stop: CancellationToken,
+    validators: TaskTracker,
+}
+
+impl Last {
+    async fn stop(self) {
+        self.stop.cancel();
+        self.validators.close();
+        self.validators.wait().await;
+    }
+}
+
+/// Starts what settles shares: the committer, the validators and the auditor.
+async fn start_settler(
+    config: &Config,
+    base: &Base,
+    receipt_key: Keypair,
+    last: &Last,
+) -> anyhow::Result<Settler> {
+    let committer = CommitterConfig {
+        group_max: config.ledger.group_max,
+        group_wait: Duration::from_millis(config.ledger.group_wait_ms),
+        queue_max: 4 * config.ledger.group_max,
+        spool_dir: config.ledger.spool_dir.clone(),
+    };
+    let committer = Committer::start(base.ledger.clone(), committer, last.stop.clone())
+        .await
+        .context("cannot open the spool of shares")?;
+    let validators = start_validators(&config.audit, &base.models, &last.validators, &last.stop)?;
+    let audit_time_max = Duration::from_secs(config.audit.timeout_s);
+    Ok(Settler {
+        ledger: base.ledger.clone(),
+        committer,
+        auditor: Auditor::start(base.ledger.clone(), validators, audit_time_max).await?,
+        one_per_worker: OnePerWorker::default(),
+        tasks: base.tasks.clone(),
+        telemetry: base.telemetry.clone(),
+        rates: config.credit,
+        window: config.audit.window(),
+        receipt_key,
+    })
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}"))
-}
-
-fn authority_keys(config: &MiningConfig) -> anyhow::Result<AuthorityKeys> {
-    let public: AuthorityPublicKey = config
-        .authority_public_key
-        .parse()
-        .context("mining.authority_public_key")?;
-    let secret: AuthoritySecretKey = config
-        .authority_secret_key
-        .read()?
-        .parse()
-        .context("mining.authority_secret_key")?;
-    AuthorityKeys::new(secret, public).context("mining: the authority keys")
 }
 
 fn receipt_key(config: &Config) -> anyhow::Result<Keypair> {

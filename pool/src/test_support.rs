@@ -11,9 +11,9 @@ use dovetail_commitment::{
     output_digest, prompt_commitment, tagged_hash, trace_root,
 };
 use dovetail_engine::{ENGINE_VERSION, Generation, Model, Request, Runtime, step};
-use dovetail_ledger::{Committer, CommitterConfig, Ledger, MaturityWindow, Msat, NewTask};
+use dovetail_ledger::{Committer, CommitterConfig, Ledger, MaturityWindow, NewTask};
 use dovetail_telemetry::Telemetry;
-use dovetail_units::Work;
+use dovetail_units::{Msat, Work};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use tokio_util::sync::CancellationToken;

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_engine::{Model, Runtime};
+use dovetail_ledger::Ledger;
 use dovetail_sv2::extension::codes::Code;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 
 use self::faulty::{Faulty, Random};
 use crate::claims::settle::{SettleRefusal, Settled};
@@ -85,25 +87,18 @@ async fn claim(mut pool: watch::Receiver<Option<Arc<Pool>>>, finished: Finished)
     unreachable!("it tries until it is credited")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_honest_worker_is_never_punished() {
-    let database = Database::create().await;
-    let ledger = database.ledger().await;
-    ledger.migrate().await.unwrap();
-    let spool = tempfile::tempdir().unwrap();
-    let model = tiny_model(1);
-    let random = Arc::new(Random::new(7));
-    let (running, pool) = watch::channel(None);
-    running.send_replace(Some(Arc::new(
-        start(&database, spool.path(), &model, &random).await,
-    )));
-
+/// Workers that finish batches and claim each until it is credited; they return how many claims that took.
+fn start_workers(
+    ledger: &Ledger,
+    model: &Arc<Model>,
+    pool: &watch::Receiver<Option<Arc<Pool>>>,
+) -> Vec<JoinHandle<u64>> {
     let runtime = Arc::new(Runtime::new(1).unwrap());
     let lanes = Arc::new(Semaphore::new(WORKERS_AT_ONCE));
-    let workers: Vec<_> = (0..WORKERS)
+    (0..WORKERS)
         .map(|worker| {
             let worker = Worker {
-                model: Arc::clone(&model),
+                model: Arc::clone(model),
                 runtime: Arc::clone(&runtime),
                 number: worker,
                 output_tokens: OUTPUT_TOKENS,
@@ -120,33 +115,18 @@ async fn an_honest_worker_is_never_punished() {
                 claims
             })
         })
-        .collect();
+        .collect()
+}
 
-    // Killed in the middle, again and again, until all are done.
-    let mut kills = 0;
-    let restarts = async {
-        loop {
-            tokio::time::sleep(RESTART_INTERVAL).await;
-            let old: Option<Arc<Pool>> = running.send_replace(None);
-            if let Some(old) = old {
-                old.kill().await;
-            }
-            kills += 1;
-            let new = start(&database, spool.path(), &model, &random).await;
-            running.send_replace(Some(Arc::new(new)));
-        }
-    };
-    let mut claims = 0;
-    let done = async {
-        for worker in workers {
-            claims += worker.await.unwrap();
-        }
-    };
-    tokio::select! {
-        done = tokio::time::timeout(TEST_TIME_MAX, done) => done.unwrap(),
-        () = restarts => unreachable!("the restarts do not end"),
-    }
+/// What happened on the way.
+struct Made {
+    claims: u64,
+    kills: u32,
+}
 
+/// Nobody was punished, everybody was credited once, and the faults were there.
+async fn check_ledger(database: &Database, ledger: &Ledger, made: &Made) {
+    let Made { claims, kills } = *made;
     let batches = i64::try_from(WORKERS * BATCHES_PER_WORKER).unwrap();
     let count = |sql| database.number(sql);
     // Nobody was punished.
@@ -186,6 +166,50 @@ async fn an_honest_worker_is_never_punished() {
     println!(
         "{replayed} replayed, {undone} audits undone, {claims} claims for {batches} batches, {kills} kills"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_honest_worker_is_never_punished() {
+    let database = Database::create().await;
+    let ledger = database.ledger().await;
+    ledger.migrate().await.unwrap();
+    let spool = tempfile::tempdir().unwrap();
+    let model = tiny_model(1);
+    let random = Arc::new(Random::new(7));
+    let (running, pool) = watch::channel(None);
+    running.send_replace(Some(Arc::new(
+        start(&database, spool.path(), &model, &random).await,
+    )));
+
+    let workers = start_workers(&ledger, &model, &pool);
+
+    // Killed in the middle, again and again, until all are done.
+    let mut kills = 0;
+    let restarts = async {
+        loop {
+            tokio::time::sleep(RESTART_INTERVAL).await;
+            let old: Option<Arc<Pool>> = running.send_replace(None);
+            if let Some(old) = old {
+                old.kill().await;
+            }
+            kills += 1;
+            let new = start(&database, spool.path(), &model, &random).await;
+            running.send_replace(Some(Arc::new(new)));
+        }
+    };
+    let mut claims = 0;
+    let done = async {
+        for worker in workers {
+            claims += worker.await.unwrap();
+        }
+    };
+    tokio::select! {
+        done = tokio::time::timeout(TEST_TIME_MAX, done) => done.unwrap(),
+        () = restarts => unreachable!("the restarts do not end"),
+    }
+
+    let made = Made { claims, kills };
+    check_ledger(&database, &ledger, &made).await;
     drop(pool);
     database.drop().await;
 }

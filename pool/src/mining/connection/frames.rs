@@ -1,7 +1,7 @@
 //! Each frame goes to the handler of its message. Nothing is decided here.
 
 use dovetail_sv2::extension::{self as ext, EXTENSION_TYPE};
-use dovetail_sv2::{Frame, Message, messages, negotiate};
+use dovetail_sv2::{Frame, messages, negotiate};
 
 use super::{Connection, EndReason};
 use crate::mining::shares::SubmittedShare;
@@ -20,22 +20,22 @@ impl Connection {
 
     async fn on_mining_frame(&mut self, frame: &Frame) -> Result<(), EndReason> {
         if frame.is::<messages::OpenStandardMiningChannel>() {
-            self.on_open_standard(whole(frame)?)
+            self.on_open_standard(frame.message()?)
         } else if frame.is::<messages::OpenExtendedMiningChannel>() {
-            self.on_open_extended(whole(frame)?)
+            self.on_open_extended(frame.message()?)
         } else if frame.is::<messages::UpdateChannel>() {
-            self.on_update_channel(&whole(frame)?)
+            self.on_update_channel(&frame.message()?)
         } else if frame.is::<messages::CloseChannel>() {
-            self.on_close_channel(&whole(frame)?);
+            self.on_close_channel(&frame.message()?);
             Ok(())
         } else if frame.is::<messages::SubmitSharesStandard>() {
-            let share: messages::SubmitSharesStandard = whole(frame)?;
+            let share: messages::SubmitSharesStandard = frame.message()?;
             self.on_share(&SubmittedShare::from(share), &[])
         } else if frame.is::<messages::SubmitSharesExtended>() {
             let (share, fields) = frame.decode_with_tlvs::<messages::SubmitSharesExtended>()?;
             self.on_share(&SubmittedShare::from(share), &fields)
         } else if frame.is::<messages::SetCustomMiningJob>() {
-            self.on_set_custom_job(whole(frame)?).await
+            self.on_set_custom_job(frame.message()?).await
         } else {
             Err(EndReason::Protocol("a message that miners do not send"))
         }
@@ -45,7 +45,7 @@ impl Connection {
         if !frame.is::<messages::RequestExtensions>() {
             return Ok(());
         }
-        let request: messages::RequestExtensions = whole(frame)?;
+        let request: messages::RequestExtensions = frame.message()?;
         match negotiate::answer(&request, &[EXTENSION_TYPE], &[]) {
             Ok(success) => {
                 self.extension |= success
@@ -60,33 +60,28 @@ impl Connection {
 
     async fn on_extension_frame(&mut self, frame: &Frame) -> Result<(), EndReason> {
         if frame.is::<ext::RegisterWorker>() {
-            self.on_register(whole(frame)?)
+            self.on_register(frame.message()?)
         } else if frame.is::<ext::RegisterWorkerProof>() {
-            self.on_proof(&whole(frame)?)
+            self.on_proof(&frame.message()?)
         } else if frame.is::<ext::StreamTokens>() {
-            self.on_stream(&whole(frame)?)
+            self.on_stream(&frame.message()?)
         } else if frame.is::<ext::DeliverTranscript>() {
-            self.on_transcript(whole(frame)?).await
+            self.on_transcript(frame.message()?).await
         } else if frame.is::<ext::RegisterBatch>() {
-            self.on_register_batch(&whole(frame)?).await
+            self.on_register_batch(&frame.message()?).await
         } else if frame.is::<ext::RequestBatchJob>() {
-            self.on_request_batch_job(&whole(frame)?).await
+            self.on_request_batch_job(&frame.message()?).await
         } else if frame.is::<ext::AssignTaskError>() {
-            self.on_assign_error(&whole(frame)?).await;
+            self.on_assign_error(&frame.message()?).await;
             Ok(())
         } else if frame.is::<ext::Invoice>() {
-            self.on_invoice(whole(frame)?);
+            self.on_invoice(frame.message()?);
             Ok(())
         } else if frame.is::<ext::InvoiceError>() {
-            self.on_invoice_error(&whole(frame)?);
+            self.on_invoice_error(&frame.message()?);
             Ok(())
         } else {
             Err(EndReason::Protocol("a message that workers do not send"))
         }
     }
-}
-
-/// The message, with nothing behind it but whole fields of extensions.
-fn whole<M: Message>(frame: &Frame) -> Result<M, EndReason> {
-    Ok(frame.decode_with_tlvs::<M>()?.0)
 }
