@@ -18,21 +18,20 @@ use dovetail_engine::{Model, tiny};
 use dovetail_miner::search::{header_bytes, header_hash, meets, merkle_root};
 use dovetail_sv2::extension::{
     AssignTask, BatchOutcome, Bytes, DeliverTranscript, DeliverTranscriptSuccess, RegisterBatch,
-    RegisterBatchSuccess, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerProof,
-    RegisterWorkerSuccess, StreamTokens, codes, find_claim,
+    RegisterBatchSuccess, StreamTokens, codes, find_claim,
 };
 use dovetail_sv2::messages::{
-    AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B032Owned, B064KOwned, B0255Owned,
-    DeclareMiningJob, DeclareMiningJobSuccess, OpenExtendedMiningChannel,
-    OpenExtendedMiningChannelSuccess, PushSolution, SetCustomMiningJob, SetCustomMiningJobSuccess,
-    Str0255Owned, SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
+    AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B064KOwned, B0255Owned,
+    DeclareMiningJob, DeclareMiningJobSuccess, PushSolution, SetCustomMiningJob,
+    SetCustomMiningJobSuccess, Str0255Owned, SubmitSharesError, SubmitSharesExtended,
+    SubmitSharesSuccess, U256Owned,
 };
 use dovetail_sv2::setup::SetupProtocol;
 use dovetail_sv2::{AuthorityKeys, Message};
 use dovetail_worker::config::Config;
 use dovetail_worker::worker::Worker;
 use stratum_core::channels_sv2::server::jobs::factory::JobFactory;
-use support::{Played, listen};
+use support::{Played, easy_target, listen};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -43,14 +42,6 @@ const EXTRANONCE_SIZE: usize = 8;
 /// Network targets, compact: one that no share of a test meets, and one that every share does.
 const BLOCKS_NEVER: u32 = 0x1900_ffff;
 const BLOCKS_ALWAYS: u32 = 0x207f_ffff;
-
-/// A target that one header in 2^12 meets.
-fn target() -> [u8; 32] {
-    let mut target = [0xff; 32];
-    target[31] = 0;
-    target[30] = 0x0f;
-    target
-}
 
 fn payout_script() -> ScriptBuf {
     ScriptBuf::from_bytes([vec![0x00, 0x14], vec![7; 20]].concat())
@@ -109,24 +100,10 @@ impl Scene {
     async fn register(&self) -> Played {
         let protocol = SetupProtocol::MiningProtocol;
         let mut pool = Played::accept(&self.pool_listener, &self.pool_keys, protocol).await;
-        pool.grant_extension().await;
-        let _: RegisterWorker = pool.expect().await;
-        pool.send(&RegisterWorkerChallenge { nonce: [8; 32] }).await;
-        let _: RegisterWorkerProof = pool.expect().await;
-        pool.send(&RegisterWorkerSuccess {
-            beacon_tip: chain().tip(),
-        })
-        .await;
-        let open: OpenExtendedMiningChannel = pool.expect().await;
-        pool.send(&OpenExtendedMiningChannelSuccess {
-            request_id: open.request_id,
-            channel_id: CHANNEL,
-            target: U256Owned::from(target()),
-            extranonce_size: u16::try_from(EXTRANONCE_SIZE).unwrap(),
-            extranonce_prefix: B032Owned::new(EXTRANONCE_PREFIX.to_vec()).unwrap(),
-            group_channel_id: 0,
-        })
-        .await;
+        let (_, open) = pool.register(chain().tip()).await;
+        let extranonce_size = u16::try_from(EXTRANONCE_SIZE).unwrap();
+        pool.open_channel(&open, CHANNEL, easy_target(), extranonce_size)
+            .await;
         pool
     }
 
@@ -278,7 +255,7 @@ async fn take_share(
         share.nonce,
     );
     let hash = header_hash(&header);
-    assert!(meets(&hash, &target()));
+    assert!(meets(&hash, &easy_target()));
     assert!(share.ntime >= custom.min_ntime);
     (share, hash)
 }

@@ -10,14 +10,13 @@ use dovetail_engine::{Model, tiny};
 use dovetail_sv2::AuthorityKeys;
 use dovetail_sv2::extension::{
     AssignTask, Bytes, DeliverTranscript, DeliverTranscriptSuccess, RegisterBatch,
-    RegisterBatchSuccess, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerProof,
-    RegisterWorkerSuccess,
+    RegisterBatchSuccess,
 };
 use dovetail_sv2::messages::{
-    AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B032Owned, B064KOwned, B0255Owned,
+    AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B064KOwned, B0255Owned,
     DeclareMiningJob, DeclareMiningJobError, DeclareMiningJobSuccess, NewExtendedMiningJob,
-    OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess, Seq0255Owned, SetCustomMiningJob,
-    SetCustomMiningJobSuccess, SetNewPrevHash, Str0255Owned, Sv2OptionOwned, U256Owned,
+    Seq0255Owned, SetCustomMiningJob, SetCustomMiningJobSuccess, SetNewPrevHash, Str0255Owned,
+    Sv2OptionOwned,
 };
 use dovetail_sv2::setup::SetupProtocol;
 use dovetail_worker::config::Config;
@@ -27,21 +26,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::device::Device;
-use crate::support::{Played, listen};
+use crate::support::{Played, easy_target, listen};
 
 pub(crate) const CHANNEL: u32 = 5;
 pub(crate) const EXTRANONCE_SIZE: u16 = 8;
 pub(crate) const TIME_MAX: Duration = Duration::from_secs(60);
 /// What the played pool's own jobs end with.
 pub(crate) const POOLS: [u8; 4] = [0xaa; 4];
-
-/// A target that one header in 2^12 meets.
-pub(crate) fn target() -> [u8; 32] {
-    let mut target = [0xff; 32];
-    target[31] = 0;
-    target[30] = 0x0f;
-    target
-}
 
 pub(crate) fn payout_script() -> ScriptBuf {
     ScriptBuf::from_bytes([vec![0x00, 0x14], vec![7; 20]].concat())
@@ -167,22 +158,9 @@ impl Fixture {
 pub(crate) async fn session(listener: &TcpListener, keys: &AuthorityKeys) -> Played {
     let protocol = SetupProtocol::MiningProtocol;
     let mut pool = Played::accept(listener, keys, protocol).await;
-    pool.grant_extension().await;
-    let _: RegisterWorker = pool.expect().await;
-    pool.send(&RegisterWorkerChallenge { nonce: [8; 32] }).await;
-    let _: RegisterWorkerProof = pool.expect().await;
-    let beacon_tip = [3; 32];
-    pool.send(&RegisterWorkerSuccess { beacon_tip }).await;
-    let open: OpenExtendedMiningChannel = pool.expect().await;
-    pool.send(&OpenExtendedMiningChannelSuccess {
-        request_id: open.request_id,
-        channel_id: CHANNEL,
-        target: U256Owned::from(target()),
-        extranonce_size: EXTRANONCE_SIZE,
-        extranonce_prefix: B032Owned::new(vec![1, 2, 3]).unwrap(),
-        group_channel_id: 0,
-    })
-    .await;
+    let (_, open) = pool.register([3; 32]).await;
+    pool.open_channel(&open, CHANNEL, easy_target(), EXTRANONCE_SIZE)
+        .await;
     pool
 }
 
