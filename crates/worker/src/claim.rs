@@ -171,14 +171,14 @@ impl Claimer {
                 }
                 Searched::Expired => {
                     // Without a claim its shares are as good as others.
-                    job.display.release();
+                    job.display.settle();
                     return Ok(ClaimEnd::Refused(codes::BATCH_EXPIRED.to_owned()));
                 }
             };
             match self.submit(batch, &accepted, &found).await? {
                 Some(end) => {
                     if matches!(end, ClaimEnd::Settled { accepted: true, .. }) {
-                        job.display.release();
+                        job.display.settle();
                     }
                     return Ok(end);
                 }

@@ -19,7 +19,7 @@ use super::declaration_step::{Done, Step};
 use super::next_job::{self, Accepted, NextJob, View};
 use super::tips::Tips;
 use super::{DeclaredJobsOptions, Demand, JobError, PoolNotice, ShareAnswer};
-use crate::current_job::CurrentJob;
+use crate::current_job::{BatchDisplay, CurrentJob, DeclaredDisplay};
 use crate::declarator_client::Declarator;
 use crate::job::{FoundShare, SHARES_WAITING_MAX, SharedJob};
 use crate::keys::WorkerKeys;
@@ -73,6 +73,10 @@ pub(super) struct Task {
     options: DeclaredJobsOptions,
     keys: WorkerKeys,
     current_job: Arc<CurrentJob>,
+    /// Gives devices our jobs, between batches too ..
+    display: Option<DeclaredDisplay>,
+    /// .. or, where they are on the pool's jobs between batches, a job that carries a batch.
+    batch_display: Option<BatchDisplay>,
     submitter: Submitter,
     channel: watch::Receiver<Channel>,
     work: watch::Receiver<Option<Arc<WorkSnapshot>>>,
@@ -119,9 +123,8 @@ impl Start {
         notices: mpsc::Receiver<PoolNotice>,
     ) -> Task {
         // Before the session hears of any job of the pool.
-        if self.options.between_batches {
-            self.current_job.reserve();
-        }
+        let between_batches = self.options.between_batches;
+        let display = between_batches.then(|| DeclaredDisplay::new(self.current_job.clone()));
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
         let mut work = self.options.templates.subscribe();
         work.mark_changed();
@@ -129,6 +132,8 @@ impl Start {
             options: self.options,
             keys: self.keys,
             current_job: self.current_job,
+            display,
+            batch_display: None,
             submitter: self.submitter,
             channel: self.channel,
             work,
@@ -242,13 +247,12 @@ impl Task {
             return;
         };
         self.search = None;
-        if !self.options.between_batches
-            && let Some(newest) = &self.accepted
+        let accepted = self.accepted.as_ref().map(|newest| newest.job.id);
+        if let Some(display) = self.batch_display.take()
+            && hash_on
+            && accepted == Some(display.job().id)
         {
-            match hash_on {
-                true => self.current_job.release(&newest.job),
-                false => self.current_job.withdraw(&newest.job),
-            }
+            display.settle();
         }
     }
 

@@ -103,12 +103,13 @@ impl Worker {
         if let Some(batch) = session.in_flight.take() {
             self.upstreams[session.index].transcripts.put_back(batch);
         }
-        // Before the next session begins, nothing of this one displays jobs any more.
+        // Before the next session begins, nothing of this one offers jobs to devices any more. The pool's go first:
+        // without them devices stay on what they have when the others go.
+        drop(session.pool_jobs);
         session.claims.shutdown().await;
-        if let Some(declared_jobs) = session.declared_jobs.take() {
+        if let Some(declared_jobs) = session.declared_jobs {
             declared_jobs.stop().await;
         }
-        self.current_job.leave();
         ended
     }
 

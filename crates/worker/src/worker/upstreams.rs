@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use dovetail_miner::current_job::Base;
 use dovetail_miner::keys::WorkerKeys;
 use dovetail_miner::pool_session::{PoolOptions, PoolSession, SessionError, probe};
 use dovetail_miner::solo;
@@ -155,7 +156,11 @@ impl Worker {
         };
         tracing::warn!("no pool can be reached; mining solo");
         let payout = config.payout_script.clone();
-        let run = solo::run(templates.clone(), payout, self.current_job.clone());
+        let run = solo::run(
+            templates.clone(),
+            payout,
+            Base::new(self.current_job.clone()),
+        );
         Some(AbortOnDropHandle::new(tokio::spawn(run)))
     }
 
