@@ -14,9 +14,8 @@ use dovetail_miner::keys::WorkerKeys;
 use dovetail_miner::pool_session::{PoolEvent, PoolOptions, PoolSession, SessionError};
 use dovetail_miner::search::{header_bytes, header_hash, meets};
 use dovetail_sv2::AuthorityKeys;
-use dovetail_sv2::extension::{
-    AssignTask, Bytes, RegisterWorker, RegisterWorkerError, codes, find_claim,
-};
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::{AssignTask, Bytes, RegisterWorker, RegisterWorkerError, find_claim};
 use dovetail_sv2::messages::{
     B032Owned, NewMiningJob, OpenStandardMiningChannel, OpenStandardMiningChannelSuccess,
     SetNewPrevHash, SetTarget, SubmitSharesExtended, SubmitSharesStandard, SubmitSharesSuccess,
@@ -141,7 +140,7 @@ async fn a_refused_registration_says_why() {
         pool.grant_extension().await;
         let _: RegisterWorker = pool.expect().await;
         pool.send(&RegisterWorkerError {
-            code: codes::MODEL_UNKNOWN.to_owned(),
+            code: Code::ModelUnknown.to_string(),
         })
         .await;
         pool
@@ -149,9 +148,7 @@ async fn a_refused_registration_says_why() {
     let options = options(address, &authority);
     let worker = PoolSession::open(&options, &keys);
     let (_pool, opened) = tokio::join!(pool, worker);
-    assert!(
-        matches!(opened, Err(SessionError::NotRegistered(code)) if code == codes::MODEL_UNKNOWN)
-    );
+    assert!(matches!(opened, Err(SessionError::NotRegistered(code)) if code == Code::ModelUnknown));
 }
 
 #[tokio::test]

@@ -16,9 +16,10 @@ use dovetail_commitment::{
 };
 use dovetail_engine::{Model, tiny};
 use dovetail_miner::search::{header_bytes, header_hash, meets, merkle_root};
+use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{
     AssignTask, BatchOutcome, Bytes, DeliverTranscript, DeliverTranscriptSuccess, RegisterBatch,
-    RegisterBatchSuccess, StreamTokens, codes, find_claim,
+    RegisterBatchSuccess, StreamTokens, find_claim,
 };
 use dovetail_sv2::messages::{
     AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B064KOwned, B0255Owned,
@@ -318,14 +319,14 @@ async fn a_stale_share_leads_to_another_declaration_and_a_mismatch_to_none() {
     refuse_share(&mut pool, &share, "stale-share").await;
     let declared = accept_declaration(&mut declarator, root).await;
     let (share, hash) = take_share(&mut pool, &declared, root).await;
-    refuse_share(&mut pool, &share, codes::INFERENCE_MISMATCH).await;
+    refuse_share(&mut pool, &share, Code::InferenceMismatch.as_str()).await;
     pool.send(&BatchOutcome {
         root,
         header_hash: HeaderHash::from_bytes(hash),
         accepted: false,
         beacon_step: 0,
         preimage: chain().preimage(0).unwrap(),
-        code: codes::INFERENCE_MISMATCH.to_owned(),
+        code: Code::InferenceMismatch.to_string(),
         credit_msat: 0,
         held_msat: 0,
     })
@@ -390,7 +391,7 @@ async fn a_pool_that_breaks_its_beacon_is_left_for_good() {
     let mut declarator = scene.declarator().await;
     let declared = accept_declaration(&mut declarator, root).await;
     let (share, hash) = take_share(&mut pool, &declared, root).await;
-    refuse_share(&mut pool, &share, codes::INFERENCE_MISMATCH).await;
+    refuse_share(&mut pool, &share, Code::InferenceMismatch.as_str()).await;
     let chosen = BatchOutcome {
         root,
         header_hash: HeaderHash::from_bytes(hash),

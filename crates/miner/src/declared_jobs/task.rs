@@ -74,7 +74,7 @@ pub(super) struct Task {
     keys: WorkerKeys,
     current_job: Arc<CurrentJob>,
     /// Gives devices our jobs, between batches too ..
-    display: Option<DeclaredDisplay>,
+    display: Option<Arc<DeclaredDisplay>>,
     /// .. or, where they are on the pool's jobs between batches, a job that carries a batch.
     batch_display: Option<BatchDisplay>,
     submitter: Submitter,
@@ -118,13 +118,11 @@ pub(super) struct Task {
 impl Start {
     pub(super) fn task(
         self,
+        display: Option<Arc<DeclaredDisplay>>,
         demand: watch::Receiver<Demand>,
         answers: mpsc::Sender<ShareAnswer>,
         notices: mpsc::Receiver<PoolNotice>,
     ) -> Task {
-        // Before the session hears of any job of the pool.
-        let between_batches = self.options.between_batches;
-        let display = between_batches.then(|| DeclaredDisplay::new(self.current_job.clone()));
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
         let mut work = self.options.templates.subscribe();
         work.mark_changed();

@@ -15,7 +15,8 @@ use dovetail_miner::pool_session::{Channel, PoolEvent, PoolSession, SessionError
 use dovetail_miner::stats::add;
 use dovetail_serving::transcripts::ReadyBatch;
 use dovetail_sv2::OutboxError;
-use dovetail_sv2::extension::{PayoutResult, RequestInvoice, codes};
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::{PayoutResult, RequestInvoice};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -187,7 +188,7 @@ impl Worker {
             PoolEvent::TranscriptRefused(task_id, code) => {
                 tracing::warn!(task = %task_id, code, "the pool refused the transcript");
                 // It stays undelivered and is offered again on the next session.
-                if code != codes::INTERNAL {
+                if code != Code::Internal {
                     self.upstreams[session.index].transcripts.remove(&task_id);
                 }
             }
