@@ -192,12 +192,12 @@ mod tests {
     }
 
     fn base(current_job: &CurrentJob) -> u32 {
-        let shown = current_job.subscribe().borrow().clone().unwrap();
-        shown.parts().upstream_job_id.unwrap()
+        let job = current_job.subscribe().borrow().clone().unwrap();
+        job.parts().upstream_job_id.unwrap()
     }
 
     #[test]
-    fn a_job_that_carries_a_batch_is_given_to_its_claim_and_not_shown_as_the_base() {
+    fn a_job_that_carries_a_batch_is_given_to_its_claim_and_is_not_the_base() {
         let current_job = Arc::new(CurrentJob::default());
         let mut jobs = PoolJobs::new(current_job.clone());
         assert!(jobs.on_job(&channel(), job(1, None, None)).is_none());

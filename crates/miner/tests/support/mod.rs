@@ -1,6 +1,8 @@
 //! The other side of the worker's connections, played by a test.
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
+pub(crate) mod declarator;
+
 use std::time::Duration;
 
 use dovetail_sv2::extension::{

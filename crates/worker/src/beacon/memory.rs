@@ -131,7 +131,7 @@ impl Beacons {
         self.save();
     }
 
-    /// One more than the newest step that the pool has shown.
+    /// One more than the newest step that the pool has revealed.
     pub fn next_step(&self, pool: &str) -> u32 {
         self.pools.get(pool).map_or(0, |known| known.next_step)
     }

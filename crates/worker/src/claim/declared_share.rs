@@ -28,7 +28,7 @@ impl Claimer {
         }
     }
 
-    /// A share of a job that bears the batch; `None` if the batch expires first.
+    /// A share of a job that carries the batch; `None` if the batch expires first.
     async fn declared_share(
         &mut self,
         requests: &mut ShareRequests,

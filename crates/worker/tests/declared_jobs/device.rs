@@ -8,7 +8,8 @@ use dovetail_sv2::messages::{
 use dovetail_sv2::setup::SetupProtocol;
 use tokio::time::timeout;
 
-use crate::fixture::{POOLS, TIME_MAX, payout_script};
+use crate::fixture::{POOLS, TIME_MAX};
+use crate::support::declarator::payout_script;
 use crate::support::{Played, easy_target};
 
 /// A device that opens a channel and looks at its jobs.
