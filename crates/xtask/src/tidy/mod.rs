@@ -1,44 +1,65 @@
-//! Rules that no compiler checks: files stay short enough to read.
+//! `cargo xtask tidy`: rules that no compiler checks. Each has a file of its own here; all of them read the
+//! checkout as text, and none needs a build.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod allows;
+mod command_line;
+mod commands;
+mod crates;
+mod dead_files;
+mod edges;
+mod links;
+mod markdown;
+mod settings;
+mod sizes;
+mod tokens;
+mod tree;
+mod types;
+
+use std::collections::BTreeMap;
 
 use anyhow::bail;
-use dovetail_tests::process::output;
+use markdown::Page;
+use tree::Tree;
 
-/// A source file has at most this many lines. Exceptions stand in `LONG`, each with its reason.
-const LINES_MAX: usize = 500;
-/// Longer files.
-const LONG: &[(&str, &str)] = &[];
-
-/// Checks every Rust file that git knows.
+/// Checks the checkout; says all that is wrong.
 pub(crate) fn check() -> anyhow::Result<()> {
-    let root = dovetail_tests::root();
-    let listed = output(Command::new("git").current_dir(&root).args([
-        "ls-files",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-        "*.rs",
-    ]))?;
-    let long: Vec<String> = listed
-        .lines()
-        .map(PathBuf::from)
-        .filter(|path| !LONG.iter().any(|(known, _)| Path::new(known) == path))
-        .filter_map(|path| {
-            let lines = std::fs::read_to_string(root.join(&path))
-                .ok()?
-                .lines()
-                .count();
-            (lines > LINES_MAX).then(|| format!("{} has {lines} lines", path.display()))
-        })
+    let tree = Tree::read()?;
+    let crates = crates::crates(&tree)?;
+    let pages: BTreeMap<&str, Page> = tree
+        .ending(".md")
+        .map(|(path, text)| (path, Page::of(text)))
         .collect();
-    if !long.is_empty() {
-        bail!(
-            "split these files, or list them with a reason in tidy.rs:\n{}",
-            long.join("\n")
-        );
+    let structure = tree.text(edges::PAGE).unwrap_or_default();
+    let rules = [
+        (
+            "dependencies between crates",
+            edges::problems(structure, &crates),
+        ),
+        ("sizes of files", sizes::problems(&tree)),
+        ("dead files", dead_files::problems(&tree, &crates)),
+        ("links and file names", links::problems(&tree, &pages)),
+        ("commands", commands::problems(&tree, &pages, &crates)),
+        ("configuration keys", settings::problems(&tree, &pages)),
+        ("lints", allows::problems(&tree)),
+    ];
+    let mut count = 0;
+    for (rule, problems) in &rules {
+        if !problems.is_empty() {
+            eprintln!("{rule}:");
+        }
+        for problem in problems {
+            eprintln!("  {problem}");
+        }
+        count += problems.len();
     }
-    eprintln!("{} files are short enough", listed.lines().count());
+    if count > 0 {
+        bail!("{count} things are not tidy");
+    }
+    let files = tree.iter().count();
+    eprintln!(
+        "{} rules hold for {files} files of {} crates",
+        rules.len(),
+        crates.len()
+    );
     Ok(())
 }
