@@ -18,6 +18,14 @@ pub(crate) struct Command {
     pub(crate) options: BTreeMap<String, bool>,
 }
 
+impl Command {
+    /// Whether it or a subcommand of it has this option.
+    pub(crate) fn offers(&self, option: &str) -> bool {
+        self.options.contains_key(option)
+            || self.subcommands.values().any(|inner| inner.offers(option))
+    }
+}
+
 /// All programs by name.
 pub(crate) fn programs(tree: &Tree, crates: &[Crate]) -> BTreeMap<String, Command> {
     let sources = Sources::of(tree);

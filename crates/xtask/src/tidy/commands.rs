@@ -26,9 +26,11 @@ pub(crate) fn problems(tree: &Tree, pages: &BTreeMap<&str, Page>, crates: &[Crat
     let mut problems = Vec::new();
     for (path, page) in pages.iter().filter(|(path, _)| is_current(path)) {
         let lines = page.blocks.iter().flat_map(commands);
-        let spans = page.spans.iter().map(|span| (span.line, span.text.clone()));
-        for (line, text) in lines.chain(spans) {
-            if let Some(problem) = known.problem(&text) {
+        let lines = lines.map(|(line, text)| (line, text, true));
+        let spans = page.spans.iter();
+        let spans = spans.map(|span| (span.line, span.text.clone(), false));
+        for (line, text, typed_out) in lines.chain(spans) {
+            if let Some(problem) = known.problem(&text, typed_out) {
                 problems.push(format!("{path}:{line} names `{text}`, but {problem}"));
             }
         }
@@ -71,16 +73,18 @@ fn commands(block: &Block) -> Vec<(usize, String)> {
 }
 
 impl Known<'_> {
-    /// What is wrong with the commands of a line.
-    fn problem(&self, line: &str) -> Option<String> {
+    /// What is wrong with the commands of a line. One that is not typed out may leave its subcommand away and
+    /// name an option of it.
+    fn problem(&self, line: &str, typed_out: bool) -> Option<String> {
         let typed = line.split(" # ").next().unwrap_or_default();
         let typed = typed.replace(';', " ; ");
         let words: Vec<&str> = typed.split_whitespace().collect();
         let commands = words.split(|word| ENDS.contains(word));
         commands.into_iter().find_map(|words| {
-            // Settings of the environment and `sudo -u x` may come first.
-            let starts = (0..words.len()).find(|at| self.is_program(words[*at]))?;
-            self.refused(&words[starts..])
+            let words = command_of(words);
+            let first = *words.first()?;
+            self.is_program(first)
+                .then(|| self.refused(words, typed_out))?
         })
     }
 
@@ -89,13 +93,16 @@ impl Known<'_> {
         name == "cargo" || (name != "xtask" && self.programs.contains_key(name))
     }
 
-    fn refused(&self, words: &[&str]) -> Option<String> {
+    fn refused(&self, words: &[&str], typed_out: bool) -> Option<String> {
         match (program_name(words[0]), words.get(1)) {
-            ("cargo", Some(&"xtask")) => {
-                self.check("cargo xtask", self.programs.get("xtask")?, &words[2..])
-            }
+            ("cargo", Some(&"xtask")) => self.check(
+                "cargo xtask",
+                self.programs.get("xtask")?,
+                &words[2..],
+                typed_out,
+            ),
             ("cargo", Some(_)) => self.cargo(words),
-            (name, _) => self.check(name, self.programs.get(name)?, &words[1..]),
+            (name, _) => self.check(name, self.programs.get(name)?, &words[1..], typed_out),
         }
     }
 
@@ -141,11 +148,17 @@ impl Known<'_> {
         let program = value(["--bin", "--bin"]).or(only.map(|target| target.name.as_str()))?;
         let runs = words.get(1) == Some(&"run") && value(["--example", "--example"]).is_none();
         let arguments = words.get(own + 1..).filter(|_| runs)?;
-        self.check(program, self.programs.get(program)?, arguments)
+        self.check(program, self.programs.get(program)?, arguments, true)
     }
 
     /// Follows the subcommands, then looks for the options.
-    fn check(&self, name: &str, program: &Command, words: &[&str]) -> Option<String> {
+    fn check(
+        &self,
+        name: &str,
+        program: &Command,
+        words: &[&str],
+        typed_out: bool,
+    ) -> Option<String> {
         let mut command = program;
         let mut name = name.to_owned();
         let mut options = vec![&program.options];
@@ -160,7 +173,7 @@ impl Known<'_> {
                 let help = ["help", "version", ""].contains(&option);
                 match known {
                     Some(value) => skip = *value && !word.contains('='),
-                    None if help => {}
+                    None if help || (!typed_out && command.offers(option)) => {}
                     None => return Some(format!("`{name}` has no option --{option}")),
                 }
             } else if is_name(word) && !command.subcommands.is_empty() {
@@ -174,6 +187,20 @@ impl Known<'_> {
         }
         None
     }
+}
+
+/// A command without the settings of the environment and the `sudo -u name` that come first.
+fn command_of<'a, 'b>(words: &'a [&'b str]) -> &'a [&'b str] {
+    let mut at = 0;
+    while let Some(word) = words.get(at) {
+        at += match *word {
+            "-u" => 2,
+            "sudo" | "env" | "time" => 1,
+            word if word.contains('=') => 1,
+            _ => break,
+        };
+    }
+    &words[at.min(words.len())..]
 }
 
 fn program_name(word: &str) -> &str {
@@ -208,9 +235,10 @@ mod tests {
     #[test]
     fn commands_that_are_there_are_no_problem() {
         says(
-            "`x run` and `x`, `x SUB`, `x --config FILE model make-tiny --file F --top-k 3`, `y odd`\n
+            "`x run` and `x`, `x SUB`, `x --config FILE model make-tiny --file F --top-k 3`, `x --all`, `y odd`\n
 ```sh
 A=b target/debug/x say --all | grep z # x odd
+sudo -u x install --mode 1 && sudo -u y x run
 x model \\
   make-tiny
 cargo run -p x-package -- say --all
@@ -233,12 +261,14 @@ x odd
             "`x walk`, `x run --fast`, `cargo run --package z`, `cargo run --bin z`\n
 ```
 x say; x model make-big
+x --all
 cargo run -p x-package -- say --none
 ```
 ",
             &[
                 "README.md:4 names `x say; x model make-big`, but `x model` has no command make-big",
-                "README.md:5 names `cargo run -p x-package -- say --none`, but `x say` has no option --none",
+                "README.md:5 names `x --all`, but `x` has no option --all",
+                "README.md:6 names `cargo run -p x-package -- say --none`, but `x say` has no option --none",
                 "README.md:1 names `x walk`, but `x` has no command walk",
                 "README.md:1 names `x run --fast`, but `x run` has no option --fast",
                 "README.md:1 names `cargo run --package z`, but there is no package z",

@@ -1,5 +1,5 @@
 //! No file lies about that nothing uses: each Rust file is a target or a module of one, each migration
-//! is in the folder that the ledger applies, each other file is named by a file that uses it.
+//! is applied (its folder or itself is named in Rust), each other file is named by a file that uses it.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ pub(crate) fn problems(tree: &Tree, crates: &[Crate]) -> Vec<String> {
         .filter(|(path, _)| !path.split('/').any(|part| part.starts_with('.')))
         .filter(|(path, _)| !FOUND_BY_NAME.contains(&name(path)))
         .filter(|(path, _)| match path.ends_with(".sql") {
-            true => !migrations.contains(folder(path)),
+            true => !migrations.contains(folder(path)) && !is_applied(tree, path),
             false => !is_named(tree, path),
         })
         .map(|(path, _)| format!("{path} is used by no other file: delete it"));
@@ -54,6 +54,11 @@ fn is_named(tree: &Tree, path: &str) -> bool {
             let imported = || imports.iter().any(|import| text.contains(import));
             text.contains(name) || (!module.is_empty() && imported())
         })
+}
+
+fn is_applied(tree: &Tree, path: &str) -> bool {
+    let mut sources = tree.ending(".rs");
+    sources.any(|(_, text)| text.contains(&format!("{}\"", name(path))))
 }
 
 /// Every Rust file that the compiler reads for some target.
@@ -186,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_migration_outside_the_ledgers_folder_and_a_file_that_nobody_names_are_dead() {
+    fn a_migration_that_nobody_applies_and_a_file_that_nobody_names_are_dead() {
         let tree = Tree::of(&[
             (
                 "a/src/lib.rs",
@@ -198,6 +203,7 @@ mod tests {
             ("a/v.py", "see u.py"),
             ("m/1.sql", ""),
             ("n/1.sql", ""),
+            ("n/2.sql", ""),
             (".editorconfig", ""),
             ("Cargo.lock", ""),
         ]);

@@ -1,5 +1,5 @@
-//! What a page points to is there: linked files and headings, files that it names in backticks. And each
-//! page of docs/ can be found from another page.
+//! What a page points to is there: linked files and headings, files that it names in backticks. So is a page
+//! that a source names. And each page of docs/ can be found from another page.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,6 +50,10 @@ pub(crate) fn problems(tree: &Tree, pages: &BTreeMap<&str, Page>) -> Vec<String>
             problems.extend(missing(tree, path, page));
         }
     }
+    problems.extend(
+        tree.iter()
+            .flat_map(|(path, text)| missing_pages(tree, path, text)),
+    );
     let lost = pages.keys().filter(|path| path.starts_with("docs/"));
     let lost = lost.filter(|path| !linked.contains(**path) && !linked.contains(folder(path)));
     problems.extend(lost.map(|path| format!("{path}: no other page links to it")));
@@ -65,6 +69,29 @@ fn missing(tree: &Tree, path: &str, page: &Page) -> Vec<String> {
             format!("{path}:{line} names `{name}`, but there is no such file")
         })
         .collect()
+}
+
+/// Pages of docs/ that a source names, as comments and errors do, and that are not there. Tidy's own tests make
+/// pages up.
+fn missing_pages(tree: &Tree, path: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if path.ends_with(".md") || path.starts_with("crates/xtask/src/tidy/") {
+        return found;
+    }
+    for (index, line) in text.lines().enumerate() {
+        for (at, _) in line.match_indices("docs/") {
+            let rest = &line[at..];
+            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "_-./".contains(c)));
+            let name = rest[..end.unwrap_or(rest.len())].trim_end_matches('.');
+            if name.ends_with(".md") && !tree.has(name) {
+                found.push(format!(
+                    "{path}:{} names {name}, but there is no such page",
+                    index + 1
+                ));
+            }
+        }
+    }
+    found
 }
 
 /// Whether what stands in backticks is no name of a file of ours, or the name of one that is there.
@@ -140,6 +167,19 @@ mod tests {
     fn a_page_that_nothing_links_to_is_a_problem() {
         let files = [("README.md", ""), ("docs/a.md", "[me](a.md)")];
         says(&files, &["docs/a.md: no other page links to it"]);
+    }
+
+    #[test]
+    fn a_page_that_a_source_names_is_there() {
+        let files = [
+            ("README.md", "[a](docs/a.md)"),
+            ("docs/a.md", ""),
+            ("src/b.rs", "// See docs/a.md.\n// And docs/b.md."),
+        ];
+        says(
+            &files,
+            &["src/b.rs:2 names docs/b.md, but there is no such page"],
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod links;
 mod markdown;
 mod settings;
 mod sizes;
+mod test_list;
 mod tokens;
 mod tree;
 mod types;
@@ -40,6 +41,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
         ("links and file names", links::problems(&tree, &pages)),
         ("commands", commands::problems(&tree, &pages, &crates)),
         ("configuration keys", settings::problems(&tree, &pages)),
+        ("list of tests", test_list::problems(&tree, &crates)),
         ("lints", allows::problems(&tree)),
     ];
     let mut count = 0;

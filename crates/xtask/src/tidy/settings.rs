@@ -144,15 +144,12 @@ impl Known {
         }
     }
 
-    /// Of a block of ours: of cargo's, the sections are others.
+    /// Of a block of ours: that of another program has none of our sections.
     fn block_problems(&self, block: &Block) -> Vec<(usize, Option<String>)> {
         let text = |line: &super::markdown::Piece| line.text.trim().to_owned();
-        let cargo = ["[dependencies", "[package", "[workspace"];
-        if block
-            .lines
-            .iter()
-            .any(|line| cargo.iter().any(|name| text(line).starts_with(name)))
-        {
+        let is_ours =
+            |line| header(&text(line)).is_some_and(|name| self.sections.contains_key(name));
+        if !block.lines.iter().any(is_ours) {
             return Vec::new();
         }
         let mut section = String::new();
