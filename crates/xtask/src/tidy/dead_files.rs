@@ -195,7 +195,7 @@ mod tests {
         let tree = Tree::of(&[
             (
                 "a/src/lib.rs",
-                "migrate!(\"../m\"); include_str!(\"x.json\")",
+                "migrate!(\"../m\"); include_str!(\"x.json\"); include_str!(\"../../n/2.sql\")",
             ),
             ("a/src/x.json", ""),
             ("a/src/y.json", ""),
