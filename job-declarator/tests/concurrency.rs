@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod test_support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{Job, Scene, Setting, TIME_MAX};
 use dovetail_jd::config::Limits;
 use dovetail_jd::node::{Answer, Node};
 use dovetail_sv2::messages::{DeclareMiningJob, DeclareMiningJobError};
@@ -17,6 +16,7 @@ use dovetail_templates::{TemplateHandle, WorkSnapshot};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
+use test_support::{Job, Scene, Setting, TIME_MAX};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -226,7 +226,7 @@ async fn hostile_frames_end_at_most_the_connection_that_sent_them() {
     let mut template = scene.miner().await;
     let token = template.token("alice").await;
     let mut with_transactions = job.clone();
-    with_transactions.transactions = vec![common::spend(0), common::spend(1)];
+    with_transactions.transactions = vec![test_support::spend(0), test_support::spend(1)];
     let real = vec![
         Frame::new(&job.message(1, &token)).unwrap(),
         Frame::new(&with_transactions.message(2, &token)).unwrap(),
@@ -239,7 +239,7 @@ async fn hostile_frames_end_at_most_the_connection_that_sent_them() {
         Frame::new(&dovetail_sv2::messages::ProvideMissingTransactionsSuccess {
             request_id: 2,
             transaction_list: dovetail_sv2::messages::Seq064KOwned::new(vec![
-                common::spend(0).try_into().unwrap(),
+                test_support::spend(0).try_into().unwrap(),
                 vec![0xff; 40].try_into().unwrap(),
             ])
             .unwrap(),

@@ -3,17 +3,17 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod test_support;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bitcoin::{Amount, ScriptBuf, TxOut};
-use common::{Job, Miner, Scene, Setting, TIME_MAX, payout_script, spend};
 use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase::commitment_output;
 use dovetail_jd::config::Limits;
 use dovetail_jd::token::{JobToken, TokenKind, coinbase_only_content, declared_content};
 use dovetail_sv2::messages::AllocateMiningJobTokenSuccess;
+use test_support::{Job, Miner, Scene, Setting, TIME_MAX, payout_script, spend};
 use tokio::time::timeout;
 
 fn now() -> u64 {

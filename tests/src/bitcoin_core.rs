@@ -1,23 +1,13 @@
-//! The real parts of a scenario: Bitcoin Core on regtest, and two LDK nodes with a channel.
+//! Bitcoin Core on regtest, as a part of a scenario.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde_json::Value;
 
-use crate::process::{Daemon, interrupted, output};
-
-/// The programs.
-#[derive(Debug, Clone)]
-pub struct RealParts {
-    /// Bitcoin Core.
-    pub core: CoreParts,
-    /// `dovetail-lightning-node`.
-    pub lightning_node: PathBuf,
-}
+use crate::free_port;
+use crate::process::{Daemon, output, wait};
 
 /// The programs of Bitcoin Core.
 #[derive(Debug, Clone)]
@@ -41,14 +31,8 @@ impl CoreParts {
     }
 }
 
-const RPC_USER: &str = "dovetail";
-const RPC_PASSWORD: &str = "regtest-only";
-/// Coinbases can be spent after this many blocks.
-const MATURITY: u32 = 100;
-/// What the pool's channel to the worker holds.
-const CHANNEL_SAT: u64 = 10_000_000;
-/// How long a step may take.
-const STEP_TIME_MAX: Duration = Duration::from_secs(60);
+pub(crate) const RPC_USER: &str = "dovetail";
+pub(crate) const RPC_PASSWORD: &str = "regtest-only";
 
 /// A Bitcoin Core that runs.
 pub struct BitcoinCore {
@@ -140,132 +124,13 @@ impl BitcoinCore {
             .context("the script has no address")
     }
 
+    /// Where its RPC listens.
+    pub(crate) fn rpc_address(&self) -> String {
+        format!("127.0.0.1:{}", self.rpc_port)
+    }
+
     /// The process, for its log and id.
     pub fn daemon(&mut self) -> &mut Daemon {
         &mut self.daemon
     }
-}
-
-/// An LDK node that runs.
-pub struct LightningNode {
-    daemon: Daemon,
-    program: PathBuf,
-    socket: PathBuf,
-    node_id: String,
-    address: String,
-}
-
-impl LightningNode {
-    /// Starts a node under `dir`; channels of the nodes in `trusted` count at once.
-    ///
-    /// # Errors
-    /// If it does not start.
-    pub fn start(
-        name: &str,
-        parts: &RealParts,
-        core: &BitcoinCore,
-        dir: &Path,
-        socket: &Path,
-        trusted: &[&str],
-    ) -> anyhow::Result<Self> {
-        let address = format!("127.0.0.1:{}", free_port()?);
-        let mut command = Command::new(&parts.lightning_node);
-        command
-            .arg("run")
-            .arg("--storage")
-            .arg(dir.join(format!("lightning-{name}")))
-            .arg("--socket")
-            .arg(socket)
-            .args(["--listen", &address])
-            .args(["--bitcoind", &format!("127.0.0.1:{}", core.rpc_port)])
-            .env("DOVETAIL_BITCOIND_USER", RPC_USER)
-            .env("DOVETAIL_BITCOIND_PASSWORD", RPC_PASSWORD);
-        for node_id in trusted {
-            command.args(["--trust-0conf", node_id]);
-        }
-        let mut daemon = Daemon::spawn(&format!("lightning-{name}"), command, &dir.join("logs"))?;
-        let ready = daemon.ready(STEP_TIME_MAX)?;
-        Ok(Self {
-            daemon,
-            program: parts.lightning_node.clone(),
-            socket: socket.to_owned(),
-            node_id: ready["node_id"].as_str().context("no node id")?.to_owned(),
-            address,
-        })
-    }
-
-    /// The node's public key.
-    pub fn node_id(&self) -> &str {
-        &self.node_id
-    }
-
-    /// One request of the wallet's protocol.
-    ///
-    /// # Errors
-    /// If the node refuses.
-    pub fn ask(&self, request: &Value) -> anyhow::Result<Value> {
-        let said = output(
-            Command::new(&self.program)
-                .args(["ask", "--socket"])
-                .arg(&self.socket)
-                .arg(request.to_string()),
-        )?;
-        Ok(serde_json::from_str(said.trim())?)
-    }
-
-    /// The process.
-    pub fn daemon(&mut self) -> &mut Daemon {
-        &mut self.daemon
-    }
-
-    fn method(&self, name: &str) -> anyhow::Result<Value> {
-        self.ask(&serde_json::json!({ "method": name }))
-    }
-}
-
-/// Funds the pool's node from the chain and opens a channel from it to the worker's.
-///
-/// # Errors
-/// If a step does not come to its end in time.
-pub fn connect(
-    core: &BitcoinCore,
-    pool: &LightningNode,
-    worker: &LightningNode,
-    mining_address: &str,
-) -> anyhow::Result<()> {
-    let address = pool.method("new_address")?;
-    core.mine(1, address.as_str().context("no address")?)?;
-    core.mine(MATURITY, mining_address)?;
-    wait("the pool's node to see its coins", || {
-        pool.method("sync")?;
-        Ok(pool.method("onchain_balance")?.as_u64() > Some(CHANNEL_SAT))
-    })?;
-    pool.ask(&serde_json::json!({ "method": "open_channel", "params": {
-        "node_id": worker.node_id, "address": worker.address,
-        "amount_sat": CHANNEL_SAT, "push_msat": 1_000_000,
-    }}))?;
-    wait("the channel", || {
-        let usable =
-            |node: &LightningNode| Ok::<_, anyhow::Error>(node.method("usable_channels")? == 1);
-        Ok(usable(pool)? && usable(worker)?)
-    })
-}
-
-fn wait(what: &str, mut done: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + STEP_TIME_MAX;
-    while !done()? {
-        if interrupted() {
-            bail!("interrupted");
-        }
-        if Instant::now() > deadline {
-            bail!("waited {} s for {what}", STEP_TIME_MAX.as_secs());
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -3,22 +3,23 @@
 
 use serde_json::{Value, json};
 
+use crate::bitcoin_core::{BitcoinCore, CoreParts};
+use crate::lightning_node::{self, LightningNode, RealParts};
 use crate::process::Daemon;
-use crate::real::{self, BitcoinCore, CoreParts, LightningNode, RealParts};
 use crate::scenario::{Layout, PAYOUT_SCRIPT, START_TIME_MAX, text};
 
 /// The chain and the wallets.
-pub enum Ground {
+pub enum Network {
     /// The embedded chain as a template provider, and simulated wallets.
-    Simulated(Box<SimulatedGround>),
+    Simulated(Box<SimulatedNetwork>),
     /// Bitcoin Core, and simulated wallets.
-    Core(Box<CoreGround>),
+    Core(Box<CoreNetwork>),
     /// Bitcoin Core, and two LDK nodes with a channel.
-    Real(Box<RealGround>),
+    Real(Box<RealNetwork>),
 }
 
 /// The real chain and the simulated wallets.
-pub struct CoreGround {
+pub struct CoreNetwork {
     /// The chain.
     pub core: BitcoinCore,
     /// Both wallets.
@@ -26,7 +27,7 @@ pub struct CoreGround {
 }
 
 /// The embedded chain and the simulated wallets.
-pub struct SimulatedGround {
+pub struct SimulatedNetwork {
     /// The template provider.
     pub source: Daemon,
     /// Its address.
@@ -38,7 +39,7 @@ pub struct SimulatedGround {
 }
 
 /// The real chain and wallets.
-pub struct RealGround {
+pub struct RealNetwork {
     /// The chain.
     pub core: BitcoinCore,
     /// The pool's node.
@@ -47,7 +48,7 @@ pub struct RealGround {
     pub worker_node: LightningNode,
 }
 
-impl Ground {
+impl Network {
     pub(crate) fn simulated(
         layout: &Layout<'_>,
         bits: &str,
@@ -58,7 +59,7 @@ impl Ground {
         let ready = source.ready(START_TIME_MAX)?;
         tell("templates", &ready);
         let wallets = wallets(layout, tell)?;
-        Ok(Self::Simulated(Box::new(SimulatedGround {
+        Ok(Self::Simulated(Box::new(SimulatedNetwork {
             source,
             templates: text(&ready, "tdp")?,
             authority_public_key: text(&ready, "authority_public_key")?,
@@ -75,7 +76,7 @@ impl Ground {
         core.mine(1, &core.address_of(PAYOUT_SCRIPT)?)?;
         tell("bitcoin", &json!({ "socket": core.socket() }));
         let wallets = wallets(layout, tell)?;
-        Ok(Self::Core(Box::new(CoreGround { core, wallets })))
+        Ok(Self::Core(Box::new(CoreNetwork { core, wallets })))
     }
 
     pub(crate) fn real(
@@ -94,16 +95,16 @@ impl Ground {
         };
         let pool_node = node("pool", &[])?;
         let worker_node = node("worker", &[pool_node.node_id()])?;
-        real::connect(&core, &pool_node, &worker_node, &mining_address)?;
+        lightning_node::connect(&core, &pool_node, &worker_node, &mining_address)?;
         tell("lightning", &json!({ "pool": pool_node.node_id() }));
-        Ok(Self::Real(Box::new(RealGround {
+        Ok(Self::Real(Box::new(RealNetwork {
             core,
             pool_node,
             worker_node,
         })))
     }
 
-    /// The `[templates]` section of a daemon on this ground.
+    /// The `[templates]` section of a daemon on this network.
     pub(crate) fn templates_config(&self) -> String {
         match self {
             Self::Simulated(simulated) => format!(
@@ -111,7 +112,7 @@ impl Ground {
                  authority_public_key = \"{}\"\n",
                 simulated.templates, simulated.authority_public_key
             ),
-            Self::Core(ground) => core_config(&ground.core),
+            Self::Core(network) => core_config(&network.core),
             Self::Real(real) => core_config(&real.core),
         }
     }
@@ -128,7 +129,7 @@ impl Ground {
     pub fn bitcoin_core(&self) -> Option<&BitcoinCore> {
         match self {
             Self::Simulated(_) => None,
-            Self::Core(ground) => Some(&ground.core),
+            Self::Core(network) => Some(&network.core),
             Self::Real(real) => Some(&real.core),
         }
     }
@@ -145,7 +146,7 @@ impl Ground {
     pub fn daemons(&mut self) -> Vec<&mut Daemon> {
         match self {
             Self::Simulated(simulated) => vec![&mut simulated.source, &mut simulated.wallets],
-            Self::Core(ground) => vec![ground.core.daemon(), &mut ground.wallets],
+            Self::Core(network) => vec![network.core.daemon(), &mut network.wallets],
             Self::Real(real) => vec![
                 real.core.daemon(),
                 real.pool_node.daemon(),

@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::ground::Ground;
+use crate::bitcoin_core::CoreParts;
+use crate::lightning_node::RealParts;
+use crate::network::Network;
 use crate::postgres::{Held, Postgres};
 use crate::process::Daemon;
 use crate::program;
-use crate::real::{CoreParts, RealParts};
 pub use crate::served_model::{ServedModel, tiny_file};
 use crate::served_model::{make_tiny, provide_model};
 
@@ -120,7 +121,7 @@ pub struct Scenario {
     /// The pool.
     pub pool: Daemon,
     /// The chain and the wallets that everything stands on.
-    pub ground: Ground,
+    pub network: Network,
 }
 
 impl Scenario {
@@ -144,12 +145,12 @@ impl Scenario {
         }
         let url = postgres.fresh_database(database)?;
 
-        let ground = match (&options.real, &options.core) {
-            (Some(parts), _) => Ground::real(&layout, parts, &mut tell)?,
-            (None, Some(parts)) => Ground::core(&layout, parts, &mut tell)?,
-            (None, None) => Ground::simulated(&layout, options.bits, &mut tell)?,
+        let network = match (&options.real, &options.core) {
+            (Some(parts), _) => Network::real(&layout, parts, &mut tell)?,
+            (None, Some(parts)) => Network::core(&layout, parts, &mut tell)?,
+            (None, None) => Network::simulated(&layout, options.bits, &mut tell)?,
         };
-        let source_config = ground.templates_config();
+        let source_config = network.templates_config();
         let validator = options
             .validator
             .then(|| layout.start_validator())
@@ -183,7 +184,7 @@ impl Scenario {
             grpc: format!("http://{grpc}"),
             mining,
             declaration,
-            ground,
+            network,
             firmware: None,
             page: None,
             worker_key: None,
@@ -333,7 +334,7 @@ impl Scenario {
     /// Leaves everything running when this value is dropped.
     pub fn leave_running(&mut self) {
         self.keep_database = true;
-        self.ground
+        self.network
             .daemons()
             .into_iter()
             .for_each(Daemon::leave_running);
@@ -346,7 +347,7 @@ impl Scenario {
 
     /// The process ids of all parts.
     pub fn process_ids(&mut self) -> Vec<u32> {
-        let mut daemons = self.ground.daemons();
+        let mut daemons = self.network.daemons();
         daemons.extend([&mut self.pool, &mut self.declarator]);
         daemons.extend([&mut self.worker, &mut self.hasher].into_iter().flatten());
         daemons.into_iter().map(|daemon| daemon.id()).collect()
@@ -363,7 +364,7 @@ impl Drop for Scenario {
         }
         self.declarator.stop();
         self.pool.stop();
-        self.ground.stop();
+        self.network.stop();
         self.postgres.drop_database(&self.database);
     }
 }

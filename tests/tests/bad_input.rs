@@ -1,4 +1,4 @@
-//! Hostile and broken peers at the ports that strangers reach: each loses its own connection at most,
+//! ScriptedWorker and broken peers at the ports that strangers reach: each loses its own connection at most,
 //! gets a typed error where the protocol has one, and nobody else notices.
 
 #![allow(clippy::unwrap_used)]

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use dovetail_tests::bitcoin_core::CoreParts;
+use dovetail_tests::lightning_node::RealParts;
 use dovetail_tests::needed;
 use dovetail_tests::process::output;
-use dovetail_tests::real::{CoreParts, RealParts};
 use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC};
 use serde_json::Value;
 

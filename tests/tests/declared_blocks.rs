@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod declaring;
+mod declaration;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Amount, Transaction};
-use declaring::coins::{mine_to_anybody, spend_coinbase};
-use declaring::{Declaring, Job, Mining, TIME_MAX};
+use declaration::coins::{mine_to_anybody, spend_coinbase};
+use declaration::{Declaring, Job, Mining, TIME_MAX};
 use dovetail_templates::{SourceConfig, TemplateHandle, WorkSnapshot};
-use dovetail_tests::real::{BitcoinCore, CoreParts};
+use dovetail_tests::bitcoin_core::{BitcoinCore, CoreParts};
 use dovetail_tests::scenario::{Options, Scenario};
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +82,7 @@ impl MinersNode {
 }
 
 fn wait_for_block(scenario: &Scenario, height: u32, spend: &Transaction) {
-    let core = scenario.ground.bitcoin_core().unwrap();
+    let core = scenario.network.bitcoin_core().unwrap();
     let deadline = Instant::now() + TIME_MAX;
     while core.rpc(&["getblockcount"]).unwrap() != height.to_string() {
         assert!(
@@ -109,7 +109,7 @@ async fn with_the_miners_node_dead(by_share: bool) {
         ..Options::default()
     };
     let (dir, scenario) = dovetail_tests::scenario(&options).unwrap();
-    let pools = scenario.ground.bitcoin_core().unwrap();
+    let pools = scenario.network.bitcoin_core().unwrap();
     mine_to_anybody(pools, BLOCKS);
     let node = MinersNode::start(pools, &parts, dir.path()).await;
     let mut declaring = Declaring::full_template(&scenario.declaration).await;

@@ -1,10 +1,10 @@
-//! Hostile and broken firmware at the port where a worker serves its miner's devices: each costs itself
+//! ScriptedWorker and broken firmware at the port where a worker serves its miner's devices: each costs itself
 //! its own connection at most, while an honest device behind the same worker goes on earning.
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "hostile/mod.rs"]
-mod hostile;
+#[path = "scripted_worker/mod.rs"]
+mod scripted_worker;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -22,9 +22,9 @@ use dovetail_tests::process::Daemon;
 use dovetail_tests::program;
 use dovetail_tests::scenario::{Options, Scenario};
 use dovetail_worker::search::{header_bytes, scan};
-use hostile::{TIME_MAX, Wire, decoded};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
+use scripted_worker::{TIME_MAX, Wire, decoded};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

@@ -3,13 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod declaring;
+mod declaration;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::{Amount, TxOut};
-use declaring::{Declaring, Job, Mining, TIME_MAX, Token};
+use declaration::{Declaring, Job, Mining, TIME_MAX, Token};
 use dovetail_sv2::messages::SetCustomMiningJob;
 use dovetail_templates::{SourceConfig, TemplateHandle, WorkSnapshot};
 use dovetail_tests::process::output;
@@ -34,7 +34,7 @@ impl Arena {
         let (dir, scenario) = dovetail_tests::scenario(&options).unwrap();
         let stop = CancellationToken::new();
         let source = SourceConfig::TemplateProvider {
-            address: scenario.ground.template_provider().unwrap().to_owned(),
+            address: scenario.network.template_provider().unwrap().to_owned(),
             authority_public_key: None,
         };
         Self {

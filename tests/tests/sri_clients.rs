@@ -5,15 +5,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bitcoin::hashes::{Hash, sha256d};
-use dovetail_tests::needed;
 use dovetail_tests::process::{Daemon, output};
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, RECEIPT_PUBLIC, Scenario};
+use dovetail_tests::{free_port, needed};
 use serde_json::{Value, json};
 
 const TIME_MAX: Duration = Duration::from_secs(120);
@@ -144,7 +144,7 @@ fn mining_device(address: &str, key: &str, dir: &Path) -> Daemon {
 
 /// A translator with an Sv1 miner behind it that had three shares accepted.
 fn mine_through_a_translator(address: &str, key: &str, dir: &Path) -> (Daemon, Sv1Miner) {
-    let port = free_port();
+    let port = free_port().unwrap();
     let config = dir.join("translator.toml");
     std::fs::write(&config, translator_config(port, address, key)).unwrap();
     let mut command = Command::new(needed("DOVETAIL_TRANSLATOR").unwrap());
@@ -160,14 +160,6 @@ fn mine_through_a_translator(address: &str, key: &str, dir: &Path) -> (Daemon, S
 fn mine_one(miner: &mut Sv1Miner, translator: &Daemon) {
     let answer = miner.mine_one();
     assert_eq!(answer, Value::Bool(true), "{}", translator.log_tail());
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 fn translator_config(port: u16, mining: &str, key: &str) -> String {

@@ -1,4 +1,4 @@
-//! The main job through public doors: a prompt becomes tokens, a share, a credit, a payout and a
+//! The main job through public interfaces: a prompt becomes tokens, a share, a credit, a payout and a
 //! receipt.
 
 #![allow(clippy::unwrap_used)]
@@ -251,7 +251,7 @@ fn blocks_that_miners_solve_reach_the_chain() {
         .parse()
         .unwrap();
     assert!(submitted >= 2);
-    let chain = scenario.ground.daemons().remove(0).log();
+    let chain = scenario.network.daemons().remove(0).log();
     assert!(chain.contains("block"));
 }
 

@@ -3,16 +3,16 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod declaring;
+mod declaration;
 mod devices;
 
 use std::time::Duration;
 
 use bitcoin::consensus::encode::serialize_hex;
-use declaring::coins::{mine_to_anybody, spend_coinbase};
+use declaration::coins::{mine_to_anybody, spend_coinbase};
 use devices::{Device, TIME_MAX, hard_target};
+use dovetail_tests::bitcoin_core::CoreParts;
 use dovetail_tests::process::output;
-use dovetail_tests::real::CoreParts;
 use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario};
 use tempfile::TempDir;
 
@@ -185,7 +185,7 @@ async fn devices_hash_only_own_templates_on_bitcoin_core() {
     let parts = CoreParts::from_environment().unwrap();
     let stand = hashes_only_own_templates(Some(parts)).await;
     // A transaction comes: the job that pays its fee follows on the same tip.
-    let core = stand.scenario.ground.bitcoin_core().unwrap();
+    let core = stand.scenario.network.bitcoin_core().unwrap();
     mine_to_anybody(core, 101);
     let height: u32 = core.rpc(&["getblockcount"]).unwrap().parse().unwrap();
     let spend = spend_coinbase(core, height - 100, 100_000);

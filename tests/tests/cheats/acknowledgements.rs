@@ -9,14 +9,14 @@ use dovetail_sv2::messages::{
     CloseChannel, Str0255Owned, SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess,
 };
 
-use crate::arena::{BATCH_MSAT, Case};
-use crate::hostile::{Hostile, TIME_MAX, TestBatch, Told, Verdict, batch_of};
+use crate::fixture::{BATCH_MSAT, Case};
+use crate::scripted_worker::{ScriptedWorker, TIME_MAX, TestBatch, Told, Verdict};
 
 /// Waits until this worker was credited for so many shares that claimed nothing.
 async fn wait_for_hash_shares(case: &Case, worker: WorkerKey, count: i64) {
     let sql = format!("SELECT count(*) FROM shares WHERE account = '{worker}' AND kind = 'hash'");
     let credited = async {
-        while case.arena.number(&sql) < count {
+        while case.fixture.number(&sql) < count {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
@@ -25,9 +25,7 @@ async fn wait_for_hash_shares(case: &Case, worker: WorkerKey, count: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shares_behind_a_claim_are_credited_at_once_and_told_of_after_it() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
-    let batch = case.batch(&mut cheat).await;
+    let (case, mut cheat, batch) = Case::with_batch().await;
     let job = cheat.job(Some(&batch.root)).await;
     let mut shares = Vec::new();
     for _ in 0..5 {
@@ -44,10 +42,7 @@ async fn shares_behind_a_claim_are_credited_at_once_and_told_of_after_it() {
         .collect();
 
     // The audit cannot begin: it needs a step of the beacon.
-    let hold = {
-        let scenario = case.arena.scenario();
-        scenario.hold("SELECT 1 FROM beacon FOR UPDATE").unwrap()
-    };
+    let hold = case.hold("SELECT 1 FROM beacon FOR UPDATE");
     for (at, share) in shares.iter().enumerate() {
         let claim = (at == 1).then(|| claim_tlv(&batch.root));
         cheat.send_share(share, claim.as_slice()).await;
@@ -82,16 +77,11 @@ async fn shares_behind_a_claim_are_credited_at_once_and_told_of_after_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_channel_that_is_closed_under_a_claim_only_the_outcome_is_told() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
-    let batch = case.batch(&mut cheat).await;
+    let (case, mut cheat, batch) = Case::with_batch().await;
     let job = cheat.job(Some(&batch.root)).await;
     let (claim, behind) = (cheat.hash(&job).await, cheat.hash(&job).await);
     let closed = cheat.channel.id;
-    let hold = {
-        let scenario = case.arena.scenario();
-        scenario.hold("SELECT 1 FROM beacon FOR UPDATE").unwrap()
-    };
+    let hold = case.hold("SELECT 1 FROM beacon FOR UPDATE");
     cheat.send_share(&claim, &[claim_tlv(&batch.root)]).await;
     cheat.send_share(&behind, &[]).await;
     wait_for_hash_shares(&case, cheat.keys.name, 1).await;
@@ -118,22 +108,17 @@ async fn of_a_channel_that_is_closed_under_a_claim_only_the_outcome_is_told() {
 }
 
 /// A batch of one new task that holds something else than the model's output.
-async fn lie(case: &Case, cheat: &mut Hostile) -> TestBatch {
+async fn lie(case: &Case, cheat: &mut ScriptedWorker) -> TestBatch {
     let task = case.task(cheat).await;
-    let mut output = crate::hostile::honest(&case.models().asked, &task);
+    let mut output = crate::scripted_worker::honest(&case.models().asked, &task);
     let token = &mut output.tokens[3];
     *token = if *token == 40 { 41 } else { 40 };
-    let lied = crate::hostile::transcript(cheat.keys.name, &task, &output);
-    cheat.deliver(&output.tokens, &lied).await.unwrap();
-    let batch = batch_of(&[lied]);
-    cheat.register_batch(&batch).await.unwrap();
-    batch
+    cheat.batch_output(&task, &output).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_and_sums_add_up_over_every_life_of_a_connection() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     let mut batches = 0;
     for life in 0..3 {
         let honest = case.batch(&mut cheat).await;
@@ -189,7 +174,7 @@ async fn counts_and_sums_add_up_over_every_life_of_a_connection() {
         // Five without a claim, and one claim of each batch that holds no lie.
         assert_eq!(good, if life == 2 { 6 } else { 7 });
         let told = cheat.acknowledged(cheat.channel.id);
-        let work = case.arena.number(&format!(
+        let work = case.fixture.number(&format!(
             "SELECT floor(COALESCE(sum(work), 0) / 4294967296) FROM
              (SELECT work FROM shares WHERE account = '{}' ORDER BY created_at DESC LIMIT {good}) s",
             cheat.keys.name
@@ -198,7 +183,7 @@ async fn counts_and_sums_add_up_over_every_life_of_a_connection() {
         assert_eq!(i64::try_from(told.difficulty).unwrap(), work);
         cheat = case.renewed(cheat).await;
     }
-    let credited = case.arena.number(&format!(
+    let credited = case.fixture.number(&format!(
         "SELECT count(*) FROM shares WHERE account = '{}'",
         cheat.keys.name
     ));

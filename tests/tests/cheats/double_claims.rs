@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use dovetail_tests::scenario::Options;
 
-use crate::arena::{Arena, Case, options};
-use crate::hostile::{Declared, Hostile, Job, Share, TestBatch, Verdict};
+use crate::fixture::{Case, options};
+use crate::scripted_worker::{
+    Declared, Job, ScriptedWorker, Share, TestBatch, Verdict, assert_refused,
+};
 
 /// A batch that was credited with a share, and a second job for it that was declared before.
 pub(crate) struct Spent {
@@ -16,7 +18,7 @@ pub(crate) struct Spent {
 }
 
 /// Has a batch credited, by a share that solves a block if `block`.
-pub(crate) async fn spent(case: &Case, block: bool) -> (Hostile, Spent) {
+pub(crate) async fn spent(case: &Case, block: bool) -> (ScriptedWorker, Spent) {
     let mut cheat = case.worker().await;
     let batch = case.batch(&mut cheat).await;
     let spare = cheat.declare(Some(&batch.root)).await.unwrap();
@@ -36,18 +38,15 @@ pub(crate) async fn spent(case: &Case, block: bool) -> (Hostile, Spent) {
 }
 
 /// Tries every way to spend the root once more on this connection.
-async fn cannot_be_spent(case: &Case, spent: &Spent, again: &mut Hostile) {
+async fn cannot_be_spent(case: &Case, spent: &Spent, again: &mut ScriptedWorker) {
     let root = &spent.batch.root;
-    let refused = again.register_batch(&spent.batch).await;
-    assert_eq!(refused, Err("batch-spent".to_owned()));
-    let refused = again.declare(Some(root)).await.err();
-    assert_eq!(refused.as_deref(), Some("invalid-batch-commitment"));
+    assert_refused(again.register_batch(&spent.batch).await, "batch-spent");
+    assert_refused(again.declare(Some(root)).await, "invalid-batch-commitment");
     // The job that was declared while the root was good.
     let job = again.set(&spent.spare).await.unwrap();
     for _ in 0..2 {
-        let share = again.hash(&job).await;
-        let refused = again.submit(&share, Some(root)).await.refusal();
-        assert_eq!(refused, "batch-spent");
+        let verdict = again.submit_new(&job, Some(root)).await;
+        assert_eq!(verdict.refusal(), "batch-spent");
     }
     case.earned_batches(again, 1);
 }
@@ -62,17 +61,13 @@ async fn a_root_again_on_the_same_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_root_again_on_the_job_that_spent_it() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
-    let batch = case.batch(&mut cheat).await;
+    let (case, mut cheat, batch) = Case::with_batch().await;
     let job = cheat.job(Some(&batch.root)).await;
-    let share = cheat.hash(&job).await;
-    cheat.submit(&share, Some(&batch.root)).await.credited();
-    let refused = cheat.submit(&share, Some(&batch.root)).await.refusal();
-    assert_eq!(refused, "duplicate-share");
-    let share = cheat.hash(&job).await;
-    let refused = cheat.submit(&share, Some(&batch.root)).await.refusal();
-    assert_eq!(refused, "batch-spent");
+    cheat.submit_new(&job, Some(&batch.root)).await.credited();
+    let verdict = cheat.submit(&share, Some(&batch.root)).await;
+    assert_eq!(verdict.refusal(), "duplicate-share");
+    let verdict = cheat.submit_new(&job, Some(&batch.root)).await;
+    assert_eq!(verdict.refusal(), "batch-spent");
     // The job itself may be hashed on, without the claim.
     let share = cheat.hash(&job).await;
     assert_eq!(cheat.submit(&share, None).await, Verdict::Hashes);
@@ -82,17 +77,14 @@ async fn a_root_again_on_the_job_that_spent_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_header_that_was_credited_for_its_hashes() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
-    let batch = case.batch(&mut cheat).await;
+    let (case, mut cheat, batch) = Case::with_batch().await;
     let job = cheat.job(Some(&batch.root)).await;
     let share = cheat.hash(&job).await;
     assert_eq!(cheat.submit(&share, None).await, Verdict::Hashes);
-    let refused = cheat.submit(&share, Some(&batch.root)).await.refusal();
-    assert_eq!(refused, "duplicate-share");
+    let verdict = cheat.submit(&share, Some(&batch.root)).await;
+    assert_eq!(verdict.refusal(), "duplicate-share");
     case.earned_nothing(&cheat);
-    let share = cheat.hash(&job).await;
-    cheat.submit(&share, Some(&batch.root)).await.credited();
+    cheat.submit_new(&job, Some(&batch.root)).await.credited();
     case.earned_batches(&cheat, 1);
     case.end().await;
 }
@@ -108,8 +100,7 @@ async fn a_root_again_on_another_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_claim_raced_on_two_connections() {
-    let case = Case::start().await;
-    let mut first = case.worker().await;
+    let (case, mut first) = Case::with_worker().await;
     let mut rounds = 0;
     while rounds < 3 {
         let batch = case.batch(&mut first).await;
@@ -133,15 +124,9 @@ async fn one_claim_raced_on_two_connections() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_root_again_after_a_restart_of_the_pool() {
-    let arena = tokio::task::spawn_blocking(|| Arena::start(&options()))
-        .await
-        .unwrap();
-    let mut case = Case::on(arena).await;
+    let mut case = Case::on_new_pool(options()).await;
     let (cheat, spent) = spent(&case, false).await;
-    let restarting = std::sync::Arc::clone(&case.arena);
-    tokio::task::spawn_blocking(move || restarting.scenario().restart_pool().unwrap())
-        .await
-        .unwrap();
+    case.restart_pool(|_| ()).await;
     case.reconnect_bystander().await;
     let mut again = case.again(&cheat.keys).await;
     cannot_be_spent(&case, &spent, &mut again).await;
@@ -155,14 +140,11 @@ async fn a_root_and_a_header_again_after_a_reorganisation() {
         bits: "1e0fffff",
         ..options()
     };
-    let arena = tokio::task::spawn_blocking(move || Arena::start(&options))
-        .await
-        .unwrap();
-    let case = Case::on(arena).await;
+    let case = Case::on_new_pool(options).await;
     let before = case.tip();
     let (mut cheat, spent) = spent(&case, true).await;
     case.wait_for_tip(|tip| tip != before).await;
-    case.arena.scenario().ground.undo_block();
+    case.fixture.scenario().network.undo_block();
     case.wait_for_tip(|tip| tip == before).await;
 
     cannot_be_spent_without_its_block(&case, &spent, &mut cheat).await;
@@ -174,7 +156,7 @@ async fn a_root_and_a_header_again_after_a_reorganisation() {
 /// How many blocks this pool has announced since it was started; one is recorded, whoever announced it, and
 /// the header has come again.
 fn announced(case: &Case) -> usize {
-    let mut scenario = case.arena.scenario();
+    let mut scenario = case.fixture.scenario();
     let mut found = 0;
     while let Some(line) = scenario.pool.next_line(Duration::from_secs(1)).unwrap() {
         found += usize::from(line["event"] == "block_found");
@@ -191,21 +173,12 @@ async fn a_block_again_after_a_restart_of_the_pool_and_a_reorganisation() {
         bits: "1e0fffff",
         ..options()
     };
-    let arena = tokio::task::spawn_blocking(move || Arena::start(&options))
-        .await
-        .unwrap();
-    let mut case = Case::on(arena).await;
+    let mut case = Case::on_new_pool(options).await;
     let before = case.tip();
     let (cheat, spent) = spent(&case, true).await;
     case.wait_for_tip(|tip| tip != before).await;
-    let restarting = std::sync::Arc::clone(&case.arena);
-    tokio::task::spawn_blocking(move || {
-        let mut scenario = restarting.scenario();
-        scenario.restart_pool().unwrap();
-        scenario.ground.undo_block();
-    })
-    .await
-    .unwrap();
+    case.restart_pool(|scenario| scenario.network.undo_block())
+        .await;
     case.wait_for_tip(|tip| tip == before).await;
     case.reconnect_bystander().await;
     let mut again = case.again(&cheat.keys).await;
@@ -224,19 +197,12 @@ async fn a_block_is_published_and_credited_while_it_cannot_be_recorded() {
         bits: "1e0fffff",
         ..options()
     };
-    let arena = tokio::task::spawn_blocking(move || Arena::start(&options))
-        .await
-        .unwrap();
-    let case = Case::on(arena).await;
+    let case = Case::on_new_pool(options).await;
     let before = case.tip();
-    let hold = {
-        let scenario = case.arena.scenario();
-        let lock = "LOCK TABLE blocks IN EXCLUSIVE MODE";
-        scenario.hold(lock).unwrap()
-    };
+    let hold = case.hold("LOCK TABLE blocks IN EXCLUSIVE MODE");
     spent(&case, true).await;
     case.wait_for_tip(|tip| tip != before).await;
-    let blocks = |case: &Case| case.arena.number("SELECT count(*) FROM blocks");
+    let blocks = |case: &Case| case.fixture.number("SELECT count(*) FROM blocks");
     assert_eq!(blocks(&case), 0);
     drop(hold);
     let recorded = async {
@@ -244,12 +210,14 @@ async fn a_block_is_published_and_credited_while_it_cannot_be_recorded() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(crate::hostile::TIME_MAX, recorded)
+    tokio::time::timeout(crate::scripted_worker::TIME_MAX, recorded)
         .await
         .unwrap();
     {
-        let mut scenario = case.arena.scenario();
-        let event = scenario.pool.event("block_found", crate::hostile::TIME_MAX);
+        let mut scenario = case.fixture.scenario();
+        let event = scenario
+            .pool
+            .event("block_found", crate::scripted_worker::TIME_MAX);
         assert_eq!(event.unwrap()["declared"], true);
     }
     case.end().await;
@@ -260,7 +228,7 @@ async fn a_block_is_published_and_credited_while_it_cannot_be_recorded() {
 pub(crate) async fn cannot_be_spent_without_its_block(
     case: &Case,
     spent: &Spent,
-    cheat: &mut Hostile,
+    cheat: &mut ScriptedWorker,
 ) {
     // The block is gone, its header is not: the spare job has the same coinbase on the same channel.
     let job = set_soon(cheat, &spent.spare).await;
@@ -274,14 +242,13 @@ pub(crate) async fn cannot_be_spent_without_its_block(
         };
         assert_eq!(refused, code);
     }
-    let share = cheat.hash(&job).await;
-    let refused = cheat.submit(&share, Some(&spent.batch.root)).await;
-    assert_eq!(refused.refusal(), "batch-spent");
+    let verdict = cheat.submit_new(&job, Some(&spent.batch.root)).await;
+    assert_eq!(verdict.refusal(), "batch-spent");
     case.earned_batches(cheat, 1);
 }
 
 /// Sets a job on a tip that the pool may yet have to hear of.
-async fn set_soon(cheat: &mut Hostile, declared: &Declared) -> Job {
+async fn set_soon(cheat: &mut ScriptedWorker, declared: &Declared) -> Job {
     loop {
         match cheat.set(declared).await {
             Ok(job) => return job,

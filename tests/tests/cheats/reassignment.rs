@@ -3,12 +3,13 @@
 //! another one ran.
 
 use dovetail_sv2::extension::{AssignTask, AssignTaskError, codes};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::arena::{Case, TOKENS};
-use crate::hostile::{Hostile, TIME_MAX, batch_of, honest, transcript};
+use crate::fixture::{Case, TOKENS};
+use crate::scripted_worker::{ScriptedWorker, TIME_MAX, assert_refused, honest, transcript};
 
-async fn refuse(worker: &mut Hostile, task: &AssignTask, code: &str) {
+async fn refuse(worker: &mut ScriptedWorker, task: &AssignTask, code: &str) {
     let message = AssignTaskError {
         task_id: task.task_id,
         code: code.to_owned(),
@@ -17,20 +18,21 @@ async fn refuse(worker: &mut Hostile, task: &AssignTask, code: &str) {
 }
 
 /// Runs the task and has its batch credited.
-async fn run(case: &Case, worker: &mut Hostile, task: &AssignTask) -> Vec<u32> {
+async fn run(case: &Case, worker: &mut ScriptedWorker, task: &AssignTask) -> Vec<u32> {
     let output = honest(&case.models().asked, task);
-    let transcript = transcript(worker.keys.name, task, &output);
-    worker.deliver(&output.tokens, &transcript).await.unwrap();
-    let batch = batch_of(&[transcript]);
-    worker.register_batch(&batch).await.unwrap();
+    let batch = worker.batch_output(task, &output).await;
     worker.claim(&batch.root).await.credited();
     output.tokens
 }
 
+/// What the agent has read in the end.
+async fn read(answer: JoinHandle<Result<Vec<u32>, String>>) -> Result<Vec<u32>, String> {
+    timeout(TIME_MAX, answer).await.unwrap().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_a_full_worker_refuses_is_run_and_earned_by_another() {
-    let case = Case::start().await;
-    let mut full = case.worker().await;
+    let (case, mut full) = Case::with_worker().await;
     let answer = case.ask();
     let task = full.task().await;
     let mut other = case.worker().await;
@@ -42,15 +44,12 @@ async fn a_task_that_a_full_worker_refuses_is_run_and_earned_by_another() {
     assert!(again.deadline_ms <= task.deadline_ms);
     // The one that refused has no part in it any more, whatever it sends.
     let output = honest(&case.models().asked, &task);
-    let late = transcript(full.keys.name, &task, &output);
-    let refused = full.deliver(&output.tokens, &late).await;
-    assert_eq!(refused, Err("task-not-yours".to_owned()));
+    assert_refused(full.deliver_output(&task, &output).await, "task-not-yours");
     refuse(&mut full, &task, codes::TOO_MANY_TASKS).await;
     refuse(&mut full, &task, codes::PROMPT_INVALID).await;
 
     let tokens = run(&case, &mut other, &again).await;
-    let read = timeout(TIME_MAX, answer).await.unwrap().unwrap();
-    assert_eq!(read, Ok(tokens));
+    assert_eq!(read(answer).await, Ok(tokens));
     case.earned_batches(&other, 1);
     case.earned_nothing(&full);
     drop((full, other));
@@ -59,8 +58,7 @@ async fn a_task_that_a_full_worker_refuses_is_run_and_earned_by_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_refused_is_offered_more_once_it_has_finished_one() {
-    let case = Case::start().await;
-    let mut full = case.worker().await;
+    let (case, mut full) = Case::with_worker().await;
     let first = case.ask();
     let running = full.task().await;
     let second = case.ask();
@@ -68,14 +66,12 @@ async fn a_worker_that_refused_is_offered_more_once_it_has_finished_one() {
     // Nobody else is there, but it is busy and will not be for ever.
     refuse(&mut full, &refused, codes::TOO_MANY_TASKS).await;
     let output = honest(&case.models().asked, &running);
-    let done = transcript(full.keys.name, &running, &output);
-    full.deliver(&output.tokens, &done).await.unwrap();
+    full.deliver_output(&running, &output).await.unwrap();
     let again = full.task().await;
     assert_eq!(again.task_id, refused.task_id);
     let tokens = run(&case, &mut full, &again).await;
     for (answer, tokens) in [(first, output.tokens), (second, tokens)] {
-        let read = timeout(TIME_MAX, answer).await.unwrap().unwrap();
-        assert_eq!(read, Ok(tokens));
+        assert_eq!(read(answer).await, Ok(tokens));
     }
     case.earned_batches(&full, 1);
     drop(full);
@@ -97,23 +93,20 @@ async fn where_no_worker_is_left_the_agent_is_told_why() {
             let task = only.task().await;
             refuse(&mut only, &task, code).await;
         }
-        let read = timeout(TIME_MAX, answer).await.unwrap().unwrap();
-        assert_eq!(read, Err(told.to_owned()));
+        assert_eq!(read(answer).await, Err(told.to_owned()));
         case.earned_nothing(&only);
     }
     let mut only = case.worker().await;
     let answer = case.ask();
     only.task().await;
     drop(only);
-    let read = timeout(TIME_MAX, answer).await.unwrap().unwrap();
-    assert_eq!(read, Err("worker-lost".to_owned()));
+    assert_eq!(read(answer).await, Err("worker-lost".to_owned()));
     case.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_whose_worker_hangs_up_before_the_first_token_is_anothers_and_not_after_it() {
-    let case = Case::start().await;
-    let mut gone = case.worker().await;
+    let (case, mut gone) = Case::with_worker().await;
     let answer = case.ask();
     let task = gone.task().await;
     let mut other = case.worker().await;
@@ -124,13 +117,10 @@ async fn a_task_whose_worker_hangs_up_before_the_first_token_is_anothers_and_not
     // It is back, too late.
     let mut back = case.again(&keys).await;
     let output = honest(&case.models().asked, &task);
-    let late = transcript(keys.name, &task, &output);
-    let refused = back.deliver(&output.tokens, &late).await;
-    assert_eq!(refused, Err("task-not-yours".to_owned()));
+    assert_refused(back.deliver_output(&task, &output).await, "task-not-yours");
     let tokens = run(&case, &mut other, &again).await;
     assert_eq!(tokens.len(), TOKENS as usize);
-    let read = timeout(TIME_MAX, answer).await.unwrap().unwrap();
-    assert_eq!(read, Ok(tokens));
+    assert_eq!(read(answer).await, Ok(tokens));
     case.earned_batches(&other, 1);
     case.earned_nothing(&back);
 
@@ -143,8 +133,7 @@ async fn a_task_whose_worker_hangs_up_before_the_first_token_is_anothers_and_not
     assert_eq!(junk, Err("transcript-malformed".to_owned()));
     let third = case.worker().await;
     drop(other);
-    let read = timeout(TIME_MAX, answer).await.unwrap().unwrap();
-    assert_eq!(read, Err("worker-lost".to_owned()));
+    assert_eq!(read(answer).await, Err("worker-lost".to_owned()));
     drop((back, third));
     case.end().await;
 }

@@ -4,12 +4,11 @@
 use dovetail_audit::{HashChain, sample};
 use dovetail_commitment::{HeaderHash, tagged_hash};
 
-use crate::arena::Case;
+use crate::fixture::Case;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_withheld_share_is_sampled_with_a_value_that_nobody_knew() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     let (held, first) = (case.batch(&mut cheat).await, case.batch(&mut cheat).await);
     let job = cheat.job(Some(&held.root)).await;
     // Three to choose from, all found before the value of the next step is known.
@@ -34,8 +33,8 @@ async fn a_withheld_share_is_sampled_with_a_value_that_nobody_knew() {
     assert_eq!(whole.tip(), cheat.beacon_tip, "and from the published tip");
     // Once the value is out the batch is spent, whichever share would have suited it.
     for share in shares {
-        let refused = cheat.submit(&share, Some(&held.root)).await.refusal();
-        assert_eq!(refused, "batch-spent");
+        let verdict = cheat.submit(&share, Some(&held.root)).await;
+        assert_eq!(verdict.refusal(), "batch-spent");
     }
     case.earned_batches(&cheat, 2);
     case.end().await;

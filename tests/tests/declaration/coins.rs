@@ -5,7 +5,7 @@ use bitcoin::{
     Address, Amount, Network, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut,
     Txid, Witness, transaction,
 };
-use dovetail_tests::real::BitcoinCore;
+use dovetail_tests::bitcoin_core::BitcoinCore;
 use serde_json::Value;
 
 /// A script that anybody can spend, in the form that nodes relay: P2WSH of OP_TRUE.

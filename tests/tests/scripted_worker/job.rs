@@ -1,4 +1,4 @@
-//! Jobs and shares of a hostile worker: declared, set, hashed, claimed.
+//! Jobs and shares of a scripted worker: declared, set, hashed, claimed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -23,7 +23,7 @@ use dovetail_worker::search::{Found, SearchJob};
 use dovetail_worker::session::Channel;
 use tokio::time::{sleep, timeout};
 
-use super::worker::Hostile;
+use super::worker::ScriptedWorker;
 use super::{TIME_MAX, authority, wire};
 
 /// How far the clock of a block runs ahead, so that its header still fits jobs of some time later.
@@ -126,7 +126,7 @@ impl Told {
     }
 }
 
-impl Hostile {
+impl ScriptedWorker {
     /// Declares a job whose outputs `change` has the last word on, under the identity of any worker;
     /// the code if it is refused.
     pub(crate) async fn declare_as(
@@ -136,7 +136,7 @@ impl Hostile {
         change: impl FnOnce(&mut Vec<TxOut>),
     ) -> Result<Declared, String> {
         let options = DeclaratorOptions {
-            address: self.doors.declaration.clone(),
+            address: self.endpoints.declaration.clone(),
             authority: Some(authority()),
         };
         let mut declarator = Declarator::open(&options, identity).await.unwrap();
@@ -166,7 +166,7 @@ impl Hostile {
     /// The newest template of its own with its transactions; a node has them only as long as the tip
     /// stands.
     async fn template(&self) -> (Arc<WorkSnapshot>, TransactionData) {
-        let templates = &self.doors.templates;
+        let templates = &self.endpoints.templates;
         let newest = async {
             loop {
                 let work = templates.current().unwrap();
@@ -184,7 +184,7 @@ impl Hostile {
         self.declare_as(self.keys.name, root, |_| ()).await
     }
 
-    /// As [`Hostile::declare`], again while a tip has yet to reach the declarator or its own templates.
+    /// As [`ScriptedWorker::declare`], again while a tip has yet to reach the declarator or its own templates.
     pub(crate) async fn declare_soon(
         &mut self,
         root: Option<&BatchRoot>,
@@ -208,7 +208,7 @@ impl Hostile {
     ) -> Result<Job, String> {
         let request_id = self.number();
         // Of now: a job may be set long after it was declared.
-        let min_ntime = min_ntime(&self.doors.templates.current().unwrap());
+        let min_ntime = min_ntime(&self.endpoints.templates.current().unwrap());
         let mut message = custom_job(
             &declared.work,
             &self.channel,
@@ -283,7 +283,7 @@ impl Hostile {
 
     /// A job that the pool gave, on the newest tip.
     pub(crate) fn given(&self, job: &NewExtendedMiningJob) -> Job {
-        let work = self.doors.templates.current().unwrap();
+        let work = self.endpoints.templates.current().unwrap();
         let prefix = job.coinbase_tx_prefix.as_bytes();
         let path = job.merkle_path.as_slice().iter();
         Job {
@@ -446,12 +446,17 @@ impl Hostile {
         self.verdict(&share, root).await
     }
 
+    /// Searches another share on this job and submits it.
+    pub(crate) async fn submit_new(&mut self, job: &Job, root: Option<&BatchRoot>) -> Verdict {
+        let share = self.hash(job).await;
+        self.submit(&share, root).await
+    }
+
     /// The whole way of a registered batch: a job that commits to it, a share on it, the claim.
     pub(crate) async fn claim(&mut self, root: &BatchRoot) -> Verdict {
         loop {
             let job = self.job(Some(root)).await;
-            let share = self.hash(&job).await;
-            let verdict = self.submit(&share, Some(root)).await;
+            let verdict = self.submit_new(&job, Some(root)).await;
             if !verdict.is_stale() {
                 return verdict;
             }

@@ -8,29 +8,35 @@
 // Each test takes what it needs.
 #![allow(dead_code, unused_imports)]
 
+mod forgery;
 mod job;
-mod lies;
 mod wire;
 mod worker;
 
+pub(crate) use forgery::{Models, TestBatch, batch_of, honest, request, rewritten, transcript};
 pub(crate) use job::{Declared, Job, Share, Told, Verdict};
-pub(crate) use lies::{Models, TestBatch, batch_of, honest, request, rewritten, transcript};
 pub(crate) use wire::{TIME_MAX, Wire, decoded};
-pub(crate) use worker::{Hostile, challenge, prove};
+pub(crate) use worker::{ScriptedWorker, challenge, prove};
 
 use dovetail_sv2::AuthorityPublicKey;
 use dovetail_templates::TemplateHandle;
 use dovetail_tests::scenario::AUTHORITY_PUBLIC;
 
-/// Where a hostile worker knocks.
+/// Where a scripted worker connects.
 #[derive(Clone)]
-pub(crate) struct Doors {
+pub(crate) struct Endpoints {
     /// The pool's mining port.
     pub(crate) mining: String,
     /// The job declarator.
     pub(crate) declaration: String,
     /// Its own template source.
     pub(crate) templates: TemplateHandle,
+}
+
+/// Something was refused with this code.
+#[track_caller]
+pub(crate) fn assert_refused<T>(result: Result<T, String>, code: &str) {
+    assert_eq!(result.err().as_deref(), Some(code));
 }
 
 /// The key that the test pools' certificates are signed with.

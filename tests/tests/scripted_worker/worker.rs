@@ -1,8 +1,9 @@
-//! A hostile worker on its mining connection: registration, tasks, transcripts, batches.
+//! A scripted worker on its mining connection: registration, tasks, transcripts, batches.
 
 use std::collections::BTreeMap;
 
 use dovetail_commitment::{BatchRoot, ModelId, TaskId, Transcript};
+use dovetail_engine::Output;
 use dovetail_sv2::extension::{
     AssignTask, Bytes, DeliverTranscript, DeliverTranscriptError, DeliverTranscriptSuccess,
     EXTENSION_TYPE, RegisterBatch, RegisterBatchError, RegisterBatchSuccess, RegisterWorker,
@@ -16,15 +17,15 @@ use dovetail_worker::keys::WorkerKeys;
 use dovetail_worker::session::Channel;
 
 use super::wire::{self, Wire};
-use super::{Doors, TestBatch, Told};
+use super::{Endpoints, TestBatch, Told, batch_of, transcript};
 
 /// Slow enough that a share takes a thousand hashes.
 const HASH_RATE: f32 = 1_000.0;
 const EXTRANONCE_BYTES: u16 = 8;
 
 /// A connection, a key, a channel.
-pub(crate) struct Hostile {
-    pub(super) doors: Doors,
+pub(crate) struct ScriptedWorker {
+    pub(super) endpoints: Endpoints,
     /// The connection, for everything that has no method here.
     pub(crate) wire: Wire,
     /// Who it says it is.
@@ -40,20 +41,20 @@ pub(crate) struct Hostile {
     next_number: u32,
 }
 
-impl Hostile {
+impl ScriptedWorker {
     /// A new worker that serves this model.
-    pub(crate) async fn new(doors: &Doors, model: ModelId) -> Self {
-        Self::with_keys(doors, WorkerKeys::generate(), model, 4).await
+    pub(crate) async fn new(endpoints: &Endpoints, model: ModelId) -> Self {
+        Self::with_keys(endpoints, WorkerKeys::generate(), model, 4).await
     }
 
     /// A worker with a key of before; it takes up to `max_tasks` tasks.
     pub(crate) async fn with_keys(
-        doors: &Doors,
+        endpoints: &Endpoints,
         keys: WorkerKeys,
         model: ModelId,
         max_tasks: u16,
     ) -> Self {
-        let mut worker = Self::unregistered(doors, keys).await;
+        let mut worker = Self::unregistered(endpoints, keys).await;
         let (wire, keys) = (&mut worker.wire, &worker.keys);
         let nonce = challenge(wire, keys, model, max_tasks).await.unwrap();
         let proof = sign_registration(&keys.pair, &nonce);
@@ -62,12 +63,12 @@ impl Hostile {
     }
 
     /// A connection with the extension and a channel, which has proven no key.
-    pub(crate) async fn unregistered(doors: &Doors, keys: WorkerKeys) -> Self {
-        let mut wire = Wire::miner(&doors.mining).await;
+    pub(crate) async fn unregistered(endpoints: &Endpoints, keys: WorkerKeys) -> Self {
+        let mut wire = Wire::miner(&endpoints.mining).await;
         assert!(wire.negotiate(EXTENSION_TYPE).await);
         let channel = open_channel(&mut wire, &keys.name.to_string()).await;
         Self {
-            doors: doors.clone(),
+            endpoints: endpoints.clone(),
             wire,
             keys,
             channel,
@@ -137,6 +138,25 @@ impl Hostile {
         self.stream(transcript.task_id, tokens).await;
         self.deliver_bytes(transcript.task_id, transcript.encode())
             .await
+    }
+
+    /// Delivers what it says is the task's output; the code if it is refused.
+    pub(crate) async fn deliver_output(
+        &mut self,
+        task: &AssignTask,
+        output: &Output,
+    ) -> Result<Transcript, String> {
+        let transcript = transcript(self.keys.name, task, output);
+        self.deliver(&output.tokens, &transcript).await?;
+        Ok(transcript)
+    }
+
+    /// Delivers what it says is the task's output, and registers a batch of it alone.
+    pub(crate) async fn batch_output(&mut self, task: &AssignTask, output: &Output) -> TestBatch {
+        let transcript = self.deliver_output(task, output).await.unwrap();
+        let batch = batch_of(&[transcript]);
+        self.register_batch(&batch).await.unwrap();
+        batch
     }
 
     /// Names the tasks behind a root; the code if they are refused.
