@@ -16,7 +16,7 @@ use dovetail_templates::{TemplateHandle, WorkSnapshot};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
-use test_support::{Job, Scene, Setting, TIME_MAX};
+use test_support::{Fixture, Job, Setting, TIME_MAX};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -59,19 +59,19 @@ impl Drop for Leaving<'_> {
     }
 }
 
-struct SlowScene {
-    scene: Scene,
+struct SlowFixture {
+    fixture: Fixture,
     thinking: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
 }
 
-async fn slow_scene(limits: Limits) -> SlowScene {
+async fn slow_fixture(limits: Limits) -> SlowFixture {
     let (thinking, most) = (Arc::default(), Arc::default());
     let setting = Setting {
         limits,
         ..Setting::default()
     };
-    let scene = Scene::start_with(setting, |chain| {
+    let fixture = Fixture::start_with(setting, |chain| {
         Arc::new(SlowNode {
             chain: chain.clone(),
             thinking: Arc::clone(&thinking),
@@ -79,15 +79,15 @@ async fn slow_scene(limits: Limits) -> SlowScene {
         })
     })
     .await;
-    SlowScene {
-        scene,
+    SlowFixture {
+        fixture,
         thinking,
         most,
     }
 }
 
-fn slow_job(scene: &Scene) -> Job {
-    let mut job = Job::of(scene.work());
+fn slow_job(fixture: &Fixture) -> Job {
+    let mut job = Job::of(fixture.work());
     job.version = SLOW_VERSION;
     job
 }
@@ -103,11 +103,11 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_declaration_delays_neither_its_own_miner_nor_another() {
-    let slow = slow_scene(Limits::default()).await;
-    let mut miner = slow.scene.miner().await;
+    let slow = slow_fixture(Limits::default()).await;
+    let mut miner = slow.fixture.miner().await;
     let token = miner.token("alice").await;
     let request_id = miner.request_id();
-    let message = slow_job(&slow.scene).message(request_id, &token);
+    let message = slow_job(&slow.fixture).message(request_id, &token);
     miner.send(&message).await;
     until("the check has begun", || {
         slow.thinking.load(Ordering::SeqCst) == 1
@@ -115,23 +115,23 @@ async fn a_slow_declaration_delays_neither_its_own_miner_nor_another() {
     .await;
     // The same connection is still answered, and another one's job is taken.
     miner.token("alice").await;
-    let mut other = slow.scene.miner().await;
-    let job = Job::of(slow.scene.work());
+    let mut other = slow.fixture.miner().await;
+    let job = Job::of(slow.fixture.work());
     other.declare("bob", &job).await.unwrap();
     assert_eq!(slow.thinking.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_miner_has_one_turn_at_the_node_and_its_end_ends_the_check() {
-    let slow = slow_scene(Limits::default()).await;
-    let mut miner = slow.scene.miner().await;
+    let slow = slow_fixture(Limits::default()).await;
+    let mut miner = slow.fixture.miner().await;
     let mut tokens = Vec::new();
     for _ in 0..18 {
         tokens.push(miner.token("alice").await);
     }
     for token in tokens {
         let request_id = miner.request_id();
-        let message = slow_job(&slow.scene).message(request_id, &token);
+        let message = slow_job(&slow.fixture).message(request_id, &token);
         miner.send(&message).await;
     }
     until("a check has begun", || {
@@ -146,8 +146,8 @@ async fn one_miner_has_one_turn_at_the_node_and_its_end_ends_the_check() {
         assert_eq!(refused.error_code.as_utf8_or_hex(), "too-many-declarations");
     }
     miner.token("alice").await;
-    let job = Job::of(slow.scene.work());
-    let mut other = slow.scene.miner().await;
+    let job = Job::of(slow.fixture.work());
+    let mut other = slow.fixture.miner().await;
     other.declare("bob", &job).await.unwrap();
 
     drop(miner);
@@ -159,13 +159,13 @@ async fn one_miner_has_one_turn_at_the_node_and_its_end_ends_the_check() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_does_not_answer_in_time_is_an_error_of_ours() {
-    let slow = slow_scene(Limits {
+    let slow = slow_fixture(Limits {
         check_time_max_s: 1,
         ..Limits::default()
     })
     .await;
-    let mut miner = slow.scene.miner().await;
-    let outcome = miner.declare("alice", &slow_job(&slow.scene)).await;
+    let mut miner = slow.fixture.miner().await;
+    let outcome = miner.declare("alice", &slow_job(&slow.fixture)).await;
     assert_eq!(outcome, Err("internal-error".to_owned()));
     assert_eq!(slow.thinking.load(Ordering::SeqCst), 0);
 }
@@ -212,7 +212,7 @@ fn hostile(real: Vec<Frame>) -> impl Strategy<Value = Frame> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_frames_end_at_most_the_connection_that_sent_them() {
-    let scene = Scene::start(Setting {
+    let fixture = Fixture::start(Setting {
         limits: Limits {
             tokens_per_minute: 100_000,
             tokens_per_minute_total: 1_000_000,
@@ -221,9 +221,9 @@ async fn hostile_frames_end_at_most_the_connection_that_sent_them() {
         ..Setting::default()
     })
     .await;
-    let job = Job::of(scene.work());
-    let mut bystander = scene.miner().await;
-    let mut template = scene.miner().await;
+    let job = Job::of(fixture.work());
+    let mut bystander = fixture.miner().await;
+    let mut template = fixture.miner().await;
     let token = template.token("alice").await;
     let mut with_transactions = job.clone();
     with_transactions.transactions = vec![test_support::spend(0), test_support::spend(1)];
@@ -250,7 +250,7 @@ async fn hostile_frames_end_at_most_the_connection_that_sent_them() {
     let mut runner = TestRunner::new(Config::default());
     for round in 0..60 {
         let sequence = frames.new_tree(&mut runner).unwrap().current();
-        let mut hostile = scene.miner().await;
+        let mut hostile = fixture.miner().await;
         // A token of its own, so that what it damages gets beyond the first check.
         let own = hostile.token("mallory").await;
         for mut frame in sequence.clone() {

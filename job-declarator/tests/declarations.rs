@@ -13,7 +13,7 @@ use dovetail_commitment::coinbase::commitment_output;
 use dovetail_jd::config::Limits;
 use dovetail_jd::token::{JobToken, TokenKind, coinbase_only_content, declared_content};
 use dovetail_sv2::messages::AllocateMiningJobTokenSuccess;
-use test_support::{Job, Miner, Scene, Setting, TIME_MAX, payout_script, spend};
+use test_support::{Fixture, Job, Miner, Setting, TIME_MAX, payout_script, spend};
 use tokio::time::timeout;
 
 fn now() -> u64 {
@@ -25,11 +25,11 @@ fn now() -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_accepted_and_its_token_vouches_for_what_the_ledger_keeps() {
-    let scene = Scene::start(Setting::default()).await;
-    let mut miner = scene.miner().await;
-    let job = Job::of(scene.work());
+    let fixture = Fixture::start(Setting::default()).await;
+    let mut miner = fixture.miner().await;
+    let job = Job::of(fixture.work());
     let token = miner.declare("alice.rig1", &job).await.unwrap();
-    let kept = scene.ledger.declared_job(&token).await.unwrap().unwrap();
+    let kept = fixture.ledger.declared_job(&token).await.unwrap().unwrap();
     assert_eq!(kept.identity, "alice");
     assert_eq!(kept.prev_hash, job.work.prev_hash());
     assert_eq!(kept.nbits, job.work.nbits());
@@ -37,21 +37,21 @@ async fn a_job_is_accepted_and_its_token_vouches_for_what_the_ledger_keeps() {
     let read = JobToken::parse(&token).unwrap();
     assert_eq!(read.kind, TokenKind::Declared);
     let content = declared_content(&kept, &payout_script());
-    let key = &scene.token_key;
+    let key = &fixture.token_key;
     assert_eq!(key.verify(&read, "alice", &content, now()), Ok(()));
     assert!(key.verify(&read, "bob", &content, now()).is_err());
     // Whoever can write to the database cannot make the pool take another job under the token.
-    scene.query("UPDATE declared_jobs SET pool_value_sat = pool_value_sat + 1");
-    let changed = scene.ledger.declared_job(&token).await.unwrap().unwrap();
+    fixture.query("UPDATE declared_jobs SET pool_value_sat = pool_value_sat + 1");
+    let changed = fixture.ledger.declared_job(&token).await.unwrap().unwrap();
     let content = declared_content(&changed, &payout_script());
     assert!(key.verify(&read, "alice", &content, now()).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_good_once_and_on_its_own_connection() {
-    let scene = Scene::start(Setting::default()).await;
-    let (mut alice, mut bob) = (scene.miner().await, scene.miner().await);
-    let job = Job::of(scene.work());
+    let fixture = Fixture::start(Setting::default()).await;
+    let (mut alice, mut bob) = (fixture.miner().await, fixture.miner().await);
+    let job = Job::of(fixture.work());
     let token = alice.token("alice").await;
     let refused = Err("invalid-mining-job-token".to_owned());
     assert_eq!(bob.declare_with(&token, &job).await, refused);
@@ -61,15 +61,14 @@ async fn a_token_is_good_once_and_on_its_own_connection() {
     assert_eq!(alice.declare_with(&declared, &job).await, refused);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_rule_that_a_job_breaks_has_its_code() {
-    let scene = Scene::start(Setting::default()).await;
-    let mut miner = scene.miner().await;
+type Change = Box<dyn Fn(&mut Job)>;
+
+/// What breaks a rule, with the code of the refusal.
+fn broken_rules() -> Vec<(&'static str, Change)> {
     let other_script = ScriptBuf::from(vec![0x52]);
     let root = commitment_output(BatchRoot::from_bytes([3; 32]));
     let (first, second) = (spend(0), spend(1));
-    type Change = Box<dyn Fn(&mut Job)>;
-    let cases: Vec<(&str, Change)> = vec![
+    vec![
         (
             "invalid-job-param-value-coinbase_tx_outputs",
             Box::new(move |job| job.coinbase.output[0].script_pubkey = other_script.clone()),
@@ -125,18 +124,24 @@ async fn each_rule_that_a_job_breaks_has_its_code() {
             "invalid-job",
             Box::new(move |job| job.transactions = vec![second.clone()]),
         ),
-    ];
-    for (number, (code, change)) in cases.into_iter().enumerate() {
-        let mut job = Job::of(scene.work());
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_rule_that_a_job_breaks_has_its_code() {
+    let fixture = Fixture::start(Setting::default()).await;
+    let mut miner = fixture.miner().await;
+    for (number, (code, change)) in broken_rules().into_iter().enumerate() {
+        let mut job = Job::of(fixture.work());
         change(&mut job);
         let outcome = miner.declare("alice", &job).await;
         assert_eq!(outcome, Err(code.to_owned()), "case {number}");
     }
     // After all that the same connection declares a good one.
-    let good = Job::of(scene.work());
+    let good = Job::of(fixture.work());
     miner.declare("alice", &good).await.unwrap();
     // Outputs without value may be added, in any order.
-    let mut more = Job::of(scene.work());
+    let mut more = Job::of(fixture.work());
     more.coinbase.output.insert(
         0,
         TxOut {
@@ -149,9 +154,9 @@ async fn each_rule_that_a_job_breaks_has_its_code() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_other_than_those_declared_are_refused_and_none_is_asked_for_twice() {
-    let scene = Scene::start(Setting::default()).await;
-    let mut miner = scene.miner().await;
-    let mut job = Job::of(scene.work());
+    let fixture = Fixture::start(Setting::default()).await;
+    let mut miner = fixture.miner().await;
+    let mut job = Job::of(fixture.work());
     job.transactions = vec![spend(0), spend(1)];
     let token = miner.token("alice").await;
     let request_id = miner.request_id();
@@ -162,25 +167,25 @@ async fn transactions_other_than_those_declared_are_refused_and_none_is_asked_fo
     let outcome = miner.outcome(request_id, &other).await;
     assert_eq!(outcome, Err("missing-txs".to_owned()));
     // Answers to nothing are passed over.
-    let job = Job::of(scene.work());
+    let job = Job::of(fixture.work());
     miner.declare("alice", &job).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn coinbase_only_mode_gives_tokens_for_the_pool_and_takes_no_declarations() {
-    let scene = Scene::start(Setting::default()).await;
-    let mut miner = scene.coinbase_only_miner().await;
+    let fixture = Fixture::start(Setting::default()).await;
+    let mut miner = fixture.coinbase_only_miner().await;
     let token = miner.token("alice.rig").await;
     let read = JobToken::parse(&token).unwrap();
     assert_eq!(read.kind, TokenKind::CoinbaseOnly);
     let content = coinbase_only_content(&payout_script());
-    let verified = scene.token_key.verify(&read, "alice", &content, now());
+    let verified = fixture.token_key.verify(&read, "alice", &content, now());
     assert_eq!(verified, Ok(()));
-    let job = Job::of(scene.work());
+    let job = Job::of(fixture.work());
     let refused = miner.declare_with(&token, &job).await;
     assert_eq!(refused, Err("declare-tx-data-not-set".to_owned()));
 
-    let strict = Scene::start(Setting {
+    let strict = Fixture::start(Setting {
         coinbase_only: false,
         ..Setting::default()
     })
@@ -192,7 +197,7 @@ async fn coinbase_only_mode_gives_tokens_for_the_pool_and_takes_no_declarations(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_for_too_many_tokens_is_dropped_and_a_crowd_waits() {
-    let scene = Scene::start(Setting {
+    let fixture = Fixture::start(Setting {
         limits: Limits {
             tokens_per_minute: 5,
             tokens_per_minute_total: 8,
@@ -201,13 +206,13 @@ async fn who_asks_for_too_many_tokens_is_dropped_and_a_crowd_waits() {
         ..Setting::default()
     })
     .await;
-    let mut greedy = scene.miner().await;
+    let mut greedy = fixture.miner().await;
     for _ in 0..5 {
         greedy.token("greedy").await;
     }
     greedy.ask_for_token("greedy").await;
     greedy.hung_up().await;
-    let mut other = scene.miner().await;
+    let mut other = fixture.miner().await;
     for _ in 0..3 {
         other.token("other").await;
     }
@@ -222,9 +227,9 @@ async fn who_asks_for_too_many_tokens_is_dropped_and_a_crowd_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pushed_solution_becomes_a_block_here() {
-    let scene = Scene::start(Setting::default()).await;
-    let mut miner = scene.miner().await;
-    let older = Job::of(scene.work());
+    let fixture = Fixture::start(Setting::default()).await;
+    let mut miner = fixture.miner().await;
+    let older = Job::of(fixture.work());
     miner.declare("alice", &older).await.unwrap();
     let mut newer = older.clone();
     newer.coinbase.output[0].value -= Amount::from_sat(1);
@@ -242,7 +247,7 @@ async fn a_pushed_solution_becomes_a_block_here() {
     // The message does not say which job it solves; it is the older one. Then the miner is gone.
     miner.send(&older.solve()).await;
     drop(miner);
-    let mut work = scene.templates.subscribe();
+    let mut work = fixture.templates.subscribe();
     let next = work.wait_for(|work| {
         work.as_ref()
             .is_some_and(|work| work.height() == older.work.height() + 1)

@@ -1,4 +1,4 @@
-//! What a scenario stands on: a chain with its templates, and two Lightning wallets; simulated or
+//! What a scenario runs on: a Bitcoin chain with its templates, and two Lightning wallets; simulated or
 //! real.
 
 use serde_json::{Value, json};

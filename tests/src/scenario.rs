@@ -120,7 +120,7 @@ pub struct Scenario {
     pub validator: Option<Daemon>,
     /// The pool.
     pub pool: Daemon,
-    /// The chain and the wallets that everything stands on.
+    /// The chain and the wallets that everything runs on.
     pub network: Network,
 }
 
@@ -195,25 +195,36 @@ impl Scenario {
             pool,
         };
         if options.worker {
-            let config = layout.worker_config(&scenario, &source_config, options);
-            let config = layout.write("worker.toml", &config)?;
-            let mut worker =
-                layout.spawn("worker", "dovetail-worker", &["run", "--config", &config])?;
-            let ready = worker.ready(START_TIME_MAX)?;
-            tell("worker", &ready);
-            scenario.worker_key = Some(text(&ready, "worker")?);
-            if options.firmware {
-                let key = text(&ready, "authority_public_key")?;
-                scenario.firmware = Some((text(&ready, "downstream")?, key));
-                scenario.page = Some(text(&ready, "page")?);
-            }
-            scenario.worker = Some(worker);
-            scenario.pool.event("worker_registered", START_TIME_MAX)?;
+            scenario.start_worker(&source_config, options, &mut tell)?;
         }
         if options.hasher {
             scenario.start_hasher(&mut tell)?;
         }
         Ok(scenario)
+    }
+
+    fn start_worker(
+        &mut self,
+        source_config: &str,
+        options: &Options,
+        tell: &mut impl FnMut(&str, &Value),
+    ) -> anyhow::Result<()> {
+        let layout = Layout { dir: &self.dir };
+        let config = layout.worker_config(self, source_config, options);
+        let config = layout.write("worker.toml", &config)?;
+        let arguments = ["run", "--config", &config];
+        let mut worker = layout.spawn("worker", "dovetail-worker", &arguments)?;
+        let ready = worker.ready(START_TIME_MAX)?;
+        tell("worker", &ready);
+        self.worker_key = Some(text(&ready, "worker")?);
+        if options.firmware {
+            let key = text(&ready, "authority_public_key")?;
+            self.firmware = Some((text(&ready, "downstream")?, key));
+            self.page = Some(text(&ready, "page")?);
+        }
+        self.worker = Some(worker);
+        self.pool.event("worker_registered", START_TIME_MAX)?;
+        Ok(())
     }
 
     fn start_hasher(&mut self, tell: &mut impl FnMut(&str, &Value)) -> anyhow::Result<()> {

@@ -321,7 +321,6 @@ impl Sv1Miner {
 }
 
 /// Whether the 64 highest bits of the hash are below what the difficulty asks.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn meets(hash: &[u8; 32], difficulty: f64) -> bool {
     let high = u64::from_le_bytes(hash[24..].try_into().unwrap());
     high < (2_f64.powi(32) / difficulty) as u64

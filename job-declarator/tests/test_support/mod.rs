@@ -57,7 +57,7 @@ impl Default for Setting {
 }
 
 /// A declarator that serves.
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     pub(crate) address: String,
     pub(crate) keys: AuthorityKeys,
     pub(crate) ledger: Ledger,
@@ -68,7 +68,7 @@ pub(crate) struct Scene {
     _stop: DropGuard,
 }
 
-impl Scene {
+impl Fixture {
     pub(crate) async fn start(setting: Setting) -> Self {
         Self::start_with(setting, |templates| Arc::new(templates.clone())).await
     }
@@ -134,7 +134,7 @@ impl Scene {
     }
 }
 
-impl Drop for Scene {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.postgres.drop_database(&self.database);
     }
@@ -247,15 +247,15 @@ pub(crate) struct Miner {
 }
 
 impl Miner {
-    pub(crate) async fn open(scene: &Scene, flags: u32) -> Self {
-        Self::try_open(scene, flags).await.unwrap()
+    pub(crate) async fn open(fixture: &Fixture, flags: u32) -> Self {
+        Self::try_open(fixture, flags).await.unwrap()
     }
 
-    pub(crate) async fn try_open(scene: &Scene, flags: u32) -> Result<Self, setup::SetupError> {
-        let authority = Some(scene.keys.public());
-        let (mut reader, mut writer) = connect(&scene.address, authority).await?;
+    pub(crate) async fn try_open(fixture: &Fixture, flags: u32) -> Result<Self, setup::SetupError> {
+        let authority = Some(fixture.keys.public());
+        let (mut reader, mut writer) = connect(&fixture.address, authority).await?;
         let protocol = SetupProtocol::JobDeclarationProtocol;
-        let request = setup::request(protocol, flags, &scene.address, "test")?;
+        let request = setup::request(protocol, flags, &fixture.address, "test")?;
         setup::open(&mut reader, &mut writer, &request).await?;
         Ok(Self {
             reader,

@@ -1,6 +1,6 @@
 //! Checkpoints that the tests make: random weights in Hugging Face's layout, with the outliers that
 //! trained models have.
-#![allow(dead_code, clippy::unwrap_used, clippy::cast_precision_loss)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
