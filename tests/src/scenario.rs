@@ -12,7 +12,7 @@ use crate::bitcoin_core::CoreParts;
 use crate::lightning_node::RealParts;
 use crate::network::Network;
 use crate::postgres::{Held, Postgres};
-use crate::process::Daemon;
+use crate::process::{Daemon, output};
 use crate::program;
 pub use crate::served_model::{ServedModel, tiny_file};
 use crate::served_model::{make_tiny, provide_model};
@@ -340,6 +340,30 @@ impl Scenario {
         let mut command = Command::new(program("dovetail"));
         command.env("DOVETAIL_POOL", &self.grpc);
         command
+    }
+
+    /// Has an agent ask, wait for the receipt, check it and keep it in `receipt`, a file of this scenario; what it
+    /// prints at the end.
+    ///
+    /// # Errors
+    /// If the agent gets no answer or no receipt.
+    pub fn ask(
+        &self,
+        prompt: &str,
+        max_tokens: u32,
+        receipt: &str,
+        more: &[&str],
+    ) -> anyhow::Result<Value> {
+        let said = output(
+            self.agent()
+                .args(["ask", "--json", "--wait", "120"])
+                .args(["--max-tokens", &max_tokens.to_string()])
+                .args(["--pool-key", RECEIPT_PUBLIC, "--receipt"])
+                .arg(self.file(receipt))
+                .args(more)
+                .args(["--", prompt]),
+        )?;
+        Ok(serde_json::from_str(said.trim())?)
     }
 
     /// Leaves everything running when this value is dropped.

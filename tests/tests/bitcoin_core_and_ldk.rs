@@ -8,9 +8,7 @@ use std::time::Duration;
 use dovetail_tests::bitcoin_core::CoreParts;
 use dovetail_tests::lightning_node::RealParts;
 use dovetail_tests::needed;
-use dovetail_tests::process::output;
-use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC};
-use serde_json::Value;
+use dovetail_tests::scenario::Options;
 
 const TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -27,23 +25,7 @@ fn a_worker_is_paid_with_a_real_invoice_for_a_share_on_a_declared_job() {
         ..Options::default()
     };
     let (_dir, mut scenario) = dovetail_tests::scenario(&options).unwrap();
-    let said = output(
-        scenario
-            .agent()
-            .args([
-                "ask",
-                "--json",
-                "--max-tokens",
-                "32",
-                "--wait",
-                "120",
-                "--receipt",
-            ])
-            .arg(scenario.file("receipt.json"))
-            .args(["--pool-key", RECEIPT_PUBLIC, "a prompt"]),
-    )
-    .unwrap();
-    let answer: Value = serde_json::from_str(said.trim()).unwrap();
+    let answer = scenario.ask("a prompt", 32, "receipt.json", &[]).unwrap();
     assert_eq!(answer["receipt"]["verified"], true);
     let paid = scenario.pool.event("payout_paid", TIME_MAX).unwrap();
     assert_eq!(paid["rail"], "ldk");

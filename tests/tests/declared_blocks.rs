@@ -12,7 +12,7 @@ use std::time::Instant;
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Amount, Transaction};
 use declaration::coins::{mine_to_anybody, spend_coinbase};
-use declaration::{Declaring, Job, Mining, TIME_MAX};
+use declaration::{DeclaratorClient, Job, Mining, TIME_MAX};
 use dovetail_templates::{SourceConfig, TemplateHandle, WorkSnapshot};
 use dovetail_tests::bitcoin_core::{BitcoinCore, CoreParts};
 use dovetail_tests::scenario::{Options, Scenario};
@@ -112,9 +112,9 @@ async fn with_the_miners_node_dead(by_share: bool) {
     let pools = scenario.network.bitcoin_core().unwrap();
     mine_to_anybody(pools, BLOCKS);
     let node = MinersNode::start(pools, &parts, dir.path()).await;
-    let mut declaring = Declaring::full_template(&scenario.declaration).await;
+    let mut declarator = DeclaratorClient::full_template(&scenario.declaration).await;
     let mut mining = Mining::open(&scenario.mining, "alice").await;
-    let token = declaring.token("alice").await;
+    let token = declarator.token("alice").await;
     let (work, transactions) = node.work().await;
     let spend = node.spend.clone();
     let job = Job::new(work, transactions, &token, &mining.channel, |_| {});
@@ -126,13 +126,13 @@ async fn with_the_miners_node_dead(by_share: bool) {
         &mining.channel,
         |outputs| outputs[0].value += Amount::from_sat(1),
     );
-    let refused = declaring.declare(&token, &greedy).await.unwrap_err();
+    let refused = declarator.declare(&token, &greedy).await.unwrap_err();
     assert!(
         refused.contains("invalid-job") && refused.contains("bad-cb-amount"),
         "{refused}"
     );
-    let token = declaring.token("alice").await;
-    let job_token = declaring.declare(&token, &job).await.unwrap();
+    let token = declarator.token("alice").await;
+    let job_token = declarator.declare(&token, &job).await.unwrap();
     node.kill().await;
 
     let height = job.work.height();
@@ -146,8 +146,8 @@ async fn with_the_miners_node_dead(by_share: bool) {
     } else {
         let found = job.search(&mining.channel, target.to_le_bytes()).await;
         let solution = job.solution(&mining.channel, &found);
-        declaring.peer.send(&solution).await;
-        drop(declaring);
+        declarator.peer.send(&solution).await;
+        drop(declarator);
     }
     wait_for_block(&scenario, height, &spend);
 }

@@ -10,23 +10,12 @@ use dovetail_engine::Model;
 use dovetail_miner::keys::WorkerKeys;
 use dovetail_miner::pool_session::{PoolEvent, PoolOptions, PoolSession};
 use dovetail_sv2::extension::RequestBatchJob;
-use dovetail_tests::process::output;
-use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, RECEIPT_PUBLIC, Scenario};
-use serde_json::Value;
+use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
 
 const TIME_MAX: Duration = Duration::from_secs(90);
 
 fn ask(scenario: &Scenario, file: &str) {
-    let said = output(
-        scenario
-            .agent()
-            .args(["ask", "--json", "--wait", "90", "--max-tokens", "24"])
-            .args(["--pool-key", RECEIPT_PUBLIC, "--receipt"])
-            .arg(scenario.file(file))
-            .args(["--", "a prompt"]),
-    )
-    .unwrap();
-    let answer: Value = serde_json::from_str(said.trim()).unwrap();
+    let answer = scenario.ask("a prompt", 24, file, &[]).unwrap();
     assert_eq!(answer["receipt"]["verified"], true);
 }
 

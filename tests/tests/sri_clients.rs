@@ -11,8 +11,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bitcoin::hashes::{Hash, sha256d};
-use dovetail_tests::process::{Daemon, output};
-use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, RECEIPT_PUBLIC, Scenario};
+use dovetail_tests::process::Daemon;
+use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
 use dovetail_tests::{free_port, needed};
 use serde_json::{Value, json};
 
@@ -81,16 +81,7 @@ fn device_settles_a_batch(node: bool) {
     let worker = worker_name(&scenario);
     // Before there is any batch: jobs on the worker's own templates, or the pool's where it has no node.
     accepted_from(&mut scenario, &worker);
-    let said = output(
-        scenario
-            .agent()
-            .args(["ask", "--json", "--max-tokens", "16", "--wait", "120"])
-            .arg("--receipt")
-            .arg(scenario.file("receipt.json"))
-            .args(["--pool-key", RECEIPT_PUBLIC, "a prompt"]),
-    )
-    .unwrap();
-    let answer: Value = serde_json::from_str(said.trim()).unwrap();
+    let answer = scenario.ask("a prompt", 16, "receipt.json", &[]).unwrap();
     assert_eq!(answer["receipt"]["verified"], true);
     scenario.pool.event("batch_settled", TIME_MAX).unwrap();
     let kinds = format!(

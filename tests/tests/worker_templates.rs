@@ -12,19 +12,18 @@ use bitcoin::consensus::encode::serialize_hex;
 use declaration::coins::{mine_to_anybody, spend_coinbase};
 use devices::{Device, TIME_MAX, hard_target};
 use dovetail_tests::bitcoin_core::CoreParts;
-use dovetail_tests::process::output;
-use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario};
+use dovetail_tests::scenario::{Options, Scenario};
 use tempfile::TempDir;
 
 /// A worker with a node, and a device behind it.
-struct Stand {
+struct Fixture {
     scenario: Scenario,
     device: Device,
     worker: String,
     _dir: TempDir,
 }
 
-impl Stand {
+impl Fixture {
     async fn start(core: Option<CoreParts>) -> Self {
         let options = Options {
             firmware: true,
@@ -43,6 +42,16 @@ impl Stand {
             scenario,
             _dir: dir,
         }
+    }
+
+    /// Waits until the device hashes the worker's templates and earns.
+    async fn on_own_templates(core: Option<CoreParts>) -> Self {
+        let mut fixture = Self::start(core).await;
+        let first = fixture.device.until("a job", |log| !log.jobs.is_empty());
+        first.await;
+        fixture.credited();
+        assert_eq!(fixture.templates(), "own");
+        fixture
     }
 
     /// Waits for a share that is credited from now on.
@@ -68,16 +77,8 @@ impl Stand {
 
     /// Has a prompt answered and its batch settled.
     fn settle_a_batch(&mut self) {
-        let said = output(
-            self.scenario
-                .agent()
-                .args(["ask", "--json", "--max-tokens", "16", "--wait", "120"])
-                .arg("--receipt")
-                .arg(self.scenario.file("receipt.json"))
-                .args(["--pool-key", RECEIPT_PUBLIC, "a prompt"]),
-        );
-        let said = said.unwrap_or_else(|error| panic!("{error:#}\n{}", self.worker_log()));
-        let answer: serde_json::Value = serde_json::from_str(said.trim()).unwrap();
+        let asked = self.scenario.ask("a prompt", 16, "receipt.json", &[]);
+        let answer = asked.unwrap_or_else(|error| panic!("{error:#}\n{}", self.worker_log()));
         assert_eq!(answer["receipt"]["verified"], true);
         let settled = self.scenario.pool.event("batch_settled", TIME_MAX);
         settled.unwrap_or_else(|error| panic!("{error:#}\n{}", self.worker_log()));
@@ -85,88 +86,76 @@ impl Stand {
 }
 
 /// Before a batch, with it, after it, and over new tips.
-async fn hashes_only_own_templates(core: Option<CoreParts>) -> Stand {
-    let mut stand = Stand::start(core).await;
-    stand
-        .device
-        .until("a job", |log| !log.jobs.is_empty())
-        .await;
-    stand.credited();
-    assert_eq!(stand.templates(), "own");
+async fn hashes_only_own_templates(core: Option<CoreParts>) -> Fixture {
+    let mut fixture = Fixture::on_own_templates(core).await;
 
-    stand.settle_a_batch();
+    fixture.settle_a_batch();
     let with_batch = |log: &devices::Log| log.jobs.iter().rposition(|job| job.root.is_some());
-    let log = stand
+    let log = fixture
         .device
         .until("a batch's job", |log| with_batch(log).is_some());
     let tip = log.await.last().unwrap().tip;
     let after = |log: &devices::Log| log.last().is_some_and(|job| job.root.is_none());
-    stand
+    fixture
         .device
         .until("a plain job after the batch", after)
         .await;
-    stand.credited();
+    fixture.credited();
     let tips_after = |log: &devices::Log| {
         let mut tips: Vec<_> = log.jobs.iter().map(|job| job.tip).collect();
         tips.dedup();
         let batch = tips.iter().rposition(|of| *of == tip);
         batch.map_or(0, |batch| tips.len() - batch)
     };
-    stand
+    fixture
         .device
         .until("two new tips", |log| tips_after(log) > 2)
         .await;
-    stand.credited();
+    fixture.credited();
 
-    let log = stand.device.log();
+    let log = fixture.device.log();
     let pools = log.jobs.iter().filter(|job| job.pools).count();
-    assert_eq!(pools, 0, "{:#?}\n{}", log.jobs, stand.worker_log());
-    assert_eq!(stand.templates(), "own");
+    assert_eq!(pools, 0, "{:#?}\n{}", log.jobs, fixture.worker_log());
+    assert_eq!(fixture.templates(), "own");
     let kinds = format!(
         "SELECT string_agg(DISTINCT kind::text, ',' ORDER BY kind::text) FROM shares WHERE account = '{}'",
-        stand.worker
+        fixture.worker
     );
-    assert_eq!(stand.scenario.query(&kinds).unwrap(), "hash,inference");
-    stand
+    assert_eq!(fixture.scenario.query(&kinds).unwrap(), "hash,inference");
+    fixture
 }
 
 /// Without a declarator the device is on the pool's jobs within the next tip, and back on ours as soon as
 /// there is one again.
 async fn falls_back_and_returns(core: Option<CoreParts>) {
-    let mut stand = Stand::start(core).await;
-    stand
-        .device
-        .until("a job", |log| !log.jobs.is_empty())
-        .await;
-    stand.credited();
-    assert_eq!(stand.templates(), "own");
+    let mut fixture = Fixture::on_own_templates(core).await;
 
-    stand.scenario.declarator.kill();
-    let before = stand.device.log();
-    let log = stand.device.until("a job of the pool", |log| {
+    fixture.scenario.declarator.kill();
+    let before = fixture.device.log();
+    let log = fixture.device.until("a job of the pool", |log| {
         log.since(before.jobs.len()).iter().any(|job| job.pools)
     });
     log.await;
-    stand.credited();
-    let status = stand.scenario.worker_status().unwrap();
+    fixture.credited();
+    let status = fixture.scenario.worker_status().unwrap();
     assert_eq!(status["templates"]["kind"], "fallen-back", "{status}");
     assert!(
         status["templates"]["reason"]
             .as_str()
             .is_some_and(|reason| !reason.is_empty())
     );
-    assert!(stand.worker_log().contains("hashing the pool's jobs"));
+    assert!(fixture.worker_log().contains("hashing the pool's jobs"));
 
-    stand.scenario.restart_declarator().unwrap();
-    let before = stand.device.log();
-    let again = stand.device.until("a job of ours again", |log| {
+    fixture.scenario.restart_declarator().unwrap();
+    let before = fixture.device.log();
+    let again = fixture.device.until("a job of ours again", |log| {
         log.since(before.jobs.len()).iter().any(|job| !job.pools)
     });
     again.await;
-    stand.credited();
-    assert!(stand.worker_log().contains("on our own templates again"));
+    fixture.credited();
+    assert!(fixture.worker_log().contains("on our own templates again"));
     // It is the same connection as at the start, and the device's work was taken all the time.
-    assert!(stand.device.log().taken > before.taken);
+    assert!(fixture.device.log().taken > before.taken);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -183,20 +172,20 @@ async fn without_a_declarator_devices_are_not_idle_and_come_back_with_it() {
 #[ignore = "needs Bitcoin Core: cargo xtask test"]
 async fn devices_hash_only_own_templates_on_bitcoin_core() {
     let parts = CoreParts::from_environment().unwrap();
-    let stand = hashes_only_own_templates(Some(parts)).await;
+    let fixture = hashes_only_own_templates(Some(parts)).await;
     // A transaction comes: the job that pays its fee follows on the same tip.
-    let core = stand.scenario.network.bitcoin_core().unwrap();
+    let core = fixture.scenario.network.bitcoin_core().unwrap();
     mine_to_anybody(core, 101);
     let height: u32 = core.rpc(&["getblockcount"]).unwrap().parse().unwrap();
     let spend = spend_coinbase(core, height - 100, 100_000);
     core.rpc(&["sendrawtransaction", &serialize_hex(&spend)])
         .unwrap();
     let with_fees = |log: &devices::Log| log.jobs.iter().any(|job| job.path > 0 && !job.pools);
-    stand
+    fixture
         .device
         .until("a job with the transaction", with_fees)
         .await;
-    assert!(!stand.device.log().jobs.iter().any(|job| job.pools));
+    assert!(!fixture.device.log().jobs.iter().any(|job| job.pools));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -74,7 +74,7 @@ impl Peer {
 }
 
 /// The declarator's side.
-pub(crate) struct Declaring {
+pub(crate) struct DeclaratorClient {
     pub(crate) peer: Peer,
     next_request_id: u32,
 }
@@ -86,7 +86,7 @@ pub(crate) struct Token {
     pub(crate) outputs: Vec<u8>,
 }
 
-impl Declaring {
+impl DeclaratorClient {
     pub(crate) async fn full_template(address: &str) -> Self {
         Self::open(address, declaration_flags::DECLARE_TX_DATA).await
     }
