@@ -86,7 +86,8 @@ async fn a_commitment_in_a_transaction_that_is_not_the_coinbase() {
 
     let before = case.tip();
     let job = cheat.job(None).await;
-    let verdict = cheat.submit_new(&job, Some(&batch.root)).await;
+    let share = cheat.hash(&job).await;
+    let verdict = cheat.submit(&share, Some(&batch.root)).await;
     assert_eq!(verdict.refusal(), "claim-without-commitment");
     case.earned_nothing(&cheat);
     // The block was a good one all the same, and the commitment stands in it.

@@ -63,14 +63,14 @@ async fn a_root_again_on_the_same_connection() {
 async fn a_root_again_on_the_job_that_spent_it() {
     let (case, mut cheat, batch) = Case::with_batch().await;
     let job = cheat.job(Some(&batch.root)).await;
-    cheat.submit_new(&job, Some(&batch.root)).await.credited();
+    let share = cheat.hash(&job).await;
+    cheat.submit(&share, Some(&batch.root)).await.credited();
     let verdict = cheat.submit(&share, Some(&batch.root)).await;
     assert_eq!(verdict.refusal(), "duplicate-share");
     let verdict = cheat.submit_new(&job, Some(&batch.root)).await;
     assert_eq!(verdict.refusal(), "batch-spent");
     // The job itself may be hashed on, without the claim.
-    let share = cheat.hash(&job).await;
-    assert_eq!(cheat.submit(&share, None).await, Verdict::Hashes);
+    assert_eq!(cheat.submit_new(&job, None).await, Verdict::Hashes);
     case.earned_batches(&cheat, 1);
     case.end().await;
 }

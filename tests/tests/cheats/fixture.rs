@@ -16,9 +16,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::scripted_worker::{
-    Endpoints, Models, ScriptedWorker, TestBatch, batch_of, honest, transcript,
-};
+use crate::scripted_worker::{Endpoints, Models, ScriptedWorker, TestBatch, batch_of, honest};
 
 /// The model of the honest worker, so that the pool gives it no task of the cheats'.
 const BYSTANDER_MODEL: u64 = 3;

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::fixture::{Case, TOKENS};
-use crate::scripted_worker::{ScriptedWorker, TIME_MAX, assert_refused, honest, transcript};
+use crate::scripted_worker::{ScriptedWorker, TIME_MAX, assert_refused, honest};
 
 async fn refuse(worker: &mut ScriptedWorker, task: &AssignTask, code: &str) {
     let message = AssignTaskError {
