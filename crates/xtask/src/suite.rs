@@ -92,6 +92,11 @@ fn tests(
         &[],
     )?;
     ignored(
+        "found blocks on Bitcoin Core",
+        &["--test", "found_blocks"],
+        &[],
+    )?;
+    ignored(
         "worker templates on Bitcoin Core",
         &["--test", "worker_templates"],
         &[],

@@ -30,6 +30,7 @@ pub fn start(
     match config {
         SourceConfig::Embedded { bits, network } => {
             embedded::start(bits, network, embedded::TEMPLATE_INTERVAL, port, shutdown)?;
+            return Ok(handle.judging_blocks());
         }
         SourceConfig::BitcoinCore {
             socket,
