@@ -33,7 +33,7 @@ enum Task {
     Test(suite::TestArguments),
     /// Measure speed and memory.
     Bench(bench::BenchArguments),
-    /// Check the size of files and what they must not mention.
+    /// Check what no compiler checks: dependencies between crates, sizes, dead files, links, commands, keys.
     Tidy,
 }
 
