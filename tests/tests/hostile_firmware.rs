@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
+use dovetail_miner::search::{header_bytes, scan};
 use dovetail_sv2::messages::{
     B032Owned, CloseChannel, NewMiningJob, OpenExtendedMiningChannel,
     OpenExtendedMiningChannelSuccess, OpenMiningChannelError, OpenStandardMiningChannel,
@@ -21,7 +22,6 @@ use dovetail_sv2::{AuthorityPublicKey, Frame};
 use dovetail_tests::process::Daemon;
 use dovetail_tests::program;
 use dovetail_tests::scenario::{Options, Scenario};
-use dovetail_worker::search::{header_bytes, scan};
 use hostile::{TIME_MAX, Wire, decoded};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use dovetail_commitment::BatchRoot;
 use dovetail_engine::Model;
+use dovetail_miner::keys::WorkerKeys;
+use dovetail_miner::pool_session::{PoolEvent, PoolOptions, PoolSession};
 use dovetail_sv2::extension::RequestBatchJob;
 use dovetail_tests::process::output;
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, RECEIPT_PUBLIC, Scenario};
-use dovetail_worker::keys::WorkerKeys;
-use dovetail_worker::session::{PoolEvent, PoolOptions, PoolSession};
 use serde_json::Value;
 
 const TIME_MAX: Duration = Duration::from_secs(90);

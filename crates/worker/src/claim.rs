@@ -1,35 +1,30 @@
-//! The way of one batch to its reward: register it, get a share of a job whose coinbase carries its root,
-//! submit it with the claim, and hear how it ended. When a new block arrives before a share does, the
-//! job is built again on the new tip.
+//! The claim of one batch: register it, get a share of a job whose coinbase carries its root, submit the share with
+//! the claim, and hear how it ended. When a new block arrives before a share does, the job is built again on the
+//! new tip.
 //!
-//! With a node of our own, jobs and shares are the affair of [`crate::own`]. Without one the pool builds
-//! the job.
+//! With a node of our own, [`dovetail_miner::declared_jobs`] makes the jobs. Without one the pool builds them.
 
-mod own_job;
-mod pool_built;
-mod searching;
-mod shown;
+mod declared_share;
+mod pool_job;
+mod pool_share;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+use dovetail_miner::current_job::CurrentJob;
+use dovetail_miner::declared_jobs::{JobError, ShareRequests};
+use dovetail_miner::job::{ExtranonceTooSmall, FoundShare, SHARES_WAITING_MAX};
+use dovetail_miner::pool_session::{Channel, PoolEvent};
+use dovetail_miner::submitter::{AcceptedJob, Submitter};
+use dovetail_serving::transcripts::ReadyBatch;
 use dovetail_sv2::extension::{BatchOutcome, RegisterBatch, codes};
 use dovetail_sv2::{Outbox, OutboxError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use crate::accepted::{AcceptedJob, Submitter};
-use crate::board::Board;
-use crate::job::{ExtranonceTooSmall, FoundShare, SHARES_WAITING_MAX};
-use crate::own::{JobError, OwnJobs};
-use crate::session::{Channel, PoolEvent};
-use crate::transcripts::ReadyBatch;
-
-pub use crate::own::{custom_job, min_ntime};
-use pool_built::Asked;
-use searching::Searched;
-pub(crate) use shown::search_here;
+use pool_job::Asked;
+use pool_share::Searched;
 
 /// Time for the pool to answer a registration or a custom job.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -54,10 +49,10 @@ pub enum ClaimEnd {
     Refused(String),
 }
 
-/// Why a claim did not come to an end; the batch can be tried again.
+/// Why a claim has not ended; the batch can be claimed again.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// No job on our own template came about.
+    /// No job on a template of our own node was accepted.
     #[error(transparent)]
     Job(#[from] JobError),
     /// The pool's extranonce cannot be shared.
@@ -91,9 +86,9 @@ pub struct Claimer {
     channel: watch::Receiver<Channel>,
     /// What arrives from the pool.
     events: mpsc::Receiver<PoolEvent>,
-    /// Our own jobs; without them the pool builds those that bear batches.
-    own: Option<OwnJobs>,
-    board: Arc<Board>,
+    /// Asks for shares of declared jobs; without it the pool builds the jobs that carry batches.
+    declared: Option<ShareRequests>,
+    current_job: Arc<CurrentJob>,
     search_here: bool,
     submitter: Submitter,
     offers: mpsc::Sender<FoundShare>,
@@ -101,25 +96,25 @@ pub struct Claimer {
 }
 
 impl Claimer {
-    /// A claimer whose jobs the pool builds. It shows them on `board`, where others hash them; `search_here`
+    /// A claimer whose jobs the pool builds. Devices get them through `current_job`; `search_here`
     /// says whether they are searched on this machine besides. `numbers` counts the requests and shares
     /// of the session.
     pub fn new(
         outbox: Outbox,
         channel: watch::Receiver<Channel>,
         events: mpsc::Receiver<PoolEvent>,
-        board: Arc<Board>,
+        current_job: Arc<CurrentJob>,
         search_here: bool,
         numbers: Arc<AtomicU32>,
     ) -> Self {
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
-        let submitter = Submitter::new(outbox.clone(), numbers, board.stats().clone());
+        let submitter = Submitter::new(outbox.clone(), numbers, current_job.stats().clone());
         Self {
             outbox,
             channel,
             events,
-            own: None,
-            board,
+            declared: None,
+            current_job,
             search_here,
             submitter,
             offers,
@@ -127,10 +122,10 @@ impl Claimer {
         }
     }
 
-    /// Claims with shares of our own jobs.
+    /// Claims with shares of declared jobs.
     #[must_use]
-    pub(crate) fn with_own_jobs(mut self, own: OwnJobs) -> Self {
-        self.own = Some(own);
+    pub(crate) fn with_declared_jobs(mut self, requests: ShareRequests) -> Self {
+        self.declared = Some(requests);
         self
     }
 
@@ -144,25 +139,25 @@ impl Claimer {
         if let Some(code) = self.register(batch).await? {
             return refused(code);
         }
-        match self.own.take() {
-            Some(mut own) => {
-                let claimed = self.claim_on_own(&mut own, batch).await;
+        match self.declared.take() {
+            Some(mut requests) => {
+                let claimed = self.claim_with_declared_jobs(&mut requests, batch).await;
                 // What is settled or expired leaves a job whose shares are as good as others.
                 let hash_on = match &claimed {
                     Ok(ClaimEnd::Settled { accepted, .. }) => *accepted,
                     Ok(ClaimEnd::Refused(code)) => code == codes::BATCH_EXPIRED,
                     Err(_) => false,
                 };
-                own.rest(hash_on);
-                self.own = Some(own);
+                requests.rest(hash_on);
+                self.declared = Some(requests);
                 claimed
             }
-            None => self.claim_on_pools(batch).await,
+            None => self.claim_with_pool_jobs(batch).await,
         }
     }
 
     /// With jobs that the pool builds.
-    async fn claim_on_pools(&mut self, batch: &ReadyBatch) -> Result<ClaimEnd, ClaimError> {
+    async fn claim_with_pool_jobs(&mut self, batch: &ReadyBatch) -> Result<ClaimEnd, ClaimError> {
         loop {
             let mut job = match self.ask_for_job(batch).await? {
                 Asked::Given(job) => job,
@@ -176,14 +171,14 @@ impl Claimer {
                 }
                 Searched::Expired => {
                     // Without a claim its shares are as good as others.
-                    job.shown.release();
+                    job.display.release();
                     return Ok(ClaimEnd::Refused(codes::BATCH_EXPIRED.to_owned()));
                 }
             };
             match self.submit(batch, &accepted, &found).await? {
                 Some(end) => {
                     if matches!(end, ClaimEnd::Settled { accepted: true, .. }) {
-                        job.shown.release();
+                        job.display.release();
                     }
                     return Ok(end);
                 }

@@ -5,8 +5,11 @@ mod pools;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bitcoin::ScriptBuf;
+use dovetail_miner::firmware::FirmwareOptions;
+use dovetail_serving::models::{ModelSources, PoolModels};
 use dovetail_sv2::AuthorityPublicKey;
 use dovetail_templates::SourceConfig;
 use serde::Deserialize;
@@ -37,7 +40,8 @@ pub struct Config {
     /// The Lightning wallet that payouts go to; without it invoices are refused.
     pub wallet: Option<Wallet>,
     /// The port for the miner's own firmware; without it none is served.
-    pub downstream: Option<Downstream>,
+    #[serde(rename = "downstream")]
+    pub firmware: Option<Firmware>,
     /// The local page; without it there is none.
     pub page: Option<Page>,
 }
@@ -116,7 +120,7 @@ pub struct Solo {
 /// The Sv2 mining port for the miner's own firmware.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Downstream {
+pub struct Firmware {
     /// Where firmware connects; port 0 takes a free one.
     pub listen: SocketAddr,
     /// The file of the authority key that signs the port's certificates; made with mode 0600 if it
@@ -201,10 +205,18 @@ pub enum ConfigRefused {
         "downstream: connections_max must be 1 to 4096, channels_per_connection_max 1 to 1024, \
          shares_per_minute and min_hash_rate above 0, job_interval_ms at most 60000"
     )]
-    Downstream,
+    Firmware,
 }
 
 impl Config {
+    /// Where the models come from.
+    pub fn model_sources(&self) -> ModelSources {
+        ModelSources {
+            files: self.worker.models.clone(),
+            pool: self.fetch.as_ref().map(Fetch::models),
+        }
+    }
+
     /// Checks what the types do not.
     ///
     /// # Errors
@@ -234,8 +246,8 @@ impl Config {
             return Err(ConfigRefused::HashRate);
         }
         self.validate_upstreams()?;
-        match &self.downstream {
-            Some(downstream) if !downstream.is_valid() => Err(ConfigRefused::Downstream),
+        match &self.firmware {
+            Some(firmware) if !firmware.is_valid() => Err(ConfigRefused::Firmware),
             _ => Ok(()),
         }
     }
@@ -270,7 +282,33 @@ impl Config {
     }
 }
 
-impl Downstream {
+impl Fetch {
+    fn models(&self) -> PoolModels {
+        let wanted = |name: &String| {
+            let Ok(wanted) = name.parse();
+            wanted
+        };
+        PoolModels {
+            api: self.api.clone(),
+            models: self.models.iter().map(wanted).collect(),
+            cache_dir: self.cache_dir.clone(),
+            model_bytes_max: self.model_bytes_max,
+        }
+    }
+}
+
+impl Firmware {
+    /// What devices may do.
+    pub fn options(&self) -> FirmwareOptions {
+        FirmwareOptions {
+            connections_max: self.connections_max,
+            channels_per_connection_max: self.channels_per_connection_max,
+            shares_per_minute: self.shares_per_minute,
+            min_hash_rate: self.min_hash_rate,
+            job_interval: Duration::from_millis(self.job_interval_ms),
+        }
+    }
+
     fn is_valid(&self) -> bool {
         let positive = |value: f32| value.is_finite() && value > 0.0;
         (1..=4_096).contains(&self.connections_max)
@@ -289,11 +327,9 @@ fn prefix_cache_mib() -> usize {
     256
 }
 
-/// Room for 8 billion parameters and their tables.
-pub(crate) const MODEL_BYTES_MAX: u64 = 10 << 30;
-
 fn model_bytes_max() -> u64 {
-    MODEL_BYTES_MAX
+    // Room for 8 billion parameters and their tables.
+    10 << 30
 }
 
 fn nominal_hash_rate() -> f32 {
@@ -337,7 +373,6 @@ fn job_interval_ms() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -1,33 +1,13 @@
-//! The inference worker: it runs models for a pool's clients, commits to their output in the
-//! coinbase of the job it hashes, and claims the work with a share.
+//! The worker: it serves models to a pool's clients with [`dovetail_serving`], hashes with [`dovetail_miner`], and
+//! claims the reward of what it served with a share whose job commits to it.
 //!
-//! The parts are public so that tests can put them together differently: a session with a
-//! pool ([`session`]), the coinbase of a job ([`coinbase`]), the transcripts that wait for a claim
-//! ([`transcripts`]), the way of one batch to its share ([`claim`]), jobs on our own templates ([`own`]).
-//! [`worker`] wires them.
+//! [`worker`] wires the parts; [`claim`] is the way of one batch to its share; [`beacon`] checks that the pool did not
+//! choose the audit's sample.
 
-pub mod accepted;
 pub mod beacon;
-pub mod board;
 pub mod claim;
-pub mod coinbase;
 pub mod config;
-pub mod declarator;
-pub mod downstream;
-pub mod fetch;
-pub mod hasher;
-pub mod job;
-pub mod keys;
-pub mod models;
-pub mod own;
 pub mod page;
-pub mod pool_jobs;
-mod scheduler;
-pub mod search;
-pub mod session;
-pub mod solo;
 pub mod stats;
-pub mod tasks;
-pub mod transcripts;
 pub mod wallet;
 pub mod worker;

@@ -172,7 +172,6 @@ fn respond(status: StatusCode, kind: &'static str, text: String) -> Response<Ful
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use std::sync::atomic::Ordering;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -180,8 +179,8 @@ mod tests {
     /// Serves a page with something on it.
     async fn start() -> (std::net::SocketAddr, CancellationToken) {
         let stats = Arc::new(Stats::default());
-        stats.refused("<script>alert(1)</script>");
-        stats.shares_accepted.store(7, Ordering::Relaxed);
+        stats.mining.refused("<script>alert(1)</script>");
+        stats.mining.shares_accepted.store(7, Ordering::Relaxed);
         stats.paid_msat.store(42_000, Ordering::Relaxed);
         stats.inference_msat.store(31_500, Ordering::Relaxed);
         let page = Page {

@@ -48,7 +48,6 @@ pub async fn invoice(wallet: Option<Client>, request: RequestInvoice) -> Invoice
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     const REQUEST: RequestInvoice = RequestInvoice {

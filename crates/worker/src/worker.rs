@@ -3,7 +3,7 @@
 //! the transcripts that wait for a claim.
 
 mod hash_rate;
-mod serving;
+mod session;
 mod upstreams;
 
 use std::collections::HashMap;
@@ -14,32 +14,31 @@ use std::time::Instant;
 
 use dovetail_commitment::TaskId;
 use dovetail_engine::Runtime;
+use dovetail_miner::current_job::CurrentJob;
+use dovetail_miner::declarator_client::DeclaratorOptions;
+use dovetail_miner::declared_jobs::{DeclaredJobs, DeclaredJobsOptions, ShareRequests, Start};
+use dovetail_miner::firmware::{self, FirmwareOptions};
+use dovetail_miner::keys::{KeyFileError, WorkerKeys, authority_keys};
+use dovetail_miner::pool_jobs::PoolJobs;
+use dovetail_miner::pool_session::{Channel, PoolOptions, PoolSession};
+use dovetail_miner::stats::Upstream as InUse;
+use dovetail_miner::submitter::Submitter;
+use dovetail_serving::models::{ModelError, obtain};
+use dovetail_serving::tasks::{Engine, TaskEvent, TaskRunner};
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
 use dovetail_templates::TemplateHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::accepted::Submitter;
 use crate::beacon::{BeaconFileError, Beacons};
-use crate::board::Board;
 use crate::claim::{ClaimEnd, ClaimError, Claimer};
-use crate::config::{BetweenBatches, Config, Downstream};
-use crate::declarator::DeclaratorOptions;
-use crate::downstream;
-use crate::keys::WorkerKeys;
-use crate::own::{OwnJobs, OwnOptions, OwnTask, Start};
+use crate::config::{BetweenBatches, Config, Firmware};
 use crate::page::{self, Page};
-use crate::pool_jobs::PoolJobs;
-use crate::session::{PoolEvent, PoolOptions, PoolSession, SessionError};
-use crate::stats::Upstream as InUse;
-use crate::tasks::{Engine, TaskEvent, TaskRunner};
-use crate::transcripts::ReadyBatch;
-use crate::wallet::InvoiceAnswer;
+use crate::stats::Stats;
 
-use serving::End;
+use session::{End, Session};
 pub use upstreams::NoPoolLeft;
 use upstreams::Upstream;
 
@@ -51,7 +50,7 @@ const CLAIM_EVENTS_MAX: usize = 256;
 pub enum StartError {
     /// The key file.
     #[error(transparent)]
-    Key(#[from] crate::keys::KeyFileError),
+    Key(#[from] KeyFileError),
     /// The engine's threads.
     #[error(transparent)]
     Engine(#[from] dovetail_engine::EngineError),
@@ -60,7 +59,7 @@ pub enum StartError {
     Beacons(#[from] BeaconFileError),
     /// A model.
     #[error(transparent)]
-    Model(#[from] crate::models::ModelError),
+    Model(#[from] ModelError),
     /// The template source.
     #[error(transparent)]
     Templates(#[from] dovetail_templates::TemplateError),
@@ -87,7 +86,9 @@ pub struct Worker {
     upstreams: Vec<Upstream>,
     /// Of our own node, where we have one.
     templates: Option<TemplateHandle>,
-    board: Arc<Board>,
+    /// What devices hash.
+    current_job: Arc<CurrentJob>,
+    stats: Arc<Stats>,
     firmware: Option<FirmwarePort>,
     page: Option<Bound>,
     started: Instant,
@@ -109,44 +110,13 @@ struct Bound {
 struct FirmwarePort {
     bound: Bound,
     keys: AuthorityKeys,
-    config: Downstream,
+    options: FirmwareOptions,
 }
 
 /// What a claim's task gives back.
 struct ClaimDone {
     claimer: Claimer,
     result: Result<ClaimEnd, ClaimError>,
-}
-
-/// What belongs to one session.
-struct Session {
-    /// The pool's place in the list.
-    index: usize,
-    pool: PoolSession,
-    channel: watch::Sender<crate::session::Channel>,
-    claim_events: mpsc::Sender<PoolEvent>,
-    idle_claimer: Option<Claimer>,
-    claims: JoinSet<ClaimDone>,
-    /// The batch that is being claimed; it goes back to the others if the session ends.
-    in_flight: Option<ReadyBatch>,
-    invoices: JoinSet<InvoiceAnswer>,
-    /// The payout that an invoice was made for last, and its amount.
-    asked: Option<([u8; 32], u64)>,
-    pool_jobs: PoolJobs,
-    /// Makes jobs on our own templates, where we have a node and the pool a declarator.
-    own: Option<OwnTask>,
-    /// Numbers of requests and shares.
-    numbers: Arc<AtomicU32>,
-    /// The step of the beacon that was the next one when the claim under way, or the last, began.
-    floor: u32,
-    /// What the pool was told last that we hash, in h/s, and when.
-    told_hash_rate: (f32, Instant),
-    /// Looks after the pools that we would rather use.
-    scout: Option<AbortOnDropHandle<usize>>,
-    /// A pool to change over to at the next quiet moment, or at this time.
-    wanted: Option<(usize, Instant)>,
-    /// The session with it, while it is being opened.
-    opening: Option<AbortOnDropHandle<(usize, Result<PoolSession, SessionError>)>>,
 }
 
 impl Worker {
@@ -158,7 +128,7 @@ impl Worker {
     pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Self, StartError> {
         let keys = WorkerKeys::load_or_create(&config.worker.key_file)?;
         let beacons = Beacons::load(&config.worker.key_file.with_extension("beacons"))?;
-        let models = crate::models::obtain(&config).await?;
+        let models = obtain(&config.model_sources()).await?;
         let templates = config
             .templates
             .clone()
@@ -188,18 +158,20 @@ impl Worker {
             "engine ready"
         );
         let (runner, task_events) = TaskRunner::start(engine, keys.name, tasks_max)?;
-        let firmware = config.downstream.clone().map(firmware_port).transpose()?;
+        let firmware = config.firmware.as_ref().map(firmware_port).transpose()?;
         let page = config
             .page
             .as_ref()
             .map(|page| bind("the page", page.listen));
         let page = page.transpose()?;
+        let current_job = Arc::<CurrentJob>::default();
         Ok(Self {
+            stats: Arc::new(Stats::beside(current_job.stats().clone())),
             config,
             keys,
             upstreams,
             templates,
-            board: Arc::default(),
+            current_job,
             firmware,
             page,
             started: Instant::now(),
@@ -256,8 +228,8 @@ impl Worker {
         let port = self.firmware.as_ref()?;
         let listener = port.bound.listener()?;
         tracing::info!(address = %port.bound.address, authority_public_key = %port.keys.public(), "serving firmware");
-        let (keys, config, board) = (port.keys, port.config.clone(), self.board.clone());
-        let served = downstream::serve(listener, keys, config, board, shutdown.clone());
+        let (options, current_job) = (port.options.clone(), self.current_job.clone());
+        let served = firmware::serve(listener, port.keys, options, current_job, shutdown.clone());
         Some(tokio::spawn(served))
     }
 
@@ -272,7 +244,7 @@ impl Worker {
         let page = Page {
             worker: self.keys.name.to_string(),
             started: self.started,
-            stats: self.board.stats().clone(),
+            stats: self.stats.clone(),
         };
         Some(tokio::spawn(page::serve(listener, page, shutdown.clone())))
     }
@@ -293,8 +265,8 @@ impl Worker {
             tracing::info!(worker = %self.keys.name, pool = upstream.options.address, channel = pool.channel().id, "registered with the pool");
             self.beacons
                 .meet(&upstream.options.name(), pool.beacon_tip());
-            let in_use = InUse::Pool(upstream.options.address.clone());
-            self.board.stats().set_upstream(in_use);
+            let address = upstream.options.address.clone();
+            self.stats.mining.set_upstream(InUse::Pool { address });
             ready(self);
             let since = Instant::now();
             let session = self.session(index, pool);
@@ -316,17 +288,17 @@ impl Worker {
             pool.outbox().clone(),
             channel_now.clone(),
             events,
-            self.board.clone(),
+            self.current_job.clone(),
             self.config.worker.search,
             numbers.clone(),
         );
         let submitter = Submitter::new(
             pool.outbox().clone(),
             numbers.clone(),
-            self.board.stats().clone(),
+            self.stats.mining.clone(),
         );
-        let (own, claimer) = match self.own_jobs(index, submitter, channel_now) {
-            Some((own, jobs)) => (Some(own), claimer.with_own_jobs(jobs)),
+        let (declared_jobs, claimer) = match self.declared_jobs(index, submitter, channel_now) {
+            Some((jobs, requests)) => (Some(jobs), claimer.with_declared_jobs(requests)),
             None => (None, claimer),
         };
         Session {
@@ -339,8 +311,8 @@ impl Worker {
             in_flight: None,
             invoices: JoinSet::new(),
             asked: None,
-            pool_jobs: PoolJobs::new(self.board.clone()),
-            own,
+            pool_jobs: PoolJobs::new(self.current_job.clone()),
+            declared_jobs,
             numbers,
             floor: self
                 .beacons
@@ -352,20 +324,20 @@ impl Worker {
         }
     }
 
-    /// Starts to make jobs on our own templates, where that is possible.
-    fn own_jobs(
+    /// Starts to declare jobs on templates of our own node, where that is possible.
+    fn declared_jobs(
         &self,
         index: usize,
         submitter: Submitter,
-        channel: watch::Receiver<crate::session::Channel>,
-    ) -> Option<(OwnTask, OwnJobs)> {
+        channel: watch::Receiver<Channel>,
+    ) -> Option<(DeclaredJobs, ShareRequests)> {
         let templates = self.templates.clone()?;
         let declarator = self.upstreams[index].declarator.as_ref()?;
         // Between batches there are devices that hash, or nobody.
         let between_batches =
             declarator.between_batches == BetweenBatches::OwnTemplates && self.firmware.is_some();
-        Some(OwnTask::start(Start {
-            options: OwnOptions {
+        Some(DeclaredJobs::start(Start {
+            options: DeclaredJobsOptions {
                 templates,
                 declarator: DeclaratorOptions {
                     address: declarator.address.clone(),
@@ -376,7 +348,7 @@ impl Worker {
                 search_here: self.config.worker.search,
             },
             keys: self.keys.clone(),
-            board: self.board.clone(),
+            current_job: self.current_job.clone(),
             submitter,
             channel,
         }))
@@ -409,11 +381,10 @@ fn bind(whom: &'static str, address: SocketAddr) -> Result<Bound, StartError> {
     })
 }
 
-fn firmware_port(config: Downstream) -> Result<FirmwarePort, StartError> {
-    let keys = crate::keys::authority_keys(&config.key_file)?;
+fn firmware_port(config: &Firmware) -> Result<FirmwarePort, StartError> {
     Ok(FirmwarePort {
+        keys: authority_keys(&config.key_file)?,
         bound: bind("firmware", config.listen)?,
-        keys,
-        config,
+        options: config.options(),
     })
 }

@@ -2,6 +2,7 @@
 //! plays, on templates of an embedded chain.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../../miner/tests/support/mod.rs"]
 mod support;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use dovetail_commitment::{
     Batch, BatchRoot, HeaderHash, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
 };
 use dovetail_engine::{Model, tiny};
+use dovetail_miner::search::{header_bytes, header_hash, meets, merkle_root};
 use dovetail_sv2::extension::{
     AssignTask, BatchOutcome, Bytes, DeliverTranscript, DeliverTranscriptSuccess, RegisterBatch,
     RegisterBatchSuccess, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerProof,
@@ -28,7 +30,6 @@ use dovetail_sv2::messages::{
 use dovetail_sv2::setup::SetupProtocol;
 use dovetail_sv2::{AuthorityKeys, Message};
 use dovetail_worker::config::Config;
-use dovetail_worker::search::{header_bytes, header_hash, meets, merkle_root};
 use dovetail_worker::worker::Worker;
 use stratum_core::channels_sv2::server::jobs::factory::JobFactory;
 use support::{Played, listen};

@@ -1,10 +1,10 @@
 //! Who says to be whom: registrations that prove nothing, and claims without one.
 
 use dovetail_commitment::ModelId;
+use dovetail_miner::keys::WorkerKeys;
 use dovetail_sv2::extension::{
     EXTENSION_TYPE, RegisterWorkerProof, sign_registration, verify_registration,
 };
-use dovetail_worker::keys::WorkerKeys;
 
 use crate::arena::Case;
 use crate::hostile::{Wire, challenge, prove};

@@ -11,6 +11,11 @@ use std::time::Duration;
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{Transaction, TxOut};
+use dovetail_miner::coinbase::{JobCoinbase, job_outputs};
+use dovetail_miner::declared_jobs::custom_job;
+use dovetail_miner::pool_session::Channel;
+use dovetail_miner::search::{Found, Search, SearchJob};
+use dovetail_miner::template_job::min_ntime;
 use dovetail_sv2::messages::{
     AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B016MOwned, B064KOwned,
     DeclareMiningJob, DeclareMiningJobError, DeclareMiningJobSuccess, OpenExtendedMiningChannel,
@@ -23,10 +28,6 @@ use dovetail_sv2::setup::{SetupProtocol, declaration_flags, mining_flags};
 use dovetail_sv2::{AuthorityPublicKey, Frame, FrameReader, FrameWriter, Message, connect, setup};
 use dovetail_templates::WorkSnapshot;
 use dovetail_tests::scenario::AUTHORITY_PUBLIC;
-use dovetail_worker::claim::{custom_job, min_ntime};
-use dovetail_worker::coinbase::{JobCoinbase, job_outputs};
-use dovetail_worker::search::{Found, Search, SearchJob};
-use dovetail_worker::session::Channel;
 use tokio::time::timeout;
 
 pub(crate) const TIME_MAX: Duration = Duration::from_secs(60);

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase::{find_commitment, parse_coinbase};
+use dovetail_miner::search::{Found, Search, SearchJob};
 use dovetail_sv2::messages::{
     NewExtendedMiningJob, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess,
     SetNewPrevHash, Str0255Owned, SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
 };
 use dovetail_sv2::setup::{SetupProtocol, request};
 use dovetail_sv2::{AuthorityPublicKey, Frame, FrameReader, FrameWriter, connect, setup};
-use dovetail_worker::search::{Found, Search, SearchJob};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;

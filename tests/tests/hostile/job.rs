@@ -6,6 +6,13 @@ use std::time::Duration;
 
 use bitcoin::{CompactTarget, Target, TxOut};
 use dovetail_commitment::BatchRoot;
+use dovetail_miner::coinbase::{JobCoinbase, job_outputs};
+use dovetail_miner::declarator_client::{Declaration, Declarator, DeclaratorOptions, DeclareError};
+use dovetail_miner::declared_jobs::custom_job;
+use dovetail_miner::job::FoundShare;
+use dovetail_miner::pool_session::Channel;
+use dovetail_miner::search::{Found, SearchJob};
+use dovetail_miner::template_job::min_ntime;
 use dovetail_sv2::extension::{
     BatchOutcome, RequestBatchJob, RequestBatchJobError, RequestBatchJobSuccess, claim_tlv, codes,
 };
@@ -15,12 +22,6 @@ use dovetail_sv2::messages::{
 };
 use dovetail_sv2::{Frame, Tlv};
 use dovetail_templates::{TransactionData, WorkSnapshot};
-use dovetail_worker::claim::{custom_job, min_ntime};
-use dovetail_worker::coinbase::{JobCoinbase, job_outputs};
-use dovetail_worker::declarator::{Declaration, Declarator, DeclaratorOptions, DeclareError};
-use dovetail_worker::job::FoundShare;
-use dovetail_worker::search::{Found, SearchJob};
-use dovetail_worker::session::Channel;
 use tokio::time::{sleep, timeout};
 
 use super::worker::Hostile;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use dovetail_commitment::{BatchRoot, ModelId, TaskId, Transcript};
+use dovetail_miner::keys::WorkerKeys;
+use dovetail_miner::pool_session::Channel;
 use dovetail_sv2::extension::{
     AssignTask, Bytes, DeliverTranscript, DeliverTranscriptError, DeliverTranscriptSuccess,
     EXTENSION_TYPE, RegisterBatch, RegisterBatchError, RegisterBatchSuccess, RegisterWorker,
@@ -12,8 +14,6 @@ use dovetail_sv2::extension::{
 use dovetail_sv2::messages::{
     OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess, Str0255Owned, U256Owned,
 };
-use dovetail_worker::keys::WorkerKeys;
-use dovetail_worker::session::Channel;
 
 use super::wire::{self, Wire};
 use super::{Doors, TestBatch, Told};

@@ -234,7 +234,6 @@ mod hex_32 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use dovetail_audit::HashChain;
     use dovetail_commitment::{BatchRoot, HeaderHash};

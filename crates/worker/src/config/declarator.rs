@@ -53,7 +53,6 @@ fn renew_interval_s() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::super::{Config, ConfigRefused};
     use super::*;
 

@@ -36,7 +36,6 @@ impl<'de> Visitor<'de> for OneOrMany {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::super::{Config, ConfigRefused};
 
     fn parse(upstreams: &str) -> Result<Config, toml::de::Error> {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::status::{Status, Templates, Upstream};
+use dovetail_miner::stats::{Templates, Upstream};
+
+use super::Status;
 
 /// The style sheet.
 pub(super) const STYLE: &str = "\

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use dovetail_miner::stats::{Templates, Upstream};
 use serde::Serialize;
 
-use crate::stats::{self, Stats};
+use crate::stats::Stats;
 
 /// Everything on the page, as `/status.json` has it. Counts are since the worker's start.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -17,7 +18,7 @@ pub struct Status {
     pub version: &'static str,
     /// How long it has run, in seconds.
     pub uptime_s: u64,
-    /// Whom hashers work for.
+    /// Whom devices work for.
     pub upstream: Upstream,
     /// Whose templates they work on; nobody's while they work for nobody.
     pub templates: Option<Templates>,
@@ -33,36 +34,6 @@ pub struct Status {
     pub earned: Earned,
     /// What is connected.
     pub devices: Devices,
-}
-
-/// Whom hashers work for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Upstream {
-    /// Nobody can be reached.
-    None,
-    /// Ourselves.
-    Solo,
-    /// A pool.
-    Pool {
-        /// Its address.
-        address: String,
-    },
-}
-
-/// Whose templates hashers work on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Templates {
-    /// The pool's, as it was configured.
-    Pool,
-    /// Our own.
-    Own,
-    /// The pool's, although ours are wanted.
-    FallenBack {
-        /// Why.
-        reason: String,
-    },
 }
 
 /// Tasks.
@@ -124,24 +95,14 @@ impl Status {
     /// The counters as they are now.
     pub fn of(worker: &str, uptime: Duration, stats: &Stats) -> Self {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let upstream = stats.upstream();
-        let templates = match (&upstream, stats.templates()) {
-            (stats::Upstream::None, _) => None,
-            (stats::Upstream::Solo, _) | (_, stats::Templates::Own) => Some(Templates::Own),
-            (_, stats::Templates::Pools) => Some(Templates::Pool),
-            (_, stats::Templates::FallenBack(reason)) => Some(Templates::FallenBack { reason }),
-        };
+        let mining = &stats.mining;
         Self {
             worker: worker.to_owned(),
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: uptime.as_secs(),
-            upstream: match upstream {
-                stats::Upstream::None => Upstream::None,
-                stats::Upstream::Solo => Upstream::Solo,
-                stats::Upstream::Pool(address) => Upstream::Pool { address },
-            },
-            templates,
-            hash_rate: stats.hash_rate(),
+            upstream: mining.upstream(),
+            templates: mining.templates(),
+            hash_rate: mining.hash_rate(),
             token_rate: stats.token_rate(),
             tasks: Tasks {
                 open: count(&stats.tasks_open),
@@ -150,47 +111,24 @@ impl Status {
                 tokens: count(&stats.tokens),
             },
             shares: Shares {
-                accepted: count(&stats.shares_accepted),
-                lost: count(&stats.shares_lost),
-                refused: stats.refusals(),
+                accepted: count(&mining.shares_accepted),
+                lost: count(&mining.shares_lost),
+                refused: mining.refusals(),
             },
             earned: Earned {
-                hash_difficulty: count(&stats.difficulty_accepted),
+                hash_difficulty: count(&mining.difficulty_accepted),
                 inference_batches: count(&stats.batches_credited),
                 inference_tokens: count(&stats.tokens_credited),
                 inference_msat: count(&stats.inference_msat),
                 inference_held_msat: stats.held_msat(),
                 inference_batches_refused: count(&stats.batches_refused),
-                solo_blocks: count(&stats.solo_blocks),
+                solo_blocks: count(&mining.solo_blocks),
                 paid_msat: count(&stats.paid_msat),
             },
             devices: Devices {
-                connections: count(&stats.connections),
-                channels: count(&stats.channels),
+                connections: count(&mining.connections),
+                channels: count(&mining.channels),
             },
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whose_templates_are_hashed_is_said_while_hashers_work_for_somebody() {
-        let stats = Stats::default();
-        let said = |stats: &Stats| Status::of("key", Duration::ZERO, stats).templates;
-        assert_eq!(said(&stats), None);
-        let pool = || stats.set_upstream(stats::Upstream::Pool("a:1".to_owned()));
-        pool();
-        assert_eq!(said(&stats), Some(Templates::Pool));
-        stats.set_templates(stats::Templates::Own);
-        assert_eq!(said(&stats), Some(Templates::Own));
-        let reason = "no declarator".to_owned();
-        stats.set_templates(stats::Templates::FallenBack(reason.clone()));
-        assert_eq!(said(&stats), Some(Templates::FallenBack { reason }));
-        // The next session begins anew.
-        pool();
-        assert_eq!(said(&stats), Some(Templates::Pool));
     }
 }

@@ -1,11 +1,12 @@
-//! What the pool is told of our devices' hash rate.
+//! What the pool is told of the devices' hash rate.
 
 use std::time::{Duration, Instant};
 
 use dovetail_sv2::messages::{U256Owned, UpdateChannel};
 
+use dovetail_sv2::OutboxError;
+
 use super::{Session, Worker};
-use crate::session::SessionError;
 
 /// The least time between two reports of our hash rate, and the factor that makes one worthwhile. The
 /// pool steers by our shares as well; this only helps it where devices come or go.
@@ -14,7 +15,7 @@ const HASH_RATE_FACTOR: f32 = 1.5;
 
 impl Worker {
     /// Tells the pool what devices hash, when that has changed much.
-    pub(super) fn tell_hash_rate(&self, session: &mut Session) -> Result<(), SessionError> {
+    pub(super) fn tell_hash_rate(&self, session: &mut Session) -> Result<(), OutboxError> {
         let (told, at) = session.told_hash_rate;
         if at.elapsed() < HASH_RATE_INTERVAL {
             return Ok(());

@@ -3,15 +3,17 @@
 
 use std::time::{Duration, Instant};
 
+use dovetail_miner::keys::WorkerKeys;
+use dovetail_miner::pool_session::{PoolOptions, PoolSession, SessionError, probe};
+use dovetail_miner::solo;
+use dovetail_miner::stats::Upstream as InUse;
+use dovetail_serving::transcripts::Transcripts;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Worker;
+use super::session::SessionFailure;
 use crate::config::{JobDeclarator, Pool};
-use crate::keys::WorkerKeys;
-use crate::session::{PoolOptions, PoolSession, SessionError, probe};
-use crate::stats::Upstream as InUse;
-use crate::transcripts::Transcripts;
 
 /// The waits between attempts at one pool.
 const BACKOFF: std::ops::RangeInclusive<Duration> =
@@ -75,7 +77,7 @@ impl Upstream {
 }
 
 impl Worker {
-    /// A session with the first pool in order of preference that opens one. Meanwhile hashers stay on
+    /// A session with the first pool in order of preference that opens one. Meanwhile devices stay on
     /// the job that they have, or mine solo once every pool has failed.
     ///
     /// # Errors
@@ -84,7 +86,7 @@ impl Worker {
         &mut self,
         ready: &mut impl FnMut(&Self),
     ) -> Result<(usize, PoolSession), NoPoolLeft> {
-        let mut solo = None;
+        let mut solo_mining = None;
         loop {
             for index in 0..self.upstreams.len() {
                 let due = Instant::now() >= self.upstreams[index].not_before;
@@ -100,18 +102,18 @@ impl Worker {
                     }
                 }
             }
-            self.board.stats().set_upstream(InUse::None);
-            if solo.is_none() {
-                solo = self.mine_solo();
+            self.stats.mining.set_upstream(InUse::None);
+            if solo_mining.is_none() {
+                solo_mining = self.mine_solo();
             }
-            if solo.is_some() {
-                self.board.stats().set_upstream(InUse::Solo);
+            if solo_mining.is_some() {
+                self.stats.mining.set_upstream(InUse::Solo);
                 ready(self);
             }
             let usable = (0..self.upstreams.len()).filter(|index| !self.has_left(*index));
             match usable.map(|index| self.upstreams[index].not_before).min() {
                 Some(next) => tokio::time::sleep_until(next.into()).await,
-                None if solo.is_some() => std::future::pending().await,
+                None if solo_mining.is_some() => std::future::pending().await,
                 None => {
                     let beacons = self.beacons.path().display().to_string();
                     return Err(NoPoolLeft { beacons });
@@ -123,7 +125,7 @@ impl Worker {
     /// What we tell a pool about us now.
     pub(super) fn options(&self, index: usize) -> PoolOptions {
         let mut options = self.upstreams[index].options.clone();
-        if let Some(measured) = self.board.stats().measured_hash_rate() {
+        if let Some(measured) = self.stats.mining.measured_hash_rate() {
             #[allow(clippy::cast_possible_truncation)]
             let measured = measured as f32;
             options.nominal_hash_rate = measured;
@@ -138,7 +140,7 @@ impl Worker {
     }
 
     /// The session with this pool is over.
-    pub(super) fn session_ended(&mut self, index: usize, lasted: Duration, error: &SessionError) {
+    pub(super) fn session_ended(&mut self, index: usize, lasted: Duration, error: &SessionFailure) {
         let upstream = &mut self.upstreams[index];
         tracing::warn!(pool = upstream.options.address, %error, "the session with the pool is over");
         upstream.ended(lasted, Instant::now());
@@ -148,12 +150,12 @@ impl Worker {
     }
 
     fn mine_solo(&self) -> Option<AbortOnDropHandle<()>> {
-        let (Some(templates), Some(solo)) = (&self.templates, &self.config.solo) else {
+        let (Some(templates), Some(config)) = (&self.templates, &self.config.solo) else {
             return None;
         };
         tracing::warn!("no pool can be reached; mining solo");
-        let payout = solo.payout_script.clone();
-        let run = crate::solo::run(templates.clone(), payout, self.board.clone());
+        let payout = config.payout_script.clone();
+        let run = solo::run(templates.clone(), payout, self.current_job.clone());
         Some(AbortOnDropHandle::new(tokio::spawn(run)))
     }
 

@@ -1,0 +1,388 @@
+//! One firmware channel: its part of the extranonce, its difficulty, and the judgement of its
+//! shares (Sv2 specification, sections 5.2 and 5.3.11 to 5.3.14).
+
+use std::collections::{HashSet, VecDeque};
+
+use bitcoin::Target;
+use stratum_core::channels_sv2::extranonce_manager::AllocatedExtranoncePrefix;
+use stratum_core::channels_sv2::target::hash_rate_to_target;
+use stratum_core::channels_sv2::{Vardiff, VardiffState};
+use stratum_core::mining_sv2 as codes;
+
+use crate::job::{BadShare, Offered, SharedJob};
+use crate::search::{Hash256, meets};
+
+/// Jobs on one tip that still take shares. Firmware that is further behind is not hashing.
+const JOBS_MAX: usize = 8;
+/// Numbers of overtaken jobs that are told apart from jobs that never were.
+const STALE_MAX: usize = 32;
+/// Share hashes on one tip that are remembered against duplicates. At 12 shares a minute it is
+/// days; a channel that fills it floods us.
+const SEEN_MAX: usize = 65_536;
+
+/// How difficulty is steered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Steering {
+    pub(super) shares_per_minute: f32,
+    pub(super) hash_rate_min: f32,
+}
+
+/// What a channel may roll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Standard,
+    Extended,
+}
+
+/// A share's fields, as both kinds of channel send them.
+pub(super) struct Submitted<'a> {
+    pub(super) job_id: u32,
+    /// Empty on standard channels.
+    pub(super) extranonce: &'a [u8],
+    pub(super) version: u32,
+    pub(super) ntime: u32,
+    pub(super) nonce: u32,
+}
+
+/// A share that the channel is credited with.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) offered: Offered,
+    /// Expected hashes of the target it was judged by.
+    pub(super) hashes: f64,
+    /// The same in units of difficulty 1.
+    pub(super) difficulty: u64,
+}
+
+/// Why a share was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Tell the firmware this code.
+    Code(&'static str),
+    /// The channel floods us: end the connection.
+    Flood,
+}
+
+struct GivenJob {
+    job: SharedJob,
+    target: Target,
+}
+
+pub(super) struct Channel {
+    kind: Kind,
+    prefix: AllocatedExtranoncePrefix,
+    steering: Steering,
+    hash_rate: f32,
+    target_max: Target,
+    target: Target,
+    vardiff: VardiffState,
+    jobs: VecDeque<GivenJob>,
+    stale: VecDeque<u32>,
+    seen: HashSet<Hash256>,
+}
+
+impl Channel {
+    /// # Errors
+    /// The code for `OpenMiningChannel.Error`.
+    pub(super) fn new(
+        kind: Kind,
+        prefix: AllocatedExtranoncePrefix,
+        steering: Steering,
+        hash_rate: f32,
+        target_max: Hash256,
+    ) -> Result<Self, &'static str> {
+        use codes::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE as BAD_RATE;
+        use codes::ERROR_CODE_OPEN_MINING_CHANNEL_MAX_TARGET_OUT_OF_RANGE as BAD_TARGET;
+        let vardiff = VardiffState::new_with_min(steering.hash_rate_min).map_err(|_| BAD_RATE)?;
+        let mut channel = Self {
+            kind,
+            prefix,
+            steering,
+            hash_rate: 0.0,
+            target_max: Target::MAX,
+            target: Target::MAX,
+            vardiff,
+            jobs: VecDeque::new(),
+            stale: VecDeque::new(),
+            seen: HashSet::new(),
+        };
+        channel
+            .update(hash_rate, target_max)
+            .map_err(|error| match error {
+                codes::ERROR_CODE_UPDATE_CHANNEL_MAX_TARGET_OUT_OF_RANGE => BAD_TARGET,
+                _ => BAD_RATE,
+            })?;
+        Ok(channel)
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(super) fn target(&self) -> Target {
+        self.target
+    }
+
+    pub(super) fn extranonce_prefix(&self) -> &[u8] {
+        self.prefix.as_bytes()
+    }
+
+    /// Takes the client's estimate; 0 is legal and means the least that is assumed (5.3.2).
+    ///
+    /// # Errors
+    /// The code for `UpdateChannel.Error`.
+    pub(super) fn update(
+        &mut self,
+        hash_rate: f32,
+        target_max: Hash256,
+    ) -> Result<(), &'static str> {
+        if !hash_rate.is_finite() || hash_rate < 0.0 {
+            return Err(codes::ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE);
+        }
+        if target_max == [0; 32] {
+            return Err(codes::ERROR_CODE_UPDATE_CHANNEL_MAX_TARGET_OUT_OF_RANGE);
+        }
+        self.hash_rate = hash_rate;
+        self.target_max = Target::from_le_bytes(target_max);
+        self.aim();
+        Ok(())
+    }
+
+    /// Looks at the share rate since the last change. Whether the target changed.
+    pub(super) fn retarget(&mut self) -> bool {
+        let steered = self.vardiff.try_vardiff(
+            self.hash_rate,
+            &self.target,
+            self.steering.shares_per_minute,
+        );
+        let Ok(Some(hash_rate)) = steered else {
+            return false;
+        };
+        self.hash_rate = hash_rate;
+        self.aim()
+    }
+
+    /// The target for the hash rate. It is never harder than the upstream's, or shares that the
+    /// upstream would credit were thrown away; nor easier than the client allows. Whether it
+    /// changed.
+    pub(super) fn aim(&mut self) -> bool {
+        let hash_rate = self.hash_rate.max(self.steering.hash_rate_min);
+        let aimed = hash_rate_to_target(
+            f64::from(hash_rate),
+            f64::from(self.steering.shares_per_minute),
+        );
+        let Ok(mut target) = aimed else {
+            return false;
+        };
+        if let Some(given) = self.jobs.back() {
+            target = target.max(Target::from_le_bytes(given.job.parts().target));
+        }
+        target = target.min(self.target_max);
+        let changed = target != self.target;
+        self.target = target;
+        changed
+    }
+
+    /// Makes a job the newest. On a new tip all earlier ones go stale (5.3.17). Whether the target
+    /// changed with it; the job is judged by the new one.
+    pub(super) fn give(&mut self, job: SharedJob, new_tip: bool) -> bool {
+        let keep = if new_tip { 0 } else { JOBS_MAX - 1 };
+        while self.jobs.len() > keep {
+            if let Some(old) = self.jobs.pop_front() {
+                self.stale.push_back(old.job.id);
+            }
+        }
+        while self.stale.len() > STALE_MAX {
+            self.stale.pop_front();
+        }
+        if new_tip {
+            self.seen.clear();
+        }
+        self.jobs.push_back(GivenJob {
+            job,
+            target: self.target,
+        });
+        let changed = self.aim();
+        if let Some(given) = self.jobs.back_mut() {
+            given.target = self.target;
+        }
+        changed
+    }
+
+    /// The root that a standard channel hashes on this job.
+    pub(super) fn merkle_root(&self, job: &SharedJob) -> Hash256 {
+        job.merkle_root(self.prefix.as_bytes())
+    }
+
+    /// Judges a share, and hands it on if it is one.
+    pub(super) fn submit(&mut self, share: &Submitted<'_>) -> Result<Judged, Refusal> {
+        let Some(given) = self.jobs.iter().find(|given| given.job.id == share.job_id) else {
+            return Err(Refusal::Code(match self.stale.contains(&share.job_id) {
+                true => codes::ERROR_CODE_SUBMIT_SHARES_STALE_SHARE,
+                false => codes::ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID,
+            }));
+        };
+        if self.seen.len() >= SEEN_MAX {
+            return Err(Refusal::Flood);
+        }
+        let extranonce = [self.prefix.as_bytes(), share.extranonce].concat();
+        let found = given
+            .job
+            .share(&extranonce, share.version, share.ntime, share.nonce)
+            .map_err(|error| Refusal::Code(code_of(error)))?;
+        let met = meets(&found.hash, &given.target.to_le_bytes());
+        if !met && !found.block {
+            return Err(Refusal::Code(
+                codes::ERROR_CODE_SUBMIT_SHARES_DIFFICULTY_TOO_LOW,
+            ));
+        }
+        if !self.seen.insert(found.hash) {
+            return Err(Refusal::Code(
+                codes::ERROR_CODE_SUBMIT_SHARES_DUPLICATE_SHARE,
+            ));
+        }
+        self.vardiff.increment_shares_since_last_update();
+        Ok(Judged {
+            offered: given.job.offer(found),
+            hashes: hashes_of(given.target),
+            difficulty: whole(given.target.difficulty_float()),
+        })
+    }
+}
+
+fn code_of(error: BadShare) -> &'static str {
+    match error {
+        BadShare::ExtranonceSize => codes::ERROR_CODE_SUBMIT_SHARES_BAD_EXTRANONCE_SIZE,
+        BadShare::Time => codes::ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
+        BadShare::Version => codes::ERROR_CODE_VERSION_ROLLING_NOT_ALLOWED,
+    }
+}
+
+/// The expected hashes for a target, for statistics.
+fn hashes_of(target: Target) -> f64 {
+    target
+        .to_work()
+        .to_be_bytes()
+        .iter()
+        .fold(0.0, |sum, byte| sum * 256.0 + f64::from(*byte))
+}
+
+fn whole(difficulty: f64) -> u64 {
+    // A float-to-integer cast saturates, which is what an absurd difficulty deserves.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let whole = difficulty as u64;
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::current_job::CurrentJob;
+    use crate::job::{FoundShare, JobParts, SHARES_WAITING_MAX};
+    use tokio::sync::mpsc;
+
+    const STEERING: Steering = Steering {
+        shares_per_minute: 60.0,
+        hash_rate_min: 1.0,
+    };
+
+    fn job(
+        current_job: &CurrentJob,
+        tip: u8,
+        target: Hash256,
+    ) -> (SharedJob, mpsc::Receiver<FoundShare>) {
+        let parts = JobParts {
+            upstream_job_id: None,
+            version: 0x2000_0000,
+            version_rolling: false,
+            prev_hash: [tip; 32],
+            min_ntime: 1_000,
+            nbits: 0x1900_ffff,
+            coinbase_prefix: vec![1],
+            coinbase_suffix: vec![2],
+            merkle_path: vec![],
+            extranonce_prefix: vec![],
+            extranonce_size: 8,
+            target,
+            blocks: None,
+        };
+        let (sender, shares) = mpsc::channel(SHARES_WAITING_MAX);
+        (current_job.job(parts, sender).unwrap(), shares)
+    }
+
+    fn channel(current_job: &CurrentJob) -> Channel {
+        let prefix = current_job.extended_prefix(4).unwrap();
+        Channel::new(Kind::Extended, prefix, STEERING, 1.0, [0xff; 32]).unwrap()
+    }
+
+    fn share(job_id: u32, nonce: u32) -> Submitted<'static> {
+        Submitted {
+            job_id,
+            extranonce: &[0; 6],
+            version: 0x2000_0000,
+            ntime: 1_000,
+            nonce,
+        }
+    }
+
+    fn code(result: Result<Judged, Refusal>) -> &'static str {
+        match result.unwrap_err() {
+            Refusal::Code(code) => code,
+            Refusal::Flood => "flood",
+        }
+    }
+
+    #[test]
+    fn a_share_counts_once_and_reaches_the_owner_of_its_job() {
+        let current_job = CurrentJob::default();
+        let mut channel = channel(&current_job);
+        let (job, mut shares) = job(&current_job, 1, [0xff; 32]);
+        channel.give(job.clone(), true);
+        let judged = channel.submit(&share(job.id, 1)).unwrap();
+        assert_eq!(judged.offered, Offered::Kept);
+        assert!(shares.try_recv().is_ok());
+        assert_eq!(code(channel.submit(&share(job.id, 1))), "duplicate-share");
+        assert!(shares.try_recv().is_err());
+    }
+
+    #[test]
+    fn jobs_of_the_tip_before_are_stale_and_unknown_ones_invalid() {
+        let current_job = CurrentJob::default();
+        let mut channel = channel(&current_job);
+        let (old, _old) = job(&current_job, 1, [0xff; 32]);
+        let (new, _new) = job(&current_job, 2, [0xff; 32]);
+        channel.give(old.clone(), true);
+        channel.give(new.clone(), false);
+        assert!(channel.submit(&share(old.id, 1)).is_ok());
+        channel.give(new, true);
+        assert_eq!(code(channel.submit(&share(old.id, 2))), "stale-share");
+        assert_eq!(code(channel.submit(&share(999, 2))), "invalid-job-id");
+    }
+
+    #[test]
+    fn the_target_is_never_harder_than_the_upstreams() {
+        let current_job = CurrentJob::default();
+        let prefix = current_job.extended_prefix(4).unwrap();
+        let mut channel = Channel::new(Kind::Extended, prefix, STEERING, 1e15, [0xff; 32]).unwrap();
+        let (job, _shares) = job(&current_job, 1, [0x7f; 32]);
+        assert!(channel.give(job, true));
+        assert_eq!(channel.target(), Target::from_le_bytes([0x7f; 32]));
+    }
+
+    #[test]
+    fn wrong_sizes_and_absurd_rates_are_refused() {
+        let current_job = CurrentJob::default();
+        let mut channel = channel(&current_job);
+        let (job, _shares) = job(&current_job, 1, [0xff; 32]);
+        channel.give(job.clone(), true);
+        let long = Submitted {
+            extranonce: &[0; 7],
+            ..share(job.id, 1)
+        };
+        assert_eq!(code(channel.submit(&long)), "bad-extranonce-size");
+        for rate in [f32::NAN, f32::INFINITY, -1.0] {
+            assert!(channel.update(rate, [0xff; 32]).is_err());
+        }
+        assert!(channel.update(1.0, [0; 32]).is_err());
+    }
+}

@@ -1,0 +1,302 @@
+//! A job as every device sees it, whoever built it: the pool, or the miner itself for a declaration or for solo mining.
+//!
+//! `channels_sv2` has server-side channels, but their jobs must come from a template or a custom
+//! job message of their own; ours come from an upstream's extended jobs as well, and one search on
+//! this machine shares them. So a job is its header's parts here, and judging a share is arithmetic.
+
+use std::sync::Arc;
+
+use bitcoin::{CompactTarget, Target};
+use dovetail_sv2::messages::{B064KOwned, SubmitSolution};
+use dovetail_templates::TemplateHandle;
+use tokio::sync::mpsc;
+
+use crate::coinbase::JobCoinbase;
+use crate::search::{Hash256, header_bytes, header_hash, meets, merkle_root};
+use bitcoin::hashes::{Hash, sha256d};
+
+/// Bytes of the extranonce that hashers behind this worker share: the index of a channel and what
+/// the channel rolls. An upstream that grants more gets the rest as zeros, so the layout towards
+/// firmware never depends on the upstream.
+pub const EXTRANONCE_BYTES: usize = 8;
+/// The most bytes of an extranonce that a share can carry (Sv2 specification, section 5.3.12).
+pub const EXTRANONCE_BYTES_MAX: usize = 32;
+/// The version bits that may be rolled (BIP 320).
+pub const VERSION_ROLLING_MASK: u32 = 0x1fff_e000;
+/// How far a header's time may be ahead of the job's least time: the consensus rule's two hours.
+const NTIME_AHEAD_MAX_S: u32 = 7_200;
+/// Shares of one job that wait for its owner: while a declaration is pending they are kept here.
+/// At the usual few shares a minute this is many minutes; what exceeds it is counted as lost.
+pub const SHARES_WAITING_MAX: usize = 64;
+
+/// A header that a hasher found, and what of it is submitted upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundShare {
+    /// Our number of the job.
+    pub job_id: u32,
+    /// The upstream's number of the job, where the upstream built it.
+    pub upstream_job_id: Option<u32>,
+    /// Our whole part of the extranonce.
+    pub extranonce: Vec<u8>,
+    /// The nonce.
+    pub nonce: u32,
+    /// The time.
+    pub ntime: u32,
+    /// The version, possibly rolled.
+    pub version: u32,
+    /// The header's hash, internal byte order.
+    pub hash: Hash256,
+    /// Whether it is a block.
+    pub block: bool,
+}
+
+/// What became of a share that was handed to its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// Its owner will submit it.
+    Kept,
+    /// It does not meet the upstream's target: it only measures the hasher.
+    Easy,
+    /// The owner of the job is gone or does not keep up.
+    Lost,
+}
+
+/// How to publish a block that is found on the job: on our own template source, at once.
+#[derive(Debug, Clone)]
+pub struct BlockSink {
+    /// The source.
+    pub templates: TemplateHandle,
+    /// Its template.
+    pub template_id: u64,
+    /// The coinbase with its witness, before the extranonce ..
+    pub coinbase_prefix: Vec<u8>,
+    /// .. and after it.
+    pub coinbase_suffix: Vec<u8>,
+}
+
+/// What a job is made of.
+#[derive(Debug, Clone)]
+pub struct JobParts {
+    /// The upstream's number, where it built the job.
+    pub upstream_job_id: Option<u32>,
+    /// Block version.
+    pub version: u32,
+    /// Whether hashers may roll the bits of [`VERSION_ROLLING_MASK`].
+    pub version_rolling: bool,
+    /// Hash of the block before, internal byte order.
+    pub prev_hash: Hash256,
+    /// The least time of a header.
+    pub min_ntime: u32,
+    /// Network target, compact.
+    pub nbits: u32,
+    /// The coinbase without witness, before the extranonce.
+    pub coinbase_prefix: Vec<u8>,
+    /// The coinbase without witness, after the extranonce.
+    pub coinbase_suffix: Vec<u8>,
+    /// From the coinbase to the root.
+    pub merkle_path: Vec<Hash256>,
+    /// The upstream's part of the extranonce.
+    pub extranonce_prefix: Vec<u8>,
+    /// Bytes of the extranonce that are ours.
+    pub extranonce_size: usize,
+    /// What a share must meet to be worth something upstream, little-endian.
+    pub target: Hash256,
+    /// Where a block goes besides upstream.
+    pub blocks: Option<BlockSink>,
+}
+
+/// An upstream's extranonce that is too small to be shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the upstream grants {0} bytes of extranonce, {EXTRANONCE_BYTES} are needed")]
+pub struct ExtranonceTooSmall(pub usize);
+
+/// Why a header is no share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadShare {
+    /// The extranonce has another size than the layout.
+    #[error("the extranonce has the wrong size")]
+    ExtranonceSize,
+    /// The time is outside what the job allows.
+    #[error("the time is out of bounds")]
+    Time,
+    /// A bit of the version was rolled that may not be.
+    #[error("the version may not be rolled so")]
+    Version,
+}
+
+/// A job that is being hashed.
+#[derive(Debug)]
+pub struct HashJob {
+    /// Our number, which firmware sees; never reused while a job lives.
+    pub id: u32,
+    parts: JobParts,
+    /// The coinbase up to the part of the extranonce that hashers share.
+    prefix: Vec<u8>,
+    filler: usize,
+    shares: mpsc::Sender<FoundShare>,
+}
+
+impl HashJob {
+    /// A job whose shares go to `shares`.
+    ///
+    /// # Errors
+    /// An extranonce that cannot be shared.
+    pub fn new(
+        id: u32,
+        parts: JobParts,
+        shares: mpsc::Sender<FoundShare>,
+    ) -> Result<Self, ExtranonceTooSmall> {
+        let filler = parts
+            .extranonce_size
+            .checked_sub(EXTRANONCE_BYTES)
+            .ok_or(ExtranonceTooSmall(parts.extranonce_size))?;
+        let prefix = [
+            &parts.coinbase_prefix[..],
+            &parts.extranonce_prefix,
+            &vec![0; filler],
+        ]
+        .concat();
+        Ok(Self {
+            id,
+            parts,
+            prefix,
+            filler,
+            shares,
+        })
+    }
+
+    /// What it is made of.
+    pub fn parts(&self) -> &JobParts {
+        &self.parts
+    }
+
+    /// The coinbase as firmware sees it: what is fixed for all of our hashers stands in the prefix.
+    pub fn coinbase_prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    /// The header's Merkle root for the shared part of the extranonce.
+    pub fn merkle_root(&self, extranonce: &[u8]) -> Hash256 {
+        let coinbase = [&self.prefix[..], extranonce, &self.parts.coinbase_suffix].concat();
+        let txid = sha256d::Hash::hash(&coinbase).to_byte_array();
+        merkle_root(txid, &self.parts.merkle_path)
+    }
+
+    /// The share that these fields make; whether it meets any target is not looked at.
+    ///
+    /// # Errors
+    /// Fields that no header of this job may have.
+    pub fn share(
+        &self,
+        extranonce: &[u8],
+        version: u32,
+        ntime: u32,
+        nonce: u32,
+    ) -> Result<FoundShare, BadShare> {
+        if extranonce.len() != EXTRANONCE_BYTES {
+            return Err(BadShare::ExtranonceSize);
+        }
+        let ahead = ntime
+            .checked_sub(self.parts.min_ntime)
+            .ok_or(BadShare::Time)?;
+        if ahead > NTIME_AHEAD_MAX_S {
+            return Err(BadShare::Time);
+        }
+        let mask = match self.parts.version_rolling {
+            true => VERSION_ROLLING_MASK,
+            false => 0,
+        };
+        if (version ^ self.parts.version) & !mask != 0 {
+            return Err(BadShare::Version);
+        }
+        let root = self.merkle_root(extranonce);
+        let header = header_bytes(
+            version,
+            &self.parts.prev_hash,
+            &root,
+            ntime,
+            self.parts.nbits,
+            nonce,
+        );
+        let hash = header_hash(&header);
+        let network = Target::from_compact(CompactTarget::from_consensus(self.parts.nbits));
+        Ok(FoundShare {
+            job_id: self.id,
+            upstream_job_id: self.parts.upstream_job_id,
+            extranonce: [&vec![0; self.filler][..], extranonce].concat(),
+            nonce,
+            ntime,
+            version,
+            hash,
+            block: network >= Target::from_le_bytes(hash),
+        })
+    }
+
+    /// Hands a share to the job's owner if it is worth something upstream, and a block to our own
+    /// template source as well. Never waits.
+    pub fn offer(&self, share: FoundShare) -> Offered {
+        if !share.block && !meets(&share.hash, &self.parts.target) {
+            return Offered::Easy;
+        }
+        let block = share.block.then(|| share.clone());
+        let offered = match self.shares.try_send(share) {
+            Ok(()) => Offered::Kept,
+            Err(_) => Offered::Lost,
+        };
+        // Whatever became of the share, a block is a block.
+        if let Some(share) = block {
+            self.publish_block(&share);
+        }
+        offered
+    }
+
+    fn publish_block(&self, share: &FoundShare) {
+        let mut hash = share.hash;
+        hash.reverse();
+        tracing::info!(job_id = self.id, hash = %hex::encode(hash), "a share is a block");
+        let Some(sink) = &self.parts.blocks else {
+            return;
+        };
+        let coinbase = [
+            &sink.coinbase_prefix[..],
+            &self.parts.extranonce_prefix,
+            &share.extranonce,
+            &sink.coinbase_suffix,
+        ]
+        .concat();
+        let Ok(coinbase_tx) = B064KOwned::new(coinbase) else {
+            return tracing::error!("the coinbase of a block does not fit its message");
+        };
+        let solution = SubmitSolution {
+            template_id: sink.template_id,
+            version: share.version,
+            header_timestamp: share.ntime,
+            header_nonce: share.nonce,
+            coinbase_tx,
+        };
+        let templates = sink.templates.clone();
+        tokio::spawn(async move {
+            match templates.submit_solution(solution).await {
+                Ok(()) => tracing::info!("gave a block to our template source"),
+                Err(error) => {
+                    tracing::warn!(%error, "our template source did not take the block");
+                }
+            }
+        });
+    }
+}
+
+impl BlockSink {
+    /// For a job that was built on a template of `templates`.
+    pub fn new(templates: TemplateHandle, template_id: u64, coinbase: &JobCoinbase) -> Self {
+        Self {
+            templates,
+            template_id,
+            coinbase_prefix: coinbase.prefix.clone(),
+            coinbase_suffix: coinbase.suffix.clone(),
+        }
+    }
+}
+
+/// A job as it is handed around.
+pub type SharedJob = Arc<HashJob>;

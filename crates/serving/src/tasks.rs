@@ -1,0 +1,436 @@
+//! Runs tasks on the engine: a scheduler on a thread of its own, a bounded queue before it. What it
+//! makes comes back as [`TaskEvent`]s, in order for each task.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey};
+use dovetail_engine::{Model, Runtime};
+use tokio::sync::mpsc;
+
+use crate::scheduler::Scheduler;
+
+/// Events waiting for whoever gave the tasks: a few seconds of a fast model. A full queue makes the engine
+/// wait, which is right: its tokens cannot leave anyway.
+const EVENTS_MAX: usize = 256;
+
+/// The most tokens of one [`TaskEvent::Tokens`].
+pub const CHUNK_TOKENS_MAX: usize = 64;
+
+/// The models that are served, by id.
+pub type Models = BTreeMap<ModelId, Arc<Model>>;
+
+/// A task to be run.
+#[derive(Clone, PartialEq)]
+pub struct Task {
+    /// By what its giver knows it.
+    pub id: TaskId,
+    /// The model that is asked.
+    pub model_id: ModelId,
+    /// The prompt.
+    pub prompt: Vec<u8>,
+    /// What keeps the prompt from being guessed from its commitment.
+    pub salt: [u8; 32],
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+    /// What ends the output.
+    pub stop: StopSequences,
+    /// What choices are drawn from.
+    pub seed: [u8; 32],
+    /// After this nobody wants the output any more.
+    pub deadline: Duration,
+}
+
+impl std::fmt::Debug for Task {
+    // Prompts stand in no log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Task({})", self.id)
+    }
+}
+
+/// Why a task was not taken, or not finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TaskError {
+    /// As many tasks are open as are taken at once, or the task is here already.
+    #[error("too many tasks")]
+    TooManyTasks,
+    /// The model is not served here.
+    #[error("the model is not served here")]
+    ModelUnknown,
+    /// The prompt does not fit the model's context.
+    #[error("the prompt is too long")]
+    PromptTooLong,
+    /// The prompt is empty, or no text that the model's tokenizer takes.
+    #[error("the prompt is no text of the model")]
+    PromptInvalid,
+    /// A sampling parameter is out of its bounds.
+    #[error("a sampling parameter is out of its bounds")]
+    SamplingInvalid,
+    /// Nothing is wrong with the task.
+    #[error("the engine failed")]
+    Internal,
+}
+
+/// What a running task gives.
+#[derive(Debug)]
+pub enum TaskEvent {
+    /// Some tokens; the first stands at this position of the output.
+    Tokens {
+        /// The task.
+        task_id: TaskId,
+        /// Position of the first.
+        first_position: u32,
+        /// At most [`CHUNK_TOKENS_MAX`].
+        tokens: Vec<u32>,
+    },
+    /// The task is done.
+    Finished {
+        /// Its result.
+        transcript: Box<Transcript>,
+        /// When nobody pays for it any more.
+        expires: Instant,
+        /// How many tokens of the prompt were known from earlier ones.
+        reused_tokens: usize,
+    },
+    /// The task cannot be done.
+    Failed {
+        /// The task.
+        task_id: TaskId,
+        /// Why.
+        error: TaskError,
+    },
+    /// The task was cancelled, or its time was over before it was done.
+    Dropped(TaskId),
+}
+
+/// A task that was taken.
+pub(crate) struct TakenTask {
+    pub(crate) task: Task,
+    pub(crate) expires: Instant,
+    pub(crate) cancelled: Arc<AtomicBool>,
+}
+
+impl TakenTask {
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed) || Instant::now() >= self.expires
+    }
+}
+
+/// What tasks run on.
+#[derive(Debug)]
+pub struct Engine {
+    /// The models that are served.
+    pub models: Models,
+    /// Kernel and threads.
+    pub runtime: Runtime,
+    /// How much of earlier prompts is kept for later ones that begin the same, in bytes.
+    pub prefix_bytes_max: usize,
+}
+
+/// The engine's thread and the queue before it. Dropping it ends the thread after the running step.
+#[derive(Debug)]
+pub struct TaskRunner {
+    queue: std::sync::mpsc::SyncSender<TakenTask>,
+    /// The tasks that were taken and are not over, with their cancel flags.
+    open: Arc<Mutex<OpenTasks>>,
+    tasks_max: usize,
+}
+
+impl TaskRunner {
+    /// Starts the thread. At most `tasks_max` tasks are taken at once; they run side by side.
+    ///
+    /// # Errors
+    /// The system starts no more threads.
+    pub fn start(
+        engine: Engine,
+        worker_key: WorkerKey,
+        tasks_max: usize,
+    ) -> std::io::Result<(Self, mpsc::Receiver<TaskEvent>)> {
+        let (queue, taken) = std::sync::mpsc::sync_channel(tasks_max.max(1));
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let open = Arc::<Mutex<OpenTasks>>::default();
+        let scheduler = Scheduler::new(engine, worker_key, events, open.clone());
+        std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || scheduler.run(&taken))?;
+        let runner = Self {
+            queue,
+            open,
+            tasks_max: tasks_max.max(1),
+        };
+        Ok((runner, receiver))
+    }
+
+    /// Takes a task.
+    ///
+    /// # Errors
+    /// [`TaskError::TooManyTasks`] where the queue is full or the task is here already.
+    pub fn take(&self, task: Task) -> Result<(), TaskError> {
+        let mut open = lock(&self.open);
+        if open.len() >= self.tasks_max || open.contains_key(&task.id) {
+            return Err(TaskError::TooManyTasks);
+        }
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let task_id = task.id;
+        let taken = TakenTask {
+            expires: Instant::now() + task.deadline,
+            task,
+            cancelled: cancelled.clone(),
+        };
+        let queued = self.queue.try_send(taken);
+        queued.map_err(|_| TaskError::TooManyTasks)?;
+        open.insert(task_id, cancelled);
+        Ok(())
+    }
+
+    /// Nobody waits for the task any more.
+    pub fn cancel(&self, task_id: &TaskId) {
+        if let Some(cancelled) = lock(&self.open).get(task_id) {
+            cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Cancels everything, because the connection that gave it is gone.
+    pub fn cancel_all(&self) {
+        for cancelled in lock(&self.open).values() {
+            cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// How many tasks are running or waiting.
+    pub fn open(&self) -> usize {
+        lock(&self.open).len()
+    }
+}
+
+pub(crate) type OpenTasks = HashMap<TaskId, Arc<AtomicBool>>;
+
+pub(crate) fn lock(open: &Mutex<OpenTasks>) -> std::sync::MutexGuard<'_, OpenTasks> {
+    // The map is a plain set of flags: a panic elsewhere leaves it usable.
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dovetail_commitment::{FinishReason, output_digest, trace_root};
+    use dovetail_engine::{Output, Request, run};
+
+    fn models() -> Models {
+        let model = Model::from_bytes(&dovetail_engine::tiny::generate(1)).unwrap();
+        BTreeMap::from([(model.id(), Arc::new(model))])
+    }
+
+    fn engine(models: Models) -> Engine {
+        Engine {
+            models,
+            runtime: Runtime::new(1).unwrap(),
+            prefix_bytes_max: 1 << 20,
+        }
+    }
+
+    fn task(model_id: ModelId, number: u8, prompt: &[u8]) -> Task {
+        Task {
+            id: TaskId::from_bytes([number; 32]),
+            model_id,
+            prompt: prompt.to_vec(),
+            salt: [7; 32],
+            sampling: SamplingParams {
+                temperature_milli: 800,
+                top_k: 0,
+                top_p_milli: 1000,
+                max_tokens: 24,
+            },
+            stop: StopSequences::default(),
+            seed: [number; 32],
+            deadline: Duration::from_secs(60),
+        }
+    }
+
+    /// What the engine gives alone.
+    fn expected(model: &Arc<Model>, task: &Task) -> Output {
+        let request = Request {
+            prompt_tokens: model.encode(&task.prompt).unwrap(),
+            sampling: task.sampling,
+            seed: task.seed,
+            stop: task.stop.clone(),
+        };
+        run(&Runtime::new(1).unwrap(), model, request).unwrap()
+    }
+
+    fn key() -> WorkerKey {
+        WorkerKey::from_bytes([1; 32])
+    }
+
+    #[tokio::test]
+    async fn streamed_tokens_are_those_of_the_transcript_without_gaps() {
+        let models = models();
+        let id = *models.keys().next().unwrap();
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
+        runner.take(task(id, 1, b"hello")).unwrap();
+        let mut streamed = Vec::new();
+        let transcript = loop {
+            match events.recv().await.unwrap() {
+                TaskEvent::Tokens {
+                    first_position,
+                    tokens,
+                    ..
+                } => {
+                    assert_eq!(first_position as usize, streamed.len());
+                    streamed.extend(tokens);
+                }
+                TaskEvent::Finished { transcript, .. } => break transcript,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(transcript.output_tokens as usize, streamed.len());
+        assert_eq!(transcript.output_digest, output_digest(&streamed));
+        assert_eq!(runner.open(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_task_for_another_model_or_too_long_a_prompt_is_refused_with_its_code() {
+        let models = models();
+        let id = *models.keys().next().unwrap();
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
+        let other = ModelId::from_bytes([9; 32]);
+        runner.take(task(other, 1, b"x")).unwrap();
+        runner.take(task(id, 2, &[b'x'; 30_000])).unwrap();
+        for expected in [TaskError::ModelUnknown, TaskError::PromptTooLong] {
+            match events.recv().await.unwrap() {
+                TaskEvent::Failed { error, .. } => assert_eq!(error, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_no_worker_could_run_is_not_called_a_fault_of_this_one() {
+        let models = models();
+        let id = *models.keys().next().unwrap();
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 4).unwrap();
+        let mut hot = task(id, 1, b"x");
+        hot.sampling.temperature_milli = 2001;
+        let mut endless = task(id, 2, b"x");
+        endless.sampling.max_tokens = 0;
+        let mut nothing = task(id, 3, b"x");
+        nothing.sampling.top_p_milli = 0;
+        for bad in [hot, endless, nothing] {
+            runner.take(bad).unwrap();
+            match events.recv().await.unwrap() {
+                TaskEvent::Failed { error, .. } => {
+                    assert_eq!(error, TaskError::SamplingInvalid);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(runner.open(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_common_instruction_is_computed_once_and_no_bit_changes() {
+        let models = models();
+        let (id, model) = models.first_key_value().unwrap();
+        let (id, model) = (*id, model.clone());
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 4).unwrap();
+        let instruction = "You turn invoices into JSON. ".repeat(6);
+        let tasks: Vec<Task> = (1..=3)
+            .map(|n| task(id, n, format!("{instruction}Invoice {n}").as_bytes()))
+            .collect();
+        // The first alone; the others find its beginning, side by side.
+        let mut reused = BTreeMap::new();
+        for tasks in [&tasks[..1], &tasks[1..]] {
+            for task in tasks {
+                runner.take(task.clone()).unwrap();
+            }
+            let mut left = tasks.len();
+            while left > 0 {
+                if let TaskEvent::Finished {
+                    transcript,
+                    reused_tokens,
+                    ..
+                } = events.recv().await.unwrap()
+                {
+                    left -= 1;
+                    let task = tasks.iter().find(|task| task.id == transcript.task_id);
+                    let output = expected(&model, task.unwrap());
+                    assert_eq!(transcript.output_digest, output_digest(&output.tokens));
+                    assert_eq!(transcript.trace_root, trace_root(&output.trace));
+                    reused.insert(transcript.task_id, reused_tokens);
+                }
+            }
+        }
+        // What begins a prompt, the instruction, "Invoice ".
+        let common = 1 + instruction.len() + 8;
+        let reused: Vec<usize> = reused.into_values().collect();
+        assert_eq!(reused, [0, common, common]);
+    }
+
+    #[tokio::test]
+    async fn no_more_tasks_are_taken_than_were_announced_and_none_twice() {
+        let models = models();
+        let id = *models.keys().next().unwrap();
+        let (runner, _events) = TaskRunner::start(engine(models), key(), 2).unwrap();
+        let mut long = task(id, 1, b"hello");
+        long.sampling.max_tokens = 4000;
+        runner.take(long.clone()).unwrap();
+        assert_eq!(runner.take(long), Err(TaskError::TooManyTasks));
+        runner.cancel_all();
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_or_overdue_task_ends_without_a_transcript() {
+        let models = models();
+        let id = *models.keys().next().unwrap();
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
+        let mut overdue = task(id, 1, b"hello");
+        overdue.deadline = Duration::ZERO;
+        let cancelled = task(id, 2, b"hello");
+        let cancelled_id = cancelled.id;
+        runner.take(overdue).unwrap();
+        runner.take(cancelled).unwrap();
+        runner.cancel(&cancelled_id);
+        let mut dropped = 0;
+        while dropped < 2 {
+            match events.recv().await.unwrap() {
+                TaskEvent::Tokens { .. } => {}
+                TaskEvent::Dropped(_) => dropped += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_short_task_does_not_wait_for_a_long_one_and_neither_changes() {
+        let models = models();
+        let (id, model) = models.first_key_value().unwrap();
+        let (id, model) = (*id, model.clone());
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
+        let mut long = task(id, 1, b"a long story");
+        long.sampling.max_tokens = 600;
+        let mut short = task(id, 2, b"a short one");
+        // Its own text stops it early.
+        let text = model.decode(&expected(&model, &short).tokens);
+        short.stop = StopSequences::new(vec![text[8..10].to_vec()]).unwrap();
+        let tasks = [long, short];
+        for task in &tasks {
+            runner.take(task.clone()).unwrap();
+        }
+        let mut finished = Vec::new();
+        while finished.len() < 2 {
+            if let TaskEvent::Finished { transcript, .. } = events.recv().await.unwrap() {
+                finished.push(transcript);
+            }
+        }
+        assert_eq!(finished[0].task_id, tasks[1].id);
+        assert_eq!(finished[0].finish_reason, FinishReason::Stop);
+        for (transcript, task) in finished.iter().rev().zip(&tasks) {
+            let output = expected(&model, task);
+            assert_eq!(transcript.output_digest, output_digest(&output.tokens));
+            assert_eq!(transcript.trace_root, trace_root(&output.trace));
+        }
+    }
+}

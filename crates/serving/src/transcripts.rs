@@ -1,0 +1,236 @@
+//! Finished tasks that wait for their reward: transcripts from delivery to claim. They
+//! outlive connections; a transcript that nobody pays for any more is dropped.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use dovetail_commitment::{Batch, BatchRoot, LeafHash, TaskId, Transcript};
+
+/// The most transcripts in one batch.
+pub const BATCH_TRANSCRIPTS_MAX: usize = 64;
+/// The most that wait. More can only pile up while no share is found for a long time; then the
+/// oldest go, which expire first.
+pub const WAITING_MAX: usize = 1024;
+
+/// A finished task.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// What will be committed to.
+    pub transcript: Transcript,
+    /// When the pool stops paying for it.
+    pub expires: Instant,
+    /// Whether the pool has accepted it.
+    pub accepted: bool,
+}
+
+/// Some transcripts under one root.
+#[derive(Debug, Clone)]
+pub struct ReadyBatch {
+    /// What the coinbase carries.
+    pub root: BatchRoot,
+    /// The tasks in the order of their leaves.
+    pub task_ids: Vec<TaskId>,
+    items: Vec<Finished>,
+}
+
+impl ReadyBatch {
+    /// A batch of these, in this order.
+    ///
+    /// `None` if they are none, too many, or two have the same leaf.
+    pub fn new(items: Vec<Finished>) -> Option<Self> {
+        let leaves: Vec<LeafHash> = items.iter().map(|i| i.transcript.leaf()).collect();
+        let batch = Batch::new(leaves).ok()?;
+        Some(Self {
+            root: batch.root(),
+            task_ids: items.iter().map(|i| i.transcript.task_id).collect(),
+            items,
+        })
+    }
+
+    /// Output tokens of all its transcripts.
+    pub fn output_tokens(&self) -> u64 {
+        let tokens = self.items.iter().map(|item| item.transcript.output_tokens);
+        tokens.map(u64::from).sum()
+    }
+
+    /// When its first transcript expires: then the whole root is worthless.
+    pub fn expires(&self) -> Option<Instant> {
+        self.items.iter().map(|item| item.expires).min()
+    }
+}
+
+/// Transcripts in the order in which they were finished.
+#[derive(Debug, Default)]
+pub struct Transcripts {
+    waiting: VecDeque<Finished>,
+}
+
+impl Transcripts {
+    /// Keeps a finished task. Returns the one that had to make room for it, if any.
+    pub fn push(&mut self, transcript: Transcript, expires: Instant) -> Option<Finished> {
+        let dropped = (self.waiting.len() == WAITING_MAX).then(|| self.waiting.pop_front());
+        self.waiting.push_back(Finished {
+            transcript,
+            expires,
+            accepted: false,
+        });
+        dropped.flatten()
+    }
+
+    /// The pool accepted the transcript.
+    pub fn accept(&mut self, task_id: &TaskId) {
+        if let Some(item) = self.find(task_id) {
+            item.accepted = true;
+        }
+    }
+
+    /// The transcript is worthless. Returns whether it was here.
+    pub fn remove(&mut self, task_id: &TaskId) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|i| &i.transcript.task_id != task_id);
+        self.waiting.len() != before
+    }
+
+    /// Those the pool has not accepted, to be delivered on a new connection.
+    pub fn undelivered(&self) -> impl Iterator<Item = &Transcript> {
+        self.waiting
+            .iter()
+            .filter(|item| !item.accepted)
+            .map(|item| &item.transcript)
+    }
+
+    /// Drops what has expired and returns how many that were.
+    pub fn expire(&mut self, now: Instant) -> usize {
+        let before = self.waiting.len();
+        self.waiting.retain(|item| item.expires > now);
+        before - self.waiting.len()
+    }
+
+    /// How many the pool has accepted.
+    pub fn ready(&self) -> usize {
+        self.waiting.iter().filter(|item| item.accepted).count()
+    }
+
+    /// Takes the oldest accepted ones as a batch; `None` if there is none.
+    pub fn take_batch(&mut self) -> Option<ReadyBatch> {
+        let mut items = Vec::new();
+        let mut rest = VecDeque::new();
+        for item in self.waiting.drain(..) {
+            if item.accepted && items.len() < BATCH_TRANSCRIPTS_MAX {
+                items.push(item);
+            } else {
+                rest.push_back(item);
+            }
+        }
+        self.waiting = rest;
+        ReadyBatch::new(items)
+    }
+
+    /// Puts a batch back whose claim did not come to an end; it keeps its place at the front.
+    pub fn put_back(&mut self, batch: ReadyBatch) {
+        for item in batch.items.into_iter().rev() {
+            self.waiting.push_front(item);
+        }
+    }
+
+    fn find(&mut self, task_id: &TaskId) -> Option<&mut Finished> {
+        self.waiting
+            .iter_mut()
+            .find(|item| &item.transcript.task_id == task_id)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use dovetail_commitment::{
+        FinishReason, ModelId, SamplingParams, StopSequences, WorkerKey, prompt_commitment,
+    };
+    use std::time::Duration;
+
+    pub(crate) fn transcript(number: u8) -> Transcript {
+        Transcript {
+            task_id: TaskId::from_bytes([number; 32]),
+            worker_key: WorkerKey::from_bytes([1; 32]),
+            model_id: ModelId::from_bytes([2; 32]),
+            engine_version: 1,
+            prompt_commitment: prompt_commitment(&[0; 32], &StopSequences::default(), b"hello"),
+            sampling: SamplingParams {
+                temperature_milli: 0,
+                top_k: 0,
+                top_p_milli: 1000,
+                max_tokens: 8,
+            },
+            seed: [3; 32],
+            output_tokens: 1,
+            output_digest: [4; 32],
+            trace_root: [5; 32],
+            finish_reason: FinishReason::Stop,
+        }
+    }
+
+    fn filled(count: u8) -> Transcripts {
+        let mut waiting = Transcripts::default();
+        for number in 0..count {
+            let expires = Instant::now() + Duration::from_secs(u64::from(number) + 1);
+            waiting.push(transcript(number), expires);
+        }
+        waiting
+    }
+
+    #[test]
+    fn only_accepted_transcripts_go_into_a_batch_in_their_order() {
+        let mut waiting = filled(5);
+        for number in [3, 1] {
+            waiting.accept(&TaskId::from_bytes([number; 32]));
+        }
+        assert_eq!(waiting.ready(), 2);
+        let batch = waiting.take_batch().unwrap();
+        assert_eq!(
+            batch.task_ids,
+            vec![TaskId::from_bytes([1; 32]), TaskId::from_bytes([3; 32])]
+        );
+        assert_eq!(waiting.undelivered().count(), 3);
+        assert!(waiting.take_batch().is_none());
+    }
+
+    #[test]
+    fn a_batch_has_at_most_64_transcripts_and_the_rest_waits() {
+        let mut waiting = filled(100);
+        for number in 0..100 {
+            waiting.accept(&TaskId::from_bytes([number; 32]));
+        }
+        assert_eq!(waiting.take_batch().unwrap().task_ids.len(), 64);
+        assert_eq!(waiting.take_batch().unwrap().task_ids.len(), 36);
+    }
+
+    #[test]
+    fn a_batch_that_is_put_back_comes_again_with_the_same_root() {
+        let mut waiting = filled(3);
+        for number in 0..3 {
+            waiting.accept(&TaskId::from_bytes([number; 32]));
+        }
+        let batch = waiting.take_batch().unwrap();
+        let root = batch.root;
+        waiting.put_back(batch);
+        assert_eq!(waiting.take_batch().unwrap().root, root);
+    }
+
+    #[test]
+    fn expired_transcripts_are_dropped() {
+        let mut waiting = filled(3);
+        let later = Instant::now() + Duration::from_millis(1500);
+        assert_eq!(waiting.expire(later), 1);
+        assert_eq!(waiting.undelivered().count(), 2);
+    }
+
+    #[test]
+    fn the_oldest_makes_room_when_too_many_wait() {
+        let mut waiting = Transcripts::default();
+        let expires = Instant::now() + Duration::from_secs(60);
+        for _ in 0..WAITING_MAX {
+            assert!(waiting.push(transcript(1), expires).is_none());
+        }
+        assert!(waiting.push(transcript(2), expires).is_some());
+    }
+}

@@ -1,0 +1,266 @@
+//! Fetching models from a pool that this test plays, over real gRPC on loopback: it breaks, cheats and
+//! refuses as it is told to.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use dovetail_api::codes;
+use dovetail_api::models_v1::{
+    FetchModelRequest, FetchModelResponse,
+    models_server::{Models, ModelsServer},
+};
+use dovetail_commitment::ModelId;
+use dovetail_engine::{Model, tiny};
+use dovetail_serving::fetch::{FetchError, Fetcher, Progress};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status};
+
+const PIECE: usize = 10_000;
+
+/// What the stand-in does.
+#[derive(Default)]
+struct Manners {
+    /// The next streams break after so many pieces each.
+    breaks: Mutex<Vec<usize>>,
+    /// So many calls are refused because others fetch.
+    full: AtomicU32,
+    /// From this byte on, the file sent is this one.
+    changed: Mutex<Option<(usize, Vec<u8>)>>,
+}
+
+#[derive(Clone)]
+struct StandIn {
+    file: Arc<Vec<u8>>,
+    id: ModelId,
+    manners: Arc<Manners>,
+    offsets: Arc<Mutex<Vec<usize>>>,
+}
+
+type Pieces = Pin<Box<dyn Stream<Item = Result<FetchModelResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Models for StandIn {
+    type FetchModelStream = Pieces;
+
+    async fn fetch_model(
+        &self,
+        request: Request<FetchModelRequest>,
+    ) -> Result<Response<Pieces>, Status> {
+        let request = request.into_inner();
+        if request.model_id != self.id.as_bytes() {
+            return Err(codes::status(codes::MODEL_UNKNOWN, "no such model here"));
+        }
+        let take_one = |n: u32| n.checked_sub(1);
+        if self
+            .manners
+            .full
+            .fetch_update(SeqCst, SeqCst, take_one)
+            .is_ok()
+        {
+            return Err(codes::status(codes::DOWNLOADS_FULL, "others fetch"));
+        }
+        let offset = usize::try_from(request.offset).unwrap();
+        self.offsets.lock().unwrap().push(offset);
+        let mut file = self.file.to_vec();
+        if let Some((from, other)) = &*self.manners.changed.lock().unwrap() {
+            file.truncate(*from);
+            file.extend(other);
+        }
+        let file_bytes = file.len() as u64;
+        let pieces: Vec<_> = file[offset..]
+            .chunks(PIECE)
+            .map(|data| {
+                Ok(FetchModelResponse {
+                    file_bytes,
+                    data: data.to_vec(),
+                })
+            })
+            .collect();
+        let mut breaks = self.manners.breaks.lock().unwrap();
+        if breaks.is_empty() {
+            return Ok(Response::new(Box::pin(tokio_stream::iter(pieces))));
+        }
+        let cut = tokio_stream::iter(pieces).take(breaks.remove(0));
+        let cut = cut.chain(tokio_stream::once(Err(Status::unknown("cut"))));
+        Ok(Response::new(Box::pin(cut)))
+    }
+}
+
+struct Scene {
+    folder: tempfile::TempDir,
+    pool: StandIn,
+    fetcher: Fetcher,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let file = tiny::generate(1);
+        let pool = StandIn {
+            id: Model::from_bytes(&file).unwrap().id(),
+            file: Arc::new(file),
+            manners: Arc::default(),
+            offsets: Arc::default(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = format!("http://{}", listener.local_addr().unwrap());
+        let service = ModelsServer::new(pool.clone());
+        let server = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            pool,
+            fetcher: Fetcher {
+                api,
+                model_bytes_max: 1 << 20,
+                attempts_max: 3,
+            },
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("cache").join("model.safetensors")
+    }
+
+    fn partial(&self) -> PathBuf {
+        self.file().with_file_name("model.safetensors.partial")
+    }
+
+    async fn fetch(&self) -> Result<Vec<Progress>, FetchError> {
+        let mut told = Vec::new();
+        let tell = |progress| told.push(progress);
+        let model = self.fetcher.fetch(self.pool.id, &self.file(), tell).await?;
+        assert_eq!(model.id(), self.pool.id);
+        assert_eq!(std::fs::read(self.file()).unwrap(), *self.pool.file);
+        assert!(!self.partial().exists());
+        Ok(told)
+    }
+
+    /// Fetches, which must fail and leave no file under the model's name.
+    async fn failure(&self) -> FetchError {
+        let error = self.fetch().await.unwrap_err();
+        assert!(!self.file().exists());
+        error
+    }
+
+    fn offsets(&self) -> Vec<usize> {
+        std::mem::take(&mut *self.pool.offsets.lock().unwrap())
+    }
+
+    /// The stand-in's file differs from here on, at its end or in a byte.
+    fn change(&self, from: usize, rest: Vec<u8>) {
+        *self.pool.manners.changed.lock().unwrap() = Some((from, rest));
+    }
+}
+
+#[tokio::test]
+async fn a_model_is_fetched_once_and_then_taken_from_its_file() {
+    let scene = Scene::start().await;
+    let told = scene.fetch().await.unwrap();
+    let of = scene.pool.file.len() as u64;
+    assert!(told.contains(&Progress::Bytes { done: of, of }));
+    assert_eq!(told.last(), Some(&Progress::Checking));
+    assert_eq!(scene.fetch().await.unwrap(), [Progress::Cached]);
+    assert_eq!(scene.offsets(), [0]);
+    // A file that is damaged on the disk is fetched again.
+    std::fs::write(scene.file(), &scene.pool.file[..1000]).unwrap();
+    scene.fetch().await.unwrap();
+    assert_eq!(scene.offsets(), [0]);
+}
+
+#[tokio::test]
+async fn a_broken_download_goes_on_where_it_broke() {
+    let scene = Scene::start().await;
+    *scene.pool.manners.breaks.lock().unwrap() = vec![3, 0, 2];
+    scene.pool.manners.full.store(1, SeqCst);
+    scene.fetch().await.unwrap();
+    assert_eq!(scene.offsets(), [0, 3 * PIECE, 3 * PIECE, 5 * PIECE]);
+}
+
+#[tokio::test]
+async fn another_process_goes_on_where_the_first_was_cut() {
+    let scene = Scene::start().await;
+    *scene.pool.manners.breaks.lock().unwrap() = vec![4, 0, 0];
+    assert!(matches!(scene.failure().await, FetchError::Broken(_)));
+    scene.offsets();
+    scene.fetch().await.unwrap();
+    assert_eq!(scene.offsets(), [4 * PIECE]);
+}
+
+#[tokio::test]
+async fn a_changed_byte_is_refused_and_nothing_of_it_stays() {
+    let scene = Scene::start().await;
+    let (at, mut rest) = (100_000, scene.pool.file[100_000..].to_vec());
+    rest[0] ^= 1;
+    scene.change(at, rest);
+    let error = scene.failure().await;
+    assert!(matches!(error, FetchError::NotTheModel { .. }), "{error}");
+    assert!(!scene.partial().exists());
+    // What was right before the change was made is not what makes it right.
+    assert_eq!(scene.offsets(), [0]);
+    *scene.pool.manners.breaks.lock().unwrap() = vec![4];
+    let error = scene.failure().await;
+    assert!(matches!(error, FetchError::NotTheModel { .. }), "{error}");
+    assert_eq!(scene.offsets(), [0, 4 * PIECE, 0]);
+}
+
+#[tokio::test]
+async fn parts_of_a_damaged_file_are_thrown_away_for_a_whole_one() {
+    let scene = Scene::start().await;
+    let mut damaged = scene.pool.file[..200_000].to_vec();
+    damaged[150_000] ^= 1;
+    std::fs::create_dir_all(scene.partial().parent().unwrap()).unwrap();
+    std::fs::write(scene.partial(), damaged).unwrap();
+    scene.fetch().await.unwrap();
+    assert_eq!(scene.offsets(), [200_000, 0]);
+}
+
+#[tokio::test]
+async fn another_model_under_the_id_is_refused_before_it_is_fetched() {
+    let scene = Scene::start().await;
+    scene.change(0, tiny::generate(2));
+    let mut bytes = 0;
+    let tell = |progress| match progress {
+        Progress::Bytes { done, .. } => bytes = done,
+        other => panic!("{other:?}"),
+    };
+    let fetched = scene
+        .fetcher
+        .fetch(scene.pool.id, &scene.file(), tell)
+        .await;
+    let error = fetched.unwrap_err();
+    assert!(matches!(error, FetchError::NotTheModel { .. }), "{error}");
+    assert!(bytes < 30_000, "{bytes}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_longer_than_allowed_or_than_its_head_says_is_refused() {
+    let mut scene = Scene::start().await;
+    let length = scene.pool.file.len();
+    scene.change(length, b"more".to_vec());
+    let error = scene.failure().await;
+    assert!(matches!(error, FetchError::NotTheModel { .. }), "{error}");
+    scene.fetcher.model_bytes_max = length as u64 - 1;
+    let error = scene.failure().await;
+    assert!(matches!(error, FetchError::TooLarge { .. }), "{error}");
+    assert!(error.to_string().contains("fetch.model_bytes_max"));
+}
+
+#[tokio::test]
+async fn an_unknown_model_and_an_unreachable_pool_are_clear_errors() {
+    let mut scene = Scene::start().await;
+    let other = ModelId::from_bytes([9; 32]);
+    let fetched = scene.fetcher.fetch(other, &scene.file(), |_| {}).await;
+    let error = fetched.unwrap_err();
+    assert!(error.to_string().contains(codes::MODEL_UNKNOWN), "{error}");
+    scene.fetcher.api = "http://127.0.0.1:1".to_owned();
+    scene.fetcher.attempts_max = 1;
+    let error = scene.failure().await;
+    assert!(matches!(error, FetchError::Unreachable { .. }), "{error}");
+    scene.fetcher.api = "ftp://pool".to_owned();
+    assert!(matches!(scene.failure().await, FetchError::Address(_)));
+}

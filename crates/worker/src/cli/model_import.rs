@@ -1,0 +1,146 @@
+//! `dovetail-worker model import`: a checkpoint becomes a model file, with what that cost.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use dovetail_models::{ImportOptions, ImportReport, MatrixError, Progress, import};
+
+use super::model::write_whole;
+
+/// What to import, and where to.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// The folder with `config.json`, the safetensors and `tokenizer.json`.
+    dir: PathBuf,
+    /// The file to write. In a folder that is there, a file with the model's id as its name.
+    #[arg(long)]
+    out: PathBuf,
+    /// A name for people, 1 to 64 bytes. The folder's, where not given.
+    #[arg(long)]
+    name: Option<String>,
+    /// Positions that the model can take in. Where not given, what it was made for, but at most 4096.
+    #[arg(long)]
+    context: Option<usize>,
+}
+
+/// Imports, writes the file, prints the report. Returns the file's path.
+pub(crate) fn run(arguments: &ImportArguments) -> anyhow::Result<PathBuf> {
+    let options = ImportOptions {
+        name: arguments.name.clone(),
+        context_tokens: arguments.context,
+        ..ImportOptions::default()
+    };
+    let imported = import(&arguments.dir, &options, &mut Meter::new().callback())
+        .with_context(|| format!("cannot import {}", arguments.dir.display()))?;
+    let mut file = arguments.out.clone();
+    if file.is_dir() {
+        file.push(format!("{}.safetensors", imported.parts.id()?));
+    }
+    write_whole(&file, |path| Ok(imported.parts.write(path)?))?;
+    print!("{}", table(&imported.report));
+    Ok(file)
+}
+
+/// Shows how far the import is: on a terminal in one line, elsewhere in ten.
+struct Meter {
+    terminal: bool,
+    tenths: usize,
+}
+
+impl Meter {
+    fn new() -> Self {
+        Self {
+            terminal: std::io::stderr().is_terminal(),
+            tenths: 0,
+        }
+    }
+
+    fn callback(mut self) -> impl FnMut(Progress<'_>) {
+        move |progress| {
+            let tenths = 10 * progress.done / progress.total.max(1);
+            let (done, total) = (progress.done, progress.total);
+            if self.terminal {
+                let end = if done == total { "\n" } else { "" };
+                let mut stderr = std::io::stderr().lock();
+                // A meter that cannot be shown stops nothing.
+                let _ = write!(stderr, "\r{done} of {total}  {:<60}{end}", progress.tensor);
+                let _ = stderr.flush();
+            } else if tenths > self.tenths {
+                self.tenths = tenths;
+                eprintln!("{done} of {total} matrices");
+            }
+        }
+    }
+}
+
+/// The quantisation errors: a line per layer, a column per matrix.
+fn table(report: &ImportReport) -> String {
+    let mut text = format!(
+        "{} weights in {} bytes; lost by quantising, in % of each matrix's norm:\n",
+        report.parameters, report.bytes
+    );
+    let outside = report.matrices.iter().filter(|m| m.layer.is_none());
+    for MatrixError { matrix, error, .. } in outside {
+        text += &format!("{matrix:<13}{:.2}\n", 100.0 * error);
+    }
+    let layers: Vec<&[MatrixError]> = report
+        .matrices
+        .chunk_by(|a, b| a.layer == b.layer)
+        .filter(|layer| layer[0].layer.is_some())
+        .collect();
+    if let Some(first) = layers.first() {
+        text += "layer";
+        for matrix in *first {
+            text += &format!("{:>10}", matrix.matrix.trim_end_matches("_proj"));
+        }
+        text += "\n";
+    }
+    for layer in layers {
+        text += &format!("{:>5}", layer[0].layer.unwrap_or(0));
+        for matrix in layer {
+            text += &format!("{:>10.2}", 100.0 * matrix.error);
+        }
+        text += "\n";
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_has_a_line_per_layer() {
+        let matrix = |layer, matrix, error| MatrixError {
+            layer,
+            matrix,
+            error,
+        };
+        let report = ImportReport {
+            parameters: 10,
+            bytes: 12,
+            matrices: vec![
+                matrix(None, "embed_tokens", 0.01),
+                matrix(Some(0), "q_proj", 0.02),
+                matrix(Some(0), "k_proj", 0.0301),
+                matrix(Some(1), "q_proj", 0.0),
+                matrix(Some(1), "k_proj", 0.5),
+                matrix(None, "lm_head", 0.004),
+            ],
+        };
+        let text = table(&report);
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(
+            lines,
+            [
+                "embed_tokens 1.00",
+                "lm_head      0.40",
+                "layer         q         k",
+                "    0      2.00      3.01",
+                "    1      0.00     50.00",
+            ]
+        );
+    }
+}
