@@ -28,13 +28,22 @@ const FILES: [(&str, &str); 6] = [
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools
 /// derive from the files, so that a database remembers which migrations it has.
 pub(crate) fn migrator() -> Migrator {
-    Migrator::with_migrations(FILES.iter().map(|&(name, sql)| migration(name, sql)).collect())
+    Migrator::with_migrations(
+        FILES
+            .iter()
+            .map(|&(name, sql)| migration(name, sql))
+            .collect(),
+    )
 }
 
 fn migration(name: &'static str, sql: &'static str) -> Migration {
-    let (version, rest) = name.split_once('_').expect("a file's name has a number and a description");
+    let (version, rest) = name
+        .split_once('_')
+        .expect("a file's name has a number and a description");
     Migration::new(
-        version.parse().expect("a file's name starts with its number"),
+        version
+            .parse()
+            .expect("a file's name starts with its number"),
         Cow::Owned(rest.trim_end_matches(".sql").replace('_', " ")),
         MigrationType::Simple,
         SqlStr::from_static(sql),

@@ -302,28 +302,7 @@ impl Figures {
                     ),
                 );
             }
-            "share_accepted" => {
-                self.shares_accepted += 1;
-                if text("kind") == "inference" {
-                    self.inference_shares_credited += 1;
-                    story.tell(
-                        "pool",
-                        &format!(
-                            "credits a share of {} expected hashes that bears inference",
-                            number("work")
-                        ),
-                    );
-                } else if self.shares_accepted <= 3 {
-                    story.tell(
-                        "pool",
-                        &format!(
-                            "credits {} for {} expected hashes",
-                            text("worker"),
-                            number("work")
-                        ),
-                    );
-                }
-            }
+            "share_accepted" => self.take_share(story, event),
             "batch_settled" => {
                 self.transcripts_replayed += number("replayed");
                 story.tell(
@@ -362,6 +341,24 @@ impl Figures {
                 );
             }
             _ => {}
+        }
+    }
+
+    fn take_share(&mut self, story: &Story, event: &Value) {
+        let work = event["work"].as_u64().unwrap_or(0);
+        self.shares_accepted += 1;
+        if event["kind"] == "inference" {
+            self.inference_shares_credited += 1;
+            story.tell(
+                "pool",
+                &format!("credits a share of {work} expected hashes that bears inference"),
+            );
+        } else if self.shares_accepted <= 3 {
+            let worker = event["worker"].as_str().unwrap_or("?");
+            story.tell(
+                "pool",
+                &format!("credits {worker} for {work} expected hashes"),
+            );
         }
     }
 }

@@ -4,6 +4,5 @@ use crate::steps::{cargo, run};
 
 /// Has the test that compares the generated code write it.
 pub(crate) fn generate() -> anyhow::Result<()> {
-    run(cargo(&["test", "--workspace", "--test", "generated"])
-        .env("DOVETAIL_WRITE_GENERATED", "1"))
+    run(cargo(&["test", "--workspace", "--test", "generated"]).env("DOVETAIL_WRITE_GENERATED", "1"))
 }
