@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use dovetail_tests::bitcoin_core::CoreParts;
 use dovetail_tests::cache;
+use dovetail_tests::lightning_node::RealParts;
 use dovetail_tests::process::output;
-use dovetail_tests::real::{CoreParts, RealParts};
 
 use crate::setup;
 use crate::steps::{cargo, run};
