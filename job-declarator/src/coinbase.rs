@@ -4,12 +4,9 @@
 use bitcoin::{ScriptBuf, Transaction, TxOut};
 use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase::{CoinbaseError, find_commitment, parse_coinbase};
+use dovetail_sv2::EXTRANONCE_BYTES_MAX;
 use dovetail_templates::height_of;
-
-/// The longest extranonce that Sv2 knows.
-const EXTRANONCE_BYTES_MAX: usize = 32;
-/// The longest script of a coinbase's input (consensus).
-const SCRIPT_SIG_BYTES_MAX: u8 = 100;
+use dovetail_units::consensus::COINBASE_SCRIPT_BYTES_MAX;
 
 /// Why a coinbase is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,8 +36,6 @@ pub struct CheckedCoinbase {
     pub batch_root: Option<BatchRoot>,
     /// The height of the block that it is for.
     pub height: u32,
-    /// How many bytes the extranonce has.
-    pub extranonce_len: usize,
 }
 
 /// Checks a coinbase that was declared as what stands before and behind its extranonce, in either
@@ -68,7 +63,6 @@ pub fn check_coinbase(
         pool_value_sat,
         batch_root,
         height,
-        extranonce_len,
     })
 }
 
@@ -98,7 +92,7 @@ fn extranonce_len(prefix: &[u8]) -> Option<usize> {
     // One input: its count, the outpoint, the script's length in one byte.
     let (&count, rest) = inputs.split_first()?;
     let (&script_len, script) = rest.get(36..)?.split_first()?;
-    if count != 1 || script_len > SCRIPT_SIG_BYTES_MAX {
+    if count != 1 || usize::from(script_len) > COINBASE_SCRIPT_BYTES_MAX {
         return None;
     }
     let missing = usize::from(script_len).checked_sub(script.len())?;
@@ -107,7 +101,6 @@ fn extranonce_len(prefix: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use bitcoin::absolute::LockTime;
     use bitcoin::consensus::serialize;
@@ -206,11 +199,11 @@ mod tests {
         for witness in [false, true] {
             let (prefix, suffix) = split(vec![pays(50, script())], witness);
             let checked = check_coinbase(&prefix, &suffix, &script()).unwrap();
-            assert_eq!((checked.height, checked.extranonce_len), (101, 16));
+            assert_eq!((checked.height, extranonce_len(&prefix)), (101, Some(16)));
             // A byte more before the extranonce is one less of it.
             let longer = [&prefix[..], &[0]].concat();
-            let checked = check_coinbase(&longer, &suffix, &script()).unwrap();
-            assert_eq!(checked.extranonce_len, 15);
+            assert!(check_coinbase(&longer, &suffix, &script()).is_ok());
+            assert_eq!(extranonce_len(&longer), Some(15));
         }
     }
 

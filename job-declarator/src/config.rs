@@ -188,7 +188,6 @@ pub fn token_key(secret: &Secret) -> Result<TokenKey, ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn example() -> Config {

@@ -3,6 +3,7 @@
 //! with it; so a slow declaration delays neither the miner's other messages nor anybody else's.
 
 use std::collections::{HashSet, VecDeque};
+use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,23 +16,25 @@ use dovetail_sv2::messages::{
     DeclareMiningJob, DeclareMiningJobError, DeclareMiningJobSuccess, ProvideMissingTransactions,
     ProvideMissingTransactionsSuccess, PushSolution, Seq064KOwned, Str0255Owned,
 };
-use dovetail_sv2::{DecodeError, Frame, FrameReader, Message, Outbox};
+use dovetail_sv2::server::Client;
+use dovetail_sv2::setup::declaration_flags;
+use dovetail_sv2::{EndReason, Frame, FrameReader, Message, Outbox};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::assembly::{Assemblies, Assembly};
 use crate::identity::account_of;
-use crate::pending::{Pending, PendingJobs};
 use crate::refusal::Refusal;
 use crate::rules::{Declaration, WholeJob};
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::solution::{SolvedBlock, solve};
-use crate::tokens::TokenBook;
+use crate::token_book::TokenBook;
 
 /// Declarations of one connection that are worked on at once; more would only wait for its one turn
 /// at the node.
-const WORK_MAX: usize = 4;
+const BACKGROUND_MAX: usize = 4;
 /// Declarations and token requests of one connection that wait for that. Miners declare every few
 /// seconds at most; up to 0.6 MB each.
 const QUEUE_MAX: usize = 12;
@@ -46,26 +49,15 @@ const SILENCE_MAX: Duration = Duration::from_secs(3_600);
 /// pool, and it hears of its first tip right after it asked; with none left it asks for no more.
 const FIRST_TOKENS_AFTER: Duration = Duration::from_secs(1);
 
-/// Why a connection ended, where it did not simply close.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Ended {
-    #[error("the connection closed")]
-    Closed,
-    #[error("the peer broke the protocol: {0}")]
-    Protocol(&'static str),
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-}
-
 /// What takes time.
-type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
+type Background = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// As many tasks and waiting ones as a connection may have.
 #[derive(Debug)]
 struct TooMuch;
 
 /// What a task of the connection's comes back with.
-enum Done {
+enum Outcome {
     Allowed {
         request_id: u32,
         account: String,
@@ -90,17 +82,27 @@ pub(crate) struct Connection {
     tokens: TokenBook,
     opened: Instant,
     /// Dropping it ends the tasks.
-    work: JoinSet<Done>,
-    queue: VecDeque<Work>,
+    background: JoinSet<Outcome>,
+    queue: VecDeque<Background>,
     /// The connection's one turn at the node.
     turn: Arc<Semaphore>,
-    pending: PendingJobs,
+    assemblies: Assemblies,
     solvable: VecDeque<Arc<WholeJob>>,
     submitted: Option<BlockHash>,
 }
 
+/// Serves one miner to its end.
+pub(crate) async fn serve(shared: Arc<Shared>, client: Client) {
+    let full_template = client.flags & declaration_flags::DECLARE_TX_DATA != 0;
+    let mut connection = Connection::new(shared, client.outbox, full_template);
+    match connection.run(client.reader, &client.token).await {
+        EndReason::Closed => tracing::debug!("declaration client gone"),
+        reason => tracing::warn!(%reason, "a declaration client was dropped"),
+    }
+}
+
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, outbox: Outbox, full_template: bool) -> Self {
+    fn new(shared: Arc<Shared>, outbox: Outbox, full_template: bool) -> Self {
         let tokens = TokenBook::new(
             Duration::from_secs(shared.limits.token_lifetime_s),
             shared.limits.tokens_per_minute,
@@ -111,36 +113,32 @@ impl Connection {
             full_template,
             tokens,
             opened: Instant::now(),
-            work: JoinSet::new(),
+            background: JoinSet::new(),
             queue: VecDeque::new(),
             turn: Arc::new(Semaphore::new(1)),
-            pending: PendingJobs::default(),
+            assemblies: Assemblies::default(),
             solvable: VecDeque::new(),
             submitted: None,
         }
     }
 
-    pub(crate) async fn run(
-        &mut self,
-        mut reader: FrameReader,
-        token: &CancellationToken,
-    ) -> Ended {
+    async fn run(&mut self, mut reader: FrameReader, token: &CancellationToken) -> EndReason {
         loop {
             let step = tokio::select! {
-                () = token.cancelled() => return Ended::Closed,
-                Some(done) = self.work.join_next() => match done {
-                    Ok(done) => {
+                () = token.cancelled() => return EndReason::Closed,
+                Some(done) = self.background.join_next() => match done {
+                    Ok(outcome) => {
                         if let Some(next) = self.queue.pop_front() {
-                            self.work.spawn(next);
+                            self.background.spawn(next);
                         }
-                        self.on_done(done)
+                        self.on_outcome(outcome)
                     }
-                    Err(_) => Err(Ended::Protocol("a declaration did not come to its end")),
+                    Err(_) => Err(EndReason::Fault("a declaration did not come to its end")),
                 },
                 // Always: the end of the connection has to be heard at once.
                 frame = timeout(SILENCE_MAX, reader.read()) => match frame {
                     Ok(Ok(frame)) => self.on_frame(&frame),
-                    _ => return Ended::Closed,
+                    _ => return EndReason::Closed,
                 },
             };
             if let Err(ended) = step {
@@ -152,10 +150,10 @@ impl Connection {
     /// Has it done now or soon.
     fn take_on(
         &mut self,
-        work: impl Future<Output = Done> + Send + 'static,
+        work: impl Future<Output = Outcome> + Send + 'static,
     ) -> Result<(), TooMuch> {
-        if self.work.len() < WORK_MAX {
-            self.work.spawn(work);
+        if self.background.len() < BACKGROUND_MAX {
+            self.background.spawn(work);
         } else if self.queue.len() < QUEUE_MAX {
             self.queue.push_back(Box::pin(work));
         } else {
@@ -164,34 +162,35 @@ impl Connection {
         Ok(())
     }
 
-    fn on_frame(&mut self, frame: &Frame) -> Result<(), Ended> {
+    fn on_frame(&mut self, frame: &Frame) -> Result<(), EndReason> {
         if frame.extension_type != 0 {
             // Unknown extensions are discarded; the connection stays (3.4.1).
             return Ok(());
         }
         if frame.is::<AllocateMiningJobToken>() {
-            self.on_allocate(&whole(frame)?)
+            self.on_allocate(&frame.message()?)
         } else if frame.is::<DeclareMiningJob>() {
-            self.on_declare(whole(frame)?)
+            self.on_declare(frame.message()?)
         } else if frame.is::<ProvideMissingTransactionsSuccess>() {
-            self.on_transactions(whole(frame)?)
+            self.on_transactions(frame.message()?)
         } else if frame.is::<PushSolution>() {
-            self.on_solution(&whole(frame)?);
+            self.on_solution(&frame.message()?);
             Ok(())
         } else {
-            Err(Ended::Protocol("a message that miners do not send"))
+            Err(EndReason::Protocol("a message that miners do not send"))
         }
     }
 
     /// The protocol has no refusal here: who asks too often alone is dropped, and where all
     /// together do, the answer waits.
-    fn on_allocate(&mut self, message: &AllocateMiningJobToken) -> Result<(), Ended> {
-        let account = account_of(&message.user_identifier.as_utf8_or_hex()).ok_or(
-            Ended::Protocol("an identity is 1 to 128 printable characters before its first dot"),
-        )?;
+    fn on_allocate(&mut self, message: &AllocateMiningJobToken) -> Result<(), EndReason> {
+        let account =
+            account_of(&message.user_identifier.as_utf8_or_hex()).ok_or(EndReason::Protocol(
+                "an identity is 1 to 128 printable characters before its first dot",
+            ))?;
         self.tokens
             .count(Instant::now())
-            .map_err(|_| Ended::Protocol("too many tokens in a minute"))?;
+            .map_err(|_| EndReason::Protocol("too many tokens in a minute"))?;
         let (shared, request_id) = (Arc::clone(&self.shared), message.request_id);
         let pause = match self.full_template {
             true => Duration::ZERO,
@@ -205,15 +204,15 @@ impl Connection {
             while let Err(wait) = shared.total.take(Instant::now()) {
                 tokio::time::sleep(wait.max(Duration::from_millis(10))).await;
             }
-            Done::Allowed {
+            Outcome::Allowed {
                 request_id,
                 account,
             }
         })
-        .map_err(|_| Ended::Protocol("too many requests at once"))
+        .map_err(|_| EndReason::Protocol("too many requests at once"))
     }
 
-    fn on_declare(&mut self, message: DeclareMiningJob) -> Result<(), Ended> {
+    fn on_declare(&mut self, message: DeclareMiningJob) -> Result<(), EndReason> {
         let request_id = message.request_id;
         let token = message.mining_job_token.as_bytes();
         if !self.full_template {
@@ -240,7 +239,7 @@ impl Connection {
         let suffix = message.coinbase_tx_suffix.to_owned_bytes();
         let taken = self.take_on(async move {
             let checked = shared.rules.check_message(account, prefix, suffix, version);
-            Done::Checked {
+            Outcome::Checked {
                 request_id,
                 wtxids,
                 declaration: checked.await.map(Box::new),
@@ -252,9 +251,12 @@ impl Connection {
         }
     }
 
-    fn on_transactions(&mut self, message: ProvideMissingTransactionsSuccess) -> Result<(), Ended> {
+    fn on_transactions(
+        &mut self,
+        message: ProvideMissingTransactionsSuccess,
+    ) -> Result<(), EndReason> {
         // An answer to nothing, or to a declaration that was replaced and refused.
-        let Some(mut pending) = self.pending.take(message.request_id) else {
+        let Some(mut assembly) = self.assemblies.take(message.request_id) else {
             return Ok(());
         };
         let given = message
@@ -263,8 +265,8 @@ impl Connection {
             .into_iter()
             .map(dovetail_sv2::messages::B016MOwned::into_bytes)
             .collect();
-        match pending.provide(given, &self.shared.transactions) {
-            Ok(()) => self.accept(pending),
+        match assembly.provide(given, &self.shared.transactions) {
+            Ok(()) => self.accept(assembly),
             Err(refusal) => self.refuse(message.request_id, &refusal),
         }
     }
@@ -295,32 +297,32 @@ impl Connection {
         });
     }
 
-    fn on_done(&mut self, done: Done) -> Result<(), Ended> {
-        match done {
-            Done::Allowed {
+    fn on_outcome(&mut self, outcome: Outcome) -> Result<(), EndReason> {
+        match outcome {
+            Outcome::Allowed {
                 request_id,
                 account,
             } => self.grant(request_id, account),
-            Done::Checked {
+            Outcome::Checked {
                 request_id,
                 wtxids,
                 declaration: Ok(declaration),
-            } => self.look_up(Pending::new(
+            } => self.look_up(Assembly::new(
                 request_id,
                 *declaration,
                 wtxids,
                 &self.shared.transactions,
             )),
-            Done::Accepted {
+            Outcome::Accepted {
                 request_id,
                 job: Ok(job),
             } => self.confirm(request_id, *job),
-            Done::Checked {
+            Outcome::Checked {
                 request_id,
                 declaration: Err(refusal),
                 ..
             }
-            | Done::Accepted {
+            | Outcome::Accepted {
                 request_id,
                 job: Err(refusal),
             } => self.refuse(request_id, &refusal),
@@ -328,7 +330,7 @@ impl Connection {
     }
 
     /// A token, and the output that every job under it must have: the pool's script, value 0.
-    fn grant(&mut self, request_id: u32, account: String) -> Result<(), Ended> {
+    fn grant(&mut self, request_id: u32, account: String) -> Result<(), EndReason> {
         let token = if self.full_template {
             self.tokens.grant(account, Instant::now()).to_vec()
         } else {
@@ -346,32 +348,31 @@ impl Connection {
     }
 
     /// Asks for the transactions that nobody has shown yet.
-    fn look_up(&mut self, pending: Pending) -> Result<(), Ended> {
-        let missing = pending.missing();
+    fn look_up(&mut self, assembly: Assembly) -> Result<(), EndReason> {
+        let missing = assembly.missing();
         if missing.is_empty() {
-            return self.accept(pending);
+            return self.accept(assembly);
         }
-        let request_id = pending.request_id;
-        if let Some(replaced) = self.pending.put(pending) {
+        let request_id = assembly.request_id;
+        if let Some(replaced) = self.assemblies.put(assembly) {
             self.refuse(replaced, &Refusal::Replaced)?;
         }
         self.send(&ProvideMissingTransactions {
             request_id,
-            unknown_tx_position_list: Seq064KOwned::new(missing)
-                .map_err(|_| Ended::Protocol("too many transactions"))?,
+            unknown_tx_position_list: Seq064KOwned::new(missing).map_err(EndReason::encode)?,
         })
     }
 
-    fn accept(&mut self, pending: Pending) -> Result<(), Ended> {
-        let request_id = pending.request_id;
-        let (declaration, transactions) = match pending.complete() {
+    fn accept(&mut self, assembly: Assembly) -> Result<(), EndReason> {
+        let request_id = assembly.request_id;
+        let (declaration, transactions) = match assembly.complete() {
             Ok(complete) => complete,
             Err(refusal) => return self.refuse(request_id, &refusal),
         };
         let (shared, turn) = (Arc::clone(&self.shared), Arc::clone(&self.turn));
         let taken = self.take_on(async move {
             let accepted = shared.rules.accept(declaration, transactions, &turn);
-            Done::Accepted {
+            Outcome::Accepted {
                 request_id,
                 job: accepted.await.map(Box::new),
             }
@@ -382,7 +383,7 @@ impl Connection {
         }
     }
 
-    fn confirm(&mut self, request_id: u32, whole: WholeJob) -> Result<(), Ended> {
+    fn confirm(&mut self, request_id: u32, whole: WholeJob) -> Result<(), EndReason> {
         let job = &whole.job;
         tracing::info!(
             account = job.identity,
@@ -401,7 +402,7 @@ impl Connection {
         })
     }
 
-    fn refuse(&self, request_id: u32, refusal: &Refusal) -> Result<(), Ended> {
+    fn refuse(&self, request_id: u32, refusal: &Refusal) -> Result<(), EndReason> {
         let (code, details) = (refusal.code(), refusal.to_string());
         if refusal.is_ours() {
             tracing::error!(code, details, "declaration not checked");
@@ -415,15 +416,11 @@ impl Connection {
         })
     }
 
-    fn send<M: Message>(&self, message: &M) -> Result<(), Ended> {
-        self.outbox.send(message).map_err(|_| Ended::Closed)
+    fn send<M: Message>(&self, message: &M) -> Result<(), EndReason> {
+        Ok(self.outbox.send(message)?)
     }
 }
 
-fn whole<M: Message>(frame: &Frame) -> Result<M, Ended> {
-    Ok(frame.decode_with_tlvs::<M>()?.0)
-}
-
-fn field<T: TryFrom<Vec<u8>>>(bytes: Vec<u8>) -> Result<T, Ended> {
-    T::try_from(bytes).map_err(|_| Ended::Protocol("a field of ours is too long"))
+fn field<T: TryFrom<Vec<u8>, Error: Display>>(bytes: Vec<u8>) -> Result<T, EndReason> {
+    T::try_from(bytes).map_err(EndReason::encode)
 }

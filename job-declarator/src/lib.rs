@@ -6,20 +6,21 @@
 //!
 //! It hashes nothing, credits nothing, and knows no mining channel.
 
+mod assembly;
 pub mod batches;
 pub mod coinbase;
 pub mod config;
 mod connection;
 mod identity;
 pub mod node;
-mod pending;
 mod refusal;
 mod rules;
 mod run;
 mod server;
+mod shared;
 mod solution;
 pub mod token;
-mod tokens;
+mod token_book;
 pub mod transactions;
 
 pub use config::Config;

@@ -10,8 +10,10 @@ use bitcoin::hashes::Hash;
 use bitcoin::{
     Block, BlockHash, CompactTarget, ScriptBuf, Transaction, TxMerkleNode, Weight, Witness,
 };
-use dovetail_ledger::{DeclaredJob, Ledger, unix_now};
+use dovetail_ledger::{DeclaredJob, Ledger};
 use dovetail_templates::{BlockRejection, TemplateError, WorkSnapshot};
+use dovetail_units::consensus::witness_commitment;
+use dovetail_units::time::unix_now;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -28,10 +30,6 @@ const TIP_WAIT_MAX: Duration = Duration::from_secs(5);
 /// What the top three bits of a block's version must be for its other bits to be miners' to use.
 const VERSION_BITS: u32 = 0x2000_0000;
 const VERSION_MASK: u32 = 0xe000_0000;
-
-/// What a witness commitment's script starts with (BIP 141), and its least length.
-const WITNESS_COMMITMENT: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
-const WITNESS_COMMITMENT_BYTES: usize = 38;
 
 /// Whether a declared job may have this version.
 pub fn is_version(version: u32) -> bool {
@@ -242,10 +240,10 @@ fn assemble(
 /// Gives a coinbase that commits to witnesses the reserved value of BIP 141, which a serialisation
 /// without witness leaves out.
 pub(crate) fn complete_witness(coinbase: &mut Transaction) {
-    let commits = coinbase.output.iter().any(|output| {
-        let script = output.script_pubkey.as_bytes();
-        script.len() >= WITNESS_COMMITMENT_BYTES && script.starts_with(&WITNESS_COMMITMENT)
-    });
+    let commits = coinbase
+        .output
+        .iter()
+        .any(|output| witness_commitment(output.script_pubkey.as_bytes()).is_some());
     if let Some(input) = coinbase.input.first_mut()
         && input.witness.is_empty()
         && commits

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use dovetail_ledger::Ledger;
-use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
+use dovetail_sv2::AuthorityKeys;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, DeclarationConfig, token_key};
+use crate::config::{Config, token_key};
 use crate::server::{Declarator, Parts, warn_about};
 use crate::transactions::TransactionStore;
 
@@ -25,7 +25,10 @@ pub async fn run(
     config
         .check()
         .map_err(|reason| anyhow!("configuration: {reason}"))?;
-    let keys = authority_keys(&config.declaration)?;
+    let declaration = &config.declaration;
+    let secret = declaration.authority_secret_key.read()?;
+    let keys =
+        AuthorityKeys::parse(&declaration.authority_public_key, &secret).context("declaration")?;
     let token_key = token_key(&config.declaration.token_key).context("declaration.token_key")?;
     let ledger = Ledger::connect(&config.ledger.url.read()?, config.ledger.connections_max)
         .await
@@ -58,17 +61,4 @@ pub async fn run(
     stop_last.cancel();
     templates.stopped().await;
     Ok(())
-}
-
-fn authority_keys(config: &DeclarationConfig) -> anyhow::Result<AuthorityKeys> {
-    let public: AuthorityPublicKey = config
-        .authority_public_key
-        .parse()
-        .context("declaration.authority_public_key")?;
-    let secret: AuthoritySecretKey = config
-        .authority_secret_key
-        .read()?
-        .parse()
-        .context("declaration.authority_secret_key")?;
-    AuthorityKeys::new(secret, public).context("declaration: the authority keys")
 }

@@ -5,11 +5,11 @@ use bitcoin::block::{Header, Version};
 use bitcoin::consensus::{Encodable, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, CompactTarget, Transaction, TxMerkleNode, VarInt};
+use dovetail_commitment::block::merkle_root;
 use dovetail_commitment::coinbase::parse_coinbase;
 use dovetail_sv2::messages::PushSolution;
 
 use crate::rules::{WholeJob, complete_witness};
-use crate::transactions::parent;
 
 /// A block that was put together.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) fn solve(whole: &WholeJob, solution: &PushSolution) -> Option<SolvedB
     .ok()?;
     complete_witness(&mut coinbase);
     let txid = coinbase.compute_txid().to_byte_array();
-    let root = whole.path.iter().copied().fold(txid, parent);
+    let root = merkle_root(txid, &whole.path);
     let header = Header {
         version: Version::from_consensus(solution.version.cast_signed()),
         prev_blockhash: BlockHash::from_byte_array(job.prev_hash),

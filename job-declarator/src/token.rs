@@ -210,7 +210,6 @@ fn put(engine: &mut impl HashEngine, field: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use dovetail_commitment::BatchRoot;
     use proptest::prelude::*;

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use bitcoin::Transaction;
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
-use bitcoin::{Transaction, TxMerkleNode};
+use dovetail_commitment::block::merkle_parent;
+use dovetail_units::consensus::BLOCK_BYTES_MAX;
 
-/// A block's transactions have at most this many bytes together (its weight would exceed the limit).
-pub(crate) const BLOCK_BYTES_MAX: usize = 4_000_000;
 /// A block of the smallest transactions has fewer than this.
 pub(crate) const TRANSACTIONS_MAX: usize = 16_384;
 /// The store looks for dead entries each time it has grown by this many.
@@ -103,23 +103,18 @@ pub fn merkle_path(txids: &[[u8; 32]]) -> Vec<[u8; 32]> {
         path.extend(level[1]);
         level = level
             .chunks(2)
-            .map(|pair| Some(parent(pair[0]?, pair[1]?)))
+            .map(|pair| Some(merkle_parent(pair[0].as_ref()?, pair[1].as_ref()?)))
             .collect();
     }
     path
 }
 
-/// The node above two.
-pub(crate) fn parent(left: [u8; 32], right: [u8; 32]) -> [u8; 32] {
-    TxMerkleNode::hash([left, right].as_flattened()).to_byte_array()
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use bitcoin::consensus::serialize;
     use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, TxIn, TxOut, Txid, Witness, merkle_tree};
+    use dovetail_commitment::block::merkle_root;
     use proptest::prelude::*;
 
     fn transaction(vout: u32) -> Transaction {
@@ -191,7 +186,7 @@ mod tests {
         ) {
             let all = std::iter::once(coinbase).chain(txids.iter().copied()).map(Txid::from_byte_array);
             let expected = merkle_tree::calculate_root(all.map(Txid::to_raw_hash)).map(|h| h.to_byte_array());
-            let root = merkle_path(&txids).into_iter().fold(coinbase, parent);
+            let root = merkle_root(coinbase, &merkle_path(&txids));
             prop_assert_eq!(Some(root), expected);
         }
     }

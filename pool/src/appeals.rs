@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Context;
 use dovetail_commitment::WorkerKey;
-use dovetail_ledger::{AppealRecord, Ledger};
+use dovetail_ledger::{FailedAuditRecord, Ledger};
 
 use crate::config::Config;
 
@@ -23,7 +23,7 @@ pub async fn print_audits(
         .await
         .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
     let records = ledger
-        .appeals(worker, limit)
+        .failed_audits(worker, limit)
         .await
         .context("cannot read the failed audits: has this pool's database been migrated?")?;
     let mut out = std::io::stdout().lock();
@@ -40,7 +40,7 @@ pub async fn print_audits(
     Ok(())
 }
 
-fn told(record: &AppealRecord) -> String {
+fn told(record: &FailedAuditRecord) -> String {
     let none = "-".to_owned();
     let place = record
         .position

@@ -409,7 +409,7 @@ fn entry(share: &ProvenShare, batch: Option<InferenceSettlement>) -> Share {
     Share {
         header_hash: share.header_hash,
         account: share.account.clone(),
-        work: share.work,
+        work: dovetail_units::Work::new(share.work),
         kind: if batch.is_some() {
             ShareKind::Inference
         } else {

@@ -146,7 +146,11 @@ async fn a_lie_costs_its_worker_what_is_held_and_leaves_everybody_else_alone() {
     let trust = ground.ledger.trust(&liar.key()).await.unwrap();
     assert_eq!((trust.transcripts, trust.mismatches), (0, 1));
 
-    let records = ground.ledger.appeals(Some(liar.key()), 10).await.unwrap();
+    let records = ground
+        .ledger
+        .failed_audits(Some(liar.key()), 10)
+        .await
+        .unwrap();
     let [record] = &records[..] else {
         panic!("{records:?}");
     };
@@ -161,7 +165,10 @@ async fn a_lie_costs_its_worker_what_is_held_and_leaves_everybody_else_alone() {
     // The root is spent; the next honest batch is paid again, and held.
     let settled = claim(&pool, &lie).await;
     assert_eq!(refused_with(&settled), codes::INFERENCE_MISMATCH);
-    assert_eq!(ground.ledger.appeals(None, 10).await.unwrap().len(), 1);
+    assert_eq!(
+        ground.ledger.failed_audits(None, 10).await.unwrap().len(),
+        1
+    );
     let finished = ground.honest(0, 4).await;
     let settled = claim(&pool, &finished).await;
     assert!(matches!(settled, Settled::Accepted(Some(_))));

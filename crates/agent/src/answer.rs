@@ -185,7 +185,6 @@ fn append(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn chunk(first_position: u32, tokens: &[u32]) -> v1::TokenChunk {

@@ -139,7 +139,6 @@ fn key(text: &str) -> Result<Key, String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use clap::CommandFactory;
 
     use super::*;

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use dovetail_api::{
-    ID_BYTES, MESSAGE_BYTES_MAX, codes,
+    ID_BYTES, MESSAGE_BYTES_MAX,
+    codes::Code,
     v1::{self, inference_client::InferenceClient},
 };
 use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
@@ -211,7 +212,7 @@ impl AgentClient {
                 Err(error) if !error.is_worth_a_retry() => return Err(error),
                 // Not by the time of the end, which a long wait puts beyond what the clock can say.
                 Err(error) if begun.elapsed() + pause > wait_max => {
-                    return Err(if error.is_refusal(codes::RECEIPT_PENDING) {
+                    return Err(if error.is_refusal(Code::ReceiptPending) {
                         AgentError::ReceiptPending {
                             task_id,
                             waited_s: wait_max.as_secs(),
@@ -349,7 +350,6 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn model(name: &str, byte: u8) -> Model {

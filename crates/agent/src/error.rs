@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dovetail_api::codes;
+use dovetail_api::codes::{self, Code};
 use dovetail_commitment::TaskId;
 
 /// Why a call to a pool, or the keeping of a receipt, did not work.
@@ -110,20 +110,17 @@ impl AgentError {
     pub fn is_worth_a_retry(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::ReceiptPending { .. } => true,
-            Self::Refused { code, .. } => [
-                codes::NO_WORKER,
-                codes::QUEUE_FULL,
-                codes::RECEIPT_PENDING,
-                codes::UNAVAILABLE,
-            ]
-            .contains(&code.as_str()),
+            Self::Refused { code, .. } => matches!(
+                Code::parse(code),
+                Some(Code::NoWorker | Code::QueueFull | Code::ReceiptPending | Code::Unavailable)
+            ),
             _ => false,
         }
     }
 
-    /// Whether the pool refused with this word.
-    pub fn is_refusal(&self, word: &str) -> bool {
-        matches!(self, Self::Refused { code, .. } if code == word)
+    /// Whether the pool refused with this code.
+    pub fn is_refusal(&self, with: Code) -> bool {
+        matches!(self, Self::Refused { code, .. } if *code == with)
     }
 
     /// What a person could try next, where there is something to say.
@@ -134,16 +131,16 @@ impl AgentError {
                 Some("is the pool running, and is --pool (or DOVETAIL_POOL) its gRPC address?")
             }
             Self::ModelUnknown { .. } => Some("`dovetail models` lists them"),
-            Self::Refused { code, .. } => match code.as_str() {
-                codes::NO_WORKER => {
+            Self::Refused { code, .. } => match Code::parse(code)? {
+                Code::NoWorker => {
                     Some("`dovetail models` shows how many workers serve each model now")
                 }
-                codes::QUEUE_FULL | codes::UNAVAILABLE => Some("try again in a moment"),
-                codes::PAYMENT_REQUIRED => Some("this pool does not give inference away"),
-                codes::RECEIPT_PENDING => {
+                Code::QueueFull | Code::Unavailable => Some("try again in a moment"),
+                Code::PaymentRequired => Some("this pool does not give inference away"),
+                Code::ReceiptPending => {
                     Some("a receipt exists once a share has committed to the task; ask again later")
                 }
-                codes::PROMPT_TOO_LONG => Some("`dovetail models` shows how long a prompt may be"),
+                Code::PromptTooLong => Some("`dovetail models` shows how long a prompt may be"),
                 _ => None,
             },
             Self::ReceiptPending { .. } => {
@@ -168,15 +165,15 @@ mod tests {
 
     #[test]
     fn a_transport_failure_is_told_apart_from_a_pool_without_workers() {
-        let refused = AgentError::from_status("http://p", &codes::status(codes::NO_WORKER, "none"));
-        assert!(refused.is_refusal("no-worker") && refused.is_worth_a_retry());
+        let refused = AgentError::from_status("http://p", &Code::NoWorker.status("none"));
+        assert!(refused.is_refusal(Code::NoWorker) && refused.is_worth_a_retry());
         let lost = AgentError::from_status("http://p", &tonic::Status::unavailable("reset"));
         assert!(matches!(lost, AgentError::Unreachable { .. }));
     }
 
     #[test]
     fn an_unknown_model_is_not_worth_a_retry() {
-        let status = codes::status(codes::MODEL_UNKNOWN, "no such model");
+        let status = Code::ModelUnknown.status("no such model");
         assert!(!AgentError::from_status("http://p", &status).is_worth_a_retry());
     }
 }

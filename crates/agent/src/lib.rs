@@ -13,5 +13,6 @@ pub mod verify;
 pub use answer::Answer;
 pub use client::{AgentClient, Question};
 pub use dovetail_api::v1::{FinishReason, Model, Task, TaskState};
+pub use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
 pub use error::AgentError;
 pub use receipt_file::ReceiptFile;

@@ -1,7 +1,8 @@
 //! `dovetail`: the agent's command line.
 //!
 //! Answers go to stdout, everything else to stderr, so that `dovetail ask` can stand in a pipe. Exit code 0: done;
-//! 1: it did not work, or a receipt does not hold; 2: wrong usage.
+//! 1: it did not work, or a receipt does not hold; 2: wrong usage; 141: whoever read stdout went away (no complaint:
+//! `dovetail models | head -1` is no mistake).
 
 mod args;
 mod commands;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use dovetail_agent::AgentError;
+use dovetail_console::{CLOSED_EXIT_CODE, OutputError};
 
 use crate::args::{Cli, Command, ReceiptCommand, TaskCommand};
 
@@ -22,9 +24,12 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime.block_on(Box::pin(run(cli))),
         Err(error) => Err(error.into()),
     };
-    outcome.unwrap_or_else(|error| {
-        complain(&error);
-        ExitCode::FAILURE
+    outcome.unwrap_or_else(|error| match error.downcast_ref() {
+        Some(OutputError::Closed) => CLOSED_EXIT_CODE.into(),
+        _ => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
     })
 }
 

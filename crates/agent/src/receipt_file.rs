@@ -266,7 +266,6 @@ fn file_error(path: &Path, source: io::Error) -> AgentError {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn question(prompt: &[u8]) -> Question {

@@ -4,6 +4,7 @@
 
 use std::{
     pin::Pin,
+    process::{Command, Output, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::SeqCst},
@@ -11,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-use dovetail_agent::{AgentClient, AgentError, Model, Question, Task, TaskState};
+use dovetail_agent::{AgentClient, AgentError, Model, Question, ReceiptFile, Task, TaskState};
 use dovetail_api::{
-    codes,
+    codes::Code,
     v1::{
         self,
         inference_server::{Inference, InferenceServer},
@@ -50,7 +51,7 @@ fn take_one(counter: &AtomicU32) -> bool {
 
 fn task(task_id: Vec<u8>, state: TaskState) -> Task {
     let error_code = if state == TaskState::Failed {
-        codes::WORKER_LOST.into()
+        Code::WorkerLost.to_string()
     } else {
         String::new()
     };
@@ -105,7 +106,7 @@ impl Inference for StandIn {
     ) -> Result<Response<v1::CreateTaskResponse>, Status> {
         let request = request.into_inner();
         if request.model_id != [7; 32] {
-            return Err(codes::status(codes::MODEL_UNKNOWN, "no such model here"));
+            return Err(Code::ModelUnknown.status("no such model here"));
         }
         assert_eq!(
             (
@@ -178,7 +179,7 @@ impl Inference for StandIn {
         _: Request<v1::GetReceiptRequest>,
     ) -> Result<Response<v1::GetReceiptResponse>, Status> {
         if take_one(&self.pending) {
-            return Err(codes::status(codes::RECEIPT_PENDING, "not settled yet"));
+            return Err(Code::ReceiptPending.status("not settled yet"));
         }
         Ok(Response::new(v1::GetReceiptResponse {
             receipt_json: "{}".into(),
@@ -239,7 +240,7 @@ async fn an_unknown_model_is_refused_with_its_word() {
     let Err(error) = client.ask(question(8)).await else {
         panic!("it was taken")
     };
-    assert!(error.is_refusal(codes::MODEL_UNKNOWN), "{error}");
+    assert!(error.is_refusal(Code::ModelUnknown), "{error}");
     assert!(error.hint().is_none() || !error.is_worth_a_retry());
 }
 
@@ -258,7 +259,7 @@ async fn a_failed_task_is_an_error_that_says_why() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(&error, AgentError::TaskEnded { code, .. } if code == codes::WORKER_LOST));
+    assert!(matches!(&error, AgentError::TaskEnded { code, .. } if *code == Code::WorkerLost));
 }
 
 #[tokio::test]
@@ -328,4 +329,44 @@ async fn models_quotes_and_tasks_are_reported() {
         client.cancel(question.task_id).await.unwrap().state(),
         TaskState::Cancelled
     );
+}
+
+/// Runs the command with a standard output whose other end is closed.
+async fn run_unread(url: &str, arguments: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dovetail"));
+    command.args(arguments).env("DOVETAIL_POOL", url);
+    command.stdout(writer).stderr(Stdio::piped());
+    tokio::task::spawn_blocking(move || command.spawn().unwrap().wait_with_output().unwrap())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn every_command_ends_quietly_where_nobody_reads_what_it_prints() {
+    let client = connect(StandIn::default()).await;
+    let task = "00".repeat(32);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("receipt.json");
+    ReceiptFile::pending(&question(7), vec![1])
+        .save(&file)
+        .unwrap();
+    let file = file.to_str().unwrap();
+    for arguments in [
+        &["models"][..],
+        &["models", "--json"],
+        &["ask", "a prompt"],
+        &["ask", "a prompt", "--json"],
+        &["task", "get", &task],
+        &["task", "cancel", &task, "--json"],
+        &["receipt", "get", &task],
+        &["receipt", "verify", file],
+        &["receipt", "verify", file, "--json"],
+    ] {
+        let output = run_unread(client.url(), arguments).await;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(stderr, "", "{arguments:?}");
+        assert_eq!(output.status.code(), Some(141), "{arguments:?}");
+    }
 }

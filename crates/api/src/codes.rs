@@ -3,88 +3,96 @@
 //! A refusal is a [`tonic::Status`] whose trailer `dovetail-code` holds one of these words. Agents match on the
 //! word; the message beside it is for people and may change.
 
-use tonic::{Code, Status, metadata::MetadataValue};
+use tonic::{Status, metadata::MetadataValue};
 
 /// The trailer that holds the word.
 pub const METADATA_KEY: &str = "dovetail-code";
 
-/// No model with this id (or, in the agent, of this name) is known here.
-pub const MODEL_UNKNOWN: &str = "model-unknown";
-/// The prompt is longer than the model or the pool takes.
-pub const PROMPT_TOO_LONG: &str = "prompt-too-long";
-/// A sampling parameter is out of its bounds.
-pub const SAMPLING_INVALID: &str = "sampling-invalid";
-/// A field has the wrong length, or is missing.
-pub const ARGUMENT_INVALID: &str = "argument-invalid";
-/// This pool does not work for free, and the task is not paid for.
-pub const PAYMENT_REQUIRED: &str = "payment-required";
-/// No such quote was given, or it was for something else.
-pub const QUOTE_UNKNOWN: &str = "quote-unknown";
-/// The quote no longer holds.
-pub const QUOTE_EXPIRED: &str = "quote-expired";
-/// No connected worker serves this model.
-pub const NO_WORKER: &str = "no-worker";
-/// Too many tasks wait already; try again later.
-pub const QUEUE_FULL: &str = "queue-full";
-/// The task id was used for a different task.
-pub const TASK_ID_TAKEN: &str = "task-id-taken";
-/// No task has this id.
-pub const TASK_UNKNOWN: &str = "task-unknown";
-/// The task is not settled yet; try again later.
-pub const RECEIPT_PENDING: &str = "receipt-pending";
-/// The task ended in a way that leaves nothing to receipt.
-pub const RECEIPT_NEVER: &str = "receipt-never";
-/// Too many model files are being fetched; try again later.
-pub const DOWNLOADS_FULL: &str = "downloads-full";
-/// The pool is shutting down or its database is away; try again later.
-pub const UNAVAILABLE: &str = "unavailable";
-/// Something unexpected inside the pool; its log says more.
-pub const INTERNAL: &str = "internal";
+dovetail_units::codes! {
+    /// Why a call was refused, or why a task ended.
+    pub enum Code {
+        /// No model with this id (or, in the agent, of this name) is known here.
+        ModelUnknown = "model-unknown",
+        /// The prompt is longer than the model or the pool takes.
+        PromptTooLong = "prompt-too-long",
+        /// A sampling parameter is out of its bounds.
+        SamplingInvalid = "sampling-invalid",
+        /// A field has the wrong length, or is missing.
+        ArgumentInvalid = "argument-invalid",
+        /// This pool does not work for free, and the task is not paid for.
+        PaymentRequired = "payment-required",
+        /// No such quote was given, or it was for something else.
+        QuoteUnknown = "quote-unknown",
+        /// The quote no longer holds.
+        QuoteExpired = "quote-expired",
+        /// No connected worker serves this model.
+        NoWorker = "no-worker",
+        /// Too many tasks wait already; try again later.
+        QueueFull = "queue-full",
+        /// The task id was used for a different task.
+        TaskIdTaken = "task-id-taken",
+        /// No task has this id.
+        TaskUnknown = "task-unknown",
+        /// The task is not settled yet; try again later.
+        ReceiptPending = "receipt-pending",
+        /// The task ended in a way that leaves nothing to receipt.
+        ReceiptNever = "receipt-never",
+        /// Too many model files are being fetched; try again later.
+        DownloadsFull = "downloads-full",
+        /// The pool is shutting down or its database is away; try again later.
+        Unavailable = "unavailable",
+        /// Something unexpected inside the pool; its log says more.
+        Internal = "internal",
+        /// Task error: the worker went away and no other could take over.
+        WorkerLost = "worker-lost",
+        /// Task error: the worker refused the task or could not complete it.
+        WorkerFailed = "worker-failed",
+        /// Task error: every connected worker that serves the model has as many tasks as it can take; try again
+        /// later.
+        WorkersFull = "workers-full",
+        /// Task error: the replay of the worker's claim did not give the worker's output.
+        InferenceMismatch = "inference-mismatch",
+        /// Task error: time ran out.
+        TaskExpired = "task-expired",
+        /// Task error: the pool was restarted while the task waited or ran.
+        PoolRestarted = "pool-restarted",
+    }
+}
 
-/// Task error: the worker went away and no other could take over.
-pub const WORKER_LOST: &str = "worker-lost";
-/// Task error: the worker refused the task or could not complete it.
-pub const WORKER_FAILED: &str = "worker-failed";
-/// Task error: every connected worker that serves the model has as many tasks as it can take; try again
-/// later.
-pub const WORKERS_FULL: &str = "workers-full";
-/// Task error: the replay of the worker's claim did not give the worker's output.
-pub const INFERENCE_MISMATCH: &str = "inference-mismatch";
-/// Task error: time ran out.
-pub const TASK_EXPIRED: &str = "task-expired";
+impl Code {
+    /// The gRPC status that a refusal with this code travels under; `None` for what only ends tasks.
+    pub const fn grpc(self) -> Option<tonic::Code> {
+        Some(match self {
+            Self::ModelUnknown | Self::QuoteUnknown | Self::TaskUnknown | Self::ReceiptNever => {
+                tonic::Code::NotFound
+            }
+            Self::PromptTooLong | Self::SamplingInvalid | Self::ArgumentInvalid => {
+                tonic::Code::InvalidArgument
+            }
+            Self::PaymentRequired | Self::QuoteExpired | Self::ReceiptPending => {
+                tonic::Code::FailedPrecondition
+            }
+            Self::NoWorker | Self::Unavailable => tonic::Code::Unavailable,
+            Self::QueueFull | Self::DownloadsFull => tonic::Code::ResourceExhausted,
+            Self::TaskIdTaken => tonic::Code::AlreadyExists,
+            Self::Internal => tonic::Code::Internal,
+            Self::WorkerLost
+            | Self::WorkerFailed
+            | Self::WorkersFull
+            | Self::InferenceMismatch
+            | Self::TaskExpired
+            | Self::PoolRestarted => return None,
+        })
+    }
 
-/// The words of refused calls with the gRPC status that each one travels under.
-const STATUS_CODES: &[(&str, Code)] = &[
-    (MODEL_UNKNOWN, Code::NotFound),
-    (PROMPT_TOO_LONG, Code::InvalidArgument),
-    (SAMPLING_INVALID, Code::InvalidArgument),
-    (ARGUMENT_INVALID, Code::InvalidArgument),
-    (PAYMENT_REQUIRED, Code::FailedPrecondition),
-    (QUOTE_UNKNOWN, Code::NotFound),
-    (QUOTE_EXPIRED, Code::FailedPrecondition),
-    (NO_WORKER, Code::Unavailable),
-    (QUEUE_FULL, Code::ResourceExhausted),
-    (TASK_ID_TAKEN, Code::AlreadyExists),
-    (TASK_UNKNOWN, Code::NotFound),
-    (RECEIPT_PENDING, Code::FailedPrecondition),
-    (RECEIPT_NEVER, Code::NotFound),
-    (DOWNLOADS_FULL, Code::ResourceExhausted),
-    (UNAVAILABLE, Code::Unavailable),
-    (INTERNAL, Code::Internal),
-];
-
-/// A refusal that carries `code`, with the gRPC status that belongs to it (`Unknown` for a word not listed here).
-/// `message` must hold nothing secret and nothing of a prompt.
-pub fn status(code: &'static str, message: impl Into<String>) -> Status {
-    let grpc = STATUS_CODES
-        .iter()
-        .find(|(word, _)| *word == code)
-        .map_or(Code::Unknown, |(_, grpc)| *grpc);
-    let mut status = Status::new(grpc, message);
-    status
-        .metadata_mut()
-        .insert(METADATA_KEY, MetadataValue::from_static(code));
-    status
+    /// A refusal that carries this code. `message` must hold nothing secret and nothing of a prompt.
+    pub fn status(self, message: impl Into<String>) -> Status {
+        let mut status = Status::new(self.grpc().unwrap_or(tonic::Code::Unknown), message);
+        status
+            .metadata_mut()
+            .insert(METADATA_KEY, MetadataValue::from_static(self.as_str()));
+        status
+    }
 }
 
 /// The word that a refusal carries, if it came from a Dovetail pool.
@@ -92,15 +100,70 @@ pub fn code_of(status: &Status) -> Option<&str> {
     status.metadata().get(METADATA_KEY)?.to_str().ok()
 }
 
+/// [`Code::ModelUnknown`].
+pub const MODEL_UNKNOWN: &str = Code::ModelUnknown.as_str();
+/// [`Code::PromptTooLong`].
+pub const PROMPT_TOO_LONG: &str = Code::PromptTooLong.as_str();
+/// [`Code::SamplingInvalid`].
+pub const SAMPLING_INVALID: &str = Code::SamplingInvalid.as_str();
+/// [`Code::ArgumentInvalid`].
+pub const ARGUMENT_INVALID: &str = Code::ArgumentInvalid.as_str();
+/// [`Code::PaymentRequired`].
+pub const PAYMENT_REQUIRED: &str = Code::PaymentRequired.as_str();
+/// [`Code::QuoteUnknown`].
+pub const QUOTE_UNKNOWN: &str = Code::QuoteUnknown.as_str();
+/// [`Code::QuoteExpired`].
+pub const QUOTE_EXPIRED: &str = Code::QuoteExpired.as_str();
+/// [`Code::NoWorker`].
+pub const NO_WORKER: &str = Code::NoWorker.as_str();
+/// [`Code::QueueFull`].
+pub const QUEUE_FULL: &str = Code::QueueFull.as_str();
+/// [`Code::TaskIdTaken`].
+pub const TASK_ID_TAKEN: &str = Code::TaskIdTaken.as_str();
+/// [`Code::TaskUnknown`].
+pub const TASK_UNKNOWN: &str = Code::TaskUnknown.as_str();
+/// [`Code::ReceiptPending`].
+pub const RECEIPT_PENDING: &str = Code::ReceiptPending.as_str();
+/// [`Code::ReceiptNever`].
+pub const RECEIPT_NEVER: &str = Code::ReceiptNever.as_str();
+/// [`Code::DownloadsFull`].
+pub const DOWNLOADS_FULL: &str = Code::DownloadsFull.as_str();
+/// [`Code::Unavailable`].
+pub const UNAVAILABLE: &str = Code::Unavailable.as_str();
+/// [`Code::Internal`].
+pub const INTERNAL: &str = Code::Internal.as_str();
+/// [`Code::WorkerLost`].
+pub const WORKER_LOST: &str = Code::WorkerLost.as_str();
+/// [`Code::WorkerFailed`].
+pub const WORKER_FAILED: &str = Code::WorkerFailed.as_str();
+/// [`Code::WorkersFull`].
+pub const WORKERS_FULL: &str = Code::WorkersFull.as_str();
+/// [`Code::InferenceMismatch`].
+pub const INFERENCE_MISMATCH: &str = Code::InferenceMismatch.as_str();
+/// [`Code::PoolRestarted`].
+pub const POOL_RESTARTED: &str = Code::PoolRestarted.as_str();
+/// [`Code::TaskExpired`].
+pub const TASK_EXPIRED: &str = Code::TaskExpired.as_str();
+
+/// A refusal that carries `code`, with the gRPC status that belongs to it (`Unknown` for a word that has none).
+/// `message` must hold nothing secret and nothing of a prompt.
+pub fn status(code: &'static str, message: impl Into<String>) -> Status {
+    Code::parse(code).unwrap_or(Code::Internal).status(message)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    const PAGE: &str = include_str!("../../../docs/api.md");
 
     #[test]
     fn a_refusal_carries_its_word_and_its_status() {
-        let refusal = status(QUEUE_FULL, "64 tasks wait already");
+        let refusal = Code::QueueFull.status("64 tasks wait already");
         assert_eq!(code_of(&refusal), Some("queue-full"));
-        assert_eq!(refusal.code(), Code::ResourceExhausted);
+        assert_eq!(refusal.code(), tonic::Code::ResourceExhausted);
     }
 
     #[test]
@@ -108,12 +171,52 @@ mod tests {
         assert_eq!(code_of(&Status::not_found("elsewhere")), None);
     }
 
+    /// `ResourceExhausted` as the page writes it: `RESOURCE_EXHAUSTED`.
+    fn as_written(status: tonic::Code) -> String {
+        let mut written = String::new();
+        for (at, letter) in format!("{status:?}").char_indices() {
+            if at > 0 && letter.is_uppercase() {
+                written.push('_');
+            }
+            written.push(letter.to_ascii_uppercase());
+        }
+        written
+    }
+
+    /// The cells of the table on the page with this first line, without their back ticks.
+    fn rows_of_the_page(head: &str) -> Vec<Vec<&'static str>> {
+        let (_, table) = PAGE.split_once(head).unwrap();
+        let rows = table
+            .lines()
+            .skip(2)
+            .map_while(|row| row.strip_prefix("| "));
+        rows.map(|row| {
+            row.split('|')
+                .map(|cell| cell.trim().trim_matches('`'))
+                .collect()
+        })
+        .collect()
+    }
+
     #[test]
-    fn no_word_is_listed_twice() {
-        let mut words: Vec<_> = STATUS_CODES.iter().map(|(word, _)| *word).collect();
-        words.sort_unstable();
-        let listed = words.len();
-        words.dedup();
-        assert_eq!(words.len(), listed);
+    fn the_page_lists_each_refusal_once_with_its_status_and_no_other() {
+        let rows = rows_of_the_page("| word | gRPC status |");
+        let listed: BTreeSet<_> = rows.iter().map(|row| (row[0], row[1].to_owned())).collect();
+        assert_eq!(listed.len(), rows.len(), "a word is listed twice");
+        let status = |code: &Code| Some((code.as_str(), as_written(code.grpc()?)));
+        assert_eq!(listed, Code::ALL.iter().filter_map(status).collect());
+    }
+
+    #[test]
+    fn the_page_lists_each_word_that_ends_a_task_once_and_no_other() {
+        let rows = rows_of_the_page("\n| word | meaning |");
+        let listed: BTreeSet<_> = rows.iter().map(|row| row[0]).collect();
+        assert_eq!(listed.len(), rows.len(), "a word is listed twice");
+        // These two are said of calls as well.
+        let ends = |code: &&Code| {
+            code.grpc().is_none() || [Code::QueueFull, Code::Internal].contains(code)
+        };
+        let ending = Code::ALL.iter().filter(ends).map(|code| code.as_str());
+        assert_eq!(listed, ending.collect());
     }
 }

@@ -6,7 +6,7 @@
 //! `proto/dovetail`, and `docs/api.md` shows them in use.
 
 pub mod codes;
-mod redacted;
+mod redaction;
 
 /// The generated messages, client and server.
 // Comments come from the protobuf file, where enum values and service plumbing need none.

@@ -4,7 +4,7 @@
 use dovetail_commitment::{
     FinishReason, StopSequences, Transcript, output_digest, prompt_commitment, trace_root,
 };
-use dovetail_engine::{Claim, ENGINE_VERSION, Model, Output, Request, Runtime};
+use dovetail_engine::{ENGINE_VERSION, Model, Output, ReplayInput, Request, Runtime};
 
 /// A transcript with what is needed to compute it again. No `Debug`: it holds a prompt.
 #[derive(Clone)]
@@ -158,16 +158,16 @@ pub fn replay<E: AsRef<Evidence>>(
     evidence: &[E],
 ) -> Vec<Verdict> {
     let evidence = evidence.iter().map(AsRef::as_ref);
-    let claims: Vec<Result<Claim, Mismatch>> = evidence
+    let inputs: Vec<Result<ReplayInput, Mismatch>> = evidence
         .clone()
-        .map(|evidence| claim(model, evidence))
+        .map(|evidence| replay_input(model, evidence))
         .collect();
-    let sound: Vec<Claim> = claims.iter().flatten().cloned().collect();
+    let sound: Vec<ReplayInput> = inputs.iter().flatten().cloned().collect();
     let mut outputs = dovetail_engine::replay(runtime, model, &sound).into_iter();
     evidence
-        .zip(claims)
-        .map(|(evidence, claim)| {
-            claim?;
+        .zip(inputs)
+        .map(|(evidence, input)| {
+            input?;
             let output = outputs.next().ok_or(Mismatch::Request)?;
             let output = output.map_err(|_| Mismatch::Request)?;
             compare(evidence, &output).map_err(|mismatch| Finding {
@@ -179,7 +179,7 @@ pub fn replay<E: AsRef<Evidence>>(
 }
 
 /// What has to be computed again, once everything that needs no computing holds.
-fn claim(model: &Model, evidence: &Evidence) -> Result<Claim, Mismatch> {
+fn replay_input(model: &Model, evidence: &Evidence) -> Result<ReplayInput, Mismatch> {
     let transcript = &evidence.transcript;
     let tokens = &evidence.output_tokens;
     if transcript.model_id != model.id() {
@@ -200,7 +200,7 @@ fn claim(model: &Model, evidence: &Evidence) -> Result<Claim, Mismatch> {
         return Err(Mismatch::OutputDigest);
     }
     let prompt_tokens = model.encode(&evidence.prompt);
-    Ok(Claim {
+    Ok(ReplayInput {
         request: Request {
             prompt_tokens: prompt_tokens.map_err(|_| Mismatch::Request)?,
             sampling: transcript.sampling,
@@ -234,7 +234,6 @@ fn compare(evidence: &Evidence, output: &Output) -> Result<(), Mismatch> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
     use super::*;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::bail;
 use dovetail_audit::{sample, sample_size};
 use dovetail_commitment::{HeaderHash, SamplingParams, StopSequences, tagged_hash};
-use dovetail_engine::{Claim, Generation, Model, Output, Request, Runtime, replay, step};
+use dovetail_engine::{Generation, Model, Output, ReplayInput, Request, Runtime, replay, step};
 use serde::Serialize;
 
 /// More audited transcripts than any worker needs to be at the floor.
@@ -61,7 +61,7 @@ pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow
         let begun = Instant::now();
         let batch = generate(&runtime, model, work)?;
         generate_s = generate_s.min(begun.elapsed().as_secs_f64());
-        output_tokens = batch.iter().map(|(claim, _)| claim.tokens.len()).sum();
+        output_tokens = batch.iter().map(|(input, _)| input.tokens.len()).sum();
         full_s = full_s.min(replay_s(&runtime, model, &batch)?);
         let header = HeaderHash::from_bytes(tagged_hash("bench", &[&round.to_le_bytes()]));
         let sampled = sample(&header, &[7; 32], batch.len(), floor_transcripts);
@@ -85,13 +85,13 @@ pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow
     })
 }
 
-/// A claim, and what an honest replay of it gives.
-type Transcribed = (Claim, Output);
+/// A transcript's input, and what an honest replay of it gives.
+type Transcribed = (ReplayInput, Output);
 
 fn replay_s(runtime: &Runtime, model: &Model, batch: &[Transcribed]) -> anyhow::Result<f64> {
-    let claims: Vec<Claim> = batch.iter().map(|(claim, _)| claim.clone()).collect();
+    let inputs: Vec<ReplayInput> = batch.iter().map(|(input, _)| input.clone()).collect();
     let begun = Instant::now();
-    let replayed = replay(runtime, model, &claims);
+    let replayed = replay(runtime, model, &inputs);
     let seconds = begun.elapsed().as_secs_f64();
     let mut pairs = replayed.into_iter().zip(batch);
     if !pairs.all(|(replayed, (_, output))| replayed.is_ok_and(|replayed| replayed == *output)) {
@@ -139,7 +139,7 @@ fn generate(
         for (request, generation) in ended {
             let output = generation.finish();
             let tokens = output.tokens.clone();
-            batch.push((Claim { request, tokens }, output));
+            batch.push((ReplayInput { request, tokens }, output));
         }
     }
     Ok(batch)

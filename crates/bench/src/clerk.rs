@@ -146,7 +146,6 @@ fn count_marks(tallies: &mut [FieldReport], document: &Document, answer: &str) {
     for (tally, mark) in counted.zip(marks) {
         tally.of += 1;
         tally.right += usize::from(mark.right);
-        #[allow(clippy::cast_precision_loss)]
         let percent = 100.0 * tally.right as f64 / tally.of as f64;
         tally.percent = percent;
     }
@@ -154,7 +153,6 @@ fn count_marks(tallies: &mut [FieldReport], document: &Document, answer: &str) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use dovetail_engine::tiny;
 

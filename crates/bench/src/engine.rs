@@ -61,7 +61,6 @@ pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow
     let cache_bytes = (positions * arch.cache_bytes_per_position()) as u64;
     let weights_bytes = model.memory_bytes() as u64;
     let peak = peak_rss_bytes();
-    #[allow(clippy::cast_precision_loss)]
     let memory_ratio = peak.map(|peak| peak as f64 / (weights_bytes + cache_bytes) as f64);
     Ok(Measured {
         kernel: runtime.kernel().name(),
@@ -91,7 +90,6 @@ fn round(runtime: &Runtime, model: &Arc<Model>, work: &Work) -> anyhow::Result<R
         ..load
     };
     let prefill = generate(runtime, model, prompt)?;
-    #[allow(clippy::cast_precision_loss)]
     let per_token = |time: Duration, tokens: usize| time.as_secs_f64() / tokens.max(1) as f64;
     Ok(Round {
         decode_s_per_token: per_token(run.after_first, run.decoded_tokens()),

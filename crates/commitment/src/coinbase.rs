@@ -6,6 +6,8 @@ use bitcoin::opcodes::all::OP_RETURN;
 use bitcoin::script::{Builder, Instruction};
 use bitcoin::{Amount, Transaction, TxOut};
 
+use dovetail_units::consensus::COINBASE_SCRIPT_BYTES;
+
 use crate::ids::BatchRoot;
 
 /// What a commitment starts with.
@@ -15,8 +17,6 @@ pub const VERSION: u8 = 1;
 /// The largest coinbase that is looked at, in bytes. Real ones have a few hundred; large payout
 /// lists a few ten thousand.
 pub const COINBASE_BYTES_MAX: usize = 100_000;
-/// Consensus: the script of a coinbase's input has 2 to 100 bytes.
-const SCRIPT_SIG_BYTES: std::ops::RangeInclusive<usize> = 2..=100;
 /// The magic, the version, the root.
 const COMMITMENT_BYTES: usize = 4 + 1 + 32;
 
@@ -150,7 +150,7 @@ pub fn parse(bytes: &[u8]) -> Result<Transaction, CoinbaseError> {
     if !transaction.is_coinbase() {
         return Err(CoinbaseError::NotACoinbase);
     }
-    if !SCRIPT_SIG_BYTES.contains(&transaction.input[0].script_sig.len()) {
+    if !COINBASE_SCRIPT_BYTES.contains(&transaction.input[0].script_sig.len()) {
         return Err(CoinbaseError::ScriptSig);
     }
     if transaction.output.is_empty() {
@@ -161,7 +161,6 @@ pub fn parse(bytes: &[u8]) -> Result<Transaction, CoinbaseError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use bitcoin::absolute::LockTime;
     use bitcoin::consensus::serialize;

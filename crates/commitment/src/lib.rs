@@ -3,12 +3,13 @@
 //!
 //! Pure functions over bytes: no I/O, no clock, no randomness, and no knowledge of Sv2.
 
+pub mod block;
 pub mod coinbase;
 mod ids;
 mod merkle;
 pub mod receipt;
 mod stop;
-mod tagged;
+mod tagged_hash;
 mod transcript;
 
 pub use ids::{
@@ -18,7 +19,7 @@ pub use merkle::{
     BATCH_LEAVES_MAX, Batch, BatchError, InclusionProof, PROOF_STEPS_MAX, trace_root,
 };
 pub use stop::{STOP_SEQUENCE_BYTES_MAX, STOP_SEQUENCES_MAX, StopError, StopSequences};
-pub use tagged::tagged_hash;
+pub use tagged_hash::tagged_hash;
 pub use transcript::{
     FinishReason, OUTPUT_TOKENS_MAX, SamplingError, SamplingParams, Transcript, TranscriptError,
     output_digest, prompt_commitment,

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BatchRoot, LeafHash};
-use crate::tagged::tagged_hash;
+use crate::tagged_hash::tagged_hash;
 
 /// The most transcripts in one batch.
 pub const BATCH_LEAVES_MAX: usize = 64;
@@ -159,7 +159,6 @@ fn fold(mut level: Vec<[u8; 32]>) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 

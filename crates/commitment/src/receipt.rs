@@ -3,17 +3,18 @@
 
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
-use bitcoin::hashes::{Hash, HashEngine, sha256d};
+use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::schnorr::Signature;
 use bitcoin::secp256k1::{Keypair, Message, SECP256K1, XOnlyPublicKey};
 use bitcoin::{Target, Transaction};
 use serde::{Deserialize, Serialize};
 
+use crate::block::merkle_root;
 use crate::coinbase;
 use crate::ids::{BatchRoot, HeaderHash, LeafHash};
 use crate::merkle::{InclusionProof, PROOF_STEPS_MAX};
 use crate::stop::StopSequences;
-use crate::tagged::tagged_hash;
+use crate::tagged_hash::tagged_hash;
 use crate::transcript::{Transcript, output_digest, prompt_commitment};
 
 /// The version of the format.
@@ -164,13 +165,8 @@ impl Receipt {
             return Err(ReceiptError::Leaf);
         }
         let txid = transaction.compute_txid().to_byte_array();
-        let root = self.merkle_path.iter().fold(txid, |node, sibling| {
-            let mut engine = sha256d::Hash::engine();
-            engine.input(&node);
-            engine.input(sibling.as_bytes());
-            sha256d::Hash::from_engine(engine).to_byte_array()
-        });
-        if header.merkle_root.to_byte_array() != root {
+        let path = self.merkle_path.iter().map(LeafHash::as_bytes);
+        if header.merkle_root.to_byte_array() != merkle_root(txid, path) {
             return Err(ReceiptError::MerklePath);
         }
         let hash = header.block_hash();
@@ -264,12 +260,12 @@ pub fn verify_content(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::merkle::Batch;
     use crate::transcript::tests::example;
     use bitcoin::block::Version;
     use bitcoin::consensus::serialize;
+    use bitcoin::hashes::{HashEngine, sha256d};
     use bitcoin::secp256k1::SecretKey;
     use bitcoin::{BlockHash, CompactTarget, TxMerkleNode};
 

@@ -92,7 +92,6 @@ impl std::fmt::Debug for StopSequences {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 

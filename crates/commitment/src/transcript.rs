@@ -3,7 +3,7 @@
 
 use crate::ids::{LeafHash, ModelId, PromptCommitment, TaskId, WorkerKey};
 use crate::stop::StopSequences;
-use crate::tagged::tagged_hash;
+use crate::tagged_hash::tagged_hash;
 
 /// The version of the encoding.
 const VERSION: u8 = 1;
@@ -240,7 +240,6 @@ pub fn output_digest(tokens: &[u32]) -> [u8; 32] {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 

@@ -138,7 +138,6 @@ pub fn within<T: PartialOrd + Display>(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[derive(Debug, serde::Deserialize, PartialEq)]

@@ -7,7 +7,7 @@
 
 use std::sync::LazyLock;
 
-use crate::scale::Factor;
+use crate::factor::Factor;
 
 /// Values are kept within this bound, which is 1024.0 in Q16: saturation is part of the definition.
 pub(crate) const VALUE_MAX: i32 = 1 << 26;
@@ -26,7 +26,6 @@ pub(crate) fn shift_round(n: i64, shift: u32) -> i64 {
 
 /// Saturates to the range of values.
 #[inline(always)]
-#[allow(clippy::cast_possible_truncation)]
 pub(crate) fn clamp(value: i64) -> i32 {
     const BOUND: i64 = 1 << 26;
     value.clamp(-BOUND, BOUND) as i32
@@ -155,7 +154,6 @@ pub(crate) fn peak(x: &[i32]) -> u32 {
 /// Quantises to int8: `q = round(127 x / peak)`, by way of a reciprocal as docs/engine.md says.
 /// `peak` is that of `x` and below 2^31.
 #[inline(always)]
-#[allow(clippy::cast_possible_truncation)]
 pub(crate) fn quantise(x: &[i32], peak: u32, out: &mut [i8]) {
     if peak == 0 {
         out.fill(0);

@@ -2,7 +2,7 @@
 
 use crate::arith::peak;
 use crate::kernels::{Kernel, Rows};
-use crate::model::Architecture;
+use crate::manifest::Architecture;
 
 /// Room is taken for this many positions at a time, so that a cache is never much larger than its
 /// content.

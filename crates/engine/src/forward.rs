@@ -3,11 +3,11 @@
 
 use crate::arith::{LOG2_E_Q32, peak};
 use crate::cache::Sequence;
+use crate::factor::Factor;
 use crate::kernels::{Softmax, unweigh};
 use crate::matrix::{Activations, Matrix};
 use crate::model::{Layer, Model};
 use crate::runtime::Runtime;
-use crate::scale::Factor;
 
 /// How many positions go through the layers together: enough that arithmetic, not memory, bounds
 /// the speed, and few enough that their values stay in the second cache.

@@ -7,8 +7,8 @@ use dovetail_commitment::{ModelId, tagged_hash};
 use safetensors::tensor::Metadata;
 
 use crate::EngineError;
-use crate::format::{TOKENIZER, TOKENIZER_BYTES_MAX, tensor_names};
-use crate::model::{Manifest, TokenizerKind};
+use crate::layout::{TOKENIZER, TOKENIZER_BYTES_MAX, tensor_names};
+use crate::manifest::{Manifest, TokenizerKind};
 
 /// Where the manifest stands in the metadata.
 pub(crate) const MANIFEST_KEY: &str = "dovetail";
@@ -121,7 +121,6 @@ pub(crate) fn model_id(manifest: &str) -> ModelId {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{Model, tiny};
 

@@ -10,16 +10,22 @@
 
 mod arith;
 mod cache;
+mod completion;
 mod error;
-mod format;
+mod factor;
 mod forward;
-mod generate;
+mod generation;
 mod head;
 mod kernels;
+mod layout;
+mod manifest;
 mod matrix;
 mod model;
+mod parts;
 mod prefix;
+mod reader;
 mod record;
+mod replay;
 mod runtime;
 mod sample;
 mod scale;
@@ -27,17 +33,20 @@ pub mod speed;
 pub mod tiny;
 mod tokenizer;
 
+pub use completion::{Output, Request};
 pub use error::EngineError;
-pub use format::{Parts, scale_bits, tensor_names};
-pub use generate::{
-    Claim, Generation, Output, Request, forced_trace, replay, run, step, teacher_forced,
-};
+pub use generation::{Generation, run, step};
 pub use head::Head;
 pub use kernels::Kernel;
-pub use model::{Architecture, Manifest, Model, TokenizerKind};
+pub use layout::tensor_names;
+pub use manifest::{Architecture, Manifest, TokenizerKind};
+pub use model::Model;
+pub use parts::Parts;
 pub use prefix::Prefixes;
 pub use record::TRACE_POSITIONS;
+pub use replay::{ReplayInput, forced_trace, replay, teacher_forced};
 pub use runtime::Runtime;
+pub use scale::scale_bits;
 
 /// The version of the arithmetic and of the trace. Any change of a bit of output is a new version.
 pub const ENGINE_VERSION: u16 = 2;

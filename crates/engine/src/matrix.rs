@@ -1,9 +1,10 @@
 //! int8 matrices, the quantised vectors they meet, and their products.
 
 use crate::arith;
+use crate::factor::Factor;
 use crate::kernels::{Packed, Rows, Vectors};
 use crate::runtime::Runtime;
-use crate::scale::{Factor, RowScale};
+use crate::scale::RowScale;
 
 /// How many products are computed before they are scaled: 128 KiB of them.
 const BLOCK_PRODUCTS: usize = 1 << 15;

@@ -2,7 +2,7 @@
 
 use dovetail_commitment::{FinishReason, tagged_hash};
 
-use crate::generate::{Output, Request};
+use crate::completion::{Output, Request};
 use crate::model::Model;
 use crate::sample;
 

@@ -3,39 +3,7 @@
 
 use crate::EngineError;
 use crate::arith::{clamp, shift_round};
-
-/// A positive factor `mantissa / 2^shift` with 2^30 <= mantissa < 2^31, or zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Factor {
-    pub(crate) mantissa: u32,
-    pub(crate) shift: u32,
-}
-
-impl Factor {
-    pub(crate) const ZERO: Self = Self {
-        mantissa: 0,
-        shift: 62,
-    };
-
-    /// `numerator / denominator` rounded down to 31 bits. Both are below 2^90 and the quotient lies
-    /// between 2^-60 and 2^29, so that the shift is at least 1.
-    pub(crate) fn of(numerator: u128, denominator: u128) -> Self {
-        if numerator == 0 || denominator == 0 {
-            return Self::ZERO;
-        }
-        // A first guess of the shift from the lengths, then one step where it was one too many.
-        let length = |n: u128| 128 - n.leading_zeros();
-        let mut shift = (31 + length(denominator)).saturating_sub(length(numerator));
-        let scaled = |shift: u32| (numerator << shift) / denominator;
-        if scaled(shift) >= 1 << 31 {
-            shift = shift.saturating_sub(1);
-        }
-        Self {
-            mantissa: u32::try_from(scaled(shift)).unwrap_or(u32::MAX >> 1),
-            shift,
-        }
-    }
-}
+use crate::factor::Factor;
 
 /// The scale of a row of weights: `mantissa / 2^(23 + exponent)`, the exponent in the highest byte
 /// and 24 bits of mantissa below it, of which the first is set. Zero for a row of zeros.
@@ -89,10 +57,16 @@ impl RowScale {
     }
 }
 
+/// The scale of a row of weights as it stands in a file: `mantissa / 2^(23 + exponent)`, where
+/// 2^23 <= mantissa < 2^24 and exponent <= 40. `None` outside of those.
+pub fn scale_bits(mantissa: u32, exponent: u32) -> Option<u32> {
+    let in_range = mantissa >> 23 == 1 && exponent <= EXPONENT_MAX;
+    in_range.then_some(exponent << 24 | (mantissa & 0xff_ffff))
+}
+
 /// Turns the exact sums of one token into Q16 values, in place: `sums[r]` with the scale of row `r`
 /// and the factor of the token. Two roundings: to the sum's own unit, then to Q16.
 #[inline(always)]
-#[allow(clippy::cast_possible_truncation)]
 pub(crate) fn requantise(sums: &mut [i32], scales: &[RowScale], factor: Factor) {
     let mantissa = i64::from(factor.mantissa.cast_signed());
     for (sum, scale) in sums.iter_mut().zip(scales) {

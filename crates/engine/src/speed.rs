@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use dovetail_commitment::{SamplingParams, StopSequences};
 
-use crate::generate::{Claim, Generation, Output, Request, replay, step};
+use crate::completion::{Output, Request};
+use crate::generation::{Generation, step};
+use crate::replay::{ReplayInput, replay};
 use crate::{EngineError, Model, Runtime};
 
 /// How much work.
@@ -23,7 +25,7 @@ pub struct Load {
 /// Completions that were generated, and how long it took.
 pub struct Run {
     model: Arc<Model>,
-    claims: Vec<Claim>,
+    inputs: Vec<ReplayInput>,
     outputs: Vec<Output>,
     /// Until all had their first token: the prompts are in.
     pub until_first: Duration,
@@ -64,13 +66,13 @@ pub fn generate(runtime: &Runtime, model: &Arc<Model>, load: Load) -> Result<Run
     let until_first = go_on(|generation| !generation.tokens().is_empty());
     let after_first = go_on(Generation::is_finished);
     let outputs: Vec<Output> = generations.into_iter().map(Generation::finish).collect();
-    let claims = requests.into_iter().zip(&outputs);
-    let claims = claims.map(|(request, output)| Claim {
+    let inputs = requests.into_iter().zip(&outputs);
+    let inputs = inputs.map(|(request, output)| ReplayInput {
         request,
         tokens: output.tokens.clone(),
     });
     Ok(Run {
-        claims: claims.collect(),
+        inputs: inputs.collect(),
         outputs,
         until_first,
         after_first,
@@ -112,9 +114,9 @@ impl Run {
     /// Tokens of prompts and outputs together.
     pub fn positions(&self) -> usize {
         let prompts = self
-            .claims
+            .inputs
             .iter()
-            .map(|claim| claim.request.prompt_tokens.len());
+            .map(|input| input.request.prompt_tokens.len());
         let outputs = self.outputs.iter().map(|output| output.tokens.len());
         prompts.chain(outputs).sum()
     }
@@ -125,7 +127,7 @@ impl Run {
     /// [`ReplayDiffers`].
     pub fn replay(&self, runtime: &Runtime) -> Result<Duration, ReplayDiffers> {
         let begun = Instant::now();
-        let replayed = replay(runtime, &self.model, &self.claims);
+        let replayed = replay(runtime, &self.model, &self.inputs);
         let time = begun.elapsed();
         let mut pairs = replayed.iter().zip(&self.outputs);
         if pairs
@@ -147,7 +149,6 @@ impl std::fmt::Debug for Run {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -4,8 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::format::{Parts, tensor_names};
-use crate::model::Architecture;
+use dovetail_units::SplitMix64;
+
+use crate::layout::tensor_names;
+use crate::manifest::Architecture;
+use crate::parts::Parts;
 use crate::scale::RowScale;
 use crate::tokenizer;
 use crate::{EngineError, Model};
@@ -41,17 +44,16 @@ pub fn generate(seed: u64) -> Vec<u8> {
 /// [`EngineError::Unsupported`] for sizes that the engine does not run.
 pub fn parts(arch: Architecture, name: &str, seed: u64) -> Result<Parts, EngineError> {
     arch.check()?;
-    let mut random = SplitMix(seed);
+    let mut random = SplitMix64::new(seed);
     let mut tensors = BTreeMap::new();
     for (tensor, bytes) in tensor_names(&arch) {
         let content = if tensor.ends_with("weight") {
-            random.weights(bytes)
+            weights(&mut random, bytes)
         } else if tensor.starts_with("rotary") {
             let quarter = if tensor.ends_with("cos") { 0 } else { 3 };
             rotations(arch.context_tokens, arch.head_dim / 2, quarter)
         } else if tensor.ends_with("bias") {
-            random
-                .weights(bytes / 4)
+            weights(&mut random, bytes / 4)
                 .iter()
                 .flat_map(|b| i32::from(b.cast_signed()).to_le_bytes())
                 .collect()
@@ -149,27 +151,14 @@ fn cos_q60(angle: i128) -> i128 {
     -sum
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+/// Weights from -127 to 127, uniform enough.
+fn weights(random: &mut SplitMix64, count: usize) -> Vec<u8> {
+    let mut weights = Vec::with_capacity(count);
+    for _ in 0..count {
+        let weight = ((random.bits() >> 32) % 255).to_le_bytes()[0];
+        weights.push(weight.wrapping_sub(127));
     }
-
-    /// Weights from -127 to 127, uniform enough.
-    fn weights(&mut self, count: usize) -> Vec<u8> {
-        let mut weights = Vec::with_capacity(count);
-        for _ in 0..count {
-            let weight = ((self.next() >> 32) % 255).to_le_bytes()[0];
-            weights.push(weight.wrapping_sub(127));
-        }
-        weights
-    }
+    weights
 }
 
 #[cfg(test)]
@@ -179,9 +168,7 @@ mod tests {
     #[test]
     fn the_integer_cosine_is_near_the_real_one() {
         for step in 0..100 {
-            #[allow(clippy::cast_precision_loss)]
             let real = (f64::from(step) / 100.0 * std::f64::consts::TAU).cos();
-            #[allow(clippy::cast_precision_loss)]
             let ours = cos_q60(TAU_Q60 * i128::from(step) / 100) as f64 / (1_u64 << 60) as f64;
             assert!((real - ours).abs() < 1e-9, "{step}: {real} {ours}");
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dovetail_commitment::{SamplingParams, StopSequences, trace_root};
-use dovetail_engine::{Claim, Kernel, Model, Request, Runtime, replay, run};
+use dovetail_engine::{Kernel, Model, ReplayInput, Request, Runtime, replay, run};
 
 const ID: &str = "d875f7ceb226fc319fc5160ad891d52993d05bc1e98e7f40fb3c1a0daa844401";
 /// From the generator of `crates/clerk`.
@@ -56,11 +56,11 @@ fn golden_answers_of_clerk_are_the_same_on_all_kernels_and_threads_and_in_replay
                 let root = hex::encode(trace_root(&output.trace));
                 let said = (&*String::from_utf8_lossy(&text), &*root);
                 assert_eq!(said, golden, "{what}");
-                let claim = Claim {
+                let input = ReplayInput {
                     request: request.clone(),
                     tokens: output.tokens.clone(),
                 };
-                let replayed = replay(&runtime, &model, &[claim]).pop().unwrap();
+                let replayed = replay(&runtime, &model, &[input]).pop().unwrap();
                 assert_eq!(replayed.unwrap(), output, "{what}");
             }
         }

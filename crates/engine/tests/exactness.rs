@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use dovetail_commitment::{FinishReason, SamplingParams, StopSequences, trace_root};
 use dovetail_engine::{
-    Claim, EngineError, Generation, Kernel, Model, Output, Prefixes, Request, Runtime,
+    EngineError, Generation, Kernel, Model, Output, Prefixes, ReplayInput, Request, Runtime,
     forced_trace, replay, run, step, tiny,
 };
 use proptest::prelude::*;
@@ -42,11 +42,11 @@ fn output(request: &Request) -> Output {
 }
 
 fn replayed(request: &Request, tokens: &[u32]) -> Output {
-    let claim = Claim {
+    let input = ReplayInput {
         request: request.clone(),
         tokens: tokens.to_vec(),
     };
-    replay(&RUNTIME, &MODEL, &[claim]).pop().unwrap().unwrap()
+    replay(&RUNTIME, &MODEL, &[input]).pop().unwrap().unwrap()
 }
 
 fn refusal(request: &Request) -> EngineError {
@@ -134,7 +134,7 @@ fn a_stop_sequence_ends_the_output_with_the_token_that_completes_it() {
 }
 
 #[test]
-fn a_replay_never_goes_past_the_limits_however_long_the_claim() {
+fn a_replay_never_goes_past_the_limits_however_long_its_input() {
     let mut request = request("Stranded energy", 800, 7);
     let honest = output(&request);
     let padded = [honest.tokens.clone(), vec![1; 100_000]].concat();
@@ -147,22 +147,22 @@ fn a_replay_never_goes_past_the_limits_however_long_the_claim() {
 }
 
 #[test]
-fn a_bad_claim_does_not_disturb_those_replayed_with_it() {
+fn a_bad_input_does_not_disturb_those_replayed_with_it() {
     let good = request("Stranded energy", 800, 7);
     let honest = output(&good);
     let mut bad = good.clone();
     bad.prompt_tokens.clear();
     let mut other = good.clone();
     other.seed = [8; 32];
-    let claim = |request: &Request| Claim {
+    let input = |request: &Request| ReplayInput {
         request: request.clone(),
         tokens: honest.tokens.clone(),
     };
     // So many that they are replayed in several groups, side by side.
-    let three = [claim(&bad), claim(&good), claim(&other)];
-    let claims: Vec<_> = three.iter().cycle().take(120).cloned().collect();
-    let outputs = replay(&RUNTIME, &MODEL, &claims);
-    assert_eq!(outputs.len(), claims.len());
+    let three = [input(&bad), input(&good), input(&other)];
+    let inputs: Vec<_> = three.iter().cycle().take(120).cloned().collect();
+    let outputs = replay(&RUNTIME, &MODEL, &inputs);
+    assert_eq!(outputs.len(), inputs.len());
     for outputs in outputs.chunks(3) {
         assert!(matches!(outputs[0], Err(EngineError::PromptInvalid)));
         assert_eq!(outputs[1].as_ref().unwrap(), &honest);
@@ -214,7 +214,7 @@ fn a_generation_that_is_dropped_early_is_cancelled() {
 }
 
 #[test]
-fn replay_gives_the_same_bits_and_stops_where_the_claim_departs() {
+fn replay_gives_the_same_bits_and_stops_where_its_input_departs() {
     let request = request("Stranded energy", 800, 7);
     let honest = output(&request);
     assert_eq!(replayed(&request, &honest.tokens), honest);
@@ -234,11 +234,11 @@ fn reading_a_text_leaves_the_trace_of_writing_it_and_of_any_other_text_its_own()
     let written = output(&request);
     let mut tokens = written.tokens.clone();
     let read = |tokens: &[u32]| {
-        let claim = Claim {
+        let input = ReplayInput {
             request: request.clone(),
             tokens: tokens.to_vec(),
         };
-        forced_trace(&RUNTIME, &MODEL, &claim).unwrap()
+        forced_trace(&RUNTIME, &MODEL, &input).unwrap()
     };
     assert_eq!(read(&tokens), written.trace);
     tokens[0] ^= 1;
@@ -306,10 +306,10 @@ fn sixty_four_sequences_at_once_are_what_each_is_alone() {
         })
         .collect();
     let alone: Vec<_> = requests.iter().map(output).collect();
-    let claims: Vec<_> = requests
+    let inputs: Vec<_> = requests
         .iter()
         .zip(&alone)
-        .map(|(request, output)| Claim {
+        .map(|(request, output)| ReplayInput {
             request: request.clone(),
             tokens: output.tokens.clone(),
         })
@@ -325,7 +325,7 @@ fn sixty_four_sequences_at_once_are_what_each_is_alone() {
         for (generation, alone) in together.into_iter().zip(&alone) {
             assert_eq!(&generation.finish(), alone);
         }
-        for (replayed, alone) in replay(runtime, &MODEL, &claims).iter().zip(&alone) {
+        for (replayed, alone) in replay(runtime, &MODEL, &inputs).iter().zip(&alone) {
             assert_eq!(replayed.as_ref().unwrap(), alone);
         }
     }
@@ -343,10 +343,10 @@ fn every_batch_size_from_1_to_64_gives_the_same_bits_on_all_kernels_and_threads(
         })
         .collect();
     let alone: Vec<_> = requests.iter().map(output).collect();
-    let claims: Vec<_> = requests
+    let inputs: Vec<_> = requests
         .iter()
         .zip(&alone)
-        .map(|(request, output)| Claim {
+        .map(|(request, output)| ReplayInput {
             request: request.clone(),
             tokens: output.tokens.clone(),
         })
@@ -362,7 +362,7 @@ fn every_batch_size_from_1_to_64_gives_the_same_bits_on_all_kernels_and_threads(
             assert_eq!(&generation.finish(), alone);
         }
         for count in [1, 2, 3, 5, 17, 40] {
-            let replayed = replay(runtime, &MODEL, &claims[..count]);
+            let replayed = replay(runtime, &MODEL, &inputs[..count]);
             for (replayed, alone) in replayed.iter().zip(&alone) {
                 assert_eq!(replayed.as_ref().unwrap(), alone);
             }

@@ -4,7 +4,8 @@ use dovetail_commitment::{BATCH_LEAVES_MAX, Batch, BatchRoot, TaskId, WorkerKey}
 use sqlx::Row;
 
 use crate::tasks::{array, seconds};
-use crate::{Ledger, LedgerError, TaskRecord, TaskState, unix_now};
+use crate::{Ledger, LedgerError, TaskRecord, TaskState};
+use dovetail_units::time::unix_now;
 
 /// Where a batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,8 @@ use sqlx::{PgConnection, Row};
 use crate::error::Fault;
 use crate::tasks::array;
 use crate::transfers::{self, Phase, Transfer, TransferId, transfer, worker_account};
-use crate::{Ledger, LedgerError, Msat};
+use crate::{Ledger, LedgerError};
+use dovetail_units::Msat;
 
 /// Credits that one transaction ends at most.
 const CREDITS_PER_TRANSACTION: i64 = 200;

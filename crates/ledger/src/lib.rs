@@ -4,14 +4,13 @@
 //! and never changed, a worker's account is never negative, one header hash is one share, one batch
 //! root is spent once. `docs/ledger.md` has the accounts and the state machines.
 
-mod appeals;
 mod batches;
 mod beacon;
 mod collateral;
 mod committer;
-mod declared;
+mod declared_jobs;
 mod error;
-mod money;
+mod failed_audits;
 mod payouts;
 mod shares;
 mod spool;
@@ -28,19 +27,20 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-pub use appeals::{AppealRecord, FailedAudit, ReplayedDigests};
 pub use batches::{BatchRecord, BatchRefusal, BatchState};
 pub use beacon::Beacon;
 pub use collateral::{Forfeiture, Matured, MaturityWindow};
 pub use committer::{Committer, CommitterConfig};
-pub use declared::DeclaredJob;
+pub use declared_jobs::DeclaredJob;
 pub use error::{CommitRefusal, LedgerError, PostgresError};
-pub use money::Msat;
+pub use failed_audits::{FailedAudit, FailedAuditRecord, ReplayedDigests};
 pub use payouts::{OpenPayout, PayoutState};
 pub use shares::{InferenceSettlement, Share, ShareKind};
 pub use stats::{Balance, Stats};
 pub use tasks::{NewTask, TaskRecord, TaskState};
 pub use trust::Trust;
+
+pub use dovetail_units::{Msat, time::unix_now};
 
 /// How long a caller waits for a connection before Postgres counts as away.
 const ACQUIRE_TIME_MAX: Duration = Duration::from_secs(3);
@@ -89,11 +89,4 @@ impl Ledger {
             .await
             .map_err(|error| LedgerError::Migration(error.to_string()))
     }
-}
-
-/// Seconds since 1970: what expiries in the ledger are compared with.
-pub fn unix_now() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs())
 }

@@ -6,7 +6,8 @@ use sqlx::{PgConnection, Row};
 
 use crate::tasks::array;
 use crate::transfers::{self, Phase, Transfer, TransferId, transfer, worker_account};
-use crate::{Ledger, LedgerError, Msat};
+use crate::{Ledger, LedgerError};
+use dovetail_units::Msat;
 
 /// Where a payout stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,9 @@ use sqlx::{PgConnection, Row};
 use crate::beacon::{Audit, PASSED};
 use crate::tasks::seconds;
 use crate::transfers::{self, Phase, Transfer, TransferId, transfer, worker_account};
-use crate::{CommitRefusal, LedgerError, Msat, collateral, trust, unix_now};
+use crate::{CommitRefusal, LedgerError, collateral, trust};
+use dovetail_units::time::unix_now;
+use dovetail_units::{Msat, Work};
 
 /// What a share is credited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +43,8 @@ pub struct Share {
     pub header_hash: HeaderHash,
     /// Whom it is credited to.
     pub account: String,
-    /// Expected hashes.
-    pub work: u128,
+    /// What was proven.
+    pub work: Work,
     /// What for.
     pub kind: ShareKind,
     /// Whether it solved a block.
@@ -98,7 +100,7 @@ pub(crate) async fn write(connection: &mut PgConnection, share: &Share) -> Writt
         ShareKind::Hash => "hash",
         ShareKind::Inference => "inference",
     })
-    .bind(share.work.to_string())
+    .bind(share.work.get().to_string())
     .bind(share.credit.get())
     .bind(share.is_block)
     .bind(

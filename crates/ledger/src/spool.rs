@@ -8,9 +8,10 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use dovetail_commitment::HeaderHash;
+use dovetail_units::{Msat, Work};
 use serde::{Deserialize, Serialize};
 
-use crate::{Msat, Share, ShareKind};
+use crate::{Share, ShareKind};
 
 /// How many shares may wait: at a thousand shares a second, a quarter of an hour.
 const SHARES_MAX: usize = 1_000_000;
@@ -236,7 +237,7 @@ fn write_line(bytes: &mut Vec<u8>, share: &Share) -> io::Result<()> {
     let line = Line {
         header_hash: share.header_hash,
         account: share.account.clone(),
-        work: share.work.to_string(),
+        work: share.work.get().to_string(),
         is_block: share.is_block,
         credit_msat: share.credit,
     };
@@ -253,7 +254,7 @@ fn parse(line: &[u8]) -> Option<Share> {
     let share = Share {
         header_hash: line.header_hash,
         account: line.account,
-        work: line.work.parse().ok()?,
+        work: Work::new(line.work.parse().ok()?),
         kind: ShareKind::Hash,
         is_block: line.is_block,
         credit: line.credit_msat,
@@ -264,14 +265,13 @@ fn parse(line: &[u8]) -> Option<Share> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn share(n: u8) -> Share {
         Share {
             header_hash: HeaderHash::from_bytes([n; 32]),
             account: "ali\"ce".into(),
-            work: u128::MAX,
+            work: Work::new(u128::MAX),
             kind: ShareKind::Hash,
             is_block: false,
             credit: Msat::new(7),

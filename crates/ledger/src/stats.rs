@@ -4,7 +4,8 @@ use dovetail_commitment::HeaderHash;
 use sqlx::Row;
 
 use crate::transfers::worker_account;
-use crate::{Ledger, LedgerError, Msat};
+use crate::{Ledger, LedgerError};
+use dovetail_units::Msat;
 
 /// What a worker has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -5,10 +5,12 @@ use dovetail_commitment::{
     ModelId, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest,
     prompt_commitment, tagged_hash,
 };
+use dovetail_units::Msat;
+use dovetail_units::time::unix_now;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use crate::{Ledger, LedgerError, Msat, unix_now};
+use crate::{Ledger, LedgerError};
 
 /// Where a task stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 //! so that doing the same thing twice is one transfer.
 
 use dovetail_commitment::tagged_hash;
+use dovetail_units::Msat;
 use sqlx::{PgConnection, Row};
 
-use crate::{LedgerError, Msat};
+use crate::LedgerError;
 
 /// Hash credit comes from here.
 pub(crate) const POOL_HASH: &str = "pool:hash";

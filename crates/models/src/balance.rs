@@ -3,8 +3,8 @@
 //! and all scores stay what they were. Some models (Qwen2, by its biases) have pairs of keys that are
 //! a hundred times the others, which would leave int8 nothing for those.
 
+use crate::affine::Affine;
 use crate::config::Config;
-use crate::import::Affine;
 
 /// Pairs are moved by at most this factor: beyond, the estimate is not to be trusted.
 const FACTOR_MAX: f32 = 64.0;
@@ -27,36 +27,9 @@ pub(crate) fn pairs(config: &Config, query: &mut Affine, key: &mut Affine) {
             let of_key = key.mean_square(&key_rows, config.dim);
             if of_query > 0.0 && of_key > 0.0 {
                 let factor = (of_key / of_query).sqrt().sqrt();
-                #[allow(clippy::cast_possible_truncation)]
                 let factor = (factor as f32).clamp(1.0 / FACTOR_MAX, FACTOR_MAX);
                 query.scale_rows(&query_rows, config.dim, factor);
                 key.scale_rows(&key_rows, config.dim, 1.0 / factor);
-            }
-        }
-    }
-}
-
-impl Affine {
-    /// The expected square of these rows' results, for inputs of unit variance.
-    fn mean_square(&self, rows: &[usize], columns: usize) -> f64 {
-        let square = |value: &f32| f64::from(*value) * f64::from(*value);
-        let of_row = |row: &usize| -> f64 {
-            let weights = &self.weights[row * columns..][..columns];
-            weights.iter().map(square).sum::<f64>() + self.bias.get(*row).map_or(0.0, square)
-        };
-        let sum: f64 = rows.iter().map(of_row).sum();
-        #[allow(clippy::cast_precision_loss)]
-        let count = rows.len() as f64;
-        sum / count
-    }
-
-    fn scale_rows(&mut self, rows: &[usize], columns: usize, factor: f32) {
-        for row in rows {
-            for weight in &mut self.weights[row * columns..][..columns] {
-                *weight *= factor;
-            }
-            if let Some(bias) = self.bias.get_mut(*row) {
-                *bias *= factor;
             }
         }
     }

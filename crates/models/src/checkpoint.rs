@@ -237,7 +237,6 @@ fn from_half(half: u16) -> f32 {
     let (exponent, fraction) = (u32::from(half >> 10 & 31), u32::from(half & 1023));
     let size = match exponent {
         // Subnormal: the fraction times 2^-24. Below 2^10, so exact.
-        #[allow(clippy::cast_precision_loss)]
         0 => fraction as f32 / 16_777_216.0,
         31 if fraction == 0 => f32::INFINITY,
         31 => f32::NAN,

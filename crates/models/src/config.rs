@@ -210,7 +210,6 @@ impl Config {
             vocabulary: self.vocabulary,
             context_tokens,
             // Below 2^31 by the check above, unless a tied head's gain is above 1; saturates then.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             norm_epsilon_q32: epsilon.round() as u32,
             tied_head,
             attention_bias: self.attention_bias,

@@ -6,20 +6,21 @@ use std::path::Path;
 
 use dovetail_engine::Parts;
 
+use crate::affine::Affine;
 use crate::balance;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::ImportError;
 use crate::folder::Folder;
 use crate::quantise::{self, Rows};
+use crate::rotation::{Rotation, block_of, hadamard_columns, hadamard_rows};
 use crate::text::Text;
-use crate::turn::{Turn, block_of, hadamard_columns, hadamard_rows};
 
 /// `config.json` has some kilobytes.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Embedding and head are taken this many weights at a time.
 const CHUNK_WEIGHTS: usize = 4 << 20;
-/// What the engine turns the input of the down projection by.
+/// What the engine rotates the input of the down projection by.
 const MIX_BLOCK: usize = 64;
 /// The engine's largest bias, in Q16.
 const BIAS_MAX: f64 = 67_108_864.0;
@@ -201,8 +202,8 @@ struct Importer<'a> {
     checkpoint: &'a Checkpoint,
     config: &'a Config,
     spread: bool,
-    turn: Turn,
-    /// How many neighbours of a head's values are turned into each other.
+    rotation: Rotation,
+    /// How many neighbours of a head's values are rotated into each other.
     head_block: usize,
     final_gain: Vec<f32>,
     tied_head: bool,
@@ -230,10 +231,10 @@ impl<'a> Importer<'a> {
             checkpoint,
             config,
             spread,
-            turn: if spread {
-                Turn::new(config.dim)
+            rotation: if spread {
+                Rotation::new(config.dim)
             } else {
-                Turn::none(config.dim)
+                Rotation::none(config.dim)
             },
             head_block: if spread { block_of(config.head_dim) } else { 1 },
             residual_scale: if tied_head {
@@ -251,9 +252,9 @@ impl<'a> Importer<'a> {
 
     fn embedding(&mut self) -> Result<(), ImportError> {
         let scale = self.residual_factor();
-        let rows = self.table(EMBEDDING, |turn, rows| {
+        let rows = self.table(EMBEDDING, |rotation, rows| {
             scale_all(rows, scale);
-            turn.rows(rows);
+            rotation.rows(rows);
         })?;
         self.put(None, "embed_tokens", EMBEDDING, rows);
         Ok(())
@@ -269,9 +270,9 @@ impl<'a> Importer<'a> {
             HEAD
         };
         let gain = self.final_gain.clone();
-        let rows = self.table(source, |turn, rows| {
+        let rows = self.table(source, |rotation, rows| {
             scale_columns(rows, &gain);
-            turn.rows(rows);
+            rotation.rows(rows);
         })?;
         self.put(None, "lm_head", HEAD, rows);
         Ok(())
@@ -323,7 +324,7 @@ impl<'a> Importer<'a> {
             .checkpoint
             .tensor(&tensor_name(layer, &format!("{part}.weight")))?;
         scale_columns(&mut weights, gain);
-        self.turn.rows(&mut weights);
+        self.rotation.rows(&mut weights);
         let bias = if self.config.attention_bias && part.starts_with("self_attn") {
             self.checkpoint
                 .tensor(&tensor_name(layer, &format!("{part}.bias")))?
@@ -364,20 +365,24 @@ impl<'a> Importer<'a> {
     ) -> Result<(), ImportError> {
         let name = tensor_name(layer, &format!("{group}.{matrix}.weight"));
         scale_all(&mut weights, self.residual_factor());
-        self.turn.columns(&mut weights);
+        self.rotation.columns(&mut weights);
         let rows = quantised(&name, &weights, columns)?;
         self.put(Some(layer), matrix, &name, rows);
         Ok(())
     }
 
     /// A table of the vocabulary, some rows at a time.
-    fn table(&self, name: &str, prepare: impl Fn(&Turn, &mut [f32])) -> Result<Rows, ImportError> {
+    fn table(
+        &self,
+        name: &str,
+        prepare: impl Fn(&Rotation, &mut [f32]),
+    ) -> Result<Rows, ImportError> {
         let rows_max = (CHUNK_WEIGHTS / self.config.dim).max(1);
         let mut all = Rows::default();
         for first in (0..self.config.vocabulary).step_by(rows_max) {
             let count = rows_max.min(self.config.vocabulary - first);
             let mut rows = self.checkpoint.rows(name, first, count)?;
-            prepare(&self.turn, &mut rows);
+            prepare(&self.rotation, &mut rows);
             all.append(quantised(name, &rows, self.config.dim)?);
         }
         Ok(all)
@@ -401,16 +406,9 @@ impl<'a> Importer<'a> {
     }
 
     /// A power of two or a gain in 32 bits, so nothing is cut off.
-    #[allow(clippy::cast_possible_truncation)]
     fn residual_factor(&self) -> f32 {
         self.residual_scale as f32
     }
-}
-
-/// A matrix and what is added to its result; nothing where empty.
-pub(crate) struct Affine {
-    pub(crate) weights: Vec<f32>,
-    pub(crate) bias: Vec<f32>,
 }
 
 fn quantised(name: &str, weights: &[f32], columns: usize) -> Result<Rows, ImportError> {
@@ -432,7 +430,6 @@ fn scale_columns(weights: &mut [f32], gain: &[f32]) {
 }
 
 /// Little-endian; `None` where one is out of the engine's bounds.
-#[allow(clippy::cast_possible_truncation)]
 fn bias_q16(bias: &[f32]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(4 * bias.len());
     for value in bias {

@@ -5,6 +5,7 @@
 //! but in the importer only operations that every machine rounds alike. The crate knows no Bitcoin, no
 //! sockets, and nothing of the network. docs/models.md explains it.
 
+mod affine;
 mod balance;
 pub mod chat;
 mod checkpoint;
@@ -17,8 +18,8 @@ mod quantise;
 pub mod random;
 pub mod reference;
 mod rope;
+mod rotation;
 mod text;
-mod turn;
 
 pub use error::ImportError;
 pub use import::{ImportOptions, ImportReport, Imported, MatrixError, Progress, import};

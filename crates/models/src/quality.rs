@@ -191,7 +191,6 @@ fn correlation(a: &[f64], b: &[f64]) -> f64 {
     }
 }
 
-#[allow(clippy::cast_precision_loss)]
 fn count(n: usize) -> f64 {
     n as f64
 }

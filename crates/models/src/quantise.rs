@@ -20,7 +20,7 @@ pub(crate) struct Rows {
 #[derive(Debug)]
 pub(crate) struct TooLarge;
 
-/// Quantises rows of this width. The step is the row's peak over 127: after the turn rows are near
+/// Quantises rows of this width. The step is the row's peak over 127: after the rotation rows are near
 /// Gaussian, and clipping them costs more than the finer step brings (docs/models.md).
 pub(crate) fn quantise(matrix: &[f32], columns: usize) -> Result<Rows, TooLarge> {
     let rows: Vec<Row> = matrix
@@ -63,7 +63,6 @@ struct Row {
     total: f64,
 }
 
-#[allow(clippy::cast_possible_truncation)]
 fn quantise_row(row: &[f32]) -> Result<Row, TooLarge> {
     let peak = row
         .iter()
@@ -113,7 +112,6 @@ fn scale(step: f64) -> Result<(u32, f64), TooLarge> {
         return Err(TooLarge);
     }
     // Whole and below 2^24.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let bits = scale_bits(mantissa as u32, exponent.unsigned_abs()).ok_or(TooLarge)?;
     Ok((bits, mantissa * power_of_two(exponent - MANTISSA_BITS)))
 }
@@ -126,7 +124,6 @@ fn power_of_two(exponent: i32) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

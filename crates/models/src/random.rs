@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use dovetail_units::SplitMix64;
 use serde_json::json;
 
 /// How much larger than the others what stands out is.
@@ -131,7 +132,6 @@ impl Sizes {
     }
 }
 
-#[allow(clippy::cast_precision_loss)]
 fn root(width: usize) -> f32 {
     1.0 / (width as f32).sqrt()
 }
@@ -179,7 +179,7 @@ impl Tensor {
     }
 
     /// The next values, from this place on.
-    fn values(&self, random: &mut Random, from: usize, outliers: &[usize]) -> Vec<u8> {
+    fn values(&self, random: &mut SplitMix64, from: usize, outliers: &[usize]) -> Vec<u8> {
         let columns = self.shape.last().copied().unwrap_or(1);
         let until = (from + CHUNK).min(self.len());
         let mut bytes = Vec::with_capacity(2 * (until - from));
@@ -224,7 +224,7 @@ pub fn write(folder: &Path, sizes: &Sizes, seed: u64) -> io::Result<()> {
     }
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(header.as_bytes())?;
-    let (mut random, outliers) = (Random(seed), sizes.outliers());
+    let (mut random, outliers) = (SplitMix64::new(seed), sizes.outliers());
     for tensor in &tensors {
         for from in (0..tensor.len()).step_by(CHUNK) {
             file.write_all(&tensor.values(&mut random, from, &outliers))?;
@@ -239,29 +239,6 @@ fn to_bfloat(value: f32) -> u16 {
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
     let [.., low, high] = rounded.to_le_bytes();
     u16::from_le_bytes([low, high])
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014), with sums of four for a bell.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Mean 0, variance 1.
-    fn normal(&mut self) -> f32 {
-        let bits = self.next();
-        let sum: u64 = (0..4).map(|part| bits >> (16 * part) & 0xffff).sum();
-        // Four uniform numbers have the variance 4/12. The sum is below 2^18, so exact.
-        #[allow(clippy::cast_precision_loss)]
-        let sum = sum as f32;
-        (sum / 65_535.0 - 2.0) * 1.732_050_8
-    }
 }
 
 #[cfg(test)]
@@ -280,17 +257,5 @@ mod tests {
         ] {
             assert_eq!(to_bfloat(value), bits, "{value}");
         }
-    }
-
-    #[test]
-    fn the_weights_are_a_bell_of_variance_1() {
-        let mut random = Random(1);
-        let values: Vec<f32> = (0..10_000).map(|_| random.normal()).collect();
-        let mean = values.iter().sum::<f32>() / 1e4;
-        let variance = values.iter().map(|value| value * value).sum::<f32>() / 1e4;
-        assert!(
-            mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05,
-            "{mean} {variance}"
-        );
     }
 }

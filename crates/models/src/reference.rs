@@ -164,7 +164,6 @@ fn add(x: &mut [f32], y: &[f32]) {
 }
 
 /// RMSNorm of each row.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
 fn norm(x: &[f32], gain: &[f32], epsilon: f64) -> Vec<f32> {
     x.chunks_exact(gain.len())
         .flat_map(|row| {
@@ -218,9 +217,7 @@ fn rotate(config: &Config, heads: usize, x: &mut [f32]) {
         for head in x.chunks_exact_mut(config.head_dim) {
             let (first, second) = head.split_at_mut(half);
             for ((a, b), frequency) in first.iter_mut().zip(second).zip(&frequencies) {
-                #[allow(clippy::cast_precision_loss)]
                 let (sin, cos) = (position as f64 * frequency).sin_cos();
-                #[allow(clippy::cast_possible_truncation)]
                 let (sin, cos) = (sin as f32, cos as f32);
                 (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
             }
@@ -232,7 +229,6 @@ fn rotate(config: &Config, heads: usize, x: &mut [f32]) {
 fn attend(config: &Config, query: &[f32], key: &[f32], value: &[f32]) -> Vec<f32> {
     let (width, kv_dim) = (config.head_dim, config.kv_dim());
     let group = config.heads / config.kv_heads;
-    #[allow(clippy::cast_precision_loss)]
     let scale = 1.0 / (width as f32).sqrt();
     let mut out = vec![0.0; query.len()];
     let heads = out

@@ -145,19 +145,16 @@ fn positive(name: &str, value: Option<f64>) -> Result<f64, ImportError> {
 }
 
 /// Exact: sizes and positions are far below 2^53.
-#[allow(clippy::cast_precision_loss)]
 fn to_f64(n: usize) -> f64 {
     n as f64
 }
 
-#[allow(clippy::cast_possible_truncation)]
 fn q30(value: f64) -> i32 {
     (value * 1_073_741_824.0).round() as i32
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn rope(scaling: &str) -> Result<Rope, ImportError> {

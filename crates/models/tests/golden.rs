@@ -21,7 +21,7 @@ fn cases() -> Vec<(String, Recipe, Vec<u32>)> {
             vocabulary: VOCABULARY,
             ..recipe
         };
-        (name, recipe, Random(9).tokens(TOKENS, VOCABULARY))
+        (name, recipe, Random::new(9).tokens(TOKENS, VOCABULARY))
     };
     recipes().into_iter().map(case).collect()
 }

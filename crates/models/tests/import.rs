@@ -23,7 +23,7 @@ fn measure(recipe: &Recipe, options: &ImportOptions) -> Quality {
     let folder = tempfile::tempdir().unwrap();
     recipe.write(folder.path());
     let model = model(&imported(folder.path(), options));
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let sequences: Vec<_> = (0..6)
         .map(|_| Sequence {
             tokens: random.tokens(96, recipe.vocabulary),
@@ -119,7 +119,7 @@ fn random_checkpoints_of_real_shapes_keep_what_they_say_because_outliers_are_spr
         };
         let model = model(&imported(folder.path(), &options));
         let sequences = [Sequence {
-            tokens: Random(7).tokens(200, sizes.vocabulary),
+            tokens: Random::new(7).tokens(200, sizes.vocabulary),
             counted_from: 1,
         }];
         quality(folder.path(), &Runtime::new(1).unwrap(), &model, &sequences).unwrap()

@@ -138,6 +138,14 @@ impl Frame {
         Ok((message, tail))
     }
 
+    /// The message, with nothing behind it but whole fields of extensions, which are passed over.
+    ///
+    /// # Errors
+    /// As [`decode_with_tlvs`](Self::decode_with_tlvs).
+    pub fn message<M: Message>(&self) -> Result<M, DecodeError> {
+        Ok(self.decode_with_tlvs()?.0)
+    }
+
     /// The message and the fields behind it; strict about both.
     ///
     /// # Errors

@@ -32,6 +32,20 @@ pub enum KeyError {
     Mismatch,
 }
 
+/// Why two strings are not an authority key pair. Named after the keys that configurations have for them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyPairError {
+    /// The public half.
+    #[error("authority_public_key")]
+    Public(#[source] KeyError),
+    /// The secret half.
+    #[error("authority_secret_key")]
+    Secret(#[source] KeyError),
+    /// Both together.
+    #[error("the authority keys")]
+    Pair(#[source] KeyError),
+}
+
 /// The public half, by which a client recognises a server.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -170,6 +184,16 @@ impl AuthorityKeys {
         }
     }
 
+    /// The pair of two halves as a configuration writes them.
+    ///
+    /// # Errors
+    /// [`KeyPairError`] names what is wrong.
+    pub fn parse(public: &str, secret: &str) -> Result<Self, KeyPairError> {
+        let public = public.parse().map_err(KeyPairError::Public)?;
+        let secret = secret.parse().map_err(KeyPairError::Secret)?;
+        Self::new(secret, public).map_err(KeyPairError::Pair)
+    }
+
     /// A fresh pair.
     pub fn generate() -> Self {
         Self::from_secret(AuthoritySecretKey::generate())
@@ -188,7 +212,6 @@ impl AuthorityKeys {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     // The example pair that the reference implementation ships in its configurations.
@@ -209,6 +232,19 @@ mod tests {
         let public: AuthorityPublicKey = PUBLIC.parse().unwrap();
         let other = AuthoritySecretKey::generate();
         assert_eq!(AuthorityKeys::new(other, public), Err(KeyError::Mismatch));
+    }
+
+    #[test]
+    fn a_pair_in_a_configuration_is_refused_by_the_name_of_its_bad_half() {
+        assert!(AuthorityKeys::parse(PUBLIC, SECRET).is_ok());
+        let refusal = |public, secret| AuthorityKeys::parse(public, secret).unwrap_err();
+        let bad = refusal("x", SECRET);
+        assert_eq!(bad.to_string(), "authority_public_key");
+        let bad = refusal(PUBLIC, "x");
+        assert_eq!(bad.to_string(), "authority_secret_key");
+        let other = AuthoritySecretKey::generate().reveal();
+        let bad = refusal(PUBLIC, &other);
+        assert_eq!(bad, KeyPairError::Pair(KeyError::Mismatch));
     }
 
     #[test]

@@ -13,13 +13,18 @@ pub mod listener;
 pub mod messages;
 pub mod negotiate;
 pub mod outbox;
+pub mod server;
 pub mod setup;
 pub mod tlv;
 mod wire;
+
+/// The longest extranonce that Sv2 knows (5.3.3: `extranonce_size` and the channel's own prefix together).
+pub const EXTRANONCE_BYTES_MAX: usize = 32;
 
 pub use connection::{ConnectionError, FrameReader, FrameWriter, accept, connect};
 pub use frame::{DecodeError, Frame, Message};
 pub use keys::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
 pub use listener::Listener;
 pub use outbox::{Outbox, OutboxError};
+pub use server::{EndReason, MiningClock, Server};
 pub use tlv::{Tlv, TlvError, parse_tlvs};

@@ -93,7 +93,6 @@ pub fn append_tlv(payload: &mut Vec<u8>, field: &Tlv) -> Result<(), TlvError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 

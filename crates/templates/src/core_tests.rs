@@ -1,8 +1,6 @@
 //! A real Bitcoin Core behind the handle. `DOVETAIL_BITCOIN_NODE` names a `bitcoin-node` of version
 //! 31 that was built with IPC; `bitcoin-cli` must lie beside it.
 
-#![allow(clippy::unwrap_used)]
-
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

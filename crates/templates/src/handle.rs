@@ -11,9 +11,10 @@ use stratum_core::template_distribution_sv2::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::block_door::BlockDoor;
 use crate::error::TemplateError;
+use crate::request::{Reply, Request, TransactionData};
 use crate::snapshot::{SnapshotError, WorkSnapshot};
-use crate::source::BlockDoor;
 
 /// Requests that may wait for the source. Each waits for one round trip, so a queue this long means
 /// that the source hangs.
@@ -24,44 +25,6 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(20);
 /// How many tips of the source are remembered: those of half a day on the main chain, of some seconds where a
 /// test mines fast.
 const TIPS_MAX: usize = 64;
-
-/// The transactions of a template.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TransactionData {
-    /// Whatever else a pool needs to validate the work; empty today.
-    pub excess_data: Vec<u8>,
-    /// The serialised transactions in the order of the block, without the coinbase.
-    pub transactions: Vec<Vec<u8>>,
-}
-
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, TemplateError>>;
-
-/// What the task that owns a source is asked.
-#[derive(Debug)]
-pub(crate) enum Request {
-    Solution(SubmitSolutionOwned, Reply<()>),
-    TransactionData(u64, Reply<TransactionData>),
-    Block(Vec<u8>, Reply<()>),
-    /// A block without proof of work: would it be valid on the tip?
-    Check(Vec<u8>, Reply<()>),
-    Undo(Reply<()>),
-}
-
-impl Request {
-    /// Answers with a refusal, whatever was asked.
-    pub(crate) fn refuse(self, error: TemplateError) {
-        // Whoever asked may have given up; then nobody needs the answer.
-        match self {
-            Self::Solution(_, reply)
-            | Self::Block(_, reply)
-            | Self::Check(_, reply)
-            | Self::Undo(reply) => {
-                drop(reply.send(Err(error)));
-            }
-            Self::TransactionData(_, reply) => drop(reply.send(Err(error))),
-        }
-    }
-}
 
 /// A template source. Clones share it; it runs until the token given to [`start`](crate::start) is
 /// cancelled.

@@ -5,12 +5,14 @@
 //! Template Provider. This crate builds no jobs, knows no channels and judges no shares; its rules
 //! come from the Template Distribution Protocol (Sv2 specification 7) and from BIPs 34, 113 and 141.
 
+mod block_door;
 pub mod chain;
 mod config;
 #[cfg(test)]
 mod core_tests;
 mod error;
 mod handle;
+mod request;
 mod snapshot;
 mod source;
 pub mod tdp_server;
@@ -23,6 +25,7 @@ mod wire;
 pub use chain::{BlockRejection, ChainError, DEFAULT_BITS, RegtestChain};
 pub use config::SourceConfig;
 pub use error::TemplateError;
-pub use handle::{TemplateHandle, TransactionData};
+pub use handle::TemplateHandle;
+pub use request::TransactionData;
 pub use snapshot::{WorkSnapshot, height_of};
 pub use source::{COINBASE_BYTES_ADDITIONAL, start};

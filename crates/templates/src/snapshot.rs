@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use bitcoin::TxOut;
 use bitcoin::consensus::Decodable;
-use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::opcodes::all::{OP_PUSHNUM_1, OP_PUSHNUM_16};
+use dovetail_commitment::block::merkle_root;
 use stratum_core::template_distribution_sv2::{NewTemplateOwned, SetNewPrevHashOwned};
 
 /// The most outputs that a template may prescribe. Core prescribes one; a list this long would not
@@ -105,11 +105,7 @@ impl WorkSnapshot {
 
     /// The header's Merkle root for a coinbase with this txid.
     pub fn merkle_root(&self, coinbase_txid: [u8; 32]) -> [u8; 32] {
-        self.merkle_path()
-            .into_iter()
-            .fold(coinbase_txid, |left, right| {
-                sha256d::Hash::hash(&[left, right].concat()).to_byte_array()
-            })
+        merkle_root(coinbase_txid, &self.merkle_path())
     }
 
     /// The outputs that must stand last in the coinbase, in this order; among them the witness
@@ -154,7 +150,6 @@ fn outputs_of(template: &NewTemplateOwned) -> Result<Vec<TxOut>, SnapshotError> 
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use bitcoin::script::Builder;
     use proptest::prelude::*;

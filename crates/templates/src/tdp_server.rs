@@ -1,13 +1,13 @@
 //! Serves a template source as an Sv2 Template Provider (specification 7) to many clients, each
 //! with a connection of its own. It decides nothing: templates and verdicts are the source's.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dovetail_sv2::setup::{self, ServerPolicy, SetupProtocol};
-use dovetail_sv2::{AuthorityKeys, FrameReader, Outbox, accept};
+use dovetail_sv2::server::{self, Server};
+use dovetail_sv2::setup::{ServerPolicy, SetupProtocol};
+use dovetail_sv2::{AuthorityKeys, ConnectionError, FrameReader, Outbox};
 use stratum_core::binary_sv2::{B016MOwned, B064KOwned, Seq064KOwned};
 use stratum_core::parsers_sv2::TemplateDistributionOwned as Tdp;
 use stratum_core::template_distribution_sv2::{
@@ -15,13 +15,14 @@ use stratum_core::template_distribution_sv2::{
     ERROR_CODE_REQUEST_TRANSACTION_DATA_TEMPLATE_ID_NOT_FOUND, RequestTransactionDataErrorOwned,
     RequestTransactionDataSuccessOwned, SubmitSolutionOwned,
 };
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::TemplateError;
-use crate::handle::{TemplateHandle, TransactionData};
+use crate::handle::TemplateHandle;
+use crate::request::TransactionData;
 use crate::snapshot::WorkSnapshot;
 use crate::wire;
 
@@ -33,8 +34,6 @@ const OUTBOX_MAX: usize = 64;
 const REQUESTS_MAX: usize = 8;
 /// How long the certificate of one connection holds.
 const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(24 * 60 * 60);
-/// The pause after a failed `accept`, which is most often a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The largest message of a client: a solution with its coinbase.
 const REQUEST_BYTES_MAX: usize = 128 * 1024;
 
@@ -53,56 +52,35 @@ pub async fn serve(
     source: TemplateHandle,
     shutdown: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let server = Server {
+        keys,
+        certificate_validity: CERTIFICATE_VALIDITY,
+        policy: POLICY,
+        connections_max: CLIENTS_MAX,
+        outbox_max: OUTBOX_MAX,
+        payload_bytes_max: REQUEST_BYTES_MAX,
+    };
     let tracker = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break,
-            accepted = next_client(&listener, &places) => accepted,
-        };
-        match accepted {
-            Ok((stream, address, place)) => {
-                let client = Client {
-                    address,
-                    source: source.clone(),
-                    tracker: tracker.clone(),
-                    connection: shutdown.child_token(),
-                };
-                tracker.spawn(async move {
-                    client.run(stream, keys).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a client");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+    let requests = tracker.clone();
+    let serve = move |client: server::Client| {
+        Connection {
+            address: client.address,
+            source: source.clone(),
+            requests: requests.clone(),
+            token: client.token,
         }
-    }
+        .run(client.reader, client.outbox)
+    };
+    server.run(listener, &tracker, &shutdown, serve).await;
     tracker.close();
     tracker.wait().await;
 }
 
-async fn next_client(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places)
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed");
-    let (stream, address) = listener.accept().await?;
-    Ok((stream, address, place))
-}
-
 /// Why a connection ended before its client hung up.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+enum EndReason {
     #[error(transparent)]
-    Connection(#[from] dovetail_sv2::ConnectionError),
-    #[error(transparent)]
-    Setup(#[from] setup::SetupError),
+    Connection(#[from] ConnectionError),
     #[error(transparent)]
     Decode(#[from] dovetail_sv2::DecodeError),
     #[error(transparent)]
@@ -113,54 +91,35 @@ enum Ended {
     SourceStopped,
 }
 
-/// One client.
-struct Client {
+/// One client's connection.
+struct Connection {
     address: SocketAddr,
     source: TemplateHandle,
     /// Holds what must run to its end even if the client goes.
-    tracker: TaskTracker,
-    connection: CancellationToken,
+    requests: TaskTracker,
+    token: CancellationToken,
 }
 
-impl Client {
-    async fn run(self, stream: TcpStream, keys: AuthorityKeys) {
+impl Connection {
+    async fn run(self, mut reader: FrameReader, outbox: Outbox) {
         let address = self.address;
         tracing::debug!(%address, "a client connected");
-        match self.serve(stream, keys).await {
-            Ok(()) | Err(Ended::Connection(dovetail_sv2::ConnectionError::Closed)) => {
+        match self.converse(&mut reader, outbox).await {
+            Ok(()) | Err(EndReason::Connection(ConnectionError::Closed)) => {
                 tracing::debug!(%address, "a client left");
             }
             Err(error) => tracing::info!(%address, %error, "dropped a client"),
         }
+        self.token.cancel();
     }
 
-    async fn serve(self, stream: TcpStream, keys: AuthorityKeys) -> Result<(), Ended> {
-        let connection = self.connection.clone();
-        let opened = async {
-            let (mut reader, mut writer) = accept(stream, &keys, CERTIFICATE_VALIDITY).await?;
-            setup::serve(&mut reader, &mut writer, &POLICY).await?;
-            Ok::<_, Ended>((reader, writer))
-        };
-        let (mut reader, writer) = tokio::select! {
-            biased;
-            () = connection.cancelled() => return Ok(()),
-            opened = opened => opened?,
-        };
-        reader.set_payload_bytes_max(REQUEST_BYTES_MAX);
-        let (outbox, written) = Outbox::spawn(writer, OUTBOX_MAX, connection.clone());
-        let served = self.converse(&mut reader, outbox).await;
-        connection.cancel();
-        let _ = written.await;
-        served
-    }
-
-    async fn converse(&self, reader: &mut FrameReader, outbox: Outbox) -> Result<(), Ended> {
+    async fn converse(&self, reader: &mut FrameReader, outbox: Outbox) -> Result<(), EndReason> {
         let mut feed = Feed::new(self.source.subscribe(), outbox.clone());
         let slots = Arc::new(Semaphore::new(REQUESTS_MAX));
         loop {
             tokio::select! {
                 biased;
-                () = self.connection.cancelled() => return Ok(()),
+                () = self.token.cancelled() => return Ok(()),
                 fed = feed.next() => fed?,
                 frame = reader.read() => match wire::from_frame(&frame?)? {
                     // Templates start with the client's constraints; the only source that heeds
@@ -174,7 +133,7 @@ impl Client {
                         self.in_slot(&slots, submit(self.source.clone(), solution, self.address))
                             .await;
                     }
-                    Some(_) => return Err(Ended::WrongWay),
+                    Some(_) => return Err(EndReason::WrongWay),
                     None => {}
                 },
             }
@@ -191,7 +150,7 @@ impl Client {
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
-        self.tracker.spawn(async move {
+        self.requests.spawn(async move {
             request.await;
             drop(slot);
         });
@@ -224,21 +183,21 @@ impl Feed {
     }
 
     /// Sends the next template. Cancellation-safe: it awaits only the change.
-    async fn next(&mut self) -> Result<(), Ended> {
+    async fn next(&mut self) -> Result<(), EndReason> {
         if !self.started {
             return std::future::pending().await;
         }
         self.work
             .changed()
             .await
-            .map_err(|_| Ended::SourceStopped)?;
+            .map_err(|_| EndReason::SourceStopped)?;
         let work = self.work.borrow_and_update().clone();
         work.map_or(Ok(()), |work| self.send(&work))
     }
 
     /// A new tip is a future template that the tip then activates; a better template on the same
     /// tip stands alone (specification 7.2, 7.3).
-    fn send(&mut self, work: &WorkSnapshot) -> Result<(), Ended> {
+    fn send(&mut self, work: &WorkSnapshot) -> Result<(), EndReason> {
         let tip = work.prev_hash();
         let new_tip = self.tip != Some(tip);
         let mut template = work.template.clone();

@@ -1,7 +1,5 @@
 //! For tests: what a miner does with a template.
 
-#![allow(clippy::unwrap_used)]
-
 use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::serialize;

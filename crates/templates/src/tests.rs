@@ -1,7 +1,5 @@
 //! The sources through their handles, and the server and client over loopback.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Lies about the computation. Only a replay finds them, and a new worker is replayed whole.
 
 use dovetail_commitment::{FinishReason, StopSequences};
-use dovetail_engine::{Claim, ENGINE_VERSION, Output, Request, Runtime, forced_trace};
+use dovetail_engine::{ENGINE_VERSION, Output, ReplayInput, Request, Runtime, forced_trace};
 use dovetail_sv2::extension::AssignTask;
 
 use crate::fixture::{BATCH_MSAT, Case};
@@ -60,11 +60,11 @@ async fn caught(
 
 /// What the asked model's trace is when it only reads these tokens.
 fn read(models: &Models, task: &AssignTask, tokens: &[u32]) -> Vec<[u8; 32]> {
-    let claim = Claim {
+    let input = ReplayInput {
         request: request(&models.asked, task),
         tokens: tokens.to_vec(),
     };
-    forced_trace(&Runtime::new(1).unwrap(), &models.asked, &claim).unwrap()
+    forced_trace(&Runtime::new(1).unwrap(), &models.asked, &input).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

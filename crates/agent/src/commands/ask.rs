@@ -14,7 +14,7 @@ use dovetail_agent::{
     verify::{self, Report},
 };
 use dovetail_commitment::ModelId;
-use dovetail_console::Printer;
+use dovetail_console::{OutputError, Printer};
 use serde_json::json;
 
 use super::{print_json, receipt, task};
@@ -69,7 +69,7 @@ async fn follow(client: &AgentClient, answer: &mut Answer, quiet: bool) -> anyho
             piece = answer.next() => match piece? {
                 Some(piece) => {
                     if let Some(printer) = &mut printer {
-                        printer.write(&piece)?;
+                        printer.write(&piece).map_err(OutputError::from)?;
                     }
                     text.extend_from_slice(&piece);
                 }
@@ -83,7 +83,7 @@ async fn follow(client: &AgentClient, answer: &mut Answer, quiet: bool) -> anyho
         }
     }
     if let Some(printer) = &mut printer {
-        printer.finish()?;
+        printer.finish().map_err(OutputError::from)?;
     }
     Ok(text)
 }

@@ -5,10 +5,10 @@ pub(crate) mod models;
 pub(crate) mod receipt;
 pub(crate) mod task;
 
+use dovetail_console::print_line;
 use serde::Serialize;
 
 /// Prints one JSON value on one line, so that the last line of stdout can be parsed.
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(value)?);
-    Ok(())
+    Ok(print_line(serde_json::to_string(value)?)?)
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use dovetail_agent::{AgentClient, Model};
+use dovetail_console::{OutputError, print_line};
 use serde_json::{Value, json};
 
 use super::print_json;
@@ -12,24 +13,27 @@ pub(crate) async fn list(pool: &str, as_json: bool) -> anyhow::Result<ExitCode> 
     if as_json {
         print_json(&models.iter().map(to_json).collect::<Vec<_>>())?;
     } else if models.is_empty() {
-        println!("The pool has no models.");
+        print_line("The pool has no models.")?;
     } else {
-        models.iter().for_each(print);
+        models.iter().try_for_each(print)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(model: &Model) {
+fn print(model: &Model) -> Result<(), OutputError> {
     let price = match model.price_msat_per_token {
         0 => "free".to_owned(),
         msat => format!("{msat} msat per token"),
     };
-    println!("{}  {price}, {} worker(s)", model.name, model.workers);
-    println!("  id       {}", hex::encode(&model.model_id));
-    println!(
+    print_line(format_args!(
+        "{}  {price}, {} worker(s)",
+        model.name, model.workers
+    ))?;
+    print_line(format_args!("  id       {}", hex::encode(&model.model_id)))?;
+    print_line(format_args!(
         "  limits   {} tokens of context, {} of output, prompt up to {} bytes",
         model.context_tokens, model.output_tokens_max, model.prompt_bytes_max
-    );
+    ))
 }
 
 fn to_json(model: &Model) -> Value {

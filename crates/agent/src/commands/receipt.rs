@@ -7,6 +7,7 @@ use dovetail_agent::{
     AgentClient, ReceiptFile, receipt_file,
     verify::{self, Check, Line, Outcome, Report},
 };
+use dovetail_console::{OutputError, print_line};
 
 use super::print_json;
 use crate::args::{ReceiptGetArgs, ReceiptVerifyArgs};
@@ -33,7 +34,7 @@ pub(crate) async fn get(pool: &str, args: &ReceiptGetArgs) -> anyhow::Result<Exi
             file.save(path)?;
             eprintln!("receipt put into {}", path.display());
         }
-        _ => println!("{receipt_json}"),
+        _ => print_line(receipt_json)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -44,7 +45,7 @@ pub(crate) fn verify(args: &ReceiptVerifyArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         print_json(&report)?;
     } else {
-        print(&report);
+        print(&report)?;
     }
     Ok(exit_code(&report))
 }
@@ -57,20 +58,20 @@ pub(crate) fn exit_code(report: &Report) -> ExitCode {
     }
 }
 
-fn print(report: &Report) {
+fn print(report: &Report) -> Result<(), OutputError> {
     for line in &report.lines {
-        println!("{}", describe(line));
+        print_line(describe(line))?;
     }
-    println!();
+    print_line("")?;
     if let Some(key) = &report.pool_key {
-        println!("signed by   {key}");
+        print_line(format_args!("signed by   {key}"))?;
     }
     if let Some(hash) = &report.header_hash {
-        println!("header hash {hash}");
+        print_line(format_args!("header hash {hash}"))?;
     }
     match report.first_failure {
-        None => println!("The receipt holds."),
-        Some(check) => println!("The receipt does not hold: {}.", name(check)),
+        None => print_line("The receipt holds."),
+        Some(check) => print_line(format_args!("The receipt does not hold: {}.", name(check))),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use dovetail_agent::{AgentClient, Task};
+use dovetail_console::print_line;
 use serde_json::{Value, json};
 
 use super::print_json;
@@ -30,14 +31,19 @@ fn show(task: &Task, as_json: bool) -> anyhow::Result<ExitCode> {
         print_json(&to_json(task))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("task     {}", hex::encode(&task.task_id));
-    println!("state    {}", state(task));
+    let mut lines = vec![
+        format!("task     {}", hex::encode(&task.task_id)),
+        format!("state    {}", state(task)),
+    ];
     if !task.error_code.is_empty() {
-        println!("why      {}", task.error_code);
+        lines.push(format!("why      {}", task.error_code));
     }
-    println!("model    {}", hex::encode(&task.model_id));
-    println!("output   {} tokens", task.output_tokens);
-    println!("price    {} msat", task.price_msat);
+    lines.extend([
+        format!("model    {}", hex::encode(&task.model_id)),
+        format!("output   {} tokens", task.output_tokens),
+        format!("price    {} msat", task.price_msat),
+    ]);
+    lines.iter().try_for_each(print_line)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,14 +2,14 @@
 //! sampling. `docs/audit.md` explains the numbers. Amounts are in batches' pay: an honest batch earns 1
 //! and costs the worker `cost`.
 
-mod expected;
+mod expectation;
 mod play;
 mod table;
 
 use dovetail_audit::sample_size;
 use serde::Serialize;
 
-pub(crate) use expected::survives;
+pub(crate) use expectation::survives;
 pub(crate) use play::Strategy;
 
 /// More transcripts than any worker needs to be trusted as far as it can be.
@@ -164,7 +164,7 @@ fn strategies(rules: &Rules, rates: &[usize]) -> Vec<Outcome> {
         Outcome {
             strategy: strategy.name(),
             bad_leaves,
-            expected: expected::profit(rules, strategy, bad_leaves),
+            expected: expectation::profit(rules, strategy, bad_leaves),
             played: played.profit,
             standard_error: played.standard_error,
             loss_to_honest: honest - played.profit,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use dovetail_audit::{sample, sample_size};
 use dovetail_commitment::HeaderHash;
+use dovetail_units::SplitMix64;
 
 use super::Rules;
 
@@ -59,7 +60,7 @@ pub(crate) struct Played {
 
 /// Lets many workers live with this strategy.
 pub(crate) fn play(rules: &Rules, strategy: Strategy, bad_leaves: usize) -> Played {
-    let mut random = SplitMix(rules.seed);
+    let mut random = SplitMix64::new(rules.seed);
     let batches = f64::from(rules.batches);
     let (mut sum, mut squares, mut caught) = (0.0, 0.0, 0.0);
     for _ in 0..rules.workers {
@@ -100,7 +101,7 @@ impl Worker {
         rules: &Rules,
         strategy: Strategy,
         bad_leaves: usize,
-        random: &mut SplitMix,
+        random: &mut SplitMix64,
     ) {
         let leaves = rules.leaves;
         let replayed = sample_size(self.trust, leaves);
@@ -118,9 +119,9 @@ impl Worker {
         };
         let value = match strategy {
             Strategy::SampleKnown => [0; 32],
-            _ => random.bytes(),
+            _ => random.bytes32(),
         };
-        let mut header = HeaderHash::from_bytes(random.bytes());
+        let mut header = HeaderHash::from_bytes(random.bytes32());
         if matches!(strategy, Strategy::Withheld | Strategy::SampleKnown) {
             let believed = match strategy {
                 Strategy::SampleKnown => value,
@@ -130,7 +131,7 @@ impl Worker {
                 if suits(&header, &believed) {
                     break;
                 }
-                header = HeaderHash::from_bytes(random.bytes());
+                header = HeaderHash::from_bytes(random.bytes32());
             }
         }
         self.profit -= rules.cost * (leaves - bad) as f64 / leaves as f64;
@@ -148,27 +149,5 @@ impl Worker {
             self.trust = 0;
             self.caught += 1;
         }
-    }
-}
-
-/// SplitMix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014): the same
-/// game everywhere.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn bytes(&mut self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        for chunk in bytes.chunks_exact_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes());
-        }
-        bytes
     }
 }

@@ -1,5 +1,4 @@
 //! Golden values, which never change within an engine version, and nearness to the real functions.
-#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
 
 use proptest::prelude::*;
 

@@ -1,6 +1,5 @@
 //! The forward pass against a second implementation: written from docs/engine.md with wide integers,
 //! layer by layer over the whole text, without a cache, a kernel or a batch.
-#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 

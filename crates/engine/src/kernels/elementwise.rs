@@ -3,7 +3,8 @@
 
 use super::{Rows, Softmax};
 use crate::arith::{self, MIX_BLOCK, bits, clamp, shift_round, tables};
-use crate::scale::{self, Factor, RowScale};
+use crate::factor::Factor;
+use crate::scale::{self, RowScale};
 
 /// Scores saturate here: 16,384.0 in Q16.
 const SCORE_MAX: i64 = 1 << 30;
@@ -57,7 +58,6 @@ pub(super) fn add(x: &mut [i32], y: &[i32]) {
 /// Scores, weights `2^(score - top)` in Q30, and from those the weights of the quantised values:
 /// weight times value peak, in at most 15 bits.
 #[inline(always)]
-#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
 pub(super) fn softmax(job: &mut Softmax<'_>) {
     let mut top = i32::MIN;
     for (score, key_peak) in job.scores.iter_mut().zip(job.key_peaks) {

@@ -19,7 +19,8 @@ mod tests;
 
 pub(crate) use elementwise::unweigh;
 
-use crate::scale::{Factor, RowScale};
+use crate::factor::Factor;
+use crate::scale::RowScale;
 
 /// A set of instructions to compute with, which this machine has. All give the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

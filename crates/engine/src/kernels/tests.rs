@@ -1,11 +1,11 @@
 //! Every kernel of this machine equals the definition, on random and on extreme values.
-#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::arith::VALUE_MAX;
-use crate::scale::{Factor, RowScale};
+use crate::factor::Factor;
+use crate::scale::RowScale;
 
 /// Bytes from a seed: `extreme` ones are -127, 0 or 127.
 fn bytes(seed: u64, extreme: bool, count: usize) -> Vec<i8> {

@@ -98,7 +98,7 @@ fn a_failed_audit_is_recorded_once_with_all_that_an_appeal_needs() {
         assert_eq!(fail(&ledger, root, 3, 8).await.unwrap(), None);
         assert_eq!(ledger.trust(&WORKER).await.unwrap().mismatches, 1);
 
-        let records = ledger.appeals(None, 10).await.unwrap();
+        let records = ledger.failed_audits(None, 10).await.unwrap();
         let [record] = &records[..] else {
             panic!("{records:?}");
         };
@@ -121,9 +121,18 @@ fn a_failed_audit_is_recorded_once_with_all_that_an_appeal_needs() {
         assert_eq!(record.replayed_tokens, Some(2));
         assert_eq!(record.replayed_output_digest, Some("ee".repeat(32)));
         assert_eq!(record.validators, ["one", "two"]);
-        assert_eq!(ledger.appeals(Some(WORKER), 10).await.unwrap(), records);
+        assert_eq!(
+            ledger.failed_audits(Some(WORKER), 10).await.unwrap(),
+            records
+        );
         let other = WorkerKey::from_bytes([1; 32]);
-        assert!(ledger.appeals(Some(other), 10).await.unwrap().is_empty());
+        assert!(
+            ledger
+                .failed_audits(Some(other), 10)
+                .await
+                .unwrap()
+                .is_empty()
+        );
     });
 }
 
@@ -145,7 +154,7 @@ fn nobody_elses_batch_and_no_settled_one_can_fail() {
             .await
             .unwrap();
         assert_eq!(fail(&ledger, root, 1, 6).await.unwrap(), None);
-        assert_eq!(ledger.appeals(None, 10).await.unwrap(), []);
+        assert_eq!(ledger.failed_audits(None, 10).await.unwrap(), []);
         assert_eq!(ledger.balance("miner").await.unwrap().held.get(), 1_000);
     });
 }

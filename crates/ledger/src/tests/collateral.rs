@@ -135,7 +135,7 @@ fn a_mismatch_forfeits_what_is_held_and_neither_what_has_matured_nor_hashes() {
         // The same audit again is the same forfeiture; nothing matures any more.
         assert_eq!(fail(&ledger, bad, 4, 4).await.unwrap(), Some(forfeited));
         assert_eq!(mature(&ledger).await, 0);
-        let record = &ledger.appeals(None, 1).await.unwrap()[0];
+        let record = &ledger.failed_audits(None, 1).await.unwrap()[0];
         assert_eq!(
             (record.forfeited_msat, record.forfeited_credits),
             (2_000, 2)

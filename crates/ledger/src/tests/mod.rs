@@ -1,7 +1,5 @@
 //! Tests against a real Postgres, each in a database of its own.
 
-#![allow(clippy::unwrap_used)]
-
 mod accounts;
 mod audits;
 mod collateral;
@@ -23,13 +21,15 @@ use dovetail_commitment::{
     Batch, BatchRoot, FinishReason, HeaderHash, ModelId, SamplingParams, StopSequences, TaskId,
     Transcript, WorkerKey, output_digest, prompt_commitment,
 };
+use dovetail_units::time::unix_now;
+use dovetail_units::{Msat, Work};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Committer, CommitterConfig, FailedAudit, Forfeiture, InferenceSettlement, Ledger, LedgerError,
-    MaturityWindow, Msat, NewTask, ReplayedDigests, Share, ShareKind, unix_now,
+    MaturityWindow, NewTask, ReplayedDigests, Share, ShareKind,
 };
 
 const URL_VARIABLE: &str = "DOVETAIL_TEST_DATABASE_URL";
@@ -176,7 +176,7 @@ fn hash_share(n: u8, account: &str, credit_msat: i64) -> Share {
     Share {
         header_hash: HeaderHash::from_bytes([n; 32]),
         account: account.to_owned(),
-        work: 1 << 70,
+        work: Work::new(1 << 70),
         kind: ShareKind::Hash,
         is_block: false,
         credit: Msat::new(credit_msat),

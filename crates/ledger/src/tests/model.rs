@@ -3,25 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dovetail_units::SplitMix64;
+
 use super::*;
 use crate::{CommitRefusal, LedgerError, PayoutState};
 
 const STEPS: usize = 600;
 const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 const SEED_VARIABLE: &str = "DOVETAIL_TEST_SEED";
-
-/// Vigna's splitmix64: small, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 struct ModelPayout {
     name: &'static str,
@@ -139,7 +128,7 @@ fn done(result: Result<(), LedgerError>) -> bool {
 
 async fn step(
     n: usize,
-    random: &mut Random,
+    random: &mut SplitMix64,
     model: &mut Model,
     ledger: &Ledger,
     committer: &Committer,
@@ -221,7 +210,7 @@ fn the_ledger_agrees_with_a_model_after_every_random_step() {
         let wait = Duration::ZERO;
         let running = Running::start_with(&ledger, dir.path(), 1, wait).await;
         let (root, tasks) = open_batch(&ledger, &[1, 2]).await;
-        let (mut random, mut model) = (Random(seed), Model::default());
+        let (mut random, mut model) = (SplitMix64::new(seed), Model::default());
         for n in 0..STEPS {
             step(n, &mut random, &mut model, &ledger, &running.committer).await;
             if random.below(60) == 0 {

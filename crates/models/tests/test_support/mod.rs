@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use dovetail_units::SplitMix64;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -114,7 +115,7 @@ impl Recipe {
     }
 
     pub(crate) fn tensors(&self) -> Tensors {
-        let mut random = Random(self.seed);
+        let mut random = Random::new(self.seed);
         let mut tensors = Tensors::new();
         // Every tenth channel or so stands out, and the norms' gains take that back.
         let channels: Vec<usize> = vec![3, self.dim / 2 + 1, self.dim - 5];
@@ -315,24 +316,17 @@ fn to_half(value: f32) -> u16 {
     (bits >> 31 << 15 | size) as u16
 }
 
-/// SplitMix64 with sums of four for a bell, so that every machine makes the same weights.
-pub(crate) struct Random(pub(crate) u64);
+/// Seeded, so that every machine makes the same weights.
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(SplitMix64::new(seed))
     }
 
     /// Mean 0, variance 1.
-    pub(crate) fn normal(&mut self) -> f32 {
-        let bits = self.next();
-        let sum: u64 = (0..4).map(|part| bits >> (16 * part) & 0xffff).sum();
-        // Four uniform numbers have the variance 4/12.
-        (sum as f32 / 65_535.0 - 2.0) * 3.0_f32.sqrt()
+    fn normal(&mut self) -> f32 {
+        self.0.normal()
     }
 
     fn matrix(&mut self, rows: usize, columns: usize, size: f32) -> (Vec<usize>, Vec<f32>) {
@@ -342,7 +336,7 @@ impl Random {
 
     pub(crate) fn tokens(&mut self, count: usize, vocabulary: usize) -> Vec<u32> {
         (0..count)
-            .map(|_| (self.next() % vocabulary as u64) as u32)
+            .map(|_| (self.0.bits() % vocabulary as u64) as u32)
             .collect()
     }
 }

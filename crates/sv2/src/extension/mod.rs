@@ -74,7 +74,7 @@ pub fn claim_tlv(root: &BatchRoot) -> Tlv {
     }
 }
 
-/// A claim of our extension that is not a batch root; answer [`codes::CLAIM_MALFORMED`].
+/// A claim of our extension that is not a batch root; answer [`codes::Code::ClaimMalformed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the claim is not a 32-byte batch root")]
 pub struct ClaimMalformed;

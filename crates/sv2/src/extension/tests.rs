@@ -1,6 +1,6 @@
 //! The encoding against its specification, and against everything else.
-#![allow(clippy::unwrap_used)]
 
+use super::codes::Code;
 use super::*;
 use crate::frame::{DecodeError, Frame, Message};
 use crate::messages::{B032Owned, SubmitSharesExtended};
@@ -68,7 +68,7 @@ fn messages_come_back_whole_and_never_from_a_part() {
         accepted: false,
         beacon_step: 7,
         preimage: [3; 32],
-        code: codes::INFERENCE_MISMATCH.to_owned(),
+        code: Code::InferenceMismatch.to_string(),
         credit_msat: 0,
         held_msat: MSAT_UNKNOWN,
     });
@@ -83,7 +83,7 @@ fn messages_come_back_whole_and_never_from_a_part() {
     });
     round_trip(&RequestBatchJobError {
         request_id: 8,
-        code: codes::TOO_MANY_JOBS.to_owned(),
+        code: Code::TooManyJobs.to_string(),
     });
     round_trip(&Invoice {
         payout_id: [1; 32],

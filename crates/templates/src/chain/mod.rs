@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, BlockHash, CompactTarget, Network, Target};
+use dovetail_units::consensus::BLOCK_BYTES_MAX;
 
 pub use rules::BlockRejection;
 use rules::Proof;
@@ -168,7 +169,7 @@ impl RegtestChain {
 }
 
 fn parse(block: &[u8]) -> Result<Block, BlockRejection> {
-    if block.len() > rules::BLOCK_BYTES_MAX {
+    if block.len() > BLOCK_BYTES_MAX {
         return Err(BlockRejection::TooLarge);
     }
     deserialize(block).map_err(|_| BlockRejection::Malformed)

@@ -6,20 +6,14 @@ use bitcoin::hashes::Hash;
 use bitcoin::script::Builder;
 use bitcoin::transaction::TxOut;
 use bitcoin::{Amount, Block, BlockHash, Transaction, Weight, WitnessMerkleNode};
+use dovetail_units::consensus;
 
 use super::{RegtestChain, subsidy};
 
-/// No valid block is longer: its weight would exceed the limit.
-pub(super) const BLOCK_BYTES_MAX: usize = 4_000_000;
 /// How far a block's clock may run ahead.
 const AHEAD_SECONDS_MAX: u32 = 2 * 60 * 60;
 /// BIPs 34, 66 and 65 are in force from the first block, so older versions are refused.
 const VERSION_MIN: i32 = 4;
-/// The length of a coinbase's script (consensus).
-const SCRIPT_SIG_BYTES: std::ops::RangeInclusive<usize> = 2..=100;
-/// What a witness commitment's script starts with (BIP 141), and its least length.
-const COMMITMENT_PREFIX: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
-const COMMITMENT_BYTES_MIN: usize = 38;
 
 /// The first rule that a block breaks. In parentheses: Bitcoin Core's word for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -166,7 +160,7 @@ pub(super) fn height_push(height: u32) -> Vec<u8> {
 fn check_coinbase(coinbase: &Transaction, height: u32) -> Result<(), BlockRejection> {
     let input = coinbase.input.first().ok_or(BlockRejection::NoCoinbase)?;
     let script = input.script_sig.as_bytes();
-    if !SCRIPT_SIG_BYTES.contains(&script.len()) {
+    if !consensus::COINBASE_SCRIPT_BYTES.contains(&script.len()) {
         return Err(BlockRejection::ScriptLength);
     }
     if !script.starts_with(&height_push(height)) {
@@ -191,18 +185,14 @@ fn check_witness(coinbase: &Transaction) -> Result<(), BlockRejection> {
         .output
         .iter()
         .rev()
-        .map(|output| output.script_pubkey.as_bytes())
-        .find(|script| {
-            script.len() >= COMMITMENT_BYTES_MIN && script.starts_with(&COMMITMENT_PREFIX)
-        })
-        .and_then(|script| script.get(COMMITMENT_PREFIX.len()..COMMITMENT_BYTES_MIN));
+        .find_map(|output| consensus::witness_commitment(output.script_pubkey.as_bytes()));
     match (committed, witness) {
         (None, None) => Ok(()),
         (None, Some(witness)) if witness.is_empty() => Ok(()),
         (Some(committed), Some(witness)) if witness.len() == 1 => {
             let reserved = witness.nth(0).filter(|reserved| reserved.len() == 32);
             match reserved.map(witness_commitment) {
-                Some(expected) if expected == committed => Ok(()),
+                Some(expected) if expected == *committed => Ok(()),
                 _ => Err(BlockRejection::WitnessCommitment),
             }
         }
@@ -217,7 +207,7 @@ pub(super) fn witness_commitment(reserved: &[u8]) -> [u8; 32] {
 
 /// The output that carries [`witness_commitment`] of the usual reserved value.
 pub(super) fn commitment_output() -> TxOut {
-    let mut script = COMMITMENT_PREFIX.to_vec();
+    let mut script = consensus::WITNESS_COMMITMENT_PREFIX.to_vec();
     script.extend_from_slice(&witness_commitment(&[0; 32]));
     TxOut {
         value: Amount::ZERO,

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used)]
-
 use bitcoin::block::Version;
 use bitcoin::{Transaction, Witness};
 use proptest::prelude::*;
@@ -222,7 +220,7 @@ fn a_block_over_the_weight_limit_is_refused() {
         coinbase.output[0].script_pubkey = vec![0x51; 1_100_000].into();
     });
     assert_eq!(rejection, BlockRejection::TooLarge);
-    let bytes = vec![0; rules::BLOCK_BYTES_MAX + 1];
+    let bytes = vec![0; BLOCK_BYTES_MAX + 1];
     assert_eq!(
         chain().submit_bytes(&bytes, NOW),
         Err(BlockRejection::TooLarge)

@@ -6,7 +6,6 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin_capnp_types::capnp;
@@ -15,102 +14,39 @@ use bitcoin_capnp_types::init_capnp::init;
 use bitcoin_capnp_types::mining_capnp::mining;
 use bitcoin_capnp_types::proxy_capnp::{thread, thread_map};
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 use tokio_util::sync::CancellationToken;
 
+use crate::block_door::{BlockDoor, BlockRequest, Question};
 use crate::error::TemplateError;
-use crate::handle::Reply;
 
-/// Blocks that wait for the node's thread, of up to 4 MB each.
-const REQUESTS_MAX: usize = 32;
-/// Checks under way at once. The node works on one block at a time; a few more hide the way there.
-/// Submissions wait for none of them: each took a proof of work.
-const CHECKS_MAX: usize = 8;
 /// Time for the node to accept a connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// Time for an answer, queueing included. A full block is checked in about a second.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 /// What the node says of a block that it has, or has and does not build on: it knows it, which is
 /// all that a submission wants.
 const KNOWN: [&str; 3] = ["duplicate", "inconclusive", "duplicate-inconclusive"];
 
-/// What the node is asked.
-enum Question {
-    Check,
-    Submit,
-}
-
-struct BlockRequest {
-    question: Question,
-    block: Vec<u8>,
-    reply: Reply<()>,
-}
-
-/// The way to a node for whole blocks. Clones share it.
-#[derive(Debug, Clone)]
-pub(crate) struct BlockDoor {
-    requests: mpsc::Sender<BlockRequest>,
-    checks: Arc<Semaphore>,
-}
-
-impl BlockDoor {
-    /// Starts the thread, which ends with `shutdown`. The node need not be there yet.
-    pub(super) fn open(
-        socket: PathBuf,
-        shutdown: CancellationToken,
-    ) -> Result<Self, TemplateError> {
-        let (requests, queue) = mpsc::channel(REQUESTS_MAX);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| TemplateError::Config(error.to_string()))?;
-        std::thread::Builder::new()
-            .name("bitcoin-core-blocks".into())
-            .spawn(move || {
-                let local = tokio::task::LocalSet::new();
-                local.block_on(&runtime, serve(&socket, queue, &shutdown));
-            })
-            .map_err(|error| TemplateError::Config(error.to_string()))?;
-        Ok(Self {
-            requests,
-            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
+/// Starts the node's thread and returns the door to it. The thread ends with `shutdown`; the node need not be there
+/// yet.
+pub(super) fn open(
+    socket: PathBuf,
+    shutdown: CancellationToken,
+) -> Result<BlockDoor, TemplateError> {
+    let (door, queue) = BlockDoor::new();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| TemplateError::Config(error.to_string()))?;
+    std::thread::Builder::new()
+        .name("bitcoin-core-blocks".into())
+        .spawn(move || {
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, serve(&socket, queue, &shutdown));
         })
-    }
-
-    /// Whether the block is valid on the node's tip but for its proof of work.
-    pub(crate) async fn check(&self, block: Vec<u8>) -> Result<(), TemplateError> {
-        // Nobody closes the semaphore.
-        let turn = self.checks.acquire().await;
-        let answer = self.ask(Question::Check, block).await;
-        drop(turn);
-        answer
-    }
-
-    /// Hands over a solved block. It goes on if the future is dropped.
-    pub(crate) async fn submit(&self, block: Vec<u8>) -> Result<(), TemplateError> {
-        self.ask(Question::Submit, block).await
-    }
-
-    async fn ask(&self, question: Question, block: Vec<u8>) -> Result<(), TemplateError> {
-        let (reply, answer) = oneshot::channel();
-        let exchange = async {
-            let request = BlockRequest {
-                question,
-                block,
-                reply,
-            };
-            self.requests
-                .send(request)
-                .await
-                .map_err(|_| TemplateError::Stopped)?;
-            answer.await.map_err(|_| TemplateError::Unavailable)?
-        };
-        timeout(ANSWER_TIME_MAX, exchange)
-            .await
-            .map_err(|_| TemplateError::TimeOut)?
-    }
+        .map_err(|error| TemplateError::Config(error.to_string()))?;
+    Ok(door)
 }
 
 async fn serve(

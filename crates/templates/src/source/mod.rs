@@ -2,14 +2,13 @@
 
 mod blocks;
 mod core;
-mod embedded;
+mod embedded_chain;
 mod provider;
 mod session;
 mod upstream;
 
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use blocks::BlockDoor;
 pub use session::COINBASE_BYTES_ADDITIONAL;
 
 use crate::config::SourceConfig;
@@ -29,7 +28,13 @@ pub fn start(
     let (handle, port) = channel();
     match config {
         SourceConfig::Embedded { bits, network } => {
-            embedded::start(bits, network, embedded::TEMPLATE_INTERVAL, port, shutdown)?;
+            embedded_chain::start(
+                bits,
+                network,
+                embedded_chain::TEMPLATE_INTERVAL,
+                port,
+                shutdown,
+            )?;
             return Ok(handle.judging_blocks());
         }
         SourceConfig::BitcoinCore {
@@ -38,7 +43,7 @@ pub fn start(
             fee_threshold_sat,
             interval_min_s,
         } => {
-            let door = BlockDoor::open(socket.clone(), shutdown.clone())?;
+            let door = blocks::open(socket.clone(), shutdown.clone())?;
             let core = core::Core::new(socket, version, fee_threshold_sat, interval_min_s)?;
             tokio::spawn(upstream::run(core, port, shutdown));
             return Ok(handle.with_node(door));

@@ -18,7 +18,8 @@ use stratum_core::template_distribution_sv2::{
 };
 
 use crate::error::TemplateError;
-use crate::handle::{Publisher, Reply, TransactionData};
+use crate::handle::Publisher;
+use crate::request::{Reply, TransactionData};
 use crate::snapshot::WorkSnapshot;
 
 /// Room in bytes that every template keeps for coinbase outputs beyond its own: the pool's payout, the

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used)]
-
 use bitcoin::Network;
 use tokio::sync::oneshot;
 

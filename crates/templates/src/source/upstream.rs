@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::{History, Session};
 use crate::error::TemplateError;
-use crate::handle::{Port, Request};
+use crate::handle::Port;
+use crate::request::Request;
 
 /// The pause before the first try again, and the longest one.
 const PAUSE_MIN: Duration = Duration::from_millis(250);

@@ -1,10 +1,12 @@
-//! Turning vectors so that no element stands out. An int8 vector's step is its largest element over 127,
-//! so one outlier coarsens all others; an orthonormal turn spreads it, and the same turn of the weights
+//! Rotating vectors so that no element stands out. An int8 vector's step is its largest element over 127,
+//! so one outlier coarsens all others; an orthonormal rotation spreads it, and the same rotation of the weights
 //! behind it takes it back, exactly in real arithmetic.
 //!
-//! The turn is Sylvester's Hadamard matrix in blocks, its own inverse; the residual stream's also has
+//! The rotation is Sylvester's Hadamard matrix in blocks, its own inverse; the residual stream's also has
 //! random signs before it (as in QuaRot), so that what vectors have in common lands nowhere special. Only
 //! additions and one multiplication: every machine gets the same bits.
+
+use dovetail_units::SplitMix64;
 
 /// The residual stream's signs come from this; it is part of what an import is, so it never changes.
 const SIGNS_SEED: u64 = 0x646f_7665_7461_696c;
@@ -14,23 +16,20 @@ pub(crate) fn block_of(width: usize) -> usize {
     1 << width.trailing_zeros().min(20)
 }
 
-/// The residual stream's turn.
+/// The residual stream's rotation.
 #[derive(Debug, Clone)]
-pub(crate) struct Turn {
+pub(crate) struct Rotation {
     signs: Vec<f32>,
     block: usize,
 }
 
-impl Turn {
+impl Rotation {
     pub(crate) fn new(width: usize) -> Self {
-        let mut state = SIGNS_SEED;
+        let mut random = SplitMix64::new(SIGNS_SEED);
         let signs = (0..width)
-            .map(|_| {
-                if split_mix(&mut state) >> 63 == 1 {
-                    -1.0
-                } else {
-                    1.0
-                }
+            .map(|_| match random.bits() >> 63 {
+                1 => -1.0,
+                _ => 1.0,
             })
             .collect();
         Self {
@@ -39,7 +38,7 @@ impl Turn {
         }
     }
 
-    /// The turn that leaves everything as it is.
+    /// The rotation that leaves everything as it is.
     pub(crate) fn none(width: usize) -> Self {
         Self {
             signs: vec![1.0; width],
@@ -47,7 +46,7 @@ impl Turn {
         }
     }
 
-    /// Turns each row: for matrices that read the stream, and for the embedding.
+    /// Rotates each row: for matrices that read the stream, and for the embedding.
     pub(crate) fn rows(&self, matrix: &mut [f32]) {
         for row in matrix.chunks_exact_mut(self.signs.len()) {
             for (value, sign) in row.iter_mut().zip(&self.signs) {
@@ -57,7 +56,7 @@ impl Turn {
         }
     }
 
-    /// Turns each column: for matrices that write to the stream.
+    /// Rotates each column: for matrices that write to the stream.
     pub(crate) fn columns(&self, matrix: &mut [f32]) {
         let columns = matrix.len() / self.signs.len();
         for (row, sign) in matrix.chunks_exact_mut(columns).zip(&self.signs) {
@@ -90,21 +89,11 @@ pub(crate) fn hadamard_columns(matrix: &mut [f32], columns: usize, block: usize)
             }
             stride *= 2;
         }
-        #[allow(clippy::cast_precision_loss)]
         let size = 1.0 / (block as f32).sqrt();
         for value in rows {
             *value *= size;
         }
     }
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-fn split_mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
@@ -117,17 +106,16 @@ mod tests {
 
     #[test]
     fn products_stay_what_they_were() {
-        #[allow(clippy::cast_precision_loss)]
         let vector = |from: usize| -> Vec<f32> {
             (0..24).map(|i| ((from + i * i) % 7) as f32 - 3.0).collect()
         };
         let (mut a, mut b) = (vector(1), vector(5));
         let before = dot(&a, &b);
-        let turn = Turn::new(24);
-        assert_eq!(turn.block, 8);
-        turn.rows(&mut a);
-        // A matrix of one column is turned like a row.
-        turn.columns(&mut b);
+        let rotation = Rotation::new(24);
+        assert_eq!(rotation.block, 8);
+        rotation.rows(&mut a);
+        // A matrix of one column is rotated like a row.
+        rotation.columns(&mut b);
         assert!((dot(&a, &b) - before).abs() < 1e-4);
     }
 
@@ -142,8 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_turned_as_rows_of_the_transpose() {
-        #[allow(clippy::cast_precision_loss)]
+    fn columns_are_rotated_as_rows_of_the_transpose() {
         let mut matrix: Vec<f32> = (0..12).map(|i| i as f32).collect();
         let mut first: Vec<f32> = matrix.iter().step_by(3).copied().collect();
         hadamard_columns(&mut matrix, 3, 4);

@@ -1,5 +1,5 @@
 //! Failed audits: what they cost, in one transaction, and a record that the worker can hold against the
-//! pool. Digests and verdicts, never content.
+//! pool (the table `appeals`). Digests and verdicts, never content.
 
 use dovetail_commitment::{BatchRoot, HeaderHash, Transcript, WorkerKey};
 use serde::Serialize;
@@ -9,7 +9,8 @@ use sqlx::{PgConnection, Row};
 use crate::beacon::Audit;
 use crate::collateral::{self, Forfeiture, retried};
 use crate::tasks::array;
-use crate::{Ledger, LedgerError, Msat, trust};
+use crate::{Ledger, LedgerError, trust};
+use dovetail_units::Msat;
 
 /// What a replay gave where the claim said something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub struct FailedAudit<'a> {
 
 /// A failed audit as it is shown to people. Hashes are lower-case hex; amounts are millisatoshi.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AppealRecord {
+pub struct FailedAuditRecord {
     /// The step of the beacon.
     pub step: i64,
     /// The worker's x-only key.
@@ -98,7 +99,7 @@ pub struct AppealRecord {
     pub created_at_unix: i64,
 }
 
-impl AppealRecord {
+impl FailedAuditRecord {
     fn read(row: &PgRow) -> Result<Self, LedgerError> {
         let bytes = |name: &str| -> Result<String, LedgerError> {
             Ok(hex::encode(row.try_get::<Vec<u8>, _>(name)?))
@@ -192,11 +193,11 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
-    pub async fn appeals(
+    pub async fn failed_audits(
         &self,
         worker: Option<WorkerKey>,
         limit: u32,
-    ) -> Result<Vec<AppealRecord>, LedgerError> {
+    ) -> Result<Vec<FailedAuditRecord>, LedgerError> {
         sqlx::query(
             "SELECT *, extract(epoch FROM created_at)::bigint AS created_at_unix FROM appeals
              WHERE $1::bytea IS NULL OR worker = $1 ORDER BY step DESC LIMIT $2",
@@ -206,7 +207,7 @@ impl Ledger {
         .fetch_all(&self.pool)
         .await?
         .iter()
-        .map(AppealRecord::read)
+        .map(FailedAuditRecord::read)
         .collect()
     }
 }
@@ -229,7 +230,7 @@ async fn recorded(
     }
     let credits: i64 = row.try_get("forfeited_credits")?;
     Ok(Some(Forfeiture {
-        credits: u64::try_from(credits).map_err(|_| LedgerError::Corrupt("appeal"))?,
+        credits: u64::try_from(credits).map_err(|_| LedgerError::Corrupt("failed audit"))?,
         amount: Msat::new(row.try_get("forfeited_msat")?),
     }))
 }

@@ -1,24 +1,26 @@
-//! Declarations that wait for transactions which only their miner knows.
+//! Declarations whose transactions are being gathered: those that only the miner knows, it is asked for.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use dovetail_units::consensus::BLOCK_BYTES_MAX;
+
 use crate::refusal::Refusal;
 use crate::rules::Declaration;
-use crate::transactions::{BLOCK_BYTES_MAX, BlockTransaction, TransactionStore};
+use crate::transactions::{BlockTransaction, TransactionStore};
 
-/// Declarations of one connection that may wait for transactions; a miner answers at once.
-const PENDING_MAX: usize = 4;
+/// Declarations of one connection that may wait for their miner's transactions; a miner answers at once.
+const ASSEMBLIES_MAX: usize = 4;
 
 /// A declaration with what is known of its transactions.
-pub(crate) struct Pending {
+pub(crate) struct Assembly {
     pub(crate) request_id: u32,
     declaration: Declaration,
     wtxids: Vec<[u8; 32]>,
     transactions: Vec<Option<Arc<BlockTransaction>>>,
 }
 
-impl Pending {
+impl Assembly {
     pub(crate) fn new(
         request_id: u32,
         declaration: Declaration,
@@ -87,28 +89,28 @@ impl Pending {
     }
 }
 
-/// The declarations of one connection that wait, oldest first.
+/// Those of one connection, oldest first.
 #[derive(Default)]
-pub(crate) struct PendingJobs(VecDeque<Pending>);
+pub(crate) struct Assemblies(VecDeque<Assembly>);
 
-impl PendingJobs {
+impl Assemblies {
     /// Keeps one; returns the request that has to give way.
-    pub(crate) fn put(&mut self, pending: Pending) -> Option<u32> {
-        let replaced = match self.take(pending.request_id) {
+    pub(crate) fn put(&mut self, assembly: Assembly) -> Option<u32> {
+        let replaced = match self.take(assembly.request_id) {
             Some(same) => Some(same),
-            None if self.0.len() >= PENDING_MAX => self.0.pop_front(),
+            None if self.0.len() >= ASSEMBLIES_MAX => self.0.pop_front(),
             None => None,
         };
-        self.0.push_back(pending);
-        replaced.map(|pending| pending.request_id)
+        self.0.push_back(assembly);
+        replaced.map(|assembly| assembly.request_id)
     }
 
     /// Takes out the one of this request.
-    pub(crate) fn take(&mut self, request_id: u32) -> Option<Pending> {
+    pub(crate) fn take(&mut self, request_id: u32) -> Option<Assembly> {
         let index = self
             .0
             .iter()
-            .position(|pending| pending.request_id == request_id)?;
+            .position(|assembly| assembly.request_id == request_id)?;
         self.0.remove(index)
     }
 }

@@ -9,7 +9,8 @@ use dovetail_commitment::BatchRoot;
 use sqlx::Row;
 
 use crate::tasks::{array, seconds};
-use crate::{Ledger, LedgerError, unix_now};
+use crate::{Ledger, LedgerError};
+use dovetail_units::time::unix_now;
 
 /// A transaction that was declared again gets its new date only once the old one is this old, so
 /// that a template every few seconds does not rewrite thousands of rows.

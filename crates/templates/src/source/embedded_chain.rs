@@ -2,9 +2,10 @@
 //! blocks.
 
 use std::collections::VecDeque;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bitcoin::{BlockHash, Network};
+use dovetail_units::time::header_time_now;
 use stratum_core::template_distribution_sv2::{SetNewPrevHashOwned, SubmitSolutionOwned};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::chain::block_template::solved_block;
 use crate::chain::{BlockRejection, RegtestChain};
 use crate::error::TemplateError;
-use crate::handle::{Port, Request, TransactionData};
+use crate::handle::Port;
+use crate::request::{Request, TransactionData};
 
 /// A fresh template comes this often even where nothing has changed. Some miners take the time of
 /// their headers from the arrival of a job and never roll it; on a young chain it may not exceed
@@ -74,7 +76,7 @@ impl Embedded {
     }
 
     fn publish(&mut self) {
-        let (template, tip) = self.chain.template(self.next_id, unix_time());
+        let (template, tip) = self.chain.template(self.next_id, header_time_now());
         self.next_id += 1;
         if self.templates.len() == TEMPLATES_MAX {
             self.templates.pop_front();
@@ -101,12 +103,12 @@ impl Embedded {
                 accepted
             }
             Request::Check(bytes, reply) => {
-                let valid = self.chain.check_bytes(&bytes, unix_time());
+                let valid = self.chain.check_bytes(&bytes, header_time_now());
                 let _ = reply.send(valid.map_err(TemplateError::from));
                 false
             }
             Request::Block(bytes, reply) => {
-                let result = self.chain.submit_bytes(&bytes, unix_time());
+                let result = self.chain.submit_bytes(&bytes, header_time_now());
                 let accepted = result.is_ok();
                 let _ = reply.send(self.report(result).map_err(TemplateError::from));
                 accepted
@@ -138,7 +140,7 @@ impl Embedded {
 
     fn solve(&mut self, solution: &SubmitSolutionOwned) -> Result<(), TemplateError> {
         let block = solved_block(solution, self.tip_of(solution.template_id)?)?;
-        let result = self.chain.submit(&block, unix_time());
+        let result = self.chain.submit(&block, header_time_now());
         Ok(self.report(result)?)
     }
 
@@ -164,17 +166,8 @@ fn template_timer(renewal: Duration) -> Interval {
     timer
 }
 
-fn unix_time() -> u32 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    // Headers have 32 bits for the time; it ends in 2106 for everybody.
-    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::handle::channel;
     use crate::test_work::{EASY_BITS, mined, solution};

@@ -1,0 +1,152 @@
+//! What a model is: its sizes, its tokenizer's kind, the digest of its tensors. A manifest's hash names the model.
+
+use serde::{Deserialize, Serialize};
+
+use crate::arith::MIX_BLOCK;
+use crate::tokenizer;
+use crate::{ENGINE_VERSION, EngineError};
+
+/// The sizes of a Llama-family model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Architecture {
+    /// Width of the hidden state.
+    pub dim: usize,
+    /// Width of the feed-forward layers.
+    pub hidden_dim: usize,
+    /// How many layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides the query heads.
+    pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Tokens that the model knows.
+    pub vocabulary: usize,
+    /// Positions that the model can take in: prompt and output together, but for the last token of
+    /// an output, which is not taken in.
+    pub context_tokens: usize,
+    /// What RMSNorm adds to the mean square, in Q32.
+    pub norm_epsilon_q32: u32,
+    /// Whether the embedding serves as the head. Left out of the manifest where it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tied_head: bool,
+    /// Whether queries, keys and values have a bias (Qwen2). Left out where they have none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attention_bias: bool,
+    /// Whether the input of each layer's last matrix goes through a Hadamard transform of blocks of
+    /// 64, which spreads outliers; the matrix is turned likewise. Left out where it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mixed_down: bool,
+}
+
+impl Architecture {
+    /// Width of all query heads together.
+    pub fn query_dim(&self) -> usize {
+        self.head_dim * self.heads
+    }
+
+    /// Width of all key (or value) heads together.
+    pub fn kv_dim(&self) -> usize {
+        self.head_dim * self.kv_heads
+    }
+
+    /// How many weights the matrices hold.
+    pub fn parameters(&self) -> usize {
+        let attention = 2 * self.dim * (self.query_dim() + self.kv_dim());
+        let feed_forward = 3 * self.dim * self.hidden_dim;
+        let tables = if self.tied_head { 1 } else { 2 };
+        tables * self.vocabulary * self.dim + self.layers * (attention + feed_forward)
+    }
+
+    /// The sizes for which docs/engine.md argues that nothing overflows.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        let within = |value: usize, max: usize| (1..=max).contains(&value);
+        if !within(self.dim, 16_384)
+            || !within(self.hidden_dim, 32_768)
+            || !within(self.layers, 128)
+            || !within(self.heads, 256)
+            || !within(self.kv_heads, 256)
+            || !within(self.vocabulary, 1 << 18)
+            || !within(self.context_tokens, 1 << 17)
+        {
+            return Err(EngineError::Unsupported("a size is out of bounds"));
+        }
+        if !within(self.head_dim, 256) || !self.head_dim.is_multiple_of(2) {
+            return Err(EngineError::Unsupported(
+                "the head width is odd or above 256",
+            ));
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) || self.query_dim() > 32_768 {
+            return Err(EngineError::Unsupported("the heads do not fit each other"));
+        }
+        if self.mixed_down && !self.hidden_dim.is_multiple_of(MIX_BLOCK) {
+            return Err(EngineError::Unsupported(
+                "a mixed feed-forward width must be a multiple of 64",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What a model is; its hash is the model's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// A name for people, 1 to 64 bytes.
+    pub name: String,
+    /// The sizes.
+    pub architecture: Architecture,
+    /// The digest of all tensors: weights, scales, rotation tables, and the tokenizer's file.
+    #[serde(with = "hex::serde")]
+    pub tensors_digest: [u8; 32],
+    /// How text becomes tokens.
+    pub tokenizer: TokenizerKind,
+    /// Tokens that end an output.
+    pub end_tokens: Vec<u32>,
+    /// The chat template (Jinja); empty where there is none.
+    pub chat_template: String,
+    /// The version of the arithmetic.
+    pub engine_version: u16,
+}
+
+/// How text becomes tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenizerKind {
+    /// A token is a byte; 256 begins every prompt, 257 ends an output.
+    Bytes,
+    /// A `tokenizer.json` of Hugging Face's library, which is one of the tensors.
+    HuggingFace,
+}
+
+/// A manifest has at most this many end tokens; Llama 3 has three.
+const END_TOKENS_MAX: usize = 16;
+
+impl Manifest {
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        if self.engine_version != ENGINE_VERSION {
+            return Err(EngineError::Unsupported("made for another engine version"));
+        }
+        if self.name.is_empty() || self.name.len() > 64 {
+            return Err(EngineError::Format("a name has 1 to 64 bytes"));
+        }
+        let vocabulary = self.architecture.vocabulary;
+        let known = |token: &u32| (*token as usize) < vocabulary;
+        if self.end_tokens.is_empty()
+            || self.end_tokens.len() > END_TOKENS_MAX
+            || !self.end_tokens.iter().all(known)
+        {
+            return Err(EngineError::Format(
+                "a model has 1 to 16 end tokens of its vocabulary",
+            ));
+        }
+        if self.tokenizer == TokenizerKind::Bytes && vocabulary != tokenizer::BYTES_VOCABULARY {
+            return Err(EngineError::Unsupported(
+                "the byte tokenizer has 258 tokens",
+            ));
+        }
+        self.architecture.check()
+    }
+}

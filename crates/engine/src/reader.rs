@@ -1,0 +1,211 @@
+//! Reading a model file tensor by tensor. What its tensors must be, `layout.rs` knows.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use dovetail_commitment::tagged_hash;
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+
+use crate::EngineError;
+use crate::arith::VALUE_MAX;
+use crate::head::Head;
+use crate::layout::{Spec, TOKENIZER, TOKENIZER_BYTES_MAX, specs, tensor_digest};
+use crate::manifest::{Manifest, TokenizerKind};
+use crate::matrix::Matrix;
+use crate::model::{Layer, Model, Tensors};
+use crate::scale::RowScale;
+use crate::tokenizer::Tokenizer;
+
+impl Model {
+    /// Reads a model file tensor by tensor; one that is not as long as its header says is refused
+    /// before its tensors are read. Takes about as much memory as the file.
+    ///
+    /// # Errors
+    /// [`EngineError`] if it cannot be read, or is not a model that this engine runs.
+    pub fn load(path: &Path) -> Result<Self, EngineError> {
+        read(std::io::BufReader::new(std::fs::File::open(path)?))
+    }
+
+    /// Parses a model file; see docs/engine.md for its format.
+    ///
+    /// # Errors
+    /// [`EngineError::Format`] or [`EngineError::Unsupported`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, EngineError> {
+        read(std::io::Cursor::new(bytes))
+    }
+}
+
+fn read(mut file: impl Read + Seek) -> Result<Model, EngineError> {
+    let length = file.seek(SeekFrom::End(0))?;
+    file.rewind()?;
+    let head = Head::read(&mut file)?;
+    if head.file_bytes() != length {
+        return Err(EngineError::Format(
+            "the file is not as long as its header says",
+        ));
+    }
+    let id = head.id();
+    let Head {
+        manifest,
+        header,
+        data_from,
+        ..
+    } = head;
+    let mut reader = Reader {
+        file,
+        header: &header,
+        data_from,
+        digests: Vec::new(),
+        read: 0,
+    };
+    let (tensors, tokenizer) = reader.tensors(&manifest)?;
+    if reader.read != header.tensors().len() {
+        return Err(EngineError::Format("there are tensors too many"));
+    }
+    if tagged_hash("dovetail/tensors", &[&reader.digests]) != manifest.tensors_digest {
+        return Err(EngineError::Format(
+            "the tensors are not those of the manifest",
+        ));
+    }
+    Ok(Model {
+        id,
+        manifest,
+        tensors,
+        tokenizer,
+    })
+}
+
+/// The tensors of a file, taken in the order in which they are hashed.
+struct Reader<'a, F> {
+    file: F,
+    header: &'a Metadata,
+    data_from: u64,
+    digests: Vec<u8>,
+    read: usize,
+}
+
+impl<F: Read + Seek> Reader<'_, F> {
+    fn tensors(&mut self, manifest: &Manifest) -> Result<(Tensors, Tokenizer), EngineError> {
+        let arch = &manifest.architecture;
+        let mut specs = specs(arch).into_iter();
+        let embedding = self.matrix(&mut specs, false)?;
+        let mut layers = Vec::with_capacity(arch.layers);
+        for _ in 0..arch.layers {
+            let bias = arch.attention_bias;
+            layers.push(Layer {
+                query: self.matrix(&mut specs, bias)?,
+                key: self.matrix(&mut specs, bias)?,
+                value: self.matrix(&mut specs, bias)?,
+                output: self.matrix(&mut specs, false)?,
+                gate: self.matrix(&mut specs, false)?,
+                up: self.matrix(&mut specs, false)?,
+                down: self.matrix(&mut specs, false)?,
+            });
+        }
+        let head = if arch.tied_head {
+            None
+        } else {
+            Some(self.matrix(&mut specs, false)?)
+        };
+        let cos = self.integers(&mut specs, 1 << 30)?;
+        let sin = self.integers(&mut specs, 1 << 30)?;
+        let tokenizer = match manifest.tokenizer {
+            TokenizerKind::Bytes => Tokenizer::by_bytes(),
+            TokenizerKind::HuggingFace => {
+                let json = self.tokenizer_json()?;
+                Tokenizer::from_json(&json, arch.vocabulary)?
+            }
+        };
+        let tensors = Tensors {
+            embedding,
+            layers,
+            head,
+            cos,
+            sin,
+        };
+        Ok((tensors, tokenizer))
+    }
+
+    fn matrix(
+        &mut self,
+        specs: &mut impl Iterator<Item = Spec>,
+        bias: bool,
+    ) -> Result<Matrix, EngineError> {
+        let spec = specs.next().ok_or(MISSING)?;
+        let columns = spec.shape.last().copied().unwrap_or(1);
+        // The same memory: bytes become signed in place.
+        let weights: Vec<i8> = self
+            .bytes(&spec)?
+            .into_iter()
+            .map(u8::cast_signed)
+            .collect();
+        if weights.contains(&i8::MIN) {
+            return Err(EngineError::Format("a weight is below -127"));
+        }
+        let scales = self.words(specs)?.into_iter();
+        let scales = scales.map(RowScale::from_bits).collect::<Result<_, _>>()?;
+        let bias = if bias {
+            self.integers(specs, VALUE_MAX)?
+        } else {
+            Vec::new()
+        };
+        Ok(Matrix::new(columns, weights, scales, bias))
+    }
+
+    /// Integers of this magnitude at most.
+    fn integers(
+        &mut self,
+        specs: &mut impl Iterator<Item = Spec>,
+        max: i32,
+    ) -> Result<Vec<i32>, EngineError> {
+        let values: Vec<i32> = self
+            .words(specs)?
+            .into_iter()
+            .map(u32::cast_signed)
+            .collect();
+        if values.iter().any(|value| !(-max..=max).contains(value)) {
+            return Err(EngineError::Format("a bias or an angle is out of bounds"));
+        }
+        Ok(values)
+    }
+
+    fn words(&mut self, specs: &mut impl Iterator<Item = Spec>) -> Result<Vec<u32>, EngineError> {
+        let bytes = self.bytes(&specs.next().ok_or(MISSING)?)?;
+        let words = bytes.as_chunks::<4>().0.iter();
+        Ok(words.map(|word| u32::from_le_bytes(*word)).collect())
+    }
+
+    fn tokenizer_json(&mut self) -> Result<Vec<u8>, EngineError> {
+        let length = self.header.info(TOKENIZER).ok_or(MISSING)?.shape.clone();
+        if length.iter().product::<usize>() > TOKENIZER_BYTES_MAX {
+            return Err(EngineError::Format("the tokenizer is too long"));
+        }
+        self.bytes(&Spec {
+            name: TOKENIZER.to_owned(),
+            dtype: Dtype::U8,
+            shape: length,
+        })
+    }
+
+    fn bytes(&mut self, spec: &Spec) -> Result<Vec<u8>, EngineError> {
+        let info = self.header.info(&spec.name).ok_or(MISSING)?;
+        if info.dtype != spec.dtype || info.shape != spec.shape {
+            return Err(EngineError::Format("a tensor has another type or shape"));
+        }
+        let (from, to) = info.data_offsets;
+        // The header was checked against the file's length, so this is no more than there is.
+        let mut bytes = vec![0; to.saturating_sub(from)];
+        if bytes.len() != spec.bytes() {
+            return Err(EngineError::Format("a tensor has another size"));
+        }
+        self.file
+            .seek(SeekFrom::Start(self.data_from + from as u64))?;
+        self.file.read_exact(&mut bytes)?;
+        self.digests.extend(tensor_digest(&spec.name, &bytes));
+        self.read += 1;
+        Ok(bytes)
+    }
+}
+
+const MISSING: EngineError = EngineError::Format("a tensor is missing");

@@ -1,0 +1,187 @@
+//! Replaying completions: the same computation as generating them, which is the point, but with all positions at once.
+
+use crate::EngineError;
+use crate::cache::Sequence;
+use crate::completion::{Output, Request};
+use crate::forward::{Feed, advance, logits};
+use crate::generation::{LOGITS_POSITIONS, choose};
+use crate::model::Model;
+use crate::record::Record;
+use crate::runtime::Runtime;
+
+/// How many positions are replayed together, at least, where there are transcripts enough.
+const REPLAY_POSITIONS: usize = 512;
+
+/// A completion that somebody says to have computed.
+#[derive(Clone)]
+pub struct ReplayInput {
+    /// What was to be computed.
+    pub request: Request,
+    /// The tokens that are said to have come out.
+    pub tokens: Vec<u32>,
+}
+
+/// Computes completions again, up to the first token of each that differs. A result equals the [`Output`] that was
+/// said to have come out exactly if that is honest. All positions go through the model
+/// together, which is several times cheaper than generating them one after the other.
+///
+/// # Errors
+/// Per input, as [`Generation::new`](crate::Generation::new).
+pub fn replay(
+    runtime: &Runtime,
+    model: &Model,
+    inputs: &[ReplayInput],
+) -> Vec<Result<Output, EngineError>> {
+    let groups = replay_groups(inputs);
+    // As many at a time as there are threads: while one is in work that does not split, the others go on. More
+    // would only take memory.
+    let replayed = groups
+        .chunks(runtime.threads())
+        .flat_map(|groups| runtime.map(groups, |group| replay_group(runtime, model, group)));
+    replayed.flatten().collect()
+}
+
+/// Those that go through the model together.
+fn replay_groups(inputs: &[ReplayInput]) -> Vec<&[ReplayInput]> {
+    let mut positions = 0;
+    let is_full = |input: &ReplayInput| {
+        positions += input.request.prompt_tokens.len() + input.tokens.len();
+        let is_full = positions >= REPLAY_POSITIONS;
+        if is_full {
+            positions = 0;
+        }
+        is_full
+    };
+    inputs.split_inclusive(is_full).collect()
+}
+
+fn replay_group(
+    runtime: &Runtime,
+    model: &Model,
+    inputs: &[ReplayInput],
+) -> Vec<Result<Output, EngineError>> {
+    let arch = &model.manifest().architecture;
+    let tokens: Vec<Result<Vec<u32>, EngineError>> = inputs
+        .iter()
+        .map(|input| {
+            input.request.check(model)?;
+            Ok(tokens_to_replay(model, input))
+        })
+        .collect();
+    let mut sequences = vec![Sequence::new(arch); inputs.len()];
+    let mut feeds: Vec<Feed<'_>> = sequences
+        .iter_mut()
+        .zip(inputs.iter().zip(&tokens))
+        .filter_map(|(sequence, (input, tokens))| {
+            Some(Feed {
+                sequence,
+                tokens: tokens.as_ref().ok()?,
+                wanted_from: input.request.prompt_tokens.len() - 1,
+            })
+        })
+        .collect();
+    let hidden = advance(runtime, model, &mut feeds);
+    let mut rest = hidden.as_slice();
+    inputs
+        .iter()
+        .zip(tokens)
+        .map(|(input, tokens)| {
+            let states = tokens?.len() + 1 - input.request.prompt_tokens.len();
+            let (states, others) = rest.split_at(states * arch.dim);
+            rest = others;
+            Ok(check_states(runtime, model, input, states))
+        })
+        .collect()
+}
+
+/// The prompt and as many of the tokens as an honest run would have taken in.
+fn tokens_to_replay(model: &Model, input: &ReplayInput) -> Vec<u32> {
+    let arch = &model.manifest().architecture;
+    let prompt = &input.request.prompt_tokens;
+    let room = arch.context_tokens - prompt.len();
+    let most = (input.request.sampling.max_tokens as usize - 1).min(room);
+    let known = |token: &&u32| (**token as usize) < arch.vocabulary;
+    let given = input.tokens.iter().take(most).take_while(known);
+    prompt.iter().chain(given).copied().collect()
+}
+
+/// Chooses a token from each hidden state until one is not the given one.
+fn check_states(runtime: &Runtime, model: &Model, input: &ReplayInput, states: &[i32]) -> Output {
+    let arch = &model.manifest().architecture;
+    let mut record = Record::new(model, input.request.clone());
+    let mut given = input.tokens.iter();
+    'input: for states in states.chunks(LOGITS_POSITIONS * arch.dim) {
+        let count = states.len() / arch.dim;
+        let records = (0..count).map(|ahead| (&record, ahead));
+        let chosen = choose(runtime, model, states, records);
+        for (hidden, token) in states.chunks_exact(arch.dim).zip(chosen) {
+            let token = record.take(model, hidden, token);
+            if token.is_none() || token.as_ref() != given.next() || record.finished.is_some() {
+                break 'input;
+            }
+        }
+    }
+    record.finish()
+}
+
+/// The trace that the model gives when it only reads the given tokens, whatever it would have
+/// chosen itself: `[ceil(positions / 32)][32]`. Somebody who lets a cheaper model write can show this trace, so
+/// a trace that is right does not say that the tokens are the model's.
+///
+/// # Errors
+/// As [`Generation::new`](crate::Generation::new).
+pub fn forced_trace(
+    runtime: &Runtime,
+    model: &Model,
+    input: &ReplayInput,
+) -> Result<Vec<[u8; 32]>, EngineError> {
+    input.request.check(model)?;
+    let arch = &model.manifest().architecture;
+    let tokens = tokens_to_replay(model, input);
+    let mut feed = [Feed {
+        sequence: &mut Sequence::new(arch),
+        tokens: &tokens,
+        wanted_from: input.request.prompt_tokens.len() - 1,
+    }];
+    let hidden = advance(runtime, model, &mut feed);
+    let mut record = Record::new(model, input.request.clone());
+    hidden
+        .chunks_exact(arch.dim)
+        .for_each(|state| record.note(state));
+    Ok(record.finish().trace)
+}
+
+/// The logits of every position of a text, for measuring a model's quality: `[len, vocabulary]`, Q16.
+/// Costs what replaying it would.
+///
+/// # Errors
+/// As [`Generation::new`](crate::Generation::new).
+pub fn teacher_forced(
+    runtime: &Runtime,
+    model: &Model,
+    tokens: &[u32],
+) -> Result<Vec<i32>, EngineError> {
+    let arch = &model.manifest().architecture;
+    if tokens.len() > arch.context_tokens {
+        return Err(EngineError::PromptTooLong {
+            prompt: tokens.len(),
+            context: arch.context_tokens,
+        });
+    }
+    if tokens
+        .iter()
+        .any(|token| *token as usize >= arch.vocabulary)
+    {
+        return Err(EngineError::PromptInvalid);
+    }
+    let mut feed = [Feed {
+        sequence: &mut Sequence::new(arch),
+        tokens,
+        wanted_from: 0,
+    }];
+    let hidden = advance(runtime, model, &mut feed);
+    let states = hidden.chunks(LOGITS_POSITIONS * arch.dim);
+    Ok(states
+        .flat_map(|states| logits(runtime, model, states))
+        .collect())
+}

@@ -1,0 +1,224 @@
+//! What our Sv2 servers share (the pool's and the worker's mining ports, job declaration, template distribution):
+//! taking connections on a port, the first exchanges on each, why one ends, and the clocks of a mining connection.
+//! What the messages after that mean is not known here.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connection::{FrameReader, FrameWriter, accept};
+use crate::frame::DecodeError;
+use crate::keys::AuthorityKeys;
+use crate::listener::Listener;
+use crate::outbox::{Outbox, OutboxError};
+use crate::setup::{self, ServerPolicy, SetupError};
+
+/// How often the difficulty of a mining connection's channels is reconsidered.
+const VARDIFF_INTERVAL: Duration = Duration::from_secs(20);
+/// A mining connection without a channel is closed after this (5.3.2).
+const IDLE_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// A port, and how a connection on it begins.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// The authority that clients check the server by.
+    pub keys: AuthorityKeys,
+    /// How long the certificate of one connection holds.
+    pub certificate_validity: Duration,
+    /// What is spoken on the port.
+    pub policy: ServerPolicy,
+    /// Connections at a time; further ones wait in the system's queue.
+    pub connections_max: usize,
+    /// Frames that may wait for one client: the longest burst that a healthy one is sent.
+    pub outbox_max: usize,
+    /// The largest payload that is read of a client once its connection is set up.
+    pub payload_bytes_max: usize,
+}
+
+/// A client whose connection is set up. Whoever serves it owns all of it.
+#[derive(Debug)]
+pub struct Client {
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// What it asked for in `SetupConnection`; all of it is supported.
+    pub flags: u32,
+    /// What it sends.
+    pub reader: FrameReader,
+    /// What it is sent.
+    pub outbox: Outbox,
+    /// Cancelled when the connection has to end: at shutdown, and where the client does not keep up. Cancelling it
+    /// throws away what still waits in the outbox.
+    pub token: CancellationToken,
+}
+
+impl Server {
+    /// Takes connections until `shutdown` and serves each in a task of `connections`. `serve` is called once per
+    /// client that is set up; when it returns, and everything that it held of the client is dropped, what waits in
+    /// the outbox is still written. The tasks outlive this call: wait for them with the tracker.
+    pub async fn run<Serve, Served>(
+        self,
+        listener: TcpListener,
+        connections: &TaskTracker,
+        shutdown: &CancellationToken,
+        serve: Serve,
+    ) where
+        Serve: Fn(Client) -> Served + Clone + Send + 'static,
+        Served: Future<Output = ()> + Send + 'static,
+    {
+        let listener = Listener::new(listener, self.connections_max);
+        let server = Arc::new(self);
+        while let Some((stream, place)) = listener.next(shutdown).await {
+            let (server, serve) = (Arc::clone(&server), serve.clone());
+            let token = shutdown.child_token();
+            connections.spawn(async move {
+                server.serve_one(stream, token, serve).await;
+                drop(place);
+            });
+        }
+    }
+
+    async fn serve_one<Served: Future<Output = ()>>(
+        &self,
+        stream: TcpStream,
+        token: CancellationToken,
+        serve: impl Fn(Client) -> Served,
+    ) {
+        let Ok(address) = stream.peer_addr() else {
+            return;
+        };
+        let set_up = tokio::select! {
+            () = token.cancelled() => return,
+            set_up = self.set_up(stream) => set_up,
+        };
+        let (mut reader, writer, flags) = match set_up {
+            Ok(set_up) => set_up,
+            Err(error) => return tracing::debug!(%address, %error, "a connection was not set up"),
+        };
+        reader.set_payload_bytes_max(self.payload_bytes_max);
+        let (outbox, writing) = Outbox::spawn(writer, self.outbox_max, token.clone());
+        let client = Client {
+            address,
+            flags,
+            reader,
+            outbox,
+            token,
+        };
+        Box::pin(serve(client)).await;
+        let _ = writing.await;
+    }
+
+    async fn set_up(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(FrameReader, FrameWriter, u32), SetupError> {
+        let (mut reader, mut writer) =
+            accept(stream, &self.keys, self.certificate_validity).await?;
+        let request = setup::serve(&mut reader, &mut writer, &self.policy).await?;
+        Ok((reader, writer, request.flags))
+    }
+}
+
+/// Why a server ended a client's connection, or found it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum EndReason {
+    /// The peer is gone or does not keep up, or the server stops.
+    #[error("the connection closed")]
+    Closed,
+    /// The peer broke the protocol.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(&'static str),
+    /// A message did not decode.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A message of ours breaks one of its limits; only this connection suffers.
+    #[error("a message of ours does not fit: {0}")]
+    Encode(String),
+    /// Something of ours is wrong; only this connection suffers.
+    #[error("internal fault: {0}")]
+    Fault(&'static str),
+    /// No channel for too long.
+    #[error("the connection had no channel for too long")]
+    Idle,
+}
+
+impl EndReason {
+    /// A message of ours could not be built.
+    pub fn encode(error: impl Display) -> Self {
+        Self::Encode(error.to_string())
+    }
+}
+
+impl From<OutboxError> for EndReason {
+    fn from(error: OutboxError) -> Self {
+        match error {
+            OutboxError::Encode(error) => Self::encode(error),
+            OutboxError::Full | OutboxError::Closed => Self::Closed,
+        }
+    }
+}
+
+/// The clocks of a mining connection: when difficulty is reconsidered, and how long there has been no channel.
+#[derive(Debug)]
+pub struct MiningClock {
+    vardiff: Interval,
+    idle_since: Instant,
+}
+
+impl MiningClock {
+    /// Of a connection that was set up now.
+    pub fn start() -> Self {
+        let now = Instant::now();
+        let mut vardiff = interval_at(now + VARDIFF_INTERVAL, VARDIFF_INTERVAL);
+        vardiff.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            vardiff,
+            idle_since: now,
+        }
+    }
+
+    /// Returns when difficulty is to be reconsidered. Cancellation-safe.
+    pub async fn tick(&mut self) {
+        self.vardiff.tick().await;
+    }
+
+    /// To be called at each tick.
+    ///
+    /// # Errors
+    /// [`EndReason::Idle`] if the connection has had no channel for too long.
+    pub fn check_idle(&mut self, has_channels: bool) -> Result<(), EndReason> {
+        self.check_idle_at(has_channels, Instant::now())
+    }
+
+    fn check_idle_at(&mut self, has_channels: bool, now: Instant) -> Result<(), EndReason> {
+        if has_channels {
+            self.idle_since = now;
+        }
+        match now.duration_since(self.idle_since) > IDLE_TIME_MAX {
+            true => Err(EndReason::Idle),
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_idle_once_it_has_had_no_channel_for_two_minutes() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut clock = MiningClock::start();
+        assert!(clock.check_idle_at(false, at(100)).is_ok());
+        assert!(clock.check_idle_at(true, at(110)).is_ok());
+        assert!(clock.check_idle_at(false, at(229)).is_ok());
+        let idle = clock.check_idle_at(false, at(231));
+        assert!(matches!(idle, Err(EndReason::Idle)));
+    }
+}

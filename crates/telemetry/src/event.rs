@@ -1,0 +1,200 @@
+//! The events. Their JSON is an interface: supervisors and tests match on it.
+
+use dovetail_units::Msat;
+use serde::Serialize;
+
+/// Something that happened. Identities and hashes are lower-case hex.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event<'a> {
+    /// A worker proved its key and named its models.
+    WorkerRegistered {
+        /// The worker's x-only key.
+        worker: &'a str,
+        /// How many models of the pool it serves.
+        models: usize,
+    },
+    /// A task went to a worker.
+    TaskAssigned {
+        /// The task.
+        task: &'a str,
+        /// The worker that runs it.
+        worker: &'a str,
+    },
+    /// A worker delivered a transcript.
+    TaskFinished {
+        /// The task.
+        task: &'a str,
+        /// How many tokens it has.
+        output_tokens: u32,
+    },
+    /// A share is durable; its miner hears of it in the order of the channel's shares.
+    ShareAccepted {
+        /// `hash` or `inference`.
+        kind: &'a str,
+        /// Whom it is credited to.
+        worker: &'a str,
+        /// Its expected hashes.
+        work: u64,
+        /// What was credited for the hashes.
+        credit_msat: Msat,
+    },
+    /// A share was refused.
+    ShareRejected {
+        /// Whose it was.
+        worker: &'a str,
+        /// Why, as sent to the miner.
+        code: &'a str,
+    },
+    /// A batch passed its audit and was credited.
+    BatchSettled {
+        /// The batch's root.
+        root: &'a str,
+        /// How many transcripts it has.
+        transcripts: usize,
+        /// How many of them were replayed.
+        replayed: usize,
+        /// What was credited for its tokens, to be held until it has matured.
+        credit_msat: Msat,
+    },
+    /// An audit found a mismatch, twice.
+    AuditFailed {
+        /// The batch's root.
+        root: &'a str,
+        /// Whose batch it was.
+        worker: &'a str,
+        /// What did not hold.
+        mismatch: &'a str,
+        /// The held credit that the worker has lost.
+        forfeited_msat: Msat,
+    },
+    /// Held credit for inference can be paid out from now on.
+    CreditMatured {
+        /// Whose it is.
+        worker: &'a str,
+        /// Of how many batches.
+        credits: u64,
+        /// What it comes to.
+        amount_msat: Msat,
+    },
+    /// A share solved a block.
+    BlockFound {
+        /// The block's hash, as explorers print it.
+        hash: &'a str,
+        /// Whose share it was.
+        worker: &'a str,
+        /// Whether the job was declared by the miner.
+        declared: bool,
+    },
+    /// A payout reached its worker.
+    PayoutPaid {
+        /// Who was paid.
+        worker: &'a str,
+        /// What the worker got.
+        amount_msat: Msat,
+        /// What the route cost.
+        fee_msat: Msat,
+        /// `ldk` or `simulated`.
+        rail: &'a str,
+    },
+}
+
+impl Event<'_> {
+    /// The event as one JSON object, without a line break. Its name is the field `event`.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("an event has only strings and numbers")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each event with its JSON, to the byte.
+    fn events() -> Vec<(Event<'static>, &'static str)> {
+        let (worker, task, root) = ("0a0b", "0c0d", "0e0f");
+        vec![
+            (
+                Event::WorkerRegistered { worker, models: 2 },
+                r#"{"event":"worker_registered","worker":"0a0b","models":2}"#,
+            ),
+            (
+                Event::TaskAssigned { task, worker },
+                r#"{"event":"task_assigned","task":"0c0d","worker":"0a0b"}"#,
+            ),
+            (
+                Event::TaskFinished {
+                    task,
+                    output_tokens: 7,
+                },
+                r#"{"event":"task_finished","task":"0c0d","output_tokens":7}"#,
+            ),
+            (
+                Event::ShareAccepted {
+                    kind: "hash",
+                    worker,
+                    work: u64::MAX,
+                    credit_msat: Msat::new(12),
+                },
+                r#"{"event":"share_accepted","kind":"hash","worker":"0a0b","work":18446744073709551615,"credit_msat":12}"#,
+            ),
+            (
+                Event::ShareRejected {
+                    worker,
+                    code: "stale-share",
+                },
+                r#"{"event":"share_rejected","worker":"0a0b","code":"stale-share"}"#,
+            ),
+            (
+                Event::BatchSettled {
+                    root,
+                    transcripts: 3,
+                    replayed: 1,
+                    credit_msat: Msat::new(900),
+                },
+                r#"{"event":"batch_settled","root":"0e0f","transcripts":3,"replayed":1,"credit_msat":900}"#,
+            ),
+            (
+                Event::AuditFailed {
+                    root,
+                    worker,
+                    mismatch: "tokens",
+                    forfeited_msat: Msat::new(50),
+                },
+                r#"{"event":"audit_failed","root":"0e0f","worker":"0a0b","mismatch":"tokens","forfeited_msat":50}"#,
+            ),
+            (
+                Event::CreditMatured {
+                    worker,
+                    credits: 4,
+                    amount_msat: Msat::new(3_600),
+                },
+                r#"{"event":"credit_matured","worker":"0a0b","credits":4,"amount_msat":3600}"#,
+            ),
+            (
+                Event::BlockFound {
+                    hash: "00ff",
+                    worker,
+                    declared: true,
+                },
+                r#"{"event":"block_found","hash":"00ff","worker":"0a0b","declared":true}"#,
+            ),
+            (
+                Event::PayoutPaid {
+                    worker,
+                    amount_msat: Msat::new(1_000),
+                    fee_msat: Msat::new(2),
+                    rail: "ldk",
+                },
+                r#"{"event":"payout_paid","worker":"0a0b","amount_msat":1000,"fee_msat":2,"rail":"ldk"}"#,
+            ),
+        ]
+    }
+
+    #[test]
+    fn each_event_is_written_as_supervisors_know_it() {
+        for (event, json) in events() {
+            assert_eq!(event.to_json(), json);
+        }
+    }
+}

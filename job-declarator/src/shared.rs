@@ -1,0 +1,18 @@
+//! What all connections of a declarator share.
+
+use tokio_util::task::TaskTracker;
+
+use crate::config::Limits;
+use crate::rules::Rules;
+use crate::token_book::TotalRate;
+use crate::transactions::TransactionStore;
+
+/// Its parts look after themselves: none is locked while another is.
+pub(crate) struct Shared {
+    pub(crate) limits: Limits,
+    pub(crate) rules: Rules,
+    pub(crate) total: TotalRate,
+    pub(crate) transactions: TransactionStore,
+    /// Connections, and blocks on their way to the node.
+    pub(crate) tracker: TaskTracker,
+}
