@@ -57,7 +57,7 @@ fn payout_script() -> ScriptBuf {
 }
 
 /// A played pool, declarator and a running worker.
-struct Fixture {
+struct Scene {
     folder: tempfile::TempDir,
     pool_listener: TcpListener,
     pool_keys: AuthorityKeys,
@@ -68,7 +68,7 @@ struct Fixture {
     worker: Option<tokio::task::JoinHandle<()>>,
 }
 
-impl Fixture {
+impl Scene {
     async fn start(bits: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (pool_listener, pool_address, pool_keys) = listen().await;
@@ -292,52 +292,6 @@ async fn refuse_share(pool: &mut Played, share: &SubmitSharesExtended, code: &st
     .await;
 }
 
-/// The outcome of a claim that the audit refused, with the beacon's first value.
-fn refusal(root: BatchRoot, hash: [u8; 32], code: &str) -> BatchOutcome {
-    BatchOutcome {
-        root,
-        header_hash: HeaderHash::from_bytes(hash),
-        accepted: false,
-        beacon_step: 0,
-        preimage: chain().preimage(0).unwrap(),
-        code: code.to_owned(),
-        credit_msat: 0,
-        held_msat: 0,
-    }
-}
-
-/// A worker that has claimed the batch of its first task with a share, which the pool has yet to answer.
-struct Claim {
-    fixture: Fixture,
-    pool: Played,
-    declarator: Played,
-    declared: DeclareMiningJob,
-    root: BatchRoot,
-    share: SubmitSharesExtended,
-    hash: [u8; 32],
-}
-
-impl Claim {
-    async fn start(bits: u32) -> Self {
-        let fixture = Fixture::start(bits).await;
-        let mut pool = fixture.register().await;
-        let transcript = fixture.serve_task(&mut pool).await;
-        let root = accept_batch(&mut pool, &transcript).await;
-        let mut declarator = fixture.declarator().await;
-        let declared = accept_declaration(&mut declarator, root).await;
-        let (share, hash) = take_share(&mut pool, &declared, root).await;
-        Self {
-            fixture,
-            pool,
-            declarator,
-            declared,
-            root,
-            share,
-            hash,
-        }
-    }
-}
-
 async fn nothing_more(pool: &mut Played) {
     let more = tokio::time::timeout(Duration::from_secs(3), pool.reader.read()).await;
     assert!(more.is_err(), "{more:?}");
@@ -345,15 +299,13 @@ async fn nothing_more(pool: &mut Played) {
 
 #[tokio::test]
 async fn a_task_becomes_tokens_a_transcript_a_declared_job_and_a_claiming_share() {
-    let Claim {
-        fixture,
-        mut pool,
-        declarator: _declarator,
-        root,
-        share,
-        hash,
-        ..
-    } = Claim::start(BLOCKS_NEVER).await;
+    let scene = Scene::start(BLOCKS_NEVER).await;
+    let mut pool = scene.register().await;
+    let transcript = scene.serve_task(&mut pool).await;
+    let root = accept_batch(&mut pool, &transcript).await;
+    let mut declarator = scene.declarator().await;
+    let declared = accept_declaration(&mut declarator, root).await;
+    let (share, hash) = take_share(&mut pool, &declared, root).await;
     // One success for the claim and a share behind it.
     pool.send(&SubmitSharesSuccess {
         channel_id: CHANNEL,
@@ -363,47 +315,57 @@ async fn a_task_becomes_tokens_a_transcript_a_declared_job_and_a_claiming_share(
     })
     .await;
     pool.send(&BatchOutcome {
+        root,
+        header_hash: HeaderHash::from_bytes(hash),
         accepted: true,
+        beacon_step: 0,
+        preimage: chain().preimage(0).unwrap(),
+        code: String::new(),
         credit_msat: 24_000,
         held_msat: 24_000,
-        ..refusal(root, hash, "")
     })
     .await;
     nothing_more(&mut pool).await;
-    fixture.stop().await;
+    scene.stop().await;
 }
 
 #[tokio::test]
 async fn a_stale_share_leads_to_another_declaration_and_a_mismatch_to_none() {
-    let Claim {
-        fixture,
-        mut pool,
-        mut declarator,
-        root,
-        share,
-        ..
-    } = Claim::start(BLOCKS_NEVER).await;
+    let scene = Scene::start(BLOCKS_NEVER).await;
+    let mut pool = scene.register().await;
+    let transcript = scene.serve_task(&mut pool).await;
+    let root = accept_batch(&mut pool, &transcript).await;
+    let mut declarator = scene.declarator().await;
+    let declared = accept_declaration(&mut declarator, root).await;
+    let (share, _) = take_share(&mut pool, &declared, root).await;
     refuse_share(&mut pool, &share, "stale-share").await;
     let declared = accept_declaration(&mut declarator, root).await;
     let (share, hash) = take_share(&mut pool, &declared, root).await;
     refuse_share(&mut pool, &share, codes::INFERENCE_MISMATCH).await;
-    let outcome = refusal(root, hash, codes::INFERENCE_MISMATCH);
-    pool.send(&outcome).await;
+    pool.send(&BatchOutcome {
+        root,
+        header_hash: HeaderHash::from_bytes(hash),
+        accepted: false,
+        beacon_step: 0,
+        preimage: chain().preimage(0).unwrap(),
+        code: codes::INFERENCE_MISMATCH.to_owned(),
+        credit_msat: 0,
+        held_msat: 0,
+    })
+    .await;
     nothing_more(&mut pool).await;
-    fixture.stop().await;
+    scene.stop().await;
 }
 
 #[tokio::test]
 async fn a_share_that_is_a_block_goes_to_the_declarator_and_to_the_template_source() {
-    let Claim {
-        fixture,
-        mut pool,
-        mut declarator,
-        declared,
-        root,
-        share,
-        ..
-    } = Claim::start(BLOCKS_ALWAYS).await;
+    let scene = Scene::start(BLOCKS_ALWAYS).await;
+    let mut pool = scene.register().await;
+    let transcript = scene.serve_task(&mut pool).await;
+    let root = accept_batch(&mut pool, &transcript).await;
+    let mut declarator = scene.declarator().await;
+    let declared = accept_declaration(&mut declarator, root).await;
+    let (share, _) = take_share(&mut pool, &declared, root).await;
     let pushed: PushSolution = declarator.expect().await;
     assert_eq!((pushed.nonce, pushed.ntime), (share.nonce, share.ntime));
     assert!(pushed.extranonce.as_bytes().starts_with(&EXTRANONCE_PREFIX));
@@ -414,58 +376,62 @@ async fn a_share_that_is_a_block_goes_to_the_declarator_and_to_the_template_sour
         next.coinbase_tx_prefix.as_bytes(),
         declared.coinbase_tx_prefix.as_bytes()
     );
-    fixture.stop().await;
+    scene.stop().await;
 }
 
 #[tokio::test]
 async fn a_claim_that_was_cut_off_is_taken_up_on_the_next_session() {
-    let fixture = Fixture::start(BLOCKS_NEVER).await;
-    let mut pool = fixture.register().await;
-    let transcript = fixture.serve_task(&mut pool).await;
+    let scene = Scene::start(BLOCKS_NEVER).await;
+    let mut pool = scene.register().await;
+    let transcript = scene.serve_task(&mut pool).await;
     let root = accept_batch(&mut pool, &transcript).await;
     drop(pool);
-    let mut pool = fixture.register().await;
+    let mut pool = scene.register().await;
     let again: RegisterBatch = pool.expect().await;
     assert_eq!(again.root, root);
-    fixture.stop().await;
+    scene.stop().await;
 }
 
 #[tokio::test]
 async fn a_transcript_without_an_answer_is_delivered_again_on_the_next_session() {
-    let fixture = Fixture::start(BLOCKS_NEVER).await;
-    let mut pool = fixture.register().await;
-    let transcript = fixture.serve_task(&mut pool).await;
+    let scene = Scene::start(BLOCKS_NEVER).await;
+    let mut pool = scene.register().await;
+    let transcript = scene.serve_task(&mut pool).await;
     drop(pool);
-    let mut pool = fixture.register().await;
+    let mut pool = scene.register().await;
     let again: DeliverTranscript = pool.expect().await;
     assert_eq!(again.transcript.0, transcript.encode());
-    fixture.stop().await;
+    scene.stop().await;
 }
 
 #[tokio::test]
 async fn a_pool_that_breaks_its_beacon_is_left_for_good() {
-    let Claim {
-        fixture,
-        mut pool,
-        declarator: _declarator,
-        root,
-        share,
-        hash,
-        ..
-    } = Claim::start(BLOCKS_NEVER).await;
+    let scene = Scene::start(BLOCKS_NEVER).await;
+    let mut pool = scene.register().await;
+    let transcript = scene.serve_task(&mut pool).await;
+    let root = accept_batch(&mut pool, &transcript).await;
+    let mut declarator = scene.declarator().await;
+    let declared = accept_declaration(&mut declarator, root).await;
+    let (share, hash) = take_share(&mut pool, &declared, root).await;
     refuse_share(&mut pool, &share, codes::INFERENCE_MISMATCH).await;
     let chosen = BatchOutcome {
+        root,
+        header_hash: HeaderHash::from_bytes(hash),
+        accepted: false,
+        beacon_step: 0,
         preimage: [6; 32],
-        ..refusal(root, hash, "tokens")
+        code: "tokens".to_owned(),
+        credit_msat: 0,
+        held_msat: 0,
     };
     pool.send(&chosen).await;
     let ended = tokio::time::timeout(Duration::from_secs(10), async {
         while pool.reader.read().await.is_ok() {}
     });
     ended.await.unwrap();
-    let back = tokio::time::timeout(Duration::from_secs(3), fixture.pool_listener.accept()).await;
+    let back = tokio::time::timeout(Duration::from_secs(3), scene.pool_listener.accept()).await;
     assert!(back.is_err(), "the worker went back");
-    let kept = std::fs::read_to_string(fixture.folder.path().join("worker.beacons")).unwrap();
+    let kept = std::fs::read_to_string(scene.folder.path().join("worker.beacons")).unwrap();
     assert!(kept.contains("does not follow"), "{kept}");
-    fixture.stop().await;
+    scene.stop().await;
 }
