@@ -25,7 +25,8 @@ pub struct Config {
     pub job_declarator: EmbeddedConfig,
     /// The Postgres ledger.
     pub ledger: LedgerConfig,
-    /// The wallet that pays miners.
+    /// The wallet that pays miners. Without this section nothing is paid out; balances grow.
+    #[serde(default)]
     pub lightning: LightningConfig,
     /// Models and tasks.
     pub inference: InferenceConfig,
@@ -105,22 +106,30 @@ pub struct LedgerConfig {
 
 /// The wallet that pays miners.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct LightningConfig {
     /// The wallet's Unix socket. Without one nothing is paid out; balances grow.
     pub socket: Option<PathBuf>,
     /// A worker is paid once its balance reaches this.
-    #[serde(default = "defaults::payout_threshold_msat")]
     pub payout_threshold_msat: i64,
     /// What one payout moves at most.
-    #[serde(default = "defaults::payout_max_msat")]
     pub payout_max_msat: i64,
     /// What one payout may cost in routing fees.
-    #[serde(default = "defaults::fee_max_msat")]
     pub fee_max_msat: i64,
     /// How often balances are looked at, in milliseconds.
-    #[serde(default = "defaults::payout_interval_ms")]
     pub interval_ms: u64,
+}
+
+impl Default for LightningConfig {
+    fn default() -> Self {
+        Self {
+            socket: None,
+            payout_threshold_msat: 10_000,
+            payout_max_msat: 100_000_000,
+            fee_max_msat: 5_000,
+            interval_ms: 1_000,
+        }
+    }
 }
 
 /// Models and tasks.
@@ -239,18 +248,6 @@ mod defaults {
     }
     pub(super) fn group_wait_ms() -> u64 {
         20
-    }
-    pub(super) fn payout_threshold_msat() -> i64 {
-        10_000
-    }
-    pub(super) fn payout_max_msat() -> i64 {
-        100_000_000
-    }
-    pub(super) fn fee_max_msat() -> i64 {
-        5_000
-    }
-    pub(super) fn payout_interval_ms() -> u64 {
-        1_000
     }
     pub(super) fn prompt_bytes_max() -> usize {
         4_096
@@ -402,7 +399,6 @@ impl AuditConfig {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn example() -> Config {
@@ -460,6 +456,17 @@ mod tests {
             let refused = config.check().unwrap_err();
             assert!(refused.contains(key), "{key}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_pool_without_a_lightning_section_pays_nothing_out() {
+        let example = include_str!("../../config/dovetail-pool.toml");
+        let begin = example.find("[lightning]").unwrap();
+        let end = begin + 1 + example[begin + 1..].find("\n[").unwrap();
+        let without = [&example[..begin], &example[end..]].concat();
+        let config: Config = toml::from_str(&without).unwrap();
+        config.check().unwrap();
+        assert!(config.lightning.socket.is_none());
     }
 
     #[test]

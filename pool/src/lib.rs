@@ -5,32 +5,25 @@
 //! header, `settle` runs the audit (`audit`, whose replays `validation` does) and commits to the ledger,
 //! `mining::shares` answers.
 
-mod appeals;
-mod audit;
+mod agents;
+mod blocks;
+mod claims;
 pub mod config;
 mod credit;
-mod declaring;
-mod dispatch;
-mod downloads;
-mod events;
-mod grpc;
-#[cfg(test)]
-mod honest_tests;
+mod embedded_declarator;
+mod grpc_listener;
+mod mailboxes;
 mod mining;
 mod models;
 mod payouts;
-mod refusals;
 mod run;
-mod settle;
-#[cfg(test)]
-mod settle_tests;
 mod shared;
+mod tasks;
 #[cfg(test)]
-mod test_ground;
-mod turns;
+mod test_support;
 mod validation;
 
-pub use appeals::print_audits;
+pub use claims::print_audits;
 pub use config::Config;
 pub use run::{Addresses, run};
 pub use validation::{ValidatorOptions, serve_validator};

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use bitcoin::Network;
 use dovetail_commitment::WorkerKey;
-use dovetail_ledger::{Ledger, LedgerError, Msat, OpenPayout, PayoutState};
+use dovetail_ledger::{Ledger, LedgerError, OpenPayout, PayoutState};
 use dovetail_lightning::{Client, PaymentStatus, parse_invoice};
+use dovetail_telemetry::{Event, Telemetry};
+use dovetail_units::Msat;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::LightningConfig;
-use crate::dispatch::{Dispatcher, WorkerCommand};
-use crate::events::Event;
+use crate::mailboxes::{Mailboxes, WorkerCommand};
 
 /// How long a worker may take to make an invoice.
 const INVOICE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,11 +78,12 @@ enum PayoutError {
 /// The payout service.
 pub(crate) struct Payouts {
     pub(crate) ledger: Ledger,
-    pub(crate) dispatcher: Dispatcher,
+    pub(crate) mailboxes: Mailboxes,
     pub(crate) handle: PayoutHandle,
     pub(crate) wallet: Client,
     pub(crate) config: LightningConfig,
     pub(crate) network: Network,
+    pub(crate) telemetry: Telemetry,
 }
 
 impl Payouts {
@@ -154,7 +156,7 @@ impl Payouts {
             let Ok(worker) = identity.parse::<WorkerKey>() else {
                 continue;
             };
-            if self.dispatcher.commands_of(&worker).is_none() {
+            if !self.mailboxes.is_open(&worker) {
                 continue;
             }
             let whole_sat = balance.get().min(self.config.payout_max_msat) / 1000 * 1000;
@@ -212,16 +214,13 @@ impl Payouts {
         payout_id: [u8; 32],
         amount_msat: u64,
     ) -> Result<String, PayoutError> {
-        let commands = self
-            .dispatcher
-            .commands_of(&worker)
-            .ok_or(PayoutError::NoInvoice)?;
         let (sender, receiver) = oneshot::channel();
         self.handle.waiting().insert(payout_id, (worker, sender));
-        let asked = commands.try_send(WorkerCommand::RequestInvoice {
+        let request = WorkerCommand::RequestInvoice {
             payout_id,
             amount_msat,
-        });
+        };
+        let asked = self.mailboxes.send(&worker, request);
         let answer = match asked {
             Ok(()) => timeout(INVOICE_TIMEOUT, receiver).await,
             Err(_) => Ok(Ok(None)),
@@ -243,19 +242,19 @@ impl Payouts {
         let paid = match status {
             PaymentStatus::Succeeded { fee_msat, .. } => {
                 let fee = i64::try_from(*fee_msat).map_err(|_| PayoutError::Amount)?;
-                self.ledger.settle_payout(payout.id, Msat::new(fee)).await?;
+                let fee = Msat::new(fee);
+                self.ledger.settle_payout(payout.id, fee).await?;
                 tracing::info!(
                     worker = payout.worker,
                     amount_msat = payout.amount.get(),
                     "paid out"
                 );
-                Event::PayoutPaid {
+                self.telemetry.emit(&Event::PayoutPaid {
                     worker: &payout.worker,
-                    amount_msat: payout.amount.get(),
+                    amount_msat: payout.amount,
                     fee_msat: fee,
                     rail,
-                }
-                .emit();
+                });
                 true
             }
             PaymentStatus::Failed => {
@@ -264,17 +263,13 @@ impl Payouts {
             }
             PaymentStatus::Pending | PaymentStatus::Unknown => return Ok(()),
         };
-        let commands = payout
-            .worker
-            .parse()
-            .ok()
-            .and_then(|worker| self.dispatcher.commands_of(&worker));
-        if let Some(commands) = commands {
-            // A courtesy: the worker's own wallet knows anyway.
-            let _ = commands.try_send(WorkerCommand::PayoutResult {
+        if let Ok(worker) = payout.worker.parse() {
+            let result = WorkerCommand::PayoutResult {
                 payout_id: payout.id,
                 paid,
-            });
+            };
+            // A courtesy: the worker's own wallet knows anyway.
+            let _ = self.mailboxes.send(&worker, result);
         }
         Ok(())
     }

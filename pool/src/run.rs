@@ -2,34 +2,35 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
-use dovetail_api::v1::inference_server::InferenceServer;
 use dovetail_engine::Runtime;
+use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger};
 use dovetail_lightning::Client;
-use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
+use dovetail_sv2::AuthorityKeys;
+use dovetail_telemetry::{JsonLines, Telemetry};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::Auditor;
+use crate::agents::grpc::{self, Downloads};
+use crate::claims::audit::Auditor;
+use crate::claims::one_per_worker::OnePerWorker;
+use crate::claims::settle::Settler;
 use crate::config::{AuditConfig, Config, MiningConfig};
-use crate::dispatch::Dispatcher;
-use crate::downloads::Downloads;
-use crate::grpc::InferenceService;
+use crate::embedded_declarator;
+use crate::mailboxes::Mailboxes;
 use crate::models::Models;
 use crate::payouts::{PayoutHandle, Payouts};
-use crate::settle::Settler;
 use crate::shared::Shared;
-use crate::turns::Turns;
-use crate::validation::{Crew, CrewConfig, Member, RemoteValidator, ThreadValidator};
+use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
+use crate::validation::{Member, RemoteValidator, ThreadValidator, Validators, ValidatorsConfig};
 
 /// Bytes of the whole extranonce: 4 to tell channels apart and the rest for miners to roll. The
 /// coinbase's script has room for 100 bytes, of which the height and the tag take up to 30.
@@ -64,119 +65,182 @@ pub async fn run(
     config
         .check()
         .map_err(|reason| anyhow!("configuration: {reason}"))?;
-    let keys = authority_keys(&config.mining)?;
-    let receipt_key = receipt_key(&config)?;
-    let token_key = dovetail_jd::config::token_key(&config.job_declarator.token_key)
-        .context("job_declarator.token_key")?;
-    let models = Models::load(&config.inference.models)?;
-
-    let ledger = Ledger::connect(&config.ledger.url.read()?, config.ledger.connections_max)
-        .await
-        .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
-    ledger
-        .migrate()
-        .await
-        .context("cannot migrate the ledger")?;
-    // Tasks that were running when the pool last stopped have lost their streams.
-    ledger.fail_unfinished("pool-restarted").await?;
-
-    let stop_last = CancellationToken::new();
-    let committer = Committer::start(
-        ledger.clone(),
-        CommitterConfig {
-            group_max: config.ledger.group_max,
-            group_wait: Duration::from_millis(config.ledger.group_wait_ms),
-            queue_max: 4 * config.ledger.group_max,
-            spool_dir: config.ledger.spool_dir.clone(),
-        },
-        stop_last.clone(),
-    )
-    .await
-    .context("cannot open the spool of shares")?;
-    let validators = TaskTracker::new();
-    let crew = start_crew(&config.audit, &models, &validators, &stop_last)?;
-    let audit_time_max = Duration::from_secs(config.audit.timeout_s);
-    let auditor = Auditor::start(ledger.clone(), crew, audit_time_max).await?;
-    let templates = dovetail_templates::start(config.templates.clone(), stop_last.clone())
+    let keys = Keys::read(&config)?;
+    let base = Base::start(&config).await?;
+    let last = Last::default();
+    let settler = start_settler(&config, &base, keys.receipt, &last).await?;
+    let templates = dovetail_templates::start(config.templates.clone(), last.stop.clone())
         .context("cannot start the template source")?;
-
     let mining = bind(config.mining.listen).await?;
     let api = bind(config.api.listen).await?;
     let (mining_address, api_address) = (mining.local_addr()?, api.local_addr()?);
-    let tracker = TaskTracker::new();
-    let downloads = open_downloads(&config, &tracker, &shutdown)?;
-    let dispatcher = Dispatcher::default();
+    let services = grpc::Services {
+        tasks: base.tasks.clone(),
+        downloads: open_downloads(&config, &base.tracker, &shutdown)?,
+        requests_per_connection_max: config.api.requests_per_connection_max,
+        tracker: base.tracker.clone(),
+    };
     let shared = Arc::new(Shared {
+        ledger: base.ledger.clone(),
         templates,
-        settler: Settler {
-            ledger: ledger.clone(),
-            committer,
-            auditor,
-            turns: Turns::default(),
-            dispatcher: dispatcher.clone(),
-            rates: config.credit,
-            window: config.audit.window(),
-            receipt_key,
-        },
-        dispatcher,
-        models,
+        settler,
+        tasks: base.tasks.clone(),
+        models: base.models.clone(),
         payouts: PayoutHandle::default(),
         extranonces: Mutex::new(extranonces(&config.mining)?),
-        tracker: tracker.clone(),
-        token_key,
+        telemetry: base.telemetry.clone(),
+        tracker: base.tracker.clone(),
+        token_key: keys.token,
         transactions: TransactionStore::default(),
         config,
     });
-    let declaration = crate::declaring::start(&shared, keys, shutdown.clone()).await?;
-    tracker.spawn(crate::mining::serve(
-        mining,
-        keys,
-        Arc::clone(&shared),
-        shutdown.clone(),
-    ));
-    tracker.spawn(expire(Arc::clone(&shared), shutdown.clone()));
-    tracker.spawn(mature(Arc::clone(&shared), shutdown.clone()));
-    start_payouts(&shared, &shutdown);
-    let serving = serve_api(api, Arc::clone(&shared), downloads, shutdown.clone());
+    let authority = keys.authority;
+    let declaration = embedded_declarator::start(&shared, authority, shutdown.clone()).await?;
+    let serving = crate::mining::serve(mining, authority, Arc::clone(&shared), shutdown.clone());
+    base.tracker.spawn(serving);
+    base.tracker
+        .spawn(expire(base.tasks.clone(), shutdown.clone()));
+    base.tracker
+        .spawn(mature(Arc::clone(&shared), shutdown.clone()));
+    start_payouts(&shared, base.mailboxes.clone(), &shutdown);
+    let serving = grpc::serve(api, services, shutdown.clone());
     ready(Addresses {
         mining: mining_address,
         api: api_address,
         declaration,
     });
     let served = serving.await;
-
     shutdown.cancel();
-    tracker.close();
-    if tokio::time::timeout(DRAIN_TIME_MAX, tracker.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!("some connections did not end in time");
-    }
+    base.drain().await;
     drop(shared);
-    stop_last.cancel();
-    validators.close();
-    validators.wait().await;
+    last.stop().await;
     served
+}
+
+/// The pool's secrets.
+struct Keys {
+    authority: AuthorityKeys,
+    receipt: Keypair,
+    token: TokenKey,
+}
+
+impl Keys {
+    fn read(config: &Config) -> anyhow::Result<Self> {
+        let secret = config.mining.authority_secret_key.read()?;
+        Ok(Self {
+            authority: AuthorityKeys::parse(&config.mining.authority_public_key, &secret)
+                .context("mining: the authority keys")?,
+            receipt: receipt_key(config)?,
+            token: dovetail_jd::config::token_key(&config.job_declarator.token_key)
+                .context("job_declarator.token_key")?,
+        })
+    }
+}
+
+/// What the other parts stand on.
+struct Base {
+    ledger: Ledger,
+    models: Models,
+    telemetry: Telemetry,
+    mailboxes: Mailboxes,
+    tasks: Tasks,
+    /// Connections, and whatever has to run to its end.
+    tracker: TaskTracker,
+}
+
+impl Base {
+    async fn start(config: &Config) -> anyhow::Result<Self> {
+        let models = Models::load(&config.inference.models)?;
+        let url = config.ledger.url.read()?;
+        let ledger = Ledger::connect(&url, config.ledger.connections_max)
+            .await
+            .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
+        ledger
+            .migrate()
+            .await
+            .context("cannot migrate the ledger")?;
+        let telemetry = Telemetry::none().and(JsonLines::stdout());
+        let (mailboxes, tracker) = (Mailboxes::default(), TaskTracker::new());
+        let tasks = Tasks::new(TaskParts {
+            ledger: ledger.clone(),
+            models: models.clone(),
+            mailboxes: mailboxes.clone(),
+            limits: TaskLimits::from(&config.inference),
+            prices: Prices::new(config.inference.free_of_charge),
+            telemetry: telemetry.clone(),
+            tracker: tracker.clone(),
+        });
+        tasks.fail_interrupted().await?;
+        Ok(Self {
+            ledger,
+            models,
+            telemetry,
+            mailboxes,
+            tasks,
+            tracker,
+        })
+    }
+
+    /// Waits for the last shares to reach the ledger.
+    async fn drain(&self) {
+        self.tracker.close();
+        let drained = tokio::time::timeout(DRAIN_TIME_MAX, self.tracker.wait());
+        if drained.await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+    }
+}
+
+/// What stops last, when nothing needs it any more: the committer, the validators and the template source.
+#[derive(Default)]
+struct Last {
+    stop: CancellationToken,
+    validators: TaskTracker,
+}
+
+impl Last {
+    async fn stop(self) {
+        self.stop.cancel();
+        self.validators.close();
+        self.validators.wait().await;
+    }
+}
+
+/// Starts what settles shares: the committer, the validators and the auditor.
+async fn start_settler(
+    config: &Config,
+    base: &Base,
+    receipt_key: Keypair,
+    last: &Last,
+) -> anyhow::Result<Settler> {
+    let committer = CommitterConfig {
+        group_max: config.ledger.group_max,
+        group_wait: Duration::from_millis(config.ledger.group_wait_ms),
+        queue_max: 4 * config.ledger.group_max,
+        spool_dir: config.ledger.spool_dir.clone(),
+    };
+    let committer = Committer::start(base.ledger.clone(), committer, last.stop.clone())
+        .await
+        .context("cannot open the spool of shares")?;
+    let validators = start_validators(&config.audit, &base.models, &last.validators, &last.stop)?;
+    let audit_time_max = Duration::from_secs(config.audit.timeout_s);
+    Ok(Settler {
+        ledger: base.ledger.clone(),
+        committer,
+        auditor: Auditor::start(base.ledger.clone(), validators, audit_time_max).await?,
+        one_per_worker: OnePerWorker::default(),
+        tasks: base.tasks.clone(),
+        telemetry: base.telemetry.clone(),
+        rates: config.credit,
+        window: config.audit.window(),
+        receipt_key,
+    })
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}"))
-}
-
-fn authority_keys(config: &MiningConfig) -> anyhow::Result<AuthorityKeys> {
-    let public: AuthorityPublicKey = config
-        .authority_public_key
-        .parse()
-        .context("mining.authority_public_key")?;
-    let secret: AuthoritySecretKey = config
-        .authority_secret_key
-        .read()?
-        .parse()
-        .context("mining.authority_secret_key")?;
-    AuthorityKeys::new(secret, public).context("mining: the authority keys")
 }
 
 fn receipt_key(config: &Config) -> anyhow::Result<Keypair> {
@@ -191,12 +255,12 @@ fn receipt_key(config: &Config) -> anyhow::Result<Keypair> {
 }
 
 /// The validators that the configuration names: threads of this process, and other processes.
-fn start_crew(
+fn start_validators(
     config: &AuditConfig,
     models: &Models,
     tracker: &TaskTracker,
     shutdown: &CancellationToken,
-) -> anyhow::Result<Crew> {
+) -> anyhow::Result<Validators> {
     let mut members = Vec::new();
     for url in &config.validators {
         let validator = RemoteValidator::new(url)
@@ -217,12 +281,12 @@ fn start_crew(
             is_local: true,
         });
     }
-    let config = CrewConfig {
+    let config = ValidatorsConfig {
         queue_max: config.queue_max,
         batch_max: config.batch_max,
         validator_timeout: Duration::from_secs(config.validator_timeout_s),
     };
-    Ok(Crew::start(members, config, tracker, shutdown))
+    Ok(Validators::start(members, config, tracker, shutdown))
 }
 
 fn extranonces(config: &MiningConfig) -> anyhow::Result<ExtranonceAllocator> {
@@ -249,50 +313,21 @@ fn open_downloads(
     Downloads::open(&config.inference.models, downloads_max, tracker, shutdown).map(Some)
 }
 
-fn start_payouts(shared: &Arc<Shared>, shutdown: &CancellationToken) {
+fn start_payouts(shared: &Shared, mailboxes: Mailboxes, shutdown: &CancellationToken) {
     let Some(socket) = shared.config.lightning.socket.clone() else {
         tracing::warn!("no wallet is configured: balances grow, nothing is paid out");
         return;
     };
     let payouts = Payouts {
-        ledger: shared.settler.ledger.clone(),
-        dispatcher: shared.dispatcher.clone(),
+        ledger: shared.ledger.clone(),
+        mailboxes,
         handle: shared.payouts.clone(),
         wallet: Client::new(socket),
         config: shared.config.lightning.clone(),
         network: shared.config.mining.network,
+        telemetry: shared.telemetry.clone(),
     };
     shared.tracker.spawn(payouts.run(shutdown.clone()));
-}
-
-async fn serve_api(
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    downloads: Option<Downloads>,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health
-        .set_serving::<InferenceServer<InferenceService>>()
-        .await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(dovetail_api::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .context("cannot build the reflection service")?;
-    let limit = shared.config.api.requests_per_connection_max;
-    let inference = InferenceServer::new(InferenceService::new(shared))
-        .max_decoding_message_size(dovetail_api::MESSAGE_BYTES_MAX);
-    tonic::transport::Server::builder()
-        .concurrency_limit_per_connection(limit)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .add_service(health_service)
-        .add_service(reflection)
-        .add_service(inference)
-        .add_optional_service(downloads.map(Downloads::into_service))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
-        .await
-        .context("the gRPC server failed")
 }
 
 /// Posts held credit whose window is over.
@@ -308,20 +343,12 @@ async fn mature(shared: Arc<Shared>, shutdown: CancellationToken) {
 }
 
 /// Ends tasks whose time is over, wherever they stand.
-async fn expire(shared: Arc<Shared>, shutdown: CancellationToken) {
+async fn expire(tasks: Tasks, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = ticks.tick() => {}
+            _ = ticks.tick() => tasks.expire().await,
         }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| elapsed.as_secs());
-        match shared.settler.ledger.expire_tasks(now).await {
-            Ok(expired) => shared.dispatcher.forget(&expired),
-            Err(error) => tracing::warn!(%error, "cannot expire tasks"),
-        }
-        shared.spawn_pairing();
     }
 }

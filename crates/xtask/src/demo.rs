@@ -15,6 +15,16 @@ use crate::{programs, setup};
 
 /// How long the story may take once everything runs.
 const STORY_TIME_MAX: Duration = Duration::from_secs(180);
+/// The programs that the story starts.
+const PROGRAMS: [&str; 6] = [
+    "dovetail",
+    "dovetail-jd",
+    "dovetail-lightning-sim",
+    "dovetail-pool",
+    "dovetail-regtest",
+    "dovetail-worker",
+];
+
 /// How to show it.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
@@ -96,7 +106,10 @@ pub(crate) fn run(arguments: &DemoArguments) -> anyhow::Result<()> {
     let mut steps = Steps::new();
     steps.step("packages", setup::packages)?;
     steps.step("programs", || {
-        run_command(&mut cargo(&["build", "--workspace", "--bins"]))
+        // Of the whole workspace, as in the tests: of some packages, their dependencies would be built with fewer
+        // features, and again for the tests.
+        let mut build = cargo(&["build", "--workspace"]);
+        run_command(build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program])))
     })?;
     let options = if arguments.real {
         Options {

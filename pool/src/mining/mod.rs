@@ -1,28 +1,38 @@
 //! The Sv2 mining port: who may connect, and one task for each who does.
 
-mod acks;
 mod batch_jobs;
-mod blocks;
-mod channel;
+mod channels;
 mod connection;
-mod custom;
-mod declared;
+mod custom_jobs;
 mod extension;
-mod jobs;
-mod open;
+mod fields;
 mod shares;
-mod solved;
-mod work;
+mod template_jobs;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dovetail_sv2::{AuthorityKeys, Listener, accept};
-use tokio::net::{TcpListener, TcpStream};
+use dovetail_sv2::connection::PAYLOAD_BYTES_DEFAULT;
+use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, mining_flags};
+use dovetail_sv2::{AuthorityKeys, Server};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
+
+/// How many frames may wait for one miner. The longest burst of a healthy one is a job and a tip
+/// for each of its channels.
+const OUTBOX_MAX: usize = 1_024;
+/// What miners may ask for.
+const POLICY: ServerPolicy = ServerPolicy {
+    protocol: SetupProtocol::MiningProtocol,
+    supported_flags: mining_flags::REQUIRES_STANDARD_JOBS
+        | mining_flags::REQUIRES_WORK_SELECTION
+        | mining_flags::REQUIRES_VERSION_ROLLING,
+    required_flags: 0,
+    success_flags: 0,
+};
 
 /// Accepts miners until `shutdown`.
 pub(crate) async fn serve(
@@ -31,31 +41,20 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) {
-    let listener = Listener::new(listener, shared.config.mining.connections_max);
-    let keys = Arc::new(keys);
-    let next_id = AtomicU64::new(1);
-    while let Some((stream, place)) = listener.next(&shutdown).await {
+    let config = &shared.config.mining;
+    let server = Server {
+        keys,
+        certificate_validity: Duration::from_secs(config.cert_validity_s),
+        policy: POLICY,
+        connections_max: config.connections_max,
+        outbox_max: OUTBOX_MAX,
+        payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
+    };
+    let connections = shared.tracker.clone();
+    let next_id = Arc::new(AtomicU64::new(1));
+    let serve = move |client| {
         let id = next_id.fetch_add(1, Ordering::Relaxed);
-        let (shared, keys, shutdown) = (Arc::clone(&shared), Arc::clone(&keys), shutdown.clone());
-        shared.tracker.clone().spawn(async move {
-            handshake(id, stream, &keys, shared, shutdown).await;
-            drop(place);
-        });
-    }
-}
-
-async fn handshake(
-    id: u64,
-    stream: TcpStream,
-    keys: &AuthorityKeys,
-    shared: Arc<Shared>,
-    shutdown: CancellationToken,
-) {
-    let validity = Duration::from_secs(shared.config.mining.cert_validity_s);
-    match accept(stream, keys, validity).await {
-        Ok((reader, writer)) => {
-            Box::pin(connection::serve(id, shared, reader, writer, shutdown)).await
-        }
-        Err(error) => tracing::debug!(id, %error, "a handshake failed"),
-    }
+        connection::serve(id, Arc::clone(&shared), client)
+    };
+    server.run(listener, &connections, &shutdown, serve).await;
 }

@@ -5,13 +5,13 @@
 //! A validator is a thread of the pool (`threads`) or a process of its own (`remote`, `service`). One that
 //! fails is passed over until it answers again; what it was doing goes to another.
 
-mod crew;
 mod queue;
 mod remote;
 mod service;
 #[cfg(test)]
 pub(crate) mod tests;
 mod threads;
+mod validators;
 mod wire;
 
 use std::collections::HashSet;
@@ -20,10 +20,10 @@ use std::sync::Arc;
 use dovetail_audit::{Evidence, Verdict};
 use dovetail_commitment::ModelId;
 
-pub(crate) use crew::{Crew, CrewConfig, Member};
 pub(crate) use remote::RemoteValidator;
 pub use service::{ValidatorOptions, serve as serve_validator};
 pub(crate) use threads::ThreadValidator;
+pub(crate) use validators::{Member, Validators, ValidatorsConfig};
 
 /// Sampled transcripts of one model, to be replayed in one go.
 #[derive(Clone)]

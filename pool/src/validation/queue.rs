@@ -211,7 +211,6 @@ fn may_take(members: &[Member], member: usize, waiting: &Waiting) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use dovetail_audit::Mismatch;
 
@@ -219,7 +218,7 @@ mod tests {
     const B: ModelId = ModelId::from_bytes([2; 32]);
 
     fn sample(count: usize) -> Vec<Arc<Evidence>> {
-        let evidence = crate::audit::tests::evidence_without_meaning();
+        let evidence = crate::claims::audit::tests::evidence_without_meaning();
         let evidence = Arc::new(evidence);
         vec![evidence; count]
     }

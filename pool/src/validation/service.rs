@@ -16,12 +16,12 @@ use dovetail_commitment::ModelId;
 use dovetail_engine::{ENGINE_VERSION, Runtime};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::wire::{array, evidence_from_proto, verdict_to_proto};
 use super::{ThreadValidator, Validator, ValidatorError, Work};
+use crate::grpc_listener::incoming;
 use crate::models::Models;
 
 /// Replays at once: while one computes, the next is being received.
@@ -75,7 +75,7 @@ pub(super) async fn serve_on(
         .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .add_service(server)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming(listener), shutdown.cancelled_owned())
         .await
         .context("the gRPC server failed")
 }

@@ -1,7 +1,5 @@
 //! Validators on real models, in this process and behind their port, and what happens when one dies.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -14,11 +12,11 @@ use dovetail_engine::{ENGINE_VERSION, Model, Request, Runtime, run, tiny};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::crew::Replayed;
+use super::validators::Replayed;
 use super::*;
 use crate::models::Models;
 
-const CONFIG: CrewConfig = CrewConfig {
+const CONFIG: ValidatorsConfig = ValidatorsConfig {
     queue_max: 256,
     batch_max: 64,
     validator_timeout: Duration::from_secs(20),
@@ -122,10 +120,10 @@ impl Served {
     }
 }
 
-fn crew(members: Vec<Member>) -> (Crew, CancellationToken) {
+fn start(members: Vec<Member>) -> (Validators, CancellationToken) {
     let stop = CancellationToken::new();
-    let crew = Crew::start(members, CONFIG, &TaskTracker::new(), &stop);
-    (crew, stop)
+    let validators = Validators::start(members, CONFIG, &TaskTracker::new(), &stop);
+    (validators, stop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,9 +191,9 @@ async fn when_a_validators_process_dies_another_takes_over_and_it_is_asked_again
     let models: Models = [Arc::clone(&model)].into_iter().collect();
     let served = Served::start(&models, "127.0.0.1:0");
     let address = served.url.trim_start_matches("http://").to_owned();
-    let (crew, stop) = crew(vec![served.member(), local(&models)]);
+    let (validators, stop) = start(vec![served.member(), local(&models)]);
     let evidence = evidence(&model);
-    let replay = || crew.replay(model.id(), evidence.clone(), None);
+    let replay = || validators.replay(model.id(), evidence.clone(), None);
     // Whoever was ready first.
     replay().await.unwrap();
     until_replayed_by(0, &replay).await;
@@ -255,10 +253,10 @@ async fn what_a_dying_validator_held_is_answered_by_another() {
         validator: dying.clone(),
         is_local: false,
     };
-    let (crew, stop) = crew(vec![member, local(&models)]);
+    let (validators, stop) = start(vec![member, local(&models)]);
     let replays = (0..8).map(|_| {
-        let (crew, model) = (crew.clone(), Arc::clone(&model));
-        async move { crew.replay(model.id(), evidence(&model), None).await }
+        let (validators, model) = (validators.clone(), Arc::clone(&model));
+        async move { validators.replay(model.id(), evidence(&model), None).await }
     });
     for replayed in futures_of(replays).await {
         assert_eq!(replayed.unwrap().verdicts.len(), 3);
@@ -281,12 +279,12 @@ where
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_any_validator_a_sample_is_dropped_at_the_end_and_not_before() {
-    let (crew, stop) = crew(Vec::new());
+    let (validators, stop) = start(Vec::new());
     let model = tiny_model(1);
     let waiting = {
-        let crew = crew.clone();
+        let validators = validators.clone();
         let evidence = evidence(&model);
-        tokio::spawn(async move { crew.replay(model.id(), evidence, None).await })
+        tokio::spawn(async move { validators.replay(model.id(), evidence, None).await })
     };
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!waiting.is_finished());

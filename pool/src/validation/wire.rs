@@ -87,12 +87,11 @@ pub(super) fn array(bytes: &[u8]) -> Result<[u8; 32], Malformed> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn evidence_comes_back_as_it_was_with_its_stop_sequences() {
-        let evidence = crate::audit::tests::evidence_without_meaning();
+        let evidence = crate::claims::audit::tests::evidence_without_meaning();
         let back = evidence_from_proto(evidence_to_proto(&evidence)).unwrap();
         assert_eq!(back.transcript, evidence.transcript);
         assert_eq!(back.stop, evidence.stop);
@@ -103,7 +102,7 @@ mod tests {
 
     #[test]
     fn evidence_out_of_bounds_is_refused() {
-        let evidence = crate::audit::tests::evidence_without_meaning();
+        let evidence = crate::claims::audit::tests::evidence_without_meaning();
         let good = evidence_to_proto(&evidence);
         let spoils: [fn(&mut proto::Evidence); 6] = [
             |it| it.transcript.truncate(10),

@@ -1,0 +1,48 @@
+//! A request of the API as an order of a task.
+
+use dovetail_api::codes::Code;
+use dovetail_api::v1;
+use dovetail_commitment::{ModelId, SamplingParams, TaskId};
+use dovetail_ledger::TaskRecord;
+use tonic::Status;
+
+use super::status::IntoStatus;
+use super::{InferenceService, id32, optional_id32};
+use crate::tasks::{Order, Paid};
+
+impl InferenceService {
+    pub(super) async fn create(
+        &self,
+        request: v1::CreateTaskRequest,
+    ) -> Result<TaskRecord, Status> {
+        let order = order(request)?;
+        let paid = Paid::free_of_charge(self.tasks.prices()).map_err(IntoStatus::into_status)?;
+        let admitted = self.tasks.admit(order, paid).await;
+        admitted.map_err(IntoStatus::into_status)
+    }
+}
+
+fn order(request: v1::CreateTaskRequest) -> Result<Order, Status> {
+    Ok(Order {
+        model: ModelId::from_bytes(id32(&request.model_id, "model_id")?),
+        sampling: sampling(request.sampling)?,
+        id: optional_id32(&request.task_id, "task_id")?.map(TaskId::from_bytes),
+        salt: id32(&request.salt, "salt")?,
+        seed: optional_id32(&request.seed, "seed")?,
+        prompt: request.prompt,
+        stop: request.stop,
+    })
+}
+
+pub(super) fn sampling(sampling: Option<v1::Sampling>) -> Result<SamplingParams, Status> {
+    let sampling = sampling.ok_or_else(|| Code::SamplingInvalid.status("sampling is missing"))?;
+    Ok(SamplingParams {
+        temperature_milli: sampling.temperature_milli,
+        top_k: sampling.top_k,
+        top_p_milli: match sampling.top_p_milli {
+            0 => 1000,
+            given => given,
+        },
+        max_tokens: sampling.max_tokens,
+    })
+}

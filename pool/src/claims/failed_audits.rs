@@ -1,0 +1,86 @@
+//! `dovetail-pool audits`: the failed audits, for an operator whom a worker asks about one.
+
+use std::io::Write;
+
+use anyhow::Context;
+use dovetail_commitment::WorkerKey;
+use dovetail_ledger::{FailedAuditRecord, Ledger};
+
+use crate::config::Config;
+
+/// Prints the failed audits of one worker or of all, the newest first, at most `limit`; as one JSON object
+/// per line, or for people. Only reads the ledger, so it may run beside the pool.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn print_audits(
+    config: &Config,
+    worker: Option<WorkerKey>,
+    json: bool,
+    limit: u32,
+) -> anyhow::Result<()> {
+    let ledger = Ledger::connect(&config.ledger.url.read()?, 2)
+        .await
+        .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
+    let records = ledger
+        .failed_audits(worker, limit)
+        .await
+        .context("cannot read the failed audits: has this pool's database been migrated?")?;
+    let mut out = std::io::stdout().lock();
+    for record in &records {
+        if json {
+            writeln!(out, "{}", serde_json::to_string(record)?)?;
+        } else {
+            write!(out, "{}", text(record))?;
+        }
+    }
+    if records.is_empty() && !json {
+        writeln!(out, "no audit has failed")?;
+    }
+    Ok(())
+}
+
+fn text(record: &FailedAuditRecord) -> String {
+    let none = "-".to_owned();
+    let place = record
+        .position
+        .map_or_else(String::new, |position| format!(" at token {position}"));
+    let replayed = |digest: &Option<String>| digest.as_ref().unwrap_or(&none).clone();
+    format!(
+        "step {step}, {time} (Unix): {mismatch}{place}\n  \
+           worker       {worker}\n  \
+           batch        {root}, leaf {leaf}\n  \
+           share        {header}\n  \
+           task         {task}\n  \
+           transcript   {transcript}\n  \
+           model        {model}, engine version {version}\n  \
+           output       claimed {claimed} ({claimed_tokens} tokens)\n               \
+                        replayed {output} ({tokens} tokens)\n  \
+           trace root   claimed {claimed_trace}\n               \
+                        replayed {trace}\n  \
+           replayed by  {validators}\n  \
+           forfeited    {msat} msat of {credits} batches\n",
+        step = record.step,
+        time = record.created_at_unix,
+        mismatch = record.mismatch,
+        worker = record.worker,
+        root = record.root,
+        leaf = record.leaf_index,
+        header = record.header_hash,
+        task = record.task_id,
+        transcript = record.transcript_hash,
+        model = record.model_id,
+        version = record.engine_version,
+        claimed = record.claimed_output_digest,
+        claimed_tokens = record.claimed_tokens,
+        output = replayed(&record.replayed_output_digest),
+        tokens = record
+            .replayed_tokens
+            .map_or_else(|| none.clone(), |tokens| tokens.to_string()),
+        claimed_trace = record.claimed_trace_root,
+        trace = replayed(&record.replayed_trace_root),
+        validators = record.validators.join(", "),
+        msat = record.forfeited_msat,
+        credits = record.forfeited_credits,
+    )
+}

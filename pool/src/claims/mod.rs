@@ -1,0 +1,14 @@
+//! What a share claims beside its hash: the batch is audited, and share and batch are committed together.
+
+pub(crate) mod audit;
+pub(crate) mod batch;
+mod failed_audits;
+#[cfg(test)]
+mod honest_tests;
+pub(crate) mod one_per_worker;
+mod receipts;
+pub(crate) mod settle;
+#[cfg(test)]
+mod settle_tests;
+
+pub use failed_audits::print_audits;

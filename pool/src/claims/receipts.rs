@@ -1,0 +1,45 @@
+//! The receipts of a settled batch: one per task, signed by the pool, checkable offline.
+
+use bitcoin::secp256k1::Keypair;
+use dovetail_commitment::receipt::{Receipt, ReceiptParts};
+use dovetail_commitment::{Batch, TaskId};
+use dovetail_ledger::BatchRecord;
+use dovetail_units::time::unix_now;
+
+use super::settle::Claim;
+
+/// One signed receipt per task, as JSON. `None` if the batch is not the one that is claimed, or has lost a
+/// transcript, which no batch under audit has.
+pub(super) fn sign(
+    claim: &Claim,
+    batch: &BatchRecord,
+    key: &Keypair,
+) -> Option<Vec<(TaskId, String)>> {
+    let leaves = batch
+        .tasks
+        .iter()
+        .map(|task| task.transcript.as_ref().map(|transcript| transcript.leaf()))
+        .collect::<Option<Vec<_>>>()?;
+    let tree = Batch::new(leaves).ok()?;
+    if tree.root() != claim.root {
+        return None;
+    }
+    batch
+        .tasks
+        .iter()
+        .enumerate()
+        .map(|(index, task)| {
+            let parts = ReceiptParts {
+                transcript: task.transcript.clone()?,
+                leaf_proof: tree.proof(index)?,
+                coinbase: claim.coinbase.clone(),
+                merkle_path: claim.merkle_path.clone(),
+                header: claim.header,
+                share_target: claim.share_target,
+                issued_at_unix: unix_now(),
+            };
+            let receipt = Receipt::sign(parts, key);
+            Some((task.id, serde_json::to_string_pretty(&receipt).ok()?))
+        })
+        .collect()
+}

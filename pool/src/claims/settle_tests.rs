@@ -1,0 +1,201 @@
+//! Claims on a real Postgres: what waits for an audit and what does not, and what a lie costs whom.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dovetail_engine::Runtime;
+use dovetail_ledger::Ledger;
+use dovetail_sv2::extension::codes::Code;
+
+use crate::claims::settle::Settled;
+use crate::test_support::{Database, Finished, Pool, Worker, hash_share, validator};
+use crate::validation::Validator;
+use crate::validation::tests::tiny_model;
+
+/// A database, a spool and workers of one model.
+struct Fixture {
+    database: Database,
+    ledger: Ledger,
+    spool: tempfile::TempDir,
+    worker: Worker,
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        let database = Database::create().await;
+        let ledger = database.ledger().await;
+        ledger.migrate().await.unwrap();
+        Self {
+            database,
+            ledger,
+            spool: tempfile::tempdir().unwrap(),
+            worker: Worker {
+                model: tiny_model(1),
+                runtime: Arc::new(Runtime::new(1).unwrap()),
+                number: 0,
+                output_tokens: 8,
+            },
+        }
+    }
+
+    fn worker(&self, number: usize) -> Worker {
+        Worker {
+            number,
+            ..self.worker.clone()
+        }
+    }
+
+    /// A pool with one validator, or with none.
+    async fn pool(&self, is_validated: bool, audit_time_max: Duration) -> Arc<Pool> {
+        let one: Arc<dyn Validator> = Arc::new(validator(0, &self.worker.model));
+        let validators = Vec::from_iter(is_validated.then_some(one));
+        let spool = self.spool.path();
+        Arc::new(Pool::start(&self.database, spool, validators, audit_time_max).await)
+    }
+
+    async fn honest(&self, number: usize, batch: usize) -> Finished {
+        let worker = self.worker(number);
+        worker.finish(&self.ledger, batch, 2, |_, _| {}).await
+    }
+
+    /// What is available and what is held.
+    async fn balance(&self, number: usize) -> (i64, i64) {
+        let key = self.worker(number).key().to_string();
+        let balance = self.ledger.balance(&key).await.unwrap();
+        (balance.available.get(), balance.held.get())
+    }
+}
+
+async fn claim(pool: &Pool, finished: &Finished) -> Settled {
+    let (share, claim) = finished.share();
+    pool.claim(share, claim).await.unwrap()
+}
+
+fn refused_with(settled: &Settled) -> &'static str {
+    match settled {
+        Settled::Refused(refusal, _) => refusal.as_str(),
+        Settled::Accepted(_) => "accepted",
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hash_shares_do_not_wait_for_an_audit_and_a_claim_that_waited_too_long_loses_nothing() {
+    let fixture = Fixture::start().await;
+    let finished = fixture.honest(0, 0).await;
+    let time_max = Duration::from_secs(2);
+    let pool = fixture.pool(false, time_max).await;
+    let begun = Instant::now();
+    let waiting = {
+        let pool = Arc::clone(&pool);
+        tokio::spawn(async move { claim(&pool, &finished).await })
+    };
+    for _ in 0..20 {
+        // Of the same account: the same connection.
+        let share = hash_share(&finished.worker.to_string());
+        let settled = pool.settler.settle_hash(share).await;
+        assert!(matches!(settled, Settled::Accepted(None)));
+    }
+    assert!(begun.elapsed() < time_max, "hash shares waited");
+    assert!(!waiting.is_finished());
+    let settled = waiting.await.unwrap();
+    assert_eq!(refused_with(&settled), Code::AuditUnavailable.as_str());
+    let Settled::Refused(_, Some(report)) = settled else {
+        panic!("the spent step is not revealed");
+    };
+    assert_ne!(report.preimage, [0; 32]);
+    assert_eq!(fixture.balance(0).await, (20, 0));
+    pool.kill().await;
+
+    let pool = fixture.pool(true, Duration::from_secs(30)).await;
+    let settled = claim(&pool, &finished).await;
+    assert!(matches!(settled, Settled::Accepted(Some(_))));
+    assert_eq!(fixture.balance(0).await, (21, 160));
+    pool.kill().await;
+    fixture.database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lie_costs_its_worker_what_is_held_and_leaves_everybody_else_alone() {
+    let fixture = Fixture::start().await;
+    let pool = fixture.pool(true, Duration::from_secs(30)).await;
+    for number in 0..2 {
+        for batch in 0..3 {
+            let finished = fixture.honest(number, batch).await;
+            let settled = claim(&pool, &finished).await;
+            assert!(matches!(settled, Settled::Accepted(Some(_))));
+        }
+        // With each batch the one before has matured.
+        assert_eq!(fixture.balance(number).await, (323, 160));
+    }
+
+    let liar = fixture.worker(0);
+    let lie = liar.finish(&fixture.ledger, 3, 2, |index, transcript| {
+        transcript.trace_root[0] ^= u8::from(index == 1);
+    });
+    let lie = lie.await;
+    let settled = claim(&pool, &lie).await;
+    assert_eq!(refused_with(&settled), Code::InferenceMismatch.as_str());
+    let Settled::Refused(_, Some(report)) = settled else {
+        panic!("the step is not revealed");
+    };
+    assert_eq!((report.accepted, report.code), (false, "trace"));
+    assert_eq!(fixture.balance(0).await, (323, 0));
+    assert_eq!(fixture.balance(1).await, (323, 160));
+    let trust = fixture.ledger.trust(&liar.key()).await.unwrap();
+    assert_eq!((trust.transcripts, trust.mismatches), (0, 1));
+
+    let records = fixture
+        .ledger
+        .failed_audits(Some(liar.key()), 10)
+        .await
+        .unwrap();
+    let [record] = &records[..] else {
+        panic!("{records:?}");
+    };
+    assert_eq!((record.leaf_index, record.mismatch.as_str()), (1, "trace"));
+    assert_eq!((record.forfeited_msat, record.forfeited_credits), (160, 1));
+    let claimed = Some(record.claimed_output_digest.clone());
+    assert_eq!(record.replayed_output_digest, claimed);
+    let trace = Some(record.claimed_trace_root.clone());
+    assert_ne!(record.replayed_trace_root, trace);
+    assert_eq!(i64::from(report.step), record.step);
+
+    // The root is spent; the next honest batch is paid again, and held.
+    let settled = claim(&pool, &lie).await;
+    assert_eq!(refused_with(&settled), Code::InferenceMismatch.as_str());
+    assert_eq!(
+        fixture.ledger.failed_audits(None, 10).await.unwrap().len(),
+        1
+    );
+    let finished = fixture.honest(0, 4).await;
+    let settled = claim(&pool, &finished).await;
+    assert!(matches!(settled, Settled::Accepted(Some(_))));
+    assert_eq!(fixture.balance(0).await, (324, 160));
+    pool.kill().await;
+    fixture.database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_claims_that_race_for_one_batch_one_is_credited() {
+    let fixture = Fixture::start().await;
+    let pool = fixture.pool(true, Duration::from_secs(30)).await;
+    let finished = fixture.honest(0, 0).await;
+    let racing: Vec<_> = (0..8)
+        .map(|_| {
+            let pool = Arc::clone(&pool);
+            tokio::spawn(async move { claim(&pool, &finished).await })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for task in racing {
+        answers.push(refused_with(&task.await.unwrap()));
+    }
+    let count = |code| answers.iter().filter(|answer| **answer == code).count();
+    assert_eq!(count("accepted"), 1, "{answers:?}");
+    // Too many in line are told so at once; the others find the batch spent.
+    let others = count(Code::BatchSpent.as_str()) + count(Code::AuditUnavailable.as_str());
+    assert_eq!(others, 7, "{answers:?}");
+    assert_eq!(fixture.balance(0).await, (1, 160));
+    pool.kill().await;
+    fixture.database.drop().await;
+}

@@ -1,0 +1,395 @@
+//! One mining channel, standard or extended: what is common to both, over `channels_sv2`.
+//!
+//! `channels_sv2` validates shares but tells neither the target a share was judged by nor the
+//! header it hashed; crediting needs the first, receipts the second, so both are kept here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bitcoin::consensus::serialize;
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Target};
+use dovetail_units::Work;
+use stratum_core::channels_sv2::chain_tip::ChainTip;
+use stratum_core::channels_sv2::merkle_root::merkle_root_from_path;
+use stratum_core::channels_sv2::server::{
+    error::{ExtendedChannelError, StandardChannelError},
+    extended::ExtendedChannel,
+    jobs::extended::ExtendedJob,
+    share_accounting::{ShareValidationError, ShareValidationResult},
+    standard::StandardChannel,
+};
+use stratum_core::channels_sv2::{Vardiff, VardiffState};
+use stratum_core::mining_sv2::{
+    ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID, ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
+    SetCustomMiningJobOwned,
+};
+use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
+
+use crate::blocks::{AssemblyError, SolvedBlock, merkle_path};
+use crate::mining::fields::StandardCode;
+use crate::mining::shares::{Acks, ShareMessage, ShareRefusal, SubmittedShare};
+
+/// A share that passed the header check.
+#[derive(Debug)]
+pub(crate) struct ValidShare {
+    /// Its block hash, in the order of the header.
+    pub(crate) header_hash: [u8; 32],
+    /// Its expected hashes: 2^256 / (target + 1) of the target it was judged by.
+    pub(crate) work: Work,
+    /// The target it was judged by.
+    pub(crate) target: Target,
+    /// Set if it solves a block: the block, or why it cannot be put together.
+    pub(crate) block: Option<Result<SolvedBlock, AssemblyError>>,
+}
+
+/// What was hashed for a share, as a receipt shows it.
+#[derive(Debug)]
+pub(crate) struct Hashed {
+    pub(crate) header: [u8; 80],
+    /// The coinbase without its witness.
+    pub(crate) coinbase: Vec<u8>,
+    pub(crate) merkle_path: Vec<[u8; 32]>,
+}
+
+/// The two kinds of mining channel (Sv2 specification, section 5.2).
+#[derive(Debug)]
+enum Kind {
+    Standard(Box<StandardChannel>),
+    Extended(Box<ExtendedChannel>),
+}
+
+/// A channel, the account it earns for, and how its difficulty is steered.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    kind: Kind,
+    account: String,
+    job_targets: HashMap<u32, Target>,
+    /// Of a standard channel, the jobs whose headers it may still solve: the coinbases that its own jobs'
+    /// merkle roots were made of. An extended channel has them itself.
+    hashed_jobs: HashMap<u32, Arc<ExtendedJob>>,
+    vardiff: VardiffState,
+    /// What its miner is told of good shares.
+    pub(crate) acks: Acks,
+}
+
+impl Channel {
+    pub(crate) fn standard(
+        channel: StandardChannel,
+        account: String,
+        vardiff: VardiffState,
+    ) -> Self {
+        Self::new(Kind::Standard(Box::new(channel)), account, vardiff)
+    }
+
+    pub(crate) fn extended(
+        channel: ExtendedChannel,
+        account: String,
+        vardiff: VardiffState,
+    ) -> Self {
+        Self::new(Kind::Extended(Box::new(channel)), account, vardiff)
+    }
+
+    fn new(kind: Kind, account: String, vardiff: VardiffState) -> Self {
+        Self {
+            kind,
+            account,
+            job_targets: HashMap::new(),
+            hashed_jobs: HashMap::new(),
+            vardiff,
+            acks: Acks::default(),
+        }
+    }
+
+    /// The account that its shares are credited to.
+    pub(crate) fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// The target of the jobs that come from now on.
+    pub(crate) fn target(&self) -> Target {
+        match &self.kind {
+            Kind::Standard(channel) => *channel.get_target(),
+            Kind::Extended(channel) => *channel.get_target(),
+        }
+    }
+
+    /// The bytes before the miner's own extranonce.
+    pub(crate) fn extranonce_prefix(&self) -> &[u8] {
+        match &self.kind {
+            Kind::Standard(channel) => channel.get_extranonce_prefix(),
+            Kind::Extended(channel) => channel.get_extranonce_prefix(),
+        }
+    }
+
+    /// The extended channel, where it is one.
+    pub(crate) fn as_extended(&self) -> Option<&ExtendedChannel> {
+        match &self.kind {
+            Kind::Extended(channel) => Some(channel),
+            Kind::Standard(_) => None,
+        }
+    }
+
+    /// Takes a template's job: kept for the next [`Channel::activate`] if it is a future job,
+    /// else the active one at once.
+    pub(crate) fn install(&mut self, job: &Arc<ExtendedJob>) -> Result<(), String> {
+        let (future, job_id) = (job.is_future(), job.get_job_id());
+        match &mut self.kind {
+            Kind::Standard(channel) => {
+                channel
+                    .on_group_channel_job(job.as_ref().clone())
+                    .map_err(|error: StandardChannelError| format!("{error:?}"))?;
+                self.hashed_jobs.insert(job_id, Arc::clone(job));
+            }
+            Kind::Extended(channel) => channel
+                .on_group_channel_job(job.as_ref().clone())
+                .map_err(|error: ExtendedChannelError| format!("{error:?}"))?,
+        }
+        if !future {
+            self.job_targets.insert(job_id, self.target());
+        }
+        Ok(())
+    }
+
+    /// Moves to a new tip: the future job of the tip's template becomes the active job and all
+    /// earlier jobs go stale.
+    pub(crate) fn activate(&mut self, tip: &TemplatePrevHash) -> Result<(), String> {
+        let job_id = match &mut self.kind {
+            Kind::Standard(channel) => {
+                channel
+                    .on_set_new_prev_hash(tip.clone())
+                    .map_err(|error| format!("{error:?}"))?;
+                channel.get_active_job().map(|job| job.get_job_id())
+            }
+            Kind::Extended(channel) => {
+                channel
+                    .on_set_new_prev_hash(tip.clone())
+                    .map_err(|error| format!("{error:?}"))?;
+                channel.get_active_job().map(ExtendedJob::get_job_id)
+            }
+        };
+        self.job_targets.clear();
+        self.hashed_jobs.retain(|id, _| Some(*id) == job_id);
+        if let Some(job_id) = job_id {
+            self.job_targets.insert(job_id, self.target());
+        }
+        Ok(())
+    }
+
+    /// The standard-job message of the job just installed: `(job id, merkle root)`.
+    pub(crate) fn standard_job(&self, job_id: u32) -> Option<[u8; 32]> {
+        let Kind::Standard(channel) = &self.kind else {
+            return None;
+        };
+        channel
+            .get_active_job()
+            .filter(|job| job.get_job_id() == job_id)
+            .or_else(|| channel.get_future_job(job_id))
+            .map(|job| job.get_merkle_root().clone().into_array())
+    }
+
+    /// Makes a declared job the active one. All its fields must have been checked before.
+    pub(crate) fn install_custom(
+        &mut self,
+        message: SetCustomMiningJobOwned,
+    ) -> Result<u32, String> {
+        let Kind::Extended(channel) = &mut self.kind else {
+            return Err("custom jobs need an extended channel".into());
+        };
+        let job_id = channel
+            .on_set_custom_mining_job(message)
+            .map_err(|error| format!("{error:?}"))?;
+        self.job_targets.insert(job_id, *channel.get_target());
+        Ok(job_id)
+    }
+
+    /// A job that still takes shares.
+    pub(crate) fn live_job(&self, job_id: u32) -> Option<&ExtendedJob> {
+        let Kind::Extended(channel) = &self.kind else {
+            return None;
+        };
+        channel
+            .get_active_job()
+            .filter(|job| job.get_job_id() == job_id)
+            .or_else(|| channel.get_past_job(job_id))
+    }
+
+    /// Checks a share's header hash, and what its miner may have done to the job.
+    pub(crate) fn validate(&mut self, share: &SubmittedShare) -> Result<ValidShare, ShareRefusal> {
+        let result = match (&mut self.kind, &share.message) {
+            (Kind::Standard(channel), ShareMessage::Standard(message)) => {
+                channel.validate_share(message.clone())
+            }
+            (Kind::Extended(channel), ShareMessage::Extended(message)) => {
+                channel.validate_share(message.clone())
+            }
+            _ => {
+                return Err(ShareRefusal::Standard(
+                    ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
+                ));
+            }
+        };
+        let (hash, block) = match result {
+            Ok(ShareValidationResult::Valid(hash)) => (hash, None),
+            // Not the library's coinbase: see `blocks/solved_block.rs`.
+            Ok(ShareValidationResult::BlockFound(hash, template_id, _)) => {
+                let proven = BlockHash::from_byte_array(hash.to_byte_array());
+                let block = self.solved(share, template_id, proven);
+                (hash, Some(block))
+            }
+            Err(error) => return Err(refusal(&error)),
+        };
+        let header_hash = hash.to_byte_array();
+        let Some(job_target) = self.job_targets.get(&share.job_id).copied() else {
+            return Err(ShareRefusal::Standard(
+                ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID,
+            ));
+        };
+        // On an easy chain a block can miss the share target; it is then worth a block's work,
+        // not a share's.
+        let met = Target::from_le_bytes(header_hash) <= job_target;
+        let target = match (met, self.chain_tip()) {
+            (false, Some(tip)) => {
+                Target::from_compact(bitcoin::CompactTarget::from_consensus(tip.nbits()))
+            }
+            _ => job_target,
+        };
+        self.vardiff.increment_shares_since_last_update();
+        Ok(ValidShare {
+            header_hash,
+            work: work_of(target),
+            target,
+            block,
+        })
+    }
+
+    /// The block of a share that solves one.
+    fn solved(
+        &self,
+        share: &SubmittedShare,
+        template_id: Option<u64>,
+        proven: BlockHash,
+    ) -> Result<SolvedBlock, AssemblyError> {
+        let job_id = share.job_id;
+        let no_job = AssemblyError::NoJob(job_id);
+        let (job, prefix) = match &self.kind {
+            Kind::Standard(channel) => {
+                let job = self.hashed_jobs.get(&job_id).ok_or(no_job)?;
+                (job.as_ref(), channel.get_extranonce_prefix())
+            }
+            Kind::Extended(_) => {
+                let job = self.live_job(job_id).ok_or(no_job)?;
+                (job, job.get_extranonce_prefix())
+            }
+        };
+        let tip = self.chain_tip().ok_or(AssemblyError::NoTip)?;
+        let extranonce = [prefix, &share.extranonce].concat();
+        SolvedBlock::assemble(job, &extranonce, &share.header, tip, template_id, proven)
+    }
+
+    /// What was hashed for a share of an extended channel, if it is what this header's hash says.
+    pub(crate) fn hashed(&self, share: &SubmittedShare, header_hash: &[u8; 32]) -> Option<Hashed> {
+        let job = self.live_job(share.job_id)?;
+        let tip = self.chain_tip()?;
+        let coinbase = coinbase_of(job, &share.extranonce);
+        let merkle_root =
+            merkle_root_from_path(&coinbase, &[], &[], job.get_merkle_path().as_slice())?;
+        let prev_hash = tip.prev_hash().into_array();
+        let header = share.header.header(prev_hash, tip.nbits(), merkle_root);
+        if header.block_hash().to_byte_array() != *header_hash {
+            return None;
+        }
+        Some(Hashed {
+            header: serialize(&header).try_into().ok()?,
+            coinbase,
+            merkle_path: merkle_path(job),
+        })
+    }
+
+    fn chain_tip(&self) -> Option<&ChainTip> {
+        match &self.kind {
+            Kind::Standard(channel) => channel.get_chain_tip(),
+            Kind::Extended(channel) => channel.get_chain_tip(),
+        }
+    }
+
+    /// Takes the client's own estimate (`UpdateChannel`).
+    ///
+    /// # Errors
+    /// The code for `UpdateChannel.Error`.
+    pub(crate) fn update(
+        &mut self,
+        hashrate: f32,
+        max_target: Option<Target>,
+    ) -> Result<(), StandardCode> {
+        use stratum_core::mining_sv2::{
+            ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE as BAD_RATE,
+            ERROR_CODE_UPDATE_CHANNEL_MAX_TARGET_OUT_OF_RANGE as BAD_TARGET,
+        };
+        match &mut self.kind {
+            Kind::Standard(channel) => {
+                channel
+                    .update_channel(hashrate, max_target)
+                    .map_err(|error| match error {
+                        StandardChannelError::UpdateChannelInvalidMaxTarget(_) => BAD_TARGET,
+                        _ => BAD_RATE,
+                    })
+            }
+            Kind::Extended(channel) => {
+                channel
+                    .update_channel(hashrate, max_target)
+                    .map_err(|error| match error {
+                        ExtendedChannelError::UpdateChannelInvalidMaxTarget(_) => BAD_TARGET,
+                        _ => BAD_RATE,
+                    })
+            }
+        }
+    }
+
+    /// Looks at the share rate since the last change; returns the new target if it should change.
+    pub(crate) fn retarget(&mut self, shares_per_minute: f32) -> Option<Target> {
+        let (hashrate, target) = match &self.kind {
+            Kind::Standard(channel) => (channel.get_nominal_hashrate(), *channel.get_target()),
+            Kind::Extended(channel) => (channel.get_nominal_hashrate(), *channel.get_target()),
+        };
+        let hashrate = self
+            .vardiff
+            .try_vardiff(hashrate, &target, shares_per_minute)
+            .ok()
+            .flatten()?;
+        self.update(hashrate, None).ok()?;
+        Some(self.target()).filter(|changed| *changed != target)
+    }
+}
+
+/// The work that `target` asks for.
+fn work_of(target: Target) -> Work {
+    Work::from_be_bytes(target.to_work().to_be_bytes())
+}
+
+/// The coinbase as it is hashed: without its witness.
+fn coinbase_of(job: &ExtendedJob, extranonce: &[u8]) -> Vec<u8> {
+    let mut bytes = job.get_coinbase_tx_prefix_without_bip141();
+    bytes.extend_from_slice(job.get_extranonce_prefix());
+    bytes.extend_from_slice(extranonce);
+    bytes.extend_from_slice(&job.get_coinbase_tx_suffix_without_bip141());
+    bytes
+}
+
+fn refusal(error: &ShareValidationError) -> ShareRefusal {
+    match error {
+        ShareValidationError::Invalid(code)
+        | ShareValidationError::Stale(code)
+        | ShareValidationError::InvalidJobId(code)
+        | ShareValidationError::DoesNotMeetTarget(code)
+        | ShareValidationError::VersionRollingNotAllowed(code)
+        | ShareValidationError::DuplicateShare(code)
+        | ShareValidationError::BadExtranonceSize(code) => ShareRefusal::Standard(code),
+        ShareValidationError::InvalidCoinbase | ShareValidationError::NoChainTip => {
+            ShareRefusal::Standard(ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE)
+        }
+        ShareValidationError::SeenSharesBudgetExhausted => {
+            ShareRefusal::CloseChannel("share-budget-exhausted")
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Opening, updating and closing channels (Sv2 specification, sections 5.2, 5.3.2 to 5.3.9).
+
+use bitcoin::Target;
+use dovetail_jd::account_of;
+use stratum_core::channels_sv2::VardiffState;
+use stratum_core::channels_sv2::server::error::{ExtendedChannelError, StandardChannelError};
+use stratum_core::channels_sv2::server::extended::ExtendedChannel;
+use stratum_core::channels_sv2::server::standard::StandardChannel;
+use stratum_core::mining_sv2::{
+    self, CloseChannelOwned, OpenExtendedMiningChannelOwned, OpenExtendedMiningChannelSuccessOwned,
+    OpenMiningChannelErrorOwned, OpenStandardMiningChannelOwned,
+    OpenStandardMiningChannelSuccessOwned, UpdateChannelErrorOwned, UpdateChannelOwned,
+};
+
+use super::channel::Channel;
+use crate::mining::connection::{Connection, EndReason};
+use crate::mining::fields::{StandardCode, code_text, owned};
+
+/// How many shares `channels_sv2` counts before it would acknowledge; we acknowledge what the
+/// ledger has made durable instead, so this only has to be positive.
+const SHARE_BATCH_SIZE: usize = 1;
+/// Jobs of one tip that still take shares on an extended channel. A declared job is hashed while the
+/// pool's own templates come and go, every few seconds on a busy chain; it has to outlive minutes of them.
+const PAST_JOBS_MAX: usize = 64;
+
+impl Connection {
+    pub(in crate::mining) fn on_open_standard(
+        &mut self,
+        message: OpenStandardMiningChannelOwned,
+    ) -> Result<(), EndReason> {
+        let request_id = message.request_id;
+        if self.flags.requires_work_selection {
+            return self.refuse_open(
+                request_id,
+                mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_STANDARD_CHANNELS_NOT_SUPPORTED_FOR_CUSTOM_WORK,
+            );
+        }
+        let request = match self.admit(
+            &text(message.user_identity.as_bytes()),
+            message.max_target.clone().into_array(),
+        ) {
+            Ok(request) => request,
+            Err(code) => return self.refuse_open(request_id, code),
+        };
+        let Ok(prefix) = self.extranonces().allocate_standard() else {
+            return self.refuse_open(
+                request_id,
+                mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED,
+            );
+        };
+        let channel_id = self.take_channel_id();
+        let opened = StandardChannel::new_for_pool(
+            channel_id,
+            request.account.clone(),
+            prefix,
+            request.max_target,
+            self.floor_hashrate(message.nominal_hash_rate),
+            SHARE_BATCH_SIZE,
+            self.shared.config.mining.shares_per_minute,
+            self.shared.config.mining.tag.clone(),
+            None,
+        );
+        let channel = match opened {
+            Ok(channel) => Channel::standard(channel, request.account, request.vardiff),
+            Err(error) => return self.refuse_open(request_id, standard_code(&error)),
+        };
+        self.send(&OpenStandardMiningChannelSuccessOwned {
+            request_id,
+            channel_id,
+            target: channel.target().to_le_bytes().into(),
+            extranonce_prefix: owned(channel.extranonce_prefix())?,
+            group_channel_id: self.group_of(&channel),
+        })?;
+        self.begin(channel_id, channel)
+    }
+
+    pub(in crate::mining) fn on_open_extended(
+        &mut self,
+        message: OpenExtendedMiningChannelOwned,
+    ) -> Result<(), EndReason> {
+        let request_id = message.request_id;
+        if self.flags.requires_standard_jobs {
+            return self.refuse_open(
+                request_id,
+                mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_EXTENDED_CHANNELS_NOT_SUPPORTED_FOR_STANDARD_JOBS,
+            );
+        }
+        let request = match self.admit(
+            &text(message.user_identity.as_bytes()),
+            message.max_target.clone().into_array(),
+        ) {
+            Ok(request) => request,
+            Err(code) => return self.refuse_open(request_id, code),
+        };
+        let allocated = {
+            let mut extranonces = self.extranonces();
+            extranonces
+                .allocate_extended(usize::from(message.min_extranonce_size))
+                .map(|prefix| (prefix, extranonces.rollable_extranonce_size()))
+        };
+        let Ok((prefix, rollable)) = allocated else {
+            return self.refuse_open(
+                request_id,
+                mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_MIN_EXTRANONCE_SIZE_TOO_LARGE,
+            );
+        };
+        let channel_id = self.take_channel_id();
+        let opened = ExtendedChannel::new_for_pool(
+            channel_id,
+            request.account.clone(),
+            prefix,
+            request.max_target,
+            self.floor_hashrate(message.nominal_hash_rate),
+            true,
+            u16::from(rollable),
+            SHARE_BATCH_SIZE,
+            self.shared.config.mining.shares_per_minute,
+            self.shared.config.mining.tag.clone(),
+            Some(PAST_JOBS_MAX),
+        );
+        let channel = match opened {
+            Ok(channel) => Channel::extended(channel, request.account, request.vardiff),
+            Err(error) => return self.refuse_open(request_id, extended_code(&error)),
+        };
+        self.send(&OpenExtendedMiningChannelSuccessOwned {
+            request_id,
+            channel_id,
+            target: channel.target().to_le_bytes().into(),
+            extranonce_size: u16::from(rollable),
+            extranonce_prefix: owned(channel.extranonce_prefix())?,
+            group_channel_id: self.group_of(&channel),
+        })?;
+        self.begin(channel_id, channel)
+    }
+
+    pub(in crate::mining) fn on_update_channel(
+        &mut self,
+        message: &UpdateChannelOwned,
+    ) -> Result<(), EndReason> {
+        let hashrate = self.floor_hashrate(message.nominal_hash_rate);
+        let max_target = Target::from_le_bytes(message.maximum_target.clone().into_array());
+        let updated = match self.channels.get_mut(&message.channel_id) {
+            Some(channel) => {
+                let before = channel.target();
+                channel
+                    .update(hashrate, Some(max_target))
+                    .map(|()| Some(channel.target()).filter(|target| *target != before))
+            }
+            None => Err(mining_sv2::ERROR_CODE_UPDATE_CHANNEL_INVALID_CHANNEL_ID),
+        };
+        match updated {
+            Ok(Some(target)) => self.send_target(message.channel_id, target),
+            Ok(None) => Ok(()),
+            Err(code) => self.send(&UpdateChannelErrorOwned {
+                channel_id: message.channel_id,
+                error_code: code_text(code)?,
+            }),
+        }
+    }
+
+    /// Closing the group closes its members (5.3.9).
+    pub(in crate::mining) fn on_close_channel(&mut self, message: &CloseChannelOwned) {
+        if message.channel_id == self.group_id {
+            self.channels.clear();
+        } else {
+            self.channels.remove(&message.channel_id);
+        }
+    }
+
+    fn refuse_open(&mut self, request_id: u32, code: &str) -> Result<(), EndReason> {
+        tracing::debug!(code, "a channel was refused");
+        self.send(&OpenMiningChannelErrorOwned {
+            request_id,
+            error_code: code_text(code)?,
+        })
+    }
+
+    /// The checks that both kinds of channel share.
+    fn admit(&self, identity: &str, max_target: [u8; 32]) -> Result<Admitted, StandardCode> {
+        if self.channels.len() >= self.shared.config.mining.channels_per_connection_max {
+            return Err(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED);
+        }
+        let account = account_of(identity)
+            .ok_or(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_USER_IDENTITY)?;
+        let vardiff = VardiffState::new_with_min(self.shared.config.mining.min_hashrate)
+            .map_err(|_| mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE)?;
+        Ok(Admitted {
+            account,
+            max_target: Target::from_le_bytes(max_target),
+            vardiff,
+        })
+    }
+
+    /// 0.0 is a legal estimate (5.3.2): vardiff starts from the configured floor then.
+    fn floor_hashrate(&self, nominal: f32) -> f32 {
+        nominal.max(self.shared.config.mining.min_hashrate)
+    }
+
+    /// Clients of standard jobs are in no group: they could not use a group's extended jobs.
+    fn group_of(&self, _channel: &Channel) -> u32 {
+        self.group_id
+    }
+
+    /// Gives the new channel its first job, as a future job, and the tip (5.3.15).
+    fn begin(&mut self, channel_id: u32, channel: Channel) -> Result<(), EndReason> {
+        self.channels.insert(channel_id, channel);
+        self.first_job(channel_id)
+    }
+}
+
+struct Admitted {
+    account: String,
+    max_target: Target,
+    vardiff: VardiffState,
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn standard_code(error: &StandardChannelError) -> StandardCode {
+    match error {
+        StandardChannelError::OpenChannelInvalidNominalHashrate(code)
+        | StandardChannelError::OpenChannelInvalidMaxTarget(code) => code,
+        _ => mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED,
+    }
+}
+
+fn extended_code(error: &ExtendedChannelError) -> StandardCode {
+    match error {
+        ExtendedChannelError::OpenChannelInvalidNominalHashrate(code)
+        | ExtendedChannelError::OpenChannelInvalidMaxTarget(code)
+        | ExtendedChannelError::RequestedMinExtranonceSizeTooLarge(code) => code,
+        _ => mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED,
+    }
+}

@@ -1,0 +1,185 @@
+//! One miner's connection: a task that owns its channels, jobs and registration, and decides in
+//! one visible place what happens next. Each message has a short handler in a file of its family.
+
+mod frames;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use dovetail_commitment::WorkerKey;
+use dovetail_sv2::server::Client;
+use dovetail_sv2::setup::mining_flags;
+use dovetail_sv2::{FrameReader, Message, MiningClock, Outbox};
+use dovetail_templates::WorkSnapshot;
+use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
+use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub(in crate::mining) use dovetail_sv2::EndReason;
+
+use super::batch_jobs::BatchJobs;
+use super::channels::Channel;
+use super::custom_jobs::AcceptedJobs;
+use super::extension::Registering;
+use super::shares::InFlight;
+use super::template_jobs::JobMaker;
+use crate::mailboxes::WorkerCommand;
+use crate::shared::Shared;
+use crate::tasks::Connected;
+
+/// How many shares of one connection may be under way to the ledger; beyond it we stop reading
+/// from the miner, which slows nobody else down.
+const IN_FLIGHT_MAX: usize = 256;
+
+/// What the client asked for in `SetupConnection`.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::mining) struct Flags {
+    pub(in crate::mining) requires_standard_jobs: bool,
+    pub(in crate::mining) requires_work_selection: bool,
+}
+
+/// The connection's state. Nobody else holds any of it.
+pub(crate) struct Connection {
+    pub(in crate::mining) id: u64,
+    pub(in crate::mining) shared: Arc<Shared>,
+    outbox: Outbox,
+    pub(in crate::mining) flags: Flags,
+    /// Whether extension 0x4149 was negotiated.
+    pub(in crate::mining) extension: bool,
+    pub(in crate::mining) group_id: u32,
+    next_channel_id: u32,
+    pub(in crate::mining) channels: BTreeMap<u32, Channel>,
+    pub(in crate::mining) jobs: JobMaker,
+    pub(in crate::mining) work: Option<Arc<WorkSnapshot>>,
+    pub(in crate::mining) group_job: Option<Arc<ExtendedJob>>,
+    pub(in crate::mining) accepted: AcceptedJobs,
+    pub(in crate::mining) batch_jobs: BatchJobs,
+    pub(in crate::mining) registering: Option<Registering>,
+    /// The worker that has registered. Dropping it gives the worker's tasks back.
+    pub(in crate::mining) connected: Option<Connected>,
+    /// Shares that wait for their settlement. Dropping it drops the waiting, not the settling.
+    pub(in crate::mining) in_flight: JoinSet<InFlight>,
+    /// How many of them wait for an audit.
+    pub(in crate::mining) claims_in_flight: usize,
+}
+
+/// Serves one miner whose connection is set up, to its end.
+pub(in crate::mining) async fn serve(id: u64, shared: Arc<Shared>, client: Client) {
+    let flags = Flags {
+        requires_standard_jobs: client.flags & mining_flags::REQUIRES_STANDARD_JOBS != 0,
+        requires_work_selection: client.flags & mining_flags::REQUIRES_WORK_SELECTION != 0,
+    };
+    tracing::info!(id, ?flags, "miner connected");
+    let mut connection = Connection::new(id, shared, client.outbox, flags);
+    match connection.run(client.reader, &client.token).await {
+        EndReason::Closed => tracing::info!(id, "miner disconnected"),
+        other => tracing::warn!(id, error = %other, "a miner's connection was ended"),
+    }
+}
+
+impl Connection {
+    fn new(id: u64, shared: Arc<Shared>, outbox: Outbox, flags: Flags) -> Self {
+        let full_extranonce_size = usize::from(
+            shared
+                .extranonces
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .total_extranonce_len(),
+        );
+        let mining = &shared.config.mining;
+        let jobs = JobMaker::new(
+            &mining.tag,
+            true,
+            full_extranonce_size,
+            mining.payout_script.clone(),
+        );
+        Self {
+            id,
+            shared,
+            outbox,
+            flags,
+            extension: false,
+            // Group ids share the channels' id space (5.2.3); the group is the first of it.
+            group_id: 1,
+            next_channel_id: 2,
+            channels: BTreeMap::new(),
+            jobs,
+            work: None,
+            group_job: None,
+            accepted: AcceptedJobs::default(),
+            batch_jobs: BatchJobs::new(Instant::now().into_std()),
+            registering: None,
+            connected: None,
+            in_flight: JoinSet::new(),
+            claims_in_flight: 0,
+        }
+    }
+
+    async fn run(&mut self, mut reader: FrameReader, token: &CancellationToken) -> EndReason {
+        let mut templates = self.shared.templates.subscribe();
+        templates.mark_changed();
+        let mut clock = MiningClock::start();
+        loop {
+            let step = tokio::select! {
+                () = token.cancelled() => return EndReason::Closed,
+                changed = templates.changed() => {
+                    if changed.is_err() {
+                        return EndReason::Closed;
+                    }
+                    let work = templates.borrow_and_update().clone();
+                    work.map_or(Ok(()), |work| self.on_work(work))
+                }
+                Some(done) = self.in_flight.join_next() => match done {
+                    Ok(done) => self.on_settled(done),
+                    Err(_) => Err(EndReason::Fault("a settlement did not end")),
+                },
+                Some(command) = next_command(&mut self.connected) => self.on_command(command),
+                () = clock.tick() => self
+                    .on_vardiff()
+                    .and_then(|()| clock.check_idle(!self.channels.is_empty())),
+                frame = reader.read(), if self.in_flight.len() < IN_FLIGHT_MAX => match frame {
+                    Ok(frame) => self.on_frame(frame).await,
+                    Err(error) => {
+                        tracing::debug!(id = self.id, %error, "reading from a miner ended");
+                        Err(EndReason::Closed)
+                    }
+                },
+            };
+            if let Err(ended) = step {
+                return ended;
+            }
+        }
+    }
+
+    /// Queues a message; a miner that does not read is dropped.
+    pub(in crate::mining) fn send<M: Message>(&self, message: &M) -> Result<(), EndReason> {
+        Ok(self.outbox.send(message)?)
+    }
+
+    /// The worker that has registered on this connection.
+    pub(in crate::mining) fn worker(&self) -> Option<WorkerKey> {
+        self.connected.as_ref().map(Connected::worker)
+    }
+
+    pub(in crate::mining) fn take_channel_id(&mut self) -> u32 {
+        let id = self.next_channel_id;
+        self.next_channel_id = id.wrapping_add(1).max(2);
+        id
+    }
+
+    pub(in crate::mining) fn extranonces(&self) -> MutexGuard<'_, ExtranonceAllocator> {
+        self.shared
+            .extranonces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn next_command(connected: &mut Option<Connected>) -> Option<WorkerCommand> {
+    match connected {
+        Some(connected) => connected.next_command().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,135 @@
+//! `SetCustomMiningJob` (Sv2 specification, section 5.3.18): from a token to a job on the channel. A declared
+//! job comes from the ledger, and counts because its token has the declarator's MAC over it; a job in
+//! coinbase-only mode comes with its message, and is checked here.
+
+mod accepted_jobs;
+mod checks;
+mod codes;
+mod coinbase_only_jobs;
+mod declared_jobs;
+mod token;
+
+use std::time::Duration;
+
+use dovetail_jd::token::{JobToken, TokenKind};
+use dovetail_ledger::LedgerError;
+use dovetail_templates::height_of;
+use dovetail_units::time::header_time_now;
+use stratum_core::mining_sv2::{
+    SetCustomMiningJobErrorOwned, SetCustomMiningJobOwned, SetCustomMiningJobSuccess,
+};
+
+use super::connection::{Connection, EndReason};
+use super::fields::{StandardCode, code_text};
+use codes::{BAD_CHANNEL, BAD_COINBASE, NOT_SUPPORTED, NOT_YET, STALE};
+
+pub(super) use accepted_jobs::{AcceptedJob, AcceptedJobs, DeclaredBlock};
+
+/// The declarator's node may hear of a block before ours: how long a job one block ahead waits for
+/// ours to follow. It delays nobody but its own connection.
+const TIP_WAIT_MAX: Duration = Duration::from_secs(1);
+
+impl Connection {
+    pub(in crate::mining) async fn on_set_custom_job(
+        &mut self,
+        message: SetCustomMiningJobOwned,
+    ) -> Result<(), EndReason> {
+        let (channel_id, request_id) = (message.channel_id, message.request_id);
+        self.catch_up(&message).await?;
+        match self.accept_custom_job(message).await {
+            Ok(job_id) => {
+                tracing::info!(id = self.id, channel_id, job_id, "declared job accepted");
+                self.send(&SetCustomMiningJobSuccess {
+                    channel_id,
+                    request_id,
+                    job_id,
+                })
+            }
+            Err(code) => {
+                tracing::info!(id = self.id, channel_id, code, "declared job refused");
+                self.send(&SetCustomMiningJobErrorOwned {
+                    channel_id,
+                    request_id,
+                    error_code: code_text(code)?,
+                })
+            }
+        }
+    }
+
+    /// Takes new work that has come or is about to, if the job is for the block after ours, or we have
+    /// only just started and have no work yet.
+    async fn catch_up(&mut self, message: &SetCustomMiningJobOwned) -> Result<(), EndReason> {
+        let height = height_of(message.coinbase_prefix.as_bytes());
+        let ours = self.work.as_ref().map(|work| work.height());
+        let is_next = ours.is_none_or(|ours| height == ours.checked_add(1));
+        if height.is_none() || !is_next {
+            return Ok(());
+        }
+        let mut newest = self.shared.templates.subscribe();
+        let followed = newest.wait_for(|work| {
+            work.as_ref()
+                .is_some_and(|work| Some(work.height()) == height)
+        });
+        let work = match tokio::time::timeout(TIP_WAIT_MAX, followed).await {
+            Ok(Ok(work)) => work.clone(),
+            _ => None,
+        };
+        work.map_or(Ok(()), |work| self.on_work(work))
+    }
+
+    async fn accept_custom_job(
+        &mut self,
+        mut message: SetCustomMiningJobOwned,
+    ) -> Result<u32, StandardCode> {
+        if !self.flags.requires_work_selection {
+            return Err(NOT_SUPPORTED);
+        }
+        let channel_id = message.channel_id;
+        let channel = self.channels.get(&channel_id).ok_or(BAD_CHANNEL)?;
+        let extended = channel.as_extended().ok_or(BAD_CHANNEL)?;
+        let extranonce_size = extended.get_full_extranonce_size();
+        let (account, tip) = (
+            channel.account().to_owned(),
+            extended.get_chain_tip().cloned(),
+        );
+        let work = self.work.clone().ok_or(STALE)?;
+        let token = JobToken::parse(message.token.as_bytes())
+            .map_err(|error| token::bad_token(&account, error))?;
+        checks::check_header(&message, &work, header_time_now())?;
+        let coinbase = checks::coinbase_of(&message, extranonce_size)?;
+        let job = match token.kind {
+            TokenKind::Declared => {
+                let declared = self.declared(&token, &account).await?;
+                checks::check_declared(&message, &coinbase, &declared, extranonce_size)?;
+                self.declared_job(declared, &work).await?
+            }
+            TokenKind::CoinbaseOnly => {
+                self.check_coinbase_only_token(&token, &account)?;
+                self.coinbase_only_job(&message, &coinbase, &account, &work)
+                    .await?
+            }
+        };
+        self.spend_token(&token).await?;
+        // A least time that differs from the channel's would end its other jobs; where the channel
+        // already takes earlier times, the job needs no own.
+        if let Some(tip) = tip
+            && tip.prev_hash() == message.prev_hash
+            && tip.min_ntime() <= message.min_ntime
+        {
+            message.min_ntime = tip.min_ntime();
+        }
+        let channel = self.channels.get_mut(&channel_id).ok_or(BAD_CHANNEL)?;
+        let job_id = channel.install_custom(message).map_err(|error| {
+            tracing::error!(error, "a checked job did not fit its channel");
+            BAD_COINBASE
+        })?;
+        self.accepted.insert(channel_id, job_id, job);
+        Ok(job_id)
+    }
+}
+
+/// The ledger is away: the miner may try the same job again.
+fn not_yet(error: &LedgerError) -> StandardCode {
+    tracing::error!(%error, "a declared job cannot be checked");
+    NOT_YET
+}

@@ -1,0 +1,61 @@
+//! A worker registers: it names its models, and proves its key by signing the pool's nonce.
+
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::{
+    RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerProof,
+    RegisterWorkerSuccess, verify_registration,
+};
+
+use crate::mining::connection::{Connection, EndReason};
+
+/// A registration that waits for its proof.
+#[derive(Debug)]
+pub(in crate::mining) struct Registering {
+    request: RegisterWorker,
+    nonce: [u8; 32],
+}
+
+impl Connection {
+    pub(in crate::mining) fn on_register(
+        &mut self,
+        request: RegisterWorker,
+    ) -> Result<(), EndReason> {
+        if self.connected.is_some() {
+            return self.refuse_registration(Code::BadProof);
+        }
+        let known = request
+            .models
+            .iter()
+            .filter(|id| self.shared.models.get(id).is_some())
+            .count();
+        if known == 0 {
+            return self.refuse_registration(Code::ModelUnknown);
+        }
+        let nonce: [u8; 32] = rand::random();
+        self.registering = Some(Registering { request, nonce });
+        self.send(&RegisterWorkerChallenge { nonce })
+    }
+
+    pub(in crate::mining) fn on_proof(
+        &mut self,
+        proof: &RegisterWorkerProof,
+    ) -> Result<(), EndReason> {
+        let Some(Registering { request, nonce }) = self.registering.take() else {
+            return self.refuse_registration(Code::NotRegistered);
+        };
+        if !verify_registration(&request.worker_key, &nonce, proof) {
+            return self.refuse_registration(Code::BadProof);
+        }
+        let beacon_tip = self.shared.settler.auditor.tip();
+        self.send(&RegisterWorkerSuccess { beacon_tip })?;
+        let (worker, room) = (request.worker_key, usize::from(request.max_tasks));
+        self.connected = Some(self.shared.tasks.connect(worker, request.models, room));
+        Ok(())
+    }
+
+    fn refuse_registration(&mut self, code: Code) -> Result<(), EndReason> {
+        self.send(&RegisterWorkerError {
+            code: code.to_string(),
+        })
+    }
+}

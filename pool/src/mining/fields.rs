@@ -1,0 +1,21 @@
+//! Bytes and codes as fields of Sv2 messages.
+
+use stratum_core::binary_sv2::Str0255Owned;
+
+use super::connection::EndReason;
+
+/// An error code of the Sv2 specification, as `stratum_core` lists them.
+pub(super) type StandardCode = &'static str;
+
+/// A byte string of ours as a message field; too long is a fault of ours.
+pub(super) fn owned<T>(bytes: &[u8]) -> Result<T, EndReason>
+where
+    T: TryFrom<Vec<u8>>,
+{
+    T::try_from(bytes.to_vec()).map_err(|_| EndReason::Fault("a field of ours is too long"))
+}
+
+/// An error code as a message field.
+pub(super) fn code_text(code: &str) -> Result<Str0255Owned, EndReason> {
+    owned(code.as_bytes())
+}

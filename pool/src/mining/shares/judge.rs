@@ -1,0 +1,96 @@
+//! The one judge of shares: what a share proves, what it is worth, and which batch it claims.
+
+use bitcoin::Target;
+use dovetail_commitment::HeaderHash;
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::tlv::Tlv;
+use stratum_core::mining_sv2::{
+    ERROR_CODE_SUBMIT_SHARES_INVALID_CHANNEL_ID as BAD_CHANNEL,
+    ERROR_CODE_SUBMIT_SHARES_STALE_SHARE as STALE,
+};
+
+use super::share::SubmittedShare;
+use crate::claims::settle::{Claim, ProvenShare};
+use crate::credit;
+use crate::mining::channels::ValidShare;
+use crate::mining::connection::Connection;
+use crate::mining::custom_jobs::AcceptedJob;
+use crate::mining::fields::StandardCode;
+use crate::mining::template_jobs::is_declared;
+
+/// A share that counts.
+pub(super) struct Judged {
+    pub(super) proven: ProvenShare,
+    /// The target that it was judged by.
+    pub(super) target: Target,
+    /// What it claims beside its hash.
+    pub(super) claim: Option<Claim>,
+}
+
+/// Why a share was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ShareRefusal {
+    /// For a reason of the Sv2 specification.
+    Standard(StandardCode),
+    /// For a reason of the extension.
+    Extension(Code),
+    /// The channel cannot go on and is closed, for this reason.
+    CloseChannel(&'static str),
+}
+
+impl Connection {
+    /// Judges a share. A block that it solves is published as soon as its header is known to be good: before
+    /// its claim is looked at, which may be refused.
+    pub(super) fn judge(
+        &mut self,
+        share: &SubmittedShare,
+        fields: &[Tlv],
+    ) -> Result<Judged, ShareRefusal> {
+        let (channel_id, job_id) = (share.channel_id, share.job_id);
+        let channel = self.channels.get_mut(&channel_id);
+        let channel = channel.ok_or(ShareRefusal::Standard(BAD_CHANNEL))?;
+        let account = channel.account().to_owned();
+        let mut valid = channel.validate(share)?;
+        let custom = self.accepted.get(channel_id, job_id).cloned();
+        if custom.is_none() && is_declared(job_id) {
+            // What its coinbase pays is not known any more, so neither is what the share is worth.
+            return Err(ShareRefusal::Standard(STALE));
+        }
+        let proven = self.prove(account, &valid, custom.as_ref());
+        if let Some(block) = valid.block.take() {
+            self.publish(&proven, block, custom.as_ref());
+        }
+        let committed = match &custom {
+            Some(job) => job.batch_root,
+            None => self.batch_jobs.root_of(channel_id, job_id),
+        };
+        let claim = self
+            .claim(share, fields, &proven.account, committed, &valid)
+            .map_err(ShareRefusal::Extension)?;
+        Ok(Judged {
+            proven,
+            target: valid.target,
+            claim,
+        })
+    }
+
+    /// What the share is worth.
+    fn prove(
+        &self,
+        account: String,
+        valid: &ValidShare,
+        custom: Option<&AcceptedJob>,
+    ) -> ProvenShare {
+        let mut credit = credit::for_hashes(&self.shared.config.credit, valid.work);
+        if let Some(job) = custom {
+            credit = credit::for_declared(credit, job.pool_value_sat, job.reference_sat);
+        }
+        ProvenShare {
+            account,
+            header_hash: HeaderHash::from_bytes(valid.header_hash),
+            work: valid.work,
+            credit,
+            is_block: valid.block.is_some(),
+        }
+    }
+}

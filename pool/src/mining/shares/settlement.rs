@@ -1,0 +1,165 @@
+//! From a judged share to its answer: the settlement runs in a task of its own, and only what it made durable is
+//! acknowledged, in the order of the channel's shares (`acks.rs`).
+
+use std::collections::BTreeSet;
+
+use dovetail_commitment::BatchRoot;
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::{BatchOutcome, MSAT_UNKNOWN};
+use dovetail_telemetry::Event;
+use dovetail_units::Msat;
+use stratum_core::mining_sv2::SubmitSharesSuccessOwned;
+
+use super::acks::{Difficulty, Place};
+use super::judge::Judged;
+use super::share::SubmittedShare;
+use crate::claims::settle::{BatchReport, Settled};
+use crate::mining::connection::{Connection, EndReason};
+
+/// A share whose settlement is under way.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    channel_id: u32,
+    sequence_number: u32,
+    /// Where it stands among its channel's shares.
+    place: Place,
+    difficulty: Difficulty,
+    account: String,
+    /// The batch that the share claims.
+    claimed: Option<BatchRoot>,
+    settled: Settled,
+}
+
+impl Connection {
+    /// Hands the share over; its end comes back through [`Connection::on_settled`].
+    pub(super) fn settle(&mut self, share: &SubmittedShare, judged: Judged) {
+        let Judged {
+            proven,
+            target,
+            claim,
+        } = judged;
+        let Some(channel) = self.channels.get_mut(&share.channel_id) else {
+            return;
+        };
+        let mut in_flight = InFlight {
+            channel_id: share.channel_id,
+            sequence_number: share.sequence_number,
+            place: channel.acks.enter(),
+            difficulty: Difficulty::of(target),
+            account: proven.account.clone(),
+            claimed: claim.as_ref().map(|claim| claim.root),
+            // Unless the settlement says otherwise.
+            settled: Settled::Refused(Code::Internal.into(), None),
+        };
+        self.claims_in_flight += usize::from(in_flight.claimed.is_some());
+        let settler = self.shared.settler.clone();
+        let task = self.shared.tracker.spawn(async move {
+            match claim {
+                Some(claim) => settler.settle_claim(proven, claim).await,
+                None => settler.settle_hash(proven).await,
+            }
+        });
+        self.in_flight.spawn(async move {
+            if let Ok(settled) = task.await {
+                in_flight.settled = settled;
+            }
+            in_flight
+        });
+    }
+
+    /// Settlements have ended, this one and maybe more: what can be acknowledged by now is, with one
+    /// message per channel.
+    pub(in crate::mining) fn on_settled(&mut self, done: InFlight) -> Result<(), EndReason> {
+        let mut reports = Vec::new();
+        let mut channels = BTreeSet::from([done.channel_id]);
+        reports.extend(self.decide(done)?);
+        while let Some(done) = self.in_flight.try_join_next() {
+            let done = done.map_err(|_| EndReason::Fault("a settlement did not end"))?;
+            channels.insert(done.channel_id);
+            reports.extend(self.decide(done)?);
+        }
+        for channel_id in channels {
+            self.acknowledge(channel_id)?;
+        }
+        if self.extension {
+            for report in &reports {
+                self.send(&outcome(report))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes how a share ended, and says so at once if it was refused. Of a channel that has been closed
+    /// since there is nothing left to be said but a batch's outcome.
+    fn decide(&mut self, done: InFlight) -> Result<Option<BatchReport>, EndReason> {
+        let (channel_id, number) = (done.channel_id, done.sequence_number);
+        self.claims_in_flight -= usize::from(done.claimed.is_some());
+        if let (Some(root), true) = (&done.claimed, is_final(&done.settled)) {
+            self.batch_jobs.drop_batch(root);
+        }
+        let acks = self
+            .channels
+            .get_mut(&channel_id)
+            .map(|channel| &mut channel.acks);
+        match done.settled {
+            Settled::Accepted(report) => {
+                if let Some(acks) = acks {
+                    acks.accept(done.place, number, done.difficulty);
+                }
+                Ok(report)
+            }
+            Settled::Refused(refusal, report) => {
+                let code = refusal.as_str();
+                self.shared.telemetry.emit(&Event::ShareRejected {
+                    worker: &done.account,
+                    code,
+                });
+                if acks.is_some() {
+                    // The shares before it first, and it before those behind it.
+                    self.acknowledge(channel_id)?;
+                    self.send_share_error(channel_id, number, code)?;
+                }
+                if let Some(channel) = self.channels.get_mut(&channel_id) {
+                    channel.acks.refuse(done.place);
+                }
+                Ok(report)
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, channel_id: u32) -> Result<(), EndReason> {
+        let channel = self.channels.get_mut(&channel_id);
+        let Some(ack) = channel.and_then(|channel| channel.acks.take()) else {
+            return Ok(());
+        };
+        self.send(&SubmitSharesSuccessOwned {
+            channel_id,
+            last_sequence_number: ack.last_sequence_number,
+            new_submits_accepted_count: ack.accepted,
+            new_shares_sum: ack.difficulty,
+        })
+    }
+}
+
+/// Whether no later share can claim the batch either.
+fn is_final(settled: &Settled) -> bool {
+    match settled {
+        Settled::Accepted(_) => true,
+        Settled::Refused(refusal, _) => refusal.is_final_for_batch(),
+    }
+}
+
+fn outcome(report: &BatchReport) -> BatchOutcome {
+    // No amount of the ledger is negative here, and none is as large as the word for "not known".
+    let msat = |amount: Msat| u64::try_from(amount.get()).unwrap_or(MSAT_UNKNOWN);
+    BatchOutcome {
+        root: report.root,
+        header_hash: report.header_hash,
+        accepted: report.accepted,
+        beacon_step: report.step,
+        preimage: report.preimage,
+        code: report.code.to_owned(),
+        credit_msat: msat(report.credit),
+        held_msat: report.held.map_or(MSAT_UNKNOWN, msat),
+    }
+}

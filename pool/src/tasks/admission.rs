@@ -1,0 +1,163 @@
+//! Admitting a task: what is checked, stored and queued. The same order again finds the task as it stands.
+
+use std::sync::Arc;
+
+use dovetail_api::codes::Code;
+use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_engine::Model;
+use dovetail_ledger::{LedgerError, NewTask, TaskRecord};
+use dovetail_units::time::{since_epoch, unix_now};
+
+use super::order::{Assignment, Order};
+use super::pricing::{Paid, QUOTE_VALIDITY, Quote};
+use super::{TaskError, Tasks};
+
+/// Why a task is not admitted, or no price is named for it. No message holds anything of a prompt.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdmissionError {
+    #[error("this pool does not know the model")]
+    ModelUnknown,
+    #[error("a prompt may have {bytes_max} bytes here")]
+    PromptTooLong { bytes_max: usize },
+    #[error("the prompt fills the model's context")]
+    ContextFull,
+    #[error("{0}")]
+    SamplingInvalid(String),
+    /// A prompt that the model cannot encode, or stop sequences that are out of bounds.
+    #[error("{0}")]
+    Invalid(String),
+    #[error("no worker that serves this model is connected")]
+    NoWorker,
+    #[error("too many tasks wait already")]
+    QueueFull,
+    #[error("this id names another task")]
+    IdTaken,
+    #[error("the ledger does not answer: {0}")]
+    Ledger(LedgerError),
+    #[error("the task cannot be looked up: {0}")]
+    Lookup(#[from] TaskError),
+    #[error("the request did not finish")]
+    Unfinished,
+}
+
+impl Tasks {
+    /// Names the price of a task with this model, sampling and length of prompt.
+    pub(crate) fn quote(
+        &self,
+        model: &ModelId,
+        sampling: &SamplingParams,
+        prompt_bytes: usize,
+    ) -> Result<Quote, AdmissionError> {
+        self.model(model)?;
+        self.check_bounds(sampling, prompt_bytes)?;
+        let now = since_epoch();
+        Ok(Quote {
+            id: rand::random(),
+            price_max: self.prices.of_tokens(sampling.max_tokens),
+            price_per_token: self.prices.per_token(),
+            expires_at: now.saturating_add(QUOTE_VALIDITY),
+        })
+    }
+
+    /// Stores the task and puts it into the queue. It runs to its end even if the caller is dropped: the
+    /// task is in the ledger by then.
+    pub(crate) async fn admit(
+        &self,
+        order: Order,
+        paid: Paid,
+    ) -> Result<TaskRecord, AdmissionError> {
+        let tasks = self.clone();
+        self.tracker
+            .spawn(async move { tasks.store_and_queue(order, &paid).await })
+            .await
+            .map_err(|_| AdmissionError::Unfinished)?
+    }
+
+    async fn store_and_queue(
+        &self,
+        order: Order,
+        paid: &Paid,
+    ) -> Result<TaskRecord, AdmissionError> {
+        let task = self.check(order, paid)?;
+        let id = task.id;
+        if self.live.workers_for(&task.model_id) == 0 {
+            return Err(AdmissionError::NoWorker);
+        }
+        // Before the task is stored, so that its agent may try again with the same id.
+        if !self.live.has_room(self.limits.queue_max) {
+            return Err(AdmissionError::QueueFull);
+        }
+        let created = self.ledger.create_task(&task).await;
+        let created = created.map_err(|error| match error {
+            LedgerError::Conflict(_) => AdmissionError::IdTaken,
+            error => AdmissionError::Ledger(error),
+        })?;
+        if created {
+            self.queue(task).await?;
+        }
+        Ok(self.task(id).await?)
+    }
+
+    async fn queue(&self, task: NewTask) -> Result<(), AdmissionError> {
+        let id = task.id;
+        if self
+            .live
+            .enqueue(Assignment::from(task), self.limits.queue_max)
+        {
+            self.pair();
+            return Ok(());
+        }
+        let failed = self
+            .ledger
+            .fail_task(id, None, Code::QueueFull.as_str())
+            .await;
+        failed.map_err(AdmissionError::Ledger)?;
+        Err(AdmissionError::QueueFull)
+    }
+
+    /// The task that the order asks for, once all of it has been checked.
+    fn check(&self, order: Order, paid: &Paid) -> Result<NewTask, AdmissionError> {
+        let model = self.model(&order.model)?;
+        self.check_bounds(&order.sampling, order.prompt.len())?;
+        let encoded = model
+            .encode(&order.prompt)
+            .map_err(|error| AdmissionError::Invalid(error.to_string()))?;
+        if encoded.len() >= model.context_tokens() {
+            return Err(AdmissionError::ContextFull);
+        }
+        let stop = StopSequences::new(order.stop)
+            .map_err(|error| AdmissionError::Invalid(error.to_string()))?;
+        Ok(NewTask {
+            id: order
+                .id
+                .unwrap_or_else(|| TaskId::from_bytes(rand::random())),
+            model_id: order.model,
+            prompt: order.prompt,
+            stop,
+            salt: order.salt,
+            sampling: order.sampling,
+            seed: order.seed.unwrap_or_else(rand::random),
+            price: paid.price(),
+            expires_at_unix: unix_now().saturating_add(self.limits.lifetime_s),
+        })
+    }
+
+    fn model(&self, id: &ModelId) -> Result<Arc<Model>, AdmissionError> {
+        self.models.get(id).ok_or(AdmissionError::ModelUnknown)
+    }
+
+    /// Checks what both a quote and a task need.
+    fn check_bounds(
+        &self,
+        sampling: &SamplingParams,
+        prompt_bytes: usize,
+    ) -> Result<(), AdmissionError> {
+        let bytes_max = self.limits.prompt_bytes_max;
+        if prompt_bytes > bytes_max {
+            return Err(AdmissionError::PromptTooLong { bytes_max });
+        }
+        sampling
+            .validate()
+            .map_err(|error| AdmissionError::SamplingInvalid(error.to_string()))
+    }
+}

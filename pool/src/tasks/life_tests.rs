@@ -1,0 +1,180 @@
+//! Whole lives of tasks, on a real ledger.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dovetail_commitment::{
+    FinishReason, SamplingParams, Transcript, WorkerKey, output_digest, prompt_commitment,
+};
+use tokio::time::timeout;
+
+use super::*;
+use crate::mailboxes::WorkerCommand;
+use crate::test_support::{Database, live_tasks};
+use crate::validation::tests::tiny_model;
+
+const FIRST: WorkerKey = WorkerKey::from_bytes([1; 32]);
+const SECOND: WorkerKey = WorkerKey::from_bytes([2; 32]);
+const SAMPLING: SamplingParams = SamplingParams {
+    temperature_milli: 0,
+    top_k: 0,
+    top_p_milli: 1_000,
+    max_tokens: 8,
+};
+
+/// A ledger, and the tasks of a pool with one model.
+struct Fixture {
+    database: Database,
+    tasks: Tasks,
+    model: ModelId,
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        let database = Database::create().await;
+        let ledger = database.ledger().await;
+        ledger.migrate().await.unwrap();
+        let model = tiny_model(1);
+        Self {
+            database,
+            model: model.id(),
+            tasks: live_tasks(&ledger, [model].into_iter().collect()),
+        }
+    }
+
+    fn connect(&self, worker: WorkerKey) -> Connected {
+        self.tasks.connect(worker, vec![self.model], 4)
+    }
+
+    fn order(&self, n: u8) -> Order {
+        Order {
+            id: Some(TaskId::from_bytes([n; 32])),
+            model: self.model,
+            prompt: b"an invoice".to_vec(),
+            stop: Vec::new(),
+            salt: [0; 32],
+            sampling: SAMPLING,
+            seed: Some([0; 32]),
+        }
+    }
+
+    async fn admit(&self, order: Order) -> Result<TaskRecord, AdmissionError> {
+        let paid = Paid::free_of_charge(self.tasks.prices()).unwrap();
+        self.tasks.admit(order, paid).await
+    }
+
+    /// Ends what the tasks still do, and the database with it.
+    async fn end(self) {
+        self.tasks.tracker.close();
+        drop(self.tasks);
+        self.database.drop().await;
+    }
+}
+
+async fn given(worker: &mut Connected) -> Arc<Assignment> {
+    let command = timeout(Duration::from_secs(20), worker.next_command());
+    let Ok(Some(WorkerCommand::Assign(task))) = command.await else {
+        panic!("no task was assigned");
+    };
+    task
+}
+
+/// The transcript of a worker that gave these tokens.
+fn transcript(task: &Assignment, worker: WorkerKey, tokens: &[u32]) -> Transcript {
+    Transcript {
+        task_id: task.id,
+        worker_key: worker,
+        model_id: task.model,
+        engine_version: dovetail_engine::ENGINE_VERSION,
+        prompt_commitment: prompt_commitment(&task.salt, &task.stop, &task.prompt),
+        sampling: task.sampling,
+        seed: task.seed,
+        output_tokens: u32::try_from(tokens.len()).unwrap(),
+        output_digest: output_digest(tokens),
+        trace_root: [0; 32],
+        finish_reason: FinishReason::Stop,
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_dropped_gives_its_tasks_back_and_another_worker_gets_them() {
+    let fixture = Fixture::start().await;
+    let mut first = fixture.connect(FIRST);
+    fixture.admit(fixture.order(1)).await.unwrap();
+    let task = given(&mut first).await;
+    let mut second = fixture.connect(SECOND);
+    drop(first);
+    assert_eq!(given(&mut second).await.id, task.id);
+    let record = fixture.tasks.task(task.id).await.unwrap();
+    assert_eq!(record.worker, Some(SECOND));
+    assert_eq!(record.state, TaskState::Assigned);
+    drop(second);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_follows_a_task_sees_its_tokens_and_each_of_its_states() {
+    let fixture = Fixture::start().await;
+    let mut worker = fixture.connect(FIRST);
+    let admitted = fixture.admit(fixture.order(1)).await.unwrap();
+    let task = given(&mut worker).await;
+    worker.stream(&task.id, 0, &[5, 6]).unwrap();
+    let mut follower = fixture.tasks.follow(admitted.id, 1).await.unwrap();
+    let (mut states, mut tokens) = (Vec::new(), Vec::new());
+    let delivered = async {
+        worker.stream(&task.id, 2, &[7]).unwrap();
+        let other = transcript(&task, FIRST, &[5, 6]);
+        let refused = worker.deliver(task.id, &other).await;
+        assert!(matches!(refused, Err(DeliveryError::Mismatch)));
+        let whole = transcript(&task, FIRST, &[5, 6, 7]);
+        worker.deliver(task.id, &whole).await.unwrap();
+        // Its answer may have been lost with a connection.
+        worker.deliver(task.id, &whole).await.unwrap();
+    };
+    let followed = async {
+        while let Some(event) = follower.next().await.unwrap() {
+            match event {
+                TaskEvent::Tokens {
+                    first_position,
+                    tokens: more,
+                    ..
+                } => {
+                    assert_eq!(first_position, 1 + tokens.len());
+                    tokens.extend(more);
+                }
+                TaskEvent::State(record) => states.push(record.state),
+            }
+        }
+    };
+    tokio::join!(delivered, followed);
+    assert_eq!(tokens, [6, 7]);
+    assert_eq!(states.first(), Some(&TaskState::Assigned));
+    assert_eq!(states.last(), Some(&TaskState::Finished));
+    drop(worker);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn an_order_is_admitted_once_and_refused_where_nobody_could_run_it() {
+    let fixture = Fixture::start().await;
+    let refused = fixture.admit(fixture.order(1)).await;
+    assert!(matches!(refused, Err(AdmissionError::NoWorker)));
+    let worker = fixture.connect(FIRST);
+    let admitted = fixture.admit(fixture.order(1)).await.unwrap();
+    let again = fixture.admit(fixture.order(1)).await.unwrap();
+    assert_eq!(admitted.id, again.id);
+    let mut other = fixture.order(1);
+    other.prompt = b"another".to_vec();
+    let refused = fixture.admit(other).await;
+    assert!(matches!(refused, Err(AdmissionError::IdTaken)));
+    let mut unknown = fixture.order(2);
+    unknown.model = ModelId::from_bytes([9; 32]);
+    let refused = fixture.admit(unknown).await;
+    assert!(matches!(refused, Err(AdmissionError::ModelUnknown)));
+    let cancelled = fixture.tasks.cancel(admitted.id).await.unwrap();
+    assert_eq!(cancelled.state, TaskState::Cancelled);
+    let receipt = fixture.tasks.receipt(admitted.id).await;
+    assert!(matches!(receipt, Err(ReceiptError::Never)));
+    drop(worker);
+    fixture.end().await;
+}

@@ -1,0 +1,147 @@
+//! Tasks that a worker gives back: it has no room, cannot run them, or is gone. A task of which no token was
+//! streamed goes to another worker, a bounded number of times; where nobody is left, it fails with a code
+//! that says why. A task of which an agent has read tokens stays with its worker, and fails with it.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use dovetail_api::codes::Code;
+use dovetail_commitment::{TaskId, WorkerKey};
+
+use super::Tasks;
+use super::live_tasks::{LiveTask, LiveTasks, State, Worker};
+use super::progress::Phase;
+
+/// How often a task is given to a worker at most: enough to pass over some that are full, and few enough
+/// that a task which no worker can run does not go around them all.
+pub(super) const TRIES_MAX: u32 = 4;
+/// How long a worker is given nothing that gave a task back while it ran none: what keeps it busy, as a
+/// task that was cancelled a moment ago, is over by then.
+pub(super) const REFUSAL_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why a worker does not run a task that it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GivenBack {
+    /// It has as many as it can take.
+    Full,
+    /// It cannot run this one; another worker may.
+    Unable,
+    /// No worker can run it.
+    Impossible,
+    /// Its connection has ended.
+    Lost,
+}
+
+impl GivenBack {
+    /// What the task's agent is told if nobody else takes it.
+    fn code(self) -> Code {
+        match self {
+            Self::Full => Code::WorkersFull,
+            Self::Unable | Self::Impossible => Code::WorkerFailed,
+            Self::Lost => Code::WorkerLost,
+        }
+    }
+}
+
+/// What becomes of a task that was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Another worker may have it: the ledger releases it, then [`LiveTasks::requeue`].
+    Another,
+    /// It fails, with this code.
+    Fail(Code),
+}
+
+/// A worker that gave a task back.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    worker: WorkerKey,
+    why: GivenBack,
+}
+
+impl LiveTask {
+    /// Whether this worker may be given the task, once it has room: unless it said that it cannot run it.
+    pub(super) fn may_go_to(&self, key: &WorkerKey) -> bool {
+        let unable = |of: &Refusal| of.worker == *key && of.why == GivenBack::Unable;
+        !self.refusals.iter().any(unable)
+    }
+
+    /// Why nobody will ever take the task, if it was given back before. One that is new waits for a worker
+    /// to come.
+    pub(super) fn hopeless(&self, workers: &HashMap<WorkerKey, Worker>) -> Option<Code> {
+        let last = self.refusals.last()?;
+        let model = self.progress.borrow().model;
+        let somebody = workers.iter().any(|(key, worker)| {
+            let serves = worker.tasks_max > 0 && worker.models.contains(&model);
+            serves && self.may_go_to(key)
+        });
+        (self.tries >= TRIES_MAX || !somebody).then(|| last.why.code())
+    }
+}
+
+impl LiveTasks {
+    /// The worker does not run the task. `None`: it is not this worker's, or has ended.
+    pub(super) fn give_back(&self, id: &TaskId, key: &WorkerKey, why: GivenBack) -> Option<Next> {
+        let mut state = self.state();
+        let State { workers, tasks, .. } = &mut *state;
+        let task = tasks.get_mut(id)?;
+        let is_open = task.progress.borrow().phase.is_streaming();
+        if task.worker != Some(*key) || !is_open {
+            return None;
+        }
+        if why == GivenBack::Impossible {
+            return Some(Next::Fail(why.code()));
+        }
+        if let Some(worker) = workers.get_mut(key) {
+            worker.running.retain(|running| running != id);
+            if why != GivenBack::Lost {
+                worker.refused_at = Some(Instant::now());
+            }
+        }
+        task.worker = None;
+        if task.assignment.is_none() {
+            // Some of it was streamed.
+            return Some(Next::Fail(match why {
+                GivenBack::Lost => Code::WorkerLost,
+                _ => Code::WorkerFailed,
+            }));
+        }
+        task.refusals.push(Refusal { worker: *key, why });
+        if let Some(code) = task.hopeless(workers) {
+            return Some(Next::Fail(code));
+        }
+        task.progress
+            .send_modify(|progress| progress.phase = Phase::Queued);
+        Some(Next::Another)
+    }
+}
+
+impl Tasks {
+    /// A worker does not run tasks that it was given: other workers may, or they fail. Either way the ledger
+    /// knows it first.
+    pub(super) async fn give_back(&self, tasks: &[TaskId], worker: WorkerKey, why: GivenBack) {
+        for task in tasks {
+            match self.live.give_back(task, &worker, why) {
+                None => {}
+                Some(Next::Fail(code)) => self.fail(*task, Some(worker), code).await,
+                Some(Next::Another) => self.release(*task, worker, why).await,
+            }
+        }
+        self.pair();
+    }
+
+    async fn release(&self, task: TaskId, worker: WorkerKey, why: GivenBack) {
+        let released = self.ledger.release_task(task, worker).await;
+        if !self.goes_on(task, released) {
+            return;
+        }
+        tracing::info!(%task, %worker, ?why, "a task goes to another worker");
+        self.live.requeue(&task);
+        // By then a worker that refused it may have room.
+        let tasks = self.clone();
+        self.tracker.spawn(async move {
+            tokio::time::sleep(REFUSAL_PAUSE).await;
+            tasks.pair();
+        });
+    }
+}

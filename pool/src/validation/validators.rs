@@ -1,0 +1,201 @@
+//! The validators at work: a task for each, that takes samples from the queue and hands out verdicts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dovetail_audit::{Evidence, Verdict};
+use dovetail_commitment::ModelId;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::queue::{Queue, Waiting, answer};
+use super::{Validator, ValidatorError, Work};
+
+/// The waits before a validator that failed is asked again.
+const BACKOFF: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(250)..=Duration::from_secs(15);
+
+/// Bounds of the queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ValidatorsConfig {
+    /// How many transcripts may wait.
+    pub(crate) queue_max: usize,
+    /// How many transcripts of different claims are replayed together.
+    pub(crate) batch_max: usize,
+    /// How long a validator in another process may take for one replay.
+    pub(crate) validator_timeout: Duration,
+}
+
+/// A validator, and where it runs.
+pub(crate) struct Member {
+    pub(crate) validator: Arc<dyn Validator>,
+    /// In this process: it cannot be cut off, and steps in only for others.
+    pub(crate) is_local: bool,
+}
+
+/// Verdicts, in the order of the evidence.
+#[derive(Debug)]
+pub(crate) struct Replayed {
+    pub(crate) verdicts: Vec<Verdict>,
+    /// Which validator gave them.
+    pub(crate) by: usize,
+}
+
+/// The pool's validators; clones share them.
+#[derive(Clone)]
+pub(crate) struct Validators {
+    queue: Arc<Queue>,
+    names: Arc<Vec<String>>,
+}
+
+impl Validators {
+    /// Starts a task for each validator; they end at `shutdown`, and what waits then is dropped.
+    pub(crate) fn start(
+        members: Vec<Member>,
+        config: ValidatorsConfig,
+        tracker: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let queue = Arc::new(Queue::new(config.queue_max, config.batch_max));
+        let mut names = Vec::with_capacity(members.len());
+        for member in members {
+            names.push(member.validator.name().to_owned());
+            let worker = ValidatorTask {
+                number: queue.add_member(member.is_local),
+                queue: Arc::clone(&queue),
+                // A thread of ours cannot be stopped; its claims give up by themselves.
+                time_max: (!member.is_local).then_some(config.validator_timeout),
+                validator: member.validator,
+            };
+            let shutdown = shutdown.clone();
+            tracker.spawn(async move {
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = worker.run() => {}
+                }
+            });
+        }
+        Self {
+            queue,
+            names: Arc::new(names),
+        }
+    }
+
+    /// Has a sample of one model replayed, by another validator than `avoid` if there is one. `None`:
+    /// too much waits, or no validator could do it. There is no time limit here.
+    pub(crate) async fn replay(
+        &self,
+        model: ModelId,
+        evidence: Vec<Arc<Evidence>>,
+        avoid: Option<usize>,
+    ) -> Option<Replayed> {
+        let answered = self.queue.push(model, evidence, avoid).ok()?.await.ok()?;
+        Some(Replayed {
+            verdicts: answered.verdicts,
+            by: answered.by,
+        })
+    }
+
+    /// What the validator of this number is called.
+    pub(crate) fn name(&self, number: usize) -> &str {
+        self.names.get(number).map_or("", String::as_str)
+    }
+}
+
+/// One validator's work.
+struct ValidatorTask {
+    number: usize,
+    queue: Arc<Queue>,
+    validator: Arc<dyn Validator>,
+    time_max: Option<Duration>,
+}
+
+impl ValidatorTask {
+    async fn run(self) {
+        let name = self.validator.name();
+        let mut wait = *BACKOFF.start();
+        loop {
+            match self.in_time(self.validator.describe()).await {
+                Ok(serves) => {
+                    tracing::info!(validator = name, models = serves.len(), "validator at work");
+                    self.queue.is_back(self.number, serves);
+                }
+                Err(error) => {
+                    tracing::warn!(validator = name, %error, "a validator is away; asking again");
+                    sleep(wait).await;
+                    wait = (wait * 2).min(*BACKOFF.end());
+                    continue;
+                }
+            }
+            let error = self.until_it_fails(&mut wait).await;
+            self.queue.is_away(self.number);
+            tracing::warn!(validator = name, %error, "a validator failed; its work goes to another");
+            // One that answers but fails at every replay is not asked in a tight loop either.
+            sleep(wait).await;
+            wait = (wait * 2).min(*BACKOFF.end());
+        }
+    }
+
+    async fn until_it_fails(&self, wait: &mut Duration) -> ValidatorError {
+        loop {
+            let (model, taken) = self.queue.take(self.number).await;
+            let held = Held {
+                task: self,
+                taken: Some(taken),
+            };
+            let work = Work {
+                model,
+                evidence: held.evidence(),
+            };
+            let replayed = self.in_time(self.validator.replay(&work)).await;
+            match replayed {
+                Ok(verdicts) if verdicts.len() == work.evidence.len() => {
+                    held.answer(verdicts);
+                    *wait = *BACKOFF.start();
+                }
+                Ok(_) => return ValidatorError::Malformed,
+                Err(error) => return error,
+            }
+        }
+    }
+
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, ValidatorError>>,
+    ) -> Result<T, ValidatorError> {
+        match self.time_max {
+            None => work.await,
+            Some(time_max) => timeout(time_max, work)
+                .await
+                .unwrap_or(Err(ValidatorError::TimeOut)),
+        }
+    }
+}
+
+/// Samples in a validator's hands; unless they are answered, they go back to the queue.
+struct Held<'a> {
+    task: &'a ValidatorTask,
+    taken: Option<Vec<Waiting>>,
+}
+
+impl Held<'_> {
+    fn evidence(&self) -> Vec<Arc<Evidence>> {
+        let taken = self.taken.iter().flatten();
+        taken.flat_map(|waiting| waiting.evidence.clone()).collect()
+    }
+
+    fn answer(mut self, verdicts: Vec<Verdict>) {
+        if let Some(taken) = self.taken.take() {
+            answer(self.task.number, taken, verdicts);
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            self.task.queue.give_back(self.task.number, taken);
+        }
+    }
+}
