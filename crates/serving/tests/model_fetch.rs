@@ -91,13 +91,13 @@ impl Models for StandIn {
     }
 }
 
-struct Scene {
+struct Fixture {
     folder: tempfile::TempDir,
     pool: StandIn,
     fetcher: Fetcher,
 }
 
-impl Scene {
+impl Fixture {
     async fn start() -> Self {
         let file = tiny::generate(1);
         let pool = StandIn {
@@ -159,78 +159,78 @@ impl Scene {
 
 #[tokio::test]
 async fn a_model_is_fetched_once_and_then_taken_from_its_file() {
-    let scene = Scene::start().await;
-    let told = scene.fetch().await.unwrap();
-    let of = scene.pool.file.len() as u64;
+    let fixture = Fixture::start().await;
+    let told = fixture.fetch().await.unwrap();
+    let of = fixture.pool.file.len() as u64;
     assert!(told.contains(&Progress::Bytes { done: of, of }));
     assert_eq!(told.last(), Some(&Progress::Checking));
-    assert_eq!(scene.fetch().await.unwrap(), [Progress::Cached]);
-    assert_eq!(scene.offsets(), [0]);
+    assert_eq!(fixture.fetch().await.unwrap(), [Progress::Cached]);
+    assert_eq!(fixture.offsets(), [0]);
     // A file that is damaged on the disk is fetched again.
-    std::fs::write(scene.file(), &scene.pool.file[..1000]).unwrap();
-    scene.fetch().await.unwrap();
-    assert_eq!(scene.offsets(), [0]);
+    std::fs::write(fixture.file(), &fixture.pool.file[..1000]).unwrap();
+    fixture.fetch().await.unwrap();
+    assert_eq!(fixture.offsets(), [0]);
 }
 
 #[tokio::test]
 async fn a_broken_download_goes_on_where_it_broke() {
-    let scene = Scene::start().await;
-    *scene.pool.manners.breaks.lock().unwrap() = vec![3, 0, 2];
-    scene.pool.manners.full.store(1, SeqCst);
-    scene.fetch().await.unwrap();
-    assert_eq!(scene.offsets(), [0, 3 * PIECE, 3 * PIECE, 5 * PIECE]);
+    let fixture = Fixture::start().await;
+    *fixture.pool.manners.breaks.lock().unwrap() = vec![3, 0, 2];
+    fixture.pool.manners.full.store(1, SeqCst);
+    fixture.fetch().await.unwrap();
+    assert_eq!(fixture.offsets(), [0, 3 * PIECE, 3 * PIECE, 5 * PIECE]);
 }
 
 #[tokio::test]
 async fn another_process_goes_on_where_the_first_was_cut() {
-    let scene = Scene::start().await;
-    *scene.pool.manners.breaks.lock().unwrap() = vec![4, 0, 0];
-    assert!(matches!(scene.failure().await, FetchError::Broken(_)));
-    scene.offsets();
-    scene.fetch().await.unwrap();
-    assert_eq!(scene.offsets(), [4 * PIECE]);
+    let fixture = Fixture::start().await;
+    *fixture.pool.manners.breaks.lock().unwrap() = vec![4, 0, 0];
+    assert!(matches!(fixture.failure().await, FetchError::Broken(_)));
+    fixture.offsets();
+    fixture.fetch().await.unwrap();
+    assert_eq!(fixture.offsets(), [4 * PIECE]);
 }
 
 #[tokio::test]
 async fn a_changed_byte_is_refused_and_nothing_of_it_stays() {
-    let scene = Scene::start().await;
-    let (at, mut rest) = (100_000, scene.pool.file[100_000..].to_vec());
+    let fixture = Fixture::start().await;
+    let (at, mut rest) = (100_000, fixture.pool.file[100_000..].to_vec());
     rest[0] ^= 1;
-    scene.change(at, rest);
-    let error = scene.failure().await;
+    fixture.change(at, rest);
+    let error = fixture.failure().await;
     assert!(matches!(error, FetchError::NotTheModel { .. }), "{error}");
-    assert!(!scene.partial().exists());
+    assert!(!fixture.partial().exists());
     // What was right before the change was made is not what makes it right.
-    assert_eq!(scene.offsets(), [0]);
-    *scene.pool.manners.breaks.lock().unwrap() = vec![4];
-    let error = scene.failure().await;
+    assert_eq!(fixture.offsets(), [0]);
+    *fixture.pool.manners.breaks.lock().unwrap() = vec![4];
+    let error = fixture.failure().await;
     assert!(matches!(error, FetchError::NotTheModel { .. }), "{error}");
-    assert_eq!(scene.offsets(), [0, 4 * PIECE, 0]);
+    assert_eq!(fixture.offsets(), [0, 4 * PIECE, 0]);
 }
 
 #[tokio::test]
 async fn parts_of_a_damaged_file_are_thrown_away_for_a_whole_one() {
-    let scene = Scene::start().await;
-    let mut damaged = scene.pool.file[..200_000].to_vec();
+    let fixture = Fixture::start().await;
+    let mut damaged = fixture.pool.file[..200_000].to_vec();
     damaged[150_000] ^= 1;
-    std::fs::create_dir_all(scene.partial().parent().unwrap()).unwrap();
-    std::fs::write(scene.partial(), damaged).unwrap();
-    scene.fetch().await.unwrap();
-    assert_eq!(scene.offsets(), [200_000, 0]);
+    std::fs::create_dir_all(fixture.partial().parent().unwrap()).unwrap();
+    std::fs::write(fixture.partial(), damaged).unwrap();
+    fixture.fetch().await.unwrap();
+    assert_eq!(fixture.offsets(), [200_000, 0]);
 }
 
 #[tokio::test]
 async fn another_model_under_the_id_is_refused_before_it_is_fetched() {
-    let scene = Scene::start().await;
-    scene.change(0, tiny::generate(2));
+    let fixture = Fixture::start().await;
+    fixture.change(0, tiny::generate(2));
     let mut bytes = 0;
     let tell = |progress| match progress {
         Progress::Bytes { done, .. } => bytes = done,
         other => panic!("{other:?}"),
     };
-    let fetched = scene
+    let fetched = fixture
         .fetcher
-        .fetch(scene.pool.id, &scene.file(), tell)
+        .fetch(fixture.pool.id, &fixture.file(), tell)
         .await;
     let error = fetched.unwrap_err();
     assert!(matches!(error, FetchError::NotTheModel { .. }), "{error}");
@@ -239,28 +239,28 @@ async fn another_model_under_the_id_is_refused_before_it_is_fetched() {
 
 #[tokio::test]
 async fn a_file_that_is_longer_than_allowed_or_than_its_head_says_is_refused() {
-    let mut scene = Scene::start().await;
-    let length = scene.pool.file.len();
-    scene.change(length, b"more".to_vec());
-    let error = scene.failure().await;
+    let mut fixture = Fixture::start().await;
+    let length = fixture.pool.file.len();
+    fixture.change(length, b"more".to_vec());
+    let error = fixture.failure().await;
     assert!(matches!(error, FetchError::NotTheModel { .. }), "{error}");
-    scene.fetcher.model_bytes_max = length as u64 - 1;
-    let error = scene.failure().await;
+    fixture.fetcher.model_bytes_max = length as u64 - 1;
+    let error = fixture.failure().await;
     assert!(matches!(error, FetchError::TooLarge { .. }), "{error}");
     assert!(error.to_string().contains("fetch.model_bytes_max"));
 }
 
 #[tokio::test]
 async fn an_unknown_model_and_an_unreachable_pool_are_clear_errors() {
-    let mut scene = Scene::start().await;
+    let mut fixture = Fixture::start().await;
     let other = ModelId::from_bytes([9; 32]);
-    let fetched = scene.fetcher.fetch(other, &scene.file(), |_| {}).await;
+    let fetched = fixture.fetcher.fetch(other, &fixture.file(), |_| {}).await;
     let error = fetched.unwrap_err();
     assert!(error.to_string().contains(codes::MODEL_UNKNOWN), "{error}");
-    scene.fetcher.api = "http://127.0.0.1:1".to_owned();
-    scene.fetcher.attempts_max = 1;
-    let error = scene.failure().await;
+    fixture.fetcher.api = "http://127.0.0.1:1".to_owned();
+    fixture.fetcher.attempts_max = 1;
+    let error = fixture.failure().await;
     assert!(matches!(error, FetchError::Unreachable { .. }), "{error}");
-    scene.fetcher.api = "ftp://pool".to_owned();
-    assert!(matches!(scene.failure().await, FetchError::Address(_)));
+    fixture.fetcher.api = "ftp://pool".to_owned();
+    assert!(matches!(fixture.failure().await, FetchError::Address(_)));
 }

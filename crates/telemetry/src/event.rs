@@ -112,7 +112,11 @@ mod tests {
 
     /// Each event with its JSON, to the byte.
     fn events() -> Vec<(Event<'static>, &'static str)> {
-        let (worker, task, root) = ("0a0b", "0c0d", "0e0f");
+        [events_of_work(), events_of_money()].concat()
+    }
+
+    fn events_of_work() -> Vec<(Event<'static>, &'static str)> {
+        let (worker, task) = ("0a0b", "0c0d");
         vec![
             (
                 Event::WorkerRegistered { worker, models: 2 },
@@ -145,6 +149,12 @@ mod tests {
                 },
                 r#"{"event":"share_rejected","worker":"0a0b","code":"stale-share"}"#,
             ),
+        ]
+    }
+
+    fn events_of_money() -> Vec<(Event<'static>, &'static str)> {
+        let (worker, root) = ("0a0b", "0e0f");
+        vec![
             (
                 Event::BatchSettled {
                     root,

@@ -73,13 +73,11 @@ fn modules(tree: &Tree, crates: &[Crate]) -> BTreeSet<String> {
         let Some(text) = tree.text(&file) else {
             continue;
         };
-        // A file that two targets share may lie in the same place for both; it is read once for each place.
-        found.insert(file.clone());
-        for (child, child_inner) in children(tree, &tokens(text), folder(&file), &inner) {
-            if !found.contains(&child) {
-                open.push((child, child_inner));
-            }
+        // Several targets may share it.
+        if !found.insert(file.clone()) {
+            continue;
         }
+        open.extend(children(tree, &tokens(text), folder(&file), &inner));
     }
     found
 }
