@@ -5,7 +5,7 @@
 
 mod test_support;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bitcoin::{Amount, ScriptBuf, TxOut};
 use dovetail_commitment::BatchRoot;
@@ -13,15 +13,9 @@ use dovetail_commitment::coinbase::commitment_output;
 use dovetail_jd::config::Limits;
 use dovetail_jd::token::{JobToken, TokenKind, coinbase_only_content, declared_content};
 use dovetail_sv2::messages::AllocateMiningJobTokenSuccess;
+use dovetail_units::time::unix_now;
 use test_support::{Fixture, Job, Miner, Setting, TIME_MAX, payout_script, spend};
 use tokio::time::timeout;
-
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_accepted_and_its_token_vouches_for_what_the_ledger_keeps() {
@@ -38,13 +32,13 @@ async fn a_job_is_accepted_and_its_token_vouches_for_what_the_ledger_keeps() {
     assert_eq!(read.kind, TokenKind::Declared);
     let content = declared_content(&kept, &payout_script());
     let key = &fixture.token_key;
-    assert_eq!(key.verify(&read, "alice", &content, now()), Ok(()));
-    assert!(key.verify(&read, "bob", &content, now()).is_err());
+    assert_eq!(key.verify(&read, "alice", &content, unix_now()), Ok(()));
+    assert!(key.verify(&read, "bob", &content, unix_now()).is_err());
     // Whoever can write to the database cannot make the pool take another job under the token.
     fixture.query("UPDATE declared_jobs SET pool_value_sat = pool_value_sat + 1");
     let changed = fixture.ledger.declared_job(&token).await.unwrap().unwrap();
     let content = declared_content(&changed, &payout_script());
-    assert!(key.verify(&read, "alice", &content, now()).is_err());
+    assert!(key.verify(&read, "alice", &content, unix_now()).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,7 +173,9 @@ async fn coinbase_only_mode_gives_tokens_for_the_pool_and_takes_no_declarations(
     let read = JobToken::parse(&token).unwrap();
     assert_eq!(read.kind, TokenKind::CoinbaseOnly);
     let content = coinbase_only_content(&payout_script());
-    let verified = fixture.token_key.verify(&read, "alice", &content, now());
+    let verified = fixture
+        .token_key
+        .verify(&read, "alice", &content, unix_now());
     assert_eq!(verified, Ok(()));
     let job = Job::of(fixture.work());
     let refused = miner.declare_with(&token, &job).await;

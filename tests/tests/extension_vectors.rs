@@ -14,6 +14,7 @@ use dovetail_commitment::{
     Batch, BatchRoot, FinishReason, HeaderHash, LeafHash, ModelId, SamplingParams, StopSequences,
     TaskId, Transcript, WorkerKey, output_digest, prompt_commitment, tagged_hash, trace_root,
 };
+use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::*;
 use dovetail_sv2::messages::{B032Owned, SubmitSharesExtended};
 use dovetail_sv2::{Frame, Message};
@@ -308,7 +309,7 @@ fn registration_messages(out: &mut Vectors, proof: &RegisterWorkerProof) {
         "RegisterWorker.Success",
         &RegisterWorkerSuccess { beacon_tip },
     );
-    let code = codes::BAD_PROOF.to_owned();
+    let code = Code::BadProof.to_string();
     out.message("RegisterWorker.Error", &RegisterWorkerError { code });
 }
 
@@ -316,7 +317,7 @@ fn task_messages(out: &mut Vectors) {
     let task = task();
     let task_id = task.task_id;
     out.message("AssignTask", &task);
-    let code = codes::TOO_MANY_TASKS.to_owned();
+    let code = Code::TooManyTasks.to_string();
     out.message("AssignTask.Error", &AssignTaskError { task_id, code });
     let tokens = TOKENS.to_vec();
     out.message(
@@ -339,7 +340,7 @@ fn task_messages(out: &mut Vectors) {
         "DeliverTranscript.Success",
         &DeliverTranscriptSuccess { task_id },
     );
-    let code = codes::TRANSCRIPT_NOT_MATCHING_TASK.to_owned();
+    let code = Code::TranscriptNotMatchingTask.to_string();
     out.message(
         "DeliverTranscript.Error",
         &DeliverTranscriptError { task_id, code },
@@ -361,7 +362,7 @@ fn batch_messages(out: &mut Vectors) {
         "RegisterBatch.Success",
         &RegisterBatchSuccess { request_id: 7 },
     );
-    let code = codes::BATCH_SPENT.to_owned();
+    let code = Code::BatchSpent.to_string();
     out.message(
         "RegisterBatch.Error",
         &RegisterBatchError {
@@ -399,7 +400,7 @@ fn pool_built_job_messages(out: &mut Vectors) {
             job_id: 5,
         },
     );
-    let code = codes::TOO_MANY_JOBS.to_owned();
+    let code = Code::TooManyJobs.to_string();
     out.message(
         "RequestBatchJob.Error",
         &RequestBatchJobError { request_id, code },
@@ -417,7 +418,7 @@ fn payout_messages(out: &mut Vectors) {
     );
     let bolt11 = Bytes(b"lnbcrt500n1".to_vec());
     out.message("Invoice", &Invoice { payout_id, bolt11 });
-    let code = codes::INTERNAL.to_owned();
+    let code = Code::Internal.to_string();
     out.message("Invoice.Error", &InvoiceError { payout_id, code });
     out.message(
         "PayoutResult",
@@ -468,11 +469,7 @@ fn the_document_names_every_error_code() {
         .join("docs")
         .join("extension-0x4149.md");
     let docs = std::fs::read_to_string(docs).unwrap();
-    let codes = include_str!("../../crates/sv2/src/extension/codes.rs");
-    let codes = codes
-        .lines()
-        .filter_map(|line| line.split_once(": &str = \"")?.1.split('"').next());
-    for code in codes {
+    for code in Code::ALL {
         assert!(
             docs.contains(&format!("| `{code}` |")),
             "{code} is not in the table"

@@ -100,57 +100,6 @@ pub fn code_of(status: &Status) -> Option<&str> {
     status.metadata().get(METADATA_KEY)?.to_str().ok()
 }
 
-/// [`Code::ModelUnknown`].
-pub const MODEL_UNKNOWN: &str = Code::ModelUnknown.as_str();
-/// [`Code::PromptTooLong`].
-pub const PROMPT_TOO_LONG: &str = Code::PromptTooLong.as_str();
-/// [`Code::SamplingInvalid`].
-pub const SAMPLING_INVALID: &str = Code::SamplingInvalid.as_str();
-/// [`Code::ArgumentInvalid`].
-pub const ARGUMENT_INVALID: &str = Code::ArgumentInvalid.as_str();
-/// [`Code::PaymentRequired`].
-pub const PAYMENT_REQUIRED: &str = Code::PaymentRequired.as_str();
-/// [`Code::QuoteUnknown`].
-pub const QUOTE_UNKNOWN: &str = Code::QuoteUnknown.as_str();
-/// [`Code::QuoteExpired`].
-pub const QUOTE_EXPIRED: &str = Code::QuoteExpired.as_str();
-/// [`Code::NoWorker`].
-pub const NO_WORKER: &str = Code::NoWorker.as_str();
-/// [`Code::QueueFull`].
-pub const QUEUE_FULL: &str = Code::QueueFull.as_str();
-/// [`Code::TaskIdTaken`].
-pub const TASK_ID_TAKEN: &str = Code::TaskIdTaken.as_str();
-/// [`Code::TaskUnknown`].
-pub const TASK_UNKNOWN: &str = Code::TaskUnknown.as_str();
-/// [`Code::ReceiptPending`].
-pub const RECEIPT_PENDING: &str = Code::ReceiptPending.as_str();
-/// [`Code::ReceiptNever`].
-pub const RECEIPT_NEVER: &str = Code::ReceiptNever.as_str();
-/// [`Code::DownloadsFull`].
-pub const DOWNLOADS_FULL: &str = Code::DownloadsFull.as_str();
-/// [`Code::Unavailable`].
-pub const UNAVAILABLE: &str = Code::Unavailable.as_str();
-/// [`Code::Internal`].
-pub const INTERNAL: &str = Code::Internal.as_str();
-/// [`Code::WorkerLost`].
-pub const WORKER_LOST: &str = Code::WorkerLost.as_str();
-/// [`Code::WorkerFailed`].
-pub const WORKER_FAILED: &str = Code::WorkerFailed.as_str();
-/// [`Code::WorkersFull`].
-pub const WORKERS_FULL: &str = Code::WorkersFull.as_str();
-/// [`Code::InferenceMismatch`].
-pub const INFERENCE_MISMATCH: &str = Code::InferenceMismatch.as_str();
-/// [`Code::PoolRestarted`].
-pub const POOL_RESTARTED: &str = Code::PoolRestarted.as_str();
-/// [`Code::TaskExpired`].
-pub const TASK_EXPIRED: &str = Code::TaskExpired.as_str();
-
-/// A refusal that carries `code`, with the gRPC status that belongs to it (`Unknown` for a word that has none).
-/// `message` must hold nothing secret and nothing of a prompt.
-pub fn status(code: &'static str, message: impl Into<String>) -> Status {
-    Code::parse(code).unwrap_or(Code::Internal).status(message)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

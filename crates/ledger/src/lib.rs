@@ -41,8 +41,6 @@ pub use stats::{Balance, Stats};
 pub use tasks::{NewTask, TaskRecord, TaskState};
 pub use trust::Trust;
 
-pub use dovetail_units::{Msat, time::unix_now};
-
 /// How long a caller waits for a connection before Postgres counts as away.
 const ACQUIRE_TIME_MAX: Duration = Duration::from_secs(3);
 

@@ -5,13 +5,14 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bitcoin::Network;
 use bitcoin::hashes::{Hash, sha256};
 use dovetail_lightning::{
     Client, InvoiceError, PaymentStatus, Request, parse_invoice, server, simulator,
 };
+use dovetail_units::time::unix_now;
 use proptest::prelude::*;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -139,10 +140,7 @@ async fn a_parsed_invoice_says_when_it_expires_and_one_with_a_changed_byte_is_re
     let made = network.client(0).create_invoice(5_000, "payout", 600).await;
     let bolt11 = made.unwrap().bolt11;
     let parsed = parse_invoice(&bolt11, Network::Regtest, 5_000).unwrap();
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+    let now = unix_now();
     assert!((now + 590..=now + 610).contains(&parsed.expires_at_unix));
     let middle = bolt11.len() / 2;
     let other = if bolt11.as_bytes()[middle] == b'q' {

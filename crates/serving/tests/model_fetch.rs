@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use dovetail_api::codes;
+use dovetail_api::codes::Code;
 use dovetail_api::models_v1::{
     FetchModelRequest, FetchModelResponse,
     models_server::{Models, ModelsServer},
@@ -53,7 +53,7 @@ impl Models for StandIn {
     ) -> Result<Response<Pieces>, Status> {
         let request = request.into_inner();
         if request.model_id != self.id.as_bytes() {
-            return Err(codes::status(codes::MODEL_UNKNOWN, "no such model here"));
+            return Err(Code::ModelUnknown.status("no such model here"));
         }
         let take_one = |n: u32| n.checked_sub(1);
         if self
@@ -62,7 +62,7 @@ impl Models for StandIn {
             .fetch_update(SeqCst, SeqCst, take_one)
             .is_ok()
         {
-            return Err(codes::status(codes::DOWNLOADS_FULL, "others fetch"));
+            return Err(Code::DownloadsFull.status("others fetch"));
         }
         let offset = usize::try_from(request.offset).unwrap();
         self.offsets.lock().unwrap().push(offset);
@@ -256,7 +256,10 @@ async fn an_unknown_model_and_an_unreachable_pool_are_clear_errors() {
     let other = ModelId::from_bytes([9; 32]);
     let fetched = fixture.fetcher.fetch(other, &fixture.file(), |_| {}).await;
     let error = fetched.unwrap_err();
-    assert!(error.to_string().contains(codes::MODEL_UNKNOWN), "{error}");
+    assert!(
+        error.to_string().contains(Code::ModelUnknown.as_str()),
+        "{error}"
+    );
     fixture.fetcher.api = "http://127.0.0.1:1".to_owned();
     fixture.fetcher.attempts_max = 1;
     let error = fixture.failure().await;

@@ -1,12 +1,13 @@
 //! `cargo xtask demo`: the whole path as a live story.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use dovetail_clerk::{Document, marks, sample_invoice};
 use dovetail_tests::process::output;
 use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario, ServedModel};
+use dovetail_units::time::since_epoch;
 use serde_json::{Value, json};
 
 use crate::agent::{AgentNews, ask};
@@ -53,9 +54,8 @@ struct Question {
 impl Question {
     fn new(seed: Option<u64>) -> Self {
         let seed = seed.unwrap_or_else(|| {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
             // A seed that people can type again.
-            now.map_or(0, |now| now.as_millis() as u64 % 1_000_000)
+            since_epoch().as_millis() as u64 % 1_000_000
         });
         Self {
             seed,

@@ -2,17 +2,18 @@
 //! to another worker; where there is none, their agent is told so at once. Nobody is paid for a task that
 //! another one ran.
 
-use dovetail_sv2::extension::{AssignTask, AssignTaskError, codes};
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::{AssignTask, AssignTaskError};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::fixture::{Case, TOKENS};
 use crate::scripted_worker::{ScriptedWorker, TIME_MAX, assert_refused, honest};
 
-async fn refuse(worker: &mut ScriptedWorker, task: &AssignTask, code: &str) {
+async fn refuse(worker: &mut ScriptedWorker, task: &AssignTask, code: Code) {
     let message = AssignTaskError {
         task_id: task.task_id,
-        code: code.to_owned(),
+        code: code.to_string(),
     };
     worker.wire.send(&message).await;
 }
@@ -36,7 +37,7 @@ async fn a_task_that_a_full_worker_refuses_is_run_and_earned_by_another() {
     let answer = case.ask();
     let task = full.task().await;
     let mut other = case.worker().await;
-    refuse(&mut full, &task, codes::TOO_MANY_TASKS).await;
+    refuse(&mut full, &task, Code::TooManyTasks).await;
     let again = other.task().await;
     assert_eq!(again.task_id, task.task_id);
     assert_eq!(again.prompt.0, task.prompt.0);
@@ -45,8 +46,8 @@ async fn a_task_that_a_full_worker_refuses_is_run_and_earned_by_another() {
     // The one that refused has no part in it any more, whatever it sends.
     let output = honest(&case.models().asked, &task);
     assert_refused(full.deliver_output(&task, &output).await, "task-not-yours");
-    refuse(&mut full, &task, codes::TOO_MANY_TASKS).await;
-    refuse(&mut full, &task, codes::PROMPT_INVALID).await;
+    refuse(&mut full, &task, Code::TooManyTasks).await;
+    refuse(&mut full, &task, Code::PromptInvalid).await;
 
     let tokens = run(&case, &mut other, &again).await;
     assert_eq!(read(answer).await, Ok(tokens));
@@ -64,7 +65,7 @@ async fn a_worker_that_refused_is_offered_more_once_it_has_finished_one() {
     let second = case.ask();
     let refused = full.task().await;
     // Nobody else is there, but it is busy and will not be for ever.
-    refuse(&mut full, &refused, codes::TOO_MANY_TASKS).await;
+    refuse(&mut full, &refused, Code::TooManyTasks).await;
     let output = honest(&case.models().asked, &running);
     full.deliver_output(&running, &output).await.unwrap();
     let again = full.task().await;
@@ -83,9 +84,9 @@ async fn where_no_worker_is_left_the_agent_is_told_why() {
     let case = Case::start().await;
     // What is full now may not be later, so it is asked again some times.
     for (code, times, told) in [
-        (codes::TOO_MANY_TASKS, 4, "workers-full"),
-        (codes::INTERNAL, 1, "worker-failed"),
-        (codes::PROMPT_INVALID, 1, "worker-failed"),
+        (Code::TooManyTasks, 4, "workers-full"),
+        (Code::Internal, 1, "worker-failed"),
+        (Code::PromptInvalid, 1, "worker-failed"),
     ] {
         let mut only = case.worker().await;
         let answer = case.ask();

@@ -382,7 +382,7 @@ impl ScriptedWorker {
         match (answer, root) {
             (Ok(()), None) => Verdict::Hashes,
             (Ok(()), Some(_)) => Verdict::Credited(self.outcome(share).await),
-            (Err(code), Some(_)) if code == codes::INFERENCE_MISMATCH => {
+            (Err(code), Some(_)) if code == codes::Code::InferenceMismatch => {
                 Verdict::Caught(self.outcome(share).await)
             }
             (Err(code), _) => Verdict::Refused(code),

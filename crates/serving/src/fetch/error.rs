@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dovetail_api::codes;
+use dovetail_api::codes::{self, Code};
 use dovetail_commitment::ModelId;
 use dovetail_engine::EngineError;
 
@@ -109,9 +109,10 @@ impl FetchError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken(_) | Self::Silent => true,
-            Self::Refused { code, .. } => {
-                [codes::DOWNLOADS_FULL, codes::UNAVAILABLE].contains(&code.as_str())
-            }
+            Self::Refused { code, .. } => matches!(
+                Code::parse(code),
+                Some(Code::DownloadsFull | Code::Unavailable)
+            ),
             _ => false,
         }
     }

@@ -78,66 +78,6 @@ impl Code {
     }
 }
 
-/// [`Code::InferenceMismatch`].
-pub const INFERENCE_MISMATCH: &str = Code::InferenceMismatch.as_str();
-/// [`Code::AuditUnavailable`].
-pub const AUDIT_UNAVAILABLE: &str = Code::AuditUnavailable.as_str();
-/// [`Code::BatchUnknown`].
-pub const BATCH_UNKNOWN: &str = Code::BatchUnknown.as_str();
-/// [`Code::BatchSpent`].
-pub const BATCH_SPENT: &str = Code::BatchSpent.as_str();
-/// [`Code::BatchNotYours`].
-pub const BATCH_NOT_YOURS: &str = Code::BatchNotYours.as_str();
-/// [`Code::BatchExpired`].
-pub const BATCH_EXPIRED: &str = Code::BatchExpired.as_str();
-/// [`Code::BatchMalformed`].
-pub const BATCH_MALFORMED: &str = Code::BatchMalformed.as_str();
-/// [`Code::BatchRootMismatch`].
-pub const BATCH_ROOT_MISMATCH: &str = Code::BatchRootMismatch.as_str();
-/// [`Code::ClaimWithoutCommitment`].
-pub const CLAIM_WITHOUT_COMMITMENT: &str = Code::ClaimWithoutCommitment.as_str();
-/// [`Code::ClaimMismatch`].
-pub const CLAIM_MISMATCH: &str = Code::ClaimMismatch.as_str();
-/// [`Code::ClaimMalformed`].
-pub const CLAIM_MALFORMED: &str = Code::ClaimMalformed.as_str();
-/// [`Code::ChannelUnknown`].
-pub const CHANNEL_UNKNOWN: &str = Code::ChannelUnknown.as_str();
-/// [`Code::TooManyJobs`].
-pub const TOO_MANY_JOBS: &str = Code::TooManyJobs.as_str();
-/// [`Code::TaskUnknown`].
-pub const TASK_UNKNOWN: &str = Code::TaskUnknown.as_str();
-/// [`Code::TaskNotYours`].
-pub const TASK_NOT_YOURS: &str = Code::TaskNotYours.as_str();
-/// [`Code::TaskUnfinished`].
-pub const TASK_UNFINISHED: &str = Code::TaskUnfinished.as_str();
-/// [`Code::TranscriptMalformed`].
-pub const TRANSCRIPT_MALFORMED: &str = Code::TranscriptMalformed.as_str();
-/// [`Code::TranscriptNotMatchingTask`].
-pub const TRANSCRIPT_NOT_MATCHING_TASK: &str = Code::TranscriptNotMatchingTask.as_str();
-/// [`Code::ModelUnknown`].
-pub const MODEL_UNKNOWN: &str = Code::ModelUnknown.as_str();
-/// [`Code::BadProof`].
-pub const BAD_PROOF: &str = Code::BadProof.as_str();
-/// [`Code::NotRegistered`].
-pub const NOT_REGISTERED: &str = Code::NotRegistered.as_str();
-/// [`Code::TooManyTasks`].
-pub const TOO_MANY_TASKS: &str = Code::TooManyTasks.as_str();
-/// [`Code::PromptTooLong`].
-pub const PROMPT_TOO_LONG: &str = Code::PromptTooLong.as_str();
-/// [`Code::PromptInvalid`].
-pub const PROMPT_INVALID: &str = Code::PromptInvalid.as_str();
-/// [`Code::SamplingInvalid`].
-pub const SAMPLING_INVALID: &str = Code::SamplingInvalid.as_str();
-/// [`Code::InvalidInvoice`].
-pub const INVALID_INVOICE: &str = Code::InvalidInvoice.as_str();
-/// [`Code::Internal`].
-pub const INTERNAL: &str = Code::Internal.as_str();
-
-/// Whether the code says that a batch can never be claimed, or never again.
-pub fn is_final_for_batch(code: &str) -> bool {
-    Code::parse(code).is_some_and(Code::is_final_for_batch)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
