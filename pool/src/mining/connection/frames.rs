@@ -1,7 +1,7 @@
 //! Each frame goes to the handler of its message. Nothing is decided here.
 
 use dovetail_sv2::extension::{self as ext, EXTENSION_TYPE};
-use dovetail_sv2::{Frame, messages, negotiate};
+use dovetail_sv2::{Frame, Message, messages, negotiate};
 
 use super::{Connection, EndReason};
 use crate::mining::shares::SubmittedShare;
