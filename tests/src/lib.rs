@@ -3,11 +3,12 @@
 //!
 //! It knows the programs by their command lines, configuration files and ready lines only.
 
+pub mod bitcoin_core;
 mod configs;
-pub mod ground;
+pub mod lightning_node;
+pub mod network;
 pub mod postgres;
 pub mod process;
-pub mod real;
 pub mod scenario;
 mod served_model;
 
@@ -54,6 +55,15 @@ pub fn needed(variable: &str) -> anyhow::Result<PathBuf> {
         .ok_or_else(|| {
             anyhow::anyhow!("{variable} is not set: run this test through `cargo xtask test`")
         })
+}
+
+/// A port that was free a moment ago, for programs that take no port 0.
+///
+/// # Errors
+/// If the system has none.
+pub fn free_port() -> anyhow::Result<u16> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    Ok(listener.local_addr()?.port())
 }
 
 /// A scenario for one test: a folder and a database of its own, in the cluster that

@@ -16,6 +16,8 @@ use serde_json::Value;
 
 /// How long a daemon may take to stop before it is killed.
 const STOP_TIME_MAX: Duration = Duration::from_secs(15);
+/// How long a step of another program may take.
+pub(crate) const STEP_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often waits look at [`interrupt`].
 const POLL: Duration = Duration::from_millis(100);
 
@@ -197,6 +199,24 @@ impl Drop for Daemon {
             self.stop();
         }
     }
+}
+
+/// Waits for a condition; fails if it takes too long.
+pub(crate) fn wait(
+    what: &str,
+    mut done: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + STEP_TIME_MAX;
+    while !done()? {
+        if interrupted() {
+            bail!("interrupted");
+        }
+        if Instant::now() > deadline {
+            bail!("waited {} s for {what}", STEP_TIME_MAX.as_secs());
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
 }
 
 /// Sends a signal through the shell, which has `kill` built in everywhere.

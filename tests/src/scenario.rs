@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::ground::Ground;
+use crate::bitcoin_core::CoreParts;
+use crate::lightning_node::RealParts;
+use crate::network::Network;
 use crate::postgres::{Held, Postgres};
-use crate::process::Daemon;
+use crate::process::{Daemon, output};
 use crate::program;
-use crate::real::{CoreParts, RealParts};
 pub use crate::served_model::{ServedModel, tiny_file};
 use crate::served_model::{make_tiny, provide_model};
 
@@ -119,8 +120,8 @@ pub struct Scenario {
     pub validator: Option<Daemon>,
     /// The pool.
     pub pool: Daemon,
-    /// The chain and the wallets that everything stands on.
-    pub ground: Ground,
+    /// The chain and the wallets that everything runs on.
+    pub network: Network,
 }
 
 impl Scenario {
@@ -144,12 +145,12 @@ impl Scenario {
         }
         let url = postgres.fresh_database(database)?;
 
-        let ground = match (&options.real, &options.core) {
-            (Some(parts), _) => Ground::real(&layout, parts, &mut tell)?,
-            (None, Some(parts)) => Ground::core(&layout, parts, &mut tell)?,
-            (None, None) => Ground::simulated(&layout, options.bits, &mut tell)?,
+        let network = match (&options.real, &options.core) {
+            (Some(parts), _) => Network::real(&layout, parts, &mut tell)?,
+            (None, Some(parts)) => Network::core(&layout, parts, &mut tell)?,
+            (None, None) => Network::simulated(&layout, options.bits, &mut tell)?,
         };
-        let source_config = ground.templates_config();
+        let source_config = network.templates_config();
         let validator = options
             .validator
             .then(|| layout.start_validator())
@@ -183,7 +184,7 @@ impl Scenario {
             grpc: format!("http://{grpc}"),
             mining,
             declaration,
-            ground,
+            network,
             firmware: None,
             page: None,
             worker_key: None,
@@ -194,25 +195,36 @@ impl Scenario {
             pool,
         };
         if options.worker {
-            let config = layout.worker_config(&scenario, &source_config, options);
-            let config = layout.write("worker.toml", &config)?;
-            let mut worker =
-                layout.spawn("worker", "dovetail-worker", &["run", "--config", &config])?;
-            let ready = worker.ready(START_TIME_MAX)?;
-            tell("worker", &ready);
-            scenario.worker_key = Some(text(&ready, "worker")?);
-            if options.firmware {
-                let key = text(&ready, "authority_public_key")?;
-                scenario.firmware = Some((text(&ready, "downstream")?, key));
-                scenario.page = Some(text(&ready, "page")?);
-            }
-            scenario.worker = Some(worker);
-            scenario.pool.event("worker_registered", START_TIME_MAX)?;
+            scenario.start_worker(&source_config, options, &mut tell)?;
         }
         if options.hasher {
             scenario.start_hasher(&mut tell)?;
         }
         Ok(scenario)
+    }
+
+    fn start_worker(
+        &mut self,
+        source_config: &str,
+        options: &Options,
+        tell: &mut impl FnMut(&str, &Value),
+    ) -> anyhow::Result<()> {
+        let layout = Layout { dir: &self.dir };
+        let config = layout.worker_config(self, source_config, options);
+        let config = layout.write("worker.toml", &config)?;
+        let arguments = ["run", "--config", &config];
+        let mut worker = layout.spawn("worker", "dovetail-worker", &arguments)?;
+        let ready = worker.ready(START_TIME_MAX)?;
+        tell("worker", &ready);
+        self.worker_key = Some(text(&ready, "worker")?);
+        if options.firmware {
+            let key = text(&ready, "authority_public_key")?;
+            self.firmware = Some((text(&ready, "downstream")?, key));
+            self.page = Some(text(&ready, "page")?);
+        }
+        self.worker = Some(worker);
+        self.pool.event("worker_registered", START_TIME_MAX)?;
+        Ok(())
     }
 
     fn start_hasher(&mut self, tell: &mut impl FnMut(&str, &Value)) -> anyhow::Result<()> {
@@ -330,10 +342,34 @@ impl Scenario {
         command
     }
 
+    /// Has an agent ask, wait for the receipt, check it and keep it in `receipt`, a file of this scenario; what it
+    /// prints at the end.
+    ///
+    /// # Errors
+    /// If the agent gets no answer or no receipt.
+    pub fn ask(
+        &self,
+        prompt: &str,
+        max_tokens: u32,
+        receipt: &str,
+        more: &[&str],
+    ) -> anyhow::Result<Value> {
+        let said = output(
+            self.agent()
+                .args(["ask", "--json", "--wait", "120"])
+                .args(["--max-tokens", &max_tokens.to_string()])
+                .args(["--pool-key", RECEIPT_PUBLIC, "--receipt"])
+                .arg(self.file(receipt))
+                .args(more)
+                .args(["--", prompt]),
+        )?;
+        Ok(serde_json::from_str(said.trim())?)
+    }
+
     /// Leaves everything running when this value is dropped.
     pub fn leave_running(&mut self) {
         self.keep_database = true;
-        self.ground
+        self.network
             .daemons()
             .into_iter()
             .for_each(Daemon::leave_running);
@@ -346,7 +382,7 @@ impl Scenario {
 
     /// The process ids of all parts.
     pub fn process_ids(&mut self) -> Vec<u32> {
-        let mut daemons = self.ground.daemons();
+        let mut daemons = self.network.daemons();
         daemons.extend([&mut self.pool, &mut self.declarator]);
         daemons.extend([&mut self.worker, &mut self.hasher].into_iter().flatten());
         daemons.into_iter().map(|daemon| daemon.id()).collect()
@@ -363,7 +399,7 @@ impl Drop for Scenario {
         }
         self.declarator.stop();
         self.pool.stop();
-        self.ground.stop();
+        self.network.stop();
         self.postgres.drop_database(&self.database);
     }
 }

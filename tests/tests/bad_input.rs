@@ -3,21 +3,24 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bad_frames;
+
 use std::time::Duration;
 
+use bad_frames::{SEQUENCE_NUMBER, bad_share, random_frame};
 use dovetail_sv2::messages::{
     AllocateMiningJobToken, B064KOwned, B0255Owned, DeclareMiningJob, DeclareMiningJobError,
     NewExtendedMiningJob, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess,
     Seq064KOwned, SetCustomMiningJob, SetCustomMiningJobError, Str0255Owned, SubmitSharesError,
-    SubmitSharesExtended, U256Owned,
+    U256Owned,
 };
 use dovetail_sv2::setup::{SetupProtocol, declaration_flags, mining_flags};
 use dovetail_sv2::{
     AuthorityPublicKey, Frame, FrameReader, FrameWriter, Message, connect, negotiate, setup,
 };
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -113,18 +116,6 @@ impl Peer {
     }
 }
 
-fn share(channel_id: u32, job_id: u32) -> SubmitSharesExtended {
-    SubmitSharesExtended {
-        channel_id,
-        sequence_number: 7,
-        job_id,
-        nonce: 1,
-        ntime: 2,
-        version: 0x2000_0000,
-        extranonce: vec![0; 8].try_into().unwrap(),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_that_are_no_sv2_lose_their_connection_and_disturb_nobody() {
     let (_dir, mut scenario) = with_bystander();
@@ -173,18 +164,7 @@ async fn random_frames_end_at_most_the_connection_that_sent_them() {
         let mut declarer = Peer::declarer(&scenario).await;
         for peer in [&mut miner, &mut declarer] {
             for _ in 0..8 {
-                let mut payload = vec![0; random.random_range(0..200)];
-                random.fill_bytes(&mut payload);
-                if payload.len() >= 4 && random.random_bool(0.5) {
-                    // Reaches beyond the look-up of the channel.
-                    payload[..4].copy_from_slice(&channel.channel_id.to_le_bytes());
-                }
-                let frame = Frame {
-                    extension_type: [0, 0, 1, 0x4149, 0x7777][random.random_range(0..5)],
-                    channel_msg: random.random_bool(0.5),
-                    message_type: random.random_range(0..0x80),
-                    payload,
-                };
+                let frame = random_frame(&mut random, channel.channel_id);
                 if peer.writer.write(&frame).await.is_err() {
                     break;
                 }
@@ -218,13 +198,13 @@ async fn a_miner_gets_typed_errors_and_keeps_its_connection_until_a_frame_is_mal
     assert_ne!(first.extranonce_prefix, second.extranonce_prefix);
 
     let cases = [
-        (share(99, job.job_id), "invalid-channel-id"),
-        (share(first.channel_id, u32::MAX), "invalid-job-id"),
+        (bad_share(99, job.job_id, 8), "invalid-channel-id"),
+        (bad_share(first.channel_id, u32::MAX, 8), "invalid-job-id"),
     ];
     for (share, code) in cases {
         peer.send(&share).await;
         let refused: SubmitSharesError = peer.receive().await;
-        assert_eq!(refused.sequence_number, 7);
+        assert_eq!(refused.sequence_number, SEQUENCE_NUMBER);
         assert_eq!(refused.error_code.as_utf8_or_hex(), code);
     }
 
@@ -253,7 +233,7 @@ async fn a_miner_gets_typed_errors_and_keeps_its_connection_until_a_frame_is_mal
     );
 
     // A field behind the share that says it is longer than the frame (3.4.3).
-    let mut frame = Frame::new(&share(first.channel_id, job.job_id)).unwrap();
+    let mut frame = Frame::new(&bad_share(first.channel_id, job.job_id, 8)).unwrap();
     frame.payload.extend([0x49, 0x41, 1, 200, 0, 1, 2, 3]);
     peer.writer.write(&frame).await.unwrap();
     peer.hung_up().await;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod declaring;
+mod declaration;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Amount, Transaction};
-use declaring::coins::{mine_to_anybody, spend_coinbase};
-use declaring::{Declaring, Job, Mining, TIME_MAX};
+use declaration::coins::{mine_to_anybody, spend_coinbase};
+use declaration::{DeclaratorClient, Job, Mining, TIME_MAX};
 use dovetail_templates::{SourceConfig, TemplateHandle, WorkSnapshot};
-use dovetail_tests::real::{BitcoinCore, CoreParts};
+use dovetail_tests::bitcoin_core::{BitcoinCore, CoreParts};
 use dovetail_tests::scenario::{Options, Scenario};
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +82,7 @@ impl MinersNode {
 }
 
 fn wait_for_block(scenario: &Scenario, height: u32, spend: &Transaction) {
-    let core = scenario.ground.bitcoin_core().unwrap();
+    let core = scenario.network.bitcoin_core().unwrap();
     let deadline = Instant::now() + TIME_MAX;
     while core.rpc(&["getblockcount"]).unwrap() != height.to_string() {
         assert!(
@@ -109,12 +109,12 @@ async fn with_the_miners_node_dead(by_share: bool) {
         ..Options::default()
     };
     let (dir, scenario) = dovetail_tests::scenario(&options).unwrap();
-    let pools = scenario.ground.bitcoin_core().unwrap();
+    let pools = scenario.network.bitcoin_core().unwrap();
     mine_to_anybody(pools, BLOCKS);
     let node = MinersNode::start(pools, &parts, dir.path()).await;
-    let mut declaring = Declaring::full_template(&scenario.declaration).await;
+    let mut declarator = DeclaratorClient::full_template(&scenario.declaration).await;
     let mut mining = Mining::open(&scenario.mining, "alice").await;
-    let token = declaring.token("alice").await;
+    let token = declarator.token("alice").await;
     let (work, transactions) = node.work().await;
     let spend = node.spend.clone();
     let job = Job::new(work, transactions, &token, &mining.channel, |_| {});
@@ -126,13 +126,13 @@ async fn with_the_miners_node_dead(by_share: bool) {
         &mining.channel,
         |outputs| outputs[0].value += Amount::from_sat(1),
     );
-    let refused = declaring.declare(&token, &greedy).await.unwrap_err();
+    let refused = declarator.declare(&token, &greedy).await.unwrap_err();
     assert!(
         refused.contains("invalid-job") && refused.contains("bad-cb-amount"),
         "{refused}"
     );
-    let token = declaring.token("alice").await;
-    let job_token = declaring.declare(&token, &job).await.unwrap();
+    let token = declarator.token("alice").await;
+    let job_token = declarator.declare(&token, &job).await.unwrap();
     node.kill().await;
 
     let height = job.work.height();
@@ -146,8 +146,8 @@ async fn with_the_miners_node_dead(by_share: bool) {
     } else {
         let found = job.search(&mining.channel, target.to_le_bytes()).await;
         let solution = job.solution(&mining.channel, &found);
-        declaring.peer.send(&solution).await;
-        drop(declaring);
+        declarator.peer.send(&solution).await;
+        drop(declarator);
     }
     wait_for_block(&scenario, height, &spend);
 }

@@ -280,16 +280,21 @@ fn registration(out: &mut Vectors) -> RegisterWorkerProof {
 }
 
 fn messages(out: &mut Vectors, proof: &RegisterWorkerProof) {
-    let (task, key) = (task(), worker().1);
-    let task_id = task.task_id;
-    let payout_id = [0x09; 32];
     out.heading("Frames before encryption, one of each message: header and payload");
-    let worker_key = key;
+    registration_messages(out, proof);
+    task_messages(out);
+    batch_messages(out);
+    pool_built_job_messages(out);
+    payout_messages(out);
+}
+
+fn registration_messages(out: &mut Vectors, proof: &RegisterWorkerProof) {
+    let worker_key = worker().1;
     out.message(
         "RegisterWorker",
         &RegisterWorker {
             worker_key,
-            models: vec![task.model_id],
+            models: vec![task().model_id],
             max_tasks: 4,
         },
     );
@@ -305,6 +310,11 @@ fn messages(out: &mut Vectors, proof: &RegisterWorkerProof) {
     );
     let code = codes::BAD_PROOF.to_owned();
     out.message("RegisterWorker.Error", &RegisterWorkerError { code });
+}
+
+fn task_messages(out: &mut Vectors) {
+    let task = task();
+    let task_id = task.task_id;
     out.message("AssignTask", &task);
     let code = codes::TOO_MANY_TASKS.to_owned();
     out.message("AssignTask.Error", &AssignTaskError { task_id, code });
@@ -335,7 +345,10 @@ fn messages(out: &mut Vectors, proof: &RegisterWorkerProof) {
         &DeliverTranscriptError { task_id, code },
     );
     out.message("CancelTask", &CancelTask { task_id });
-    let root = root();
+}
+
+fn batch_messages(out: &mut Vectors) {
+    let (root, task_id) = (root(), task().task_id);
     out.message(
         "RegisterBatch",
         &RegisterBatch {
@@ -367,7 +380,10 @@ fn messages(out: &mut Vectors, proof: &RegisterWorkerProof) {
         held_msat: 250_000,
     };
     out.message("BatchOutcome", &outcome);
-    let (request_id, channel_id) = (8, 2);
+}
+
+fn pool_built_job_messages(out: &mut Vectors) {
+    let (request_id, channel_id, root) = (8, 2, root());
     out.message(
         "RequestBatchJob",
         &RequestBatchJob {
@@ -388,6 +404,10 @@ fn messages(out: &mut Vectors, proof: &RegisterWorkerProof) {
         "RequestBatchJob.Error",
         &RequestBatchJobError { request_id, code },
     );
+}
+
+fn payout_messages(out: &mut Vectors) {
+    let payout_id = [0x09; 32];
     out.message(
         "RequestInvoice",
         &RequestInvoice {

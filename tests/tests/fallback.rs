@@ -103,7 +103,7 @@ fn worker_config(dir: &TempDir, first: &Scenario, second: &Scenario) -> String {
     let pool = |mining: &str| {
         format!("[[pool]]\naddress = \"{mining}\"\nauthority_public_key = \"{AUTHORITY_PUBLIC}\"\n")
     };
-    let node = first.ground.template_provider().unwrap();
+    let node = first.network.template_provider().unwrap();
     format!(
         "[worker]
 key_file = \"{dir}/worker.key\"
@@ -146,7 +146,7 @@ async fn hashers_go_from_pool_to_pool_to_solo_and_back_without_a_break() {
     let mut stand = tokio::task::spawn_blocking(Stand::start).await.unwrap();
     let stop = CancellationToken::new();
     let source = SourceConfig::TemplateProvider {
-        address: stand.first.ground.template_provider().unwrap().to_owned(),
+        address: stand.first.network.template_provider().unwrap().to_owned(),
         authority_public_key: None,
     };
     let templates = dovetail_templates::start(source, stop.clone()).unwrap();

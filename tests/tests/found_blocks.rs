@@ -9,7 +9,7 @@ mod devices;
 use std::time::Instant;
 
 use devices::{Device, TIME_MAX, hard_target};
-use dovetail_tests::real::CoreParts;
+use dovetail_tests::bitcoin_core::CoreParts;
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
 use tempfile::TempDir;
 
@@ -62,10 +62,10 @@ async fn finds_blocks(channel: Channel, core: Option<CoreParts>) -> (TempDir, Sc
 }
 
 fn is_known(scenario: &mut Scenario, hash: &str) -> bool {
-    if let Some(core) = scenario.ground.bitcoin_core() {
+    if let Some(core) = scenario.network.bitcoin_core() {
         return core.rpc(&["getblockheader", hash]).is_ok();
     }
-    let log = scenario.ground.daemons().remove(0).log();
+    let log = scenario.network.daemons().remove(0).log();
     log.lines()
         .any(|line| line.contains("block accepted") && line.contains(hash))
 }
@@ -89,7 +89,7 @@ async fn every_block_is_on_core(channel: Channel) {
     let hashes = scenario
         .query("SELECT string_agg(encode(header_hash, 'hex'), ' ') FROM blocks")
         .unwrap();
-    let core = scenario.ground.bitcoin_core().unwrap();
+    let core = scenario.network.bitcoin_core().unwrap();
     for hash in hashes.split_whitespace() {
         let mut bytes = hex::decode(hash).unwrap();
         bytes.reverse();
@@ -104,7 +104,7 @@ async fn every_block_is_on_core(channel: Channel) {
 /// Every block that was solved is one that the embedded chain took or was too late for; it refused none.
 async fn no_block_is_refused_by_the_embedded_chain(channel: Channel) {
     let (_dir, mut scenario) = finds_blocks(channel, None).await;
-    let log = scenario.ground.daemons().remove(0).log();
+    let log = scenario.network.daemons().remove(0).log();
     assert!(!log.contains("block rejected"), "{log}");
     assert_eq!(count(&scenario, "result = 'not assembled'"), 0);
 }

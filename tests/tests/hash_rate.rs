@@ -3,13 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod declaring;
+mod declaration;
 mod devices;
 
 use std::time::{Duration, Instant};
 
 use bitcoin::Target;
-use declaring::Mining;
+use declaration::Mining;
 use devices::{Device, hard_target};
 use dovetail_sv2::messages::{SetTarget, U256Owned, UpdateChannel, UpdateChannelError};
 use dovetail_tests::scenario::Options;

@@ -3,28 +3,29 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "hostile/mod.rs"]
-mod hostile;
+mod bad_frames;
+mod scripted_worker;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
+use bad_frames::{SEQUENCE_NUMBER, bad_share, random_frame};
 use dovetail_miner::search::{header_bytes, scan};
 use dovetail_sv2::messages::{
-    B032Owned, CloseChannel, NewMiningJob, OpenExtendedMiningChannel,
-    OpenExtendedMiningChannelSuccess, OpenMiningChannelError, OpenStandardMiningChannel,
-    OpenStandardMiningChannelSuccess, SetNewPrevHash, SetTarget, Str0255Owned, SubmitSharesError,
-    SubmitSharesExtended, SubmitSharesStandard, SubmitSharesSuccess, U256Owned, UpdateChannel,
+    CloseChannel, NewMiningJob, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess,
+    OpenMiningChannelError, OpenStandardMiningChannel, OpenStandardMiningChannelSuccess,
+    SetNewPrevHash, SetTarget, Str0255Owned, SubmitSharesError, SubmitSharesStandard,
+    SubmitSharesSuccess, U256Owned, UpdateChannel,
 };
 use dovetail_sv2::setup::mining_flags;
 use dovetail_sv2::{AuthorityPublicKey, Frame};
 use dovetail_tests::process::Daemon;
 use dovetail_tests::program;
 use dovetail_tests::scenario::{Options, Scenario};
-use hostile::{TIME_MAX, Wire, decoded};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
+use scripted_worker::{TIME_MAX, Wire, decoded};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -35,7 +36,7 @@ const BAD_SHARES_MAX: u32 = 256;
 const CHANNELS_MAX: u32 = 64;
 
 /// A worker with an honest device behind it.
-struct Rig {
+struct Fixture {
     device: Daemon,
     address: String,
     key: AuthorityPublicKey,
@@ -43,7 +44,7 @@ struct Rig {
     _dir: tempfile::TempDir,
 }
 
-impl Rig {
+impl Fixture {
     fn start() -> Self {
         let options = Options {
             firmware: true,
@@ -117,29 +118,17 @@ fn extended_request() -> OpenExtendedMiningChannel {
     }
 }
 
-fn share(channel_id: u32, job_id: u32, extranonce: usize) -> SubmitSharesExtended {
-    SubmitSharesExtended {
-        channel_id,
-        sequence_number: 7,
-        job_id,
-        nonce: 1,
-        ntime: 2,
-        version: 0x2000_0000,
-        extranonce: B032Owned::new(vec![0; extranonce]).unwrap(),
-    }
-}
-
 async fn refusal(wire: &mut Wire) -> String {
     let refused: SubmitSharesError = wire.receive().await;
-    assert_eq!(refused.sequence_number, 7);
+    assert_eq!(refused.sequence_number, SEQUENCE_NUMBER);
     refused.error_code.as_utf8_or_hex()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn junk_and_random_frames_end_at_most_the_connection_that_sent_them() {
-    let mut rig = Rig::start();
+    let mut fixture = Fixture::start();
     // Another protocol altogether.
-    let mut stream = TcpStream::connect(&rig.address).await.unwrap();
+    let mut stream = TcpStream::connect(&fixture.address).await.unwrap();
     let http = b"GET / HTTP/1.1\r\nHost: miner\r\n\r\n".repeat(16);
     stream.write_all(&http).await.unwrap();
     let mut answer = Vec::new();
@@ -147,10 +136,10 @@ async fn junk_and_random_frames_end_at_most_the_connection_that_sent_them() {
         .await
         .unwrap();
     // Half a handshake, then silence.
-    let mut silent = TcpStream::connect(&rig.address).await.unwrap();
+    let mut silent = TcpStream::connect(&fixture.address).await.unwrap();
     silent.write_all(&[1; 10]).await.unwrap();
     // A frame of more bytes than the port takes.
-    let mut wire = rig.device(0).await;
+    let mut wire = fixture.device(0).await;
     let long = Frame {
         extension_type: 0,
         channel_msg: true,
@@ -164,33 +153,22 @@ async fn junk_and_random_frames_end_at_most_the_connection_that_sent_them() {
     eprintln!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     for _ in 0..100 {
-        let mut wire = rig.device(0).await;
+        let mut wire = fixture.device(0).await;
         let channel_id = open_extended(&mut wire, extended_request()).await.unwrap();
         for _ in 0..8 {
-            let mut payload = vec![0; random.random_range(0..200)];
-            random.fill_bytes(&mut payload);
-            if payload.len() >= 4 && random.random_bool(0.5) {
-                // Reaches beyond the look-up of the channel.
-                payload[..4].copy_from_slice(&channel_id.to_le_bytes());
-            }
-            let frame = Frame {
-                extension_type: [0, 0, 1, 0x4149, 0x7777][random.random_range(0..5)],
-                channel_msg: random.random_bool(0.5),
-                message_type: random.random_range(0..0x80),
-                payload,
-            };
+            let frame = random_frame(&mut random, channel_id);
             if wire.try_send_frame(&frame).await.is_err() {
                 break;
             }
         }
     }
-    rig.assert_undisturbed();
+    fixture.assert_undisturbed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_numbers_get_typed_errors_and_a_run_of_bad_shares_ends_the_connection() {
-    let mut rig = Rig::start();
-    let mut wire = rig.device(0).await;
+    let mut fixture = Fixture::start();
+    let mut wire = fixture.device(0).await;
     let absurd: [fn(&mut OpenExtendedMiningChannel); 5] = [
         |open| open.nominal_hash_rate = f32::NAN,
         |open| open.nominal_hash_rate = f32::INFINITY,
@@ -206,11 +184,14 @@ async fn wrong_numbers_get_typed_errors_and_a_run_of_bad_shares_ends_the_connect
     let channel_id = open_extended(&mut wire, extended_request()).await.unwrap();
     let job: dovetail_sv2::messages::NewExtendedMiningJob = wire.receive().await;
     let cases = [
-        (share(channel_id + 1, job.job_id, 4), "invalid-channel-id"),
-        (share(1, job.job_id, 4), "invalid-channel-id"),
-        (share(channel_id, u32::MAX, 4), "invalid-job-id"),
-        (share(channel_id, job.job_id, 0), "bad-extranonce-size"),
-        (share(channel_id, job.job_id, 32), "bad-extranonce-size"),
+        (
+            bad_share(channel_id + 1, job.job_id, 4),
+            "invalid-channel-id",
+        ),
+        (bad_share(1, job.job_id, 4), "invalid-channel-id"),
+        (bad_share(channel_id, u32::MAX, 4), "invalid-job-id"),
+        (bad_share(channel_id, job.job_id, 0), "bad-extranonce-size"),
+        (bad_share(channel_id, job.job_id, 32), "bad-extranonce-size"),
     ];
     for (share, code) in cases {
         wire.send(&share).await;
@@ -219,29 +200,29 @@ async fn wrong_numbers_get_typed_errors_and_a_run_of_bad_shares_ends_the_connect
     // Nothing that hashes our jobs is wrong so often in a row.
     let sent = 5;
     for _ in sent..BAD_SHARES_MAX {
-        wire.send(&share(channel_id, u32::MAX, 4)).await;
+        wire.send(&bad_share(channel_id, u32::MAX, 4)).await;
     }
     for _ in sent..BAD_SHARES_MAX {
         assert_eq!(refusal(&mut wire).await, "invalid-job-id");
     }
-    wire.send(&share(channel_id, u32::MAX, 4)).await;
+    wire.send(&bad_share(channel_id, u32::MAX, 4)).await;
     wire.hung_up().await;
-    rig.assert_undisturbed();
+    fixture.assert_undisturbed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_whose_clock_does_not_fit_the_job_is_told_so_and_keeps_its_connection() {
-    let mut rig = Rig::start();
-    let mut wire = rig.device(0).await;
+    let mut fixture = Fixture::start();
+    let mut wire = fixture.device(0).await;
     let channel_id = open_extended(&mut wire, extended_request()).await.unwrap();
     let job: dovetail_sv2::messages::NewExtendedMiningJob = wire.receive().await;
     for _ in 0..2 * BAD_SHARES_MAX {
         // Two seconds after 1970.
-        wire.send(&share(channel_id, job.job_id, 6)).await;
+        wire.send(&bad_share(channel_id, job.job_id, 6)).await;
         assert_eq!(refusal(&mut wire).await, "invalid-share");
     }
     open_extended(&mut wire, extended_request()).await.unwrap();
-    rig.assert_undisturbed();
+    fixture.assert_undisturbed();
 }
 
 /// A standard channel and a share that it finds on its first job.
@@ -283,8 +264,8 @@ async fn standard_share(wire: &mut Wire) -> SubmitSharesStandard {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_share_counts_once_and_a_flood_of_it_ends_the_connection() {
-    let mut rig = Rig::start();
-    let mut wire = rig.device(mining_flags::REQUIRES_STANDARD_JOBS).await;
+    let mut fixture = Fixture::start();
+    let mut wire = fixture.device(mining_flags::REQUIRES_STANDARD_JOBS).await;
     let share = standard_share(&mut wire).await;
     wire.send(&share).await;
     let accepted: SubmitSharesSuccess = wire.receive().await;
@@ -295,13 +276,13 @@ async fn one_share_counts_once_and_a_flood_of_it_ends_the_connection() {
     }
     let flood = Frame::new(&share).unwrap();
     while wire.try_send_frame(&flood).await.is_ok() {}
-    rig.assert_undisturbed();
+    fixture.assert_undisturbed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_does_not_read_is_dropped() {
-    let mut rig = Rig::start();
-    let mut wire = rig.device(0).await;
+    let mut fixture = Fixture::start();
+    let mut wire = fixture.device(0).await;
     // Each of these is answered, and the answers are never taken.
     let question = Frame::new(&UpdateChannel {
         channel_id: 99,
@@ -313,16 +294,16 @@ async fn a_device_that_does_not_read_is_dropped() {
     timeout(TIME_MAX, asking)
         .await
         .expect("it was served for ever");
-    rig.assert_undisturbed();
+    fixture.assert_undisturbed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_channels_are_refused_or_given_back() {
-    let mut rig = Rig::start();
+    let mut fixture = Fixture::start();
     // More than a connection may have.
     let mut greedy = Vec::new();
     for _ in 0..4 {
-        let mut wire = rig.device(0).await;
+        let mut wire = fixture.device(0).await;
         let mut opened = 0;
         for _ in 0..500 {
             match open_extended(&mut wire, extended_request()).await {
@@ -334,7 +315,7 @@ async fn thousands_of_channels_are_refused_or_given_back() {
         greedy.push(wire);
     }
     // Opened and closed again, for longer than any space of extranonces of two bytes would last.
-    let mut wire = rig.device(0).await;
+    let mut wire = fixture.device(0).await;
     for _ in 0..2_000 {
         let channel_id = open_extended(&mut wire, extended_request()).await.unwrap();
         wire.send(&CloseChannel {
@@ -344,8 +325,8 @@ async fn thousands_of_channels_are_refused_or_given_back() {
         .await;
     }
     drop(greedy);
-    rig.assert_undisturbed();
+    fixture.assert_undisturbed();
     // There is room for the next device.
-    let mut late = rig.device(0).await;
+    let mut late = fixture.device(0).await;
     open_extended(&mut late, extended_request()).await.unwrap();
 }

@@ -3,28 +3,27 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod declaring;
+mod declaration;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::{Amount, TxOut};
-use declaring::{Declaring, Job, Mining, TIME_MAX, Token};
+use declaration::{DeclaratorClient, Job, Mining, TIME_MAX, Token};
 use dovetail_sv2::messages::SetCustomMiningJob;
 use dovetail_templates::{SourceConfig, TemplateHandle, WorkSnapshot};
-use dovetail_tests::process::output;
-use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario};
+use dovetail_tests::scenario::{Options, Scenario};
 use tokio_util::sync::CancellationToken;
 
 /// A pool without workers, and its templates as a miner's own node would give them.
-struct Arena {
+struct Fixture {
     scenario: Scenario,
     _dir: tempfile::TempDir,
     templates: TemplateHandle,
     stop: CancellationToken,
 }
 
-impl Arena {
+impl Fixture {
     fn start() -> Self {
         let options = Options {
             worker: false,
@@ -34,7 +33,7 @@ impl Arena {
         let (dir, scenario) = dovetail_tests::scenario(&options).unwrap();
         let stop = CancellationToken::new();
         let source = SourceConfig::TemplateProvider {
-            address: scenario.ground.template_provider().unwrap().to_owned(),
+            address: scenario.network.template_provider().unwrap().to_owned(),
             authority_public_key: None,
         };
         Self {
@@ -67,7 +66,7 @@ impl Arena {
     }
 }
 
-impl Drop for Arena {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.stop.cancel();
     }
@@ -80,22 +79,22 @@ async fn hash_and_submit(mining: &mut Mining, job_id: u32, job: &Job) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declared_job_earns_at_the_pool_and_outlives_restarts_of_both_daemons() {
-    let mut arena = Arena::start();
-    let mut declaring = Declaring::full_template(&arena.scenario.declaration).await;
-    let mining = Mining::open(&arena.scenario.mining, "alice.rig1").await;
-    let token = declaring.token("alice.rig2").await;
-    let job = arena.job(&token, &mining, |_| {}).await;
-    let job_token = declaring.declare(&token, &job).await.unwrap();
-    drop((declaring, mining));
-    arena.scenario.declarator.stop();
-    arena.scenario.restart_pool().unwrap();
+    let mut fixture = Fixture::start();
+    let mut declarator = DeclaratorClient::full_template(&fixture.scenario.declaration).await;
+    let mining = Mining::open(&fixture.scenario.mining, "alice.rig1").await;
+    let token = declarator.token("alice.rig2").await;
+    let job = fixture.job(&token, &mining, |_| {}).await;
+    let job_token = declarator.declare(&token, &job).await.unwrap();
+    drop((declarator, mining));
+    fixture.scenario.declarator.stop();
+    fixture.scenario.restart_pool().unwrap();
 
-    let mut mining = Mining::open(&arena.scenario.mining, "alice.rig1").await;
+    let mut mining = Mining::open(&fixture.scenario.mining, "alice.rig1").await;
     // The new channel's extranonce has the same length, so the declared coinbase stands.
     let message = job.custom(&mining.channel, &job_token);
     let job_id = mining.set_custom_job(&message).await.unwrap();
     hash_and_submit(&mut mining, job_id, &job).await;
-    let shares = arena
+    let shares = fixture
         .scenario
         .query("SELECT count(*) FROM shares WHERE account = 'alice'")
         .unwrap();
@@ -103,20 +102,20 @@ async fn a_declared_job_earns_at_the_pool_and_outlives_restarts_of_both_daemons(
     // Once is enough, also after another restart.
     let again = mining.set_custom_job(&message).await;
     assert_eq!(again, Err("invalid-mining-job-token".to_owned()));
-    arena.scenario.restart_pool().unwrap();
-    let mut mining = Mining::open(&arena.scenario.mining, "alice").await;
+    fixture.scenario.restart_pool().unwrap();
+    let mut mining = Mining::open(&fixture.scenario.mining, "alice").await;
     let again = mining.set_custom_job(&message).await;
     assert_eq!(again, Err("invalid-mining-job-token".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_custom_job_must_be_the_declared_one_field_by_field() {
-    let arena = Arena::start();
-    let mut declaring = Declaring::full_template(&arena.scenario.declaration).await;
-    let mut mining = Mining::open(&arena.scenario.mining, "alice").await;
-    let token = declaring.token("alice").await;
-    let job = arena.job(&token, &mining, |_| {}).await;
-    let declared = declaring.declare(&token, &job).await.unwrap();
+    let fixture = Fixture::start();
+    let mut declarator = DeclaratorClient::full_template(&fixture.scenario.declaration).await;
+    let mut mining = Mining::open(&fixture.scenario.mining, "alice").await;
+    let token = declarator.token("alice").await;
+    let job = fixture.job(&token, &mining, |_| {}).await;
+    let declared = declarator.declare(&token, &job).await.unwrap();
     let good = job.custom(&mining.channel, &declared);
     type Change = fn(&mut SetCustomMiningJob);
     let cases: [(&str, Change); 13] = [
@@ -159,7 +158,7 @@ async fn a_custom_job_must_be_the_declared_one_field_by_field() {
         assert_eq!(refused, Err(code.to_owned()), "case {number}");
     }
     // Somebody else's token is void, too.
-    let mut mallory = Mining::open(&arena.scenario.mining, "mallory").await;
+    let mut mallory = Mining::open(&fixture.scenario.mining, "mallory").await;
     let refused = mallory
         .set_custom_job(&job.custom(&mallory.channel, &declared))
         .await;
@@ -171,9 +170,9 @@ async fn a_custom_job_must_be_the_declared_one_field_by_field() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn coinbase_only_jobs_earn_and_are_checked_at_the_pool() {
-    let mut arena = Arena::start();
-    let mut declaring = Declaring::coinbase_only(&arena.scenario.declaration).await;
-    let mut mining = Mining::open(&arena.scenario.mining, "alice").await;
+    let mut fixture = Fixture::start();
+    let mut declarator = DeclaratorClient::coinbase_only(&fixture.scenario.declaration).await;
+    let mut mining = Mining::open(&fixture.scenario.mining, "alice").await;
     let other = TxOut {
         value: Amount::from_sat(1),
         script_pubkey: bitcoin::ScriptBuf::from(vec![0x52]),
@@ -194,14 +193,14 @@ async fn coinbase_only_jobs_earn_and_are_checked_at_the_pool() {
             two(outputs);
         }),
     ];
-    let token = declaring.token("alice").await;
+    let token = declarator.token("alice").await;
     for change in cases {
-        let job = arena.job(&token, &mining, change).await;
+        let job = fixture.job(&token, &mining, change).await;
         let message = job.custom(&mining.channel, &token.bytes);
         let refused = mining.set_custom_job(&message).await;
         assert_eq!(refused, Err("invalid-coinbase-tx-outputs".to_owned()));
     }
-    let job = arena.job(&token, &mining, |_| {}).await;
+    let job = fixture.job(&token, &mining, |_| {}).await;
     let good = job.custom(&mining.channel, &token.bytes);
     let mut wrong_height = good.clone();
     wrong_height.coinbase_prefix = vec![0x60, 0x51].try_into().unwrap();
@@ -218,17 +217,17 @@ async fn coinbase_only_jobs_earn_and_are_checked_at_the_pool() {
         assert_eq!(refused, Err(code.to_owned()));
     }
     // The token is for alice alone, and no restart of the pool or the declarator voids it.
-    let mut mallory = Mining::open(&arena.scenario.mining, "mallory").await;
+    let mut mallory = Mining::open(&fixture.scenario.mining, "mallory").await;
     let refused = mallory
         .set_custom_job(&job.custom(&mallory.channel, &token.bytes))
         .await;
     assert_eq!(refused, Err("invalid-mining-job-token".to_owned()));
-    arena.scenario.declarator.stop();
-    arena.scenario.restart_pool().unwrap();
-    let mut mining = Mining::open(&arena.scenario.mining, "alice").await;
+    fixture.scenario.declarator.stop();
+    fixture.scenario.restart_pool().unwrap();
+    let mut mining = Mining::open(&fixture.scenario.mining, "alice").await;
     // The pool that is only just back may hear of the tip later than the miner, or a block may come first.
     let (job_id, job, message) = loop {
-        let job = arena.job(&token, &mining, |_| {}).await;
+        let job = fixture.job(&token, &mining, |_| {}).await;
         let message = job.custom(&mining.channel, &token.bytes);
         match mining.set_custom_job(&message).await {
             Ok(job_id) => break (job_id, job, message),
@@ -245,18 +244,18 @@ async fn coinbase_only_jobs_earn_and_are_checked_at_the_pool() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declaring_miner_keeps_its_earlier_jobs() {
-    let arena = Arena::start();
-    let mut declaring = Declaring::full_template(&arena.scenario.declaration).await;
-    let mut mining = Mining::open(&arena.scenario.mining, "alice").await;
+    let fixture = Fixture::start();
+    let mut declarator = DeclaratorClient::full_template(&fixture.scenario.declaration).await;
+    let mut mining = Mining::open(&fixture.scenario.mining, "alice").await;
     let mut jobs = Vec::new();
     for change in 0..3 {
-        let token = declaring.token("alice").await;
-        let job = arena
+        let token = declarator.token("alice").await;
+        let job = fixture
             .job(&token, &mining, |outputs| {
                 outputs[0].value -= Amount::from_sat(change);
             })
             .await;
-        let declared = declaring.declare(&token, &job).await.unwrap();
+        let declared = declarator.declare(&token, &job).await.unwrap();
         // Each starts a second later than the one before.
         let mut message = job.custom(&mining.channel, &declared);
         message.min_ntime += u32::try_from(change).unwrap();
@@ -269,19 +268,19 @@ async fn a_declaring_miner_keeps_its_earlier_jobs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declared_job_that_the_pool_has_forgotten_earns_nothing() {
-    let arena = Arena::start();
-    let mut declaring = Declaring::full_template(&arena.scenario.declaration).await;
-    let mut mining = Mining::open(&arena.scenario.mining, "alice").await;
+    let fixture = Fixture::start();
+    let mut declarator = DeclaratorClient::full_template(&fixture.scenario.declaration).await;
+    let mut mining = Mining::open(&fixture.scenario.mining, "alice").await;
     let mut jobs = Vec::new();
     // The pool remembers sixteen, with what each of them pays.
     for change in 0..17 {
-        let token = declaring.token("alice").await;
-        let job = arena
+        let token = declarator.token("alice").await;
+        let job = fixture
             .job(&token, &mining, |outputs| {
                 outputs[0].value = Amount::from_sat(1 + change);
             })
             .await;
-        let declared = declaring.declare(&token, &job).await.unwrap();
+        let declared = declarator.declare(&token, &job).await.unwrap();
         let message = job.custom(&mining.channel, &declared);
         jobs.push((mining.set_custom_job(&message).await.unwrap(), job));
     }
@@ -301,16 +300,7 @@ fn a_worker_declares_at_a_declarator_inside_the_pool() {
         ..Options::default()
     };
     let (_dir, mut scenario) = dovetail_tests::scenario(&options).unwrap();
-    let said = output(
-        scenario
-            .agent()
-            .args(["ask", "--json", "--max-tokens", "16", "--wait", "90"])
-            .arg("--receipt")
-            .arg(scenario.file("receipt.json"))
-            .args(["--pool-key", RECEIPT_PUBLIC, "a prompt"]),
-    )
-    .unwrap();
-    let answer: serde_json::Value = serde_json::from_str(said.trim()).unwrap();
+    let answer = scenario.ask("a prompt", 16, "receipt.json", &[]).unwrap();
     assert_eq!(answer["receipt"]["verified"], true);
     scenario.pool.event("batch_settled", TIME_MAX).unwrap();
     assert!(scenario.pool.log().contains("job declared"));

@@ -5,15 +5,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bitcoin::hashes::{Hash, sha256d};
-use dovetail_tests::needed;
-use dovetail_tests::process::{Daemon, output};
-use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, RECEIPT_PUBLIC, Scenario};
+use dovetail_tests::process::Daemon;
+use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
+use dovetail_tests::{free_port, needed};
 use serde_json::{Value, json};
 
 const TIME_MAX: Duration = Duration::from_secs(120);
@@ -81,16 +81,7 @@ fn device_settles_a_batch(node: bool) {
     let worker = worker_name(&scenario);
     // Before there is any batch: jobs on the worker's own templates, or the pool's where it has no node.
     accepted_from(&mut scenario, &worker);
-    let said = output(
-        scenario
-            .agent()
-            .args(["ask", "--json", "--max-tokens", "16", "--wait", "120"])
-            .arg("--receipt")
-            .arg(scenario.file("receipt.json"))
-            .args(["--pool-key", RECEIPT_PUBLIC, "a prompt"]),
-    )
-    .unwrap();
-    let answer: Value = serde_json::from_str(said.trim()).unwrap();
+    let answer = scenario.ask("a prompt", 16, "receipt.json", &[]).unwrap();
     assert_eq!(answer["receipt"]["verified"], true);
     scenario.pool.event("batch_settled", TIME_MAX).unwrap();
     let kinds = format!(
@@ -144,7 +135,7 @@ fn mining_device(address: &str, key: &str, dir: &Path) -> Daemon {
 
 /// A translator with an Sv1 miner behind it that had three shares accepted.
 fn mine_through_a_translator(address: &str, key: &str, dir: &Path) -> (Daemon, Sv1Miner) {
-    let port = free_port();
+    let port = free_port().unwrap();
     let config = dir.join("translator.toml");
     std::fs::write(&config, translator_config(port, address, key)).unwrap();
     let mut command = Command::new(needed("DOVETAIL_TRANSLATOR").unwrap());
@@ -160,14 +151,6 @@ fn mine_through_a_translator(address: &str, key: &str, dir: &Path) -> (Daemon, S
 fn mine_one(miner: &mut Sv1Miner, translator: &Daemon) {
     let answer = miner.mine_one();
     assert_eq!(answer, Value::Bool(true), "{}", translator.log_tail());
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 fn translator_config(port: u16, mining: &str, key: &str) -> String {
@@ -329,7 +312,6 @@ impl Sv1Miner {
 }
 
 /// Whether the 64 highest bits of the hash are below what the difficulty asks.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn meets(hash: &[u8; 32], difficulty: f64) -> bool {
     let high = u64::from_le_bytes(hash[24..].try_into().unwrap());
     high < (2_f64.powi(32) / difficulty) as u64

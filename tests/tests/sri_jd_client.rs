@@ -4,19 +4,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod declaring;
+mod declaration;
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bitcoin::consensus::encode::serialize_hex;
-use declaring::coins::{mine_to_anybody, spend_coinbase};
-use dovetail_tests::needed;
+use declaration::coins::{mine_to_anybody, spend_coinbase};
+use dovetail_tests::bitcoin_core::{BitcoinCore, CoreParts};
 use dovetail_tests::process::Daemon;
-use dovetail_tests::real::{BitcoinCore, CoreParts};
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, AUTHORITY_SECRET, Options, Scenario};
+use dovetail_tests::{free_port, needed};
 
 const TIME_MAX: Duration = Duration::from_secs(120);
 /// What the client's shares are credited to.
@@ -38,13 +37,13 @@ fn pool() -> (tempfile::TempDir, Scenario) {
         ..Options::default()
     };
     let (dir, scenario) = dovetail_tests::scenario(&options).unwrap();
-    mine_to_anybody(scenario.ground.bitcoin_core().unwrap(), BLOCKS);
+    mine_to_anybody(scenario.network.bitcoin_core().unwrap(), BLOCKS);
     (dir, scenario)
 }
 
 fn jd_client(scenario: &Scenario, mode: &str, dir: &Path) -> Client {
-    let core = scenario.ground.bitcoin_core().unwrap();
-    let address = format!("127.0.0.1:{}", free_port());
+    let core = scenario.network.bitcoin_core().unwrap();
+    let address = format!("127.0.0.1:{}", free_port().unwrap());
     let log = dir.join("jd_client.log");
     let config = dir.join("jd_client.toml");
     std::fs::write(&config, client_config(scenario, core, mode, &address, &log)).unwrap();
@@ -135,19 +134,11 @@ fn accepted(scenario: &mut Scenario, client: &Client) {
     assert!(share.is_ok(), "{:#}\n{}", share.unwrap_err(), said(client));
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
 #[test]
 #[ignore = "needs jd_client_sv2, mining_device and Bitcoin Core: cargo xtask test"]
 fn the_sri_jd_client_declares_full_templates_and_mines_on_them() {
     let (dir, mut scenario) = pool();
-    let core = scenario.ground.bitcoin_core().unwrap();
+    let core = scenario.network.bitcoin_core().unwrap();
     let spend = spend_coinbase(core, 2, 10_000);
     core.rpc(&["sendrawtransaction", &serialize_hex(&spend)])
         .unwrap();
@@ -161,7 +152,7 @@ fn the_sri_jd_client_declares_full_templates_and_mines_on_them() {
     assert!(scenario.pool.log().contains("declared job accepted"));
     // On this chain every share is a block; the transaction is in one of them.
     let txid = spend.compute_txid().to_string();
-    let core = scenario.ground.bitcoin_core().unwrap();
+    let core = scenario.network.bitcoin_core().unwrap();
     let pool = core.rpc(&["getrawmempool"]).unwrap();
     assert!(!pool.contains(&txid), "{pool}");
     // It never fell back to mining alone.
@@ -182,7 +173,7 @@ fn the_sri_jd_client_mines_in_coinbase_only_mode() {
     let mut height = 2;
     while !scenario.pool.log().contains("declared job accepted") {
         assert!(Instant::now() < deadline, "{}", said(&client));
-        let core = scenario.ground.bitcoin_core().unwrap();
+        let core = scenario.network.bitcoin_core().unwrap();
         let spend = spend_coinbase(core, height, 100_000);
         core.rpc(&["sendrawtransaction", &serialize_hex(&spend)])
             .unwrap();

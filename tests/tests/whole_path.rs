@@ -1,12 +1,11 @@
-//! The main job through public doors: a prompt becomes tokens, a share, a credit, a payout and a
+//! The main job through public interfaces: a prompt becomes tokens, a share, a credit, a payout and a
 //! receipt.
 
 #![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
-use dovetail_tests::process::output;
-use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario, ServedModel};
+use dovetail_tests::scenario::{Options, Scenario, ServedModel};
 use serde_json::Value;
 
 const TIME_MAX: Duration = Duration::from_secs(90);
@@ -15,28 +14,7 @@ const INVOICE_SEED: u64 = 1;
 
 fn ask(scenario: &Scenario, file: &str, more: &[&str]) -> Value {
     let prompt = "a prompt that only its receipt names";
-    ask_for(scenario, file, "32", more, prompt)
-}
-
-fn ask_for(
-    scenario: &Scenario,
-    file: &str,
-    max_tokens: &str,
-    more: &[&str],
-    prompt: &str,
-) -> Value {
-    let said = output(
-        scenario
-            .agent()
-            .args(["ask", "--json", "--wait", "90"])
-            .args(["--max-tokens", max_tokens, "--receipt"])
-            .arg(scenario.file(file))
-            .args(["--pool-key", RECEIPT_PUBLIC])
-            .args(more)
-            .args(["--", prompt]),
-    )
-    .unwrap();
-    serde_json::from_str(said.trim()).unwrap()
+    scenario.ask(prompt, 32, file, more).unwrap()
 }
 
 #[test]
@@ -48,7 +26,9 @@ fn an_invoice_becomes_its_json_a_share_a_payout_and_a_receipt() {
     let (_dir, mut scenario) = dovetail_tests::scenario(&options).unwrap();
     // The engine is exact: what clerk reads rightly once it reads rightly on every machine.
     let invoice = dovetail_clerk::sample_invoice(INVOICE_SEED);
-    let answer = ask_for(&scenario, "receipt.json", "320", &[], &invoice.prompt);
+    let answer = scenario
+        .ask(&invoice.prompt, 320, "receipt.json", &[])
+        .unwrap();
     assert_eq!(answer["text"].as_str(), Some(invoice.answer.as_str()));
     assert_eq!(answer["receipt"]["verified"], true);
     let tokens = answer["output_tokens"].as_array().map_or(0, Vec::len);
@@ -251,7 +231,7 @@ fn blocks_that_miners_solve_reach_the_chain() {
         .parse()
         .unwrap();
     assert!(submitted >= 2);
-    let chain = scenario.ground.daemons().remove(0).log();
+    let chain = scenario.network.daemons().remove(0).log();
     assert!(chain.contains("block"));
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Only what the protobuf files say, their error codes, and how a code travels in a [`tonic::Status`]. It knows nothing
 //! of tasks' lives, of money or of Bitcoin; the pool answers, agents and workers ask. The commented sources are under
-//! `proto/dovetail`, and `docs/api.md` shows them in use.
+//! `proto/dovetail`, and `docs/api.md` shows them in use. The code in `generated` comes from them: after a change to them,
+//! run `cargo xtask protobuf`.
 
 pub mod codes;
 mod redaction;
@@ -14,11 +15,12 @@ mod redaction;
     missing_docs,
     unreachable_pub,
     clippy::all,
-    clippy::cast_lossless,
+    clippy::pedantic,
+    clippy::nursery,
     rustdoc::all
 )]
 pub mod v1 {
-    tonic::include_proto!("dovetail.inference.v1");
+    include!("generated/dovetail.inference.v1.rs");
 }
 
 /// The generated messages of `dovetail.models.v1`, client and server.
@@ -26,11 +28,12 @@ pub mod v1 {
     missing_docs,
     unreachable_pub,
     clippy::all,
-    clippy::cast_lossless,
+    clippy::pedantic,
+    clippy::nursery,
     rustdoc::all
 )]
 pub mod models_v1 {
-    tonic::include_proto!("dovetail.models.v1");
+    include!("generated/dovetail.models.v1.rs");
 }
 
 /// The generated messages of `dovetail.validation.v1`, client and server. Private to a pool and its validators.
@@ -38,15 +41,16 @@ pub mod models_v1 {
     missing_docs,
     unreachable_pub,
     clippy::all,
-    clippy::cast_lossless,
+    clippy::pedantic,
+    clippy::nursery,
     rustdoc::all
 )]
 pub mod validation_v1 {
-    tonic::include_proto!("dovetail.validation.v1");
+    include!("generated/dovetail.validation.v1.rs");
 }
 
 /// The compiled public protobuf files with all they need, for server reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptors.bin");
 
 /// The service's full name, as the health service and reflection know it.
 pub const SERVICE_NAME: &str = v1::inference_server::SERVICE_NAME;

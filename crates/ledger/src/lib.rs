@@ -11,6 +11,7 @@ mod committer;
 mod declared_jobs;
 mod error;
 mod failed_audits;
+mod migrations;
 mod payouts;
 mod shares;
 mod spool;
@@ -84,7 +85,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Migration`] if the database holds something else.
     pub async fn migrate(&self) -> Result<(), LedgerError> {
-        sqlx::migrate!("../../migrations")
+        migrations::migrator()
             .run(&self.pool)
             .await
             .map_err(|error| LedgerError::Migration(error.to_string()))

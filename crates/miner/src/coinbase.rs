@@ -13,9 +13,8 @@ use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase::commitment_output;
 use dovetail_sv2::messages::NewTemplate;
 use dovetail_templates::COINBASE_BYTES_ADDITIONAL;
+use dovetail_units::consensus::COINBASE_SCRIPT_BYTES_MAX;
 
-/// The longest scriptSig of a coinbase (consensus).
-const SCRIPT_SIG_BYTES_MAX: usize = 100;
 /// Bytes of the serialisation with a witness before the scriptSig: version, marker and flag,
 /// input count, outpoint, script length.
 const BEFORE_SCRIPT_SIG: usize = 4 + 2 + 1 + 36 + 1;
@@ -37,7 +36,7 @@ pub enum BuildError {
     )]
     OutputsTooLong(usize),
     /// The prefix and extranonce exceed the scriptSig's limit.
-    #[error("the coinbase script would have {0} bytes, {SCRIPT_SIG_BYTES_MAX} are allowed")]
+    #[error("the coinbase script would have {0} bytes, {COINBASE_SCRIPT_BYTES_MAX} are allowed")]
     ScriptTooLong(usize),
     /// A field does not fit its message.
     #[error("the coinbase does not fit its message")]
@@ -103,7 +102,7 @@ impl JobCoinbase {
         let script_prefix = template.coinbase_prefix.as_bytes();
         let script_bytes = script_prefix.len() + extranonce_size;
         // Under the limit the script's length is one byte, which the offsets below rely on.
-        if script_bytes > SCRIPT_SIG_BYTES_MAX {
+        if script_bytes > COINBASE_SCRIPT_BYTES_MAX {
             return Err(BuildError::ScriptTooLong(script_bytes));
         }
         let mut script = script_prefix.to_vec();

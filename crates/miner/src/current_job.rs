@@ -1,13 +1,12 @@
 //! What devices hash now: one job for everybody, for the search on this machine and the firmware alike.
 //!
-//! There is always at most one *base* job, the upstream's own (or a solo job), and at most one *batch* job, which
-//! carries a batch. A batch job is hashed until it is released; a base job on the same tip does not disturb it.
-//!
-//! Whoever builds jobs on own templates, between batches too, *reserves* the display: then base jobs are
-//! noted and not displayed, on a new tip either, until the display is opened again. Nobody is ever told to
-//! hash nothing.
+//! Jobs have three sources, each with a handle: the upstream's plain jobs or those of solo mining ([`Base`]), a job
+//! that carries a batch ([`BatchDisplay`]), and jobs on own templates that take the place of the base between batches
+//! ([`DeclaredDisplay`]). Which of them devices get is decided in one place, `current_job/sources.rs`. Nobody is ever
+//! told to hash nothing.
 
-mod batch_display;
+mod handles;
+mod sources;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +19,8 @@ use tokio::sync::{mpsc, watch};
 use crate::job::{EXTRANONCE_BYTES, ExtranonceTooSmall, FoundShare, HashJob, JobParts, SharedJob};
 use crate::stats::Stats;
 
-pub use batch_display::BatchDisplay;
+pub use handles::{Base, BatchDisplay, DeclaredDisplay};
+use sources::Sources;
 
 /// Channels that can be open at once, the search on this machine among them: what two bytes of the
 /// shared extranonce tell apart.
@@ -30,18 +30,10 @@ const CHANNELS_MAX: u32 = 1 << 16;
 #[derive(Debug)]
 pub struct CurrentJob {
     display: watch::Sender<Option<SharedJob>>,
-    jobs: Mutex<Jobs>,
+    sources: Mutex<Sources>,
     next_id: AtomicU32,
     extranonces: Mutex<ExtranonceAllocator>,
     stats: Arc<Stats>,
-}
-
-#[derive(Debug, Default)]
-struct Jobs {
-    base: Option<SharedJob>,
-    batch: Option<SharedJob>,
-    /// Base jobs are not displayed.
-    reserved: bool,
 }
 
 /// All channels are taken.
@@ -56,7 +48,7 @@ impl Default for CurrentJob {
             .expect("the layout holds an index and something to roll");
         Self {
             display: watch::channel(None).0,
-            jobs: Mutex::default(),
+            sources: Mutex::default(),
             next_id: AtomicU32::new(1),
             extranonces: Mutex::new(extranonces),
             stats: Arc::default(),
@@ -88,83 +80,20 @@ impl CurrentJob {
         Ok(Arc::new(HashJob::new(id, parts, shares)?))
     }
 
-    /// Makes `job` the base. It is displayed, unless there is a batch job on the same tip or the display is
-    /// reserved.
-    pub fn set_base(&self, job: SharedJob) {
-        let mut jobs = self.jobs();
-        let undisturbed = jobs
-            .batch
-            .as_ref()
-            .is_some_and(|batch| batch.parts().prev_hash == job.parts().prev_hash);
-        jobs.base = Some(job.clone());
-        if !undisturbed && !jobs.reserved {
-            self.display.send_replace(Some(job));
+    /// Changes what a source offers, and displays what devices get then. Nobody else writes to the display.
+    fn update<T>(&self, change: impl FnOnce(&mut Sources) -> T) -> T {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut sources);
+        if let Some(job) = sources.displayed() {
+            self.display.send_if_modified(|displayed| {
+                let is_new = displayed.as_ref().is_none_or(|old| old.id != job.id);
+                if is_new {
+                    *displayed = Some(job.clone());
+                }
+                is_new
+            });
         }
-    }
-
-    /// From now on base jobs are not displayed. What is displayed stays.
-    pub fn reserve(&self) {
-        self.jobs().reserved = true;
-    }
-
-    /// Reserves the display, and displays a job on an own template.
-    pub fn set_declared(&self, job: SharedJob) {
-        let mut jobs = self.jobs();
-        jobs.reserved = true;
-        jobs.batch = None;
-        if !self.is_displayed(&job) {
-            self.display.send_replace(Some(job));
-        }
-    }
-
-    /// Base jobs are displayed again, the newest at once.
-    pub fn open(&self) {
-        let mut jobs = self.jobs();
-        jobs.reserved = false;
-        jobs.batch = None;
-        if let Some(base) = jobs.base.clone()
-            && !self.is_displayed(&base)
-        {
-            self.display.send_replace(Some(base));
-        }
-    }
-
-    /// The owners of all jobs are gone. What is displayed stays until there is a newer job; the base is forgotten,
-    /// since nobody takes its shares.
-    pub fn leave(&self) {
-        *self.jobs() = Jobs::default();
-    }
-
-    /// Displays a job that carries a batch.
-    pub fn set_batch(&self, job: SharedJob) {
-        let mut jobs = self.jobs();
-        jobs.batch = Some(job.clone());
-        self.display.send_replace(Some(job));
-    }
-
-    /// The batch is settled. Its job may be hashed on until the base is renewed, since its shares
-    /// are ordinary ones now.
-    pub fn release(&self, job: &HashJob) {
-        let mut jobs = self.jobs();
-        if jobs.batch.as_ref().is_some_and(|batch| batch.id == job.id) {
-            jobs.batch = None;
-        }
-    }
-
-    /// The job is worth nothing: the base is displayed in its place, if there is one.
-    pub fn withdraw(&self, job: &HashJob) {
-        self.release(job);
-        let jobs = self.jobs();
-        if let (true, Some(base)) = (self.is_displayed(job), &jobs.base) {
-            self.display.send_replace(Some(base.clone()));
-        }
-    }
-
-    fn is_displayed(&self, job: &HashJob) -> bool {
-        let displayed = self.display.borrow();
-        displayed
-            .as_ref()
-            .is_some_and(|displayed| displayed.id == job.id)
+        changed
     }
 
     /// A part of the extranonce for a channel that rolls the rest. Dropping it gives it back.
@@ -188,10 +117,6 @@ impl CurrentJob {
     /// Bytes that an extended channel rolls.
     pub fn rolled_bytes(&self) -> usize {
         usize::from(self.extranonces().rollable_extranonce_size())
-    }
-
-    fn jobs(&self) -> MutexGuard<'_, Jobs> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn extranonces(&self) -> MutexGuard<'_, ExtranonceAllocator> {
@@ -228,79 +153,100 @@ pub(crate) mod tests {
         current_job.subscribe().borrow().as_ref().unwrap().id
     }
 
+    /// A current job, and what makes jobs for it on a tip.
+    struct Fixture {
+        current_job: Arc<CurrentJob>,
+        sender: mpsc::Sender<FoundShare>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self {
+                current_job: Arc::default(),
+                sender: mpsc::channel(1).0,
+            }
+        }
+
+        fn job(&self, tip: u8) -> SharedJob {
+            let job = self.current_job.job(parts(tip, 8), self.sender.clone());
+            job.unwrap()
+        }
+
+        /// Offers a base on a tip, which is displayed. Its number.
+        fn base(&self, base: &Base, tip: u8) -> u32 {
+            base.offer(parts(tip, 8), self.sender.clone()).unwrap();
+            displayed(&self.current_job)
+        }
+
+        fn base_handle(&self) -> Base {
+            Base::new(self.current_job.clone())
+        }
+
+        fn batch(&self, tip: u8) -> BatchDisplay {
+            BatchDisplay::new(self.current_job.clone(), self.job(tip))
+        }
+    }
+
     #[test]
     fn a_refreshed_base_does_not_disturb_a_batch_but_a_new_tip_does() {
-        let current_job = CurrentJob::default();
-        let (sender, _shares) = mpsc::channel(1);
-        let job = |tip| current_job.job(parts(tip, 8), sender.clone()).unwrap();
-        current_job.set_base(job(1));
-        let batch = job(1);
-        current_job.set_batch(batch.clone());
-        current_job.set_base(job(1));
-        assert_eq!(displayed(&current_job), batch.id);
-        let next_tip = job(2);
-        current_job.set_base(next_tip.clone());
-        assert_eq!(displayed(&current_job), next_tip.id);
+        let fixture = Fixture::new();
+        let base = fixture.base_handle();
+        fixture.base(&base, 1);
+        let batch = fixture.batch(1);
+        assert_eq!(fixture.base(&base, 1), batch.job().id);
+        assert_ne!(fixture.base(&base, 2), batch.job().id);
     }
 
     #[test]
     fn a_settled_batch_is_hashed_until_the_base_is_renewed_and_a_refused_one_is_not() {
-        let current_job = CurrentJob::default();
-        let (sender, _shares) = mpsc::channel(1);
-        let job = || current_job.job(parts(1, 8), sender.clone()).unwrap();
-        let base = job();
-        current_job.set_base(base.clone());
-        let settled = job();
-        current_job.set_batch(settled.clone());
-        current_job.release(&settled);
-        assert_eq!(displayed(&current_job), settled.id);
-        let renewed = job();
-        current_job.set_base(renewed.clone());
-        assert_eq!(displayed(&current_job), renewed.id);
-        let refused = job();
-        current_job.set_batch(refused.clone());
-        current_job.withdraw(&refused);
-        assert_eq!(displayed(&current_job), renewed.id);
+        let fixture = Fixture::new();
+        let base = fixture.base_handle();
+        fixture.base(&base, 1);
+        let settled = fixture.batch(1);
+        let id = settled.job().id;
+        settled.settle();
+        assert_eq!(displayed(&fixture.current_job), id);
+        let renewed = fixture.base(&base, 1);
+        assert_ne!(renewed, id);
+        let refused = fixture.batch(1);
+        assert_eq!(displayed(&fixture.current_job), refused.job().id);
+        drop(refused);
+        assert_eq!(displayed(&fixture.current_job), renewed);
     }
 
     #[test]
-    fn a_reserved_display_has_declared_jobs_alone_until_it_is_opened() {
-        let current_job = CurrentJob::default();
-        let (sender, _shares) = mpsc::channel(1);
-        let job = |tip| current_job.job(parts(tip, 8), sender.clone()).unwrap();
-        current_job.reserve();
-        current_job.set_base(job(1));
-        assert!(current_job.subscribe().borrow().is_none());
-        let own = job(1);
-        current_job.set_declared(own.clone());
-        assert_eq!(displayed(&current_job), own.id);
+    fn declared_jobs_alone_are_displayed_until_they_give_way() {
+        let fixture = Fixture::new();
+        let base = fixture.base_handle();
+        let declared = DeclaredDisplay::new(fixture.current_job.clone());
+        base.offer(parts(1, 8), fixture.sender.clone()).unwrap();
+        assert!(fixture.current_job.subscribe().borrow().is_none());
+        let own = fixture.job(1);
+        declared.offer(own.clone());
+        assert_eq!(displayed(&fixture.current_job), own.id);
         // The pool is on a new tip before our node is, and renews its job there.
-        let newest = job(2);
-        current_job.set_base(job(2));
-        current_job.set_base(newest.clone());
-        assert_eq!(displayed(&current_job), own.id);
-        current_job.open();
-        assert_eq!(displayed(&current_job), newest.id);
-        let after = job(2);
-        current_job.set_base(after.clone());
-        assert_eq!(displayed(&current_job), after.id);
+        assert_eq!(fixture.base(&base, 2), own.id);
+        assert_eq!(fixture.base(&base, 2), own.id);
+        declared.give_way();
+        let newest = displayed(&fixture.current_job);
+        assert_ne!(newest, own.id);
+        assert_ne!(fixture.base(&base, 2), newest);
     }
 
     #[test]
-    fn hashers_stay_on_their_job_when_its_owner_leaves_until_there_is_another() {
-        let current_job = CurrentJob::default();
-        let (sender, _shares) = mpsc::channel(1);
-        let job = |tip| current_job.job(parts(tip, 8), sender.clone()).unwrap();
-        current_job.set_base(job(1));
-        let own = job(1);
-        current_job.set_declared(own.clone());
-        current_job.leave();
-        assert_eq!(displayed(&current_job), own.id);
-        current_job.withdraw(&own);
-        assert_eq!(displayed(&current_job), own.id);
-        let next = job(1);
-        current_job.set_base(next.clone());
-        assert_eq!(displayed(&current_job), next.id);
+    fn devices_stay_on_their_job_when_its_sources_end_until_there_is_another() {
+        let fixture = Fixture::new();
+        let base = fixture.base_handle();
+        fixture.base(&base, 1);
+        let declared = DeclaredDisplay::new(fixture.current_job.clone());
+        let own = fixture.job(1);
+        declared.offer(own.clone());
+        drop(base);
+        drop(declared);
+        assert_eq!(displayed(&fixture.current_job), own.id);
+        let next = fixture.base_handle();
+        assert_eq!(displayed(&fixture.current_job), own.id);
+        assert_ne!(fixture.base(&next, 1), own.id);
     }
 
     #[test]

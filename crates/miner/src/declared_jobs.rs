@@ -12,6 +12,7 @@ mod next_job;
 mod task;
 mod tips;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_commitment::BatchRoot;
@@ -21,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::coinbase::BuildError;
+use crate::current_job::DeclaredDisplay;
 use crate::declarator_client::{DeclaratorOptions, DeclareError};
 use crate::job::{ExtranonceTooSmall, FoundShare};
 use crate::search::Hash256;
@@ -178,6 +180,8 @@ impl ShareRequests {
 /// The task, as the session holds it.
 #[derive(Debug)]
 pub struct DeclaredJobs {
+    /// It outlives the task: if that ends by itself, devices stay on what they have until the session is over.
+    _display: Option<Arc<DeclaredDisplay>>,
     notices: mpsc::Sender<PoolNotice>,
     task: AbortOnDropHandle<Result<(), OutboxError>>,
 }
@@ -188,8 +192,13 @@ impl DeclaredJobs {
         let (demand, demand_now) = watch::channel(Demand::Nothing { hash_on: true });
         let (answer_sender, answers) = mpsc::channel(ANSWERS_MAX);
         let (notices, notices_receiver) = mpsc::channel(NOTICES_MAX);
-        let task = start.task(demand_now, answer_sender, notices_receiver);
+        // Before the session hears of any job of the pool.
+        let between_batches = start.options.between_batches;
+        let display = || Arc::new(DeclaredDisplay::new(start.current_job.clone()));
+        let display = between_batches.then(display);
+        let task = start.task(display.clone(), demand_now, answer_sender, notices_receiver);
         let jobs = Self {
+            _display: display,
             notices,
             task: AbortOnDropHandle::new(tokio::spawn(task.run())),
         };

@@ -15,7 +15,7 @@ use crate::coinbase::JobCoinbase;
 use crate::search::{Hash256, header_bytes, header_hash, meets, merkle_root};
 use bitcoin::hashes::{Hash, sha256d};
 
-/// Bytes of the extranonce that hashers behind this worker share: the index of a channel and what
+/// Bytes of the extranonce that devices share: the index of a channel and what
 /// the channel rolls. An upstream that grants more gets the rest as zeros, so the layout towards
 /// firmware never depends on the upstream.
 pub const EXTRANONCE_BYTES: usize = 8;
@@ -29,7 +29,7 @@ const NTIME_AHEAD_MAX_S: u32 = 7_200;
 /// At the usual few shares a minute this is many minutes; what exceeds it is counted as lost.
 pub const SHARES_WAITING_MAX: usize = 64;
 
-/// A header that a hasher found, and what of it is submitted upstream.
+/// A header that a device found, and what of it is submitted upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundShare {
     /// Our number of the job.
@@ -55,7 +55,7 @@ pub struct FoundShare {
 pub enum Offered {
     /// Its owner will submit it.
     Kept,
-    /// It does not meet the upstream's target: it only measures the hasher.
+    /// It does not meet the upstream's target: it only measures the device.
     Easy,
     /// The owner of the job is gone or does not keep up.
     Lost,
@@ -81,7 +81,7 @@ pub struct JobParts {
     pub upstream_job_id: Option<u32>,
     /// Block version.
     pub version: u32,
-    /// Whether hashers may roll the bits of [`VERSION_ROLLING_MASK`].
+    /// Whether devices may roll the bits of [`VERSION_ROLLING_MASK`].
     pub version_rolling: bool,
     /// Hash of the block before, internal byte order.
     pub prev_hash: Hash256,
@@ -130,7 +130,7 @@ pub struct HashJob {
     /// Our number, which firmware sees; never reused while a job lives.
     pub id: u32,
     parts: JobParts,
-    /// The coinbase up to the part of the extranonce that hashers share.
+    /// The coinbase up to the part of the extranonce that devices share.
     prefix: Vec<u8>,
     filler: usize,
     shares: mpsc::Sender<FoundShare>,
@@ -170,7 +170,7 @@ impl HashJob {
         &self.parts
     }
 
-    /// The coinbase as firmware sees it: what is fixed for all of our hashers stands in the prefix.
+    /// The coinbase as firmware sees it: what is fixed for all devices stands in the prefix.
     pub fn coinbase_prefix(&self) -> &[u8] {
         &self.prefix
     }

@@ -3,8 +3,8 @@
 //! [`current_job`] is what devices hash now. Its sources are the pool's jobs ([`pool_jobs`]), jobs on templates of
 //! the miner's own node ([`declared_jobs`]), jobs that carry a batch, and [`solo`] mining. Devices connect to
 //! [`firmware`]; [`pool_session`] is the connection to a pool, [`declarator_client`] the one to a job declarator.
-//! A batch is a root here: the miner commits a job to it and gives back a share. Whose work the batch is, and
-//! what it earns, is the affair of the program that uses this crate.
+//! A batch is only a root here: the miner commits a job to it and gives back a share. The program that uses this crate
+//! knows whose work the batch is and what it earns.
 
 pub mod coinbase;
 pub mod current_job;

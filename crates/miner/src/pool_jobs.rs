@@ -9,7 +9,7 @@ use dovetail_commitment::coinbase::{find_commitment, parse_coinbase};
 use dovetail_sv2::messages::{NewExtendedMiningJob, SetNewPrevHash, U256Owned};
 use tokio::sync::mpsc;
 
-use crate::current_job::CurrentJob;
+use crate::current_job::{Base, CurrentJob};
 use crate::job::{FoundShare, JobParts, SHARES_WAITING_MAX};
 use crate::pool_session::{BatchJob, Channel};
 use crate::search::Hash256;
@@ -20,7 +20,7 @@ const FUTURE_JOBS_MAX: usize = 16;
 /// The jobs of one session.
 #[derive(Debug)]
 pub struct PoolJobs {
-    current_job: Arc<CurrentJob>,
+    base: Base,
     future: VecDeque<NewExtendedMiningJob>,
     tip: Option<SetNewPrevHash>,
     offers: mpsc::Sender<FoundShare>,
@@ -32,7 +32,7 @@ impl PoolJobs {
     pub fn new(current_job: Arc<CurrentJob>) -> Self {
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
         Self {
-            current_job,
+            base: Base::new(current_job),
             future: VecDeque::new(),
             tip: None,
             offers,
@@ -97,9 +97,8 @@ impl PoolJobs {
     }
 
     fn set_base(&self, parts: JobParts) {
-        match self.current_job.job(parts, self.offers.clone()) {
-            Ok(job) => self.current_job.set_base(job),
-            Err(error) => tracing::error!(%error, "cannot hash the pool's job"),
+        if let Err(error) = self.base.offer(parts, self.offers.clone()) {
+            tracing::error!(%error, "cannot hash the pool's job");
         }
     }
 }
@@ -193,12 +192,12 @@ mod tests {
     }
 
     fn base(current_job: &CurrentJob) -> u32 {
-        let shown = current_job.subscribe().borrow().clone().unwrap();
-        shown.parts().upstream_job_id.unwrap()
+        let job = current_job.subscribe().borrow().clone().unwrap();
+        job.parts().upstream_job_id.unwrap()
     }
 
     #[test]
-    fn a_job_that_carries_a_batch_is_given_to_its_claim_and_not_shown_as_the_base() {
+    fn a_job_that_carries_a_batch_is_given_to_its_claim_and_is_not_the_base() {
         let current_job = Arc::new(CurrentJob::default());
         let mut jobs = PoolJobs::new(current_job.clone());
         assert!(jobs.on_job(&channel(), job(1, None, None)).is_none());

@@ -1,7 +1,7 @@
 //! One connection to a pool's mining port, from the handshake to a registered worker with an open
 //! extended channel, and then the messages that arrive on it as [`PoolEvent`]s.
 //!
-//! A session decides nothing: what to answer is the affair of the program that opened it.
+//! A session decides nothing: the program that opened it decides what to answer.
 
 mod registration;
 

@@ -1,14 +1,12 @@
 //! Mining without a pool: on templates of the miner's own node, for the miner's own payout. It is what devices do
 //! while no pool can be reached, so that they are never idle.
 
-use std::sync::Arc;
-
 use bitcoin::{Amount, CompactTarget, ScriptBuf, Target, TxOut, consensus::serialize};
 use dovetail_templates::{TemplateHandle, WorkSnapshot};
 use tokio::sync::mpsc;
 
 use crate::coinbase::{BuildError, JobCoinbase, job_outputs};
-use crate::current_job::CurrentJob;
+use crate::current_job::Base;
 use crate::job::{EXTRANONCE_BYTES, ExtranonceTooSmall, FoundShare, SHARES_WAITING_MAX};
 use crate::stats;
 use crate::template_job::{Terms, job_parts};
@@ -24,11 +22,7 @@ enum SoloError {
 
 /// Gives devices a job on the newest template, and on every better one, until it is dropped. The last job
 /// stays and stays good: its blocks go to the node without this task.
-pub async fn run(
-    templates: TemplateHandle,
-    payout_script: ScriptBuf,
-    current_job: Arc<CurrentJob>,
-) {
+pub async fn run(templates: TemplateHandle, payout_script: ScriptBuf, base: Base) {
     let (offers, mut shares) = mpsc::channel(SHARES_WAITING_MAX);
     let mut work = templates.subscribe();
     work.mark_changed();
@@ -40,12 +34,12 @@ pub async fn run(
                 }
                 let newest = work.borrow_and_update().clone();
                 let Some(newest) = newest else { continue };
-                if let Err(error) = display(&templates, &newest, &payout_script, &current_job, &offers) {
+                if let Err(error) = display(&templates, &newest, &payout_script, &base, &offers) {
                     tracing::error!(%error, "cannot mine solo on this template");
                 }
             }
             Some(share) = shares.recv() => if share.block {
-                stats::count(&current_job.stats().solo_blocks);
+                stats::count(&base.stats().solo_blocks);
             },
         }
     }
@@ -55,7 +49,7 @@ fn display(
     templates: &TemplateHandle,
     work: &WorkSnapshot,
     payout_script: &ScriptBuf,
-    current_job: &CurrentJob,
+    base: &Base,
     offers: &mpsc::Sender<FoundShare>,
 ) -> Result<(), SoloError> {
     let payout = vec![TxOut {
@@ -72,14 +66,15 @@ fn display(
         target: network.to_le_bytes(),
     };
     let parts = job_parts(templates, work, &coinbase, terms);
-    current_job.set_base(current_job.job(parts, offers.clone())?);
-    Ok(())
+    Ok(base.offer(parts, offers.clone())?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::current_job::CurrentJob;
     use dovetail_templates::SourceConfig;
+    use std::sync::Arc;
     use std::time::Duration;
     use tokio::time::timeout;
     use tokio_util::sync::CancellationToken;
@@ -95,10 +90,14 @@ mod tests {
         let templates = dovetail_templates::start(source, stop.clone()).unwrap();
         let current_job = Arc::new(CurrentJob::default());
         let script = ScriptBuf::from_hex("0014ebe1b7dcc293ccaa0ee743a86f89df8258c208fc").unwrap();
-        let solo = tokio::spawn(run(templates, script.clone(), current_job.clone()));
-        let mut shown = current_job.subscribe();
+        let solo = tokio::spawn(run(
+            templates,
+            script.clone(),
+            Base::new(current_job.clone()),
+        ));
+        let mut display = current_job.subscribe();
         let time_max = Duration::from_secs(10);
-        let first = timeout(time_max, shown.wait_for(Option::is_some)).await;
+        let first = timeout(time_max, display.wait_for(Option::is_some)).await;
         let first = first.unwrap().unwrap().clone().unwrap();
         let suffix = hex::encode(&first.parts().coinbase_suffix);
         assert!(suffix.contains(&script.to_hex_string()));
@@ -108,7 +107,7 @@ mod tests {
             share.ok().filter(|share| share.block)
         });
         first.offer(share.unwrap());
-        let next = shown.wait_for(|job| {
+        let next = display.wait_for(|job| {
             job.as_ref()
                 .is_some_and(|job| job.parts().prev_hash != first.parts().prev_hash)
         });

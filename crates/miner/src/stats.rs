@@ -166,7 +166,7 @@ pub struct RateWindow {
 }
 
 impl RateWindow {
-    /// Adds an amount that came about just now.
+    /// Adds an amount of this moment.
     pub fn push(&mut self, amount: f64) {
         if self.events.len() == RATE_EVENTS_MAX {
             self.events.pop_front();

@@ -33,7 +33,7 @@ pub struct AcceptedJob {
     pub prev_hash: Hash256,
     /// The channel as it was when the job was built.
     pub channel: Channel,
-    /// Where a block of it goes besides the pool; a block of the pool's own template is the pool's affair.
+    /// Where a block of it goes besides the pool; the pool itself publishes a block of its own template.
     pub solutions: Option<Solutions>,
 }
 

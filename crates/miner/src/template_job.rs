@@ -1,8 +1,7 @@
 //! A job on a template of the miner's own node, as devices see it: what a declared job and a solo job have in common.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use dovetail_templates::{TemplateHandle, WorkSnapshot};
+use dovetail_units::time::header_time_now;
 
 use crate::coinbase::JobCoinbase;
 use crate::job::{BlockSink, JobParts};
@@ -50,9 +49,5 @@ pub fn job_parts(
 /// own time would do for the block, but the pool compares with the time of *its* template source,
 /// which may have heard of the block later than the miner's.
 pub fn min_ntime(work: &WorkSnapshot) -> u32 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let now = u32::try_from(now).unwrap_or(u32::MAX);
-    now.max(work.prev_hash.header_timestamp)
+    header_time_now().max(work.prev_hash.header_timestamp)
 }

@@ -14,17 +14,15 @@ use dovetail_miner::keys::WorkerKeys;
 use dovetail_miner::pool_session::{PoolEvent, PoolOptions, PoolSession, SessionError};
 use dovetail_miner::search::{header_bytes, header_hash, meets};
 use dovetail_sv2::AuthorityKeys;
-use dovetail_sv2::extension::{
-    AssignTask, Bytes, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError,
-    RegisterWorkerProof, RegisterWorkerSuccess, codes, find_claim, verify_registration,
-};
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::{AssignTask, Bytes, RegisterWorker, RegisterWorkerError, find_claim};
 use dovetail_sv2::messages::{
-    B032Owned, NewMiningJob, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess,
-    OpenStandardMiningChannel, OpenStandardMiningChannelSuccess, SetNewPrevHash, SetTarget,
-    SubmitSharesExtended, SubmitSharesStandard, SubmitSharesSuccess, Sv2OptionOwned, U256Owned,
+    B032Owned, NewMiningJob, OpenStandardMiningChannel, OpenStandardMiningChannelSuccess,
+    SetNewPrevHash, SetTarget, SubmitSharesExtended, SubmitSharesStandard, SubmitSharesSuccess,
+    Sv2OptionOwned, U256Owned,
 };
 use dovetail_sv2::setup::SetupProtocol;
-use support::{Played, listen};
+use support::{Played, easy_target, listen};
 use tokio_util::sync::CancellationToken;
 
 fn options(address: String, keys: &AuthorityKeys) -> PoolOptions {
@@ -62,30 +60,13 @@ async fn a_session_proves_its_key_opens_a_channel_and_claims_with_its_shares() {
     let keys = WorkerKeys::generate();
     let pool = async {
         let mut pool = Played::accept(&listener, &authority, SetupProtocol::MiningProtocol).await;
-        pool.grant_extension().await;
-        let register: RegisterWorker = pool.expect().await;
+        let (register, open) = pool.register([7; 32]).await;
         assert_eq!((register.models.len(), register.max_tasks), (1, 3));
-        pool.send(&RegisterWorkerChallenge { nonce: [8; 32] }).await;
-        let proof: RegisterWorkerProof = pool.expect().await;
-        assert!(verify_registration(&register.worker_key, &[8; 32], &proof));
-        pool.send(&RegisterWorkerSuccess {
-            beacon_tip: [7; 32],
-        })
-        .await;
-        let open: OpenExtendedMiningChannel = pool.expect().await;
         assert_eq!(
             open.user_identity.as_utf8_or_hex(),
             register.worker_key.to_string()
         );
-        pool.send(&OpenExtendedMiningChannelSuccess {
-            request_id: open.request_id,
-            channel_id: 5,
-            target: U256Owned::from([0xff; 32]),
-            extranonce_size: 8,
-            extranonce_prefix: B032Owned::new(vec![1, 2, 3]).unwrap(),
-            group_channel_id: 0,
-        })
-        .await;
+        pool.open_channel(&open, 5, [0xff; 32], 8).await;
         pool.send(&task()).await;
         pool.send(&SetTarget {
             channel_id: 5,
@@ -137,22 +118,8 @@ async fn an_extranonce_that_no_share_can_carry_ends_the_session_and_nothing_else
         let pool = async {
             let mut pool =
                 Played::accept(&listener, &authority, SetupProtocol::MiningProtocol).await;
-            pool.grant_extension().await;
-            let _: RegisterWorker = pool.expect().await;
-            pool.send(&RegisterWorkerChallenge { nonce: [8; 32] }).await;
-            let _: RegisterWorkerProof = pool.expect().await;
-            let beacon_tip = [7; 32];
-            pool.send(&RegisterWorkerSuccess { beacon_tip }).await;
-            let open: OpenExtendedMiningChannel = pool.expect().await;
-            pool.send(&OpenExtendedMiningChannelSuccess {
-                request_id: open.request_id,
-                channel_id: 5,
-                target: U256Owned::from([0xff; 32]),
-                extranonce_size: size,
-                extranonce_prefix: B032Owned::new(vec![1, 2, 3]).unwrap(),
-                group_channel_id: 0,
-            })
-            .await;
+            let (_, open) = pool.register([7; 32]).await;
+            pool.open_channel(&open, 5, [0xff; 32], size).await;
         };
         let options = options(address, &authority);
         let (opened, ()) = tokio::join!(PoolSession::open(&options, &keys), pool);
@@ -173,7 +140,7 @@ async fn a_refused_registration_says_why() {
         pool.grant_extension().await;
         let _: RegisterWorker = pool.expect().await;
         pool.send(&RegisterWorkerError {
-            code: codes::MODEL_UNKNOWN.to_owned(),
+            code: Code::ModelUnknown.to_string(),
         })
         .await;
         pool
@@ -181,17 +148,7 @@ async fn a_refused_registration_says_why() {
     let options = options(address, &authority);
     let worker = PoolSession::open(&options, &keys);
     let (_pool, opened) = tokio::join!(pool, worker);
-    assert!(
-        matches!(opened, Err(SessionError::NotRegistered(code)) if code == codes::MODEL_UNKNOWN)
-    );
-}
-
-/// A target that one header in 2^12 meets.
-fn easy_target() -> [u8; 32] {
-    let mut target = [0xff; 32];
-    target[31] = 0;
-    target[30] = 0x0f;
-    target
+    assert!(matches!(opened, Err(SessionError::NotRegistered(code)) if code == Code::ModelUnknown));
 }
 
 #[tokio::test]

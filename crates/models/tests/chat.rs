@@ -1,12 +1,12 @@
 //! Chat templates of models in use, and of people who mean no good.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod test_support;
 
-use common::Recipe;
 use dovetail_models::chat::{Chat, ChatError, Message, render};
 use dovetail_models::{ImportOptions, import};
 use serde_json::json;
+use test_support::Recipe;
 
 /// SmolLM2's and Qwen2's (ChatML).
 const CHATML: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\

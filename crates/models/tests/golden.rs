@@ -1,13 +1,13 @@
 //! The reference says what PyTorch says: logits that `golden/pytorch.py` computed from the same checkpoints.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod test_support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::{Random, Recipe, recipes};
 use dovetail_models::reference::Reference;
+use test_support::{Random, Recipe, recipes};
 
 const VOCABULARY: usize = 61;
 /// Past the length that the scaled positions were made for.

@@ -1,14 +1,14 @@
 //! Imported checkpoints run like the originals, and the same everywhere.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod test_support;
 
 use std::path::Path;
 
-use common::{Random, Recipe, recipes};
 use dovetail_engine::{Model, Runtime};
 use dovetail_models::random::{self, Sizes};
 use dovetail_models::{ImportOptions, Imported, Quality, Sequence, import, quality};
+use test_support::{Random, Recipe, recipes};
 
 fn imported(folder: &Path, options: &ImportOptions) -> Imported {
     import(folder, options, &mut |_| {}).unwrap()

@@ -1,13 +1,13 @@
 //! What cannot be imported is refused, each with its own error, before memory is taken for it.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod test_support;
 
 use std::path::Path;
 
-use common::{Recipe, shard_name, write_index};
 use dovetail_models::{ImportError, ImportOptions, import};
 use serde_json::{Value, json};
+use test_support::{Recipe, shard_name, write_index};
 
 fn refusal(folder: &Path) -> ImportError {
     import(folder, &ImportOptions::default(), &mut |_| {}).unwrap_err()

@@ -21,6 +21,7 @@ use crate::snapshot::{SnapshotError, WorkSnapshot};
 const REQUESTS_MAX: usize = 64;
 /// The time a request may take, queueing included. A full block travels in far less.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(20);
+
 /// How many tips of the source are remembered: those of half a day on the main chain, of some seconds where a
 /// test mines fast.
 const TIPS_MAX: usize = 64;

@@ -17,7 +17,7 @@ const USED_MAX: usize = 1_024;
 /// Why a pool is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BeaconError {
-    /// The step was used for another share, or shown before this one was submitted: its value was no
+    /// The step was used for another share, or revealed before this one was submitted: its value was no
     /// secret any more.
     #[error("step {0} of the beacon was used before")]
     UsedBefore(u32),
@@ -39,7 +39,7 @@ pub struct Beacon {
     /// The newest value that was checked, and the step whose value hashes to it.
     known: [u8; 32],
     next_step: u32,
-    /// The newest steps that were shown.
+    /// The newest steps that were revealed.
     used: BTreeSet<u32>,
 }
 
@@ -59,13 +59,13 @@ impl Beacon {
         self.tip
     }
 
-    /// One more than the newest step that was shown.
+    /// One more than the newest step that was revealed.
     pub fn next_step(&self) -> u32 {
         self.next_step
     }
 
     /// Checks the value that a step revealed, and remembers it. `floor` is what [`Self::next_step`] was
-    /// before the share was submitted: outcomes may cross on their way, but a step that was shown by then
+    /// before the share was submitted: outcomes may cross on their way, but a step that was revealed by then
     /// must not choose the share's sample.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(wrong, Err(BeaconError::NotOfTheChain(8)));
         assert_eq!(beacon.reveal(0, 8, &value(8)), Ok(()));
         assert_eq!(beacon.next_step(), 10);
-        // A share that was submitted after step 9 was shown.
+        // A share that was submitted after step 9 was revealed.
         let known = beacon.reveal(10, 5, &value(5));
         assert_eq!(known, Err(BeaconError::UsedBefore(5)));
     }

@@ -18,7 +18,8 @@ use dovetail_miner::job::{ExtranonceTooSmall, FoundShare, SHARES_WAITING_MAX};
 use dovetail_miner::pool_session::{Channel, PoolEvent};
 use dovetail_miner::submitter::{AcceptedJob, Submitter};
 use dovetail_serving::transcripts::ReadyBatch;
-use dovetail_sv2::extension::{BatchOutcome, RegisterBatch, codes};
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::{BatchOutcome, RegisterBatch};
 use dovetail_sv2::{Outbox, OutboxError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -145,7 +146,7 @@ impl Claimer {
                 // What is settled or expired leaves a job whose shares are as good as others.
                 let hash_on = match &claimed {
                     Ok(ClaimEnd::Settled { accepted, .. }) => *accepted,
-                    Ok(ClaimEnd::Refused(code)) => code == codes::BATCH_EXPIRED,
+                    Ok(ClaimEnd::Refused(code)) => *code == Code::BatchExpired,
                     Err(_) => false,
                 };
                 requests.rest(hash_on);
@@ -171,14 +172,14 @@ impl Claimer {
                 }
                 Searched::Expired => {
                     // Without a claim its shares are as good as others.
-                    job.display.release();
-                    return Ok(ClaimEnd::Refused(codes::BATCH_EXPIRED.to_owned()));
+                    job.display.settle();
+                    return Ok(ClaimEnd::Refused(Code::BatchExpired.to_string()));
                 }
             };
             match self.submit(batch, &accepted, &found).await? {
                 Some(end) => {
                     if matches!(end, ClaimEnd::Settled { accepted: true, .. }) {
-                        job.display.release();
+                        job.display.settle();
                     }
                     return Ok(end);
                 }
@@ -247,7 +248,7 @@ impl Claimer {
             .await?;
         match answer {
             Some(code) if is_stale(&code) => Ok(None),
-            Some(code) if code != codes::INFERENCE_MISMATCH => refused(code).map(Some),
+            Some(code) if code != Code::InferenceMismatch => refused(code).map(Some),
             refusal => {
                 if outcome.is_none() {
                     outcome = self.outcome(batch).await?;
@@ -302,7 +303,7 @@ impl Claimer {
 
 /// A refusal of the batch, unless its code says that the pool could not do its part.
 fn refused(code: String) -> Result<ClaimEnd, ClaimError> {
-    if code == codes::INTERNAL || code == codes::AUDIT_UNAVAILABLE {
+    if code == Code::Internal || code == Code::AuditUnavailable {
         return Err(ClaimError::PoolFailed);
     }
     Ok(ClaimEnd::Refused(code))

@@ -35,7 +35,7 @@ pub struct Config {
     pub fetch: Option<Fetch>,
     /// Our own node: where block templates come from, for declared jobs and for solo mining.
     pub templates: Option<SourceConfig>,
-    /// What to hash for while no pool can be reached; without it hashers stay on the last pool's job.
+    /// What to hash for while no pool can be reached; without it devices stay on the last pool's job.
     pub solo: Option<Solo>,
     /// The Lightning wallet that payouts go to; without it invoices are refused.
     pub wallet: Option<Wallet>,
@@ -71,7 +71,7 @@ pub struct Worker {
     /// nothing running, a batch is made at once.
     #[serde(default = "batch_wait_ms")]
     pub batch_wait_ms: u64,
-    /// Search jobs that bear a batch on this machine's CPU, besides whatever firmware does.
+    /// Search jobs that carry a batch on this machine's CPU, besides whatever firmware does.
     #[serde(default = "search")]
     pub search: bool,
     /// How long a preferred pool must have been there again before we go back to it, in s.
@@ -104,7 +104,7 @@ pub struct Pool {
     /// The authority key that its certificate must be signed with. Without it the pool is not
     /// authenticated, which is for tests.
     pub authority_public_key: Option<AuthorityPublicKey>,
-    /// Where jobs on our own templates are declared. Without it the pool builds the jobs that bear our
+    /// Where jobs on our own templates are declared. Without it the pool builds the jobs that carry our
     /// batches.
     pub job_declarator: Option<JobDeclarator>,
 }

@@ -1,8 +1,23 @@
-//! `dovetail-worker`: the inference worker, a plain hasher, and tools for model files.
+//! `dovetail-worker`: the inference worker, a plain hasher, and tools for model files. Exit code 0: done; 1: it did not
+//! work; 2: wrong usage; 141: whoever read stdout went away, which is no mistake (`model inspect FILE | head -1`).
 
 mod cli;
 
+use std::process::ExitCode;
+
+use dovetail_console::{CLOSED_EXIT_CODE, OutputError};
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    cli::run().await
+async fn main() -> ExitCode {
+    let Err(error) = Box::pin(cli::run()).await else {
+        return ExitCode::SUCCESS;
+    };
+    let is_closed = |error: &(dyn std::error::Error + 'static)| {
+        matches!(error.downcast_ref(), Some(OutputError::Closed))
+    };
+    if error.chain().any(is_closed) {
+        return CLOSED_EXIT_CODE.into();
+    }
+    eprintln!("Error: {error:?}");
+    ExitCode::FAILURE
 }

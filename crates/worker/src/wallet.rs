@@ -1,9 +1,8 @@
 //! Invoices for payouts, from the worker's own Lightning wallet.
 
 use dovetail_lightning::Client;
-use dovetail_sv2::extension::{
-    Bytes, INVOICE_BYTES_MAX, Invoice, InvoiceError, RequestInvoice, codes,
-};
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::{Bytes, INVOICE_BYTES_MAX, Invoice, InvoiceError, RequestInvoice};
 
 /// How long an invoice holds: the pool pays at once, or asks again.
 const INVOICE_EXPIRY_S: u32 = 3600;
@@ -27,7 +26,7 @@ pub async fn invoice(wallet: Option<Client>, request: RequestInvoice) -> Invoice
         tracing::warn!(payout = %hex::encode(payout_id), reason, "no invoice for the pool's payout");
         InvoiceAnswer::Refused(InvoiceError {
             payout_id,
-            code: codes::INTERNAL.to_owned(),
+            code: Code::Internal.to_string(),
         })
     };
     let Some(wallet) = wallet else {
@@ -57,7 +56,7 @@ mod tests {
 
     fn is_refused(answer: &InvoiceAnswer) -> bool {
         matches!(answer, InvoiceAnswer::Refused(error)
-            if error.payout_id == [1; 32] && error.code == codes::INTERNAL)
+            if error.payout_id == [1; 32] && error.code == Code::Internal)
     }
 
     #[tokio::test]

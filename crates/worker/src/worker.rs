@@ -94,7 +94,7 @@ pub struct Worker {
     started: Instant,
     runner: TaskRunner,
     task_events: mpsc::Receiver<TaskEvent>,
-    /// What we know of pools' beacons; it outlives sessions and restarts, so that no step is shown twice.
+    /// What we know of pools' beacons; it outlives sessions and restarts, so that a pool reveals no step twice.
     beacons: Beacons,
     /// Whose the running tasks are, by the pool's place in the list.
     owners: HashMap<TaskId, usize>,
@@ -198,7 +198,7 @@ impl Worker {
         self.page.as_ref().map(|page| page.address)
     }
 
-    /// Works until `shutdown` is cancelled. `ready` is called whenever hashers have somebody to work
+    /// Works until `shutdown` is cancelled. `ready` is called whenever devices have somebody to work
     /// for: after each registration, and when solo mining begins.
     ///
     /// # Errors

@@ -41,6 +41,18 @@ fn stdout(output: &Output) -> &[u8] {
     &output.stdout
 }
 
+/// What a command says when nobody reads its output.
+fn unread(arguments: &[&str]) -> Output {
+    let mut child = Command::new(PROGRAM)
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    child.wait_with_output().unwrap()
+}
+
 /// What each JSON line says.
 fn answers(arguments: &[&str], typed: &str) -> Vec<Value> {
     let arguments = [arguments, &["--json"]].concat();
@@ -122,6 +134,15 @@ fn prompt(messages: &[(&str, &str)]) -> String {
         eos_token: "",
     };
     render(TEMPLATE, &chat).unwrap()
+}
+
+#[test]
+fn a_command_whose_output_nobody_reads_ends_without_a_complaint() {
+    let clerk = clerk();
+    let output = unread(&["model", "inspect", clerk.to_str().unwrap()]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(141), "{stderr}");
+    assert_eq!(stderr, "");
 }
 
 #[test]

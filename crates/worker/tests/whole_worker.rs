@@ -7,8 +7,7 @@ mod support;
 
 use std::time::Duration;
 
-use bitcoin::consensus::serialize;
-use bitcoin::{Amount, ScriptBuf, TxOut};
+use bitcoin::Amount;
 use dovetail_audit::HashChain;
 use dovetail_commitment::coinbase::{find_commitment, parse_coinbase};
 use dovetail_commitment::{
@@ -16,23 +15,22 @@ use dovetail_commitment::{
 };
 use dovetail_engine::{Model, tiny};
 use dovetail_miner::search::{header_bytes, header_hash, meets, merkle_root};
+use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{
     AssignTask, BatchOutcome, Bytes, DeliverTranscript, DeliverTranscriptSuccess, RegisterBatch,
-    RegisterBatchSuccess, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerProof,
-    RegisterWorkerSuccess, StreamTokens, codes, find_claim,
+    RegisterBatchSuccess, StreamTokens, find_claim,
 };
 use dovetail_sv2::messages::{
-    AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B032Owned, B064KOwned, B0255Owned,
-    DeclareMiningJob, DeclareMiningJobSuccess, OpenExtendedMiningChannel,
-    OpenExtendedMiningChannelSuccess, PushSolution, SetCustomMiningJob, SetCustomMiningJobSuccess,
-    Str0255Owned, SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
+    DeclareMiningJob, PushSolution, SetCustomMiningJob, SetCustomMiningJobSuccess, Str0255Owned,
+    SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
 };
 use dovetail_sv2::setup::SetupProtocol;
 use dovetail_sv2::{AuthorityKeys, Message};
 use dovetail_worker::config::Config;
 use dovetail_worker::worker::Worker;
 use stratum_core::channels_sv2::server::jobs::factory::JobFactory;
-use support::{Played, listen};
+use support::declarator::{accept_declaration, declaration, payout_script};
+use support::{Played, easy_target, listen};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -44,20 +42,8 @@ const EXTRANONCE_SIZE: usize = 8;
 const BLOCKS_NEVER: u32 = 0x1900_ffff;
 const BLOCKS_ALWAYS: u32 = 0x207f_ffff;
 
-/// A target that one header in 2^12 meets.
-fn target() -> [u8; 32] {
-    let mut target = [0xff; 32];
-    target[31] = 0;
-    target[30] = 0x0f;
-    target
-}
-
-fn payout_script() -> ScriptBuf {
-    ScriptBuf::from_bytes([vec![0x00, 0x14], vec![7; 20]].concat())
-}
-
 /// A played pool, declarator and a running worker.
-struct Scene {
+struct Fixture {
     folder: tempfile::TempDir,
     pool_listener: TcpListener,
     pool_keys: AuthorityKeys,
@@ -68,7 +54,7 @@ struct Scene {
     worker: Option<tokio::task::JoinHandle<()>>,
 }
 
-impl Scene {
+impl Fixture {
     async fn start(bits: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (pool_listener, pool_address, pool_keys) = listen().await;
@@ -109,24 +95,10 @@ impl Scene {
     async fn register(&self) -> Played {
         let protocol = SetupProtocol::MiningProtocol;
         let mut pool = Played::accept(&self.pool_listener, &self.pool_keys, protocol).await;
-        pool.grant_extension().await;
-        let _: RegisterWorker = pool.expect().await;
-        pool.send(&RegisterWorkerChallenge { nonce: [8; 32] }).await;
-        let _: RegisterWorkerProof = pool.expect().await;
-        pool.send(&RegisterWorkerSuccess {
-            beacon_tip: chain().tip(),
-        })
-        .await;
-        let open: OpenExtendedMiningChannel = pool.expect().await;
-        pool.send(&OpenExtendedMiningChannelSuccess {
-            request_id: open.request_id,
-            channel_id: CHANNEL,
-            target: U256Owned::from(target()),
-            extranonce_size: u16::try_from(EXTRANONCE_SIZE).unwrap(),
-            extranonce_prefix: B032Owned::new(EXTRANONCE_PREFIX.to_vec()).unwrap(),
-            group_channel_id: 0,
-        })
-        .await;
+        let (_, open) = pool.register(chain().tip()).await;
+        let extranonce_size = u16::try_from(EXTRANONCE_SIZE).unwrap();
+        pool.open_channel(&open, CHANNEL, easy_target(), extranonce_size)
+            .await;
         pool
     }
 
@@ -201,20 +173,8 @@ async fn accept_batch(pool: &mut Played, transcript: &Transcript) -> BatchRoot {
 }
 
 /// Gives a token, takes the declaration and checks that it pays the pool and commits to the root.
-async fn accept_declaration(declarator: &mut Played, root: BatchRoot) -> DeclareMiningJob {
-    let allocate: AllocateMiningJobToken = declarator.expect().await;
-    let payout = vec![TxOut {
-        value: Amount::ZERO,
-        script_pubkey: payout_script(),
-    }];
-    declarator
-        .send(&AllocateMiningJobTokenSuccess {
-            request_id: allocate.request_id,
-            mining_job_token: B0255Owned::new(vec![1, 2]).unwrap(),
-            coinbase_outputs: B064KOwned::new(serialize(&payout)).unwrap(),
-        })
-        .await;
-    let declared: DeclareMiningJob = declarator.expect().await;
+async fn take_declaration(declarator: &mut Played, root: BatchRoot) -> DeclareMiningJob {
+    let declared = declaration(declarator).await;
     assert_eq!(declared.mining_job_token.as_bytes(), [1, 2]);
     let coinbase = parse_coinbase(
         declared.coinbase_tx_prefix.as_bytes(),
@@ -225,12 +185,7 @@ async fn accept_declaration(declarator: &mut Played, root: BatchRoot) -> Declare
     assert_eq!(find_commitment(&coinbase.output).unwrap(), Some(root));
     assert_eq!(coinbase.output[0].script_pubkey, payout_script());
     assert!(coinbase.output[0].value > Amount::ZERO);
-    declarator
-        .send(&DeclareMiningJobSuccess {
-            request_id: declared.request_id,
-            new_mining_job_token: B0255Owned::new(vec![3, 4]).unwrap(),
-        })
-        .await;
+    accept_declaration(declarator, &declared).await;
     declared
 }
 
@@ -278,7 +233,7 @@ async fn take_share(
         share.nonce,
     );
     let hash = header_hash(&header);
-    assert!(meets(&hash, &target()));
+    assert!(meets(&hash, &easy_target()));
     assert!(share.ntime >= custom.min_ntime);
     (share, hash)
 }
@@ -299,12 +254,12 @@ async fn nothing_more(pool: &mut Played) {
 
 #[tokio::test]
 async fn a_task_becomes_tokens_a_transcript_a_declared_job_and_a_claiming_share() {
-    let scene = Scene::start(BLOCKS_NEVER).await;
-    let mut pool = scene.register().await;
-    let transcript = scene.serve_task(&mut pool).await;
+    let fixture = Fixture::start(BLOCKS_NEVER).await;
+    let mut pool = fixture.register().await;
+    let transcript = fixture.serve_task(&mut pool).await;
     let root = accept_batch(&mut pool, &transcript).await;
-    let mut declarator = scene.declarator().await;
-    let declared = accept_declaration(&mut declarator, root).await;
+    let mut declarator = fixture.declarator().await;
+    let declared = take_declaration(&mut declarator, root).await;
     let (share, hash) = take_share(&mut pool, &declared, root).await;
     // One success for the claim and a share behind it.
     pool.send(&SubmitSharesSuccess {
@@ -326,94 +281,94 @@ async fn a_task_becomes_tokens_a_transcript_a_declared_job_and_a_claiming_share(
     })
     .await;
     nothing_more(&mut pool).await;
-    scene.stop().await;
+    fixture.stop().await;
 }
 
 #[tokio::test]
 async fn a_stale_share_leads_to_another_declaration_and_a_mismatch_to_none() {
-    let scene = Scene::start(BLOCKS_NEVER).await;
-    let mut pool = scene.register().await;
-    let transcript = scene.serve_task(&mut pool).await;
+    let fixture = Fixture::start(BLOCKS_NEVER).await;
+    let mut pool = fixture.register().await;
+    let transcript = fixture.serve_task(&mut pool).await;
     let root = accept_batch(&mut pool, &transcript).await;
-    let mut declarator = scene.declarator().await;
-    let declared = accept_declaration(&mut declarator, root).await;
+    let mut declarator = fixture.declarator().await;
+    let declared = take_declaration(&mut declarator, root).await;
     let (share, _) = take_share(&mut pool, &declared, root).await;
     refuse_share(&mut pool, &share, "stale-share").await;
-    let declared = accept_declaration(&mut declarator, root).await;
+    let declared = take_declaration(&mut declarator, root).await;
     let (share, hash) = take_share(&mut pool, &declared, root).await;
-    refuse_share(&mut pool, &share, codes::INFERENCE_MISMATCH).await;
+    refuse_share(&mut pool, &share, Code::InferenceMismatch.as_str()).await;
     pool.send(&BatchOutcome {
         root,
         header_hash: HeaderHash::from_bytes(hash),
         accepted: false,
         beacon_step: 0,
         preimage: chain().preimage(0).unwrap(),
-        code: codes::INFERENCE_MISMATCH.to_owned(),
+        code: Code::InferenceMismatch.to_string(),
         credit_msat: 0,
         held_msat: 0,
     })
     .await;
     nothing_more(&mut pool).await;
-    scene.stop().await;
+    fixture.stop().await;
 }
 
 #[tokio::test]
 async fn a_share_that_is_a_block_goes_to_the_declarator_and_to_the_template_source() {
-    let scene = Scene::start(BLOCKS_ALWAYS).await;
-    let mut pool = scene.register().await;
-    let transcript = scene.serve_task(&mut pool).await;
+    let fixture = Fixture::start(BLOCKS_ALWAYS).await;
+    let mut pool = fixture.register().await;
+    let transcript = fixture.serve_task(&mut pool).await;
     let root = accept_batch(&mut pool, &transcript).await;
-    let mut declarator = scene.declarator().await;
-    let declared = accept_declaration(&mut declarator, root).await;
+    let mut declarator = fixture.declarator().await;
+    let declared = take_declaration(&mut declarator, root).await;
     let (share, _) = take_share(&mut pool, &declared, root).await;
     let pushed: PushSolution = declarator.expect().await;
     assert_eq!((pushed.nonce, pushed.ntime), (share.nonce, share.ntime));
     assert!(pushed.extranonce.as_bytes().starts_with(&EXTRANONCE_PREFIX));
     // A block that the embedded chain took shows in the next declaration: it is one higher.
     refuse_share(&mut pool, &share, "stale-share").await;
-    let next = accept_declaration(&mut declarator, root).await;
+    let next = take_declaration(&mut declarator, root).await;
     assert_ne!(
         next.coinbase_tx_prefix.as_bytes(),
         declared.coinbase_tx_prefix.as_bytes()
     );
-    scene.stop().await;
+    fixture.stop().await;
 }
 
 #[tokio::test]
 async fn a_claim_that_was_cut_off_is_taken_up_on_the_next_session() {
-    let scene = Scene::start(BLOCKS_NEVER).await;
-    let mut pool = scene.register().await;
-    let transcript = scene.serve_task(&mut pool).await;
+    let fixture = Fixture::start(BLOCKS_NEVER).await;
+    let mut pool = fixture.register().await;
+    let transcript = fixture.serve_task(&mut pool).await;
     let root = accept_batch(&mut pool, &transcript).await;
     drop(pool);
-    let mut pool = scene.register().await;
+    let mut pool = fixture.register().await;
     let again: RegisterBatch = pool.expect().await;
     assert_eq!(again.root, root);
-    scene.stop().await;
+    fixture.stop().await;
 }
 
 #[tokio::test]
 async fn a_transcript_without_an_answer_is_delivered_again_on_the_next_session() {
-    let scene = Scene::start(BLOCKS_NEVER).await;
-    let mut pool = scene.register().await;
-    let transcript = scene.serve_task(&mut pool).await;
+    let fixture = Fixture::start(BLOCKS_NEVER).await;
+    let mut pool = fixture.register().await;
+    let transcript = fixture.serve_task(&mut pool).await;
     drop(pool);
-    let mut pool = scene.register().await;
+    let mut pool = fixture.register().await;
     let again: DeliverTranscript = pool.expect().await;
     assert_eq!(again.transcript.0, transcript.encode());
-    scene.stop().await;
+    fixture.stop().await;
 }
 
 #[tokio::test]
 async fn a_pool_that_breaks_its_beacon_is_left_for_good() {
-    let scene = Scene::start(BLOCKS_NEVER).await;
-    let mut pool = scene.register().await;
-    let transcript = scene.serve_task(&mut pool).await;
+    let fixture = Fixture::start(BLOCKS_NEVER).await;
+    let mut pool = fixture.register().await;
+    let transcript = fixture.serve_task(&mut pool).await;
     let root = accept_batch(&mut pool, &transcript).await;
-    let mut declarator = scene.declarator().await;
-    let declared = accept_declaration(&mut declarator, root).await;
+    let mut declarator = fixture.declarator().await;
+    let declared = take_declaration(&mut declarator, root).await;
     let (share, hash) = take_share(&mut pool, &declared, root).await;
-    refuse_share(&mut pool, &share, codes::INFERENCE_MISMATCH).await;
+    refuse_share(&mut pool, &share, Code::InferenceMismatch.as_str()).await;
     let chosen = BatchOutcome {
         root,
         header_hash: HeaderHash::from_bytes(hash),
@@ -429,9 +384,9 @@ async fn a_pool_that_breaks_its_beacon_is_left_for_good() {
         while pool.reader.read().await.is_ok() {}
     });
     ended.await.unwrap();
-    let back = tokio::time::timeout(Duration::from_secs(3), scene.pool_listener.accept()).await;
+    let back = tokio::time::timeout(Duration::from_secs(3), fixture.pool_listener.accept()).await;
     assert!(back.is_err(), "the worker went back");
-    let kept = std::fs::read_to_string(scene.folder.path().join("worker.beacons")).unwrap();
+    let kept = std::fs::read_to_string(fixture.folder.path().join("worker.beacons")).unwrap();
     assert!(kept.contains("does not follow"), "{kept}");
-    scene.stop().await;
+    fixture.stop().await;
 }

@@ -15,6 +15,16 @@ use crate::{programs, setup};
 
 /// How long the story may take once everything runs.
 const STORY_TIME_MAX: Duration = Duration::from_secs(180);
+/// The programs that the story starts.
+const PROGRAMS: [&str; 6] = [
+    "dovetail",
+    "dovetail-jd",
+    "dovetail-lightning-sim",
+    "dovetail-pool",
+    "dovetail-regtest",
+    "dovetail-worker",
+];
+
 /// How to show it.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
@@ -96,7 +106,10 @@ pub(crate) fn run(arguments: &DemoArguments) -> anyhow::Result<()> {
     let mut steps = Steps::new();
     steps.step("packages", setup::packages)?;
     steps.step("programs", || {
-        run_command(&mut cargo(&["build", "--workspace", "--bins"]))
+        // Of the whole workspace, as in the tests: of some packages, their dependencies would be built with fewer
+        // features, and again for the tests.
+        let mut build = cargo(&["build", "--workspace"]);
+        run_command(build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program])))
     })?;
     let options = if arguments.real {
         Options {
@@ -271,85 +284,81 @@ fn follow(
 
 impl Figures {
     fn take(&mut self, story: &Story, event: &Value) {
+        self.count(event);
+        if let Some((who, what)) = self.told(event) {
+            story.tell(who, &what);
+        }
+    }
+
+    fn count(&mut self, event: &Value) {
         let number = |key: &str| event[key].as_u64().unwrap_or(0);
-        let text = |key: &str| event[key].as_str().unwrap_or("?");
-        let short = |key: &str| text(key).chars().take(16).collect::<String>();
-        match text("event") {
-            "task_assigned" => story.tell(
-                "pool",
-                &format!("gives the task to worker {}..", short("worker")),
-            ),
-            "task_finished" => {
-                self.tokens_generated += number("output_tokens");
-                story.tell(
-                    "worker",
-                    &format!(
-                        "delivers the transcript of {} tokens",
-                        number("output_tokens")
-                    ),
-                );
-            }
+        match event["event"].as_str().unwrap_or("?") {
+            "task_finished" => self.tokens_generated += number("output_tokens"),
             "share_accepted" => {
                 self.shares_accepted += 1;
-                if text("kind") == "inference" {
-                    self.inference_shares_credited += 1;
-                    story.tell(
-                        "pool",
-                        &format!(
-                            "credits a share of {} expected hashes that bears inference",
-                            number("work")
-                        ),
-                    );
-                } else if self.shares_accepted <= 3 {
-                    story.tell(
-                        "pool",
-                        &format!(
-                            "credits {} for {} expected hashes",
-                            text("worker"),
-                            number("work")
-                        ),
-                    );
-                }
+                self.inference_shares_credited += u64::from(event["kind"] == "inference");
             }
-            "batch_settled" => {
-                self.transcripts_replayed += number("replayed");
-                story.tell(
-                    "pool",
-                    &format!(
-                        "replayed {} of {} transcripts of batch {}.., bit for bit; credits {} msat",
-                        number("replayed"),
-                        number("transcripts"),
-                        short("root"),
-                        event["credit_msat"]
-                    ),
-                );
-            }
-            "block_found" => {
-                self.blocks_found += 1;
-                let declared = if event["declared"] == true {
-                    "declared "
-                } else {
-                    ""
-                };
-                story.tell(
-                    "pool",
-                    &format!("a {declared}job solved block {}", text("hash")),
-                );
-            }
+            "batch_settled" => self.transcripts_replayed += number("replayed"),
+            "block_found" => self.blocks_found += 1,
             "payout_paid" => {
                 self.payout_msat += event["amount_msat"].as_i64().unwrap_or(0);
-                text("rail").clone_into(&mut self.payout_rail);
-                story.tell(
-                    "pool",
-                    &format!(
-                        "paid {} msat over Lightning ({})",
-                        event["amount_msat"],
-                        text("rail")
-                    ),
-                );
+                let rail = event["rail"].as_str().unwrap_or("?");
+                rail.clone_into(&mut self.payout_rail);
             }
             _ => {}
         }
+    }
+
+    /// Who does what, where an event is worth a line. Of the shares without inference, the first few are.
+    fn told(&self, event: &Value) -> Option<(&'static str, String)> {
+        let number = |key: &str| event[key].as_u64().unwrap_or(0);
+        let text = |key: &str| event[key].as_str().unwrap_or("?");
+        let short = |key: &str| text(key).chars().take(16).collect::<String>();
+        Some(match text("event") {
+            "task_assigned" => (
+                "pool",
+                format!("gives the task to worker {}..", short("worker")),
+            ),
+            "task_finished" => {
+                let tokens = number("output_tokens");
+                let what = format!("delivers the transcript of {tokens} tokens");
+                ("worker", what)
+            }
+            "share_accepted" if text("kind") == "inference" => {
+                let work = number("work");
+                let what =
+                    format!("credits a share of {work} expected hashes that bears inference");
+                ("pool", what)
+            }
+            "share_accepted" if self.shares_accepted <= 3 => {
+                let (worker, work) = (text("worker"), number("work"));
+                (
+                    "pool",
+                    format!("credits {worker} for {work} expected hashes"),
+                )
+            }
+            "batch_settled" => {
+                let (replayed, of) = (number("replayed"), number("transcripts"));
+                let (root, msat) = (short("root"), &event["credit_msat"]);
+                let what = format!(
+                    "replayed {replayed} of {of} transcripts of batch {root}.., bit for bit; credits {msat} msat"
+                );
+                ("pool", what)
+            }
+            "block_found" => {
+                let declared = match event["declared"] == true {
+                    true => "declared ",
+                    false => "",
+                };
+                let hash = text("hash");
+                ("pool", format!("a {declared}job solved block {hash}"))
+            }
+            "payout_paid" => {
+                let (msat, rail) = (&event["amount_msat"], text("rail"));
+                ("pool", format!("paid {msat} msat over Lightning ({rail})"))
+            }
+            _ => return None,
+        })
     }
 }
 

@@ -7,6 +7,7 @@ mod bench_audit;
 mod bench_clerk;
 mod demo;
 mod programs;
+mod protobuf;
 mod setup;
 mod steps;
 mod suite;
@@ -33,8 +34,10 @@ enum Task {
     Test(suite::TestArguments),
     /// Measure speed and memory.
     Bench(bench::BenchArguments),
-    /// Check the size of files and what they must not mention.
+    /// Check what no compiler checks: dependencies between crates, sizes, dead files, links, commands, keys.
     Tidy,
+    /// Generate the code of the gRPC interfaces again, after a change to the protobuf files.
+    Protobuf,
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => suite::run(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
         Task::Tidy => tidy::check(),
+        Task::Protobuf => protobuf::generate(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use dovetail_tests::bitcoin_core::CoreParts;
 use dovetail_tests::cache;
+use dovetail_tests::lightning_node::RealParts;
 use dovetail_tests::process::output;
-use dovetail_tests::real::{CoreParts, RealParts};
 
 use crate::setup;
 use crate::steps::{cargo, run};
@@ -147,12 +148,14 @@ pub(crate) fn sri() -> anyhow::Result<Sri> {
         (&clients.jd_client, "jd_client_sv2", "jd_client_sv2"),
     ];
     for (path, package, binary) in wanted {
-        if path.exists() {
+        // A copy that was damaged on its way here is there, and does not run.
+        if output(Command::new(path).arg("--version")).is_ok() {
             continue;
         }
         eprintln!("installing {binary} from crates.io: some minutes on 2 cores, once");
         run(cargo(&[
             "install",
+            "--force",
             "--locked",
             "--quiet",
             "--version",

@@ -82,7 +82,7 @@ fn tests(
     };
     ignored(
         "the whole path on Bitcoin Core and LDK",
-        &["--test", "real"],
+        &["--test", "bitcoin_core_and_ldk"],
         &[("DOVETAIL_LIGHTNING_NODE", &lightning_node)],
     )?;
     ignored("tests on Bitcoin Core", &["--lib"], &[])?;
@@ -97,8 +97,8 @@ fn tests(
         &[],
     )?;
     ignored(
-        "own templates on Bitcoin Core",
-        &["--test", "own_templates"],
+        "worker templates on Bitcoin Core",
+        &["--test", "worker_templates"],
         &[],
     )?;
     ignored("cheats on Bitcoin Core", &["--test", "cheats"], &[])?;

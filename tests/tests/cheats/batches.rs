@@ -6,8 +6,8 @@ use dovetail_commitment::{Batch, BatchRoot, LeafHash, TaskId, Transcript, tagged
 use dovetail_sv2::Frame;
 use dovetail_sv2::extension::RegisterBatch;
 
-use crate::arena::Case;
-use crate::hostile::batch_of;
+use crate::fixture::Case;
+use crate::scripted_worker::{assert_refused, batch_of};
 
 type Node = [u8; 32];
 
@@ -54,8 +54,7 @@ fn odd_shapes(leaves: &[Node; 3]) -> Vec<(&'static str, BatchRoot)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_trees_and_second_preimages() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     let mut transcripts = Vec::new();
     for _ in 0..3 {
         transcripts.push(case.transcript(&mut cheat).await);
@@ -89,8 +88,10 @@ async fn odd_trees_and_second_preimages() {
         }
     }
     let swapped = [good.tasks[1], good.tasks[0], good.tasks[2]];
-    let refused = cheat.register(good.root, &swapped).await;
-    assert_eq!(refused, Err("batch-root-mismatch".to_owned()));
+    assert_refused(
+        cheat.register(good.root, &swapped).await,
+        "batch-root-mismatch",
+    );
 
     cheat.register_batch(&good).await.unwrap();
     cheat.claim(&good.root).await.credited();
@@ -100,22 +101,19 @@ async fn odd_trees_and_second_preimages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_leaves_or_the_same_leaf_twice() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     let transcript = case.transcript(&mut cheat).await;
     let good = batch_of(std::slice::from_ref(&transcript));
     let leaf = transcript.leaf().to_bytes();
     let task = transcript.task_id;
 
     let nothing = root(0, &[0; 32]);
-    let refused = cheat.register(nothing, &[]).await;
-    assert_eq!(refused, Err("batch-malformed".to_owned()));
+    assert_refused(cheat.register(nothing, &[]).await, "batch-malformed");
     for (tasks, doubled) in [
         (vec![task; 2], root(2, &branch(&leaf, &leaf))),
         (vec![task; 64], good.root),
     ] {
-        let refused = cheat.register(doubled, &tasks).await;
-        assert_eq!(refused, Err("batch-malformed".to_owned()));
+        assert_refused(cheat.register(doubled, &tasks).await, "batch-malformed");
     }
     case.earned_nothing(&cheat);
     case.end().await;
@@ -123,8 +121,7 @@ async fn no_leaves_or_the_same_leaf_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_five_leaves() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     let leaves = |count: u8| -> Vec<LeafHash> {
         (0..count).map(|n| LeafHash::from_bytes([n; 32])).collect()
     };
@@ -147,8 +144,7 @@ async fn sixty_five_leaves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_that_are_unfinished_unknown_or_anothers() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     let finished = case.transcript(&mut cheat).await;
     let unfinished = case.task(&mut cheat).await;
     let any = BatchRoot::from_bytes([5; 32]);
@@ -159,23 +155,22 @@ async fn tasks_that_are_unfinished_unknown_or_anothers() {
     ];
     for (task, code) in cases {
         for tasks in [vec![task], vec![finished.task_id, task]] {
-            let refused = cheat.register(any, &tasks).await;
-            assert_eq!(refused, Err(code.to_owned()));
+            assert_refused(cheat.register(any, &tasks).await, code);
         }
     }
     // Their root, which is on the record, as if it were its own.
     let theirs = case.bystander_batch().clone();
-    let refused = cheat.register_batch(&theirs).await;
-    assert_eq!(refused, Err("task-not-yours".to_owned()));
-    let refused = cheat.declare(Some(&theirs.root)).await.err();
-    assert_eq!(refused.as_deref(), Some("invalid-batch-commitment"));
+    assert_refused(cheat.register_batch(&theirs).await, "task-not-yours");
+    assert_refused(
+        cheat.declare(Some(&theirs.root)).await,
+        "invalid-batch-commitment",
+    );
     case.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_transcript_in_two_batches() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     let transcripts: [Transcript; 2] = [
         case.transcript(&mut cheat).await,
         case.transcript(&mut cheat).await,
@@ -186,11 +181,9 @@ async fn one_transcript_in_two_batches() {
     let prepared = cheat.job(Some(&both.root)).await;
     cheat.claim(&alone.root).await.credited();
 
-    let share = cheat.hash(&prepared).await;
-    let refused = cheat.submit(&share, Some(&both.root)).await.refusal();
-    assert_eq!(refused, "batch-spent");
-    let refused = cheat.register_batch(&both).await;
-    assert_eq!(refused, Err("batch-spent".to_owned()));
+    let verdict = cheat.submit_new(&prepared, Some(&both.root)).await;
+    assert_eq!(verdict.refusal(), "batch-spent");
+    assert_refused(cheat.register_batch(&both).await, "batch-spent");
     case.earned_batches(&cheat, 1);
     case.end().await;
 }

@@ -8,13 +8,14 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Transaction};
 use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase::commitment_output;
-use dovetail_tests::real::CoreParts;
+use dovetail_tests::bitcoin_core::CoreParts;
 use dovetail_tests::scenario::Options;
 use serde_json::Value;
 
-use crate::arena::{Arena, Case, options};
 use crate::coins::{mine_to_anybody, spend_coinbase};
-use crate::replays::{cannot_be_spent_without_its_block, spent};
+use crate::double_claims::{cannot_be_spent_without_its_block, spent};
+use crate::fixture::{Case, Fixture, options};
+use crate::scripted_worker::assert_refused;
 
 /// A coinbase can be spent in the 100th block after it.
 const BLOCKS: u32 = 101;
@@ -29,14 +30,14 @@ async fn start() -> Case {
         core: Some(CoreParts::from_environment().unwrap()),
         ..options()
     };
-    let arena = tokio::task::spawn_blocking(move || {
-        let arena = Arena::start(&options);
-        let scenario = arena.scenario();
-        mine_to_anybody(scenario.ground.bitcoin_core().unwrap(), BLOCKS);
+    let fixture = tokio::task::spawn_blocking(move || {
+        let fixture = Fixture::start(&options);
+        let scenario = fixture.scenario();
+        mine_to_anybody(scenario.network.bitcoin_core().unwrap(), BLOCKS);
         drop(scenario);
-        arena
+        fixture
     });
-    let case = Case::on(arena.await.unwrap()).await;
+    let case = Case::on(fixture.await.unwrap()).await;
     // What a miner declares from now on is on the newest tip.
     let tip = best_block(&case).to_byte_array();
     case.wait_for_tip(|seen| seen == tip).await;
@@ -44,8 +45,8 @@ async fn start() -> Case {
 }
 
 fn rpc(case: &Case, arguments: &[&str]) -> String {
-    let scenario = case.arena.scenario();
-    let core = scenario.ground.bitcoin_core().unwrap();
+    let scenario = case.fixture.scenario();
+    let core = scenario.network.bitcoin_core().unwrap();
     core.rpc(arguments).unwrap()
 }
 
@@ -59,8 +60,8 @@ fn best_block(case: &Case) -> BlockHash {
 
 /// Puts a transaction with a batch's commitment into the node's pool.
 fn commit_in_a_transaction(case: &Case, root: BatchRoot) -> Transaction {
-    let scenario = case.arena.scenario();
-    let core = scenario.ground.bitcoin_core().unwrap();
+    let scenario = case.fixture.scenario();
+    let core = scenario.network.bitcoin_core().unwrap();
     let mut transaction = spend_coinbase(core, COINS_HEIGHT, FEE_SAT);
     transaction.output.push(commitment_output(root));
     core.rpc(&["sendrawtransaction", &serialize_hex(&transaction)])
@@ -75,19 +76,19 @@ async fn a_commitment_in_a_transaction_that_is_not_the_coinbase() {
     let mut cheat = case.worker().await;
     let batch = case.batch(&mut cheat).await;
     let carrier = commit_in_a_transaction(&case, batch.root);
-    let mut work = case.doors.templates.subscribe();
+    let mut work = case.endpoints.templates.subscribe();
     let carries = work.wait_for(|work| {
         work.as_ref()
             .is_some_and(|work| !work.merkle_path().is_empty())
     });
-    let carries = tokio::time::timeout(crate::hostile::TIME_MAX, carries).await;
+    let carries = tokio::time::timeout(crate::scripted_worker::TIME_MAX, carries).await;
     drop(carries.unwrap().unwrap());
 
     let before = case.tip();
     let job = cheat.job(None).await;
     let share = cheat.hash(&job).await;
-    let refused = cheat.submit(&share, Some(&batch.root)).await.refusal();
-    assert_eq!(refused, "claim-without-commitment");
+    let verdict = cheat.submit(&share, Some(&batch.root)).await;
+    assert_eq!(verdict.refusal(), "claim-without-commitment");
     case.earned_nothing(&cheat);
     // The block was a good one all the same, and the commitment stands in it.
     case.wait_for_tip(|tip| tip != before).await;
@@ -96,9 +97,8 @@ async fn a_commitment_in_a_transaction_that_is_not_the_coinbase() {
     assert_eq!(transactions[1], carrier.compute_txid().to_string());
     // Nor does it count once it is in the chain; in a coinbase the same root does.
     let job = cheat.job(None).await;
-    let share = cheat.hash(&job).await;
-    let refused = cheat.submit(&share, Some(&batch.root)).await.refusal();
-    assert_eq!(refused, "claim-without-commitment");
+    let verdict = cheat.submit_new(&job, Some(&batch.root)).await;
+    assert_eq!(verdict.refusal(), "claim-without-commitment");
     case.earned_nothing(&cheat);
     cheat.claim(&batch.root).await.credited();
     case.earned_batches(&cheat, 1);
@@ -123,8 +123,8 @@ async fn a_root_again_on_another_branch_of_the_chain() {
     // the branch that paid for the batch is the shorter one, which nobody has to hold invalid.
     case.wait_for_tip(|tip| tip != before).await;
     {
-        let scenario = case.arena.scenario();
-        mine_to_anybody(scenario.ground.bitcoin_core().unwrap(), 1);
+        let scenario = case.fixture.scenario();
+        mine_to_anybody(scenario.network.bitcoin_core().unwrap(), 1);
     }
     rpc(&case, &["reconsiderblock", &orphan.to_string()]);
     let tip = best_block(&case).to_byte_array();
@@ -132,12 +132,12 @@ async fn a_root_again_on_another_branch_of_the_chain() {
     let confirmations = &block(&case, &orphan)["confirmations"];
     assert_eq!(*confirmations, -1, "it is on no branch that counts");
     let root = &spent.batch.root;
-    let refused = cheat.register_batch(&spent.batch).await;
-    assert_eq!(refused, Err("batch-spent".to_owned()));
-    let refused = cheat.declare_soon(Some(root)).await.err();
-    assert_eq!(refused.as_deref(), Some("invalid-batch-commitment"));
-    let refused = cheat.pool_job(*root).await.err();
-    assert_eq!(refused.as_deref(), Some("batch-spent"));
+    assert_refused(cheat.register_batch(&spent.batch).await, "batch-spent");
+    assert_refused(
+        cheat.declare_soon(Some(root)).await,
+        "invalid-batch-commitment",
+    );
+    assert_refused(cheat.pool_job(*root).await, "batch-spent");
     case.earned_batches(&cheat, 1);
 
     // There and then, work that is new still earns.

@@ -9,33 +9,29 @@ use dovetail_sv2::Tlv;
 use dovetail_sv2::extension::{CLAIM_FIELD_TYPE, EXTENSION_TYPE, claim_tlv};
 use dovetail_sv2::messages::{B064KOwned, B0255Owned};
 
-use crate::arena::Case;
-use crate::hostile::Hostile;
+use crate::fixture::Case;
+use crate::scripted_worker::{ScriptedWorker, assert_refused};
 
 /// The claim on a job without the root is refused; then, to show that the root itself is good, it is
 /// credited on a job with it.
-async fn is_refused(case: &Case, cheat: &mut Hostile, root: &BatchRoot, code: &str) {
+async fn is_refused(case: &Case, cheat: &mut ScriptedWorker, root: &BatchRoot, code: &str) {
     let job = cheat.job(None).await;
-    let share = cheat.hash(&job).await;
-    let refused = cheat.submit(&share, Some(root)).await.refusal();
-    assert_eq!(refused, code);
+    let verdict = cheat.submit_new(&job, Some(root)).await;
+    assert_eq!(verdict.refusal(), code);
     cheat.claim(root).await.credited();
     case.earned_batches(cheat, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_on_a_declared_job_without_the_commitment() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
-    let batch = case.batch(&mut cheat).await;
+    let (case, mut cheat, batch) = Case::with_batch().await;
     is_refused(&case, &mut cheat, &batch.root, "claim-without-commitment").await;
     case.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_of_another_batch_than_the_coinbase_commits_to() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     let (first, second) = (case.batch(&mut cheat).await, case.batch(&mut cheat).await);
     let job = cheat.job(Some(&first.root)).await;
     for other in [
@@ -43,21 +39,17 @@ async fn a_claim_of_another_batch_than_the_coinbase_commits_to() {
         case.bystander_batch().root,
         BatchRoot::from_bytes([1; 32]),
     ] {
-        let share = cheat.hash(&job).await;
-        let refused = cheat.submit(&share, Some(&other)).await.refusal();
-        assert_eq!(refused, "claim-mismatch");
+        let verdict = cheat.submit_new(&job, Some(&other)).await;
+        assert_eq!(verdict.refusal(), "claim-mismatch");
     }
-    let share = cheat.hash(&job).await;
-    cheat.submit(&share, Some(&first.root)).await.credited();
+    cheat.submit_new(&job, Some(&first.root)).await.credited();
     case.earned_batches(&cheat, 1);
     case.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commitment_that_is_doubled_malformed_or_worth_something() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
-    let batch = case.batch(&mut cheat).await;
+    let (case, mut cheat, batch) = Case::with_batch().await;
     let own = cheat.keys.name;
     let op_return = |data: Vec<u8>| TxOut {
         value: Amount::ZERO,
@@ -81,11 +73,12 @@ async fn a_commitment_that_is_doubled_malformed_or_worth_something() {
         vec![short],
         vec![second_push],
     ] {
-        let refused = cheat
-            .declare_as(own, None, |declared| declared.extend(outputs))
-            .await
-            .err();
-        assert_eq!(refused.as_deref(), Some("invalid-coinbase-tx"));
+        assert_refused(
+            cheat
+                .declare_as(own, None, |declared| declared.extend(outputs))
+                .await,
+            "invalid-coinbase-tx",
+        );
     }
     let burning = TxOut {
         value: Amount::from_sat(1),
@@ -102,9 +95,7 @@ async fn a_commitment_that_is_doubled_malformed_or_worth_something() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commitment_where_none_is_looked_for() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
-    let batch = case.batch(&mut cheat).await;
+    let (case, mut cheat, batch) = Case::with_batch().await;
     let own = cheat.keys.name;
     let script = commitment_output(batch.root).script_pubkey;
     // In a script that is spendable rather than an OP_RETURN, and behind bytes that are no magic.
@@ -119,9 +110,8 @@ async fn a_commitment_where_none_is_looked_for() {
             .declare_as(own, None, |outputs| outputs.push(output))
             .await;
         let job = cheat.set(&declared.unwrap()).await.unwrap();
-        let share = cheat.hash(&job).await;
-        let refused = cheat.submit(&share, Some(&batch.root)).await.refusal();
-        assert_eq!(refused, "claim-without-commitment");
+        let verdict = cheat.submit_new(&job, Some(&batch.root)).await;
+        assert_eq!(verdict.refusal(), "claim-without-commitment");
     }
     is_refused(&case, &mut cheat, &batch.root, "claim-without-commitment").await;
     case.end().await;
@@ -129,9 +119,7 @@ async fn a_commitment_where_none_is_looked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_not_the_one_declared() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
-    let batch = case.batch(&mut cheat).await;
+    let (case, mut cheat, batch) = Case::with_batch().await;
     // Declared without the root, set with it: in its outputs, or in its script.
     let declared = cheat.declare(None).await.unwrap();
     let mut outputs: Vec<TxOut> =
@@ -158,9 +146,7 @@ async fn a_job_that_is_not_the_one_declared() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_that_are_no_claim() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
-    let batch = case.batch(&mut cheat).await;
+    let (case, mut cheat, batch) = Case::with_batch().await;
     let job = cheat.job(Some(&batch.root)).await;
     let root = batch.root.to_bytes().to_vec();
     let field = |field_type: u8, value: Vec<u8>| Tlv {
@@ -190,9 +176,7 @@ async fn fields_that_are_no_claim() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_on_a_channel_that_earns_for_another_account() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
-    let batch = case.batch(&mut cheat).await;
+    let (case, mut cheat, batch) = Case::with_batch().await;
     // A purse that no forfeiture would reach, or somebody else's good name.
     for account in ["purse".to_owned(), case.bystander_key().to_string()] {
         cheat.open_channel_as(&account).await;
@@ -206,8 +190,7 @@ async fn a_claim_on_a_channel_that_earns_for_another_account() {
     }
     // The declarator is told the key, the channel another account: the job is not the account's.
     let declared = cheat.declare(Some(&batch.root)).await.unwrap();
-    let set = cheat.set(&declared).await.err();
-    assert_eq!(set.as_deref(), Some("invalid-mining-job-token"));
+    assert_refused(cheat.set(&declared).await, "invalid-mining-job-token");
     case.earned_nothing(&cheat);
     case.end().await;
 }
@@ -222,9 +205,8 @@ async fn a_claim_of_anothers_batch_on_a_job_in_their_name() {
     thief.open_channel_as(&victim.to_string()).await;
     let declared = thief.declare_as(victim, Some(&theirs), |_| ()).await;
     let job = thief.set(&declared.unwrap()).await.unwrap();
-    let share = thief.hash(&job).await;
-    let refused = thief.submit(&share, Some(&theirs)).await.refusal();
-    assert_eq!(refused, "batch-not-yours");
+    let verdict = thief.submit_new(&job, Some(&theirs)).await;
+    assert_eq!(verdict.refusal(), "batch-not-yours");
     case.earned_nothing(&thief);
     case.end().await;
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use dovetail_tests::scenario::Options;
 use tokio::time::sleep;
 
-use crate::arena::{Arena, Case, options};
-use crate::hostile::{batch_of, honest, transcript};
+use crate::fixture::{Case, options};
+use crate::scripted_worker::{assert_refused, batch_of, honest, transcript};
 
 /// Long enough for a job on a busy machine, short enough to wait for.
 const LIFETIME_S: u32 = 12;
@@ -17,10 +17,7 @@ async fn roots_of_expired_tasks() {
         task_lifetime_s: LIFETIME_S,
         ..options()
     };
-    let arena = tokio::task::spawn_blocking(move || Arena::start(&options))
-        .await
-        .unwrap();
-    let case = Case::on(arena).await;
+    let case = Case::on_new_pool(options).await;
     let mut cheat = case.worker().await;
     let claimed = case.batch(&mut cheat).await;
     let declared = cheat.declare(Some(&claimed.root)).await.unwrap();
@@ -31,18 +28,17 @@ async fn roots_of_expired_tasks() {
 
     let output = honest(&case.models().asked, &late);
     let late = transcript(cheat.keys.name, &late, &output);
-    let refused = cheat.deliver(&output.tokens, &late).await;
-    assert_eq!(refused, Err("task-unknown".to_owned()));
-    let refused = cheat.register_batch(&delivered).await;
-    assert_eq!(refused, Err("batch-expired".to_owned()));
-    let refused = cheat.declare(Some(&claimed.root)).await.err();
-    assert_eq!(refused.as_deref(), Some("invalid-batch-commitment"));
+    assert_refused(cheat.deliver(&output.tokens, &late).await, "task-unknown");
+    assert_refused(cheat.register_batch(&delivered).await, "batch-expired");
+    assert_refused(
+        cheat.declare(Some(&claimed.root)).await,
+        "invalid-batch-commitment",
+    );
     // A share kept for too long, and one on a job that was declared in time.
     let second = cheat.set(&declared).await;
     for job in [Some(job), second.ok()].into_iter().flatten() {
-        let share = cheat.hash(&job).await;
-        let refused = cheat.submit(&share, Some(&claimed.root)).await.refusal();
-        assert_eq!(refused, "batch-expired");
+        let verdict = cheat.submit_new(&job, Some(&claimed.root)).await;
+        assert_eq!(verdict.refusal(), "batch-expired");
     }
     case.earned_nothing(&cheat);
     // The honest worker's batch has expired just so; what it does now is credited.

@@ -4,14 +4,13 @@ use dovetail_commitment::{FinishReason, StopSequences};
 use dovetail_engine::{ENGINE_VERSION, Output, ReplayInput, Request, Runtime, forced_trace};
 use dovetail_sv2::extension::AssignTask;
 
-use crate::arena::{BATCH_MSAT, Case};
-use crate::hostile::{Hostile, Models, batch_of, honest, request, rewritten, transcript};
+use crate::fixture::{BATCH_MSAT, Case};
+use crate::scripted_worker::{Models, ScriptedWorker, honest, request, rewritten};
 
 /// Takes a task, delivers what `lie` makes of the honest output, claims it: the audit names `found`,
 /// and the cheat is the worse for it.
 async fn is_caught(found: &str, lie: impl FnOnce(&Models, &AssignTask, &mut Output)) {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     let task = case.task(&mut cheat).await;
     caught(&case, &mut cheat, &task, found, lie).await;
     case.end().await;
@@ -19,7 +18,7 @@ async fn is_caught(found: &str, lie: impl FnOnce(&Models, &AssignTask, &mut Outp
 
 async fn caught(
     case: &Case,
-    cheat: &mut Hostile,
+    cheat: &mut ScriptedWorker,
     task: &AssignTask,
     found: &str,
     lie: impl FnOnce(&Models, &AssignTask, &mut Output),
@@ -31,10 +30,7 @@ async fn caught(
 
     let mut output = honest(&case.models().asked, task);
     lie(case.models(), task, &mut output);
-    let transcript = transcript(cheat.keys.name, task, &output);
-    cheat.deliver(&output.tokens, &transcript).await.unwrap();
-    let batch = batch_of(&[transcript]);
-    cheat.register_batch(&batch).await.unwrap();
+    let batch = cheat.batch_output(task, &output).await;
     let outcome = cheat.claim(&batch.root).await.caught();
     assert_eq!((outcome.accepted, outcome.code.as_str()), (false, found));
     // The root is of no use any more, and the task is over.
@@ -44,22 +40,22 @@ async fn caught(
         "SELECT count(*) FROM tasks WHERE id = '\\x{}' AND state = 'failed'",
         task.task_id
     );
-    assert_eq!(case.arena.number(&failed), 1);
+    assert_eq!(case.fixture.number(&failed), 1);
     // It is left with nothing, and with the reason on record.
-    assert_eq!(case.arena.inference_msat(&cheat.keys.name), 0);
+    assert_eq!(case.fixture.inference_msat(&cheat.keys.name), 0);
     let forfeited = format!(
         "SELECT count(*) FROM held_credits WHERE worker = '\\x{}' AND state = 'forfeited'
            AND root = '\\x{}' AND amount_msat = {BATCH_MSAT}",
         cheat.keys.name, earned.root
     );
-    assert_eq!(case.arena.number(&forfeited), 1);
+    assert_eq!(case.fixture.number(&forfeited), 1);
     let on_record = format!(
         "SELECT count(*) FROM appeals WHERE root = '\\x{}' AND worker = '\\x{}'
            AND task_id = '\\x{}' AND mismatch = '{found}' AND engine_version = {ENGINE_VERSION}
            AND forfeited_msat = {BATCH_MSAT} AND forfeited_credits = 1",
         batch.root, cheat.keys.name, task.task_id
     );
-    assert_eq!(case.arena.number(&on_record), 1);
+    assert_eq!(case.fixture.number(&on_record), 1);
 }
 
 /// What the asked model's trace is when it only reads these tokens.
@@ -73,9 +69,7 @@ fn read(models: &Models, task: &AssignTask, tokens: &[u32]) -> Vec<[u8; 32]> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_honest_worker_that_is_played_is_credited_so_the_cheats_fail_for_their_lies() {
-    let case = Case::start().await;
-    let mut worker = case.worker().await;
-    let batch = case.batch(&mut worker).await;
+    let (case, mut worker, batch) = Case::with_batch().await;
     let outcome = worker.claim(&batch.root).await.credited();
     assert_eq!((outcome.accepted, outcome.code.as_str()), (true, ""));
     case.earned_batches(&worker, 1);
@@ -170,8 +164,7 @@ async fn an_output_that_nobody_cancelled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_output_padded_past_the_stop_sequence() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     // Any letter: the tiny model's text has few of anything else.
     let letters = [b"a", b"e", b"o", b" "].map(|letter| letter.to_vec());
     let stop = StopSequences::new(letters.to_vec()).unwrap();
@@ -220,8 +213,7 @@ async fn honest_tokens_without_any_digest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_that_another_worker_was_paid_for() {
-    let case = Case::start().await;
-    let mut victim = case.worker().await;
+    let (case, mut victim) = Case::with_worker().await;
     let theirs = case.task(&mut victim).await;
     let output = honest(&case.models().asked, &theirs);
     drop(victim);

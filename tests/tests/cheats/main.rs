@@ -7,22 +7,22 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../hostile/mod.rs"]
-mod hostile;
+#[path = "../scripted_worker/mod.rs"]
+mod scripted_worker;
 
-#[path = "../declaring/coins.rs"]
+#[path = "../declaration/coins.rs"]
 mod coins;
 
-mod arena;
+mod acknowledgements;
 mod batches;
 mod bitcoin_core;
 mod claims;
+mod double_claims;
 mod expiry;
-mod given_back;
+mod fixture;
 mod identity;
 mod inference;
-mod order;
-mod pool_built;
-mod replays;
+mod pool_built_jobs;
+mod reassignment;
+mod share_withholding;
 mod transcripts;
-mod withheld;

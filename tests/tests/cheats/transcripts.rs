@@ -3,15 +3,14 @@
 
 use dovetail_commitment::{ModelId, OUTPUT_TOKENS_MAX, TaskId, Transcript, prompt_commitment};
 
-use crate::arena::Case;
-use crate::hostile::{batch_of, honest, transcript};
+use crate::fixture::Case;
+use crate::scripted_worker::{assert_refused, batch_of, honest, transcript};
 
 const NOT_MATCHING: &str = "transcript-not-matching-task";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transcript_with_any_field_changed() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     let task = case.task(&mut cheat).await;
     let output = honest(&case.models().asked, &task);
     let good = transcript(cheat.keys.name, &task, &output);
@@ -58,8 +57,7 @@ async fn a_transcript_with_any_field_changed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_tokens_than_were_streamed_or_none() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     for streamed in [0, 16, 39] {
         let task = case.task(&mut cheat).await;
         let output = honest(&case.models().asked, &task);
@@ -72,30 +70,26 @@ async fn other_tokens_than_were_streamed_or_none() {
     let good = transcript(cheat.keys.name, &task, &output);
     let mut other = output.tokens.clone();
     other[0] ^= 1;
-    let refused = cheat.deliver(&other, &good).await;
-    assert_eq!(refused, Err(NOT_MATCHING.to_owned()));
+    assert_refused(cheat.deliver(&other, &good).await, NOT_MATCHING);
     case.earned_nothing(&cheat);
     case.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_output_padded_past_its_limit() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     let task = case.task(&mut cheat).await;
     let mut output = honest(&case.models().asked, &task);
     output.tokens.push(7);
     let padded = transcript(cheat.keys.name, &task, &output);
-    let refused = cheat.deliver(&output.tokens, &padded).await;
-    assert_eq!(refused, Err(NOT_MATCHING.to_owned()));
+    assert_refused(cheat.deliver(&output.tokens, &padded).await, NOT_MATCHING);
     case.earned_nothing(&cheat);
     case.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_no_transcript() {
-    let case = Case::start().await;
-    let mut cheat = case.worker().await;
+    let (case, mut cheat) = Case::with_worker().await;
     let task = case.task(&mut cheat).await;
     let output = honest(&case.models().asked, &task);
     let good = transcript(cheat.keys.name, &task, &output).encode();
@@ -115,24 +109,26 @@ async fn bytes_that_are_no_transcript() {
         vec![0xff; 1_024],
     ];
     for bytes in junk {
-        let refused = cheat.deliver_bytes(task.task_id, bytes).await;
-        assert_eq!(refused, Err("transcript-malformed".to_owned()));
+        assert_refused(
+            cheat.deliver_bytes(task.task_id, bytes).await,
+            "transcript-malformed",
+        );
     }
     case.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transcript_of_a_task_that_is_not_ones_own() {
-    let case = Case::start().await;
-    let mut thief = case.worker().await;
+    let (case, mut thief) = Case::with_worker().await;
     let task = case.task(&mut thief).await;
     let output = honest(&case.models().asked, &task);
     let mut stolen = transcript(thief.keys.name, &task, &output);
     stolen.task_id = case.bystander_batch().tasks[0];
-    let refused = thief.deliver(&output.tokens, &stolen).await;
-    assert_eq!(refused, Err("task-not-yours".to_owned()));
+    assert_refused(
+        thief.deliver(&output.tokens, &stolen).await,
+        "task-not-yours",
+    );
     stolen.task_id = TaskId::from_bytes([9; 32]);
-    let refused = thief.deliver(&output.tokens, &stolen).await;
-    assert_eq!(refused, Err("task-unknown".to_owned()));
+    assert_refused(thief.deliver(&output.tokens, &stolen).await, "task-unknown");
     case.end().await;
 }

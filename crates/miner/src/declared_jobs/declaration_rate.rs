@@ -56,26 +56,26 @@ impl DeclarationRate {
         self.begun.push_back(now);
     }
 
-    /// It came to a job.
+    /// The pool accepted its job.
     pub(super) fn succeeded(&mut self) {
         self.not_before = None;
         self.failing = false;
         self.wait = *BACKOFF.start();
     }
 
-    /// It came to nothing.
+    /// It failed.
     pub(super) fn failed(&mut self, now: Instant) {
         self.not_before = Some(now + self.wait);
         self.failing = true;
         self.wait = (self.wait * 2).min(*BACKOFF.end());
     }
 
-    /// It came to nothing, for no fault of anybody's.
+    /// It failed, and nobody is at fault.
     pub(super) fn pause(&mut self, now: Instant) {
         self.not_before = Some(now + *BACKOFF.start());
     }
 
-    /// There is a new tip: worth a try, whatever came of the last one.
+    /// There is a new tip: the next declaration may begin at once, even if the last one failed.
     pub(super) fn new_tip(&mut self, now: Instant) {
         self.not_before = self.not_before.map(|before| before.min(now));
     }

@@ -19,7 +19,7 @@ use super::declaration_step::{Done, Step};
 use super::next_job::{self, Accepted, NextJob, View};
 use super::tips::Tips;
 use super::{DeclaredJobsOptions, Demand, JobError, PoolNotice, ShareAnswer};
-use crate::current_job::CurrentJob;
+use crate::current_job::{BatchDisplay, CurrentJob, DeclaredDisplay};
 use crate::declarator_client::Declarator;
 use crate::job::{FoundShare, SHARES_WAITING_MAX, SharedJob};
 use crate::keys::WorkerKeys;
@@ -73,6 +73,10 @@ pub(super) struct Task {
     options: DeclaredJobsOptions,
     keys: WorkerKeys,
     current_job: Arc<CurrentJob>,
+    /// Gives devices our jobs, between batches too ..
+    display: Option<Arc<DeclaredDisplay>>,
+    /// .. or, where they are on the pool's jobs between batches, a job that carries a batch.
+    batch_display: Option<BatchDisplay>,
     submitter: Submitter,
     channel: watch::Receiver<Channel>,
     work: watch::Receiver<Option<Arc<WorkSnapshot>>>,
@@ -114,14 +118,11 @@ pub(super) struct Task {
 impl Start {
     pub(super) fn task(
         self,
+        display: Option<Arc<DeclaredDisplay>>,
         demand: watch::Receiver<Demand>,
         answers: mpsc::Sender<ShareAnswer>,
         notices: mpsc::Receiver<PoolNotice>,
     ) -> Task {
-        // Before the session hears of any job of the pool.
-        if self.options.between_batches {
-            self.current_job.reserve();
-        }
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
         let mut work = self.options.templates.subscribe();
         work.mark_changed();
@@ -129,6 +130,8 @@ impl Start {
             options: self.options,
             keys: self.keys,
             current_job: self.current_job,
+            display,
+            batch_display: None,
             submitter: self.submitter,
             channel: self.channel,
             work,
@@ -242,13 +245,12 @@ impl Task {
             return;
         };
         self.search = None;
-        if !self.options.between_batches
-            && let Some(newest) = &self.accepted
+        let accepted = self.accepted.as_ref().map(|newest| newest.job.id);
+        if let Some(display) = self.batch_display.take()
+            && hash_on
+            && accepted == Some(display.job().id)
         {
-            match hash_on {
-                true => self.current_job.release(&newest.job),
-                false => self.current_job.withdraw(&newest.job),
-            }
+            display.settle();
         }
     }
 

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bitcoin::Target;
 use dovetail_sv2::messages::{
@@ -12,12 +11,11 @@ use dovetail_sv2::messages::{
     SetNewPrevHash, SetTarget, Str0255Owned, SubmitSharesError, SubmitSharesExtended,
     SubmitSharesStandard, SubmitSharesSuccess, Sv2OptionOwned, U256Owned, UpdateChannel,
 };
-use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, mining_flags};
-use dovetail_sv2::{
-    DecodeError, Frame, FrameReader, FrameWriter, Message, Outbox, OutboxError, negotiate, setup,
-};
+use dovetail_sv2::server::{Client, EndReason, MiningClock};
+use dovetail_sv2::setup::mining_flags;
+use dovetail_sv2::{Frame, FrameReader, Message, Outbox, negotiate};
 use stratum_core::mining_sv2 as codes;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::FirmwareOptions;
@@ -26,41 +24,17 @@ use crate::current_job::CurrentJob;
 use crate::job::{Offered, SharedJob};
 use crate::stats;
 
-/// Frames that may wait for one connection. The longest burst is a job, a tip and a target for
-/// each of its channels.
-const OUTBOX_MAX: usize = 512;
-/// How often difficulty is reconsidered.
-const VARDIFF_INTERVAL: Duration = Duration::from_secs(20);
-/// A connection without a channel is closed after this (5.3.2).
-const IDLE_TIME_MAX: Duration = Duration::from_secs(120);
 /// Refused shares in a row, [untimely](is_untimely) ones aside, after which a connection is ended: nothing
 /// that hashes our jobs sends that many.
 const BAD_SHARES_MAX: u32 = 256;
 /// The group that all channels of a connection are in; channels are numbered from the next on.
 pub(super) const GROUP_ID: u32 = 1;
 
-/// Why a connection ended, where it did not simply close.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Ended {
-    /// The peer is gone or does not keep up.
-    #[error("the connection closed")]
-    Closed,
-    /// The peer broke the protocol.
-    #[error("the peer broke the protocol: {0}")]
-    Protocol(&'static str),
-    /// A message did not decode.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// A message of ours breaks a limit; only this connection suffers.
-    #[error("a message of ours does not fit: {0}")]
-    Encode(String),
-}
-
 /// The connection's state. Nobody else holds any of it.
-pub(super) struct Connection<'a> {
+pub(super) struct Connection {
     outbox: Outbox,
     pub(super) current_job: Arc<CurrentJob>,
-    pub(super) options: &'a FirmwareOptions,
+    pub(super) options: Arc<FirmwareOptions>,
     /// The firmware takes standard jobs only.
     pub(super) standard_only: bool,
     next_channel_id: u32,
@@ -72,31 +46,17 @@ pub(super) struct Connection<'a> {
     bad_shares: u32,
 }
 
-/// Serves one firmware connection from `SetupConnection` to its end.
+/// Serves one firmware connection to its end.
 pub(super) async fn serve(
-    mut reader: FrameReader,
-    mut writer: FrameWriter,
-    options: &FirmwareOptions,
+    client: Client,
+    options: Arc<FirmwareOptions>,
     current_job: Arc<CurrentJob>,
-    token: CancellationToken,
 ) {
-    let policy = ServerPolicy {
-        protocol: SetupProtocol::MiningProtocol,
-        supported_flags: mining_flags::REQUIRES_STANDARD_JOBS
-            | mining_flags::REQUIRES_VERSION_ROLLING,
-        required_flags: 0,
-        success_flags: 0,
-    };
-    let request = match setup::serve(&mut reader, &mut writer, &policy).await {
-        Ok(request) => request,
-        Err(error) => return tracing::debug!(%error, "a firmware connection was not set up"),
-    };
-    let (outbox, writing) = Outbox::spawn(writer, OUTBOX_MAX, token.clone());
     let mut connection = Connection {
-        outbox,
+        outbox: client.outbox,
         current_job,
         options,
-        standard_only: request.flags & mining_flags::REQUIRES_STANDARD_JOBS != 0,
+        standard_only: client.flags & mining_flags::REQUIRES_STANDARD_JOBS != 0,
         next_channel_id: GROUP_ID + 1,
         channels: BTreeMap::new(),
         given: None,
@@ -107,29 +67,25 @@ pub(super) async fn serve(
         standard_only = connection.standard_only,
         "firmware connected"
     );
-    match connection.run(reader, &token).await {
-        Ended::Closed => tracing::info!("firmware disconnected"),
+    match connection.run(client.reader, &client.token).await {
+        EndReason::Closed => tracing::info!("firmware disconnected"),
         other => tracing::warn!(error = %other, "a firmware connection was ended"),
     }
     connection.close_all();
-    drop(connection);
-    let _ = writing.await;
 }
 
-impl Connection<'_> {
-    async fn run(&mut self, mut reader: FrameReader, token: &CancellationToken) -> Ended {
+impl Connection {
+    async fn run(&mut self, mut reader: FrameReader, token: &CancellationToken) -> EndReason {
         let mut jobs = self.current_job.subscribe();
         jobs.mark_changed();
-        let mut vardiff = interval_at(Instant::now() + VARDIFF_INTERVAL, VARDIFF_INTERVAL);
-        vardiff.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut idle_since = Instant::now();
+        let mut clock = MiningClock::start();
         let mut delayed: Option<SharedJob> = None;
         loop {
             let step = tokio::select! {
-                () = token.cancelled() => return Ended::Closed,
+                () = token.cancelled() => return EndReason::Closed,
                 changed = jobs.changed() => {
                     if changed.is_err() {
-                        return Ended::Closed;
+                        return EndReason::Closed;
                     }
                     let newest = jobs.borrow_and_update().clone();
                     match newest {
@@ -147,10 +103,10 @@ impl Connection<'_> {
                     Some(job) => self.give(job),
                     None => Ok(()),
                 },
-                _ = vardiff.tick() => self.on_vardiff(&mut idle_since),
+                () = clock.tick() => self.on_vardiff(&mut clock),
                 frame = reader.read() => match frame {
                     Ok(frame) => self.on_frame(&frame),
-                    Err(_) => Err(Ended::Closed),
+                    Err(_) => Err(EndReason::Closed),
                 },
             };
             if let Err(ended) = step {
@@ -160,7 +116,7 @@ impl Connection<'_> {
     }
 
     /// Looks the message up by its header alone.
-    fn on_frame(&mut self, frame: &Frame) -> Result<(), Ended> {
+    fn on_frame(&mut self, frame: &Frame) -> Result<(), EndReason> {
         if frame.is::<RequestExtensions>() {
             // We speak none towards firmware: the answer is an error, the connection stays.
             let request: RequestExtensions = whole(frame)?;
@@ -187,7 +143,7 @@ impl Connection<'_> {
             self.on_close_channel(&whole(frame)?);
             Ok(())
         } else {
-            Err(Ended::Protocol("a message that firmware does not send"))
+            Err(EndReason::Protocol("a message that firmware does not send"))
         }
     }
 
@@ -204,7 +160,7 @@ impl Connection<'_> {
 
     /// Makes a job current on every channel: a future job and its tip if the tip is new, else a job
     /// to be hashed at once, which flushes nothing (5.3.15 to 5.3.17).
-    fn give(&mut self, job: SharedJob) -> Result<(), Ended> {
+    fn give(&mut self, job: SharedJob) -> Result<(), EndReason> {
         let new_tip = self.is_new_tip(&job);
         self.next_job_at = Instant::now() + self.options.job_interval;
         self.given = Some(job.clone());
@@ -238,7 +194,7 @@ impl Connection<'_> {
     }
 
     /// The first messages on a new channel: a future job and the tip that activates it (5.3.15).
-    pub(super) fn first_job(&mut self, channel_id: u32) -> Result<(), Ended> {
+    pub(super) fn first_job(&mut self, channel_id: u32) -> Result<(), EndReason> {
         let Some(job) = self.given.clone() else {
             // Nothing to hash yet: the first job will reach every channel.
             return Ok(());
@@ -256,7 +212,7 @@ impl Connection<'_> {
     }
 
     /// The job in the form of the channel's kind.
-    fn send_job(&self, channel_id: u32, job: &SharedJob, future: bool) -> Result<(), Ended> {
+    fn send_job(&self, channel_id: u32, job: &SharedJob, future: bool) -> Result<(), EndReason> {
         let Some(channel) = self.channels.get(&channel_id) else {
             return Ok(());
         };
@@ -274,7 +230,7 @@ impl Connection<'_> {
         }
     }
 
-    fn send_tip(&self, channel_id: u32, job: &SharedJob) -> Result<(), Ended> {
+    fn send_tip(&self, channel_id: u32, job: &SharedJob) -> Result<(), EndReason> {
         self.send(&SetNewPrevHash {
             channel_id,
             job_id: job.id,
@@ -284,19 +240,15 @@ impl Connection<'_> {
         })
     }
 
-    pub(super) fn send_target(&self, channel_id: u32, target: Target) -> Result<(), Ended> {
+    pub(super) fn send_target(&self, channel_id: u32, target: Target) -> Result<(), EndReason> {
         self.send(&SetTarget {
             channel_id,
             maximum_target: target.to_le_bytes().into(),
         })
     }
 
-    fn on_vardiff(&mut self, idle_since: &mut Instant) -> Result<(), Ended> {
-        if !self.channels.is_empty() {
-            *idle_since = Instant::now();
-        } else if idle_since.elapsed() > IDLE_TIME_MAX {
-            return Err(Ended::Protocol("no channel for too long"));
-        }
+    fn on_vardiff(&mut self, clock: &mut MiningClock) -> Result<(), EndReason> {
+        clock.check_idle(!self.channels.is_empty())?;
         let changed: Vec<(u32, Target)> = self
             .channels
             .iter_mut()
@@ -307,7 +259,7 @@ impl Connection<'_> {
             .try_for_each(|(id, target)| self.send_target(id, target))
     }
 
-    fn on_submit_standard(&mut self, share: &SubmitSharesStandard) -> Result<(), Ended> {
+    fn on_submit_standard(&mut self, share: &SubmitSharesStandard) -> Result<(), EndReason> {
         let submitted = Submitted {
             job_id: share.job_id,
             extranonce: &[],
@@ -318,7 +270,7 @@ impl Connection<'_> {
         self.on_submit(share.channel_id, share.sequence_number, &submitted)
     }
 
-    fn on_submit_extended(&mut self, share: &SubmitSharesExtended) -> Result<(), Ended> {
+    fn on_submit_extended(&mut self, share: &SubmitSharesExtended) -> Result<(), EndReason> {
         let submitted = Submitted {
             job_id: share.job_id,
             extranonce: share.extranonce.as_bytes(),
@@ -334,7 +286,7 @@ impl Connection<'_> {
         channel_id: u32,
         sequence_number: u32,
         share: &Submitted<'_>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), EndReason> {
         let judged = match self.channels.get_mut(&channel_id) {
             Some(channel) => channel.submit(share),
             None => Err(Refusal::Code(
@@ -362,7 +314,7 @@ impl Connection<'_> {
                     self.bad_shares += 1;
                 }
                 if self.bad_shares > BAD_SHARES_MAX {
-                    return Err(Ended::Protocol("too many bad shares in a row"));
+                    return Err(EndReason::Protocol("too many bad shares in a row"));
                 }
                 self.send(&SubmitSharesError {
                     channel_id,
@@ -370,7 +322,7 @@ impl Connection<'_> {
                     error_code: text(code)?,
                 })
             }
-            Err(Refusal::Flood) => Err(Ended::Protocol("too many shares on one tip")),
+            Err(Refusal::Flood) => Err(EndReason::Protocol("too many shares on one tip")),
         }
     }
 
@@ -389,31 +341,24 @@ impl Connection<'_> {
     }
 
     /// Queues a message; firmware that does not read is dropped.
-    pub(super) fn send<M: Message>(&self, message: &M) -> Result<(), Ended> {
-        self.outbox.send(message).map_err(|error| match error {
-            OutboxError::Encode(error) => Ended::Encode(error.to_string()),
-            OutboxError::Full | OutboxError::Closed => Ended::Closed,
-        })
+    pub(super) fn send<M: Message>(&self, message: &M) -> Result<(), EndReason> {
+        Ok(self.outbox.send(message)?)
     }
 }
 
 /// The message, with nothing behind it but whole fields of extensions.
-fn whole<M: Message>(frame: &Frame) -> Result<M, Ended> {
+fn whole<M: Message>(frame: &Frame) -> Result<M, EndReason> {
     Ok(frame.decode_with_tlvs::<M>()?.0)
 }
 
 /// An error code as a message field.
-pub(super) fn text(code: &str) -> Result<Str0255Owned, Ended> {
-    Str0255Owned::try_from(code).map_err(encode)
+pub(super) fn text(code: &str) -> Result<Str0255Owned, EndReason> {
+    Str0255Owned::try_from(code).map_err(EndReason::encode)
 }
 
 /// A part of an extranonce as a message field.
-pub(super) fn prefix(bytes: &[u8]) -> Result<B032Owned, Ended> {
-    B032Owned::new(bytes.to_vec()).map_err(encode)
-}
-
-fn encode(error: impl std::fmt::Display) -> Ended {
-    Ended::Encode(error.to_string())
+pub(super) fn prefix(bytes: &[u8]) -> Result<B032Owned, EndReason> {
+    B032Owned::new(bytes.to_vec()).map_err(EndReason::encode)
 }
 
 fn min_ntime(job: &SharedJob, future: bool) -> Sv2OptionOwned<u32> {
@@ -424,7 +369,7 @@ fn extended_message(
     channel_id: u32,
     job: &SharedJob,
     future: bool,
-) -> Result<NewExtendedMiningJob, Ended> {
+) -> Result<NewExtendedMiningJob, EndReason> {
     let parts = job.parts();
     let path: Vec<U256Owned> = parts.merkle_path.iter().map(|n| (*n).into()).collect();
     Ok(NewExtendedMiningJob {
@@ -433,9 +378,11 @@ fn extended_message(
         min_ntime: min_ntime(job, future),
         version: parts.version,
         version_rolling_allowed: parts.version_rolling,
-        merkle_path: Seq0255Owned::new(path).map_err(encode)?,
-        coinbase_tx_prefix: B064KOwned::new(job.coinbase_prefix().to_vec()).map_err(encode)?,
-        coinbase_tx_suffix: B064KOwned::new(parts.coinbase_suffix.clone()).map_err(encode)?,
+        merkle_path: Seq0255Owned::new(path).map_err(EndReason::encode)?,
+        coinbase_tx_prefix: B064KOwned::new(job.coinbase_prefix().to_vec())
+            .map_err(EndReason::encode)?,
+        coinbase_tx_suffix: B064KOwned::new(parts.coinbase_suffix.clone())
+            .map_err(EndReason::encode)?,
     })
 }
 

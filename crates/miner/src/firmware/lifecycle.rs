@@ -6,19 +6,20 @@ use dovetail_sv2::messages::{
     OpenMiningChannelError, OpenStandardMiningChannel, OpenStandardMiningChannelSuccess, U256Owned,
     UpdateChannel, UpdateChannelError,
 };
+use dovetail_sv2::server::EndReason;
 use stratum_core::channels_sv2::extranonce_manager::AllocatedExtranoncePrefix;
 use stratum_core::mining_sv2 as codes;
 
 use super::channel::{Channel, Kind, Steering};
-use super::connection::{Connection, Ended, GROUP_ID, prefix, text};
+use super::connection::{Connection, GROUP_ID, prefix, text};
 use crate::current_job::NoRoom;
 use crate::stats;
 
-impl Connection<'_> {
+impl Connection {
     pub(super) fn on_open_standard(
         &mut self,
         message: &OpenStandardMiningChannel,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), EndReason> {
         let request_id = message.request_id;
         let allocated = self.current_job.standard_prefix();
         let full = codes::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED;
@@ -45,7 +46,7 @@ impl Connection<'_> {
     pub(super) fn on_open_extended(
         &mut self,
         message: &OpenExtendedMiningChannel,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), EndReason> {
         let request_id = message.request_id;
         if self.standard_only {
             return self.refuse_open(
@@ -100,14 +101,14 @@ impl Connection<'_> {
         Ok((self.take_channel_id(), channel))
     }
 
-    fn begin(&mut self, channel_id: u32, channel: Channel) -> Result<(), Ended> {
+    fn begin(&mut self, channel_id: u32, channel: Channel) -> Result<(), EndReason> {
         stats::count(&self.current_job.stats().channels);
         tracing::info!(channel_id, kind = ?channel.kind(), "firmware opened a channel");
         self.channels.insert(channel_id, channel);
         self.first_job(channel_id)
     }
 
-    fn refuse_open(&self, request_id: u32, code: &str) -> Result<(), Ended> {
+    fn refuse_open(&self, request_id: u32, code: &str) -> Result<(), EndReason> {
         tracing::debug!(code, "a firmware channel was refused");
         self.send(&OpenMiningChannelError {
             request_id,
@@ -115,7 +116,7 @@ impl Connection<'_> {
         })
     }
 
-    pub(super) fn on_update_channel(&mut self, message: &UpdateChannel) -> Result<(), Ended> {
+    pub(super) fn on_update_channel(&mut self, message: &UpdateChannel) -> Result<(), EndReason> {
         let channel_id = message.channel_id;
         let updated = match self.channels.get_mut(&channel_id) {
             Some(channel) => {

@@ -11,8 +11,10 @@ mod lifecycle;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dovetail_sv2::{AuthorityKeys, Listener, accept};
-use tokio::net::{TcpListener, TcpStream};
+use dovetail_sv2::connection::PAYLOAD_BYTES_DEFAULT;
+use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, mining_flags};
+use dovetail_sv2::{AuthorityKeys, Server};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +38,9 @@ pub struct FirmwareOptions {
 
 /// How long the certificate of one connection holds.
 const CERTIFICATE_TIME: Duration = Duration::from_secs(3_600);
+/// Frames that may wait for one connection. The longest burst is a job, a tip and a target for
+/// each of its channels.
+const OUTBOX_MAX: usize = 512;
 
 /// Serves firmware until `shutdown`, and returns once every connection has ended.
 pub async fn serve(
@@ -45,46 +50,32 @@ pub async fn serve(
     current_job: Arc<CurrentJob>,
     shutdown: CancellationToken,
 ) {
-    let listener = Listener::new(listener, options.connections_max);
-    let (keys, options) = (Arc::new(keys), Arc::new(options));
+    let server = Server {
+        keys,
+        certificate_validity: CERTIFICATE_TIME,
+        policy: ServerPolicy {
+            protocol: SetupProtocol::MiningProtocol,
+            supported_flags: mining_flags::REQUIRES_STANDARD_JOBS
+                | mining_flags::REQUIRES_VERSION_ROLLING,
+            required_flags: 0,
+            success_flags: 0,
+        },
+        connections_max: options.connections_max,
+        outbox_max: OUTBOX_MAX,
+        payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
+    };
+    let options = Arc::new(options);
     let connections = TaskTracker::new();
-    while let Some((stream, place)) = listener.next(&shutdown).await {
-        let (keys, options, current_job) = (keys.clone(), options.clone(), current_job.clone());
-        let token = shutdown.child_token();
-        connections.spawn(async move {
+    let serve = move |client| {
+        let (options, current_job) = (options.clone(), current_job.clone());
+        async move {
             let stats = current_job.stats().clone();
             stats::count(&stats.connections);
-            handshake(stream, &keys, &options, current_job, token).await;
+            connection::serve(client, options, current_job).await;
             stats::uncount(&stats.connections);
-            drop(place);
-        });
-    }
+        }
+    };
+    server.run(listener, &connections, &shutdown, serve).await;
     connections.close();
     connections.wait().await;
-}
-
-async fn handshake(
-    stream: TcpStream,
-    keys: &AuthorityKeys,
-    options: &FirmwareOptions,
-    current_job: Arc<CurrentJob>,
-    token: CancellationToken,
-) {
-    let accepted = tokio::select! {
-        () = token.cancelled() => return,
-        accepted = accept(stream, keys, CERTIFICATE_TIME) => accepted,
-    };
-    match accepted {
-        Ok((reader, writer)) => {
-            Box::pin(connection::serve(
-                reader,
-                writer,
-                options,
-                current_job,
-                token,
-            ))
-            .await;
-        }
-        Err(error) => tracing::debug!(%error, "a handshake failed"),
-    }
 }

@@ -1,10 +1,18 @@
 //! The other side of the worker's connections, played by a test.
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
+pub(crate) mod declarator;
+
 use std::time::Duration;
 
-use dovetail_sv2::extension;
-use dovetail_sv2::messages::RequestExtensions;
+use dovetail_sv2::extension::{
+    self, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerProof, RegisterWorkerSuccess,
+    verify_registration,
+};
+use dovetail_sv2::messages::{
+    B032Owned, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess, RequestExtensions,
+    U256Owned,
+};
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol};
 use dovetail_sv2::{
     AuthorityKeys, Frame, FrameReader, FrameWriter, Message, accept, negotiate, setup,
@@ -49,6 +57,40 @@ impl Played {
         self.writer.write(&frame).await.unwrap();
     }
 
+    /// Grants the extension and registers the worker; its registration, and the channel that it wants.
+    pub(crate) async fn register(
+        &mut self,
+        beacon_tip: [u8; 32],
+    ) -> (RegisterWorker, OpenExtendedMiningChannel) {
+        self.grant_extension().await;
+        let register: RegisterWorker = self.expect().await;
+        let nonce = [8; 32];
+        self.send(&RegisterWorkerChallenge { nonce }).await;
+        let proof: RegisterWorkerProof = self.expect().await;
+        assert!(verify_registration(&register.worker_key, &nonce, &proof));
+        self.send(&RegisterWorkerSuccess { beacon_tip }).await;
+        (register, self.expect().await)
+    }
+
+    /// Opens the channel that was asked for. The pool's part of its extranonce is `[1, 2, 3]`.
+    pub(crate) async fn open_channel(
+        &mut self,
+        open: &OpenExtendedMiningChannel,
+        channel_id: u32,
+        target: [u8; 32],
+        extranonce_size: u16,
+    ) {
+        self.send(&OpenExtendedMiningChannelSuccess {
+            request_id: open.request_id,
+            channel_id,
+            target: U256Owned::from(target),
+            extranonce_size,
+            extranonce_prefix: B032Owned::new(vec![1, 2, 3]).unwrap(),
+            group_channel_id: 0,
+        })
+        .await;
+    }
+
     pub(crate) async fn grant_extension(&mut self) {
         let request: RequestExtensions = self.expect().await;
         let answer = negotiate::answer(&request, &[extension::EXTENSION_TYPE], &[]).unwrap();
@@ -61,4 +103,12 @@ pub(crate) async fn listen() -> (TcpListener, String, AuthorityKeys) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (listener, address, AuthorityKeys::generate())
+}
+
+/// A target that one header in 2^12 meets.
+pub(crate) fn easy_target() -> [u8; 32] {
+    let mut target = [0xff; 32];
+    target[31] = 0;
+    target[30] = 0x0f;
+    target
 }

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use dovetail_sv2::extension::BatchOutcome;
+use dovetail_sv2::extension::codes::Code;
 use serde::{Deserialize, Serialize};
 
 use super::{Beacon, BeaconError, USED_MAX};
@@ -130,7 +131,7 @@ impl Beacons {
         self.save();
     }
 
-    /// One more than the newest step that the pool has shown.
+    /// One more than the newest step that the pool has revealed.
     pub fn next_step(&self, pool: &str) -> u32 {
         self.pools.get(pool).map_or(0, |known| known.next_step)
     }
@@ -212,8 +213,10 @@ impl Beacons {
 
 /// Whether a refusal with this code says nothing about the output.
 fn is_no_mismatch(code: &str) -> bool {
-    use dovetail_sv2::extension::codes;
-    code == codes::AUDIT_UNAVAILABLE || code == codes::INTERNAL
+    matches!(
+        Code::parse(code),
+        Some(Code::AuditUnavailable | Code::Internal)
+    )
 }
 
 mod hex_32 {

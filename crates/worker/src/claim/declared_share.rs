@@ -5,7 +5,7 @@ use dovetail_miner::job::FoundShare;
 use dovetail_miner::submitter::AcceptedJob;
 use dovetail_miner::timer::at;
 use dovetail_serving::transcripts::ReadyBatch;
-use dovetail_sv2::extension::codes;
+use dovetail_sv2::extension::codes::Code;
 use tokio::time::Instant;
 
 use super::{ClaimEnd, ClaimError, Claimer};
@@ -19,7 +19,7 @@ impl Claimer {
     ) -> Result<ClaimEnd, ClaimError> {
         loop {
             let Some((job, found)) = self.declared_share(requests, batch).await? else {
-                return Ok(ClaimEnd::Refused(codes::BATCH_EXPIRED.to_owned()));
+                return Ok(ClaimEnd::Refused(Code::BatchExpired.to_string()));
             };
             if let Some(end) = self.submit(batch, &job, &found).await? {
                 return Ok(end);
@@ -28,7 +28,7 @@ impl Claimer {
         }
     }
 
-    /// A share of a job that bears the batch; `None` if the batch expires first.
+    /// A share of a job that carries the batch; `None` if the batch expires first.
     async fn declared_share(
         &mut self,
         requests: &mut ShareRequests,

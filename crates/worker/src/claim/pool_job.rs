@@ -6,7 +6,8 @@ use dovetail_miner::local_search::search_here;
 use dovetail_miner::pool_session::{BatchJob, PoolEvent};
 use dovetail_miner::submitter::AcceptedJob;
 use dovetail_serving::transcripts::ReadyBatch;
-use dovetail_sv2::extension::{RequestBatchJob, codes};
+use dovetail_sv2::extension::RequestBatchJob;
+use dovetail_sv2::extension::codes::Code;
 
 use tokio_util::task::AbortOnDropHandle;
 
@@ -49,8 +50,8 @@ impl Claimer {
             .await?;
         match answer {
             Ok(job) => Ok(Asked::Given(self.take_pool_job(job)?)),
-            Err(code) if code == codes::INTERNAL => Err(ClaimError::PoolFailed),
-            Err(code) if codes::is_final_for_batch(&code) => Ok(Asked::Refused(code)),
+            Err(code) if code == Code::Internal => Err(ClaimError::PoolFailed),
+            Err(code) if is_final(&code) => Ok(Asked::Refused(code)),
             Err(code) => Err(ClaimError::JobRefused(code)),
         }
     }
@@ -83,4 +84,9 @@ impl Claimer {
             _search: search,
         })
     }
+}
+
+/// Whether a refusal with this code is for ever. A pool may have words that this worker does not know.
+fn is_final(code: &str) -> bool {
+    Code::parse(code).is_some_and(Code::is_final_for_batch)
 }

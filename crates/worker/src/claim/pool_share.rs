@@ -71,7 +71,7 @@ impl Claimer {
         }
     }
 
-    /// The job of a share, if a claim on it may be good: it bears the same batch on the same tip.
+    /// The job of a share, if a claim on it may be good: it carries the same batch on the same tip.
     fn claimable(&self, share: &FoundShare, current: &AcceptedJob) -> Option<AcceptedJob> {
         let same =
             |job: &&AcceptedJob| job.root == current.root && job.prev_hash == current.prev_hash;
@@ -80,7 +80,7 @@ impl Claimer {
 }
 
 /// Waits until the pool asks for at most half the work per share that it asked for when the job was
-/// built. A job keeps its target; on one that is far too hard for our hashers the claim would wait for
+/// built. A job keeps its target; on one that is far too hard for our devices the claim would wait for
 /// ever.
 async fn eased(
     channel: &mut watch::Receiver<Channel>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use dovetail_console::peak_rss_bytes;
+use dovetail_console::{OutputError, peak_rss_bytes, print_line};
 use dovetail_engine::speed::{Load, Run, endless, generate};
 use dovetail_engine::{Model, Runtime};
 use serde::Serialize;
@@ -86,9 +86,9 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<()> {
     let runtime = Runtime::new(arguments.threads)?;
     let report = measure(arguments, &runtime, &model)?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&report)?);
+        print_line(serde_json::to_string(&report)?)?;
     } else {
-        print(&report, &model);
+        print(&report, &model)?;
     }
     Ok(())
 }
@@ -163,50 +163,54 @@ fn per_second(tokens: usize, time: Duration) -> f64 {
     tokens / time.as_secs_f64().max(1e-9)
 }
 
-fn print(report: &Report, model: &Model) {
+fn print(report: &Report, model: &Model) -> Result<(), OutputError> {
     let megabytes = |bytes: usize| format!("{:.1} MB", per_million(bytes));
-    println!(
+    print_line(format_args!(
         "model      {} ({}), {:.1} M parameters, context of {} tokens",
         report.model,
         report.model_id,
         per_million(report.parameters),
         model.context_tokens()
-    );
-    println!("kernel     {}, {} threads", report.kernel, report.threads);
-    println!("weights    {}", megabytes(report.weights_bytes));
-    println!(
-        "cache      {} bytes per token",
-        report.cache_bytes_per_token
-    );
+    ))?;
+    print_line(format_args!(
+        "kernel     {}, {} threads",
+        report.kernel, report.threads
+    ))?;
+    print_line(format_args!(
+        "weights    {}",
+        megabytes(report.weights_bytes)
+    ))?;
+    let cache = report.cache_bytes_per_token;
+    print_line(format_args!("cache      {cache} bytes per token"))?;
     if let Some(peak) = report
         .peak_rss_bytes
         .and_then(|peak| usize::try_from(peak).ok())
     {
-        println!("peak       {}", megabytes(peak));
+        print_line(format_args!("peak       {}", megabytes(peak)))?;
     }
-    println!();
-    println!("{:<28}{:>12}", "tokens per second", "");
-    let line = |what: &str, rate: f64| println!("{what:<28}{rate:>12.1}");
+    print_line("")?;
+    print_line(format_args!("{:<28}{:>12}", "tokens per second", ""))?;
+    let line = |what: &str, rate: f64| print_line(format_args!("{what:<28}{rate:>12.1}"));
     line(
         &format!("prompt of {} tokens", report.prompt_tokens),
         report.prefill_tokens_per_s,
-    );
+    )?;
     for decode in &report.decode {
         let what = match decode.sequences {
             1 => "decode, alone".to_owned(),
             count => format!("decode, {count} side by side"),
         };
-        line(&what, decode.tokens_per_s);
+        line(&what, decode.tokens_per_s)?;
     }
     let count = report.decode.last().map_or(1, |decode| decode.sequences);
     line(
         &format!("replay of {count} transcripts"),
         report.replay_tokens_per_s,
-    );
-    println!(
+    )?;
+    print_line(format_args!(
         "\nReplaying them took {:.2} of the time that generating them took, and gave the same bits.",
         report.replay_cost_ratio
-    );
+    ))
 }
 
 fn per_million(count: usize) -> f64 {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use dovetail_console::print_line;
 use dovetail_engine::{Model, TokenizerKind, tiny};
 
 use super::fetch::{self, FetchArguments};
@@ -76,36 +77,48 @@ fn inspect(file: &Path, template: bool) -> anyhow::Result<()> {
 fn show(file: &Path, model: &Model, template: bool) -> anyhow::Result<()> {
     let manifest = model.manifest();
     let arch = &manifest.architecture;
-    println!("id          {}", model.id());
-    println!("name        {}", model.name());
-    println!("parameters  {}", arch.parameters());
-    println!(
+    print_line(format_args!("id          {}", model.id()))?;
+    print_line(format_args!("name        {}", model.name()))?;
+    print_line(format_args!("parameters  {}", arch.parameters()))?;
+    print_line(format_args!(
         "shape       {} layers, width {}, feed-forward {}, {} heads of {} ({} for keys and values)",
         arch.layers, arch.dim, arch.hidden_dim, arch.heads, arch.head_dim, arch.kv_heads
-    );
+    ))?;
     let marks = [
         (arch.tied_head, "head tied to the embedding"),
         (arch.attention_bias, "biases in the attention"),
         (arch.mixed_down, "feed-forward outliers spread"),
     ];
     for (_, mark) in marks.iter().filter(|(set, _)| *set) {
-        println!("            {mark}");
+        print_line(format_args!("            {mark}"))?;
     }
-    println!("context     {} tokens", arch.context_tokens);
+    print_line(format_args!("context     {} tokens", arch.context_tokens))?;
     let tokenizer = match manifest.tokenizer {
         TokenizerKind::Bytes => "bytes",
         TokenizerKind::HuggingFace => "tokenizer.json",
     };
-    println!("tokenizer   {tokenizer}, {} tokens", arch.vocabulary);
-    println!("ends with   {}", list(&manifest.end_tokens));
+    print_line(format_args!(
+        "tokenizer   {tokenizer}, {} tokens",
+        arch.vocabulary
+    ))?;
+    print_line(format_args!("ends with   {}", list(&manifest.end_tokens)))?;
     match manifest.chat_template.as_str() {
-        "" => println!("template    none"),
-        text if template => println!("template    {} bytes:\n{text}", text.len()),
-        text => println!("template    {} bytes", text.len()),
+        "" => print_line("template    none")?,
+        text if template => print_line(format_args!("template    {} bytes:\n{text}", text.len()))?,
+        text => print_line(format_args!("template    {} bytes", text.len()))?,
     }
-    println!("engine      version {}", manifest.engine_version);
-    println!("file        {} bytes", std::fs::metadata(file)?.len());
-    println!("memory      {} bytes, caches apart", model.memory_bytes());
+    print_line(format_args!(
+        "engine      version {}",
+        manifest.engine_version
+    ))?;
+    print_line(format_args!(
+        "file        {} bytes",
+        std::fs::metadata(file)?.len()
+    ))?;
+    print_line(format_args!(
+        "memory      {} bytes, caches apart",
+        model.memory_bytes()
+    ))?;
     Ok(())
 }
 

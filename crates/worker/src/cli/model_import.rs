@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use dovetail_console::print_line;
 use dovetail_models::{ImportOptions, ImportReport, MatrixError, Progress, import};
 
 use super::model::write_whole;
@@ -39,7 +40,7 @@ pub(crate) fn run(arguments: &ImportArguments) -> anyhow::Result<PathBuf> {
         file.push(format!("{}.safetensors", imported.parts.id()?));
     }
     write_whole(&file, |path| Ok(imported.parts.write(path)?))?;
-    print!("{}", table(&imported.report));
+    print_line(table(&imported.report).trim_end())?;
     Ok(file)
 }
 

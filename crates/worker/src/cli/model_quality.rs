@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use dovetail_console::{OutputError, print_line};
 use dovetail_engine::{Model, Runtime};
 use dovetail_models::{Quality, Sequence, quality};
 use serde::Deserialize;
@@ -62,9 +63,9 @@ pub(crate) fn show(measured: &Quality, model: &Model, as_json: bool) -> anyhow::
         let mut json = serde_json::to_value(measured)?;
         json["perplexity_ratio"] = measured.perplexity_ratio().into();
         json["model"] = model.id().to_string().into();
-        println!("{json}");
+        print_line(json)?;
     } else {
-        print(measured);
+        print(measured)?;
     }
     Ok(())
 }
@@ -111,14 +112,19 @@ fn read_text(arguments: &QualityArguments) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(about)
 }
 
-fn print(quality: &Quality) {
-    println!("positions          {}", quality.positions);
-    println!("top-1 agreement    {:.2} %", 100.0 * quality.top1_agreement);
-    println!("correlation        {:.6}", quality.correlation);
-    println!("divergence         {:.6} nats", quality.divergence_nats);
+fn print(quality: &Quality) -> Result<(), OutputError> {
+    let line = |name: &str, value: String| print_line(format_args!("{name:<19}{value}"));
+    line("positions", quality.positions.to_string())?;
+    let agreement = 100.0 * quality.top1_agreement;
+    line("top-1 agreement", format!("{agreement:.2} %"))?;
+    line("correlation", format!("{:.6}", quality.correlation))?;
+    line("divergence", format!("{:.6} nats", quality.divergence_nats))?;
     let perplexity = quality.perplexity_reference;
-    println!("perplexity         {perplexity:.4} (reference)");
+    line("perplexity", format!("{perplexity:.4} (reference)"))?;
     let perplexity = quality.perplexity_engine;
-    println!("                   {perplexity:.4} (engine)");
-    println!("perplexity ratio   {:.5}", quality.perplexity_ratio());
+    line("", format!("{perplexity:.4} (engine)"))?;
+    line(
+        "perplexity ratio",
+        format!("{:.5}", quality.perplexity_ratio()),
+    )
 }

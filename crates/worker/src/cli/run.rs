@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use clap::Args;
+use dovetail_console::print_line;
 use dovetail_daemon::{announce_ready, load, shutdown_on_signal};
 use dovetail_worker::config::Config;
 use dovetail_worker::worker::Worker;
@@ -25,7 +26,7 @@ pub(crate) async fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     let config: Config = load(&arguments.config, "DOVETAIL_WORKER")?;
     config.validate()?;
     if arguments.check_config {
-        println!("the configuration is valid");
+        print_line("the configuration is valid")?;
         return Ok(());
     }
     let shutdown = shutdown_on_signal();

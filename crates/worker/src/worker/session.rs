@@ -15,7 +15,8 @@ use dovetail_miner::pool_session::{Channel, PoolEvent, PoolSession, SessionError
 use dovetail_miner::stats::add;
 use dovetail_serving::transcripts::ReadyBatch;
 use dovetail_sv2::OutboxError;
-use dovetail_sv2::extension::{PayoutResult, RequestInvoice, codes};
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::{PayoutResult, RequestInvoice};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -103,12 +104,13 @@ impl Worker {
         if let Some(batch) = session.in_flight.take() {
             self.upstreams[session.index].transcripts.put_back(batch);
         }
-        // Before the next session begins, nothing of this one displays jobs any more.
+        // Before the next session begins, nothing of this one offers jobs to devices any more. The pool's go first:
+        // without them devices stay on what they have when the others go.
+        drop(session.pool_jobs);
         session.claims.shutdown().await;
-        if let Some(declared_jobs) = session.declared_jobs.take() {
+        if let Some(declared_jobs) = session.declared_jobs {
             declared_jobs.stop().await;
         }
-        self.current_job.leave();
         ended
     }
 
@@ -186,7 +188,7 @@ impl Worker {
             PoolEvent::TranscriptRefused(task_id, code) => {
                 tracing::warn!(task = %task_id, code, "the pool refused the transcript");
                 // It stays undelivered and is offered again on the next session.
-                if code != codes::INTERNAL {
+                if code != Code::Internal {
                     self.upstreams[session.index].transcripts.remove(&task_id);
                 }
             }

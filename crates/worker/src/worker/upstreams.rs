@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use dovetail_miner::current_job::Base;
 use dovetail_miner::keys::WorkerKeys;
 use dovetail_miner::pool_session::{PoolOptions, PoolSession, SessionError, probe};
 use dovetail_miner::solo;
@@ -20,7 +21,7 @@ const BACKOFF: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(60);
 /// Time for opening a session. A pool that needs longer is passed over for the next.
 const OPEN_TIME_MAX: Duration = Duration::from_secs(8);
-/// How often a pool that we would rather use is tried, at most and at least.
+/// How often the worker looks whether a pool that it prefers is there, at most and at least.
 const PROBE_INTERVAL: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(250)..=Duration::from_secs(15);
 
@@ -64,7 +65,7 @@ impl Upstream {
     }
 
     /// A session that lasted this long is over, or one did not open. After a long one the pool may be
-    /// tried again at once: most likely only the connection broke.
+    /// asked again at once: most likely only the connection broke.
     fn ended(&mut self, lasted: Duration, now: Instant) {
         if lasted > *BACKOFF.end() {
             self.wait = *BACKOFF.start();
@@ -155,7 +156,11 @@ impl Worker {
         };
         tracing::warn!("no pool can be reached; mining solo");
         let payout = config.payout_script.clone();
-        let run = solo::run(templates.clone(), payout, self.current_job.clone());
+        let run = solo::run(
+            templates.clone(),
+            payout,
+            Base::new(self.current_job.clone()),
+        );
         Some(AbortOnDropHandle::new(tokio::spawn(run)))
     }
 

@@ -8,8 +8,9 @@ use dovetail_sv2::messages::{
 use dovetail_sv2::setup::SetupProtocol;
 use tokio::time::timeout;
 
-use crate::fixture::{POOLS, TIME_MAX, payout_script, target};
-use crate::support::Played;
+use crate::fixture::{POOLS, TIME_MAX};
+use crate::support::declarator::payout_script;
+use crate::support::{Played, easy_target};
 
 /// A device that opens a channel and looks at its jobs.
 pub(crate) struct Device {
@@ -98,7 +99,7 @@ impl Device {
             coinbase_suffix: job.coinbase_tx_suffix.to_owned_bytes(),
             extranonce_size: usize::from(self.channel.extranonce_size),
             merkle_path: job.merkle_path.iter().map(U256Owned::to_array).collect(),
-            target: target(),
+            target: easy_target(),
         });
         let found = search.found().await.unwrap();
         let share = SubmitSharesExtended {

@@ -2,22 +2,17 @@
 
 use std::time::Duration;
 
-use bitcoin::consensus::serialize;
-use bitcoin::{Amount, ScriptBuf, TxOut};
 use dovetail_commitment::coinbase::{find_commitment, parse_coinbase};
 use dovetail_commitment::{BatchRoot, ModelId, SamplingParams, StopSequences, TaskId};
 use dovetail_engine::{Model, tiny};
 use dovetail_sv2::AuthorityKeys;
 use dovetail_sv2::extension::{
     AssignTask, Bytes, DeliverTranscript, DeliverTranscriptSuccess, RegisterBatch,
-    RegisterBatchSuccess, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerProof,
-    RegisterWorkerSuccess,
+    RegisterBatchSuccess,
 };
 use dovetail_sv2::messages::{
-    AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B032Owned, B064KOwned, B0255Owned,
-    DeclareMiningJob, DeclareMiningJobError, DeclareMiningJobSuccess, NewExtendedMiningJob,
-    OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess, Seq0255Owned, SetCustomMiningJob,
-    SetCustomMiningJobSuccess, SetNewPrevHash, Str0255Owned, Sv2OptionOwned, U256Owned,
+    B064KOwned, DeclareMiningJob, NewExtendedMiningJob, Seq0255Owned, SetCustomMiningJob,
+    SetCustomMiningJobSuccess, SetNewPrevHash, Sv2OptionOwned,
 };
 use dovetail_sv2::setup::SetupProtocol;
 use dovetail_worker::config::Config;
@@ -27,25 +22,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::device::Device;
-use crate::support::{Played, listen};
+use crate::support::{Played, easy_target, listen};
 
 pub(crate) const CHANNEL: u32 = 5;
 pub(crate) const EXTRANONCE_SIZE: u16 = 8;
 pub(crate) const TIME_MAX: Duration = Duration::from_secs(60);
 /// What the played pool's own jobs end with.
 pub(crate) const POOLS: [u8; 4] = [0xaa; 4];
-
-/// A target that one header in 2^12 meets.
-pub(crate) fn target() -> [u8; 32] {
-    let mut target = [0xff; 32];
-    target[31] = 0;
-    target[30] = 0x0f;
-    target
-}
-
-pub(crate) fn payout_script() -> ScriptBuf {
-    ScriptBuf::from_bytes([vec![0x00, 0x14], vec![7; 20]].concat())
-}
 
 pub(crate) struct Fixture {
     _folder: tempfile::TempDir,
@@ -167,70 +150,10 @@ impl Fixture {
 pub(crate) async fn session(listener: &TcpListener, keys: &AuthorityKeys) -> Played {
     let protocol = SetupProtocol::MiningProtocol;
     let mut pool = Played::accept(listener, keys, protocol).await;
-    pool.grant_extension().await;
-    let _: RegisterWorker = pool.expect().await;
-    pool.send(&RegisterWorkerChallenge { nonce: [8; 32] }).await;
-    let _: RegisterWorkerProof = pool.expect().await;
-    let beacon_tip = [3; 32];
-    pool.send(&RegisterWorkerSuccess { beacon_tip }).await;
-    let open: OpenExtendedMiningChannel = pool.expect().await;
-    pool.send(&OpenExtendedMiningChannelSuccess {
-        request_id: open.request_id,
-        channel_id: CHANNEL,
-        target: U256Owned::from(target()),
-        extranonce_size: EXTRANONCE_SIZE,
-        extranonce_prefix: B032Owned::new(vec![1, 2, 3]).unwrap(),
-        group_channel_id: 0,
-    })
-    .await;
+    let (_, open) = pool.register([3; 32]).await;
+    pool.open_channel(&open, CHANNEL, easy_target(), EXTRANONCE_SIZE)
+        .await;
     pool
-}
-
-/// Gives a token with these outputs.
-pub(crate) async fn give_token(declarator: &mut Played, outputs: Vec<u8>) {
-    let allocate: AllocateMiningJobToken = declarator.expect().await;
-    let token = AllocateMiningJobTokenSuccess {
-        request_id: allocate.request_id,
-        mining_job_token: B0255Owned::new(vec![1, 2]).unwrap(),
-        coinbase_outputs: B064KOwned::new(outputs).unwrap(),
-    };
-    declarator.send(&token).await;
-}
-
-/// One output of a script.
-pub(crate) fn pays(script_pubkey: ScriptBuf) -> Vec<u8> {
-    let value = Amount::ZERO;
-    serialize(&vec![TxOut {
-        value,
-        script_pubkey,
-    }])
-}
-
-/// Gives a token, and takes the declaration.
-pub(crate) async fn declaration(declarator: &mut Played) -> DeclareMiningJob {
-    give_token(declarator, pays(payout_script())).await;
-    declarator.expect().await
-}
-
-pub(crate) async fn accept_declaration(declarator: &mut Played, declared: &DeclareMiningJob) {
-    let success = DeclareMiningJobSuccess {
-        request_id: declared.request_id,
-        new_mining_job_token: B0255Owned::new(vec![3, 4]).unwrap(),
-    };
-    declarator.send(&success).await;
-}
-
-pub(crate) async fn refuse_declaration(
-    declarator: &mut Played,
-    declared: &DeclareMiningJob,
-    code: &str,
-) {
-    let error = DeclareMiningJobError {
-        request_id: declared.request_id,
-        error_code: Str0255Owned::try_from(code).unwrap(),
-        error_details: B064KOwned::new(Vec::new()).unwrap(),
-    };
-    declarator.send(&error).await;
 }
 
 pub(crate) async fn accept_job(pool: &mut Played, job_id: u32) {

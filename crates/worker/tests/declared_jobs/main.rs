@@ -15,8 +15,9 @@ use dovetail_sv2::extension::find_claim;
 use dovetail_sv2::messages::{
     DeclareMiningJob, Str0255Owned, SubmitSharesError, SubmitSharesExtended,
 };
-use fixture::{CHANNEL, Fixture, POOLS, committed, give_token, pays, pools_tip, session};
+use fixture::{CHANNEL, Fixture, POOLS, committed, pools_tip, session};
 use script::Script;
+use support::declarator::{give_token, pays};
 use support::listen;
 use tokio::time::timeout;
 

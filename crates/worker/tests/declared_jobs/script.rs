@@ -4,10 +4,9 @@ use dovetail_commitment::BatchRoot;
 use dovetail_sv2::messages::{DeclareMiningJob, NewExtendedMiningJob, SubmitSharesExtended};
 
 use crate::device::Device;
-use crate::fixture::{
-    Fixture, accept_declaration, accept_job, declaration, pools_tip, refuse_declaration,
-};
+use crate::fixture::{Fixture, accept_job, pools_tip};
 use crate::support::Played;
+use crate::support::declarator::{accept_declaration, declaration, refuse_declaration};
 
 /// A worker with a session, a device behind it and a connection to its declarator.
 pub(crate) struct Script {

@@ -8,6 +8,7 @@ use dovetail_templates::WorkSnapshot;
 use tokio::time::Instant;
 
 use super::{Attempt, Newest, Task};
+use crate::current_job::BatchDisplay;
 use crate::declarator_client::DeclareError;
 use crate::declared_jobs::JobError;
 use crate::declared_jobs::candidate::{Plan, custom_job};
@@ -229,7 +230,8 @@ impl Task {
         self.lose(candidate.as_ref());
         if !self.options.between_batches {
             if let Some(candidate) = candidate {
-                self.current_job.withdraw(&candidate.job);
+                let is_it = |display: &mut BatchDisplay| display.job().id == candidate.job.id;
+                self.batch_display.take_if(is_it);
             }
             return;
         }

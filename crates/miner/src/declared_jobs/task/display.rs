@@ -6,6 +6,7 @@ use dovetail_commitment::BatchRoot;
 use tokio::time::Instant;
 
 use super::Task;
+use crate::current_job::BatchDisplay;
 use crate::job::SharedJob;
 use crate::local_search::search_here;
 use crate::stats::Templates;
@@ -21,14 +22,18 @@ const PENDING_TIME_MAX: Duration = Duration::from_secs(10);
 impl Task {
     /// Gives devices a job of ours.
     pub(super) fn display(&mut self, job: &SharedJob, root: Option<BatchRoot>) {
-        if self.options.between_batches {
-            if self.fallen_back.take().is_some() {
-                tracing::info!("hashing jobs on our own templates again");
+        match &self.display {
+            Some(display) => {
+                if self.fallen_back.take().is_some() {
+                    tracing::info!("hashing jobs on our own templates again");
+                }
+                display.offer(job.clone());
+                self.current_job.stats().set_templates(Templates::Own);
             }
-            self.current_job.set_declared(job.clone());
-            self.current_job.stats().set_templates(Templates::Own);
-        } else {
-            self.current_job.set_batch(job.clone());
+            None => {
+                let display = BatchDisplay::new(self.current_job.clone(), job.clone());
+                self.batch_display = Some(display);
+            }
         }
         self.search = match root {
             Some(_) if self.options.search_here => search_here(&self.current_job, job),
@@ -49,11 +54,14 @@ impl Task {
     /// Gives devices the pool's jobs.
     pub(super) fn fall_back(&mut self, reason: String) {
         self.hold_until = None;
-        if !self.options.between_batches || self.fallen_back.as_ref() == Some(&reason) {
+        let Some(display) = &self.display else {
+            return;
+        };
+        if self.fallen_back.as_ref() == Some(&reason) {
             return;
         }
         tracing::warn!(reason, "hashing the pool's jobs, not our own");
-        self.current_job.open();
+        display.give_way();
         let templates = Templates::FallenBack {
             reason: reason.clone(),
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dovetail_commitment::FinishReason;
+use dovetail_console::OutputError;
 use dovetail_engine::{EngineError, Generation, Model, Output, Prefixes, Request, Runtime, step};
 use serde_json::json;
 
@@ -71,7 +72,7 @@ impl Answerer {
             }
         }
         self.interrupt.end();
-        printed?;
+        printed.map_err(OutputError::from)?;
         generation.keep_all(&mut self.prefixes);
         let (ended, output) = (Instant::now(), generation.finish());
         let first_at = first_at.unwrap_or(ended);
@@ -93,8 +94,8 @@ impl Answerer {
 pub(crate) enum AnswerError {
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error("cannot print the answer: {0}")]
-    Print(#[from] io::Error),
+    #[error("cannot print the answer")]
+    Print(#[from] OutputError),
 }
 
 impl Answer {

@@ -6,13 +6,13 @@ mod conversation;
 mod input;
 mod interrupt;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use dovetail_commitment::OUTPUT_TOKENS_MAX;
-use dovetail_console::{Printer, SamplingArguments};
+use dovetail_console::{OutputError, Printer, SamplingArguments, print_line};
 use dovetail_engine::{EngineError, Model, Request, Runtime};
 
 use self::answer::{Answer, AnswerError, Answerer};
@@ -177,14 +177,14 @@ impl ChatSession<'_> {
         let answer = answered.map_err(|error| self.explain(error))?;
         match &mut printer {
             Some(printer) => {
-                printer.finish()?;
+                printer.finish().map_err(OutputError::from)?;
                 // A terminal has its line's end already.
                 if !self.arguments.whole && !io::stdout().is_terminal() {
-                    writeln!(io::stdout())?;
+                    print_line("")?;
                 }
                 eprintln!("{}", answer.describe());
             }
-            None => writeln!(io::stdout(), "{}", answer.to_json(&seed))?,
+            None => print_line(answer.to_json(&seed))?,
         }
         Ok(answer)
     }

@@ -12,7 +12,7 @@ use super::{Session, SessionFailure};
 use crate::claim::{ClaimEnd, Claimer};
 use crate::worker::{ClaimDone, Worker};
 
-/// The wait before a claim that failed is tried again.
+/// The wait before a batch is claimed again after its claim failed.
 const CLAIM_RETRY: Duration = Duration::from_secs(2);
 
 impl Worker {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use dovetail_commitment::{TaskId, Transcript};
 use dovetail_miner::stats::count;
 use dovetail_serving::tasks::{CHUNK_TOKENS_MAX, Task, TaskError, TaskEvent};
+use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{
-    AssignTask, AssignTaskError, Bytes, DeliverTranscript, SEQUENCE_ITEMS_MAX, StreamTokens, codes,
+    AssignTask, AssignTaskError, Bytes, DeliverTranscript, SEQUENCE_ITEMS_MAX, StreamTokens,
 };
 use dovetail_sv2::{Outbox, OutboxError};
 
@@ -111,14 +112,14 @@ fn task(message: AssignTask) -> Task {
 }
 
 /// What the pool is told of a task that cannot be done.
-fn code(error: TaskError) -> &'static str {
+fn code(error: TaskError) -> Code {
     match error {
-        TaskError::TooManyTasks => codes::TOO_MANY_TASKS,
-        TaskError::ModelUnknown => codes::MODEL_UNKNOWN,
-        TaskError::PromptTooLong => codes::PROMPT_TOO_LONG,
-        TaskError::PromptInvalid => codes::PROMPT_INVALID,
-        TaskError::SamplingInvalid => codes::SAMPLING_INVALID,
-        TaskError::Internal => codes::INTERNAL,
+        TaskError::TooManyTasks => Code::TooManyTasks,
+        TaskError::ModelUnknown => Code::ModelUnknown,
+        TaskError::PromptTooLong => Code::PromptTooLong,
+        TaskError::PromptInvalid => Code::PromptInvalid,
+        TaskError::SamplingInvalid => Code::SamplingInvalid,
+        TaskError::Internal => Code::Internal,
     }
 }
 
@@ -132,6 +133,6 @@ pub(super) fn deliver(outbox: &Outbox, transcript: &Transcript) -> Result<(), Ou
 fn refuse(outbox: &Outbox, task_id: TaskId, error: TaskError) -> Result<(), OutboxError> {
     outbox.send(&AssignTaskError {
         task_id,
-        code: code(error).to_owned(),
+        code: code(error).to_string(),
     })
 }

@@ -1,0 +1,83 @@
+//! The schema's migrations, compiled into the program: the files of the `migrations` folder, in the order of their
+//! numbers.
+//!
+//! The list is written out: `sqlx::migrate!` would find the files by itself, but brings a second build of the Postgres
+//! client for its procedural macros.
+
+use std::borrow::Cow;
+
+use sqlx::SqlStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+/// A migration's file name and text.
+macro_rules! file {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../../../migrations/", $name)))
+    };
+}
+
+const FILES: [(&str, &str); 6] = [
+    file!("0001_ledger.sql"),
+    file!("0002_work.sql"),
+    file!("0003_payouts.sql"),
+    file!("0004_audit.sql"),
+    file!("0005_declared.sql"),
+    file!("0006_maturity.sql"),
+];
+
+/// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools
+/// derive from the files, so that a database remembers which migrations it has.
+pub(crate) fn migrator() -> Migrator {
+    Migrator::with_migrations(
+        FILES
+            .iter()
+            .map(|&(name, sql)| migration(name, sql))
+            .collect(),
+    )
+}
+
+fn migration(name: &'static str, sql: &'static str) -> Migration {
+    let (version, rest) = name
+        .split_once('_')
+        .expect("a file's name has a number and a description");
+    Migration::new(
+        version
+            .parse()
+            .expect("a file's name starts with its number"),
+        Cow::Owned(rest.trim_end_matches(".sql").replace('_', " ")),
+        MigrationType::Simple,
+        SqlStr::from_static(sql),
+        false,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_list_is_what_sqlx_finds_in_the_folder() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
+        let facts = |migrator: Migrator| -> Vec<_> {
+            migrator
+                .iter()
+                .map(|m| {
+                    (
+                        m.version,
+                        m.description.to_string(),
+                        format!("{:?}", m.migration_type),
+                        m.sql.as_str().to_owned(),
+                        m.checksum.to_vec(),
+                        m.no_tx,
+                    )
+                })
+                .collect()
+        };
+        assert_eq!(
+            facts(migrator()),
+            facts(Migrator::new(folder).await.unwrap())
+        );
+    }
+}

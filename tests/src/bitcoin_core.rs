@@ -1,0 +1,136 @@
+//! Bitcoin Core on regtest, as a part of a scenario.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::free_port;
+use crate::process::{Daemon, output, wait};
+
+/// The programs of Bitcoin Core.
+#[derive(Debug, Clone)]
+pub struct CoreParts {
+    /// `bitcoin-node`, 31 or newer.
+    pub bitcoin_node: PathBuf,
+    /// `bitcoin-cli`.
+    pub bitcoin_cli: PathBuf,
+}
+
+impl CoreParts {
+    /// The programs that `cargo xtask test` names in the environment.
+    ///
+    /// # Errors
+    /// Says how to run the test instead.
+    pub fn from_environment() -> anyhow::Result<Self> {
+        Ok(Self {
+            bitcoin_node: crate::needed("DOVETAIL_BITCOIN_NODE")?,
+            bitcoin_cli: crate::needed("DOVETAIL_BITCOIN_CLI")?,
+        })
+    }
+}
+
+pub(crate) const RPC_USER: &str = "dovetail";
+pub(crate) const RPC_PASSWORD: &str = "regtest-only";
+
+/// A Bitcoin Core that runs.
+pub struct BitcoinCore {
+    daemon: Daemon,
+    cli: PathBuf,
+    data: PathBuf,
+    rpc_port: u16,
+}
+
+impl BitcoinCore {
+    /// Starts a node in `data` that serves IPC and RPC, with one block so that it has left initial
+    /// block download.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start(parts: &CoreParts, data: &Path, logs: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(data)?;
+        let rpc_port = free_port()?;
+        let mut command = Command::new(&parts.bitcoin_node);
+        command
+            .args([
+                "-regtest",
+                "-ipcbind=unix",
+                "-listen=0",
+                "-server",
+                "-printtoconsole=0",
+            ])
+            .arg(format!("-datadir={}", data.display()))
+            .arg(format!("-rpcport={rpc_port}"))
+            .arg(format!("-rpcuser={RPC_USER}"))
+            .arg(format!("-rpcpassword={RPC_PASSWORD}"));
+        let core = Self {
+            daemon: Daemon::spawn("bitcoin-node", command, logs)?,
+            cli: parts.bitcoin_cli.clone(),
+            data: data.to_owned(),
+            rpc_port,
+        };
+        wait("Bitcoin Core's RPC", || {
+            Ok(core.rpc(&["getblockcount"]).is_ok())
+        })?;
+        Ok(core)
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The IPC socket.
+    pub fn socket(&self) -> PathBuf {
+        self.data.join("regtest").join("node.sock")
+    }
+
+    /// One RPC; returns its result as text.
+    ///
+    /// # Errors
+    /// If the node refuses.
+    pub fn rpc(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let said = output(
+            Command::new(&self.cli)
+                .arg("-regtest")
+                .arg(format!("-datadir={}", self.data.display()))
+                .arg(format!("-rpcport={}", self.rpc_port))
+                .arg(format!("-rpcuser={RPC_USER}"))
+                .arg(format!("-rpcpassword={RPC_PASSWORD}"))
+                .args(arguments),
+        )?;
+        Ok(said.trim().to_owned())
+    }
+
+    /// Mines blocks that pay `address`.
+    ///
+    /// # Errors
+    /// If the node refuses.
+    pub fn mine(&self, blocks: u32, address: &str) -> anyhow::Result<()> {
+        self.rpc(&["generatetoaddress", &blocks.to_string(), address])?;
+        Ok(())
+    }
+
+    /// The regtest address of a script.
+    ///
+    /// # Errors
+    /// If the script has none.
+    pub fn address_of(&self, script: &str) -> anyhow::Result<String> {
+        let said: Value = serde_json::from_str(&self.rpc(&["decodescript", script])?)?;
+        said["address"]
+            .as_str()
+            .map(str::to_owned)
+            .context("the script has no address")
+    }
+
+    /// Where its RPC listens.
+    pub(crate) fn rpc_address(&self) -> String {
+        format!("127.0.0.1:{}", self.rpc_port)
+    }
+
+    /// The process, for its log and id.
+    pub fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+}

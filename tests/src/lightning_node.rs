@@ -1,0 +1,130 @@
+//! LDK nodes as the wallets of a scenario, and the channel between them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::bitcoin_core::{BitcoinCore, CoreParts, RPC_PASSWORD, RPC_USER};
+use crate::free_port;
+use crate::process::{Daemon, STEP_TIME_MAX, output, wait};
+
+/// The programs of a scenario on Bitcoin Core and LDK.
+#[derive(Debug, Clone)]
+pub struct RealParts {
+    /// Bitcoin Core.
+    pub core: CoreParts,
+    /// `dovetail-lightning-node`.
+    pub lightning_node: PathBuf,
+}
+
+/// Coinbases can be spent after this many blocks.
+const MATURITY: u32 = 100;
+/// What the pool's channel to the worker holds.
+const CHANNEL_SAT: u64 = 10_000_000;
+
+/// An LDK node that runs.
+pub struct LightningNode {
+    daemon: Daemon,
+    program: PathBuf,
+    socket: PathBuf,
+    node_id: String,
+    address: String,
+}
+
+impl LightningNode {
+    /// Starts a node under `dir`; channels of the nodes in `trusted` count at once.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start(
+        name: &str,
+        parts: &RealParts,
+        core: &BitcoinCore,
+        dir: &Path,
+        socket: &Path,
+        trusted: &[&str],
+    ) -> anyhow::Result<Self> {
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let mut command = Command::new(&parts.lightning_node);
+        command
+            .arg("run")
+            .arg("--storage")
+            .arg(dir.join(format!("lightning-{name}")))
+            .arg("--socket")
+            .arg(socket)
+            .args(["--listen", &address])
+            .args(["--bitcoind", &core.rpc_address()])
+            .env("DOVETAIL_BITCOIND_USER", RPC_USER)
+            .env("DOVETAIL_BITCOIND_PASSWORD", RPC_PASSWORD);
+        for node_id in trusted {
+            command.args(["--trust-0conf", node_id]);
+        }
+        let mut daemon = Daemon::spawn(&format!("lightning-{name}"), command, &dir.join("logs"))?;
+        let ready = daemon.ready(STEP_TIME_MAX)?;
+        Ok(Self {
+            daemon,
+            program: parts.lightning_node.clone(),
+            socket: socket.to_owned(),
+            node_id: ready["node_id"].as_str().context("no node id")?.to_owned(),
+            address,
+        })
+    }
+
+    /// The node's public key.
+    pub fn node_id(&self) -> &str {
+        &self.node_id
+    }
+
+    /// One request of the wallet's protocol.
+    ///
+    /// # Errors
+    /// If the node refuses.
+    pub fn ask(&self, request: &Value) -> anyhow::Result<Value> {
+        let said = output(
+            Command::new(&self.program)
+                .args(["ask", "--socket"])
+                .arg(&self.socket)
+                .arg(request.to_string()),
+        )?;
+        Ok(serde_json::from_str(said.trim())?)
+    }
+
+    /// The process.
+    pub fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+
+    fn method(&self, name: &str) -> anyhow::Result<Value> {
+        self.ask(&serde_json::json!({ "method": name }))
+    }
+}
+
+/// Funds the pool's node from the chain and opens a channel from it to the worker's.
+///
+/// # Errors
+/// If a step does not come to its end in time.
+pub fn connect(
+    core: &BitcoinCore,
+    pool: &LightningNode,
+    worker: &LightningNode,
+    mining_address: &str,
+) -> anyhow::Result<()> {
+    let address = pool.method("new_address")?;
+    core.mine(1, address.as_str().context("no address")?)?;
+    core.mine(MATURITY, mining_address)?;
+    wait("the pool's node to see its coins", || {
+        pool.method("sync")?;
+        Ok(pool.method("onchain_balance")?.as_u64() > Some(CHANNEL_SAT))
+    })?;
+    pool.ask(&serde_json::json!({ "method": "open_channel", "params": {
+        "node_id": worker.node_id, "address": worker.address,
+        "amount_sat": CHANNEL_SAT, "push_msat": 1_000_000,
+    }}))?;
+    wait("the channel", || {
+        let usable =
+            |node: &LightningNode| Ok::<_, anyhow::Error>(node.method("usable_channels")? == 1);
+        Ok(usable(pool)? && usable(worker)?)
+    })
+}

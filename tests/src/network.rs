@@ -1,0 +1,178 @@
+//! What a scenario runs on: a Bitcoin chain with its templates, and two Lightning wallets; simulated or
+//! real.
+
+use serde_json::{Value, json};
+
+use crate::bitcoin_core::{BitcoinCore, CoreParts};
+use crate::lightning_node::{self, LightningNode, RealParts};
+use crate::process::Daemon;
+use crate::scenario::{Layout, PAYOUT_SCRIPT, START_TIME_MAX, text};
+
+/// The chain and the wallets.
+pub enum Network {
+    /// The embedded chain as a template provider, and simulated wallets.
+    Simulated(Box<SimulatedNetwork>),
+    /// Bitcoin Core, and simulated wallets.
+    Core(Box<CoreNetwork>),
+    /// Bitcoin Core, and two LDK nodes with a channel.
+    Real(Box<RealNetwork>),
+}
+
+/// The real chain and the simulated wallets.
+pub struct CoreNetwork {
+    /// The chain.
+    pub core: BitcoinCore,
+    /// Both wallets.
+    pub wallets: Daemon,
+}
+
+/// The embedded chain and the simulated wallets.
+pub struct SimulatedNetwork {
+    /// The template provider.
+    pub source: Daemon,
+    /// Its address.
+    pub templates: String,
+    /// Its authority key.
+    pub authority_public_key: String,
+    /// Both wallets.
+    pub wallets: Daemon,
+}
+
+/// The real chain and wallets.
+pub struct RealNetwork {
+    /// The chain.
+    pub core: BitcoinCore,
+    /// The pool's node.
+    pub pool_node: LightningNode,
+    /// The worker's node.
+    pub worker_node: LightningNode,
+}
+
+impl Network {
+    pub(crate) fn simulated(
+        layout: &Layout<'_>,
+        bits: &str,
+        tell: &mut impl FnMut(&str, &Value),
+    ) -> anyhow::Result<Self> {
+        let arguments = ["--listen", "127.0.0.1:0", "--bits", bits];
+        let mut source = layout.spawn("templates", "dovetail-regtest", &arguments)?;
+        let ready = source.ready(START_TIME_MAX)?;
+        tell("templates", &ready);
+        let wallets = wallets(layout, tell)?;
+        Ok(Self::Simulated(Box::new(SimulatedNetwork {
+            source,
+            templates: text(&ready, "tdp")?,
+            authority_public_key: text(&ready, "authority_public_key")?,
+            wallets,
+        })))
+    }
+
+    pub(crate) fn core(
+        layout: &Layout<'_>,
+        parts: &CoreParts,
+        tell: &mut impl FnMut(&str, &Value),
+    ) -> anyhow::Result<Self> {
+        let core = BitcoinCore::start(parts, &layout.file("bitcoin"), &layout.file("logs"))?;
+        core.mine(1, &core.address_of(PAYOUT_SCRIPT)?)?;
+        tell("bitcoin", &json!({ "socket": core.socket() }));
+        let wallets = wallets(layout, tell)?;
+        Ok(Self::Core(Box::new(CoreNetwork { core, wallets })))
+    }
+
+    pub(crate) fn real(
+        layout: &Layout<'_>,
+        parts: &RealParts,
+        tell: &mut impl FnMut(&str, &Value),
+    ) -> anyhow::Result<Self> {
+        let logs = layout.file("logs");
+        let core = BitcoinCore::start(&parts.core, &layout.file("bitcoin"), &logs)?;
+        let mining_address = core.address_of(PAYOUT_SCRIPT)?;
+        core.mine(1, &mining_address)?;
+        tell("bitcoin", &json!({ "socket": core.socket() }));
+        let node = |name: &str, trusted: &[&str]| {
+            let socket = layout.file(&format!("{name}.sock"));
+            LightningNode::start(name, parts, &core, layout.dir, &socket, trusted)
+        };
+        let pool_node = node("pool", &[])?;
+        let worker_node = node("worker", &[pool_node.node_id()])?;
+        lightning_node::connect(&core, &pool_node, &worker_node, &mining_address)?;
+        tell("lightning", &json!({ "pool": pool_node.node_id() }));
+        Ok(Self::Real(Box::new(RealNetwork {
+            core,
+            pool_node,
+            worker_node,
+        })))
+    }
+
+    /// The `[templates]` section of a daemon on this network.
+    pub(crate) fn templates_config(&self) -> String {
+        match self {
+            Self::Simulated(simulated) => format!(
+                "kind = \"template-provider\"\naddress = \"{}\"\n\
+                 authority_public_key = \"{}\"\n",
+                simulated.templates, simulated.authority_public_key
+            ),
+            Self::Core(network) => core_config(&network.core),
+            Self::Real(real) => core_config(&real.core),
+        }
+    }
+
+    /// The template provider's address, where there is one.
+    pub fn template_provider(&self) -> Option<&str> {
+        match self {
+            Self::Simulated(simulated) => Some(&simulated.templates),
+            Self::Core(_) | Self::Real(_) => None,
+        }
+    }
+
+    /// Bitcoin Core, where there is one.
+    pub fn bitcoin_core(&self) -> Option<&BitcoinCore> {
+        match self {
+            Self::Simulated(_) => None,
+            Self::Core(network) => Some(&network.core),
+            Self::Real(real) => Some(&real.core),
+        }
+    }
+
+    /// Takes the embedded chain's last block back, as a reorganisation does. The real chain is Bitcoin
+    /// Core's affair.
+    pub fn undo_block(&self) {
+        if let Self::Simulated(simulated) = self {
+            simulated.source.signal("USR1");
+        }
+    }
+
+    /// Every process, the chain's first.
+    pub fn daemons(&mut self) -> Vec<&mut Daemon> {
+        match self {
+            Self::Simulated(simulated) => vec![&mut simulated.source, &mut simulated.wallets],
+            Self::Core(network) => vec![network.core.daemon(), &mut network.wallets],
+            Self::Real(real) => vec![
+                real.core.daemon(),
+                real.pool_node.daemon(),
+                real.worker_node.daemon(),
+            ],
+        }
+    }
+
+    /// Stops everything: the wallets before the chain that they follow.
+    pub fn stop(&mut self) {
+        self.daemons().into_iter().rev().for_each(Daemon::stop);
+    }
+}
+
+fn wallets(layout: &Layout<'_>, tell: &mut impl FnMut(&str, &Value)) -> anyhow::Result<Daemon> {
+    let pool = format!("pool={}", layout.file("pool.sock").display());
+    let worker = format!("worker={}", layout.file("worker.sock").display());
+    let arguments = ["--socket", &pool, "--socket", &worker];
+    let mut wallets = layout.spawn("wallets", "dovetail-lightning-sim", &arguments)?;
+    tell("wallets", &wallets.ready(START_TIME_MAX)?);
+    Ok(wallets)
+}
+
+fn core_config(core: &BitcoinCore) -> String {
+    format!(
+        "kind = \"bitcoin-core\"\nsocket = \"{}\"\n",
+        core.socket().display()
+    )
+}

@@ -1,0 +1,139 @@
+//! Tasks that a worker does not run: it says that it is full, or hangs up before the first token. They go
+//! to another worker; where there is none, their agent is told so at once. Nobody is paid for a task that
+//! another one ran.
+
+use dovetail_sv2::extension::{AssignTask, AssignTaskError, codes};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::fixture::{Case, TOKENS};
+use crate::scripted_worker::{ScriptedWorker, TIME_MAX, assert_refused, honest};
+
+async fn refuse(worker: &mut ScriptedWorker, task: &AssignTask, code: &str) {
+    let message = AssignTaskError {
+        task_id: task.task_id,
+        code: code.to_owned(),
+    };
+    worker.wire.send(&message).await;
+}
+
+/// Runs the task and has its batch credited.
+async fn run(case: &Case, worker: &mut ScriptedWorker, task: &AssignTask) -> Vec<u32> {
+    let output = honest(&case.models().asked, task);
+    let batch = worker.batch_output(task, &output).await;
+    worker.claim(&batch.root).await.credited();
+    output.tokens
+}
+
+/// What the agent has read in the end.
+async fn read(answer: JoinHandle<Result<Vec<u32>, String>>) -> Result<Vec<u32>, String> {
+    timeout(TIME_MAX, answer).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_a_full_worker_refuses_is_run_and_earned_by_another() {
+    let (case, mut full) = Case::with_worker().await;
+    let answer = case.ask();
+    let task = full.task().await;
+    let mut other = case.worker().await;
+    refuse(&mut full, &task, codes::TOO_MANY_TASKS).await;
+    let again = other.task().await;
+    assert_eq!(again.task_id, task.task_id);
+    assert_eq!(again.prompt.0, task.prompt.0);
+    assert_eq!((again.seed, again.salt), (task.seed, task.salt));
+    assert!(again.deadline_ms <= task.deadline_ms);
+    // The one that refused has no part in it any more, whatever it sends.
+    let output = honest(&case.models().asked, &task);
+    assert_refused(full.deliver_output(&task, &output).await, "task-not-yours");
+    refuse(&mut full, &task, codes::TOO_MANY_TASKS).await;
+    refuse(&mut full, &task, codes::PROMPT_INVALID).await;
+
+    let tokens = run(&case, &mut other, &again).await;
+    assert_eq!(read(answer).await, Ok(tokens));
+    case.earned_batches(&other, 1);
+    case.earned_nothing(&full);
+    drop((full, other));
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_refused_is_offered_more_once_it_has_finished_one() {
+    let (case, mut full) = Case::with_worker().await;
+    let first = case.ask();
+    let running = full.task().await;
+    let second = case.ask();
+    let refused = full.task().await;
+    // Nobody else is there, but it is busy and will not be for ever.
+    refuse(&mut full, &refused, codes::TOO_MANY_TASKS).await;
+    let output = honest(&case.models().asked, &running);
+    full.deliver_output(&running, &output).await.unwrap();
+    let again = full.task().await;
+    assert_eq!(again.task_id, refused.task_id);
+    let tokens = run(&case, &mut full, &again).await;
+    for (answer, tokens) in [(first, output.tokens), (second, tokens)] {
+        assert_eq!(read(answer).await, Ok(tokens));
+    }
+    case.earned_batches(&full, 1);
+    drop(full);
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_worker_is_left_the_agent_is_told_why() {
+    let case = Case::start().await;
+    // What is full now may not be later, so it is asked again some times.
+    for (code, times, told) in [
+        (codes::TOO_MANY_TASKS, 4, "workers-full"),
+        (codes::INTERNAL, 1, "worker-failed"),
+        (codes::PROMPT_INVALID, 1, "worker-failed"),
+    ] {
+        let mut only = case.worker().await;
+        let answer = case.ask();
+        for _ in 0..times {
+            let task = only.task().await;
+            refuse(&mut only, &task, code).await;
+        }
+        assert_eq!(read(answer).await, Err(told.to_owned()));
+        case.earned_nothing(&only);
+    }
+    let mut only = case.worker().await;
+    let answer = case.ask();
+    only.task().await;
+    drop(only);
+    assert_eq!(read(answer).await, Err("worker-lost".to_owned()));
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_worker_hangs_up_before_the_first_token_is_anothers_and_not_after_it() {
+    let (case, mut gone) = Case::with_worker().await;
+    let answer = case.ask();
+    let task = gone.task().await;
+    let mut other = case.worker().await;
+    let keys = gone.keys.clone();
+    drop(gone);
+    let again = other.task().await;
+    assert_eq!(again.task_id, task.task_id);
+    // It is back, too late.
+    let mut back = case.again(&keys).await;
+    let output = honest(&case.models().asked, &task);
+    assert_refused(back.deliver_output(&task, &output).await, "task-not-yours");
+    let tokens = run(&case, &mut other, &again).await;
+    assert_eq!(tokens.len(), TOKENS as usize);
+    assert_eq!(read(answer).await, Ok(tokens));
+    case.earned_batches(&other, 1);
+    case.earned_nothing(&back);
+
+    // Of this one the agent has read a part.
+    let answer = case.ask();
+    let task = other.task().await;
+    other.stream(task.task_id, &output.tokens[..3]).await;
+    // Answered after the tokens were taken.
+    let junk = other.deliver_bytes(task.task_id, vec![1]).await;
+    assert_eq!(junk, Err("transcript-malformed".to_owned()));
+    let third = case.worker().await;
+    drop(other);
+    assert_eq!(read(answer).await, Err("worker-lost".to_owned()));
+    drop((back, third));
+    case.end().await;
+}
