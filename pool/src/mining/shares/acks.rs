@@ -23,7 +23,6 @@ impl Difficulty {
     pub(crate) fn of(target: Target) -> Self {
         let units = target.difficulty_float() * UNITS_PER_WHOLE;
         // A float-to-integer cast saturates, which is what an absurd difficulty deserves.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let units = units as u128;
         Self(units)
     }
