@@ -10,7 +10,6 @@ use dovetail_commitment::coinbase::parse_coinbase;
 use dovetail_sv2::messages::PushSolution;
 
 use crate::rules::{WholeJob, complete_witness};
-use crate::transactions::BlockTransaction;
 
 /// A block that was put together.
 #[derive(Debug)]
@@ -45,25 +44,26 @@ pub(crate) fn solve(whole: &WholeJob, solution: &PushSolution) -> Option<SolvedB
         nonce: solution.nonce,
     };
     let hash = header.validate_pow(header.target()).ok()?;
-    let raw = whole.transactions.iter().map(AsRef::as_ref);
+    let transactions = whole.transactions.iter();
+    let raw = transactions.map(|transaction| transaction.raw.as_slice());
     Some(SolvedBlock {
         bytes: block_bytes(&header, &coinbase, raw)?,
         hash,
     })
 }
 
-/// A serialised block: header, coinbase with its witness, the other transactions in order.
+/// A serialised block: header, coinbase with its witness, the other serialised transactions in order.
 pub fn block_bytes<'a>(
     header: &Header,
     coinbase: &Transaction,
-    transactions: impl ExactSizeIterator<Item = &'a BlockTransaction>,
+    transactions: impl ExactSizeIterator<Item = &'a [u8]>,
 ) -> Option<Vec<u8>> {
     let count = u64::try_from(transactions.len()).ok()?.checked_add(1)?;
     let mut block = serialize(header);
     VarInt(count).consensus_encode(&mut block).ok()?;
     block.extend_from_slice(&serialize(coinbase));
     for transaction in transactions {
-        block.extend_from_slice(&transaction.raw);
+        block.extend_from_slice(transaction);
     }
     Some(block)
 }

@@ -68,7 +68,7 @@ fn a_new_tip_brings_the_batch_again_and_blocks_may_carry_it() {
     });
     assert_eq!(found.unwrap()["declared"], false);
     let taken = format!(
-        "SELECT count(*) > 0 FROM blocks WHERE account = '{worker}' AND result = 'submitted'"
+        "SELECT count(*) > 0 FROM blocks WHERE account = '{worker}' AND result = 'accepted'"
     );
     let deadline = std::time::Instant::now() + TIME_MAX;
     while scenario.query(&taken).unwrap() != "t" {

@@ -246,7 +246,7 @@ fn blocks_that_miners_solve_reach_the_chain() {
     let answer = ask(&scenario, "receipt.json", &[]);
     assert_eq!(answer["receipt"]["verified"], true);
     let submitted: u64 = scenario
-        .query("SELECT count(*) FROM blocks WHERE result = 'submitted'")
+        .query("SELECT count(*) FROM blocks WHERE result = 'accepted'")
         .unwrap()
         .parse()
         .unwrap();

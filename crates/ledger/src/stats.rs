@@ -27,7 +27,7 @@ pub struct Stats {
     pub inference_shares: u64,
     /// Transcripts that audits replayed.
     pub transcripts_replayed: u64,
-    /// Blocks found.
+    /// Blocks found: solved, and known to the node.
     pub blocks: u64,
     /// Payouts that arrived.
     pub payouts: u64,
@@ -83,7 +83,8 @@ impl Ledger {
         .collect()
     }
 
-    /// Records a solved block; `false` if it was recorded before, by whatever connection and process.
+    /// Records a solved block, of which it is not known yet what the node says; `false` if it was recorded
+    /// before, by whatever connection and process.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
@@ -94,7 +95,7 @@ impl Ledger {
         account: &str,
     ) -> Result<bool, LedgerError> {
         let done = sqlx::query(
-            "INSERT INTO blocks (header_hash, height, account, result) VALUES ($1, $2, $3, 'found')
+            "INSERT INTO blocks (header_hash, height, account, result) VALUES ($1, $2, $3, 'solved')
              ON CONFLICT (header_hash) DO NOTHING",
         )
         .bind(header_hash.to_bytes().to_vec())
@@ -105,7 +106,7 @@ impl Ledger {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Notes what a recorded block's submission gave.
+    /// Notes what came of a recorded block.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
@@ -131,7 +132,7 @@ impl Ledger {
             "SELECT (SELECT count(*) FROM shares) AS shares,
                     (SELECT count(*) FROM shares WHERE kind = 'inference') AS inference_shares,
                     (SELECT COALESCE(sum(cardinality(sample)), 0)::bigint FROM audits) AS replayed,
-                    (SELECT count(*) FROM blocks) AS blocks,
+                    (SELECT count(*) FROM blocks WHERE result = 'accepted') AS blocks,
                     (SELECT count(*) FROM payouts WHERE state = 'paid') AS payouts,
                     (SELECT COALESCE(sum(amount_msat), 0)::bigint FROM payouts WHERE state = 'paid') AS paid",
         )

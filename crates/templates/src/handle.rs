@@ -1,6 +1,7 @@
 //! The handle that daemons hold: the newest work, and a bounded queue of requests to the task that
 //! owns the source.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,15 +22,22 @@ const REQUESTS_MAX: usize = 64;
 /// The time a request may take, queueing included. A full block travels in far less.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(20);
 
+/// How many tips of the source are remembered: those of half a day on the main chain, of some seconds where a
+/// test mines fast.
+const TIPS_MAX: usize = 64;
+
 /// A template source. Clones share it; it runs until the token given to [`start`](crate::start) is
 /// cancelled.
 #[derive(Debug, Clone)]
 pub struct TemplateHandle {
     work: watch::Receiver<Option<Arc<WorkSnapshot>>>,
+    /// The newest tips that templates were built on, the newest last.
+    tips: watch::Receiver<VecDeque<[u8; 32]>>,
     requests: mpsc::Sender<Request>,
     connected: Arc<AtomicBool>,
     /// A node that takes whole blocks, where the source has one.
     node: Option<BlockDoor>,
+    judges_blocks: bool,
 }
 
 impl TemplateHandle {
@@ -53,6 +61,23 @@ impl TemplateHandle {
     /// Whether the source can be spoken to now.
     pub fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Whether the source has built on the block with this hash (in the byte order of the header), or does so
+    /// within `time_max`. The only way to learn what came of a solution where the source's protocol has no
+    /// answer to it. `false` says little: a tip that another one replaced at once may not be seen.
+    pub async fn has_tip(&self, hash: [u8; 32], time_max: Duration) -> bool {
+        let mut tips = self.tips.clone();
+        let seen = tips.wait_for(|tips| tips.contains(&hash));
+        tokio::time::timeout(time_max, seen)
+            .await
+            .is_ok_and(|seen| seen.is_ok())
+    }
+
+    /// Whether the source itself says what it thinks of a whole block: then `Ok` of
+    /// [`submit_block`](Self::submit_block) means that it has the block.
+    pub fn judges_blocks(&self) -> bool {
+        self.judges_blocks
     }
 
     /// Hands over a solved template: the whole coinbase with its witness, and the header's fields.
@@ -120,9 +145,19 @@ impl TemplateHandle {
         }
     }
 
-    pub(crate) fn with_node(mut self, node: BlockDoor) -> Self {
-        self.node = Some(node);
-        self
+    pub(crate) fn with_node(self, node: BlockDoor) -> Self {
+        Self {
+            node: Some(node),
+            ..self.judging_blocks()
+        }
+    }
+
+    /// Of a source that judges whole blocks.
+    pub(crate) fn judging_blocks(self) -> Self {
+        Self {
+            judges_blocks: true,
+            ..self
+        }
     }
 
     /// Takes the embedded chain's last block back, for trying what a reorganisation does. The genesis
@@ -165,6 +200,7 @@ pub(crate) struct Port {
 #[derive(Debug)]
 pub(crate) struct Publisher {
     work: watch::Sender<Option<Arc<WorkSnapshot>>>,
+    tips: watch::Sender<VecDeque<[u8; 32]>>,
     sequence: u64,
     connected: Arc<AtomicBool>,
 }
@@ -177,6 +213,17 @@ impl Publisher {
     ) -> Result<Arc<WorkSnapshot>, SnapshotError> {
         let snapshot = Arc::new(WorkSnapshot::new(template, prev_hash, self.sequence + 1)?);
         self.sequence += 1;
+        let tip = snapshot.prev_hash();
+        self.tips.send_if_modified(|tips| {
+            let is_new = tips.back() != Some(&tip);
+            if is_new {
+                if tips.len() == TIPS_MAX {
+                    tips.pop_front();
+                }
+                tips.push_back(tip);
+            }
+            is_new
+        });
         self.work.send_replace(Some(Arc::clone(&snapshot)));
         Ok(snapshot)
     }
@@ -189,16 +236,20 @@ impl Publisher {
 /// A handle and the end of it that a source serves.
 pub(crate) fn channel() -> (TemplateHandle, Port) {
     let (work_sender, work) = watch::channel(None);
+    let (tips_sender, tips) = watch::channel(VecDeque::new());
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
     let connected = Arc::new(AtomicBool::new(false));
     let handle = TemplateHandle {
         work,
+        tips,
         requests: request_sender,
         connected: Arc::clone(&connected),
         node: None,
+        judges_blocks: false,
     };
     let publisher = Publisher {
         work: work_sender,
+        tips: tips_sender,
         sequence: 0,
         connected,
     };

@@ -147,12 +147,14 @@ pub(crate) fn sri() -> anyhow::Result<Sri> {
         (&clients.jd_client, "jd_client_sv2", "jd_client_sv2"),
     ];
     for (path, package, binary) in wanted {
-        if path.exists() {
+        // A copy that was damaged on its way here is there, and does not run.
+        if output(Command::new(path).arg("--version")).is_ok() {
             continue;
         }
         eprintln!("installing {binary} from crates.io: some minutes on 2 cores, once");
         run(cargo(&[
             "install",
+            "--force",
             "--locked",
             "--quiet",
             "--version",

@@ -92,6 +92,11 @@ fn tests(
         &[],
     )?;
     ignored(
+        "found blocks on Bitcoin Core",
+        &["--test", "found_blocks"],
+        &[],
+    )?;
+    ignored(
         "own templates on Bitcoin Core",
         &["--test", "own_templates"],
         &[],

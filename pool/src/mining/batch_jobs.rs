@@ -3,6 +3,7 @@
 //! jobs of one channel in everything else.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dovetail_commitment::{BatchRoot, WorkerKey};
@@ -153,7 +154,10 @@ impl Connection {
 
     /// The checks are those that a claim has to pass, so that nobody hashes for nothing; they are
     /// made again when the claim comes.
-    async fn batch_job(&mut self, message: &RequestBatchJob) -> Result<ExtendedJob, &'static str> {
+    async fn batch_job(
+        &mut self,
+        message: &RequestBatchJob,
+    ) -> Result<Arc<ExtendedJob>, &'static str> {
         let worker = self.worker.ok_or(codes::NOT_REGISTERED)?;
         let RequestBatchJob {
             channel_id, root, ..
@@ -198,7 +202,7 @@ impl Connection {
         &mut self,
         channel_id: u32,
         root: BatchRoot,
-    ) -> Result<ExtendedJob, &'static str> {
+    ) -> Result<Arc<ExtendedJob>, &'static str> {
         // Without a template yet there is nothing to build on; there soon will be.
         let work = self.work.clone().ok_or(codes::INTERNAL)?;
         let fault = |error: String| {
@@ -209,6 +213,7 @@ impl Connection {
             .jobs
             .build_for_batch(&work, channel_id, root)
             .map_err(fault)?;
+        let job = Arc::new(job);
         let channel = self
             .channels
             .get_mut(&channel_id)

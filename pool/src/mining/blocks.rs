@@ -1,19 +1,19 @@
-//! A share that solves a block: the block goes out before anything else is done with the share.
+//! A share that solves a block: the block goes out before anything else is done with the share, and counts as
+//! found once the template source knows it.
 
 use std::time::Duration;
 
-use bitcoin::consensus::serialize;
+use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, Transaction};
 use dovetail_commitment::HeaderHash;
-use stratum_core::channels_sv2::merkle_root::merkle_root_from_path;
-use stratum_core::template_distribution_sv2::SubmitSolutionOwned;
+use dovetail_jd::block_bytes;
+use dovetail_templates::{TemplateError, TemplateHandle};
+use stratum_core::channels_sv2::merkle_root::merkle_root_from_path_;
 use tokio::time::{Instant, sleep};
 
-use super::channel::SolvedBlock;
 use super::connection::Connection;
-use super::custom::AcceptedJob;
-use super::shares::{HeaderFields, header_of};
+use super::custom::{AcceptedJob, DeclaredBlock};
+use super::solved::{AssemblyError, SolvedBlock};
 use crate::events::Event;
 use crate::settle::ProvenShare;
 use crate::shared::Shared;
@@ -22,33 +22,130 @@ use crate::shared::Shared;
 const RECORD_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long between two tries.
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
+/// How soon a source whose protocol has no answer to a solution shows the block as its tip.
+const TIP_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a block that nobody has judged may still become the tip: sources reconnect, and a miner that
+/// publishes its block itself takes its time.
+const UNJUDGED_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// How a block is handed over.
 enum Submission {
-    Solution(SubmitSolutionOwned),
+    /// As the solution of one of the source's templates.
+    Solution {
+        template_id: u64,
+        block: SolvedBlock,
+    },
+    /// Whole and serialised.
     Block(Vec<u8>),
-    /// A block in coinbase-only mode, whose transactions only its miner has.
+    /// Not at all: in coinbase-only mode only its miner has the transactions.
     Miners,
 }
 
-impl Submission {
-    /// Hands the block over; what came of it, in words.
-    async fn submit(self, shared: &Shared, hash: BlockHash) -> String {
-        let submitted = match self {
-            Self::Solution(solution) => shared.templates.submit_solution(solution).await,
-            Self::Block(bytes) => shared.templates.submit_block(bytes).await,
-            Self::Miners => {
-                tracing::info!(%hash, "only its miner can publish this block");
-                return "left to its miner".to_owned();
-            }
-        };
-        match submitted {
-            Ok(()) => "submitted".to_owned(),
-            Err(error) => {
-                tracing::warn!(%hash, %error, "the template source did not take the block");
-                error.to_string()
-            }
+/// What came of a block.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The source has it.
+    Accepted,
+    /// The source says what is wrong with it.
+    Refused(String),
+    /// It was sent, and nobody said what came of it.
+    Unknown,
+    /// Its miner had it to publish, and the source has not seen it.
+    LeftToMiner,
+    /// Its parts do not hash to its header, so it was not sent.
+    NotAssembled,
+}
+
+impl Verdict {
+    /// What the ledger says of the block (`docs/ledger.md`).
+    fn text(&self) -> String {
+        match self {
+            Self::Accepted => "accepted".to_owned(),
+            Self::Refused(reason) => format!("refused: {reason}"),
+            Self::Unknown => "unknown".to_owned(),
+            Self::LeftToMiner => "left to its miner".to_owned(),
+            Self::NotAssembled => "not assembled".to_owned(),
         }
     }
+}
+
+impl Submission {
+    /// Hands the block over and finds out what came of it.
+    async fn submit(self, templates: &TemplateHandle, hash: BlockHash) -> Verdict {
+        let tip = hash.to_byte_array();
+        let (sent, whole) = match self {
+            Self::Solution { template_id, block } => {
+                let Some(solution) = block.solution(template_id) else {
+                    return Verdict::NotAssembled;
+                };
+                let sent = templates.submit_solution(solution).await;
+                (sent, Some((template_id, block)))
+            }
+            Self::Block(bytes) => match templates.submit_block(bytes).await {
+                Ok(()) if templates.judges_blocks() => return Verdict::Accepted,
+                sent => (sent, None),
+            },
+            Self::Miners => {
+                tracing::info!(%hash, "only its miner can publish this block");
+                return match templates.has_tip(tip, UNJUDGED_TIME_MAX).await {
+                    true => Verdict::Accepted,
+                    false => Verdict::LeftToMiner,
+                };
+            }
+        };
+        if let Err(error) = &sent {
+            tracing::warn!(%hash, %error, "the template source did not take the block");
+            if is_judgement(error) {
+                return Verdict::Refused(error.to_string());
+            }
+        }
+        if templates.has_tip(tip, TIP_TIME_MAX).await {
+            return Verdict::Accepted;
+        }
+        if let Some((template_id, block)) = whole {
+            match submit_whole(templates, template_id, &block).await {
+                Some(Ok(())) => return Verdict::Accepted,
+                Some(Err(error)) if is_judgement(&error) => {
+                    return Verdict::Refused(error.to_string());
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+        match templates.has_tip(tip, UNJUDGED_TIME_MAX).await {
+            true => Verdict::Accepted,
+            false => Verdict::Unknown,
+        }
+    }
+}
+
+/// Whether the source looked at the block and found it wrong.
+fn is_judgement(error: &TemplateError) -> bool {
+    matches!(
+        error,
+        TemplateError::Refused { .. }
+            | TemplateError::Rejected(_)
+            | TemplateError::MalformedBlock(_)
+            | TemplateError::StaleTemplate(_)
+    )
+}
+
+/// Sends the solution of a template again as a whole block, where the source judges those: Bitcoin Core does
+/// not answer a solution, and knows a block that it has.
+async fn submit_whole(
+    templates: &TemplateHandle,
+    template_id: u64,
+    block: &SolvedBlock,
+) -> Option<Result<(), TemplateError>> {
+    if !templates.judges_blocks() {
+        return None;
+    }
+    let transactions = match templates.transaction_data(template_id).await {
+        Ok(data) => data.transactions,
+        Err(error) => return Some(Err(error)),
+    };
+    let raw = transactions.iter().map(Vec::as_slice);
+    let bytes = block_bytes(&block.header, &block.coinbase, raw)?;
+    Some(templates.submit_block(bytes).await)
 }
 
 /// A block that a share solved.
@@ -61,15 +158,15 @@ struct Found {
 }
 
 impl Found {
-    /// Records the block and tells the supervisor of it, once: a header may come again after a
-    /// reorganisation or a restart. `false` if this is not the first time.
-    async fn announce(&self, shared: &Shared) -> bool {
+    /// Records the block, once: a header may come again after a reorganisation or a restart. `false` if this
+    /// is not the first time.
+    async fn record(&self, shared: &Shared) -> bool {
         let ledger = &shared.settler.ledger;
         let deadline = Instant::now() + RECORD_TIME_MAX;
         loop {
             let recorded = ledger.record_block(self.header_hash, self.height, &self.account);
             match recorded.await {
-                Ok(true) => break,
+                Ok(true) => return true,
                 Ok(false) => {
                     tracing::info!(hash = %self.hash, "a block that was found before came again");
                     return false;
@@ -81,24 +178,34 @@ impl Found {
                 // Better told of twice than never.
                 Err(error) => {
                     tracing::error!(hash = %self.hash, %error, "cannot record a block");
-                    break;
+                    return true;
                 }
             }
         }
-        Event::BlockFound {
-            hash: &self.hash.to_string(),
-            worker: &self.account,
-            declared: self.declared,
-        }
-        .emit();
-        tracing::info!(hash = %self.hash, declared = self.declared, "block found");
-        true
     }
 
-    async fn note(&self, shared: &Shared, result: &str) {
-        let ledger = &shared.settler.ledger;
-        if let Err(error) = ledger.note_submission(self.header_hash, result).await {
+    /// Notes what came of the block, and tells the supervisor and the operator.
+    async fn conclude(&self, shared: &Shared, verdict: &Verdict) {
+        let (ledger, result) = (&shared.settler.ledger, verdict.text());
+        if let Err(error) = ledger.note_submission(self.header_hash, &result).await {
             tracing::error!(hash = %self.hash, result, %error, "cannot note what came of a block");
+        }
+        match verdict {
+            Verdict::Accepted => {
+                Event::BlockFound {
+                    hash: &self.hash.to_string(),
+                    worker: &self.account,
+                    declared: self.declared,
+                }
+                .emit();
+                tracing::info!(hash = %self.hash, declared = self.declared, "block found");
+            }
+            Verdict::LeftToMiner => {
+                tracing::warn!(hash = %self.hash, "a block that its miner had to publish did not become the tip");
+            }
+            Verdict::Refused(_) | Verdict::Unknown | Verdict::NotAssembled => {
+                tracing::error!(hash = %self.hash, result, "a block was solved and is not known to be in the chain");
+            }
         }
     }
 }
@@ -109,8 +216,7 @@ impl Connection {
     pub(super) fn publish(
         &self,
         proven: &ProvenShare,
-        block: Option<&SolvedBlock>,
-        fields: &HeaderFields,
+        block: Option<Result<SolvedBlock, AssemblyError>>,
         accepted: Option<&AcceptedJob>,
     ) {
         let Some(block) = block else { return };
@@ -122,81 +228,58 @@ impl Connection {
             account: proven.account.clone(),
             declared: accepted.is_some(),
         };
-        let submission = match (block.template_id, accepted) {
-            (Some(template_id), _) => self.solution(template_id, fields, &block.coinbase),
-            (None, Some(job)) => {
-                self.declared_block(&block.coinbase, fields, proven.header_hash, job)
+        let submission = match block {
+            Ok(block) => self.submission(block, accepted),
+            Err(error) => {
+                tracing::error!(hash = %found.hash, %error, "a solved block could not be put together");
+                None
             }
-            (None, None) => None,
         };
         self.shared.tracker.spawn(async move {
             let submitting = async {
                 match submission {
-                    Some(submission) => submission.submit(&shared, found.hash).await,
-                    None => {
-                        tracing::error!(hash = %found.hash, "a solved block could not be assembled");
-                        "not assembled".to_owned()
-                    }
+                    Some(submission) => submission.submit(&shared.templates, found.hash).await,
+                    None => Verdict::NotAssembled,
                 }
             };
-            let (result, is_new) = tokio::join!(submitting, found.announce(&shared));
+            let (verdict, is_new) = tokio::join!(submitting, found.record(&shared));
             if is_new {
-                found.note(&shared, &result).await;
+                found.conclude(&shared, &verdict).await;
             }
         });
     }
 
-    fn solution(
-        &self,
-        template_id: u64,
-        fields: &HeaderFields,
-        coinbase: &[u8],
-    ) -> Option<Submission> {
-        Some(Submission::Solution(SubmitSolutionOwned {
-            template_id,
-            version: fields.version,
-            header_timestamp: fields.ntime,
-            header_nonce: fields.nonce,
-            coinbase_tx: coinbase.to_vec().try_into().ok()?,
-        }))
-    }
-
-    /// The whole block of a declared job: header, coinbase, the declared transactions. In
-    /// coinbase-only mode the transactions are the miner's secret, and the block is the miner's to
-    /// publish, unless the pool's own template has the very same ones.
-    fn declared_block(
-        &self,
-        coinbase: &[u8],
-        fields: &HeaderFields,
-        header_hash: HeaderHash,
-        job: &AcceptedJob,
-    ) -> Option<Submission> {
+    /// How the block is handed over: the pool's own as its template's solution, a declared one whole. In
+    /// coinbase-only mode the transactions are the miner's secret, and the block is the miner's to publish,
+    /// unless the pool's own template has the very same ones.
+    fn submission(&self, block: SolvedBlock, accepted: Option<&AcceptedJob>) -> Option<Submission> {
+        if let Some(template_id) = block.template_id {
+            return Some(Submission::Solution { template_id, block });
+        }
+        if let Some(declared) = &accepted?.block {
+            return declared_block(&block, declared).map(Submission::Block);
+        }
         let work = self.work.as_ref()?;
-        let transaction: Transaction = bitcoin::consensus::deserialize(coinbase).ok()?;
-        let txid = transaction.compute_txid().to_byte_array();
-        let header = |root| header_of(fields, work.prev_hash(), work.nbits(), root);
-        let Some(block) = &job.block else {
-            let same = header(work.merkle_root(txid)).block_hash().to_byte_array();
-            return match same == header_hash.to_bytes() {
-                true => self.solution(work.template_id(), fields, coinbase),
-                false => Some(Submission::Miners),
-            };
-        };
-        let root = merkle_root_from_path(
-            &serialize_without_witness(&transaction),
-            &[],
-            &[],
-            &block.path,
-        )?;
-        let transactions = block.transactions.iter().map(AsRef::as_ref);
-        dovetail_jd::block_bytes(&header(root), &transaction, transactions).map(Submission::Block)
+        let same = work.prev_hash() == block.header.prev_blockhash.to_byte_array()
+            && work.merkle_root(block.txid()) == block.header.merkle_root.to_byte_array();
+        Some(match same {
+            true => Submission::Solution {
+                template_id: work.template_id(),
+                block,
+            },
+            false => Submission::Miners,
+        })
     }
 }
 
-fn serialize_without_witness(transaction: &Transaction) -> Vec<u8> {
-    let mut stripped = transaction.clone();
-    for input in &mut stripped.input {
-        input.witness.clear();
+/// The whole block of a declared job, if its transactions are those that were hashed.
+fn declared_block(block: &SolvedBlock, declared: &DeclaredBlock) -> Option<Vec<u8>> {
+    let root = merkle_root_from_path_(block.txid(), &declared.path);
+    if root != block.header.merkle_root.to_byte_array() {
+        tracing::error!(hash = %block.header.block_hash(), "the declared transactions are not those of the solved header");
+        return None;
     }
-    serialize(&stripped)
+    let transactions = declared.transactions.iter();
+    let raw = transactions.map(|transaction| transaction.raw.as_slice());
+    block_bytes(&block.header, &block.coinbase, raw)
 }

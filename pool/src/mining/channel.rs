@@ -4,9 +4,11 @@
 //! header it hashed; crediting needs the first, receipts the second, so both are kept here.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use bitcoin::Target;
 use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Target};
+use stratum_core::channels_sv2::chain_tip::ChainTip;
 use stratum_core::channels_sv2::server::{
     error::{ExtendedChannelError, StandardChannelError},
     extended::ExtendedChannel,
@@ -22,6 +24,7 @@ use stratum_core::mining_sv2::{
 use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
 
 use super::acks::Acks;
+use super::solved::{AssemblyError, HeaderFields, SolvedBlock};
 
 /// A share that passed the header check.
 #[derive(Debug)]
@@ -32,17 +35,8 @@ pub(crate) struct ValidShare {
     pub(crate) work: u128,
     /// The target it was judged by.
     pub(crate) target: Target,
-    /// Set if it solves a block.
-    pub(crate) block: Option<SolvedBlock>,
-}
-
-/// What is needed to publish a block.
-#[derive(Debug)]
-pub(crate) struct SolvedBlock {
-    /// The template, or `None` for a declared job.
-    pub(crate) template_id: Option<u64>,
-    /// The coinbase with its witness.
-    pub(crate) coinbase: Vec<u8>,
+    /// Set if it solves a block: the block, or why it cannot be put together.
+    pub(crate) block: Option<Result<SolvedBlock, AssemblyError>>,
 }
 
 /// Why a share was refused.
@@ -67,6 +61,9 @@ pub(crate) struct Channel {
     kind: Kind,
     account: String,
     job_targets: HashMap<u32, Target>,
+    /// Of a standard channel, the jobs whose headers it may still solve: the coinbases that its own jobs'
+    /// merkle roots were made of. An extended channel has them itself.
+    hashed_jobs: HashMap<u32, Arc<ExtendedJob>>,
     vardiff: VardiffState,
     /// What its miner is told of good shares.
     pub(crate) acks: Acks,
@@ -94,6 +91,7 @@ impl Channel {
             kind,
             account,
             job_targets: HashMap::new(),
+            hashed_jobs: HashMap::new(),
             vardiff,
             acks: Acks::default(),
         }
@@ -130,14 +128,17 @@ impl Channel {
 
     /// Takes a template's job: kept for the next [`Channel::activate`] if it is a future job,
     /// else the active one at once.
-    pub(crate) fn install(&mut self, job: &ExtendedJob) -> Result<(), String> {
+    pub(crate) fn install(&mut self, job: &Arc<ExtendedJob>) -> Result<(), String> {
         let (future, job_id) = (job.is_future(), job.get_job_id());
         match &mut self.kind {
-            Kind::Standard(channel) => channel
-                .on_group_channel_job(job.clone())
-                .map_err(|error: StandardChannelError| format!("{error:?}"))?,
+            Kind::Standard(channel) => {
+                channel
+                    .on_group_channel_job(job.as_ref().clone())
+                    .map_err(|error: StandardChannelError| format!("{error:?}"))?;
+                self.hashed_jobs.insert(job_id, Arc::clone(job));
+            }
             Kind::Extended(channel) => channel
-                .on_group_channel_job(job.clone())
+                .on_group_channel_job(job.as_ref().clone())
                 .map_err(|error: ExtendedChannelError| format!("{error:?}"))?,
         }
         if !future {
@@ -164,6 +165,7 @@ impl Channel {
             }
         };
         self.job_targets.clear();
+        self.hashed_jobs.retain(|id, _| Some(*id) == job_id);
         if let Some(job_id) = job_id {
             self.job_targets.insert(job_id, self.target());
         }
@@ -213,12 +215,12 @@ impl Channel {
         share: SubmitSharesStandardOwned,
     ) -> Result<ValidShare, ShareRefusal> {
         let job_id = share.job_id;
+        let fields = HeaderFields::from(&share);
         let Kind::Standard(channel) = &mut self.kind else {
             return Err(ShareRefusal::Code(ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE));
         };
         let result = channel.validate_share(share);
-        let bits = channel.get_chain_tip().map(|tip| tip.nbits());
-        self.judged(job_id, bits, result)
+        self.judged(job_id, &fields, &[], result)
     }
 
     pub(crate) fn validate_extended(
@@ -226,29 +228,30 @@ impl Channel {
         share: SubmitSharesExtendedOwned,
     ) -> Result<ValidShare, ShareRefusal> {
         let job_id = share.job_id;
+        let fields = HeaderFields::from(&share);
+        let extranonce = share.extranonce.as_bytes().to_vec();
         let Kind::Extended(channel) = &mut self.kind else {
             return Err(ShareRefusal::Code(ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE));
         };
         let result = channel.validate_share(share);
-        let bits = channel.get_chain_tip().map(|tip| tip.nbits());
-        self.judged(job_id, bits, result)
+        self.judged(job_id, &fields, &extranonce, result)
     }
 
     fn judged(
         &mut self,
         job_id: u32,
-        bits: Option<u32>,
+        fields: &HeaderFields,
+        extranonce: &[u8],
         result: Result<ShareValidationResult, ShareValidationError>,
     ) -> Result<ValidShare, ShareRefusal> {
         let (hash, block) = match result {
             Ok(ShareValidationResult::Valid(hash)) => (hash, None),
-            Ok(ShareValidationResult::BlockFound(hash, template_id, coinbase)) => (
-                hash,
-                Some(SolvedBlock {
-                    template_id,
-                    coinbase,
-                }),
-            ),
+            // Not the library's coinbase: see `solved.rs`.
+            Ok(ShareValidationResult::BlockFound(hash, template_id, _)) => {
+                let proven = BlockHash::from_byte_array(hash.to_byte_array());
+                let block = self.solved(job_id, fields, extranonce, template_id, proven);
+                (hash, Some(block))
+            }
             Err(error) => return Err(refusal(&error)),
         };
         let header_hash = hash.to_byte_array();
@@ -258,9 +261,9 @@ impl Channel {
         // On an easy chain a block can miss the share target; it is then worth a block's work,
         // not a share's.
         let met = Target::from_le_bytes(header_hash) <= job_target;
-        let target = match (met, bits) {
-            (false, Some(bits)) => {
-                Target::from_compact(bitcoin::CompactTarget::from_consensus(bits))
+        let target = match (met, self.chain_tip()) {
+            (false, Some(tip)) => {
+                Target::from_compact(bitcoin::CompactTarget::from_consensus(tip.nbits()))
             }
             _ => job_target,
         };
@@ -271,6 +274,39 @@ impl Channel {
             target,
             block,
         })
+    }
+
+    /// The block of a share that solves one. `extranonce` is what the miner rolled: nothing on a standard
+    /// channel.
+    fn solved(
+        &self,
+        job_id: u32,
+        fields: &HeaderFields,
+        extranonce: &[u8],
+        template_id: Option<u64>,
+        proven: BlockHash,
+    ) -> Result<SolvedBlock, AssemblyError> {
+        let no_job = AssemblyError::NoJob(job_id);
+        let (job, prefix) = match &self.kind {
+            Kind::Standard(channel) => {
+                let job = self.hashed_jobs.get(&job_id).ok_or(no_job)?;
+                (job.as_ref(), channel.get_extranonce_prefix())
+            }
+            Kind::Extended(_) => {
+                let job = self.live_job(job_id).ok_or(no_job)?;
+                (job, job.get_extranonce_prefix())
+            }
+        };
+        let tip = self.chain_tip().ok_or(AssemblyError::NoTip)?;
+        let extranonce = [prefix, extranonce].concat();
+        SolvedBlock::assemble(job, &extranonce, fields, tip, template_id, proven)
+    }
+
+    fn chain_tip(&self) -> Option<&ChainTip> {
+        match &self.kind {
+            Kind::Standard(channel) => channel.get_chain_tip(),
+            Kind::Extended(channel) => channel.get_chain_tip(),
+        }
     }
 
     /// Takes the client's own estimate (`UpdateChannel`).

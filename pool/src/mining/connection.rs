@@ -78,7 +78,7 @@ pub(crate) struct Connection {
     pub(super) channels: BTreeMap<u32, Channel>,
     pub(super) jobs: JobMaker,
     pub(super) work: Option<Arc<WorkSnapshot>>,
-    pub(super) group_job: Option<ExtendedJob>,
+    pub(super) group_job: Option<Arc<ExtendedJob>>,
     pub(super) accepted: AcceptedJobs,
     pub(super) batch_jobs: BatchJobs,
     pub(super) registering: Option<Registering>,

@@ -11,6 +11,7 @@ mod extension;
 mod jobs;
 mod open;
 mod shares;
+mod solved;
 mod work;
 
 use std::sync::Arc;

@@ -4,10 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use bitcoin::block::{Header, Version};
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, CompactTarget, TxMerkleNode};
 use dovetail_commitment::{BatchRoot, HeaderHash};
 use dovetail_ledger::Msat;
 use dovetail_sv2::extension::{BatchOutcome, MSAT_UNKNOWN, codes, find_claim};
@@ -25,6 +23,7 @@ use super::connection::{Connection, Ended};
 use super::custom::AcceptedJob;
 use super::jobs::is_declared;
 use super::open::{code_text, owned};
+use super::solved::{HeaderFields, merkle_path};
 use crate::credit;
 use crate::events::Event;
 use crate::settle::{BatchReport, Claim, ProvenShare, Settled};
@@ -47,31 +46,19 @@ pub(super) struct InFlight {
     pub(super) settled: Settled,
 }
 
-/// The fields of a share that name a header.
-pub(super) struct HeaderFields {
-    pub(super) version: u32,
-    pub(super) ntime: u32,
-    pub(super) nonce: u32,
-}
-
 impl Connection {
     pub(super) fn on_submit_standard(
         &mut self,
         share: SubmitSharesStandardOwned,
     ) -> Result<(), Ended> {
         let (channel_id, sequence_number) = (share.channel_id, share.sequence_number);
-        let fields = HeaderFields {
-            version: share.version,
-            ntime: share.ntime,
-            nonce: share.nonce,
-        };
         let Some(channel) = self.channels.get_mut(&channel_id) else {
             return self.refuse_unknown(channel_id, sequence_number);
         };
         match channel.validate_standard(share) {
-            Ok(valid) => {
+            Ok(mut valid) => {
                 let proven = self.prove(channel_id, &valid, None);
-                self.publish(&proven, valid.block.as_ref(), &fields, None);
+                self.publish(&proven, valid.block.take(), None);
                 self.settle(channel_id, sequence_number, proven, &valid, None);
                 Ok(())
             }
@@ -87,15 +74,11 @@ impl Connection {
         let (channel_id, sequence_number, job_id) =
             (share.channel_id, share.sequence_number, share.job_id);
         let extranonce = share.extranonce.as_bytes().to_vec();
-        let header = HeaderFields {
-            version: share.version,
-            ntime: share.ntime,
-            nonce: share.nonce,
-        };
+        let header = HeaderFields::from(&share);
         let Some(channel) = self.channels.get_mut(&channel_id) else {
             return self.refuse_unknown(channel_id, sequence_number);
         };
-        let valid = match channel.validate_extended(share) {
+        let mut valid = match channel.validate_extended(share) {
             Ok(valid) => valid,
             Err(refusal) => return self.refuse(channel_id, sequence_number, refusal),
         };
@@ -106,7 +89,7 @@ impl Connection {
             return self.refuse(channel_id, sequence_number, stale);
         }
         let proven = self.prove(channel_id, &valid, accepted.as_ref());
-        self.publish(&proven, valid.block.as_ref(), &header, accepted.as_ref());
+        self.publish(&proven, valid.block.take(), accepted.as_ref());
         let committed = match &accepted {
             Some(job) => job.batch_root,
             None => self.batch_jobs.root_of(channel_id, job_id),
@@ -204,12 +187,7 @@ impl Connection {
         let coinbase = coinbase_of(job, extranonce);
         let merkle_root =
             merkle_root_from_path(&coinbase, &[], &[], job.get_merkle_path().as_slice())?;
-        let header = header_of(
-            fields,
-            tip.prev_hash().into_array(),
-            tip.nbits(),
-            merkle_root,
-        );
+        let header = fields.header(tip.prev_hash().into_array(), tip.nbits(), merkle_root);
         if header.block_hash().to_byte_array() != valid.header_hash {
             return None;
         }
@@ -218,12 +196,7 @@ impl Connection {
             worker: self.worker?,
             header: serialize(&header).try_into().ok()?,
             coinbase,
-            merkle_path: job
-                .get_merkle_path()
-                .as_slice()
-                .iter()
-                .map(|node| node.clone().into_array())
-                .collect(),
+            merkle_path: merkle_path(job),
             share_target: valid.target.to_le_bytes(),
         })
     }
@@ -397,22 +370,6 @@ fn is_final(settled: &Settled) -> bool {
     match settled {
         Settled::Accepted(_) => true,
         Settled::Refused(code, _) => codes::is_final_for_batch(code),
-    }
-}
-
-pub(super) fn header_of(
-    fields: &HeaderFields,
-    prev_hash: [u8; 32],
-    bits: u32,
-    root: [u8; 32],
-) -> Header {
-    Header {
-        version: Version::from_consensus(fields.version.cast_signed()),
-        prev_blockhash: BlockHash::from_byte_array(prev_hash),
-        merkle_root: TxMerkleNode::from_byte_array(root),
-        time: fields.ntime,
-        bits: CompactTarget::from_consensus(bits),
-        nonce: fields.nonce,
     }
 }
 

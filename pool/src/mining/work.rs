@@ -34,8 +34,9 @@ impl Connection {
                 tracing::error!(error, "a template gives no job");
                 Ended::Fault("a template gives no job")
             })?;
+        let job = Arc::new(job);
         self.work = Some(Arc::clone(&work));
-        self.group_job = Some(job.clone());
+        self.group_job = Some(Arc::clone(&job));
         for channel in self.channels.values_mut() {
             install(channel.install(&job))?;
         }
@@ -60,6 +61,7 @@ impl Connection {
             .jobs
             .as_future(group_job, channel_id)
             .map_err(|_| Ended::Fault("the template job cannot be shared"))?;
+        let job = Arc::new(job);
         let Some(channel) = self.channels.get_mut(&channel_id) else {
             return Ok(());
         };

@@ -238,14 +238,14 @@ fn a_block_is_found_once_by_whatever_process() {
     run(|db, ledger| async move {
         let header = HeaderHash::from_bytes([7; 32]);
         assert!(ledger.record_block(header, 5, "alice").await.unwrap());
-        ledger.note_submission(header, "submitted").await.unwrap();
+        ledger.note_submission(header, "accepted").await.unwrap();
         let restarted = db.ledger().await;
         assert!(!restarted.record_block(header, 6, "alice").await.unwrap());
         let found: (i64, String) = sqlx::query_as("SELECT height, result FROM blocks")
             .fetch_one(&ledger.pool)
             .await
             .unwrap();
-        assert_eq!(found, (5, "submitted".to_owned()));
+        assert_eq!(found, (5, "accepted".to_owned()));
         assert_eq!(ledger.stats().await.unwrap().blocks, 1);
     });
 }

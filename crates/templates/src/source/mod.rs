@@ -35,6 +35,7 @@ pub fn start(
                 port,
                 shutdown,
             )?;
+            return Ok(handle.judging_blocks());
         }
         SourceConfig::BitcoinCore {
             socket,
