@@ -7,20 +7,19 @@
 use std::sync::Arc;
 
 use bitcoin::{CompactTarget, Target};
+use dovetail_commitment::block::merkle_root;
 use dovetail_sv2::messages::{B064KOwned, SubmitSolution};
 use dovetail_templates::TemplateHandle;
 use tokio::sync::mpsc;
 
 use crate::coinbase::JobCoinbase;
-use crate::search::{Hash256, header_bytes, header_hash, meets, merkle_root};
+use crate::search::{Hash256, header_bytes, header_hash, meets};
 use bitcoin::hashes::{Hash, sha256d};
 
 /// Bytes of the extranonce that devices share: the index of a channel and what
 /// the channel rolls. An upstream that grants more gets the rest as zeros, so the layout towards
 /// firmware never depends on the upstream.
 pub const EXTRANONCE_BYTES: usize = 8;
-/// The most bytes of an extranonce that a share can carry (Sv2 specification, section 5.3.12).
-pub const EXTRANONCE_BYTES_MAX: usize = 32;
 /// The version bits that may be rolled (BIP 320).
 pub const VERSION_ROLLING_MASK: u32 = 0x1fff_e000;
 /// How far a header's time may be ahead of the job's least time: the consensus rule's two hours.

@@ -20,11 +20,12 @@ use dovetail_sv2::messages::{
     SubmitSharesExtended, SubmitSharesSuccess,
 };
 use dovetail_sv2::{
-    AuthorityPublicKey, ConnectionError, DecodeError, Frame, Message, Outbox, OutboxError, setup,
+    AuthorityPublicKey, ConnectionError, DecodeError, EXTRANONCE_BYTES_MAX, Frame, Message, Outbox,
+    OutboxError, setup,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{EXTRANONCE_BYTES, EXTRANONCE_BYTES_MAX, FoundShare, JobParts};
+use crate::job::{EXTRANONCE_BYTES, FoundShare, JobParts};
 use crate::search::Hash256;
 
 /// Where a pool is and who we are to it.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bitcoin::hashes::{Hash, HashEngine, sha256, sha256d};
+use dovetail_commitment::block::merkle_root;
 
 /// Nonces between two looks at the stop flag: well under a tenth of a second of hashing.
 const NONCES_PER_LOOK: u64 = 1 << 15;
@@ -161,13 +162,6 @@ fn extranonce_bytes(counter: u64, size: usize) -> Vec<u8> {
     bytes
 }
 
-/// The Merkle root above a coinbase.
-pub fn merkle_root(coinbase_txid: Hash256, path: &[Hash256]) -> Hash256 {
-    path.iter().fold(coinbase_txid, |node, sibling| {
-        sha256d::Hash::hash(&[node, *sibling].concat()).to_byte_array()
-    })
-}
-
 /// A search on a thread of its own, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Search {
@@ -246,13 +240,6 @@ mod tests {
         assert!(meets(&low, &high));
         assert!(!meets(&high, &low));
         assert!(meets(&high, &high));
-    }
-
-    #[test]
-    fn a_merkle_path_of_nothing_is_the_coinbase_itself() {
-        assert_eq!(merkle_root([7; 32], &[]), [7; 32]);
-        let parent = sha256d::Hash::hash(&[[7; 32], [8; 32]].concat());
-        assert_eq!(merkle_root([7; 32], &[[8; 32]]), parent.to_byte_array());
     }
 
     #[test]

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use bitcoin::Amount;
 use dovetail_audit::HashChain;
+use dovetail_commitment::block::merkle_root;
 use dovetail_commitment::coinbase::{find_commitment, parse_coinbase};
 use dovetail_commitment::{
     Batch, BatchRoot, HeaderHash, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
 };
 use dovetail_engine::{Model, tiny};
-use dovetail_miner::search::{header_bytes, header_hash, meets, merkle_root};
+use dovetail_miner::search::{header_bytes, header_hash, meets};
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{
     AssignTask, BatchOutcome, Bytes, DeliverTranscript, DeliverTranscriptSuccess, RegisterBatch,

@@ -269,7 +269,6 @@ fn hashes_of(target: Target) -> f64 {
 
 fn whole(difficulty: f64) -> u64 {
     // A float-to-integer cast saturates, which is what an absurd difficulty deserves.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let whole = difficulty as u64;
     whole
 }

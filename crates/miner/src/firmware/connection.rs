@@ -119,7 +119,7 @@ impl Connection {
     fn on_frame(&mut self, frame: &Frame) -> Result<(), EndReason> {
         if frame.is::<RequestExtensions>() {
             // We speak none towards firmware: the answer is an error, the connection stays.
-            let request: RequestExtensions = whole(frame)?;
+            let request: RequestExtensions = frame.message()?;
             return match negotiate::answer(&request, &[], &[]) {
                 Ok(success) => self.send(&success),
                 Err(error) => self.send(&error),
@@ -130,17 +130,17 @@ impl Connection {
             return Ok(());
         }
         if frame.is::<SubmitSharesStandard>() {
-            self.on_submit_standard(&whole(frame)?)
+            self.on_submit_standard(&frame.message()?)
         } else if frame.is::<SubmitSharesExtended>() {
-            self.on_submit_extended(&whole(frame)?)
+            self.on_submit_extended(&frame.message()?)
         } else if frame.is::<OpenStandardMiningChannel>() {
-            self.on_open_standard(&whole(frame)?)
+            self.on_open_standard(&frame.message()?)
         } else if frame.is::<OpenExtendedMiningChannel>() {
-            self.on_open_extended(&whole(frame)?)
+            self.on_open_extended(&frame.message()?)
         } else if frame.is::<UpdateChannel>() {
-            self.on_update_channel(&whole(frame)?)
+            self.on_update_channel(&frame.message()?)
         } else if frame.is::<CloseChannel>() {
-            self.on_close_channel(&whole(frame)?);
+            self.on_close_channel(&frame.message()?);
             Ok(())
         } else {
             Err(EndReason::Protocol("a message that firmware does not send"))
@@ -344,11 +344,6 @@ impl Connection {
     pub(super) fn send<M: Message>(&self, message: &M) -> Result<(), EndReason> {
         Ok(self.outbox.send(message)?)
     }
-}
-
-/// The message, with nothing behind it but whole fields of extensions.
-fn whole<M: Message>(frame: &Frame) -> Result<M, EndReason> {
-    Ok(frame.decode_with_tlvs::<M>()?.0)
 }
 
 /// An error code as a message field.

@@ -12,12 +12,12 @@ use dovetail_sv2::messages::{
     Str0255Owned, U256Owned,
 };
 use dovetail_sv2::setup::{SetupProtocol, mining_flags};
-use dovetail_sv2::{Frame, Outbox, OutboxError, connect, negotiate, setup};
+use dovetail_sv2::{EXTRANONCE_BYTES_MAX, Frame, Outbox, OutboxError, connect, negotiate, setup};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Channel, PoolOptions, PoolSession, SessionError};
-use crate::job::{EXTRANONCE_BYTES, EXTRANONCE_BYTES_MAX};
+use crate::job::EXTRANONCE_BYTES;
 use crate::keys::WorkerKeys;
 
 /// Time for each answer while a session is opened.

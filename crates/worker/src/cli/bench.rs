@@ -158,7 +158,6 @@ fn best(repeat: u32, runtime: &Runtime, model: &Arc<Model>, load: Load) -> anyho
 }
 
 fn per_second(tokens: usize, time: Duration) -> f64 {
-    #[allow(clippy::cast_precision_loss)]
     let tokens = tokens as f64;
     tokens / time.as_secs_f64().max(1e-9)
 }
@@ -214,7 +213,6 @@ fn print(report: &Report, model: &Model) -> Result<(), OutputError> {
 }
 
 fn per_million(count: usize) -> f64 {
-    #[allow(clippy::cast_precision_loss)]
     let count = count as f64;
     count / 1e6
 }

@@ -127,7 +127,6 @@ impl Worker {
     pub(super) fn options(&self, index: usize) -> PoolOptions {
         let mut options = self.upstreams[index].options.clone();
         if let Some(measured) = self.stats.mining.measured_hash_rate() {
-            #[allow(clippy::cast_possible_truncation)]
             let measured = measured as f32;
             options.nominal_hash_rate = measured;
         }

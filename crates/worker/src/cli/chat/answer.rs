@@ -106,7 +106,6 @@ impl Answer {
     /// Tokens in a second, the first left out: it came with the prompt. None for answers of one token.
     fn tokens_per_s(&self) -> Option<f64> {
         let after_first = self.output.tokens.len().checked_sub(1)?;
-        #[allow(clippy::cast_precision_loss)]
         let tokens = after_first as f64;
         (after_first > 0).then(|| tokens / self.after_first.as_secs_f64().max(1e-9))
     }
