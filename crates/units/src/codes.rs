@@ -75,7 +75,8 @@ mod tests {
     fn a_code_is_found_by_its_word_and_by_no_other() {
         for &code in Code::ALL {
             assert_eq!(Code::parse(code.as_str()), Some(code));
-            assert!(code.to_string() == code && *code.as_str() == code);
+            assert_eq!(code.to_string(), code.as_str());
+            assert!(*code.as_str() == code);
         }
         assert_eq!(Code::parse("too-Early"), None);
         assert_eq!(Code::ALL.len(), 2);

@@ -269,8 +269,7 @@ fn hashes_of(target: Target) -> f64 {
 
 fn whole(difficulty: f64) -> u64 {
     // A float-to-integer cast saturates, which is what an absurd difficulty deserves.
-    let whole = difficulty as u64;
-    whole
+    difficulty as u64
 }
 
 #[cfg(test)]
