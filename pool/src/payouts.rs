@@ -40,15 +40,15 @@ type Waiting = HashMap<[u8; 32], (WorkerKey, oneshot::Sender<Option<String>>)>;
 
 /// Where connections hand in the invoices that their workers sent.
 #[derive(Clone, Default)]
-pub(crate) struct PayoutHandle(Arc<Mutex<Waiting>>);
+pub(crate) struct InvoiceAnswers(Arc<Mutex<Waiting>>);
 
-impl PayoutHandle {
+impl InvoiceAnswers {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes an answer; one that nobody waits for, or of another worker, is dropped.
-    pub(crate) fn answer(&self, answer: InvoiceAnswer) {
+    pub(crate) fn take(&self, answer: InvoiceAnswer) {
         let mut waiting = self.waiting();
         let expected = waiting
             .get(&answer.payout_id)
@@ -79,7 +79,7 @@ enum PayoutError {
 pub(crate) struct Payouts {
     pub(crate) ledger: Ledger,
     pub(crate) mailboxes: Mailboxes,
-    pub(crate) handle: PayoutHandle,
+    pub(crate) answers: InvoiceAnswers,
     pub(crate) wallet: Client,
     pub(crate) config: LightningConfig,
     pub(crate) network: Network,
@@ -215,7 +215,7 @@ impl Payouts {
         amount_msat: u64,
     ) -> Result<String, PayoutError> {
         let (sender, receiver) = oneshot::channel();
-        self.handle.waiting().insert(payout_id, (worker, sender));
+        self.answers.waiting().insert(payout_id, (worker, sender));
         let request = WorkerCommand::RequestInvoice {
             payout_id,
             amount_msat,
@@ -225,7 +225,7 @@ impl Payouts {
             Ok(()) => timeout(INVOICE_TIMEOUT, receiver).await,
             Err(_) => Ok(Ok(None)),
         };
-        self.handle.waiting().remove(&payout_id);
+        self.answers.waiting().remove(&payout_id);
         match answer {
             Ok(Ok(Some(bolt11))) => Ok(bolt11),
             _ => Err(PayoutError::NoInvoice),

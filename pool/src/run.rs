@@ -27,7 +27,7 @@ use crate::config::{AuditConfig, Config, MiningConfig};
 use crate::embedded_declarator;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
-use crate::payouts::{PayoutHandle, Payouts};
+use crate::payouts::{InvoiceAnswers, Payouts};
 use crate::shared::Shared;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
 use crate::validation::{Member, RemoteValidator, ThreadValidator, Validators, ValidatorsConfig};
@@ -86,7 +86,7 @@ pub async fn run(
         settler,
         tasks: base.tasks.clone(),
         models: base.models.clone(),
-        payouts: PayoutHandle::default(),
+        invoice_answers: InvoiceAnswers::default(),
         extranonces: Mutex::new(extranonces(&config.mining)?),
         telemetry: base.telemetry.clone(),
         tracker: base.tracker.clone(),
@@ -321,7 +321,7 @@ fn start_payouts(shared: &Shared, mailboxes: Mailboxes, shutdown: &CancellationT
     let payouts = Payouts {
         ledger: shared.ledger.clone(),
         mailboxes,
-        handle: shared.payouts.clone(),
+        answers: shared.invoice_answers.clone(),
         wallet: Client::new(socket),
         config: shared.config.lightning.clone(),
         network: shared.config.mining.network,

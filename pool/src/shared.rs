@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::claims::settle::Settler;
 use crate::config::Config;
 use crate::models::Models;
-use crate::payouts::PayoutHandle;
+use crate::payouts::InvoiceAnswers;
 use crate::tasks::Tasks;
 
 /// Handles to every part of the pool.
@@ -24,7 +24,8 @@ pub(crate) struct Shared {
     pub(crate) settler: Settler,
     pub(crate) tasks: Tasks,
     pub(crate) models: Models,
-    pub(crate) payouts: PayoutHandle,
+    /// Where connections hand in what payouts wait for.
+    pub(crate) invoice_answers: InvoiceAnswers,
     pub(crate) extranonces: Mutex<ExtranonceAllocator>,
     pub(crate) telemetry: Telemetry,
     pub(crate) tracker: TaskTracker,

@@ -23,7 +23,7 @@ pub(crate) struct OnePerWorker(Arc<Mutex<HashMap<WorkerKey, Line>>>);
 
 /// A worker's turn. Dropping it lets the next one in.
 pub(crate) struct Turn {
-    // First: whoever is next must find the line still there.
+    // First: the claim that is next must find the line still there.
     _gate: OwnedMutexGuard<()>,
     _place: Place,
 }

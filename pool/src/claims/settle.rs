@@ -132,6 +132,11 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
+    /// The tip of the beacon that samples are drawn with, for workers to check revealed values against.
+    pub(crate) fn beacon_tip(&self) -> [u8; 32] {
+        self.auditor.tip()
+    }
+
     /// Settles a share that claims nothing but its hash.
     pub(crate) async fn settle_hash(&self, share: ProvenShare) -> Settled {
         match self.committer.commit(entry(&share, None)).await {

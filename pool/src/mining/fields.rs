@@ -7,12 +7,12 @@ use super::connection::EndReason;
 /// An error code of the Sv2 specification, as `stratum_core` lists them.
 pub(super) type StandardCode = &'static str;
 
-/// A byte string of ours as a message field; too long is a fault of ours.
+/// The pool's bytes as a message field. Bytes that do not fit are a fault of the pool.
 pub(super) fn owned<T>(bytes: &[u8]) -> Result<T, EndReason>
 where
     T: TryFrom<Vec<u8>>,
 {
-    T::try_from(bytes.to_vec()).map_err(|_| EndReason::Fault("a field of ours is too long"))
+    T::try_from(bytes.to_vec()).map_err(|_| EndReason::Fault("a field of the pool's is too long"))
 }
 
 /// An error code as a message field.

@@ -43,7 +43,7 @@ pub(crate) enum ValidatorError {
     #[error("the validator did not answer in time")]
     TimeOut,
     /// It computes with another version of the arithmetic.
-    #[error("the validator's engine has version {theirs}, ours {ours}: run the same release")]
+    #[error("the validator's engine has version {theirs}, the pool's {ours}: run the same release")]
     EngineVersion {
         /// What it said.
         theirs: u32,

@@ -161,7 +161,7 @@ impl Queue {
     }
 
     /// The validator failed: what it had taken goes to the front again, for another one if there is.
-    /// What has failed too often is dropped, and whoever waits for it told so by that.
+    /// A sample that has failed too often is dropped, which tells the audit that waits for it.
     pub(super) fn give_back(&self, member: usize, taken: Vec<Waiting>) {
         let mut state = self.state();
         for mut waiting in taken.into_iter().rev() {
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_work_hears_of_it() {
+    async fn a_validator_that_waits_for_work_hears_of_it() {
         let queue = Arc::new(queue(&[true]));
         let taking = {
             let queue = Arc::clone(&queue);

@@ -32,7 +32,7 @@ const REQUESTS_PER_CONNECTION_MAX: usize = 8;
 /// What `dovetail-pool validator` is told.
 #[derive(Debug, Clone)]
 pub struct ValidatorOptions {
-    /// Where pools connect; port 0 takes a free one. Whoever reaches it reads prompts and is believed.
+    /// Where pools connect; port 0 takes a free one. It has no authentication: a peer that reaches it can read prompts.
     pub listen: SocketAddr,
     /// The model files.
     pub models: Vec<PathBuf>,
@@ -56,7 +56,7 @@ pub async fn serve(
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() {
-        tracing::warn!(%address, "whoever reaches this port reads prompts: keep it on a network of your own");
+        tracing::warn!(%address, "a peer that reaches this port can read prompts: keep it on a network of your own");
     }
     ready(address);
     let service = Service::new(models, runtime);

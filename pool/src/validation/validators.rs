@@ -64,7 +64,7 @@ impl Validators {
             let worker = ValidatorTask {
                 number: queue.add_member(member.is_local),
                 queue: Arc::clone(&queue),
-                // A thread of ours cannot be stopped; its claims give up by themselves.
+                // A thread of this process cannot be stopped; the claims that wait for it give up by themselves.
                 time_max: (!member.is_local).then_some(config.validator_timeout),
                 validator: member.validator,
             };

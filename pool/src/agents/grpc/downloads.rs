@@ -2,7 +2,7 @@
 //!
 //! Nothing is loaded: a download reads a piece at a time from a file that stays open, so that a file replaced
 //! while the pool runs does not change what is handed out. Downloads are few and each ends after a while, so
-//! that a slow peer keeps nobody else waiting for long; whoever wants the rest asks again.
+//! that a slow worker keeps no other waiting for long; a worker asks again for the rest.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! What `SetCustomMiningJob` (Sv2 specification, section 5.3.18) must be, whoever sends it: on the
+//! What `SetCustomMiningJob` (Sv2 specification, section 5.3.18) must be, from any miner: on the
 //! pool's tip, within bounds, and the very job that was declared where one was.
 
 use bitcoin::absolute::LockTime;

@@ -25,8 +25,8 @@ use codes::{BAD_CHANNEL, BAD_COINBASE, NOT_SUPPORTED, NOT_YET, STALE};
 
 pub(super) use accepted_jobs::{AcceptedJob, AcceptedJobs, DeclaredBlock};
 
-/// The declarator's node may hear of a block before ours: how long a job one block ahead waits for
-/// ours to follow. It delays nobody but its own connection.
+/// The declarator's node may hear of a block before the pool's: how long a job one block ahead waits for the
+/// pool's node to follow. It delays only its own connection.
 const TIP_WAIT_MAX: Duration = Duration::from_secs(1);
 
 impl Connection {
@@ -56,8 +56,8 @@ impl Connection {
         }
     }
 
-    /// Takes new work that has come or is about to, if the job is for the block after ours, or we have
-    /// only just started and have no work yet.
+    /// Takes new work that has come or is about to, if the job is for the block after the pool's, or the
+    /// connection has only just started and has no work yet.
     async fn catch_up(&mut self, message: &SetCustomMiningJobOwned) -> Result<(), EndReason> {
         let height = height_of(message.coinbase_prefix.as_bytes());
         let ours = self.work.as_ref().map(|work| work.height());

@@ -17,7 +17,7 @@ impl Connection {
 
     fn answer_invoice(&self, payout_id: [u8; 32], bolt11: Option<String>) {
         let Some(worker) = self.worker() else { return };
-        self.shared.payouts.answer(InvoiceAnswer {
+        self.shared.invoice_answers.take(InvoiceAnswer {
             payout_id,
             worker,
             bolt11,

@@ -46,7 +46,7 @@ impl Connection {
         if !verify_registration(&request.worker_key, &nonce, proof) {
             return self.refuse_registration(Code::BadProof);
         }
-        let beacon_tip = self.shared.settler.auditor.tip();
+        let beacon_tip = self.shared.settler.beacon_tip();
         self.send(&RegisterWorkerSuccess { beacon_tip })?;
         let (worker, room) = (request.worker_key, usize::from(request.max_tasks));
         self.connected = Some(self.shared.tasks.connect(worker, request.models, room));
