@@ -7,7 +7,7 @@
 
 mod client;
 mod error;
-mod partial;
+mod partial_file;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -19,7 +19,7 @@ use dovetail_engine::{EngineError, Model};
 pub use error::FetchError;
 
 use client::{ModelPool, Piece};
-use partial::Partial;
+use partial_file::PartialFile;
 
 /// The waits between attempts that brought nothing.
 const BACKOFF: std::ops::RangeInclusive<Duration> =
@@ -132,7 +132,7 @@ impl Fetcher {
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder).map_err(|source| FetchError::file(folder, source))?;
         }
-        let mut partial = Partial::open(&beside(file), id)?;
+        let mut partial = PartialFile::open(&beside(file), id)?;
         let mut may_restart = true;
         loop {
             let was_resumed = self.complete(&mut partial, &mut tell).await?;
@@ -160,7 +160,7 @@ impl Fetcher {
     /// Fetches until the file is as long as its head says. Whether it came in several parts.
     async fn complete(
         &self,
-        partial: &mut Partial,
+        partial: &mut PartialFile,
         tell: &mut impl FnMut(Progress),
     ) -> Result<bool, FetchError> {
         let mut attempts = Attempts::new(self.attempts_max);
@@ -185,7 +185,7 @@ impl Fetcher {
     /// Takes one stream to its end.
     async fn stream(
         &self,
-        partial: &mut Partial,
+        partial: &mut PartialFile,
         tell: &mut impl FnMut(Progress),
     ) -> Result<(), FetchError> {
         let mut pool = ModelPool::connect(&self.api).await?;

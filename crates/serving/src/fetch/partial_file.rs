@@ -11,7 +11,7 @@ use dovetail_engine::{EngineError, Head};
 use super::FetchError;
 
 /// The file and what is known of it.
-pub(super) struct Partial {
+pub(super) struct PartialFile {
     path: PathBuf,
     file: File,
     id: ModelId,
@@ -20,7 +20,7 @@ pub(super) struct Partial {
     whole_bytes: Option<u64>,
 }
 
-impl Partial {
+impl PartialFile {
     /// Goes on with what lies at `path`, where it can be the beginning of this model.
     pub(super) fn open(path: &Path, id: ModelId) -> Result<Self, FetchError> {
         let fault = |source| FetchError::file(path, source);
@@ -185,7 +185,7 @@ mod tests {
             (&tiny::generate(2)[..50_000], 0),
         ] {
             std::fs::write(&path, there).unwrap();
-            let partial = Partial::open(&path, id).unwrap();
+            let partial = PartialFile::open(&path, id).unwrap();
             assert_eq!(partial.bytes(), kept as u64);
             assert_eq!(partial.is_whole(), kept == file.len());
         }
@@ -196,8 +196,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.partial");
         let (_, id) = model();
-        let _first = Partial::open(&path, id).unwrap();
-        let second = Partial::open(&path, id);
+        let _first = PartialFile::open(&path, id).unwrap();
+        let second = PartialFile::open(&path, id);
         assert!(matches!(second, Err(FetchError::Busy(_))));
     }
 
@@ -208,12 +208,12 @@ mod tests {
         let (file, id) = model();
         let length = file.len() as u64;
         for wrong in [&tiny::generate(2)[..10_000], &[0xff; 100][..]] {
-            let mut partial = Partial::open(&path, id).unwrap();
+            let mut partial = PartialFile::open(&path, id).unwrap();
             let refused = partial.append(wrong, length);
             assert!(matches!(refused, Err(FetchError::NotTheModel { .. })));
             assert!(!path.exists());
         }
-        let mut partial = Partial::open(&path, id).unwrap();
+        let mut partial = PartialFile::open(&path, id).unwrap();
         let refused = partial.append(&file, length + 1);
         assert!(matches!(refused, Err(FetchError::NotTheModel { .. })));
     }
