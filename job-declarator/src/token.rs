@@ -37,8 +37,8 @@ pub enum TokenError {
     Malformed,
     /// The MAC is not that of this key over this account and job.
     #[error(
-        "its MAC does not fit: it was given to another account or for another job, or the \
-         declarator has another token_key"
+        "its MAC is of another account, job, token_key or payout script: compare token_key and \
+         payout_script of the pool and the declarator"
     )]
     Forged,
     /// Its time is over.

@@ -1,9 +1,9 @@
 //! The pool daemon: Sv2 mining with extension 0x4149, the audit, the ledger, payouts, and the
-//! agents' gRPC door, wired together.
+//! agents' gRPC interface, wired together.
 //!
-//! Reading order for a share: `mining::connection` takes the frame, `mining::shares` checks the
-//! header, `settle` runs the audit (`audit`, whose replays `validation` does) and commits to the ledger,
-//! `mining::shares` answers.
+//! Reading order for a share: `mining::connection` takes the frame, `mining::shares` judges the share, `blocks`
+//! publishes a block that it solves, `claims` audits what it claims (`validation` does the replays) and commits it
+//! to the ledger, `mining::shares` answers. For a task: `agents` translates the request, `tasks` does the rest.
 
 mod agents;
 mod blocks;

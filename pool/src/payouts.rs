@@ -164,7 +164,7 @@ impl Payouts {
                 continue;
             }
             if let Err(error) = self.pay(worker, Msat::new(whole_sat), rail).await {
-                tracing::warn!(%worker, %error, "a payout did not go on");
+                tracing::warn!(%worker, %error, "a payout was stopped; its money is reserved, or back on the balance");
             }
         }
         Ok(())

@@ -98,7 +98,7 @@ pub struct Scenario {
     keep_database: bool,
     /// The model that everybody runs.
     pub model_id: String,
-    /// The address of the agents' door.
+    /// The address of the agents' gRPC port.
     pub grpc: String,
     /// The address of the mining port.
     pub mining: String,

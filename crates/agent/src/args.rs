@@ -119,7 +119,7 @@ pub(crate) struct ReceiptVerifyArgs {
     /// What `dovetail ask --receipt` wrote, or a pool's receipt alone.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// The pool's public key (x-only, 64 hex digits). Without it anyone's signature will do.
+    /// The pool's public key (x-only, 64 hex digits). Without it, a receipt that any key signed passes.
     #[arg(long, value_name = "HEX", env = "DOVETAIL_POOL_KEY", value_parser = key)]
     pub(crate) pool_key: Option<Key>,
     /// Print one JSON object.

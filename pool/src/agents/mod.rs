@@ -1,3 +1,3 @@
-//! The agents' doors. Each translates between its transport and [`crate::tasks`], and decides nothing.
+//! What agents speak to. Each transport translates between its messages and [`crate::tasks`], and decides nothing.
 
 pub(crate) mod grpc;

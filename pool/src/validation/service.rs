@@ -80,7 +80,7 @@ pub(super) async fn serve_on(
         .context("the gRPC server failed")
 }
 
-/// The service: a thread validator behind a door.
+/// The service: a thread validator that a pool reaches over gRPC.
 pub(super) struct Service {
     models: Models,
     runtime: Arc<Runtime>,

@@ -3,7 +3,7 @@
 //!
 //! This is the one module with unsafe code: it calls functions that were compiled for instructions
 //! which [`Kernel::available`] has found on this machine, and loads from slices whose lengths are
-//! checked at the door ([`Kernel::products`]).
+//! checked on entry ([`Kernel::products`]).
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]

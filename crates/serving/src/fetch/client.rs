@@ -1,4 +1,4 @@
-//! The pool's gRPC door, as far as models need it.
+//! The part of the pool's gRPC interface that serves model files.
 
 use std::time::Duration;
 

@@ -48,18 +48,18 @@ fn row(label: &str, value: impl ToString) -> (String, String) {
 fn now(status: &Status) -> Rows {
     let upstream = match &status.upstream {
         Upstream::None => "nobody: no pool can be reached".to_owned(),
-        Upstream::Solo => "ourselves: no pool can be reached".to_owned(),
+        Upstream::Solo => "nobody else (solo): no pool can be reached".to_owned(),
         Upstream::Pool { address } => format!("the pool {address}"),
     };
     let templates = match &status.templates {
-        None => "nobody's".to_owned(),
-        Some(Templates::Pool) => "the pool's".to_owned(),
-        Some(Templates::Own) => "our own".to_owned(),
-        Some(Templates::FallenBack { reason }) => format!("the pool's for now: {reason}"),
+        None => "none".to_owned(),
+        Some(Templates::Pool) => "the pool".to_owned(),
+        Some(Templates::Own) => "this worker's own node".to_owned(),
+        Some(Templates::FallenBack { reason }) => format!("the pool, for now: {reason}"),
     };
     vec![
         row("working for", upstream),
-        row("templates", templates),
+        row("templates from", templates),
         row("hash rate of devices", hash_rate(status.hash_rate)),
         row("tokens a second", format!("{:.1}", status.token_rate)),
         row("devices", status.devices.connections),

@@ -145,7 +145,7 @@ impl Worker {
         tracing::warn!(pool = upstream.options.address, %error, "the session with the pool is over");
         upstream.ended(lasted, Instant::now());
         if let Some(reason) = self.beacons.left(&upstream.options.name()) {
-            tracing::error!(pool = upstream.options.address, reason, file = %self.beacons.path().display(), "left the pool for good; take its entry out of the file to go back");
+            tracing::error!(pool = upstream.options.address, reason, file = %self.beacons.path().display(), "this worker does not use the pool any more, because the pool broke its word; to use it again, delete its entry from the file and restart");
         }
     }
 

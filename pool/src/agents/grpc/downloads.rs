@@ -1,4 +1,4 @@
-//! The workers' door to model files: `dovetail.models.v1`, from the files that the pool itself runs.
+//! Model files for workers: `dovetail.models.v1`, from the files that the pool itself runs.
 //!
 //! Nothing is loaded: a download reads a piece at a time from a file that stays open, so that a file replaced
 //! while the pool runs does not change what is handed out. Downloads are few and each ends after a while, so

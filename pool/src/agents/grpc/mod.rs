@@ -1,4 +1,4 @@
-//! The agents' gRPC door: `dovetail.inference.v1`, and `dovetail.models.v1` for workers that fetch models.
+//! The gRPC interface: `dovetail.inference.v1`, and `dovetail.models.v1` for workers that fetch models.
 //! It translates requests into calls of [`Tasks`], and what comes back into messages.
 
 mod create;

@@ -60,7 +60,10 @@ impl Task {
         if self.fallen_back.as_ref() == Some(&reason) {
             return;
         }
-        tracing::warn!(reason, "hashing the pool's jobs, not our own");
+        tracing::warn!(
+            reason,
+            "hashing the pool's jobs: no job on an own template is possible now"
+        );
         display.give_way();
         let templates = Templates::FallenBack {
             reason: reason.clone(),
