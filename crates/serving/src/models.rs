@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dovetail_commitment::ModelId;
 use dovetail_engine::{EngineError, Model};
 
 use crate::fetch::{FetchError, Fetcher, Progress, Wanted, file_name};
-use crate::tasks::Models;
 
 /// How often the log tells how far a download is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The models that are served, by id.
+pub type Models = BTreeMap<ModelId, Arc<Model>>;
 
 /// Where models come from.
 #[derive(Debug, Clone)]

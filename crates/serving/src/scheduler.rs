@@ -11,7 +11,8 @@ use dovetail_commitment::{
 use dovetail_engine::{ENGINE_VERSION, EngineError, Generation, Prefixes, Request, step};
 use tokio::sync::mpsc;
 
-use crate::tasks::{CHUNK_TOKENS_MAX, Engine, OpenTasks, TakenTask, TaskError, TaskEvent, lock};
+use crate::engine::Engine;
+use crate::task::{CHUNK_TOKENS_MAX, OpenTasks, TakenTask, TaskError, TaskEvent, lock};
 
 /// Tokens are held back for at most this long, so that fast models do not send a frame for each and
 /// slow ones still look alive.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dovetail_commitment::{TaskId, Transcript};
 use dovetail_miner::stats::count;
-use dovetail_serving::tasks::{CHUNK_TOKENS_MAX, Task, TaskError, TaskEvent};
+use dovetail_serving::task::{CHUNK_TOKENS_MAX, Task, TaskError, TaskEvent};
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{
     AssignTask, AssignTaskError, Bytes, DeliverTranscript, SEQUENCE_ITEMS_MAX, StreamTokens,

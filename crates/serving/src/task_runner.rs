@@ -1,134 +1,20 @@
 //! Runs tasks on the engine: a scheduler on a thread of its own, a bounded queue before it. What it
 //! makes comes back as [`TaskEvent`]s, in order for each task.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey};
-use dovetail_engine::{Model, Runtime};
+use dovetail_commitment::{TaskId, WorkerKey};
 use tokio::sync::mpsc;
 
+use crate::engine::Engine;
 use crate::scheduler::Scheduler;
+use crate::task::{OpenTasks, TakenTask, Task, TaskError, TaskEvent, lock};
 
 /// Events waiting for whoever gave the tasks: a few seconds of a fast model. A full queue makes the engine
 /// wait, which is right: its tokens cannot leave anyway.
 const EVENTS_MAX: usize = 256;
-
-/// The most tokens of one [`TaskEvent::Tokens`].
-pub const CHUNK_TOKENS_MAX: usize = 64;
-
-/// The models that are served, by id.
-pub type Models = BTreeMap<ModelId, Arc<Model>>;
-
-/// A task to be run.
-#[derive(Clone, PartialEq)]
-pub struct Task {
-    /// By what its giver knows it.
-    pub id: TaskId,
-    /// The model that is asked.
-    pub model_id: ModelId,
-    /// The prompt.
-    pub prompt: Vec<u8>,
-    /// What keeps the prompt from being guessed from its commitment.
-    pub salt: [u8; 32],
-    /// How tokens are chosen.
-    pub sampling: SamplingParams,
-    /// What ends the output.
-    pub stop: StopSequences,
-    /// What choices are drawn from.
-    pub seed: [u8; 32],
-    /// After this nobody wants the output any more.
-    pub deadline: Duration,
-}
-
-impl std::fmt::Debug for Task {
-    // Prompts stand in no log.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Task({})", self.id)
-    }
-}
-
-/// Why a task was not taken, or not finished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TaskError {
-    /// As many tasks are open as are taken at once, or the task is here already.
-    #[error("too many tasks")]
-    TooManyTasks,
-    /// The model is not served here.
-    #[error("the model is not served here")]
-    ModelUnknown,
-    /// The prompt does not fit the model's context.
-    #[error("the prompt is too long")]
-    PromptTooLong,
-    /// The prompt is empty, or no text that the model's tokenizer takes.
-    #[error("the prompt is no text of the model")]
-    PromptInvalid,
-    /// A sampling parameter is out of its bounds.
-    #[error("a sampling parameter is out of its bounds")]
-    SamplingInvalid,
-    /// Nothing is wrong with the task.
-    #[error("the engine failed")]
-    Internal,
-}
-
-/// What a running task gives.
-#[derive(Debug)]
-pub enum TaskEvent {
-    /// Some tokens; the first stands at this position of the output.
-    Tokens {
-        /// The task.
-        task_id: TaskId,
-        /// Position of the first.
-        first_position: u32,
-        /// At most [`CHUNK_TOKENS_MAX`].
-        tokens: Vec<u32>,
-    },
-    /// The task is done.
-    Finished {
-        /// Its result.
-        transcript: Box<Transcript>,
-        /// When nobody pays for it any more.
-        expires: Instant,
-        /// How many tokens of the prompt were known from earlier ones.
-        reused_tokens: usize,
-    },
-    /// The task cannot be done.
-    Failed {
-        /// The task.
-        task_id: TaskId,
-        /// Why.
-        error: TaskError,
-    },
-    /// The task was cancelled, or its time was over before it was done.
-    Dropped(TaskId),
-}
-
-/// A task that was taken.
-pub(crate) struct TakenTask {
-    pub(crate) task: Task,
-    pub(crate) expires: Instant,
-    pub(crate) cancelled: Arc<AtomicBool>,
-}
-
-impl TakenTask {
-    /// Whether nobody waits for it any more.
-    pub(crate) fn is_over(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed) || Instant::now() >= self.expires
-    }
-}
-
-/// What tasks run on.
-#[derive(Debug)]
-pub struct Engine {
-    /// The models that are served.
-    pub models: Models,
-    /// Kernel and threads.
-    pub runtime: Runtime,
-    /// How much of earlier prompts is kept for later ones that begin the same, in bytes.
-    pub prefix_bytes_max: usize,
-}
 
 /// The engine's thread and the queue before it. Dropping it ends the thread after the running step.
 #[derive(Debug)]
@@ -206,18 +92,18 @@ impl TaskRunner {
     }
 }
 
-pub(crate) type OpenTasks = HashMap<TaskId, Arc<AtomicBool>>;
-
-pub(crate) fn lock(open: &Mutex<OpenTasks>) -> std::sync::MutexGuard<'_, OpenTasks> {
-    // The map is a plain set of flags: a panic elsewhere leaves it usable.
-    open.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use dovetail_commitment::{
+        FinishReason, ModelId, SamplingParams, StopSequences, output_digest, trace_root,
+    };
+    use dovetail_engine::{Model, Output, Request, Runtime, run};
+
     use super::*;
-    use dovetail_commitment::{FinishReason, output_digest, trace_root};
-    use dovetail_engine::{Output, Request, run};
+    use crate::models::Models;
 
     fn models() -> Models {
         let model = Model::from_bytes(&dovetail_engine::tiny::generate(1)).unwrap();
