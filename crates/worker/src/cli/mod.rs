@@ -10,6 +10,7 @@ mod model_import;
 mod model_quality;
 mod model_shape;
 mod run;
+mod whole_file;
 
 use clap::{Parser, Subcommand};
 use dovetail_daemon::init_logging;

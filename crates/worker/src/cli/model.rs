@@ -11,6 +11,7 @@ use super::fetch::{self, FetchArguments};
 use super::model_import::{self, ImportArguments};
 use super::model_quality::{self, QualityArguments};
 use super::model_shape::{self, ShapeArguments};
+use super::whole_file::write_whole;
 
 /// Make, import, fetch and inspect model files.
 #[derive(Debug, Args)]
@@ -127,20 +128,6 @@ fn list(tokens: &[u32]) -> String {
     tokens.join(", ")
 }
 
-/// Writes the file under its name only once it is whole.
-pub(crate) fn write_whole(
-    path: &Path,
-    write: impl FnOnce(&Path) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let partial = path.with_added_extension("partial");
-    let written = write(&partial).and_then(|()| Ok(std::fs::rename(&partial, path)?));
-    if written.is_err() {
-        // Half a file is of no use; that it may not be there is no second error.
-        let _ = std::fs::remove_file(&partial);
-    }
-    written.with_context(|| format!("cannot write {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,18 +158,5 @@ mod tests {
         };
         let error = run(ModelArguments { command }).await.unwrap_err();
         assert!(format!("{error:#}").contains("junk: not a Dovetail model"));
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_written_whole_is_not_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("model");
-        let half = |path: &Path| {
-            std::fs::write(path, "half")?;
-            anyhow::bail!("the disk is full")
-        };
-        let error = write_whole(&out, half).unwrap_err();
-        assert!(format!("{error:#}").contains("the disk is full"));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

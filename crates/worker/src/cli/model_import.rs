@@ -8,7 +8,7 @@ use clap::Args;
 use dovetail_console::print_line;
 use dovetail_models::{ImportOptions, ImportReport, MatrixError, Progress, import};
 
-use super::model::write_whole;
+use super::whole_file::write_whole;
 
 /// What to import, and where to.
 #[derive(Debug, Args)]
