@@ -4,6 +4,7 @@
 
 mod hash_rate;
 mod session;
+mod session_failure;
 mod upstreams;
 
 use std::collections::HashMap;

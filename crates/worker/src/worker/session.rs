@@ -22,8 +22,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::session_failure::SessionFailure;
 use super::{ClaimDone, Worker};
-use crate::beacon::BeaconError;
 use crate::claim::Claimer;
 use crate::wallet::{InvoiceAnswer, invoice};
 
@@ -66,23 +66,6 @@ pub(super) struct Session {
     pub(super) wanted: Option<(usize, Instant)>,
     /// The session with it, while it is being opened.
     pub(super) opening: Option<AbortOnDropHandle<(usize, Result<PoolSession, SessionError>)>>,
-}
-
-/// Why a session ended that nobody wanted to end.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SessionFailure {
-    /// The connection ended, or the pool ended the session.
-    #[error(transparent)]
-    Pool(#[from] SessionError),
-    /// We could not send.
-    #[error(transparent)]
-    Outbox(#[from] OutboxError),
-    /// The pool broke its own beacon: it may have chosen a sample.
-    #[error("the pool broke its own beacon: {0}")]
-    BrokenBeacon(#[from] BeaconError),
-    /// A part of the worker itself failed, which is a defect.
-    #[error("the worker failed: {0}")]
-    Defect(&'static str),
 }
 
 /// How a session ended that did not fail.

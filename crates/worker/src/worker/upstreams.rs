@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Worker;
-use super::session::SessionFailure;
+use super::session_failure::SessionFailure;
 use crate::config::{JobDeclarator, Pool};
 
 /// The waits between attempts at one pool.

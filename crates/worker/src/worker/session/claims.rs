@@ -8,8 +8,9 @@ use dovetail_miner::stats::{add, count};
 use dovetail_serving::transcripts::BATCH_TRANSCRIPTS_MAX;
 use dovetail_sv2::extension::BatchOutcome;
 
-use super::{Session, SessionFailure};
+use super::Session;
 use crate::claim::{ClaimEnd, Claimer};
+use crate::worker::session_failure::SessionFailure;
 use crate::worker::{ClaimDone, Worker};
 
 /// The wait before a batch is claimed again after its claim failed.
