@@ -3,8 +3,6 @@
 
 mod agent;
 mod bench;
-mod bench_audit;
-mod bench_clerk;
 mod demo;
 mod programs;
 mod protobuf;

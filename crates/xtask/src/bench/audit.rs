@@ -7,7 +7,7 @@ use clap::Args;
 use dovetail_tests::cache;
 use serde_json::{Value, json};
 
-use crate::bench::{build_bench, number, report};
+use super::report::{build_bench, number, report};
 use crate::steps::{Steps, run};
 
 /// What to audit.
@@ -37,7 +37,7 @@ pub(crate) struct AuditArguments {
 }
 
 /// Runs the measurement.
-pub(crate) fn measure(arguments: &AuditArguments) -> anyhow::Result<()> {
+pub(super) fn measure(arguments: &AuditArguments) -> anyhow::Result<()> {
     let mut steps = Steps::new();
     let bench = steps.step("the bench", build_bench)?;
     let folder = cache().join("bench");

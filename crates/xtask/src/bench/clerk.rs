@@ -6,7 +6,7 @@ use std::process::Command;
 use clap::Args;
 use serde_json::Value;
 
-use crate::bench::{build_bench, report};
+use super::report::{build_bench, report};
 use crate::steps::Steps;
 
 /// What is asked of which model.
@@ -27,7 +27,7 @@ pub(crate) struct ClerkArguments {
 }
 
 /// Runs the measurement.
-pub(crate) fn measure(arguments: &ClerkArguments) -> anyhow::Result<()> {
+pub(super) fn measure(arguments: &ClerkArguments) -> anyhow::Result<()> {
     let mut steps = Steps::new();
     let bench = steps.step("the bench", build_bench)?;
     let model = arguments.model.clone();

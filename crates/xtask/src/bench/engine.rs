@@ -1,110 +1,60 @@
-//! `cargo xtask bench`: measurements, beside a peer's in the same run where there is one.
+//! `cargo xtask bench engine`: decode, replay and memory, beside a peer's in the same run.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand};
+use clap::Args;
 use dovetail_tests::cache;
 use serde_json::{Value, json};
 
-use crate::bench_audit::{self, AuditArguments};
-use crate::bench_clerk::{self, ClerkArguments};
+use super::report::{build_bench, number, report};
 use crate::setup;
 use crate::steps::{Steps, cargo, run};
 
-/// What to measure.
+/// What to measure the engine on.
 #[derive(Debug, Args)]
-pub(crate) struct BenchArguments {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    /// The engine: decode, replay and memory, beside llama.cpp's Q8_0 on the same shapes.
-    Engine {
-        /// Shapes to measure, of 15m, 110m, 1.1b; the JSON's top level is the last one's.
-        #[arg(long, value_delimiter = ',', default_value = "15m,110m,1.1b")]
-        shapes: Vec<String>,
-        /// Tokens to generate.
-        #[arg(long, default_value_t = 256)]
-        generate: u32,
-        /// Rounds; the best counts.
-        #[arg(long, default_value_t = 3)]
-        repeat: u32,
-        /// Leave the peer out: building it takes some minutes.
-        #[arg(long)]
-        no_peer: bool,
-        /// End with one JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-    /// The audit: seconds of replay per second of generating, at full audit and at the floor.
-    Audit(AuditArguments),
-    /// The small model clerk: its answers to invoices and stock sheets that it has not seen, marked
-    /// field by field.
-    Clerk(ClerkArguments),
+pub(crate) struct EngineArguments {
+    /// Shapes to measure, of 15m, 110m, 1.1b; the JSON's top level is the last one's.
+    #[arg(long, value_delimiter = ',', default_value = "15m,110m,1.1b")]
+    shapes: Vec<String>,
+    /// Tokens to generate.
+    #[arg(long, default_value_t = 256)]
+    generate: u32,
+    /// Rounds; the best counts.
+    #[arg(long, default_value_t = 3)]
+    repeat: u32,
+    /// Leave the peer out: building it takes some minutes.
+    #[arg(long)]
+    no_peer: bool,
+    /// End with one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the measurement.
-pub(crate) fn bench(arguments: &BenchArguments) -> anyhow::Result<()> {
-    match &arguments.what {
-        What::Engine {
-            shapes,
-            generate,
-            repeat,
-            no_peer,
-            json,
-        } => engine(shapes, *generate, *repeat, *no_peer, *json),
-        What::Audit(arguments) => bench_audit::measure(arguments),
-        What::Clerk(arguments) => bench_clerk::measure(arguments),
-    }
-}
-
-/// Builds our bench; returns where it is.
-pub(crate) fn build_bench() -> anyhow::Result<PathBuf> {
-    run(&mut cargo(&[
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "dovetail-bench",
-    ]))?;
-    let debug = dovetail_tests::program("dovetail-bench");
-    let target = debug.parent().and_then(|debug| debug.parent());
-    let target = target.context("the target folder has no parent")?;
-    Ok(target.join("release").join("dovetail-bench"))
-}
-
-fn engine(
-    shapes: &[String],
-    generate: u32,
-    repeat: u32,
-    no_peer: bool,
-    json: bool,
-) -> anyhow::Result<()> {
+pub(super) fn measure(arguments: &EngineArguments) -> anyhow::Result<()> {
     let mut steps = Steps::new();
     let bench = steps.step("the engine's bench", build_bench)?;
-    let peer = if no_peer {
+    let peer = if arguments.no_peer {
         None
     } else {
         Some(steps.step("the peer: llama.cpp, some minutes the first time", peer)?)
     };
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut rows = Vec::new();
-    for shape in shapes {
+    for shape in &arguments.shapes {
         let work = Work {
             bench: &bench,
             shape,
             threads,
-            generate,
-            repeat,
+            generate: arguments.generate,
+            repeat: arguments.repeat,
         };
         rows.push(steps.step(&format!("shape {shape}"), || work.measure(peer.as_ref()))?);
     }
     show(&rows);
-    if json {
+    if arguments.json {
         let mut report = rows.last().cloned().context("no shape was named")?;
         report["shapes"] = Value::Array(rows);
         println!("{report}");
@@ -210,22 +160,6 @@ fn peer() -> anyhow::Result<PathBuf> {
     Ok(target.join("release").join("dovetail-engine-peer"))
 }
 
-/// The JSON object that a program prints last.
-pub(crate) fn report(command: &mut Command) -> anyhow::Result<Value> {
-    let shown = format!("{command:?}");
-    let done = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot start {shown}"))?;
-    if !done.status.success() {
-        bail!("{shown} failed: {}", done.status);
-    }
-    let text = String::from_utf8_lossy(&done.stdout);
-    let line = text.lines().last().unwrap_or_default();
-    serde_json::from_str(line).with_context(|| format!("{shown} printed no JSON"))
-}
-
 fn show(rows: &[Value]) {
     eprintln!(
         "\n{:>6} {:>12} {:>12} {:>8} {:>12} {:>12} {:>8} {:>8}",
@@ -246,11 +180,4 @@ fn show(rows: &[Value]) {
         );
     }
     eprintln!("replay: its cost over generating; memory: peak over weights and cache");
-}
-
-/// A figure for a table.
-pub(crate) fn number(row: &Value, key: &str, digits: usize) -> String {
-    row[key]
-        .as_f64()
-        .map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
 }

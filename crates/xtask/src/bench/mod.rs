@@ -1,0 +1,39 @@
+//! `cargo xtask bench`: measurements, beside a peer's in the same run where there is one.
+
+mod audit;
+mod clerk;
+mod engine;
+mod report;
+
+use clap::{Args, Subcommand};
+
+use audit::AuditArguments;
+use clerk::ClerkArguments;
+use engine::EngineArguments;
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The engine: decode, replay and memory, beside llama.cpp's Q8_0 on the same shapes.
+    Engine(EngineArguments),
+    /// The audit: seconds of replay per second of generating, at full audit and at the floor.
+    Audit(AuditArguments),
+    /// The small model clerk: its answers to invoices and stock sheets that it has not seen, marked
+    /// field by field.
+    Clerk(ClerkArguments),
+}
+
+/// Runs the measurement.
+pub(crate) fn bench(arguments: &BenchArguments) -> anyhow::Result<()> {
+    match &arguments.what {
+        What::Engine(arguments) => engine::measure(arguments),
+        What::Audit(arguments) => audit::measure(arguments),
+        What::Clerk(arguments) => clerk::measure(arguments),
+    }
+}
