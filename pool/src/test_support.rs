@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::claims::audit::Auditor;
+use crate::claims::claim::Claim;
 use crate::claims::one_per_worker::OnePerWorker;
-use crate::claims::settle::{Claim, ProvenShare, Settled, Settler};
+use crate::claims::settle::{ProvenShare, Settled, Settler};
 use crate::config::CreditConfig;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;

@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod batch;
+pub(crate) mod claim;
 mod failed_audits;
 #[cfg(test)]
 mod honest_tests;

@@ -6,7 +6,7 @@ use dovetail_commitment::{Batch, TaskId};
 use dovetail_ledger::BatchRecord;
 use dovetail_units::time::unix_now;
 
-use super::settle::Claim;
+use super::claim::Claim;
 
 /// One signed receipt per task, as JSON. `None` if the batch is not the one that is claimed, or has lost a
 /// transcript, which no batch under audit has.

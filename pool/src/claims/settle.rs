@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::audit::{AuditOutcome, Audited, Auditor, Failure};
 use super::batch::check_claimable;
+use super::claim::Claim;
 use super::one_per_worker::OnePerWorker;
 use super::receipts;
 use crate::config::CreditConfig;
@@ -41,18 +42,6 @@ pub(crate) struct ProvenShare {
     /// What its hashes are worth.
     pub(crate) credit: Msat,
     pub(crate) is_block: bool,
-}
-
-/// What a share claims beside its hash, with all that the receipt has to show.
-#[derive(Debug, Clone)]
-pub(crate) struct Claim {
-    pub(crate) root: BatchRoot,
-    pub(crate) worker: WorkerKey,
-    pub(crate) header: [u8; 80],
-    /// The coinbase without its witness.
-    pub(crate) coinbase: Vec<u8>,
-    pub(crate) merkle_path: Vec<[u8; 32]>,
-    pub(crate) share_target: [u8; 32],
 }
 
 /// How a batch's claim ended, for the worker.

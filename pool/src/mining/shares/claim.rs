@@ -6,7 +6,7 @@ use dovetail_sv2::extension::find_claim;
 use dovetail_sv2::tlv::Tlv;
 
 use super::share::SubmittedShare;
-use crate::claims::settle::Claim;
+use crate::claims::claim::Claim;
 use crate::mining::channels::ValidShare;
 use crate::mining::connection::Connection;
 

@@ -10,7 +10,8 @@ use stratum_core::mining_sv2::{
 };
 
 use super::share::SubmittedShare;
-use crate::claims::settle::{Claim, ProvenShare};
+use crate::claims::claim::Claim;
+use crate::claims::settle::ProvenShare;
 use crate::credit;
 use crate::mining::channels::ValidShare;
 use crate::mining::connection::Connection;
