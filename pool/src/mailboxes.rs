@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dovetail_commitment::{TaskId, WorkerKey};
 use tokio::sync::mpsc;
 
-use crate::tasks::Assignment;
+use crate::assignment::Assignment;
 
 /// How many commands may wait for one worker's connection. A task and its cancellation are two,
 /// so this is well above what a worker is given at once; a full mailbox takes no more tasks.

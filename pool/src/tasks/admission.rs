@@ -8,9 +8,10 @@ use dovetail_engine::Model;
 use dovetail_ledger::{LedgerError, NewTask, TaskRecord};
 use dovetail_units::time::{since_epoch, unix_now};
 
-use super::order::{Assignment, Order};
+use super::order::Order;
 use super::pricing::{Paid, QUOTE_VALIDITY, Quote};
 use super::{TaskError, Tasks};
+use crate::assignment::Assignment;
 
 /// Why a task is not admitted, or no price is named for it. No message holds anything of a prompt.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ use dovetail_commitment::{
 use tokio::time::timeout;
 
 use super::*;
+use crate::assignment::Assignment;
 use crate::mailboxes::WorkerCommand;
 use crate::test_support::{Database, live_tasks};
 use crate::validation::tests::tiny_model;

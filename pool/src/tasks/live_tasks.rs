@@ -8,9 +8,9 @@ use std::time::Instant;
 use dovetail_commitment::{ModelId, TaskId, WorkerKey};
 use tokio::sync::{mpsc, watch};
 
-use super::order::Assignment;
 use super::progress::{Phase, Progress, StreamRefusal};
 use super::reassign::{REFUSAL_PAUSE, Refusal};
+use crate::assignment::Assignment;
 use crate::mailboxes::WorkerCommand;
 
 /// A connected worker.

@@ -31,7 +31,7 @@ pub(crate) use admission::AdmissionError;
 pub(crate) use connected_worker::Connected;
 pub(crate) use delivery::DeliveryError;
 pub(crate) use follower::{Follower, TaskEvent};
-pub(crate) use order::{Assignment, Order};
+pub(crate) use order::Order;
 pub(crate) use pricing::{Paid, PaymentRequired, Prices, Quote};
 pub(crate) use reassign::GivenBack;
 

@@ -6,8 +6,8 @@ use dovetail_commitment::TaskId;
 use tokio::sync::watch;
 
 use super::live_tasks::{LiveTask, LiveTasks};
-use super::order::Assignment;
 use super::progress::Progress;
+use crate::assignment::Assignment;
 
 impl LiveTasks {
     /// Whether one more task may wait.

@@ -11,6 +11,7 @@ use super::pairing::Pair;
 use super::progress::StreamRefusal;
 use super::reassign::{Next, REFUSAL_PAUSE};
 use super::*;
+use crate::assignment::Assignment;
 use crate::mailboxes::{COMMANDS_MAX, WorkerCommand};
 
 fn assignment(n: u8) -> Assignment {

@@ -8,8 +8,9 @@ use dovetail_sv2::extension::{
 };
 use dovetail_units::time::unix_now;
 
+use crate::assignment::Assignment;
 use crate::mining::connection::{Connection, EndReason};
-use crate::tasks::{Assignment, DeliveryError, GivenBack};
+use crate::tasks::{DeliveryError, GivenBack};
 
 impl Connection {
     pub(super) fn assign(&mut self, task: &Assignment) -> Result<(), EndReason> {
