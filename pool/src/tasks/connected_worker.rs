@@ -6,7 +6,7 @@ use dovetail_telemetry::Event;
 use super::Tasks;
 use super::delivery::DeliveryError;
 use super::progress::StreamRefusal;
-use super::reassign::GivenBack;
+use super::refusal::GivenBack;
 use crate::mailboxes::{Mailbox, WorkerCommand};
 
 /// How many tasks one worker is given at once, whatever it says it takes: its commands must fit

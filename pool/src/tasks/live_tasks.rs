@@ -9,7 +9,7 @@ use dovetail_commitment::{ModelId, TaskId, WorkerKey};
 use tokio::sync::{mpsc, watch};
 
 use super::progress::{Phase, Progress, StreamRefusal};
-use super::reassign::{REFUSAL_PAUSE, Refusal};
+use super::refusal::{REFUSAL_PAUSE, Refusal};
 use crate::assignment::Assignment;
 use crate::mailboxes::WorkerCommand;
 

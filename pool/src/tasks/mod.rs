@@ -17,6 +17,7 @@ mod pricing;
 mod progress;
 mod queue;
 mod reassign;
+mod refusal;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +34,7 @@ pub(crate) use delivery::DeliveryError;
 pub(crate) use follower::{Follower, TaskEvent};
 pub(crate) use order::Order;
 pub(crate) use pricing::{Paid, PaymentRequired, Prices, Quote};
-pub(crate) use reassign::GivenBack;
+pub(crate) use refusal::GivenBack;
 
 use crate::config::InferenceConfig;
 use crate::mailboxes::Mailboxes;

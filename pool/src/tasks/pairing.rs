@@ -13,7 +13,7 @@ use dovetail_telemetry::Event;
 use super::Tasks;
 use super::live_tasks::{LiveTasks, State};
 use super::progress::Phase;
-use super::reassign::GivenBack;
+use super::refusal::GivenBack;
 use crate::mailboxes::WorkerCommand;
 
 /// What [`LiveTasks::pair`] found.

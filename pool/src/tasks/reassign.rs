@@ -3,7 +3,7 @@
 //! that says why. A task of which an agent has read tokens stays with its worker, and fails with it.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dovetail_api::codes::Code;
 use dovetail_commitment::{TaskId, WorkerKey};
@@ -11,37 +11,11 @@ use dovetail_commitment::{TaskId, WorkerKey};
 use super::Tasks;
 use super::live_tasks::{LiveTask, LiveTasks, State, Worker};
 use super::progress::Phase;
+use super::refusal::{GivenBack, REFUSAL_PAUSE, Refusal};
 
 /// How often a task is given to a worker at most: enough to pass over some that are full, and few enough
 /// that a task which no worker can run does not go around them all.
 pub(super) const TRIES_MAX: u32 = 4;
-/// How long a worker is given nothing that gave a task back while it ran none: what keeps it busy, as a
-/// task that was cancelled a moment ago, is over by then.
-pub(super) const REFUSAL_PAUSE: Duration = Duration::from_secs(2);
-
-/// Why a worker does not run a task that it was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GivenBack {
-    /// It has as many as it can take.
-    Full,
-    /// It cannot run this one; another worker may.
-    Unable,
-    /// No worker can run it.
-    Impossible,
-    /// Its connection has ended.
-    Lost,
-}
-
-impl GivenBack {
-    /// What the task's agent is told if nobody else takes it.
-    fn code(self) -> Code {
-        match self {
-            Self::Full => Code::WorkersFull,
-            Self::Unable | Self::Impossible => Code::WorkerFailed,
-            Self::Lost => Code::WorkerLost,
-        }
-    }
-}
 
 /// What becomes of a task that was given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,13 +24,6 @@ pub(super) enum Next {
     Another,
     /// It fails, with this code.
     Fail(Code),
-}
-
-/// A worker that gave a task back.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    worker: WorkerKey,
-    why: GivenBack,
 }
 
 impl LiveTask {

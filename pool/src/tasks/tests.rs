@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use super::pairing::Pair;
 use super::progress::StreamRefusal;
-use super::reassign::{Next, REFUSAL_PAUSE};
+use super::reassign::Next;
+use super::refusal::REFUSAL_PAUSE;
 use super::*;
 use crate::assignment::Assignment;
 use crate::mailboxes::{COMMANDS_MAX, WorkerCommand};
