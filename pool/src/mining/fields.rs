@@ -1,8 +1,7 @@
 //! Bytes and codes as fields of Sv2 messages.
 
+use dovetail_sv2::EndReason;
 use stratum_core::binary_sv2::Str0255Owned;
-
-use super::connection::EndReason;
 
 /// An error code of the Sv2 specification, as `stratum_core` lists them.
 pub(super) type StandardCode = &'static str;

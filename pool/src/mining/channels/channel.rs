@@ -28,7 +28,9 @@ use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrev
 
 use crate::blocks::{AssemblyError, SolvedBlock, merkle_path};
 use crate::mining::fields::StandardCode;
-use crate::mining::shares::{Acks, ShareMessage, ShareRefusal, SubmittedShare};
+use crate::mining::shares::acks::Acks;
+use crate::mining::shares::refusal::ShareRefusal;
+use crate::mining::shares::share::{ShareMessage, SubmittedShare};
 
 /// A share that passed the header check.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use bitcoin::Target;
 use dovetail_jd::account_of;
+use dovetail_sv2::EndReason;
 use stratum_core::channels_sv2::VardiffState;
 use stratum_core::channels_sv2::server::error::{ExtendedChannelError, StandardChannelError};
 use stratum_core::channels_sv2::server::extended::ExtendedChannel;
@@ -13,7 +14,7 @@ use stratum_core::mining_sv2::{
 };
 
 use super::channel::Channel;
-use crate::mining::connection::{Connection, EndReason};
+use crate::mining::connection::Connection;
 use crate::mining::fields::{StandardCode, code_text, owned};
 
 /// How many shares `channels_sv2` counts before it would acknowledge; we acknowledge what the

@@ -1,10 +1,10 @@
 //! Each frame goes to the handler of its message. Nothing is decided here.
 
 use dovetail_sv2::extension::{self as ext, EXTENSION_TYPE};
-use dovetail_sv2::{Frame, Message, messages, negotiate};
+use dovetail_sv2::{EndReason, Frame, Message, messages, negotiate};
 
-use super::{Connection, EndReason};
-use crate::mining::shares::SubmittedShare;
+use super::Connection;
+use crate::mining::shares::share::SubmittedShare;
 
 impl Connection {
     /// Looks the message up by its header alone: `parsers_sv2` would refuse what it does not know.

@@ -9,7 +9,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use dovetail_commitment::WorkerKey;
 use dovetail_sv2::server::Client;
 use dovetail_sv2::setup::mining_flags;
-use dovetail_sv2::{FrameReader, Message, MiningClock, Outbox};
+use dovetail_sv2::{EndReason, FrameReader, Message, MiningClock, Outbox};
 use dovetail_templates::WorkSnapshot;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
@@ -17,14 +17,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(in crate::mining) use dovetail_sv2::EndReason;
-
 use super::batch_jobs::BatchJobs;
 use super::channels::Channel;
-use super::custom_jobs::AcceptedJobs;
-use super::extension::Registering;
-use super::shares::InFlight;
-use super::template_jobs::JobMaker;
+use super::custom_jobs::accepted_jobs::AcceptedJobs;
+use super::extension::challenge::Registering;
+use super::shares::pending_share::InFlight;
+use super::template_jobs::job_maker::JobMaker;
 use crate::mailboxes::WorkerCommand;
 use crate::shared::Shared;
 use crate::tasks::Connected;

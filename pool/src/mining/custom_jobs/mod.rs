@@ -2,7 +2,7 @@
 //! job comes from the ledger, and counts because its token has the declarator's MAC over it; a job in
 //! coinbase-only mode comes with its message, and is checked here.
 
-mod accepted_jobs;
+pub(super) mod accepted_jobs;
 mod checks;
 mod codes;
 mod coinbase_only_jobs;
@@ -13,17 +13,16 @@ use std::time::Duration;
 
 use dovetail_jd::token::{JobToken, TokenKind};
 use dovetail_ledger::LedgerError;
+use dovetail_sv2::EndReason;
 use dovetail_templates::height_of;
 use dovetail_units::time::header_time_now;
 use stratum_core::mining_sv2::{
     SetCustomMiningJobErrorOwned, SetCustomMiningJobOwned, SetCustomMiningJobSuccess,
 };
 
-use super::connection::{Connection, EndReason};
+use super::connection::Connection;
 use super::fields::{StandardCode, code_text};
 use codes::{BAD_CHANNEL, BAD_COINBASE, NOT_SUPPORTED, NOT_YET, STALE};
-
-pub(super) use accepted_jobs::{AcceptedJob, AcceptedJobs, DeclaredBlock};
 
 /// The declarator's node may hear of a block before the pool's: how long a job one block ahead waits for the
 /// pool's node to follow. It delays only its own connection.

@@ -1,10 +1,11 @@
 //! A worker registers a batch: the transcripts that it will claim together.
 
+use dovetail_sv2::EndReason;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{RegisterBatch, RegisterBatchError, RegisterBatchSuccess};
 
 use crate::claims::batch::registration_code;
-use crate::mining::connection::{Connection, EndReason};
+use crate::mining::connection::Connection;
 
 impl Connection {
     pub(in crate::mining) async fn on_register_batch(

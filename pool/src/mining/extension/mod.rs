@@ -2,16 +2,16 @@
 //! `docs/extension-0x4149.md`; what the messages set going is decided in `tasks`, `claims` and `payouts`.
 
 mod batches;
+pub(super) mod challenge;
 mod invoices;
 mod registration;
 mod tasks;
 
+use dovetail_sv2::EndReason;
 use dovetail_sv2::extension::{CancelTask, PayoutResult, RequestInvoice};
 
-use super::connection::{Connection, EndReason};
+use super::connection::Connection;
 use crate::mailboxes::WorkerCommand;
-
-pub(super) use registration::Registering;
 
 impl Connection {
     /// What the rest of the pool asks of this worker.

@@ -1,19 +1,14 @@
 //! A worker registers: it names its models, and proves its key by signing the pool's nonce.
 
+use dovetail_sv2::EndReason;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{
     RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerProof,
     RegisterWorkerSuccess, verify_registration,
 };
 
-use crate::mining::connection::{Connection, EndReason};
-
-/// A registration that waits for its proof.
-#[derive(Debug)]
-pub(in crate::mining) struct Registering {
-    request: RegisterWorker,
-    nonce: [u8; 32],
-}
+use super::challenge::Registering;
+use crate::mining::connection::Connection;
 
 impl Connection {
     pub(in crate::mining) fn on_register(

@@ -1,6 +1,7 @@
 //! Tasks on their way to a worker, and its tokens and transcripts on their way back.
 
 use dovetail_commitment::Transcript;
+use dovetail_sv2::EndReason;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{
     AssignTask, AssignTaskError, Bytes, DeliverTranscript, DeliverTranscriptError,
@@ -9,7 +10,7 @@ use dovetail_sv2::extension::{
 use dovetail_units::time::unix_now;
 
 use crate::assignment::Assignment;
-use crate::mining::connection::{Connection, EndReason};
+use crate::mining::connection::Connection;
 use crate::tasks::{DeliveryError, GivenBack};
 
 impl Connection {

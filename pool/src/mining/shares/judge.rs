@@ -2,22 +2,21 @@
 
 use bitcoin::Target;
 use dovetail_commitment::HeaderHash;
-use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::tlv::Tlv;
 use stratum_core::mining_sv2::{
     ERROR_CODE_SUBMIT_SHARES_INVALID_CHANNEL_ID as BAD_CHANNEL,
     ERROR_CODE_SUBMIT_SHARES_STALE_SHARE as STALE,
 };
 
+use super::refusal::ShareRefusal;
 use super::share::SubmittedShare;
 use crate::claims::claim::Claim;
 use crate::claims::settle::ProvenShare;
 use crate::credit;
 use crate::mining::channels::ValidShare;
 use crate::mining::connection::Connection;
-use crate::mining::custom_jobs::AcceptedJob;
-use crate::mining::fields::StandardCode;
-use crate::mining::template_jobs::is_declared;
+use crate::mining::custom_jobs::accepted_jobs::AcceptedJob;
+use crate::mining::template_jobs::job_maker::is_declared;
 
 /// A share that counts.
 pub(super) struct Judged {
@@ -26,17 +25,6 @@ pub(super) struct Judged {
     pub(super) target: Target,
     /// What it claims beside its hash.
     pub(super) claim: Option<Claim>,
-}
-
-/// Why a share was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ShareRefusal {
-    /// For a reason of the Sv2 specification.
-    Standard(StandardCode),
-    /// For a reason of the extension.
-    Extension(Code),
-    /// The channel cannot go on and is closed, for this reason.
-    CloseChannel(&'static str),
 }
 
 impl Connection {

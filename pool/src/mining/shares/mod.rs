@@ -1,24 +1,24 @@
 //! Submitted shares (Sv2 specification, sections 5.3.11 to 5.3.14). `judge.rs` checks the header hash here
 //! and now; the audit and the ledger follow in a task of their own (`settlement.rs`).
 
-mod acks;
+pub(super) mod acks;
 mod claim;
 mod judge;
+pub(super) mod pending_share;
+pub(super) mod refusal;
 mod settlement;
-mod share;
+pub(super) mod share;
 mod solution;
 
+use dovetail_sv2::EndReason;
 use dovetail_sv2::tlv::Tlv;
 use dovetail_telemetry::Event;
 use stratum_core::mining_sv2::{CloseChannelOwned, SubmitSharesErrorOwned};
 
-use super::connection::{Connection, EndReason};
+use super::connection::Connection;
 use super::fields::code_text;
-
-pub(super) use acks::Acks;
-pub(super) use judge::ShareRefusal;
-pub(super) use settlement::InFlight;
-pub(super) use share::{ShareMessage, SubmittedShare};
+use refusal::ShareRefusal;
+use share::SubmittedShare;
 
 impl Connection {
     /// Takes a share, with the fields that extensions put behind it.

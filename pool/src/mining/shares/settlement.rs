@@ -3,32 +3,19 @@
 
 use std::collections::BTreeSet;
 
-use dovetail_commitment::BatchRoot;
+use dovetail_sv2::EndReason;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{BatchOutcome, MSAT_UNKNOWN};
 use dovetail_telemetry::Event;
 use dovetail_units::Msat;
 use stratum_core::mining_sv2::SubmitSharesSuccessOwned;
 
-use super::acks::{Difficulty, Place};
+use super::acks::Difficulty;
 use super::judge::Judged;
+use super::pending_share::InFlight;
 use super::share::SubmittedShare;
 use crate::claims::settle::{BatchReport, Settled};
-use crate::mining::connection::{Connection, EndReason};
-
-/// A share whose settlement is under way.
-#[derive(Debug)]
-pub(crate) struct InFlight {
-    channel_id: u32,
-    sequence_number: u32,
-    /// Where it stands among its channel's shares.
-    place: Place,
-    difficulty: Difficulty,
-    account: String,
-    /// The batch that the share claims.
-    claimed: Option<BatchRoot>,
-    settled: Settled,
-}
+use crate::mining::connection::Connection;
 
 impl Connection {
     /// Hands the share over; its end comes back through [`Connection::on_settled`].

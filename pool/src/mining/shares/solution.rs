@@ -8,7 +8,7 @@ use stratum_core::channels_sv2::merkle_root::merkle_root_from_path_;
 use crate::blocks::{AssemblyError, FoundBlock, SolvedBlock, Submission, publish};
 use crate::claims::settle::ProvenShare;
 use crate::mining::connection::Connection;
-use crate::mining::custom_jobs::{AcceptedJob, DeclaredBlock};
+use crate::mining::custom_jobs::accepted_jobs::{AcceptedJob, DeclaredBlock};
 
 impl Connection {
     /// Publishes a solved block at once: nothing that follows may delay it.

@@ -2,19 +2,18 @@
 //! 5.3.17): a changed tip is a future job and a `SetNewPrevHash` that activates it; a better
 //! template on the same tip is a job to be mined at once.
 
-mod job_maker;
+pub(super) mod job_maker;
 
 use std::sync::Arc;
 
 use bitcoin::Target;
+use dovetail_sv2::EndReason;
 use dovetail_templates::WorkSnapshot;
 use stratum_core::binary_sv2::Sv2OptionOwned;
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
 use stratum_core::mining_sv2::{NewMiningJobOwned, SetNewPrevHashOwned, SetTargetOwned};
 
-use super::connection::{Connection, EndReason};
-
-pub(super) use job_maker::{JobMaker, is_declared};
+use super::connection::Connection;
 
 impl Connection {
     /// Takes what the template source has now.
