@@ -16,6 +16,7 @@ pub mod outbox;
 pub mod server;
 pub mod setup;
 pub mod tlv;
+pub mod vardiff;
 mod wire;
 
 /// The longest extranonce that Sv2 knows (5.3.3: `extranonce_size` and the channel's own prefix together).
@@ -28,3 +29,4 @@ pub use listener::Listener;
 pub use outbox::{Outbox, OutboxError};
 pub use server::{EndReason, MiningClock, Server};
 pub use tlv::{Tlv, TlvError, parse_tlvs};
+pub use vardiff::Vardiff;
