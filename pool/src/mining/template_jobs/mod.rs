@@ -5,6 +5,7 @@
 pub(super) mod job_maker;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bitcoin::Target;
 use dovetail_sv2::EndReason;
@@ -30,16 +31,8 @@ impl Connection {
             .work
             .as_ref()
             .is_none_or(|old| old.prev_hash.prev_hash != work.prev_hash.prev_hash);
-        let job = self
-            .jobs
-            .build(&work, self.group_id, new_tip)
-            .map_err(|error| {
-                tracing::error!(error, "a template gives no job");
-                EndReason::Fault("a template gives no job")
-            })?;
-        let job = Arc::new(job);
+        let job = self.build_job(&work, self.group_id, new_tip)?;
         self.work = Some(Arc::clone(&work));
-        self.group_job = Some(Arc::clone(&job));
         for channel in self.channels.values_mut() {
             install(channel.install(&job))?;
         }
@@ -54,17 +47,14 @@ impl Connection {
         self.renew_batch_job(new_tip)
     }
 
-    /// The first messages on a new channel.
+    /// The first messages on a new channel. Its job is its own: the group's may have been hashed with the same
+    /// extranonce, by a channel that is closed by now.
     pub(in crate::mining) fn first_job(&mut self, channel_id: u32) -> Result<(), EndReason> {
-        let (Some(work), Some(group_job)) = (self.work.clone(), self.group_job.as_ref()) else {
+        let Some(work) = self.work.clone() else {
             // No template yet: the first one will reach every channel.
             return Ok(());
         };
-        let job = self
-            .jobs
-            .as_future(group_job, channel_id)
-            .map_err(|_| EndReason::Fault("the template job cannot be shared"))?;
-        let job = Arc::new(job);
+        let job = self.build_job(&work, channel_id, true)?;
         let Some(channel) = self.channels.get_mut(&channel_id) else {
             return Ok(());
         };
@@ -73,11 +63,34 @@ impl Connection {
         let mut tip = work.prev_hash.clone();
         tip.template_id = work.template.template_id;
         install(channel.activate(&tip))?;
-        match root {
-            Some(root) => self.send(&standard_message(channel_id, &job, root))?,
-            None => self.send(&job.get_job_message().clone())?,
-        }
+        self.send_job(channel_id, &job, root)?;
         self.send_tip(channel_id, job.get_job_id(), &work)
+    }
+
+    fn build_job(
+        &mut self,
+        work: &WorkSnapshot,
+        channel_id: u32,
+        future: bool,
+    ) -> Result<Arc<ExtendedJob>, EndReason> {
+        let job = self.jobs.build(work, channel_id, future);
+        job.map(Arc::new).map_err(|error| {
+            tracing::error!(error, "a template gives no job");
+            EndReason::Fault("a template gives no job")
+        })
+    }
+
+    /// A job of one channel, in the form of the channel's kind: a standard one has a merkle root.
+    fn send_job(
+        &self,
+        channel_id: u32,
+        job: &ExtendedJob,
+        root: Option<[u8; 32]>,
+    ) -> Result<(), EndReason> {
+        match root {
+            Some(root) => self.send(&standard_message(channel_id, job, root)),
+            None => self.send(&job.get_job_message().clone()),
+        }
     }
 
     fn send_standard_jobs(&mut self, job: &ExtendedJob) -> Result<(), EndReason> {
@@ -126,22 +139,40 @@ impl Connection {
 
     /// Steers every channel towards the configured share rate.
     pub(in crate::mining) fn on_vardiff(&mut self) -> Result<(), EndReason> {
-        let rate = self.shared.config.mining.shares_per_minute;
-        let changed: Vec<(u32, Target)> = self
-            .channels
-            .iter_mut()
-            .filter_map(|(id, channel)| Some((*id, channel.retarget(rate)?)))
-            .collect();
-        changed
-            .into_iter()
-            .try_for_each(|(id, target)| self.send_target(id, target))
+        let ids: Vec<u32> = self.channels.keys().copied().collect();
+        ids.into_iter().try_for_each(|id| self.steer(id))
     }
 
-    pub(in crate::mining) fn send_target(
-        &mut self,
-        channel_id: u32,
-        target: Target,
-    ) -> Result<(), EndReason> {
+    /// Steers a channel, by the work that it has proven up to now.
+    pub(in crate::mining) fn steer(&mut self, channel_id: u32) -> Result<(), EndReason> {
+        let channel = self.channels.get_mut(&channel_id);
+        match channel.is_some_and(|channel| channel.steer(Instant::now())) {
+            true => self.change_target(channel_id),
+            false => Ok(()),
+        }
+    }
+
+    /// Tells a channel its new target, with a job that carries it: earlier jobs keep theirs (5.3.21), and on a quiet
+    /// chain the next template may take long.
+    pub(in crate::mining) fn change_target(&mut self, channel_id: u32) -> Result<(), EndReason> {
+        let Some(channel) = self.channels.get(&channel_id) else {
+            return Ok(());
+        };
+        self.send_target(channel_id, channel.target())?;
+        let Some(work) = self.work.clone() else {
+            return Ok(());
+        };
+        let job = self.build_job(&work, channel_id, false)?;
+        let Some(channel) = self.channels.get_mut(&channel_id) else {
+            return Ok(());
+        };
+        install(channel.install(&job))?;
+        let root = channel.standard_job(job.get_job_id());
+        self.send_job(channel_id, &job, root)?;
+        self.retarget_batch_job(channel_id)
+    }
+
+    fn send_target(&self, channel_id: u32, target: Target) -> Result<(), EndReason> {
         self.send(&SetTargetOwned {
             channel_id,
             maximum_target: target.to_le_bytes().into(),
