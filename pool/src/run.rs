@@ -13,6 +13,8 @@ use dovetail_ledger::{Committer, CommitterConfig, Ledger};
 use dovetail_lightning::Client;
 use dovetail_sv2::AuthorityKeys;
 use dovetail_telemetry::{JsonLines, Telemetry};
+use dovetail_templates::TemplateHandle;
+use dovetail_templates::block_publisher::{BlockPublisher, Publication, PublisherOptions};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agents::grpc::{self, Downloads};
+use crate::blocks;
 use crate::claims::audit::Auditor;
 use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
@@ -71,6 +74,7 @@ pub async fn run(
     let settler = start_settler(&config, &base, keys.receipt, &last).await?;
     let templates = dovetail_templates::start(config.templates.clone(), last.stop.clone())
         .context("cannot start the template source")?;
+    let (blocks, waiting) = start_blocks(&config, &templates, &shutdown).await;
     let mining = bind(config.mining.listen).await?;
     let api = bind(config.api.listen).await?;
     let (mining_address, api_address) = (mining.local_addr()?, api.local_addr()?);
@@ -83,6 +87,7 @@ pub async fn run(
     let shared = Arc::new(Shared {
         ledger: base.ledger.clone(),
         templates,
+        blocks: blocks.clone(),
         settler,
         tasks: base.tasks.clone(),
         models: base.models.clone(),
@@ -94,6 +99,9 @@ pub async fn run(
         transactions: TransactionStore::default(),
         config,
     });
+    for publication in waiting {
+        blocks::resume(&shared, publication);
+    }
     let authority = keys.authority;
     let declaration = embedded_declarator::start(&shared, authority, shutdown.clone()).await?;
     let serving = crate::mining::serve(mining, authority, Arc::clone(&shared), shutdown.clone());
@@ -111,7 +119,7 @@ pub async fn run(
     });
     let served = serving.await;
     shutdown.cancel();
-    base.drain().await;
+    base.drain(&blocks).await;
     drop(shared);
     last.stop().await;
     served
@@ -181,10 +189,11 @@ impl Base {
         })
     }
 
-    /// Waits for the last shares to reach the ledger.
-    async fn drain(&self) {
+    /// Waits for the last shares to reach the ledger, and for the last blocks to reach the source.
+    async fn drain(&self, blocks: &BlockPublisher) {
         self.tracker.close();
-        let drained = tokio::time::timeout(DRAIN_TIME_MAX, self.tracker.wait());
+        let ended = async { tokio::join!(self.tracker.wait(), blocks.stopped()) };
+        let drained = tokio::time::timeout(DRAIN_TIME_MAX, ended);
         if drained.await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
@@ -235,6 +244,21 @@ async fn start_settler(
         window: config.audit.window(),
         receipt_key,
     })
+}
+
+/// Starts what publishes blocks; with it come the blocks of an earlier run.
+async fn start_blocks(
+    config: &Config,
+    templates: &TemplateHandle,
+    shutdown: &CancellationToken,
+) -> (BlockPublisher, Vec<Publication>) {
+    BlockPublisher::start(PublisherOptions {
+        templates: templates.clone(),
+        dir: Some(config.ledger.spool_dir.join("blocks")),
+        solves_templates: true,
+        shutdown: shutdown.clone(),
+    })
+    .await
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

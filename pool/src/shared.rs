@@ -7,6 +7,7 @@ use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::Ledger;
 use dovetail_telemetry::Telemetry;
 use dovetail_templates::TemplateHandle;
+use dovetail_templates::block_publisher::BlockPublisher;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ledger: Ledger,
     pub(crate) templates: TemplateHandle,
+    /// Where solved blocks go.
+    pub(crate) blocks: BlockPublisher,
     pub(crate) settler: Settler,
     pub(crate) tasks: Tasks,
     pub(crate) models: Models,

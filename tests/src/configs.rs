@@ -66,6 +66,7 @@ authority_public_key = \"{AUTHORITY_PUBLIC}\"
 authority_secret_key = \"{AUTHORITY_SECRET}\"
 payout_script = \"{PAYOUT_SCRIPT}\"
 token_key = {{ file = \"{dir}/token.key\" }}
+blocks_dir = \"{dir}/declarator-blocks\"
 [ledger]
 url = \"{url}\"
 [templates]

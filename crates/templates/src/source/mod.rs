@@ -35,7 +35,7 @@ pub fn start(
                 port,
                 shutdown,
             )?;
-            return Ok(handle.judging_blocks());
+            return Ok(handle.judging_solutions());
         }
         SourceConfig::BitcoinCore {
             socket,
