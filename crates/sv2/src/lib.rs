@@ -15,6 +15,7 @@ pub mod negotiate;
 pub mod outbox;
 pub mod server;
 pub mod setup;
+mod share_codes;
 pub mod tlv;
 mod wire;
 
@@ -27,4 +28,5 @@ pub use keys::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
 pub use listener::Listener;
 pub use outbox::{Outbox, OutboxError};
 pub use server::{EndReason, MiningClock, Server};
+pub use share_codes::share_code;
 pub use tlv::{Tlv, TlvError, parse_tlvs};
