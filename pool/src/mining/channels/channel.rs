@@ -9,8 +9,10 @@ use std::sync::Arc;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Target};
+use dovetail_sv2::share_code;
 use dovetail_templates::block_publisher::SolvedBlock;
 use dovetail_units::Work;
+use dovetail_units::header::JobHeader;
 use stratum_core::channels_sv2::chain_tip::ChainTip;
 use stratum_core::channels_sv2::merkle_root::merkle_root_from_path;
 use stratum_core::channels_sv2::server::{
@@ -23,11 +25,12 @@ use stratum_core::channels_sv2::server::{
 use stratum_core::channels_sv2::{Vardiff, VardiffState};
 use stratum_core::mining_sv2::{
     ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID, ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
-    SetCustomMiningJobOwned,
+    ERROR_CODE_SUBMIT_SHARES_STALE_SHARE, SetCustomMiningJobOwned,
 };
 use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
 
-use crate::blocks::{AssemblyError, assemble, merkle_path};
+use super::given_jobs::GivenJobs;
+use crate::blocks::{AssemblyError, HeaderFields, assemble, merkle_path};
 use crate::mining::fields::StandardCode;
 use crate::mining::shares::acks::Acks;
 use crate::mining::shares::refusal::ShareRefusal;
@@ -72,6 +75,7 @@ pub(crate) struct Channel {
     /// merkle roots were made of. An extended channel has them itself.
     hashed_jobs: HashMap<u32, Arc<ExtendedJob>>,
     vardiff: VardiffState,
+    given: GivenJobs,
     /// What its miner is told of good shares.
     pub(crate) acks: Acks,
 }
@@ -100,6 +104,7 @@ impl Channel {
             job_targets: HashMap::new(),
             hashed_jobs: HashMap::new(),
             vardiff,
+            given: GivenJobs::default(),
             acks: Acks::default(),
         }
     }
@@ -137,6 +142,7 @@ impl Channel {
     /// else the active one at once.
     pub(crate) fn install(&mut self, job: &Arc<ExtendedJob>) -> Result<(), String> {
         let (future, job_id) = (job.is_future(), job.get_job_id());
+        self.given.template.insert(job_id);
         match &mut self.kind {
             Kind::Standard(channel) => {
                 channel
@@ -203,6 +209,7 @@ impl Channel {
             .on_set_custom_mining_job(message)
             .map_err(|error| format!("{error:?}"))?;
         self.job_targets.insert(job_id, *channel.get_target());
+        self.given.custom.insert(job_id);
         Ok(job_id)
     }
 
@@ -219,6 +226,12 @@ impl Channel {
 
     /// Checks a share's header hash, and what its miner may have done to the job.
     pub(crate) fn validate(&mut self, share: &SubmittedShare) -> Result<ValidShare, ShareRefusal> {
+        if let Some(rules) = self.rules(share) {
+            let HeaderFields { version, ntime, .. } = share.header;
+            rules
+                .check(share.extranonce.len(), ntime, version)
+                .map_err(|bad| ShareRefusal::Standard(share_code(bad)))?;
+        }
         let result = match (&mut self.kind, &share.message) {
             (Kind::Standard(channel), ShareMessage::Standard(message)) => {
                 channel.validate_share(message.clone())
@@ -240,13 +253,12 @@ impl Channel {
                 let block = self.solved(share, template_id, proven);
                 (hash, Some(block))
             }
+            Err(ShareValidationError::InvalidJobId(_)) => return Err(self.no_job(share.job_id)),
             Err(error) => return Err(refusal(&error)),
         };
         let header_hash = hash.to_byte_array();
         let Some(job_target) = self.job_targets.get(&share.job_id).copied() else {
-            return Err(ShareRefusal::Standard(
-                ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID,
-            ));
+            return Err(self.no_job(share.job_id));
         };
         // On an easy chain a block can miss the share target; it is then worth a block's work,
         // not a share's.
@@ -263,6 +275,38 @@ impl Channel {
             work: work_of(target),
             target,
             block,
+        })
+    }
+
+    /// What a live job says of its headers.
+    fn rules(&self, share: &SubmittedShare) -> Option<JobHeader> {
+        let job_id = share.job_id;
+        let (job, extranonce_size) = match (&self.kind, &share.message) {
+            (Kind::Standard(_), ShareMessage::Standard(_)) => {
+                (self.hashed_jobs.get(&job_id)?.as_ref(), 0)
+            }
+            (Kind::Extended(channel), ShareMessage::Extended(_)) => (
+                self.live_job(job_id)?,
+                usize::from(channel.get_rollable_extranonce_size()),
+            ),
+            _ => return None,
+        };
+        Some(JobHeader {
+            version: job.get_version(),
+            version_rolling: job.version_rolling_allowed(),
+            // The copy of a standard channel's first job was made before its tip named it.
+            min_ntime: job
+                .get_min_ntime()
+                .or_else(|| Some(self.chain_tip()?.min_ntime()))?,
+            extranonce_size,
+        })
+    }
+
+    /// Why a share's job is none that takes shares.
+    fn no_job(&self, job_id: u32) -> ShareRefusal {
+        ShareRefusal::Standard(match self.given.contains(job_id) {
+            true => ERROR_CODE_SUBMIT_SHARES_STALE_SHARE,
+            false => ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID,
         })
     }
 

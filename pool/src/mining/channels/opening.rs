@@ -3,6 +3,7 @@
 use bitcoin::Target;
 use dovetail_jd::account_of;
 use dovetail_sv2::EndReason;
+use dovetail_units::header::is_hash_rate;
 use stratum_core::channels_sv2::VardiffState;
 use stratum_core::channels_sv2::server::error::{ExtendedChannelError, StandardChannelError};
 use stratum_core::channels_sv2::server::extended::ExtendedChannel;
@@ -15,7 +16,7 @@ use stratum_core::mining_sv2::{
 
 use super::channel::Channel;
 use crate::mining::connection::Connection;
-use crate::mining::fields::{StandardCode, code_text, owned};
+use crate::mining::fields::{SOURCE_AWAY, StandardCode, code_text, owned};
 
 /// How many shares `channels_sv2` counts before it would acknowledge; we acknowledge what the
 /// ledger has made durable instead, so this only has to be positive.
@@ -38,6 +39,7 @@ impl Connection {
         }
         let request = match self.admit(
             &text(message.user_identity.as_bytes()),
+            message.nominal_hash_rate,
             message.max_target.clone().into_array(),
         ) {
             Ok(request) => request,
@@ -88,6 +90,7 @@ impl Connection {
         }
         let request = match self.admit(
             &text(message.user_identity.as_bytes()),
+            message.nominal_hash_rate,
             message.max_target.clone().into_array(),
         ) {
             Ok(request) => request,
@@ -140,7 +143,11 @@ impl Connection {
     ) -> Result<(), EndReason> {
         let hashrate = self.floor_hashrate(message.nominal_hash_rate);
         let max_target = Target::from_le_bytes(message.maximum_target.clone().into_array());
+        let is_rate = is_hash_rate(message.nominal_hash_rate);
         let updated = match self.channels.get_mut(&message.channel_id) {
+            Some(_) if !is_rate => {
+                Err(mining_sv2::ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE)
+            }
             Some(channel) => {
                 let before = channel.target();
                 channel
@@ -177,12 +184,23 @@ impl Connection {
     }
 
     /// The checks that both kinds of channel share.
-    fn admit(&self, identity: &str, max_target: [u8; 32]) -> Result<Admitted, StandardCode> {
+    fn admit(
+        &self,
+        identity: &str,
+        nominal_hash_rate: f32,
+        max_target: [u8; 32],
+    ) -> Result<Admitted, StandardCode> {
         if self.channels.len() >= self.shared.config.mining.channels_per_connection_max {
             return Err(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED);
         }
+        if self.shared.templates.is_stale() {
+            return Err(SOURCE_AWAY);
+        }
         let account = account_of(identity)
             .ok_or(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_USER_IDENTITY)?;
+        if !is_hash_rate(nominal_hash_rate) {
+            return Err(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE);
+        }
         let vardiff = VardiffState::new_with_min(self.shared.config.mining.min_hashrate)
             .map_err(|_| mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE)?;
         Ok(Admitted {
