@@ -4,12 +4,14 @@
 use std::collections::{HashSet, VecDeque};
 
 use bitcoin::Target;
+use dovetail_sv2::share_code;
+use dovetail_units::header::is_hash_rate;
 use stratum_core::channels_sv2::extranonce_manager::AllocatedExtranoncePrefix;
 use stratum_core::channels_sv2::target::hash_rate_to_target;
 use stratum_core::channels_sv2::{Vardiff, VardiffState};
 use stratum_core::mining_sv2 as codes;
 
-use crate::job::{BadShare, Offered, SharedJob};
+use crate::job::{Offered, SharedJob};
 use crate::search::{Hash256, meets};
 
 /// Jobs on one tip that still take shares. Firmware that is further behind is not hashing.
@@ -136,7 +138,7 @@ impl Channel {
         hash_rate: f32,
         target_max: Hash256,
     ) -> Result<(), &'static str> {
-        if !hash_rate.is_finite() || hash_rate < 0.0 {
+        if !is_hash_rate(hash_rate) {
             return Err(codes::ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE);
         }
         if target_max == [0; 32] {
@@ -229,7 +231,7 @@ impl Channel {
         let found = given
             .job
             .share(&extranonce, share.version, share.ntime, share.nonce)
-            .map_err(|error| Refusal::Code(code_of(error)))?;
+            .map_err(|bad| Refusal::Code(share_code(bad)))?;
         let met = meets(&found.hash, &given.target.to_le_bytes());
         if !met && !found.block {
             return Err(Refusal::Code(
@@ -247,14 +249,6 @@ impl Channel {
             hashes: hashes_of(given.target),
             difficulty: whole(given.target.difficulty_float()),
         })
-    }
-}
-
-fn code_of(error: BadShare) -> &'static str {
-    match error {
-        BadShare::ExtranonceSize => codes::ERROR_CODE_SUBMIT_SHARES_BAD_EXTRANONCE_SIZE,
-        BadShare::Time => codes::ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
-        BadShare::Version => codes::ERROR_CODE_VERSION_ROLLING_NOT_ALLOWED,
     }
 }
 
