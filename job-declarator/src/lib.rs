@@ -28,4 +28,3 @@ pub use identity::account_of;
 pub use rules::is_version;
 pub use run::run;
 pub use server::{Declarator, Parts, warn_about};
-pub use solution::block_bytes;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use dovetail_ledger::Ledger;
 use dovetail_sv2::AuthorityKeys;
+use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +43,19 @@ pub async fn run(
     warn_about(&config.templates);
     let templates = dovetail_templates::start(config.templates, stop_last.clone())
         .context("cannot start the template source")?;
+    if config.declaration.blocks_dir.is_none() {
+        tracing::warn!(
+            "no declaration.blocks_dir: a block that the node does not take at once is lost at a restart"
+        );
+    }
+    // Blocks of an earlier run go on by themselves; the pool notes what comes of them.
+    let (blocks, _) = BlockPublisher::start(PublisherOptions {
+        templates: templates.clone(),
+        dir: config.declaration.blocks_dir.clone(),
+        solves_templates: false,
+        shutdown: shutdown.clone(),
+    })
+    .await;
     let listener = TcpListener::bind(config.declaration.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.declaration.listen))?;
@@ -55,9 +69,11 @@ pub async fn run(
         limits: config.declaration.limits,
         ledger,
         node: Arc::new(templates.clone()),
+        blocks: blocks.clone(),
         transactions: TransactionStore::default(),
     });
     declarator.serve(listener, shutdown).await;
+    blocks.stopped().await;
     stop_last.cancel();
     templates.stopped().await;
     Ok(())

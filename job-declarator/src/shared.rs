@@ -1,5 +1,6 @@
 //! What all connections of a declarator share.
 
+use dovetail_templates::block_publisher::BlockPublisher;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
@@ -13,6 +14,8 @@ pub(crate) struct Shared {
     pub(crate) rules: Rules,
     pub(crate) total: TotalRate,
     pub(crate) transactions: TransactionStore,
-    /// Connections, and blocks on their way to the node.
+    /// Where solved blocks go.
+    pub(crate) blocks: BlockPublisher,
+    /// Connections.
     pub(crate) tracker: TaskTracker,
 }

@@ -94,7 +94,7 @@ pub struct LedgerConfig {
     /// How many connections the pool holds at most.
     #[serde(default = "defaults::ledger_connections_max")]
     pub connections_max: u32,
-    /// Where shares wait while Postgres is away.
+    /// Where shares wait while Postgres is away, and solved blocks until they are judged.
     pub spool_dir: PathBuf,
     /// A group of shares is committed once it has this many ..
     #[serde(default = "defaults::group_max")]

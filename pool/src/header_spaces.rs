@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::{Target, Transaction};
-use stratum_core::channels_sv2::VERSION_ROLLING_MASK;
+use dovetail_units::header::VERSION_ROLLING_MASK;
 use stratum_core::mining_sv2::SetCustomMiningJobOwned;
 
 /// A salt's bytes.

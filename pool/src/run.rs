@@ -1,6 +1,7 @@
 //! Start-up in the order in which things depend on each other, and shutdown in the reverse.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use dovetail_ledger::{Committer, CommitterConfig, Ledger};
 use dovetail_lightning::Client;
 use dovetail_sv2::AuthorityKeys;
 use dovetail_telemetry::{JsonLines, Telemetry};
+use dovetail_templates::TemplateHandle;
+use dovetail_templates::block_publisher::{BlockPublisher, Publication, PublisherOptions};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
@@ -20,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agents::grpc::{self, Downloads};
+use crate::blocks;
 use crate::claims::audit::Auditor;
 use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
@@ -33,9 +37,12 @@ use crate::shared::Shared;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
 use crate::validation::{Member, RemoteValidator, ThreadValidator, Validators, ValidatorsConfig};
 
-/// Bytes of the whole extranonce: 4 to tell channels apart and the rest for miners to roll. The
-/// coinbase's script has room for 100 bytes, of which the height and the tag take up to 30.
-const EXTRANONCE_BYTES: u8 = 16;
+/// Bytes of the whole extranonce: those of the process, up to 3 to tell its channels apart, and 13 or more for miners to
+/// roll. The coinbase's script has room for 100 bytes, of which the height and the tag take up to 30.
+const EXTRANONCE_BYTES: u8 = 20;
+/// Bytes that tell processes apart. Two pools on one node, or one before and after a restart, would else give miners the
+/// same headers to hash, and pay the second nothing.
+const PROCESS_BYTES: usize = 4;
 /// How often expired tasks are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How often credit that has matured is looked for, besides after each batch of its worker.
@@ -72,6 +79,7 @@ pub async fn run(
     let settler = start_settler(&config, &base, keys.receipt, &last).await?;
     let templates = dovetail_templates::start(config.templates.clone(), last.stop.clone())
         .context("cannot start the template source")?;
+    let (blocks, waiting) = start_blocks(&config, &templates, &shutdown).await;
     let mining = bind(config.mining.listen).await?;
     let api = bind(config.api.listen).await?;
     let (mining_address, api_address) = (mining.local_addr()?, api.local_addr()?);
@@ -84,6 +92,7 @@ pub async fn run(
     let shared = Arc::new(Shared {
         ledger: base.ledger.clone(),
         templates,
+        blocks: blocks.clone(),
         settler,
         tasks: base.tasks.clone(),
         models: base.models.clone(),
@@ -95,8 +104,12 @@ pub async fn run(
         tracker: base.tracker.clone(),
         token_key: keys.token,
         transactions: TransactionStore::default(),
+        unusable_work: AtomicU64::new(0),
         config,
     });
+    for publication in waiting {
+        blocks::resume(&shared, publication);
+    }
     let authority = keys.authority;
     let declaration = embedded_declarator::start(&shared, authority, shutdown.clone()).await?;
     let serving = crate::mining::serve(mining, authority, Arc::clone(&shared), shutdown.clone());
@@ -114,7 +127,7 @@ pub async fn run(
     });
     let served = serving.await;
     shutdown.cancel();
-    base.drain().await;
+    base.drain(&blocks).await;
     drop(shared);
     last.stop().await;
     served
@@ -184,10 +197,11 @@ impl Base {
         })
     }
 
-    /// Waits for the last shares to reach the ledger.
-    async fn drain(&self) {
+    /// Waits for the last shares to reach the ledger, and for the last blocks to reach the source.
+    async fn drain(&self, blocks: &BlockPublisher) {
         self.tracker.close();
-        let drained = tokio::time::timeout(DRAIN_TIME_MAX, self.tracker.wait());
+        let ended = async { tokio::join!(self.tracker.wait(), blocks.stopped()) };
+        let drained = tokio::time::timeout(DRAIN_TIME_MAX, ended);
         if drained.await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
@@ -238,6 +252,21 @@ async fn start_settler(
         window: config.audit.window(),
         receipt_key,
     })
+}
+
+/// Starts what publishes blocks; with it come the blocks of an earlier run.
+async fn start_blocks(
+    config: &Config,
+    templates: &TemplateHandle,
+    shutdown: &CancellationToken,
+) -> (BlockPublisher, Vec<Publication>) {
+    BlockPublisher::start(PublisherOptions {
+        templates: templates.clone(),
+        dir: Some(config.ledger.spool_dir.join("blocks")),
+        solves_templates: true,
+        shutdown: shutdown.clone(),
+    })
+    .await
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -298,7 +327,8 @@ fn extranonces(config: &MiningConfig) -> anyhow::Result<ExtranonceAllocator> {
         .saturating_mul(config.channels_per_connection_max)
         .clamp(1, 1 << 24);
     let channels_max = u32::try_from(channels_max).unwrap_or(1 << 24);
-    ExtranonceAllocator::new(Vec::new(), EXTRANONCE_BYTES, channels_max)
+    let process: [u8; PROCESS_BYTES] = rand::random();
+    ExtranonceAllocator::new(process.to_vec(), EXTRANONCE_BYTES, channels_max)
         .map_err(|error| anyhow!("cannot lay out extranonces: {error}"))
 }
 
@@ -352,6 +382,23 @@ async fn expire(tasks: Tasks, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => tasks.expire().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_extranonce_of_one_process_is_one_of_another() {
+        let config: Config =
+            toml::from_str(include_str!("../../config/dovetail-pool.toml")).unwrap();
+        let [mut one, mut other] = [(); 2].map(|()| extranonces(&config.mining).unwrap());
+        for _ in 0..100 {
+            let [ours, theirs] =
+                [&mut one, &mut other].map(|process| process.allocate_extended(13).unwrap());
+            assert_ne!(ours.as_bytes(), theirs.as_bytes());
         }
     }
 }

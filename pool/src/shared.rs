@@ -1,12 +1,14 @@
 //! What all connections of the pool share: handles that are cheap to clone and bounded inside.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::Ledger;
 use dovetail_telemetry::Telemetry;
-use dovetail_templates::TemplateHandle;
+use dovetail_templates::block_publisher::BlockPublisher;
+use dovetail_templates::{TemplateHandle, WorkSnapshot};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ledger: Ledger,
     pub(crate) templates: TemplateHandle,
+    /// Where solved blocks go.
+    pub(crate) blocks: BlockPublisher,
     pub(crate) settler: Settler,
     pub(crate) tasks: Tasks,
     pub(crate) models: Models,
@@ -38,4 +42,22 @@ pub(crate) struct Shared {
     pub(crate) token_key: TokenKey,
     /// The transactions of declared jobs.
     pub(crate) transactions: TransactionStore,
+    /// The newest template that gave no job, by its place among the source's work.
+    pub(crate) unusable_work: AtomicU64,
+}
+
+impl Shared {
+    /// Tells the operator that a template gives no job: once, and not once for each connection.
+    pub(crate) fn alarm_about(&self, work: &WorkSnapshot, error: &str) {
+        let alarmed = self
+            .unusable_work
+            .fetch_max(work.sequence, Ordering::Relaxed);
+        if alarmed < work.sequence {
+            tracing::error!(
+                template = work.template_id(),
+                error,
+                "ALARM: a template gives no job; miners stay on the work before it"
+            );
+        }
+    }
 }

@@ -68,6 +68,7 @@ authority_secret_key = \"{AUTHORITY_SECRET}\"
 payout_script = \"{PAYOUT_SCRIPT}\"
 token_key = {{ file = \"{dir}/token.key\" }}
 coinbase_only = true
+blocks_dir = \"{dir}/declarator-blocks\"
 [ledger]
 url = \"{url}\"
 [templates]

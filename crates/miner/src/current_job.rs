@@ -135,7 +135,8 @@ impl CurrentJob {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::job::{BadShare, Offered, SHARES_WAITING_MAX};
+    use crate::job::{Offered, SHARES_WAITING_MAX};
+    use dovetail_units::header::BadHeader;
 
     pub(crate) fn parts(tip: u8, extranonce_size: usize) -> JobParts {
         JobParts {
@@ -277,11 +278,16 @@ pub(crate) mod tests {
         let share = |bytes: usize, version, ntime| job.share(&vec![0; bytes], version, ntime, 0);
         assert_eq!(
             share(7, 0x2000_0000, 1_000_000),
-            Err(BadShare::ExtranonceSize)
+            Err(BadHeader::ExtranonceSize)
         );
-        assert_eq!(share(8, 0x2000_0000, 999_999), Err(BadShare::Time));
-        assert_eq!(share(8, 0x2000_0000, 1_007_201), Err(BadShare::Time));
-        assert_eq!(share(8, 0x6000_0000, 1_000_000), Err(BadShare::Version));
+        assert_eq!(share(8, 0x2000_0000, 999_999), Err(BadHeader::Time));
+        assert_eq!(share(8, 0x2000_0000, 1_007_201), Err(BadHeader::Time));
+        assert_eq!(
+            share(8, 0x6000_0000, 1_000_000),
+            Err(BadHeader::VersionBits)
+        );
+        // The pool takes every general-purpose bit, so devices behind a worker may roll them all.
+        assert!(share(8, 0x3fff_ffe0, 1_000_000).is_ok());
         assert!(share(8, 0x2000_0000, 1_007_200).is_ok());
     }
 

@@ -6,24 +6,23 @@
 
 use std::sync::Arc;
 
-use bitcoin::{CompactTarget, Target};
+use bitcoin::block::{Header, Version};
+use bitcoin::hashes::{Hash, sha256d};
+use bitcoin::{BlockHash, CompactTarget, Target, TxMerkleNode};
 use dovetail_commitment::block::merkle_root;
-use dovetail_sv2::messages::{B064KOwned, SubmitSolution};
-use dovetail_templates::TemplateHandle;
+use dovetail_templates::block_publisher::{
+    BlockParts, BlockPublisher, Finder, SolvedBlock, Transactions,
+};
+use dovetail_units::header::{BadHeader, JobHeader, Tip};
 use tokio::sync::mpsc;
 
 use crate::coinbase::JobCoinbase;
 use crate::search::{Hash256, header_bytes, header_hash, meets};
-use bitcoin::hashes::{Hash, sha256d};
 
 /// Bytes of the extranonce that devices share: the index of a channel and what
 /// the channel rolls. An upstream that grants more gets the rest as zeros, so the layout towards
 /// firmware never depends on the upstream.
 pub const EXTRANONCE_BYTES: usize = 8;
-/// The version bits that may be rolled (BIP 320).
-pub const VERSION_ROLLING_MASK: u32 = 0x1fff_e000;
-/// How far a header's time may be ahead of the job's least time: the consensus rule's two hours.
-const NTIME_AHEAD_MAX_S: u32 = 7_200;
 /// Shares of one job that wait for its owner: while a declaration is pending they are kept here.
 /// At the usual few shares a minute this is many minutes; what exceeds it is counted as lost.
 pub const SHARES_WAITING_MAX: usize = 64;
@@ -63,9 +62,9 @@ pub enum Offered {
 /// How to publish a block that is found on the job: on our own template source, at once.
 #[derive(Debug, Clone)]
 pub struct BlockSink {
-    /// The source.
-    pub templates: TemplateHandle,
-    /// Its template.
+    /// What publishes blocks.
+    pub blocks: BlockPublisher,
+    /// The template of its source.
     pub template_id: u64,
     /// The coinbase with its witness, before the extranonce ..
     pub coinbase_prefix: Vec<u8>,
@@ -80,7 +79,7 @@ pub struct JobParts {
     pub upstream_job_id: Option<u32>,
     /// Block version.
     pub version: u32,
-    /// Whether devices may roll the bits of [`VERSION_ROLLING_MASK`].
+    /// Whether devices may roll the version's general-purpose bits (BIP 323).
     pub version_rolling: bool,
     /// Hash of the block before, internal byte order.
     pub prev_hash: Hash256,
@@ -109,18 +108,15 @@ pub struct JobParts {
 #[error("the upstream grants {0} bytes of extranonce, {EXTRANONCE_BYTES} are needed")]
 pub struct ExtranonceTooSmall(pub usize);
 
-/// Why a header is no share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadShare {
-    /// The extranonce has another size than the layout.
-    #[error("the extranonce has the wrong size")]
-    ExtranonceSize,
-    /// The time is outside what the job allows.
-    #[error("the time is out of bounds")]
-    Time,
-    /// A bit of the version was rolled that may not be.
-    #[error("the version may not be rolled so")]
-    Version,
+impl JobParts {
+    /// The tip that the job builds on.
+    pub fn tip(&self) -> Tip {
+        Tip {
+            prev_hash: self.prev_hash,
+            nbits: self.nbits,
+            min_ntime: self.min_ntime,
+        }
+    }
 }
 
 /// A job that is being hashed.
@@ -206,23 +202,14 @@ impl HashJob {
         version: u32,
         ntime: u32,
         nonce: u32,
-    ) -> Result<FoundShare, BadShare> {
-        if extranonce.len() != EXTRANONCE_BYTES {
-            return Err(BadShare::ExtranonceSize);
-        }
-        let ahead = ntime
-            .checked_sub(self.parts.min_ntime)
-            .ok_or(BadShare::Time)?;
-        if ahead > NTIME_AHEAD_MAX_S {
-            return Err(BadShare::Time);
-        }
-        let mask = match self.parts.version_rolling {
-            true => VERSION_ROLLING_MASK,
-            false => 0,
+    ) -> Result<FoundShare, BadHeader> {
+        let rules = JobHeader {
+            version: self.parts.version,
+            version_rolling: self.parts.version_rolling,
+            min_ntime: self.parts.min_ntime,
+            extranonce_size: EXTRANONCE_BYTES,
         };
-        if (version ^ self.parts.version) & !mask != 0 {
-            return Err(BadShare::Version);
-        }
+        rules.check(extranonce.len(), ntime, version)?;
         let root = self.merkle_root(extranonce);
         let header = header_bytes(
             version,
@@ -278,33 +265,34 @@ impl HashJob {
             &sink.coinbase_suffix,
         ]
         .concat();
-        let Ok(coinbase_tx) = B064KOwned::new(coinbase) else {
-            return tracing::error!("the coinbase of a block does not fit its message");
+        let parts = BlockParts {
+            header: Header {
+                version: Version::from_consensus(share.version.cast_signed()),
+                prev_blockhash: BlockHash::from_byte_array(self.parts.prev_hash),
+                // It is computed from the parts.
+                merkle_root: TxMerkleNode::all_zeros(),
+                time: share.ntime,
+                bits: CompactTarget::from_consensus(self.parts.nbits),
+                nonce: share.nonce,
+            },
+            coinbase,
+            merkle_path: self.parts.merkle_path.clone(),
+            transactions: Transactions::Template(Some(sink.template_id)),
+            finder: Finder::default(),
         };
-        let solution = SubmitSolution {
-            template_id: sink.template_id,
-            version: share.version,
-            header_timestamp: share.ntime,
-            header_nonce: share.nonce,
-            coinbase_tx,
-        };
-        let templates = sink.templates.clone();
-        tokio::spawn(async move {
-            match templates.submit_solution(solution).await {
-                Ok(()) => tracing::info!("gave a block to our template source"),
-                Err(error) => {
-                    tracing::warn!(%error, "our template source did not take the block");
-                }
-            }
-        });
+        match SolvedBlock::assemble(parts, BlockHash::from_byte_array(share.hash)) {
+            // It goes on by itself, and says in the log what came of it.
+            Ok(block) => drop(sink.blocks.publish(block)),
+            Err(broken) => sink.blocks.keep(broken),
+        }
     }
 }
 
 impl BlockSink {
-    /// For a job that was built on a template of `templates`.
-    pub fn new(templates: TemplateHandle, template_id: u64, coinbase: &JobCoinbase) -> Self {
+    /// For a job that was built on a template of the source of `blocks`.
+    pub fn new(blocks: BlockPublisher, template_id: u64, coinbase: &JobCoinbase) -> Self {
         Self {
-            templates,
+            blocks,
             template_id,
             coinbase_prefix: coinbase.prefix.clone(),
             coinbase_suffix: coinbase.suffix.clone(),

@@ -2,14 +2,18 @@
 //! while no pool can be reached, so that they are never idle.
 
 use bitcoin::{Amount, CompactTarget, ScriptBuf, Target, TxOut, consensus::serialize};
-use dovetail_templates::{TemplateHandle, WorkSnapshot};
+use dovetail_templates::WorkSnapshot;
+use dovetail_templates::block_publisher::BlockPublisher;
 use tokio::sync::mpsc;
 
 use crate::coinbase::{BuildError, JobCoinbase, job_outputs};
 use crate::current_job::Base;
-use crate::job::{EXTRANONCE_BYTES, ExtranonceTooSmall, FoundShare, SHARES_WAITING_MAX};
+use crate::job::{EXTRANONCE_BYTES, ExtranonceTooSmall, JobParts, SHARES_WAITING_MAX};
 use crate::stats;
 use crate::template_job::{Terms, job_parts};
+
+/// Bytes of the extranonce that tell the runs of this program apart.
+const PREFIX_BYTES: usize = 4;
 
 /// Why there is no job.
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +26,11 @@ enum SoloError {
 
 /// Gives devices a job on the newest template, and on every better one, until it is dropped. The last job
 /// stays and stays good: its blocks go to the node without this task.
-pub async fn run(templates: TemplateHandle, payout_script: ScriptBuf, base: Base) {
+pub async fn run(blocks: BlockPublisher, payout_script: ScriptBuf, base: Base) {
     let (offers, mut shares) = mpsc::channel(SHARES_WAITING_MAX);
-    let mut work = templates.subscribe();
+    // Nobody gives us one: after a restart the same headers would be hashed again.
+    let extranonce_prefix: [u8; PREFIX_BYTES] = rand::random();
+    let mut work = blocks.templates().subscribe();
     work.mark_changed();
     loop {
         tokio::select! {
@@ -34,7 +40,10 @@ pub async fn run(templates: TemplateHandle, payout_script: ScriptBuf, base: Base
                 }
                 let newest = work.borrow_and_update().clone();
                 let Some(newest) = newest else { continue };
-                if let Err(error) = display(&templates, &newest, &payout_script, &base, &offers) {
+                let offered = job(&blocks, &newest, &payout_script, &extranonce_prefix)
+                    .map_err(SoloError::from)
+                    .and_then(|parts| Ok(base.offer(parts, offers.clone())?));
+                if let Err(error) = offered {
                     tracing::error!(%error, "cannot mine solo on this template");
                 }
             }
@@ -45,28 +54,31 @@ pub async fn run(templates: TemplateHandle, payout_script: ScriptBuf, base: Base
     }
 }
 
-fn display(
-    templates: &TemplateHandle,
+/// The job of a template that pays us.
+fn job(
+    blocks: &BlockPublisher,
     work: &WorkSnapshot,
     payout_script: &ScriptBuf,
-    base: &Base,
-    offers: &mpsc::Sender<FoundShare>,
-) -> Result<(), SoloError> {
+    extranonce_prefix: &[u8],
+) -> Result<JobParts, BuildError> {
     let payout = vec![TxOut {
         value: Amount::ZERO,
         script_pubkey: payout_script.clone(),
     }];
     let outputs = job_outputs(&work.template, &serialize(&payout), None)?;
-    let coinbase = JobCoinbase::new(&work.template, outputs, EXTRANONCE_BYTES)?;
+    let coinbase = JobCoinbase::new(
+        &work.template,
+        outputs,
+        extranonce_prefix.len() + EXTRANONCE_BYTES,
+    )?;
     let network = Target::from_compact(CompactTarget::from_consensus(work.nbits()));
     let terms = Terms {
-        extranonce_prefix: &[],
+        extranonce_prefix,
         extranonce_size: EXTRANONCE_BYTES,
         // Nothing less than a block is worth anything here.
         target: network.to_le_bytes(),
     };
-    let parts = job_parts(templates, work, &coinbase, terms);
-    Ok(base.offer(parts, offers.clone())?)
+    Ok(job_parts(blocks, work, &coinbase, terms))
 }
 
 #[cfg(test)]
@@ -74,6 +86,7 @@ mod tests {
     use super::*;
     use crate::current_job::CurrentJob;
     use dovetail_templates::SourceConfig;
+    use dovetail_templates::block_publisher::PublisherOptions;
     use std::sync::Arc;
     use std::time::Duration;
     use tokio::time::timeout;
@@ -90,11 +103,14 @@ mod tests {
         let templates = dovetail_templates::start(source, stop.clone()).unwrap();
         let current_job = Arc::new(CurrentJob::default());
         let script = ScriptBuf::from_hex("0014ebe1b7dcc293ccaa0ee743a86f89df8258c208fc").unwrap();
-        let solo = tokio::spawn(run(
+        let (blocks, _) = BlockPublisher::start(PublisherOptions {
             templates,
-            script.clone(),
-            Base::new(current_job.clone()),
-        ));
+            dir: None,
+            solves_templates: true,
+            shutdown: stop.clone(),
+        })
+        .await;
+        let solo = tokio::spawn(run(blocks, script.clone(), Base::new(current_job.clone())));
         let mut display = current_job.subscribe();
         let time_max = Duration::from_secs(10);
         let first = timeout(time_max, display.wait_for(Option::is_some)).await;

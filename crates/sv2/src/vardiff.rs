@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use dovetail_units::header::is_hash_rate;
+
 /// Steps of the belief within a doubling of the rate, and how many there are: 64 doublings.
 const STEPS_PER_OCTAVE: f64 = 2.0;
 const STEPS: usize = 128;
@@ -33,7 +35,7 @@ const SLOWER_INTERVAL_S: f64 = 120.0;
 /// The hash rate that a client states (Sv2 specification, sections 5.3.2 and 5.3.7), if it is one: finite and not
 /// negative. 0 is legal, and says nothing.
 pub fn stated_rate(nominal: f32) -> Option<f64> {
-    (nominal.is_finite() && nominal >= 0.0).then(|| f64::from(nominal))
+    is_hash_rate(nominal).then(|| f64::from(nominal))
 }
 
 /// One channel's hash rate as far as it is known, for its target.

@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bitcoin::Transaction;
+use bitcoin::block::Header;
 use stratum_core::template_distribution_sv2::{
     NewTemplateOwned, SetNewPrevHashOwned, SubmitSolutionOwned,
 };
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::block_door::BlockDoor;
 use crate::error::TemplateError;
+use crate::freshness::Freshness;
 use crate::request::{Reply, Request, TransactionData};
 use crate::snapshot::{SnapshotError, WorkSnapshot};
 
@@ -34,10 +36,11 @@ pub struct TemplateHandle {
     /// The newest tips that templates were built on, the newest last.
     tips: watch::Receiver<VecDeque<[u8; 32]>>,
     requests: mpsc::Sender<Request>,
-    connected: Arc<AtomicBool>,
+    connected: watch::Receiver<bool>,
+    stale: watch::Receiver<bool>,
     /// A node that takes whole blocks, where the source has one.
     node: Option<BlockDoor>,
-    judges_blocks: bool,
+    judges_solutions: bool,
 }
 
 impl TemplateHandle {
@@ -60,24 +63,45 @@ impl TemplateHandle {
 
     /// Whether the source can be spoken to now.
     pub fn is_connected(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
+        *self.connected.borrow()
     }
 
-    /// Whether the source has built on the block with this hash (in the byte order of the header), or does so
-    /// within `time_max`. The only way to learn what came of a solution where the source's protocol has no
-    /// answer to it. `false` says little: a tip that another one replaced at once may not be seen.
-    pub async fn has_tip(&self, hash: [u8; 32], time_max: Duration) -> bool {
+    /// Whether the source has given no work for longer than its `stale_after_s`: what it gave last may be worthless.
+    pub fn is_stale(&self) -> bool {
+        *self.stale.borrow()
+    }
+
+    /// [`is_stale`](Self::is_stale), and every change of it.
+    pub fn staleness(&self) -> watch::Receiver<bool> {
+        self.stale.clone()
+    }
+
+    /// Whether the source can be spoken to, and every change of it.
+    pub(crate) fn connections(&self) -> watch::Receiver<bool> {
+        self.connected.clone()
+    }
+
+    /// Returns once the source has built on the block with this hash (in the byte order of the header). The only way to
+    /// learn what came of a solution where the source's protocol has no answer to it. A tip that another one replaced at
+    /// once may not be seen.
+    pub(crate) async fn until_tip(&self, hash: [u8; 32]) {
         let mut tips = self.tips.clone();
-        let seen = tips.wait_for(|tips| tips.contains(&hash));
-        tokio::time::timeout(time_max, seen)
-            .await
-            .is_ok_and(|seen| seen.is_ok())
+        if tips.wait_for(|tips| tips.contains(&hash)).await.is_err() {
+            // The source has stopped.
+            std::future::pending::<()>().await;
+        }
     }
 
-    /// Whether the source itself says what it thinks of a whole block: then `Ok` of
+    /// Whether the source is a node that takes any whole block and says what it thinks of it: then `Ok` of
     /// [`submit_block`](Self::submit_block) means that it has the block.
-    pub fn judges_blocks(&self) -> bool {
-        self.judges_blocks
+    pub(crate) fn judges_blocks(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Whether the source itself says what it thinks of a solution: then `Ok` of
+    /// [`submit_solution`](Self::submit_solution) means that it has the block.
+    pub(crate) fn judges_solutions(&self) -> bool {
+        self.judges_solutions
     }
 
     /// Hands over a solved template: the whole coinbase with its witness, and the header's fields.
@@ -92,6 +116,21 @@ impl TemplateHandle {
         solution: SubmitSolutionOwned,
     ) -> Result<(), TemplateError> {
         self.ask(|reply| Request::Solution(solution, reply)).await
+    }
+
+    /// Hands over a header and its coinbase with its witness as the solution of whatever template of the source has the
+    /// transactions that the header commits to.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unsupported`] if no template has them; otherwise as
+    /// [`submit_solution`](Self::submit_solution).
+    pub(crate) async fn submit_equal(
+        &self,
+        header: &Header,
+        coinbase: &Transaction,
+    ) -> Result<(), TemplateError> {
+        let solved = Box::new((*header, coinbase.clone()));
+        self.ask(|reply| Request::Equal(solved, reply)).await
     }
 
     /// Fetches the transactions of a template that is not long gone.
@@ -116,19 +155,10 @@ impl TemplateHandle {
     /// otherwise as [`submit_solution`](Self::submit_solution).
     pub async fn submit_block(&self, block: impl Into<Vec<u8>>) -> Result<(), TemplateError> {
         let block = block.into();
-        if let Some(node) = &self.node {
-            match node.submit(block.clone()).await {
-                // A node of a version without that call, or one that is only just back: the way
-                // over the templates may still work.
-                Err(
-                    error @ (TemplateError::Unsupported
-                    | TemplateError::Unavailable
-                    | TemplateError::TimeOut),
-                ) => tracing::debug!(%error, "the node took no whole block"),
-                answered => return answered,
-            }
+        match &self.node {
+            Some(node) => node.submit(block).await,
+            None => self.ask(|reply| Request::Block(block, reply)).await,
         }
-        self.ask(|reply| Request::Block(block, reply)).await
     }
 
     /// Asks whether a serialised block that lacks only its proof of work would be valid on the tip:
@@ -148,14 +178,14 @@ impl TemplateHandle {
     pub(crate) fn with_node(self, node: BlockDoor) -> Self {
         Self {
             node: Some(node),
-            ..self.judging_blocks()
+            ..self
         }
     }
 
-    /// Of a source that judges whole blocks.
-    pub(crate) fn judging_blocks(self) -> Self {
+    /// Of a source that judges solutions.
+    pub(crate) fn judging_solutions(self) -> Self {
         Self {
-            judges_blocks: true,
+            judges_solutions: true,
             ..self
         }
     }
@@ -202,7 +232,8 @@ pub(crate) struct Publisher {
     work: watch::Sender<Option<Arc<WorkSnapshot>>>,
     tips: watch::Sender<VecDeque<[u8; 32]>>,
     sequence: u64,
-    connected: Arc<AtomicBool>,
+    connected: watch::Sender<bool>,
+    pub(crate) freshness: Arc<Freshness>,
 }
 
 impl Publisher {
@@ -225,11 +256,23 @@ impl Publisher {
             is_new
         });
         self.work.send_replace(Some(Arc::clone(&snapshot)));
+        self.freshness.set_giving(true);
         Ok(snapshot)
     }
 
+    /// Gives work again under another number of its template, so that jobs are made of it that carry the time of day.
+    pub(crate) fn renew(&mut self, work: &WorkSnapshot, template_id: u64) -> Arc<WorkSnapshot> {
+        self.sequence += 1;
+        let snapshot = Arc::new(work.renumbered(template_id, self.sequence));
+        self.work.send_replace(Some(Arc::clone(&snapshot)));
+        snapshot
+    }
+
     pub(crate) fn set_connected(&self, connected: bool) {
-        self.connected.store(connected, Ordering::Relaxed);
+        self.connected.send_replace(connected);
+        if !connected {
+            self.freshness.set_giving(false);
+        }
     }
 }
 
@@ -238,20 +281,23 @@ pub(crate) fn channel() -> (TemplateHandle, Port) {
     let (work_sender, work) = watch::channel(None);
     let (tips_sender, tips) = watch::channel(VecDeque::new());
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
-    let connected = Arc::new(AtomicBool::new(false));
+    let (connected_sender, connected) = watch::channel(false);
+    let freshness = Arc::new(Freshness::new());
     let handle = TemplateHandle {
         work,
         tips,
         requests: request_sender,
-        connected: Arc::clone(&connected),
+        connected,
+        stale: freshness.staleness(),
         node: None,
-        judges_blocks: false,
+        judges_solutions: false,
     };
     let publisher = Publisher {
         work: work_sender,
         tips: tips_sender,
         sequence: 0,
-        connected,
+        connected: connected_sender,
+        freshness,
     };
     (
         handle,

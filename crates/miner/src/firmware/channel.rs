@@ -5,13 +5,13 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 use bitcoin::Target;
-use dovetail_sv2::Vardiff;
 use dovetail_sv2::vardiff::stated_rate;
+use dovetail_sv2::{Vardiff, share_code};
 use stratum_core::channels_sv2::extranonce_manager::AllocatedExtranoncePrefix;
 use stratum_core::channels_sv2::target::hash_rate_to_target;
 use stratum_core::mining_sv2 as codes;
 
-use crate::job::{BadShare, Offered, SharedJob};
+use crate::job::{Offered, SharedJob};
 use crate::search::{Hash256, meets};
 
 /// Jobs on one tip that still take shares. Firmware that is further behind is not hashing.
@@ -231,7 +231,7 @@ impl Channel {
         let found = given
             .job
             .share(&extranonce, share.version, share.ntime, share.nonce)
-            .map_err(|error| Refusal::Code(code_of(error)))?;
+            .map_err(|bad| Refusal::Code(share_code(bad)))?;
         let met = meets(&found.hash, &given.target.to_le_bytes());
         if !met && !found.block {
             return Err(Refusal::Code(
@@ -250,14 +250,6 @@ impl Channel {
             hashes,
             difficulty: whole(given.target.difficulty_float()),
         })
-    }
-}
-
-fn code_of(error: BadShare) -> &'static str {
-    match error {
-        BadShare::ExtranonceSize => codes::ERROR_CODE_SUBMIT_SHARES_BAD_EXTRANONCE_SIZE,
-        BadShare::Time => codes::ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
-        BadShare::Version => codes::ERROR_CODE_VERSION_ROLLING_NOT_ALLOWED,
     }
 }
 

@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bitcoin::Block;
-use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::block::Header;
+use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
+use bitcoin::{Block, Transaction};
 use stratum_core::parsers_sv2::TemplateDistributionOwned as Tdp;
 use stratum_core::template_distribution_sv2::{
     CoinbaseOutputConstraintsOwned, ERROR_CODE_REQUEST_TRANSACTION_DATA_STALE_TEMPLATE_ID,
@@ -17,6 +19,10 @@ use stratum_core::template_distribution_sv2::{
     RequestTransactionDataSuccessOwned, SetNewPrevHashOwned, SubmitSolutionOwned,
 };
 
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::block_publisher::solution_of;
 use crate::error::TemplateError;
 use crate::handle::Publisher;
 use crate::request::{Reply, TransactionData};
@@ -30,6 +36,9 @@ const COINBASE_SIGOPS_ADDITIONAL: u16 = 100;
 /// Templates that can still be solved, one or two kilobytes each. Providers offer a better one every
 /// few seconds at most, so this is more than a tip usually lasts.
 const TEMPLATES_MAX: usize = 1_024;
+/// Work that nothing better follows is given again after this long, so that jobs carry the time of day: a job's headers
+/// may be two hours ahead of its least time, and a tip may last longer than that.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(600);
 /// Future templates that wait for their tip; providers send one.
 const FUTURES_MAX: usize = 16;
 /// Requests for transactions in flight; callers ask once per declared job.
@@ -57,6 +66,8 @@ pub(super) struct Session<'h> {
     history: &'h mut History,
     futures: BTreeMap<u64, NewTemplateOwned>,
     tip: Option<SetNewPrevHashOwned>,
+    /// When work was given last.
+    given_at: Instant,
     /// Who waits for the transactions of a template, by the source's number, with ours.
     waiting: HashMap<u64, (u64, Vec<Reply<TransactionData>>)>,
 }
@@ -68,6 +79,7 @@ impl<'h> Session<'h> {
             history,
             futures: BTreeMap::new(),
             tip: None,
+            given_at: Instant::now(),
             waiting: HashMap::new(),
         }
     }
@@ -151,6 +163,12 @@ impl<'h> Session<'h> {
         let work = publisher
             .publish(template, tip)
             .map_err(|error| protocol(&error.to_string()))?;
+        self.remember(work, source_id);
+        Ok(())
+    }
+
+    fn remember(&mut self, work: Arc<WorkSnapshot>, source_id: u64) {
+        self.given_at = Instant::now();
         if self.history.known.len() == TEMPLATES_MAX {
             self.history.known.pop_front();
         }
@@ -159,7 +177,25 @@ impl<'h> Session<'h> {
             session: self.history.session,
             source_id,
         });
-        Ok(())
+    }
+
+    /// When [`renew`](Self::renew) is due.
+    pub(super) fn renewal_at(&self) -> Instant {
+        self.given_at + RENEWAL_INTERVAL
+    }
+
+    /// Gives the newest work of this session again.
+    pub(super) fn renew(&mut self, publisher: &mut Publisher) {
+        self.given_at = Instant::now();
+        let session = self.history.session;
+        let newest = self.history.known.back();
+        let Some(newest) = newest.filter(|known| known.session == session) else {
+            return;
+        };
+        let (work, source_id) = (Arc::clone(&newest.work), newest.source_id);
+        self.history.last_id += 1;
+        let renewed = publisher.renew(&work, self.history.last_id);
+        self.remember(renewed, source_id);
     }
 
     fn on_transactions(&mut self, data: RequestTransactionDataSuccessOwned) {
@@ -226,6 +262,15 @@ impl<'h> Session<'h> {
         }))
     }
 
+    /// Something that a source which does not hang answers: the transactions of its newest template. Nobody waits
+    /// for them.
+    pub(super) fn question(&mut self) -> Option<Tdp> {
+        let newest = self.history.known.back();
+        let newest = newest.filter(|known| known.session == self.history.session)?;
+        let id = newest.work.template_id();
+        self.want_transactions(id, oneshot::channel().0)
+    }
+
     /// The message of a solution, in the source's numbering.
     ///
     /// # Errors
@@ -249,6 +294,18 @@ impl<'h> Session<'h> {
         let coinbase = block
             .coinbase()
             .ok_or_else(|| TemplateError::MalformedBlock("it has no coinbase".into()))?;
+        self.solution_of(&block.header, coinbase)
+    }
+
+    /// A header and its coinbase as the solution of the template whose transactions the header commits to.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unsupported`] if no template of this session has them.
+    pub(super) fn solution_of(
+        &self,
+        header: &Header,
+        coinbase: &Transaction,
+    ) -> Result<Tdp, TemplateError> {
         let txid = coinbase.compute_txid().to_byte_array();
         let known = self
             .history
@@ -258,19 +315,14 @@ impl<'h> Session<'h> {
             .filter(|known| known.session == self.history.session)
             // The header's root covers every transaction, so an equal root is an equal list.
             .find(|known| {
-                known.work.prev_hash() == block.header.prev_blockhash.to_byte_array()
-                    && known.work.merkle_root(txid) == block.header.merkle_root.to_byte_array()
+                known.work.prev_hash() == header.prev_blockhash.to_byte_array()
+                    && known.work.merkle_root(txid) == header.merkle_root.to_byte_array()
             })
             .ok_or(TemplateError::Unsupported)?;
-        Ok(Tdp::SubmitSolution(SubmitSolutionOwned {
-            template_id: known.source_id,
-            version: u32::from_le_bytes(block.header.version.to_consensus().to_le_bytes()),
-            header_timestamp: block.header.time,
-            header_nonce: block.header.nonce,
-            coinbase_tx: serialize(coinbase)
-                .try_into()
-                .map_err(|_| TemplateError::MalformedBlock("its coinbase is too long".into()))?,
-        }))
+        let solution = solution_of(header, coinbase, known.source_id);
+        solution
+            .map(Tdp::SubmitSolution)
+            .ok_or_else(|| TemplateError::MalformedBlock("its coinbase is too long".into()))
     }
 
     /// The source's number for one of our templates. A template of an earlier session stands for

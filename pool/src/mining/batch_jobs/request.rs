@@ -92,9 +92,10 @@ impl Connection {
             tracing::error!(error, "a template gives no job for a batch");
             Code::Internal
         };
+        self.min_ntime = self.min_ntime_on(&work);
         let job = self
             .jobs
-            .build_for_batch(&work, channel_id, root)
+            .build_for_batch(&work, channel_id, root, self.min_ntime)
             .map_err(fault)?;
         let job = Arc::new(job);
         let channel = self
@@ -132,9 +133,10 @@ impl Connection {
             self.batch_jobs.drop_batch(&root);
             return Ok(());
         }
-        let job = self
-            .build_batch_job(channel_id, root)
-            .map_err(|_| EndReason::Fault("a template gives no job for a batch"))?;
-        self.send(&job.get_job_message().clone())
+        match self.build_batch_job(channel_id, root) {
+            Ok(job) => self.send(&job.get_job_message().clone()),
+            // It is in the log. The next template may give one.
+            Err(_) => Ok(()),
+        }
     }
 }

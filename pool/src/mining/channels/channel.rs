@@ -10,9 +10,11 @@ use std::time::Instant;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Target};
-use dovetail_sv2::Vardiff;
 use dovetail_sv2::vardiff::stated_rate;
+use dovetail_sv2::{Vardiff, share_code};
+use dovetail_templates::block_publisher::SolvedBlock;
 use dovetail_units::Work;
+use dovetail_units::header::JobHeader;
 use stratum_core::channels_sv2::chain_tip::ChainTip;
 use stratum_core::channels_sv2::merkle_root::merkle_root_from_path;
 use stratum_core::channels_sv2::server::{
@@ -24,12 +26,14 @@ use stratum_core::channels_sv2::server::{
 };
 use stratum_core::mining_sv2::{
     ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID, ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
+    ERROR_CODE_SUBMIT_SHARES_STALE_SHARE,
     ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE as BAD_RATE,
     ERROR_CODE_UPDATE_CHANNEL_MAX_TARGET_OUT_OF_RANGE as BAD_TARGET, SetCustomMiningJobOwned,
 };
 use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
 
-use crate::blocks::{AssemblyError, SolvedBlock, merkle_path};
+use super::given_jobs::GivenJobs;
+use crate::blocks::{AssemblyError, HeaderFields, assemble, merkle_path};
 use crate::mining::fields::StandardCode;
 use crate::mining::shares::acks::Acks;
 use crate::mining::shares::refusal::ShareRefusal;
@@ -76,6 +80,7 @@ pub(crate) struct Channel {
     vardiff: Vardiff,
     /// When `vardiff` was last told of the time.
     looked_at: Instant,
+    given: GivenJobs,
     /// What its miner is told of good shares.
     pub(crate) acks: Acks,
 }
@@ -97,6 +102,7 @@ impl Channel {
             hashed_jobs: HashMap::new(),
             vardiff,
             looked_at: Instant::now(),
+            given: GivenJobs::default(),
             acks: Acks::default(),
         }
     }
@@ -134,6 +140,7 @@ impl Channel {
     /// else the active one at once.
     pub(crate) fn install(&mut self, job: &Arc<ExtendedJob>) -> Result<(), String> {
         let (future, job_id) = (job.is_future(), job.get_job_id());
+        self.given.template.insert(job_id);
         match &mut self.kind {
             Kind::Standard(channel) => {
                 channel
@@ -205,6 +212,7 @@ impl Channel {
         channel.set_target(channels).map_err(fault)?;
         let job_id = installed.map_err(fault)?;
         self.job_targets.insert(job_id, target);
+        self.given.custom.insert(job_id);
         Ok(job_id)
     }
 
@@ -221,6 +229,12 @@ impl Channel {
 
     /// Checks a share's header hash, and what its miner may have done to the job.
     pub(crate) fn validate(&mut self, share: &SubmittedShare) -> Result<ValidShare, ShareRefusal> {
+        if let Some(rules) = self.rules(share) {
+            let HeaderFields { version, ntime, .. } = share.header;
+            rules
+                .check(share.extranonce.len(), ntime, version)
+                .map_err(|bad| ShareRefusal::Standard(share_code(bad)))?;
+        }
         let result = match (&mut self.kind, &share.message) {
             (Kind::Standard(channel), ShareMessage::Standard(message)) => {
                 channel.validate_share(message.clone())
@@ -236,19 +250,18 @@ impl Channel {
         };
         let (hash, block) = match result {
             Ok(ShareValidationResult::Valid(hash)) => (hash, None),
-            // Not the library's coinbase: see `blocks/solved_block.rs`.
+            // Not the library's coinbase: see `blocks/assembly.rs`.
             Ok(ShareValidationResult::BlockFound(hash, template_id, _)) => {
                 let proven = BlockHash::from_byte_array(hash.to_byte_array());
                 let block = self.solved(share, template_id, proven);
                 (hash, Some(block))
             }
+            Err(ShareValidationError::InvalidJobId(_)) => return Err(self.no_job(share.job_id)),
             Err(error) => return Err(refusal(&error)),
         };
         let header_hash = hash.to_byte_array();
         let Some(job_target) = self.job_targets.get(&share.job_id).copied() else {
-            return Err(ShareRefusal::Standard(
-                ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID,
-            ));
+            return Err(self.no_job(share.job_id));
         };
         // On an easy chain a block can miss the share target; it is then worth a block's work,
         // not a share's.
@@ -266,6 +279,38 @@ impl Channel {
             work,
             target,
             block,
+        })
+    }
+
+    /// What a live job says of its headers.
+    fn rules(&self, share: &SubmittedShare) -> Option<JobHeader> {
+        let job_id = share.job_id;
+        let (job, extranonce_size) = match (&self.kind, &share.message) {
+            (Kind::Standard(_), ShareMessage::Standard(_)) => {
+                (self.hashed_jobs.get(&job_id)?.as_ref(), 0)
+            }
+            (Kind::Extended(channel), ShareMessage::Extended(_)) => (
+                self.live_job(job_id)?,
+                usize::from(channel.get_rollable_extranonce_size()),
+            ),
+            _ => return None,
+        };
+        Some(JobHeader {
+            version: job.get_version(),
+            version_rolling: job.version_rolling_allowed(),
+            // The copy of a standard channel's first job was made before its tip named it.
+            min_ntime: job
+                .get_min_ntime()
+                .or_else(|| Some(self.chain_tip()?.min_ntime()))?,
+            extranonce_size,
+        })
+    }
+
+    /// Why a share's job is none that takes shares.
+    fn no_job(&self, job_id: u32) -> ShareRefusal {
+        ShareRefusal::Standard(match self.given.contains(job_id) {
+            true => ERROR_CODE_SUBMIT_SHARES_STALE_SHARE,
+            false => ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID,
         })
     }
 
@@ -290,7 +335,9 @@ impl Channel {
         };
         let tip = self.chain_tip().ok_or(AssemblyError::NoTip)?;
         let extranonce = [prefix, &share.extranonce].concat();
-        SolvedBlock::assemble(job, &extranonce, &share.header, tip, template_id, proven)
+        let fields = &share.header;
+        let account = &self.account;
+        assemble(job, &extranonce, fields, tip, template_id, account, proven)
     }
 
     /// What was hashed for a share of an extended channel, if it is what this header's hash says.

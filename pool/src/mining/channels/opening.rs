@@ -17,7 +17,7 @@ use stratum_core::mining_sv2::{
 
 use super::channel::Channel;
 use crate::mining::connection::Connection;
-use crate::mining::fields::{StandardCode, code_text, owned};
+use crate::mining::fields::{SOURCE_AWAY, StandardCode, code_text, owned};
 
 /// How many shares `channels_sv2` counts before it would acknowledge; we acknowledge what the
 /// ledger has made durable instead, so this only has to be positive.
@@ -185,6 +185,9 @@ impl Connection {
     ) -> Result<Admitted, StandardCode> {
         if self.channels.len() >= self.shared.config.mining.channels_per_connection_max {
             return Err(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED);
+        }
+        if self.shared.templates.is_stale() {
+            return Err(SOURCE_AWAY);
         }
         let account = account_of(identity)
             .ok_or(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_USER_IDENTITY)?;

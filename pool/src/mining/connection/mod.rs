@@ -50,6 +50,8 @@ pub(crate) struct Connection {
     pub(in crate::mining) channels: BTreeMap<u32, Channel>,
     pub(in crate::mining) jobs: JobMaker,
     pub(in crate::mining) work: Option<Arc<WorkSnapshot>>,
+    /// The least time of the newest job.
+    pub(in crate::mining) min_ntime: u32,
     pub(in crate::mining) accepted: AcceptedJobs,
     pub(in crate::mining) batch_jobs: BatchJobs,
     pub(in crate::mining) registering: Option<Registering>,
@@ -104,6 +106,7 @@ impl Connection {
             channels: BTreeMap::new(),
             jobs,
             work: None,
+            min_ntime: 0,
             accepted: AcceptedJobs::default(),
             batch_jobs: BatchJobs::new(Instant::now().into_std()),
             registering: None,
@@ -116,6 +119,7 @@ impl Connection {
     async fn run(&mut self, mut reader: FrameReader, token: &CancellationToken) -> EndReason {
         let mut templates = self.shared.templates.subscribe();
         templates.mark_changed();
+        let mut staleness = self.shared.templates.staleness();
         let mut clock = MiningClock::start();
         loop {
             let step = tokio::select! {
@@ -126,6 +130,13 @@ impl Connection {
                     }
                     let work = templates.borrow_and_update().clone();
                     work.map_or(Ok(()), |work| self.on_work(work))
+                }
+                changed = staleness.changed() => {
+                    if changed.is_err() {
+                        return EndReason::Closed;
+                    }
+                    let stale = *staleness.borrow_and_update();
+                    self.on_staleness(stale)
                 }
                 Some(done) = self.in_flight.join_next() => match done {
                     Ok(done) => self.on_settled(done),

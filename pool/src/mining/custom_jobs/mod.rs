@@ -16,6 +16,7 @@ use dovetail_jd::token::{JobToken, TokenKind};
 use dovetail_ledger::LedgerError;
 use dovetail_sv2::EndReason;
 use dovetail_templates::height_of;
+use dovetail_units::header::TIME_AHEAD_MAX_S;
 use dovetail_units::time::header_time_now;
 use stratum_core::mining_sv2::{
     SetCustomMiningJobErrorOwned, SetCustomMiningJobOwned, SetCustomMiningJobSuccess,
@@ -86,6 +87,9 @@ impl Connection {
         if !self.flags.requires_work_selection {
             return Err(NOT_SUPPORTED);
         }
+        if self.shared.templates.is_stale() {
+            return Err(STALE);
+        }
         let channel_id = message.channel_id;
         let channel = self.channels.get(&channel_id).ok_or(BAD_CHANNEL)?;
         let extended = channel.as_extended().ok_or(BAD_CHANNEL)?;
@@ -115,13 +119,10 @@ impl Connection {
             }
         };
         self.spend_token(&token).await?;
-        // A least time that differs from the channel's would end its other jobs; where the channel
-        // already takes earlier times, the job needs no own.
-        if let Some(tip) = tip
-            && tip.prev_hash() == message.prev_hash
-            && tip.min_ntime() <= message.min_ntime
-        {
-            message.min_ntime = tip.min_ntime();
+        if let Some(tip) = tip.filter(|tip| tip.prev_hash() == message.prev_hash) {
+            message.min_ntime =
+                channel_ntime(tip.min_ntime(), message.min_ntime, header_time_now());
+            self.min_ntime = self.min_ntime.max(message.min_ntime);
         }
         self.install_custom(message, &coinbase, job)
     }
@@ -155,8 +156,35 @@ impl Connection {
     }
 }
 
+/// The least time that a channel gives a job which starts at `wanted`. One that differs from the channel's ends its
+/// other jobs, so the job needs no own where the channel takes earlier times already; unless the channel's lies so far
+/// back that the time of day would soon be too far ahead of it.
+fn channel_ntime(channels: u32, wanted: u32, now: u32) -> u32 {
+    match wanted.checked_sub(channels) {
+        Some(ahead) if ahead <= TIME_AHEAD_MAX_S / 2 => channels,
+        // Not later than the pool's own next job may start.
+        Some(_) => wanted.min(now).max(channels),
+        None => wanted,
+    }
+}
+
 /// The ledger is away: the miner may try the same job again.
 fn not_yet(error: &LedgerError) -> StandardCode {
     tracing::error!(%error, "a declared job cannot be checked");
     NOT_YET
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_declared_job_keeps_its_channels_time_unless_that_is_an_hour_old() {
+        let now = 100_000;
+        assert_eq!(channel_ntime(99_000, 99_500, now), 99_000);
+        assert_eq!(channel_ntime(99_500, 99_499, now), 99_499);
+        assert_eq!(channel_ntime(90_000, 99_900, now), 99_900);
+        assert_eq!(channel_ntime(90_000, 100_200, now), now);
+        assert_eq!(channel_ntime(90_000, 90_000, now), 90_000);
+    }
 }

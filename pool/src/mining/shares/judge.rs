@@ -48,6 +48,9 @@ impl Connection {
         let proven = self.prove(account, &valid, custom.as_ref());
         if let Some(block) = valid.block.take() {
             self.publish(&proven, block, custom.as_ref());
+        } else if self.shared.templates.is_stale() {
+            // Nobody knows whether a block on this work could be one.
+            return Err(ShareRefusal::Standard(STALE));
         }
         let committed = match &custom {
             Some(job) => job.batch_root,

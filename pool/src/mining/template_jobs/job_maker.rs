@@ -26,6 +26,18 @@ pub(crate) fn is_declared(job_id: u32) -> bool {
     job_id < FIRST_TEMPLATE_JOB_ID
 }
 
+/// When a job is to be mined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// At once, with headers from this time on.
+    AtOnce {
+        /// Unix seconds.
+        min_ntime: u32,
+    },
+    /// When a `SetNewPrevHash` names it.
+    WithItsTip,
+}
+
 /// Builds template jobs for one connection.
 #[derive(Debug)]
 pub(crate) struct JobMaker {
@@ -53,52 +65,60 @@ impl JobMaker {
         }
     }
 
-    /// The job of `work`'s template, addressed to `channel_id`: a future job (to be activated by
-    /// a `SetNewPrevHash`) or one to be mined at once.
+    /// The job of `work`'s template, addressed to `channel_id`: one to be mined at once, from the time `start` on, or
+    /// a future one, to be activated by a `SetNewPrevHash`.
     pub(crate) fn build(
         &mut self,
         work: &WorkSnapshot,
         channel_id: u32,
-        future: bool,
+        start: Start,
     ) -> Result<ExtendedJob, String> {
         let outputs = vec![self.reward(work.template.coinbase_tx_value_remaining)];
-        self.build_paying(work, channel_id, future, outputs)
+        self.build_paying(work, channel_id, start, outputs)
     }
 
-    /// The job of `work`'s template for one channel, to be mined at once, whose coinbase commits to
-    /// `root` besides.
+    /// The job of `work`'s template for one channel, to be mined at once from the time `min_ntime` on, whose coinbase
+    /// commits to `root` besides.
     pub(crate) fn build_for_batch(
         &mut self,
         work: &WorkSnapshot,
         channel_id: u32,
         root: BatchRoot,
+        min_ntime: u32,
     ) -> Result<ExtendedJob, String> {
         let outputs = vec![
             self.reward(work.template.coinbase_tx_value_remaining),
             commitment_output(root),
         ];
-        self.build_paying(work, channel_id, false, outputs)
+        self.build_paying(work, channel_id, Start::AtOnce { min_ntime }, outputs)
     }
 
     fn build_paying(
         &mut self,
         work: &WorkSnapshot,
         channel_id: u32,
-        future: bool,
+        start: Start,
         outputs: Vec<TxOut>,
     ) -> Result<ExtendedJob, String> {
         let mut template = work.template.clone();
-        template.future_template = future;
+        template.future_template = start == Start::WithItsTip;
         let height = template.coinbase_prefix.as_bytes();
         template.coinbase_prefix = salted(height, self.salts.next())
             .try_into()
             .map_err(|error| format!("{error:?}"))?;
-        let tip = ChainTip::from(work.prev_hash.clone());
+        let tip = match start {
+            Start::AtOnce { min_ntime } => Some(ChainTip::new(
+                work.prev_hash.prev_hash.clone(),
+                work.nbits(),
+                min_ntime,
+            )),
+            Start::WithItsTip => None,
+        };
         let built = self
             .factory
             .new_extended_job(
                 channel_id,
-                Some(tip),
+                tip,
                 Vec::new(),
                 template.clone(),
                 outputs.clone(),
@@ -206,12 +226,15 @@ mod tests {
         // The same template on two connections, for all channels, for one, and twice for a batch.
         for _ in 0..2 {
             let mut maker = maker(&salts);
-            for (channel_id, future) in [(1, true), (1, false), (2, true), (2, false)] {
-                let job = maker.build(&work, channel_id, future).unwrap();
-                scripts.insert(script(&job));
+            let min_ntime = work.min_ntime();
+            for start in [Start::WithItsTip, Start::AtOnce { min_ntime }] {
+                for channel_id in [1, 2] {
+                    let job = maker.build(&work, channel_id, start).unwrap();
+                    scripts.insert(script(&job));
+                }
             }
             for _ in 0..2 {
-                let job = maker.build_for_batch(&work, 2, root).unwrap();
+                let job = maker.build_for_batch(&work, 2, root, min_ntime).unwrap();
                 scripts.insert(script(&job));
             }
         }
