@@ -29,6 +29,7 @@ use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
 use crate::config::{AuditConfig, Config, MiningConfig};
 use crate::embedded_declarator;
+use crate::header_spaces::HeaderSpaces;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
 use crate::payouts::{InvoiceAnswers, Payouts};
@@ -97,6 +98,8 @@ pub async fn run(
         models: base.models.clone(),
         invoice_answers: InvoiceAnswers::default(),
         extranonces: Mutex::new(extranonces(&config.mining)?),
+        job_salts: Arc::default(),
+        header_spaces: HeaderSpaces::default(),
         telemetry: base.telemetry.clone(),
         tracker: base.tracker.clone(),
         token_key: keys.token,

@@ -1,7 +1,7 @@
 //! What all connections of the pool share: handles that are cheap to clone and bounded inside.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::claims::settle::Settler;
 use crate::config::Config;
+use crate::header_spaces::{HeaderSpaces, JobSalts};
 use crate::models::Models;
 use crate::payouts::InvoiceAnswers;
 use crate::tasks::Tasks;
@@ -31,6 +32,10 @@ pub(crate) struct Shared {
     /// Where connections hand in what payouts wait for.
     pub(crate) invoice_answers: InvoiceAnswers,
     pub(crate) extranonces: Mutex<ExtranonceAllocator>,
+    /// What tells the jobs on one template apart.
+    pub(crate) job_salts: Arc<JobSalts>,
+    /// The targets that custom jobs were given.
+    pub(crate) header_spaces: HeaderSpaces,
     pub(crate) telemetry: Telemetry,
     pub(crate) tracker: TaskTracker,
     /// What tokens of declared jobs are checked with.

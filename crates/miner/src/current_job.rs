@@ -80,6 +80,12 @@ impl CurrentJob {
         Ok(Arc::new(HashJob::new(id, parts, shares)?))
     }
 
+    /// The same job with a fresh number, for one device that gets it again with another target.
+    pub(crate) fn again(&self, job: &HashJob) -> SharedJob {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        Arc::new(job.again(id))
+    }
+
     /// Changes what a source offers, and displays what devices get then. Nobody else writes to the display.
     fn update<T>(&self, change: impl FnOnce(&mut Sources) -> T) -> T {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);

@@ -124,6 +124,8 @@ impl JobParts {
 pub struct HashJob {
     /// Our number, which firmware sees; never reused while a job lives.
     pub id: u32,
+    /// The number under which its owner knows it.
+    owners_id: u32,
     parts: JobParts,
     /// The coinbase up to the part of the extranonce that devices share.
     prefix: Vec<u8>,
@@ -153,11 +155,24 @@ impl HashJob {
         .concat();
         Ok(Self {
             id,
+            owners_id: id,
             parts,
             prefix,
             filler,
             shares,
         })
+    }
+
+    /// The same job under another number, for a device that gets it again with another target.
+    pub(crate) fn again(&self, id: u32) -> Self {
+        Self {
+            id,
+            owners_id: self.owners_id,
+            parts: self.parts.clone(),
+            prefix: self.prefix.clone(),
+            filler: self.filler,
+            shares: self.shares.clone(),
+        }
     }
 
     /// What it is made of.
@@ -207,7 +222,7 @@ impl HashJob {
         let hash = header_hash(&header);
         let network = Target::from_compact(CompactTarget::from_consensus(self.parts.nbits));
         Ok(FoundShare {
-            job_id: self.id,
+            job_id: self.owners_id,
             upstream_job_id: self.parts.upstream_job_id,
             extranonce: [&vec![0; self.filler][..], extranonce].concat(),
             nonce,

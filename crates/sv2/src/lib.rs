@@ -17,6 +17,7 @@ pub mod server;
 pub mod setup;
 mod share_codes;
 pub mod tlv;
+pub mod vardiff;
 mod wire;
 
 /// The longest extranonce that Sv2 knows (5.3.3: `extranonce_size` and the channel's own prefix together).
@@ -30,3 +31,4 @@ pub use outbox::{Outbox, OutboxError};
 pub use server::{EndReason, MiningClock, Server};
 pub use share_codes::share_code;
 pub use tlv::{Tlv, TlvError, parse_tlvs};
+pub use vardiff::Vardiff;

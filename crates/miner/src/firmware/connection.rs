@@ -271,7 +271,7 @@ impl Connection {
         })
     }
 
-    pub(super) fn send_target(&self, channel_id: u32, target: Target) -> Result<(), EndReason> {
+    fn send_target(&self, channel_id: u32, target: Target) -> Result<(), EndReason> {
         self.send(&SetTarget {
             channel_id,
             maximum_target: target.to_le_bytes().into(),
@@ -280,14 +280,35 @@ impl Connection {
 
     fn on_vardiff(&mut self, clock: &mut MiningClock) -> Result<(), EndReason> {
         clock.check_idle(!self.channels.is_empty())?;
-        let changed: Vec<(u32, Target)> = self
-            .channels
-            .iter_mut()
-            .filter_map(|(id, channel)| channel.retarget().then(|| (*id, channel.target())))
-            .collect();
-        changed
-            .into_iter()
-            .try_for_each(|(id, target)| self.send_target(id, target))
+        let ids: Vec<u32> = self.channels.keys().copied().collect();
+        ids.into_iter().try_for_each(|id| self.steer(id))
+    }
+
+    /// Steers a channel, by the work that it has proven up to now.
+    fn steer(&mut self, channel_id: u32) -> Result<(), EndReason> {
+        let channel = self.channels.get_mut(&channel_id);
+        match channel.is_some_and(|channel| channel.steer(std::time::Instant::now())) {
+            true => self.change_target(channel_id),
+            false => Ok(()),
+        }
+    }
+
+    /// Tells a channel its new target, with the job again under a number of its own: earlier jobs keep their target.
+    pub(super) fn change_target(&mut self, channel_id: u32) -> Result<(), EndReason> {
+        let Some(channel) = self.channels.get_mut(&channel_id) else {
+            return Ok(());
+        };
+        let job = self.given.as_ref().map(|job| self.current_job.again(job));
+        if let Some(job) = &job {
+            channel.give(job.clone(), false);
+        }
+        let target = channel.target();
+        self.send_target(channel_id, target)?;
+        let Some(job) = job else {
+            return Ok(());
+        };
+        let min_ntime = self.tip_told(&job, false).min_ntime;
+        self.send_job(channel_id, &job, Some(min_ntime))
     }
 
     fn on_submit_standard(&mut self, share: &SubmitSharesStandard) -> Result<(), EndReason> {
@@ -337,7 +358,8 @@ impl Connection {
                     last_sequence_number: sequence_number,
                     new_submits_accepted_count: 1,
                     new_shares_sum: judged.difficulty,
-                })
+                })?;
+                self.steer(channel_id)
             }
             Err(Refusal::Code(code)) => {
                 tracing::debug!(channel_id, code, "refused a share of the firmware");

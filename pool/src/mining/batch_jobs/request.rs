@@ -110,9 +110,24 @@ impl Connection {
     /// After new work has reached all channels: the batch that waits for a share gets a job on it.
     pub(in crate::mining) fn renew_batch_job(&mut self, new_tip: bool) -> Result<(), EndReason> {
         let due = self.batch_jobs.due(new_tip, Instant::now(), unix_now());
-        let Some((channel_id, root)) = due else {
-            return Ok(());
-        };
+        match due {
+            Some((channel_id, root)) => self.give_batch_job(channel_id, root),
+            None => Ok(()),
+        }
+    }
+
+    /// After a channel's target has changed: the batch that waits for a share on it gets a job with the new one.
+    pub(in crate::mining) fn retarget_batch_job(
+        &mut self,
+        channel_id: u32,
+    ) -> Result<(), EndReason> {
+        match self.batch_jobs.retargeted(channel_id, Instant::now()) {
+            Some(root) => self.give_batch_job(channel_id, root),
+            None => Ok(()),
+        }
+    }
+
+    fn give_batch_job(&mut self, channel_id: u32, root: BatchRoot) -> Result<(), EndReason> {
         let channel = self.channels.get(&channel_id);
         if channel.is_none_or(|channel| channel.as_extended().is_none()) {
             self.batch_jobs.drop_batch(&root);

@@ -5,11 +5,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Target};
-use dovetail_sv2::share_code;
+use dovetail_sv2::vardiff::stated_rate;
+use dovetail_sv2::{Vardiff, share_code};
 use dovetail_templates::block_publisher::SolvedBlock;
 use dovetail_units::Work;
 use dovetail_units::header::JobHeader;
@@ -22,10 +24,11 @@ use stratum_core::channels_sv2::server::{
     share_accounting::{ShareValidationError, ShareValidationResult},
     standard::StandardChannel,
 };
-use stratum_core::channels_sv2::{Vardiff, VardiffState};
 use stratum_core::mining_sv2::{
     ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID, ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
-    ERROR_CODE_SUBMIT_SHARES_STALE_SHARE, SetCustomMiningJobOwned,
+    ERROR_CODE_SUBMIT_SHARES_STALE_SHARE,
+    ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE as BAD_RATE,
+    ERROR_CODE_UPDATE_CHANNEL_MAX_TARGET_OUT_OF_RANGE as BAD_TARGET, SetCustomMiningJobOwned,
 };
 use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
 
@@ -74,36 +77,31 @@ pub(crate) struct Channel {
     /// Of a standard channel, the jobs whose headers it may still solve: the coinbases that its own jobs'
     /// merkle roots were made of. An extended channel has them itself.
     hashed_jobs: HashMap<u32, Arc<ExtendedJob>>,
-    vardiff: VardiffState,
+    vardiff: Vardiff,
+    /// When `vardiff` was last told of the time.
+    looked_at: Instant,
     given: GivenJobs,
     /// What its miner is told of good shares.
     pub(crate) acks: Acks,
 }
 
 impl Channel {
-    pub(crate) fn standard(
-        channel: StandardChannel,
-        account: String,
-        vardiff: VardiffState,
-    ) -> Self {
+    pub(crate) fn standard(channel: StandardChannel, account: String, vardiff: Vardiff) -> Self {
         Self::new(Kind::Standard(Box::new(channel)), account, vardiff)
     }
 
-    pub(crate) fn extended(
-        channel: ExtendedChannel,
-        account: String,
-        vardiff: VardiffState,
-    ) -> Self {
+    pub(crate) fn extended(channel: ExtendedChannel, account: String, vardiff: Vardiff) -> Self {
         Self::new(Kind::Extended(Box::new(channel)), account, vardiff)
     }
 
-    fn new(kind: Kind, account: String, vardiff: VardiffState) -> Self {
+    fn new(kind: Kind, account: String, vardiff: Vardiff) -> Self {
         Self {
             kind,
             account,
             job_targets: HashMap::new(),
             hashed_jobs: HashMap::new(),
             vardiff,
+            looked_at: Instant::now(),
             given: GivenJobs::default(),
             acks: Acks::default(),
         }
@@ -197,18 +195,23 @@ impl Channel {
             .map(|job| job.get_merkle_root().clone().into_array())
     }
 
-    /// Makes a declared job the active one. All its fields must have been checked before.
+    /// Makes a declared job the active one, with a target of its own. All its fields must have been checked before.
     pub(crate) fn install_custom(
         &mut self,
         message: SetCustomMiningJobOwned,
+        target: Target,
     ) -> Result<u32, String> {
         let Kind::Extended(channel) = &mut self.kind else {
             return Err("custom jobs need an extended channel".into());
         };
-        let job_id = channel
-            .on_set_custom_mining_job(message)
-            .map_err(|error| format!("{error:?}"))?;
-        self.job_targets.insert(job_id, *channel.get_target());
+        // The library gives a job the channel's target.
+        let channels = *channel.get_target();
+        let fault = |error: ExtendedChannelError| format!("{error:?}");
+        channel.set_target(target).map_err(fault)?;
+        let installed = channel.on_set_custom_mining_job(message);
+        channel.set_target(channels).map_err(fault)?;
+        let job_id = installed.map_err(fault)?;
+        self.job_targets.insert(job_id, target);
         self.given.custom.insert(job_id);
         Ok(job_id)
     }
@@ -269,10 +272,11 @@ impl Channel {
             }
             _ => job_target,
         };
-        self.vardiff.increment_shares_since_last_update();
+        let work = work_of(target);
+        self.vardiff.found(work.get() as f64);
         Ok(ValidShare {
             header_hash,
-            work: work_of(target),
+            work,
             target,
             block,
         })
@@ -362,52 +366,61 @@ impl Channel {
         }
     }
 
-    /// Takes the client's own estimate (`UpdateChannel`).
+    /// Takes the client's own estimate (`UpdateChannel`). Whether the target changed.
     ///
     /// # Errors
     /// The code for `UpdateChannel.Error`.
-    pub(crate) fn update(
+    pub(crate) fn state_rate(
         &mut self,
-        hashrate: f32,
-        max_target: Option<Target>,
-    ) -> Result<(), StandardCode> {
-        use stratum_core::mining_sv2::{
-            ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE as BAD_RATE,
-            ERROR_CODE_UPDATE_CHANNEL_MAX_TARGET_OUT_OF_RANGE as BAD_TARGET,
-        };
+        nominal: f32,
+        max_target: Target,
+        now: Instant,
+    ) -> Result<bool, StandardCode> {
+        let stated = stated_rate(nominal).ok_or(BAD_RATE)?;
+        if max_target == Target::ZERO {
+            return Err(BAD_TARGET);
+        }
+        self.time_passed(now);
+        self.vardiff.state(stated);
+        self.aim(Some(max_target))
+    }
+
+    /// Looks at the work that was proven up to now. Whether the target changed.
+    pub(crate) fn steer(&mut self, now: Instant) -> bool {
+        // The library takes every rate that `Vardiff` has.
+        self.time_passed(now) && self.aim(None).unwrap_or(false)
+    }
+
+    fn time_passed(&mut self, now: Instant) -> bool {
+        let elapsed = now.duration_since(self.looked_at);
+        self.looked_at = now;
+        let share_work = work_of(self.target()).get() as f64;
+        self.vardiff.passed(elapsed, share_work)
+    }
+
+    /// Sets the target for the rate, as hard as the client wants it at least. Whether it changed.
+    fn aim(&mut self, max_target: Option<Target>) -> Result<bool, StandardCode> {
+        let before = self.target();
+        let rate = self.vardiff.rate() as f32;
         match &mut self.kind {
             Kind::Standard(channel) => {
                 channel
-                    .update_channel(hashrate, max_target)
+                    .update_channel(rate, max_target)
                     .map_err(|error| match error {
                         StandardChannelError::UpdateChannelInvalidMaxTarget(_) => BAD_TARGET,
                         _ => BAD_RATE,
-                    })
+                    })?;
             }
             Kind::Extended(channel) => {
                 channel
-                    .update_channel(hashrate, max_target)
+                    .update_channel(rate, max_target)
                     .map_err(|error| match error {
                         ExtendedChannelError::UpdateChannelInvalidMaxTarget(_) => BAD_TARGET,
                         _ => BAD_RATE,
-                    })
+                    })?;
             }
         }
-    }
-
-    /// Looks at the share rate since the last change; returns the new target if it should change.
-    pub(crate) fn retarget(&mut self, shares_per_minute: f32) -> Option<Target> {
-        let (hashrate, target) = match &self.kind {
-            Kind::Standard(channel) => (channel.get_nominal_hashrate(), *channel.get_target()),
-            Kind::Extended(channel) => (channel.get_nominal_hashrate(), *channel.get_target()),
-        };
-        let hashrate = self
-            .vardiff
-            .try_vardiff(hashrate, &target, shares_per_minute)
-            .ok()
-            .flatten()?;
-        self.update(hashrate, None).ok()?;
-        Some(self.target()).filter(|changed| *changed != target)
+        Ok(self.target() != before)
     }
 }
 

@@ -1,10 +1,11 @@
 //! Opening, updating and closing channels (Sv2 specification, sections 5.2, 5.3.2 to 5.3.9).
 
+use std::time::Instant;
+
 use bitcoin::Target;
 use dovetail_jd::account_of;
-use dovetail_sv2::EndReason;
-use dovetail_units::header::is_hash_rate;
-use stratum_core::channels_sv2::VardiffState;
+use dovetail_sv2::vardiff::stated_rate;
+use dovetail_sv2::{EndReason, Vardiff};
 use stratum_core::channels_sv2::server::error::{ExtendedChannelError, StandardChannelError};
 use stratum_core::channels_sv2::server::extended::ExtendedChannel;
 use stratum_core::channels_sv2::server::standard::StandardChannel;
@@ -57,7 +58,7 @@ impl Connection {
             request.account.clone(),
             prefix,
             request.max_target,
-            self.floor_hashrate(message.nominal_hash_rate),
+            request.vardiff.rate() as f32,
             SHARE_BATCH_SIZE,
             self.shared.config.mining.shares_per_minute,
             self.shared.config.mining.tag.clone(),
@@ -114,7 +115,7 @@ impl Connection {
             request.account.clone(),
             prefix,
             request.max_target,
-            self.floor_hashrate(message.nominal_hash_rate),
+            request.vardiff.rate() as f32,
             true,
             u16::from(rollable),
             SHARE_BATCH_SIZE,
@@ -141,24 +142,16 @@ impl Connection {
         &mut self,
         message: &UpdateChannelOwned,
     ) -> Result<(), EndReason> {
-        let hashrate = self.floor_hashrate(message.nominal_hash_rate);
         let max_target = Target::from_le_bytes(message.maximum_target.clone().into_array());
-        let is_rate = is_hash_rate(message.nominal_hash_rate);
         let updated = match self.channels.get_mut(&message.channel_id) {
-            Some(_) if !is_rate => {
-                Err(mining_sv2::ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE)
-            }
             Some(channel) => {
-                let before = channel.target();
-                channel
-                    .update(hashrate, Some(max_target))
-                    .map(|()| Some(channel.target()).filter(|target| *target != before))
+                channel.state_rate(message.nominal_hash_rate, max_target, Instant::now())
             }
             None => Err(mining_sv2::ERROR_CODE_UPDATE_CHANNEL_INVALID_CHANNEL_ID),
         };
         match updated {
-            Ok(Some(target)) => self.send_target(message.channel_id, target),
-            Ok(None) => Ok(()),
+            Ok(true) => self.change_target(message.channel_id),
+            Ok(false) => Ok(()),
             Err(code) => self.send(&UpdateChannelErrorOwned {
                 channel_id: message.channel_id,
                 error_code: code_text(code)?,
@@ -198,21 +191,19 @@ impl Connection {
         }
         let account = account_of(identity)
             .ok_or(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_USER_IDENTITY)?;
-        if !is_hash_rate(nominal_hash_rate) {
-            return Err(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE);
-        }
-        let vardiff = VardiffState::new_with_min(self.shared.config.mining.min_hashrate)
-            .map_err(|_| mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE)?;
+        let stated = stated_rate(nominal_hash_rate)
+            .ok_or(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE)?;
+        let mining = &self.shared.config.mining;
+        let vardiff = Vardiff::new(
+            f64::from(mining.shares_per_minute),
+            f64::from(mining.min_hashrate),
+            stated,
+        );
         Ok(Admitted {
             account,
             max_target: Target::from_le_bytes(max_target),
             vardiff,
         })
-    }
-
-    /// 0.0 is a legal estimate (5.3.2): vardiff starts from the configured floor then.
-    fn floor_hashrate(&self, nominal: f32) -> f32 {
-        nominal.max(self.shared.config.mining.min_hashrate)
     }
 
     /// Clients of standard jobs are in no group: they could not use a group's extended jobs.
@@ -230,7 +221,7 @@ impl Connection {
 struct Admitted {
     account: String,
     max_target: Target,
-    vardiff: VardiffState,
+    vardiff: Vardiff,
 }
 
 fn text(bytes: &[u8]) -> String {

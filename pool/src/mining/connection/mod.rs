@@ -12,7 +12,6 @@ use dovetail_sv2::setup::mining_flags;
 use dovetail_sv2::{EndReason, FrameReader, Message, MiningClock, Outbox};
 use dovetail_templates::WorkSnapshot;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
-use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -53,7 +52,6 @@ pub(crate) struct Connection {
     pub(in crate::mining) work: Option<Arc<WorkSnapshot>>,
     /// The least time of the newest job.
     pub(in crate::mining) min_ntime: u32,
-    pub(in crate::mining) group_job: Option<Arc<ExtendedJob>>,
     pub(in crate::mining) accepted: AcceptedJobs,
     pub(in crate::mining) batch_jobs: BatchJobs,
     pub(in crate::mining) registering: Option<Registering>,
@@ -90,6 +88,7 @@ impl Connection {
         );
         let mining = &shared.config.mining;
         let jobs = JobMaker::new(
+            Arc::clone(&shared.job_salts),
             &mining.tag,
             true,
             full_extranonce_size,
@@ -108,7 +107,6 @@ impl Connection {
             jobs,
             work: None,
             min_ntime: 0,
-            group_job: None,
             accepted: AcceptedJobs::default(),
             batch_jobs: BatchJobs::new(Instant::now().into_std()),
             registering: None,

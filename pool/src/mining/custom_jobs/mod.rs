@@ -11,6 +11,7 @@ mod token;
 
 use std::time::Duration;
 
+use bitcoin::Transaction;
 use dovetail_jd::token::{JobToken, TokenKind};
 use dovetail_ledger::LedgerError;
 use dovetail_sv2::EndReason;
@@ -23,7 +24,9 @@ use stratum_core::mining_sv2::{
 
 use super::connection::Connection;
 use super::fields::{StandardCode, code_text};
-use codes::{BAD_CHANNEL, BAD_COINBASE, NOT_SUPPORTED, NOT_YET, STALE};
+use crate::header_spaces::HeaderSpace;
+use accepted_jobs::AcceptedJob;
+use codes::{BAD_CHANNEL, BAD_COINBASE, BAD_PREFIX, NOT_SUPPORTED, NOT_YET, STALE};
 
 /// The declarator's node may hear of a block before the pool's: how long a job one block ahead waits for the
 /// pool's node to follow. It delays only its own connection.
@@ -100,11 +103,14 @@ impl Connection {
             .map_err(|error| token::bad_token(&account, error))?;
         checks::check_header(&message, &work, header_time_now())?;
         let coinbase = checks::coinbase_of(&message, extranonce_size)?;
+        if self.jobs.is_own_form(message.coinbase_prefix.as_bytes()) {
+            return Err(BAD_PREFIX);
+        }
         let job = match token.kind {
             TokenKind::Declared => {
                 let declared = self.declared(&token, &account).await?;
                 checks::check_declared(&message, &coinbase, &declared, extranonce_size)?;
-                self.declared_job(declared, &work).await?
+                self.declared_job(declared).await?
             }
             TokenKind::CoinbaseOnly => {
                 self.check_coinbase_only_token(&token, &account)?;
@@ -118,12 +124,34 @@ impl Connection {
                 channel_ntime(tip.min_ntime(), message.min_ntime, header_time_now());
             self.min_ntime = self.min_ntime.max(message.min_ntime);
         }
+        self.install_custom(message, &coinbase, job)
+    }
+
+    /// Makes a checked job the channel's. Header spaces are paid, not jobs: one that the channel has already is that
+    /// job, and one that was hashed before keeps its target.
+    fn install_custom(
+        &mut self,
+        message: SetCustomMiningJobOwned,
+        coinbase: &Transaction,
+        job: AcceptedJob,
+    ) -> Result<u32, StandardCode> {
+        let channel_id = message.channel_id;
         let channel = self.channels.get_mut(&channel_id).ok_or(BAD_CHANNEL)?;
-        let job_id = channel.install_custom(message).map_err(|error| {
+        let space = HeaderSpace::of(&message, coinbase, channel.extranonce_prefix());
+        let mut same = self.accepted.with_space(channel_id, space);
+        let live = same.find(|job_id| channel.live_job(*job_id).is_some());
+        if let Some(job_id) = live {
+            return Ok(job_id);
+        }
+        let tip = *message.prev_hash.as_array();
+        let spaces = &self.shared.header_spaces;
+        let target = spaces.target(tip, space, channel.target());
+        let target = target.ok_or(NOT_YET)?;
+        let job_id = channel.install_custom(message, target).map_err(|error| {
             tracing::error!(error, "a checked job did not fit its channel");
             BAD_COINBASE
         })?;
-        self.accepted.insert(channel_id, job_id, job);
+        self.accepted.insert(channel_id, job_id, space, job);
         Ok(job_id)
     }
 }

@@ -6,6 +6,7 @@
 pub(super) mod job_maker;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bitcoin::Target;
 use dovetail_sv2::EndReason;
@@ -46,17 +47,11 @@ impl Connection {
             true => Start::WithItsTip,
             false => Start::AtOnce { min_ntime },
         };
-        let job = match self.jobs.build(&work, self.group_id, start) {
-            Ok(job) => Arc::new(job),
-            Err(error) => {
-                // Its miners have no part in that: they stay on what they have.
-                self.shared.alarm_about(&work, &error);
-                return Ok(());
-            }
+        let Some(job) = self.build_job(&work, self.group_id, start) else {
+            return Ok(());
         };
         self.min_ntime = min_ntime;
         self.work = Some(Arc::clone(&work));
-        self.group_job = Some(Arc::clone(&job));
         for channel in self.channels.values_mut() {
             install(channel.install(&job))?;
         }
@@ -77,17 +72,16 @@ impl Connection {
         job_min_ntime(work.min_ntime(), header_time_now()).max(self.min_ntime)
     }
 
-    /// The first messages on a new channel.
+    /// The first messages on a new channel. Its job is its own: the group's may have been hashed with the same
+    /// extranonce, by a channel that is closed by now.
     pub(in crate::mining) fn first_job(&mut self, channel_id: u32) -> Result<(), EndReason> {
-        let (Some(work), Some(group_job)) = (self.work.clone(), self.group_job.as_ref()) else {
+        let Some(work) = self.work.clone() else {
             // No template yet: the first one will reach every channel.
             return Ok(());
         };
-        let job = self
-            .jobs
-            .as_future(group_job, channel_id)
-            .map_err(|_| EndReason::Fault("the template job cannot be shared"))?;
-        let job = Arc::new(job);
+        let Some(job) = self.build_job(&work, channel_id, Start::WithItsTip) else {
+            return Ok(());
+        };
         self.min_ntime = self.min_ntime_on(&work);
         let tip = self.tip_of(&work);
         let Some(channel) = self.channels.get_mut(&channel_id) else {
@@ -96,11 +90,34 @@ impl Connection {
         install(channel.install(&job))?;
         let root = channel.standard_job(job.get_job_id());
         install(channel.activate(&tip))?;
-        match root {
-            Some(root) => self.send(&standard_message(channel_id, &job, root))?,
-            None => self.send(&job.get_job_message().clone())?,
-        }
+        self.send_job(channel_id, &job, root)?;
         self.send_tip(channel_id, job.get_job_id(), &work)
+    }
+
+    /// A job of the pool's, if the template gives one.
+    fn build_job(
+        &mut self,
+        work: &WorkSnapshot,
+        channel_id: u32,
+        start: Start,
+    ) -> Option<Arc<ExtendedJob>> {
+        let job = self.jobs.build(work, channel_id, start);
+        // Its miners have no part in an error: they stay on what they have.
+        let job = job.inspect_err(|error| self.shared.alarm_about(work, error));
+        job.ok().map(Arc::new)
+    }
+
+    /// A job of one channel, in the form of the channel's kind: a standard one has a merkle root.
+    fn send_job(
+        &self,
+        channel_id: u32,
+        job: &ExtendedJob,
+        root: Option<[u8; 32]>,
+    ) -> Result<(), EndReason> {
+        match root {
+            Some(root) => self.send(&standard_message(channel_id, job, root)),
+            None => self.send(&job.get_job_message().clone()),
+        }
     }
 
     fn send_standard_jobs(&mut self, job: &ExtendedJob) -> Result<(), EndReason> {
@@ -172,22 +189,44 @@ impl Connection {
 
     /// Steers every channel towards the configured share rate.
     pub(in crate::mining) fn on_vardiff(&mut self) -> Result<(), EndReason> {
-        let rate = self.shared.config.mining.shares_per_minute;
-        let changed: Vec<(u32, Target)> = self
-            .channels
-            .iter_mut()
-            .filter_map(|(id, channel)| Some((*id, channel.retarget(rate)?)))
-            .collect();
-        changed
-            .into_iter()
-            .try_for_each(|(id, target)| self.send_target(id, target))
+        let ids: Vec<u32> = self.channels.keys().copied().collect();
+        ids.into_iter().try_for_each(|id| self.steer(id))
     }
 
-    pub(in crate::mining) fn send_target(
-        &mut self,
-        channel_id: u32,
-        target: Target,
-    ) -> Result<(), EndReason> {
+    /// Steers a channel, by the work that it has proven up to now.
+    pub(in crate::mining) fn steer(&mut self, channel_id: u32) -> Result<(), EndReason> {
+        let channel = self.channels.get_mut(&channel_id);
+        match channel.is_some_and(|channel| channel.steer(Instant::now())) {
+            true => self.change_target(channel_id),
+            false => Ok(()),
+        }
+    }
+
+    /// Tells a channel its new target, with a job that carries it: earlier jobs keep theirs (5.3.21), and on a quiet
+    /// chain the next template may take long.
+    pub(in crate::mining) fn change_target(&mut self, channel_id: u32) -> Result<(), EndReason> {
+        let Some(channel) = self.channels.get(&channel_id) else {
+            return Ok(());
+        };
+        self.send_target(channel_id, channel.target())?;
+        let Some(work) = self.work.clone() else {
+            return Ok(());
+        };
+        let min_ntime = self.min_ntime_on(&work);
+        let Some(job) = self.build_job(&work, channel_id, Start::AtOnce { min_ntime }) else {
+            return Ok(());
+        };
+        self.min_ntime = min_ntime;
+        let Some(channel) = self.channels.get_mut(&channel_id) else {
+            return Ok(());
+        };
+        install(channel.install(&job))?;
+        let root = channel.standard_job(job.get_job_id());
+        self.send_job(channel_id, &job, root)?;
+        self.retarget_batch_job(channel_id)
+    }
+
+    fn send_target(&self, channel_id: u32, target: Target) -> Result<(), EndReason> {
         self.send(&SetTargetOwned {
             channel_id,
             maximum_target: target.to_le_bytes().into(),
