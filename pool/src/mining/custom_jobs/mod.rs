@@ -138,8 +138,8 @@ impl Connection {
         let channel_id = message.channel_id;
         let channel = self.channels.get_mut(&channel_id).ok_or(BAD_CHANNEL)?;
         let space = HeaderSpace::of(&message, coinbase, channel.extranonce_prefix());
-        let mut same = self.accepted.with_space(channel_id, space);
-        let live = same.find(|job_id| channel.live_job(*job_id).is_some());
+        let is_live = |job_id: &u32| channel.live_job(*job_id).is_some();
+        let live = self.accepted.with_space(channel_id, space).find(is_live);
         if let Some(job_id) = live {
             return Ok(job_id);
         }
