@@ -8,6 +8,7 @@
 pub mod connection;
 pub mod extension;
 pub mod frame;
+pub mod identity;
 pub mod keys;
 pub mod listener;
 pub mod messages;
@@ -23,6 +24,7 @@ pub const EXTRANONCE_BYTES_MAX: usize = 32;
 
 pub use connection::{ConnectionError, FrameReader, FrameWriter, accept, connect};
 pub use frame::{DecodeError, Frame, Message};
+pub use identity::{Identity, IdentityRefusal, Payee};
 pub use keys::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
 pub use listener::Listener;
 pub use outbox::{Outbox, OutboxError};

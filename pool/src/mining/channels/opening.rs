@@ -1,8 +1,8 @@
 //! Opening, updating and closing channels (Sv2 specification, sections 5.2, 5.3.2 to 5.3.9).
 
 use bitcoin::Target;
-use dovetail_jd::account_of;
-use dovetail_sv2::EndReason;
+use dovetail_sv2::{EndReason, Identity};
+use dovetail_telemetry::Event;
 use stratum_core::channels_sv2::VardiffState;
 use stratum_core::channels_sv2::server::error::{ExtendedChannelError, StandardChannelError};
 use stratum_core::channels_sv2::server::extended::ExtendedChannel;
@@ -72,7 +72,7 @@ impl Connection {
             extranonce_prefix: owned(channel.extranonce_prefix())?,
             group_channel_id: self.group_of(&channel),
         })?;
-        self.begin(channel_id, channel)
+        self.begin(channel_id, channel, request.device.as_deref())
     }
 
     pub(in crate::mining) fn on_open_extended(
@@ -131,7 +131,7 @@ impl Connection {
             extranonce_prefix: owned(channel.extranonce_prefix())?,
             group_channel_id: self.group_of(&channel),
         })?;
-        self.begin(channel_id, channel)
+        self.begin(channel_id, channel, request.device.as_deref())
     }
 
     pub(in crate::mining) fn on_update_channel(
@@ -181,14 +181,26 @@ impl Connection {
         if self.channels.len() >= self.shared.config.mining.channels_per_connection_max {
             return Err(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED);
         }
-        let account = account_of(identity)
-            .ok_or(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_USER_IDENTITY)?;
+        let identity = self.identity(identity)?;
         let vardiff = VardiffState::new_with_min(self.shared.config.mining.min_hashrate)
             .map_err(|_| mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE)?;
         Ok(Admitted {
-            account,
+            account: identity.account().to_owned(),
+            device: identity.device,
             max_target: Target::from_le_bytes(max_target),
             vardiff,
+        })
+    }
+
+    /// Whose the channel's work is to be. The code that the miner is sent does not say what is wrong, so the log does.
+    fn identity(&self, text: &str) -> Result<Identity, StandardCode> {
+        let parsed = Identity::parse(text).and_then(|identity| {
+            identity.payee.fits(self.shared.config.mining.network)?;
+            Ok(identity)
+        });
+        parsed.map_err(|refusal| {
+            tracing::warn!(id = self.id, identity = text, %refusal, "a miner's identity was refused");
+            mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_USER_IDENTITY
         })
     }
 
@@ -203,7 +215,25 @@ impl Connection {
     }
 
     /// Gives the new channel its first job, as a future job, and the tip (5.3.15).
-    fn begin(&mut self, channel_id: u32, channel: Channel) -> Result<(), EndReason> {
+    fn begin(
+        &mut self,
+        channel_id: u32,
+        channel: Channel,
+        device: Option<&str>,
+    ) -> Result<(), EndReason> {
+        self.shared.telemetry.emit(&Event::ChannelOpened {
+            worker: channel.account(),
+            device,
+            connection: self.id,
+            channel: channel_id,
+        });
+        tracing::info!(
+            id = self.id,
+            channel_id,
+            account = channel.account(),
+            device,
+            "a channel was opened"
+        );
         self.channels.insert(channel_id, channel);
         self.first_job(channel_id)
     }
@@ -211,6 +241,8 @@ impl Connection {
 
 struct Admitted {
     account: String,
+    /// Which of the account's devices it is.
+    device: Option<String>,
     max_target: Target,
     vardiff: VardiffState,
 }
