@@ -3,9 +3,9 @@
 
 use std::net::SocketAddr;
 
-use bitcoin::ScriptBuf;
+use bitcoin::{Network, ScriptBuf};
 use dovetail_daemon::{ConfigError, Secret, within};
-use dovetail_templates::SourceConfig;
+use dovetail_templates::{SourceConfig, payout_script};
 use serde::Deserialize;
 
 use crate::token::TokenKey;
@@ -35,8 +35,12 @@ pub struct DeclarationConfig {
     /// How long the certificate shown in the Noise handshake is valid, in seconds.
     #[serde(default = "defaults::cert_validity_s")]
     pub cert_validity_s: u64,
-    /// The script that every declared job must pay: hex of a scriptPubKey. The pool's.
-    pub payout_script: ScriptBuf,
+    /// The network whose addresses hold. It must be the node's.
+    pub network: Network,
+    /// The address that every declared job must pay: the pool's.
+    pub payout_address: Option<String>,
+    /// In place of the address, for experts: the hex of a scriptPubKey.
+    pub payout_script: Option<String>,
     /// The key that tokens are authenticated with: 64 hex digits, the same as the pool's. A file
     /// that is not there is made, with a new key.
     pub token_key: Secret,
@@ -164,9 +168,7 @@ impl Config {
     /// # Errors
     /// A sentence that names the key and what is wrong with it.
     pub fn check(&self) -> Result<(), String> {
-        if self.declaration.payout_script.is_empty() {
-            return Err("declaration.payout_script must not be empty".into());
-        }
+        self.declaration.payout()?;
         let validity = self.declaration.cert_validity_s;
         within("declaration.cert_validity_s", validity, 60..=DECADE_S)?;
         within(
@@ -175,6 +177,22 @@ impl Config {
             1..=1_000,
         )?;
         self.declaration.limits.check("declaration.limits")
+    }
+}
+
+impl DeclarationConfig {
+    /// The script that every declared job must pay.
+    ///
+    /// # Errors
+    /// A sentence that names the key and what is wrong with it.
+    pub fn payout(&self) -> Result<ScriptBuf, String> {
+        let (address, script) = (&self.payout_address, &self.payout_script);
+        payout_script(
+            "declaration",
+            self.network,
+            address.as_deref(),
+            script.as_deref(),
+        )
     }
 }
 

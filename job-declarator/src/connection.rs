@@ -18,14 +18,13 @@ use dovetail_sv2::messages::{
 };
 use dovetail_sv2::server::Client;
 use dovetail_sv2::setup::declaration_flags;
-use dovetail_sv2::{EndReason, Frame, FrameReader, Message, Outbox};
+use dovetail_sv2::{EndReason, Frame, FrameReader, Identity, Message, Outbox};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::assembly::{Assemblies, Assembly};
-use crate::identity::account_of;
 use crate::refusal::Refusal;
 use crate::rules::{Declaration, WholeJob};
 use crate::shared::Shared;
@@ -184,10 +183,7 @@ impl Connection {
     /// The protocol has no refusal here: who asks too often alone is dropped, and where all
     /// together do, the answer waits.
     fn on_allocate(&mut self, message: &AllocateMiningJobToken) -> Result<(), EndReason> {
-        let account =
-            account_of(&message.user_identifier.as_utf8_or_hex()).ok_or(EndReason::Protocol(
-                "an identity is 1 to 128 printable characters before its first dot",
-            ))?;
+        let account = self.account(&message.user_identifier.as_utf8_or_hex())?;
         self.tokens
             .count(Instant::now())
             .map_err(|_| EndReason::Protocol("too many tokens in a minute"))?;
@@ -210,6 +206,24 @@ impl Connection {
             }
         })
         .map_err(|_| EndReason::Protocol("too many requests at once"))
+    }
+
+    /// The account of an identity. The protocol has no refusal here either: the reason is for the operator, who can
+    /// tell the miner.
+    fn account(&self, identity: &str) -> Result<String, EndReason> {
+        let parsed = Identity::parse(identity).and_then(|identity| {
+            identity.payee.fits(self.shared.network)?;
+            Ok(identity)
+        });
+        match parsed {
+            Ok(identity) => Ok(identity.account().to_owned()),
+            Err(refusal) => {
+                tracing::warn!(identity, %refusal, "a miner's identity was refused");
+                Err(EndReason::Protocol(
+                    "an identity that nobody can be paid by",
+                ))
+            }
+        }
     }
 
     fn on_declare(&mut self, message: DeclareMiningJob) -> Result<(), EndReason> {

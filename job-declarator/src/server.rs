@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::ScriptBuf;
+use bitcoin::{Network, ScriptBuf};
 use dovetail_ledger::Ledger;
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, declaration_flags};
 use dovetail_sv2::{AuthorityKeys, Server};
@@ -34,6 +34,8 @@ pub struct Parts {
     pub keys: AuthorityKeys,
     /// How long the certificate shown in the Noise handshake is valid, in seconds.
     pub cert_validity_s: u64,
+    /// The network whose addresses miners can be paid at.
+    pub network: Network,
     /// The script that every declared job must pay.
     pub payout_script: ScriptBuf,
     /// The key that tokens are authenticated with.
@@ -97,6 +99,7 @@ impl Declarator {
         };
         Self {
             shared: Arc::new(Shared {
+                network: parts.network,
                 limits,
                 rules,
                 total: TotalRate::new(limits.tokens_per_minute_total),

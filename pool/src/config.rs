@@ -8,7 +8,7 @@ use dovetail_commitment::BATCH_LEAVES_MAX;
 use dovetail_daemon::{Secret, within};
 use dovetail_jd::config::EmbeddedConfig;
 use dovetail_ledger::MaturityWindow;
-use dovetail_templates::SourceConfig;
+use dovetail_templates::{SourceConfig, payout_script};
 use serde::Deserialize;
 
 /// The whole file.
@@ -50,10 +50,12 @@ pub struct MiningConfig {
     /// How long the certificate shown in the Noise handshake is valid, in seconds.
     #[serde(default = "defaults::cert_validity_s")]
     pub cert_validity_s: u64,
-    /// The network whose rules and addresses hold.
+    /// The network whose rules and addresses hold. It must be the node's.
     pub network: Network,
-    /// The script that every block pays: hex of a scriptPubKey.
-    pub payout_script: ScriptBuf,
+    /// The address that every block pays.
+    pub payout_address: Option<String>,
+    /// In place of the address, for experts: the hex of a scriptPubKey.
+    pub payout_script: Option<String>,
     /// What the pool writes into the coinbase, at most 16 bytes.
     #[serde(default = "defaults::tag")]
     pub tag: String,
@@ -276,9 +278,7 @@ impl Config {
             return Err("mining.min_hashrate must be positive".into());
         }
         self.check_sizes()?;
-        if self.mining.payout_script.is_empty() {
-            return Err("mining.payout_script must not be empty".into());
-        }
+        self.mining.payout()?;
         self.job_declarator.limits.check("job_declarator.limits")?;
         if !self.inference.free_of_charge {
             return Err(
@@ -297,6 +297,22 @@ impl Config {
             );
         }
         Ok(())
+    }
+}
+
+impl MiningConfig {
+    /// The script that every block pays.
+    ///
+    /// # Errors
+    /// A sentence that names the key and what is wrong with it.
+    pub fn payout(&self) -> Result<ScriptBuf, String> {
+        let (address, script) = (&self.payout_address, &self.payout_script);
+        payout_script(
+            "mining",
+            self.network,
+            address.as_deref(),
+            script.as_deref(),
+        )
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use bitcoin::ScriptBuf;
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::Ledger;
@@ -19,6 +20,8 @@ use crate::tasks::Tasks;
 /// Handles to every part of the pool.
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    /// What every block pays.
+    pub(crate) payout_script: ScriptBuf,
     pub(crate) ledger: Ledger,
     pub(crate) templates: TemplateHandle,
     pub(crate) settler: Settler,

@@ -1,14 +1,55 @@
 //! A port with a limit of connections: what every Sv2 server here accepts through.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// How long to wait after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The system's queue of connections that wait to be accepted.
+const BACKLOG: u32 = 1_024;
+
+/// A port that is ours and not open yet. Whoever connects meanwhile is refused at once, and can go elsewhere.
+pub struct BoundPort(TcpSocket);
+
+impl BoundPort {
+    /// Takes the port; 0 takes a free one.
+    ///
+    /// # Errors
+    /// What the system says: most likely that another process listens there.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // For a restart on the same port. A free one must be nobody else's, although we do not listen yet.
+        socket.set_reuseaddr(address.port() != 0)?;
+        socket.bind(address)?;
+        Ok(Self(socket))
+    }
+
+    /// Where it is.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// What the system says: another process may have opened it before.
+    pub fn listen(self) -> io::Result<TcpListener> {
+        self.0.listen(BACKLOG)
+    }
+}
 
 /// A bound port. At the limit of connections new ones wait in the system's queue, which is bounded
 /// too.

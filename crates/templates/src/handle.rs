@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::block_door::BlockDoor;
 use crate::error::TemplateError;
+use crate::readiness::{Origin, Standing};
 use crate::request::{Reply, Request, TransactionData};
 use crate::snapshot::{SnapshotError, WorkSnapshot};
 
@@ -35,6 +36,8 @@ pub struct TemplateHandle {
     tips: watch::Receiver<VecDeque<[u8; 32]>>,
     requests: mpsc::Sender<Request>,
     connected: Arc<AtomicBool>,
+    standing: watch::Receiver<Standing>,
+    origin: Origin,
     /// A node that takes whole blocks, where the source has one.
     node: Option<BlockDoor>,
     judges_blocks: bool,
@@ -145,6 +148,19 @@ impl TemplateHandle {
         }
     }
 
+    /// How the source stood when it last was, or was not, connected to.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(crate) fn of_origin(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
     pub(crate) fn with_node(self, node: BlockDoor) -> Self {
         Self {
             node: Some(node),
@@ -203,6 +219,7 @@ pub(crate) struct Publisher {
     tips: watch::Sender<VecDeque<[u8; 32]>>,
     sequence: u64,
     connected: Arc<AtomicBool>,
+    standing: watch::Sender<Standing>,
 }
 
 impl Publisher {
@@ -230,6 +247,14 @@ impl Publisher {
 
     pub(crate) fn set_connected(&self, connected: bool) {
         self.connected.store(connected, Ordering::Relaxed);
+        self.standing.send_replace(match connected {
+            true => Standing::Connected,
+            false => Standing::Connecting,
+        });
+    }
+
+    pub(crate) fn set_unreachable(&self, reason: String) {
+        self.standing.send_replace(Standing::Unreachable(reason));
     }
 }
 
@@ -239,11 +264,14 @@ pub(crate) fn channel() -> (TemplateHandle, Port) {
     let (tips_sender, tips) = watch::channel(VecDeque::new());
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
     let connected = Arc::new(AtomicBool::new(false));
+    let (standing_sender, standing) = watch::channel(Standing::Connecting);
     let handle = TemplateHandle {
         work,
         tips,
         requests: request_sender,
         connected: Arc::clone(&connected),
+        standing,
+        origin: Origin::Provider,
         node: None,
         judges_blocks: false,
     };
@@ -252,6 +280,7 @@ pub(crate) fn channel() -> (TemplateHandle, Port) {
         tips: tips_sender,
         sequence: 0,
         connected,
+        standing: standing_sender,
     };
     (
         handle,

@@ -18,6 +18,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// A session that lasted this long was a good one; the next pause starts short again.
 const GOOD_SESSION: Duration = Duration::from_secs(30);
+/// A source that stays away is named this often at least.
+const WORD_INTERVAL: Duration = Duration::from_secs(60);
 /// Time for the source to take a message. It is the size of a block at most.
 const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -43,6 +45,7 @@ pub(super) trait Connector: Send + 'static {
 pub(super) async fn run(connector: impl Connector, mut port: Port, shutdown: CancellationToken) {
     let mut history = History::default();
     let mut pause = PAUSE_MIN;
+    let mut last_word: Option<(String, Instant)> = None;
     loop {
         let Some(connected) = refusing(&mut port, &shutdown, connector.connect()).await else {
             return;
@@ -55,6 +58,7 @@ pub(super) async fn run(connector: impl Connector, mut port: Port, shutdown: Can
                 );
                 let started = Instant::now();
                 port.publisher.set_connected(true);
+                last_word = None;
                 let ended = converse(&mut link, &mut port, &mut history, &shutdown).await;
                 port.publisher.set_connected(false);
                 link.close().await;
@@ -65,7 +69,19 @@ pub(super) async fn run(connector: impl Connector, mut port: Port, shutdown: Can
                 tracing::warn!(source = connector.name(), %error, "lost the template source; the last work stands");
             }
             Err(error) => {
-                tracing::warn!(source = connector.name(), %error, retry_in = ?pause, "cannot reach the template source");
+                let reason = error.to_string();
+                let is_said = last_word
+                    .as_ref()
+                    .is_some_and(|(said, when)| *said == reason && when.elapsed() < WORD_INTERVAL);
+                if !is_said {
+                    tracing::warn!(
+                        source = connector.name(),
+                        reason,
+                        "cannot reach the template source; trying again"
+                    );
+                    last_word = Some((reason.clone(), Instant::now()));
+                }
+                port.publisher.set_unreachable(reason);
             }
         }
         let waiting = tokio::time::sleep(pause);

@@ -91,7 +91,7 @@ impl Connection {
             &mining.tag,
             true,
             full_extranonce_size,
-            mining.payout_script.clone(),
+            shared.payout_script.clone(),
         );
         Self {
             id,
