@@ -79,6 +79,10 @@ pub struct EmbeddedConfig {
 pub struct Limits {
     /// How many connections may be open at once.
     pub connections_max: usize,
+    /// How many of these may come from one address without an accepted job. Each one that has one lets another in.
+    pub connections_per_address_max: usize,
+    /// The same for one network: a /24 of IPv4, a /48 of IPv6.
+    pub connections_per_network_max: usize,
     /// How long a token is good for, in seconds.
     pub token_lifetime_s: u64,
     /// How many tokens one connection may take per minute; who takes more is dropped.
@@ -95,6 +99,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 256,
+            connections_per_address_max: 32,
+            connections_per_network_max: 64,
             token_lifetime_s: 300,
             tokens_per_minute: 240,
             tokens_per_minute_total: 6_000,
@@ -157,6 +163,10 @@ impl Limits {
         }
         let key = |name: &str| format!("{section}.{name}");
         within(&key("connections_max"), self.connections_max, 1..=1 << 16)?;
+        let each = self.connections_per_address_max;
+        within(&key("connections_per_address_max"), each, 1..=1 << 16)?;
+        let each = self.connections_per_network_max;
+        within(&key("connections_per_network_max"), each, 1..=1 << 16)?;
         within(&key("checks_max"), self.checks_max, 1..=1_024)?;
         within(&key("check_time_max_s"), self.check_time_max_s, 1..=3_600)
     }

@@ -18,7 +18,7 @@ use dovetail_sv2::messages::{
 };
 use dovetail_sv2::server::Client;
 use dovetail_sv2::setup::declaration_flags;
-use dovetail_sv2::{EndReason, Frame, FrameReader, Identity, Message, Outbox};
+use dovetail_sv2::{EndReason, Frame, FrameReader, Identity, Message, Outbox, Place};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -76,6 +76,7 @@ enum Outcome {
 pub(crate) struct Connection {
     shared: Arc<Shared>,
     outbox: Outbox,
+    place: Arc<Place>,
     /// Whether the miner reveals its transactions (`DECLARE_TX_DATA`).
     full_template: bool,
     tokens: TokenBook,
@@ -93,7 +94,7 @@ pub(crate) struct Connection {
 /// Serves one miner to its end.
 pub(crate) async fn serve(shared: Arc<Shared>, client: Client) {
     let full_template = client.flags & declaration_flags::DECLARE_TX_DATA != 0;
-    let mut connection = Connection::new(shared, client.outbox, full_template);
+    let mut connection = Connection::new(shared, client.outbox, client.place, full_template);
     match connection.run(client.reader, &client.token).await {
         EndReason::Closed => tracing::debug!("declaration client gone"),
         reason => tracing::warn!(%reason, "a declaration client was dropped"),
@@ -101,7 +102,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, client: Client) {
 }
 
 impl Connection {
-    fn new(shared: Arc<Shared>, outbox: Outbox, full_template: bool) -> Self {
+    fn new(shared: Arc<Shared>, outbox: Outbox, place: Arc<Place>, full_template: bool) -> Self {
         let tokens = TokenBook::new(
             Duration::from_secs(shared.limits.token_lifetime_s),
             shared.limits.tokens_per_minute,
@@ -109,6 +110,7 @@ impl Connection {
         Self {
             shared,
             outbox,
+            place,
             full_template,
             tokens,
             opened: Instant::now(),
@@ -405,6 +407,8 @@ impl Connection {
             transactions = job.txids.len(),
             "job declared"
         );
+        // A job that the node takes for a block cannot be had without a node.
+        self.place.prove();
         let token = job.token.clone();
         if self.solvable.len() >= SOLVABLE_MAX {
             self.solvable.pop_front();

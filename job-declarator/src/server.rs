@@ -7,7 +7,7 @@ use std::time::Duration;
 use bitcoin::{Network, ScriptBuf};
 use dovetail_ledger::Ledger;
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, declaration_flags};
-use dovetail_sv2::{AuthorityKeys, Server};
+use dovetail_sv2::{AuthorityKeys, PlaceLimits, Server};
 use dovetail_templates::SourceConfig;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -84,7 +84,13 @@ impl Declarator {
                 },
                 success_flags: 0,
             },
-            connections_max: limits.connections_max,
+            // Who says nothing for an hour is dropped (`connection.rs`); a miner may rightly declare nothing for longer
+            // than that, and in coinbase-only mode declares nothing at all, so there are no other deadlines.
+            places: PlaceLimits {
+                per_address_max: limits.connections_per_address_max,
+                per_network_max: limits.connections_per_network_max,
+                ..PlaceLimits::total(limits.connections_max)
+            },
             outbox_max: OUTBOX_MAX,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
         };

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bitcoin::{Network, ScriptBuf};
 use dovetail_commitment::BATCH_LEAVES_MAX;
 use dovetail_daemon::{Secret, within};
 use dovetail_jd::config::EmbeddedConfig;
 use dovetail_ledger::MaturityWindow;
+use dovetail_sv2::PlaceLimits;
 use dovetail_templates::{SourceConfig, payout_script};
 use serde::Deserialize;
 
@@ -62,15 +64,38 @@ pub struct MiningConfig {
     /// How many shares vardiff aims at, per channel and minute.
     #[serde(default = "defaults::shares_per_minute")]
     pub shares_per_minute: f32,
+    /// How many shares of one account are taken in a second, over all its connections. Whoever sends more is read from
+    /// more slowly. Enough for a farm of some thousand devices.
+    #[serde(default = "defaults::shares_per_account_and_second_max")]
+    pub shares_per_account_and_second_max: u32,
     /// The easiest hash rate that vardiff assumes, in h/s.
     #[serde(default = "defaults::min_hashrate")]
     pub min_hashrate: f32,
     /// How many connections may be open at once.
     #[serde(default = "defaults::connections_max")]
     pub connections_max: usize,
-    /// How many channels one connection may open.
+    /// How many of these may come from one address without a good share. Each one that has sent one lets another in,
+    /// so a farm of a thousand devices behind one address is in after some rounds.
+    #[serde(default = "defaults::connections_per_address_max")]
+    pub connections_per_address_max: usize,
+    /// The same for one network: a /24 of IPv4, a /48 of IPv6.
+    #[serde(default = "defaults::connections_per_network_max")]
+    pub connections_per_network_max: usize,
+    /// How many places only known addresses, known accounts and registered workers may keep; by default an eighth.
+    pub connections_reserved: Option<usize>,
+    /// A connection without a good share is closed after this many seconds. A device that overstated its hash rate a
+    /// thousandfold has come down to its target by then.
+    #[serde(default = "defaults::first_share_s")]
+    pub first_share_s: u64,
+    /// And one whose last good share is this many seconds ago. Registered workers are not.
+    #[serde(default = "defaults::silence_s")]
+    pub silence_s: u64,
+    /// How many channels one connection may open ..
     #[serde(default = "defaults::channels_per_connection_max")]
     pub channels_per_connection_max: usize,
+    /// .. and how many before the first good share. Each channel with one lets two more in.
+    #[serde(default = "defaults::channels_unproven_max")]
+    pub channels_unproven_max: usize,
 }
 
 /// The gRPC port of agents, and of workers that fetch models.
@@ -79,6 +104,12 @@ pub struct MiningConfig {
 pub struct ApiConfig {
     /// Where agents connect; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// How many connections may be open at once.
+    #[serde(default = "defaults::api_connections_max")]
+    pub connections_max: usize,
+    /// How many of these may come from one address. A proxy in front is one address too.
+    #[serde(default = "defaults::api_connections_per_address_max")]
+    pub connections_per_address_max: usize,
     /// How many requests one connection may have under way.
     #[serde(default = "defaults::requests_per_connection_max")]
     pub requests_per_connection_max: usize,
@@ -227,14 +258,38 @@ mod defaults {
     pub(super) fn shares_per_minute() -> f32 {
         6.0
     }
+    pub(super) fn shares_per_account_and_second_max() -> u32 {
+        500
+    }
     pub(super) fn min_hashrate() -> f32 {
         1_000.0
     }
     pub(super) fn connections_max() -> usize {
         1_024
     }
+    pub(super) fn connections_per_address_max() -> usize {
+        64
+    }
+    pub(super) fn connections_per_network_max() -> usize {
+        256
+    }
+    pub(super) fn first_share_s() -> u64 {
+        600
+    }
+    pub(super) fn silence_s() -> u64 {
+        3_600
+    }
     pub(super) fn channels_per_connection_max() -> usize {
         256
+    }
+    pub(super) fn channels_unproven_max() -> usize {
+        32
+    }
+    pub(super) fn api_connections_max() -> usize {
+        512
+    }
+    pub(super) fn api_connections_per_address_max() -> usize {
+        128
     }
     pub(super) fn requests_per_connection_max() -> usize {
         64
@@ -300,7 +355,49 @@ impl Config {
     }
 }
 
+impl ApiConfig {
+    /// Who may hold how many connections.
+    pub(crate) fn places(&self) -> PlaceLimits {
+        PlaceLimits {
+            per_address_max: self.connections_per_address_max,
+            ..PlaceLimits::total(self.connections_max)
+        }
+    }
+}
+
 impl MiningConfig {
+    /// Who may hold how many connections, and for how long.
+    pub(crate) fn places(&self) -> PlaceLimits {
+        PlaceLimits {
+            connections_max: self.connections_max,
+            per_address_max: self.connections_per_address_max,
+            per_network_max: self.connections_per_network_max,
+            reserved: self
+                .connections_reserved
+                .unwrap_or(self.connections_max / 8),
+            first_proof: Some(Duration::from_secs(self.first_share_s)),
+            silence: Some(Duration::from_secs(self.silence_s)),
+        }
+    }
+
+    fn check_places(&self) -> Result<(), String> {
+        let key = |name: &str| format!("mining.{name}");
+        let most = self.connections_max;
+        within(&key("connections_max"), most, 1..=1 << 16)?;
+        let each = self.connections_per_address_max;
+        within(&key("connections_per_address_max"), each, 1..=1 << 16)?;
+        let each = self.connections_per_network_max;
+        within(&key("connections_per_network_max"), each, 1..=1 << 16)?;
+        let reserved = self.connections_reserved.unwrap_or(0);
+        within(&key("connections_reserved"), reserved, 0..=most - 1)?;
+        within(&key("first_share_s"), self.first_share_s, 10..=86_400)?;
+        within(&key("silence_s"), self.silence_s, 60..=7 * 86_400)?;
+        let channels = self.channels_per_connection_max;
+        within(&key("channels_per_connection_max"), channels, 1..=1 << 16)?;
+        let channels = self.channels_unproven_max;
+        within(&key("channels_unproven_max"), channels, 1..=1 << 16)
+    }
+
     /// The script that every block pays.
     ///
     /// # Errors
@@ -333,13 +430,16 @@ impl Config {
             mining.cert_validity_s,
             60..=DECADE_S,
         )?;
+        mining.check_places()?;
+        let shares = mining.shares_per_account_and_second_max;
         within(
-            "mining.connections_max",
-            mining.connections_max,
-            1..=1 << 16,
+            "mining.shares_per_account_and_second_max",
+            shares,
+            1..=1_000_000,
         )?;
-        let channels = mining.channels_per_connection_max;
-        within("mining.channels_per_connection_max", channels, 1..=1 << 16)?;
+        within("api.connections_max", api.connections_max, 1..=1 << 16)?;
+        let each = api.connections_per_address_max;
+        within("api.connections_per_address_max", each, 1..=1 << 16)?;
         let requests = api.requests_per_connection_max;
         within("api.requests_per_connection_max", requests, 1..=1 << 16)?;
         within("api.downloads_max", api.downloads_max, 0..=1_024)?;

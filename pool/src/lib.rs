@@ -13,11 +13,13 @@ pub mod config;
 mod credit;
 mod embedded_declarator;
 mod grpc_listener;
+mod known_accounts;
 mod mailboxes;
 mod mining;
 mod models;
 mod payouts;
 mod run;
+mod share_pace;
 mod shared;
 mod tasks;
 #[cfg(test)]

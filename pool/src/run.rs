@@ -28,9 +28,11 @@ use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
 use crate::config::{AuditConfig, Config, MiningConfig};
 use crate::embedded_declarator;
+use crate::known_accounts::KnownAccounts;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
 use crate::payouts::{InvoiceAnswers, Payouts};
+use crate::share_pace::SharePace;
 use crate::shared::Shared;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
 use crate::validation::{Member, RemoteValidator, ThreadValidator, Validators, ValidatorsConfig};
@@ -81,6 +83,7 @@ pub async fn run(
         tasks: base.tasks.clone(),
         downloads: open_downloads(&config, &base.tracker, &shutdown)?,
         requests_per_connection_max: config.api.requests_per_connection_max,
+        places: config.api.places(),
         tracker: base.tracker.clone(),
     };
     let (is_ready, readiness) = watch::channel(false);
@@ -88,6 +91,8 @@ pub async fn run(
     let api_address = api.local_addr()?;
     let shared = Arc::new(Shared {
         payout_script,
+        share_pace: SharePace::new(config.mining.shares_per_account_and_second_max),
+        known_accounts: KnownAccounts::read(&base.ledger).await?,
         ledger: base.ledger.clone(),
         templates,
         settler,

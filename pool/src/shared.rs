@@ -13,8 +13,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::claims::settle::Settler;
 use crate::config::Config;
+use crate::known_accounts::KnownAccounts;
 use crate::models::Models;
 use crate::payouts::InvoiceAnswers;
+use crate::share_pace::SharePace;
 use crate::tasks::Tasks;
 
 /// Handles to every part of the pool.
@@ -24,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) payout_script: ScriptBuf,
     pub(crate) ledger: Ledger,
     pub(crate) templates: TemplateHandle,
+    pub(crate) known_accounts: KnownAccounts,
+    pub(crate) share_pace: SharePace,
     pub(crate) settler: Settler,
     pub(crate) tasks: Tasks,
     pub(crate) models: Models,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use dovetail_api::v1::inference_server::InferenceServer;
+use dovetail_sv2::PlaceLimits;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -13,8 +14,15 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::{Downloads, InferenceService};
-use crate::grpc_listener::incoming;
+use crate::grpc_listener::limited;
 use crate::tasks::Tasks;
+
+/// A connection is asked for a sign of life this often ..
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// .. and closed without one after this.
+const KEEPALIVE_TIME_MAX: Duration = Duration::from_secs(20);
+/// The headers of one request: some hundred bytes, with room for a proxy's own.
+const HEADER_BYTES_MAX: u32 = 16 * 1024;
 
 /// What the port serves.
 pub(crate) struct Services {
@@ -23,6 +31,8 @@ pub(crate) struct Services {
     pub(crate) downloads: Option<Downloads>,
     /// How many requests one connection may have under way.
     pub(crate) requests_per_connection_max: usize,
+    /// Who may hold how many connections.
+    pub(crate) places: PlaceLimits,
     /// What streams run on.
     pub(crate) tracker: TaskTracker,
 }
@@ -46,14 +56,17 @@ pub(crate) async fn serve(
     let inference =
         InferenceServer::new(service).max_decoding_message_size(dovetail_api::MESSAGE_BYTES_MAX);
     let stop = shutdown.clone();
+    let connections = limited(listener, services.places, shutdown.clone());
     let serving = tonic::transport::Server::builder()
         .concurrency_limit_per_connection(services.requests_per_connection_max)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIME_MAX))
+        .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
         .add_routes(reflection()?)
         .add_service(health_service)
         .add_service(inference)
         .add_optional_service(services.downloads.map(Downloads::into_service))
-        .serve_with_incoming_shutdown(incoming(listener), shutdown.cancelled_owned());
+        .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned());
     let (served, ()) = tokio::join!(serving, report_ready(&health, readiness, &stop));
     served.context("the gRPC server failed")
 }
@@ -101,6 +114,7 @@ fn reflection() -> anyhow::Result<Routes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grpc_listener::incoming;
     use tonic::transport::Channel;
     use tonic_reflection::pb::{v1, v1alpha};
 

@@ -177,11 +177,14 @@ impl Connection {
     }
 
     /// The checks that both kinds of channel share.
-    fn admit(&self, identity: &str, max_target: [u8; 32]) -> Result<Admitted, StandardCode> {
-        if self.channels.len() >= self.shared.config.mining.channels_per_connection_max {
+    fn admit(&mut self, identity: &str, max_target: [u8; 32]) -> Result<Admitted, StandardCode> {
+        if self.channels.len() >= self.channels_max() {
             return Err(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED);
         }
         let identity = self.identity(identity)?;
+        if self.shared.known_accounts.knows(identity.account()) {
+            self.place.vouch();
+        }
         let vardiff = VardiffState::new_with_min(self.shared.config.mining.min_hashrate)
             .map_err(|_| mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE)?;
         Ok(Admitted {
@@ -190,6 +193,15 @@ impl Connection {
             max_target: Target::from_le_bytes(max_target),
             vardiff,
         })
+    }
+
+    /// How many channels the connection may have open now: a few, and more as they prove work.
+    fn channels_max(&mut self) -> usize {
+        let channels = &self.channels;
+        self.proven_channels.retain(|id| channels.contains_key(id));
+        let config = &self.shared.config.mining;
+        let earned = config.channels_unproven_max + 3 * self.proven_channels.len();
+        earned.min(config.channels_per_connection_max)
     }
 
     /// Whose the channel's work is to be. The code that the miner is sent does not say what is wrong, so the log does.
