@@ -2,6 +2,7 @@
 //! and what the pool's file says of a declarator inside the pool.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use bitcoin::{Network, ScriptBuf};
 use dovetail_daemon::{ConfigError, Secret, within};
@@ -44,6 +45,8 @@ pub struct DeclarationConfig {
     /// The key that tokens are authenticated with: 64 hex digits, the same as the pool's. A file
     /// that is not there is made, with a new key.
     pub token_key: Secret,
+    /// Where solved blocks wait that the node has not taken yet. Without it they do not survive a restart.
+    pub blocks_dir: Option<PathBuf>,
     /// Whether miners may keep their transactions to themselves (coinbase-only mode).
     #[serde(default = "defaults::coinbase_only")]
     pub coinbase_only: bool,

@@ -28,7 +28,7 @@ use crate::assembly::{Assemblies, Assembly};
 use crate::refusal::Refusal;
 use crate::rules::{Declaration, WholeJob};
 use crate::shared::Shared;
-use crate::solution::{SolvedBlock, solve};
+use crate::solution::solve;
 use crate::token_book::TokenBook;
 
 /// Declarations of one connection that are worked on at once; more would only wait for its one turn
@@ -295,22 +295,17 @@ impl Connection {
             .iter()
             .rev()
             .find_map(|job| solve(job, message));
-        let Some(SolvedBlock { bytes, hash }) = solved else {
+        let Some(block) = solved else {
             return tracing::info!(
                 full_template = self.full_template,
                 "a solution was pushed that solves no declared job of its connection"
             );
         };
-        if self.submitted.replace(hash) == Some(hash) {
-            return;
+        if self.submitted.replace(block.hash()) != Some(block.hash()) {
+            tracing::info!(hash = %block.hash(), "a declared block was pushed");
+            // The pool notes what comes of it: the share comes to it too.
+            self.shared.blocks.publish(block);
         }
-        let node = Arc::clone(&self.shared.rules.node);
-        self.shared.tracker.spawn(async move {
-            match node.submit_block(bytes).await {
-                Ok(()) => tracing::info!(%hash, "declared block submitted"),
-                Err(error) => tracing::warn!(%hash, %error, "declared block not taken"),
-            }
-        });
     }
 
     fn on_outcome(&mut self, outcome: Outcome) -> Result<(), EndReason> {

@@ -26,4 +26,3 @@ pub use config::Config;
 pub use rules::is_version;
 pub use run::run;
 pub use server::{Declarator, Parts, warn_about};
-pub use solution::block_bytes;

@@ -17,9 +17,6 @@ pub trait Node: Send + Sync {
 
     /// Whether a serialised block that lacks only its proof of work would be valid on the tip.
     fn check_block(&self, block: Vec<u8>) -> Answer<'_>;
-
-    /// Hands over a solved block.
-    fn submit_block(&self, block: Vec<u8>) -> Answer<'_>;
 }
 
 impl Node for TemplateHandle {
@@ -29,9 +26,5 @@ impl Node for TemplateHandle {
 
     fn check_block(&self, block: Vec<u8>) -> Answer<'_> {
         Box::pin(Self::check_block(self, block))
-    }
-
-    fn submit_block(&self, block: Vec<u8>) -> Answer<'_> {
-        Box::pin(Self::submit_block(self, block))
     }
 }

@@ -8,6 +8,7 @@ use dovetail_daemon::announce_not_ready;
 use dovetail_ledger::Ledger;
 use dovetail_sv2::AuthorityKeys;
 use dovetail_sv2::listener::BoundPort;
+use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, token_key};
@@ -47,6 +48,19 @@ pub async fn run(
     warn_about(&config.templates);
     let templates = dovetail_templates::start(config.templates, stop_last.clone())
         .context("cannot start the template source")?;
+    if config.declaration.blocks_dir.is_none() {
+        tracing::warn!(
+            "no declaration.blocks_dir: a block that the node does not take at once is lost at a restart"
+        );
+    }
+    // Blocks of an earlier run go on by themselves; the pool notes what comes of them.
+    let (blocks, _) = BlockPublisher::start(PublisherOptions {
+        templates: templates.clone(),
+        dir: config.declaration.blocks_dir.clone(),
+        solves_templates: false,
+        shutdown: shutdown.clone(),
+    })
+    .await;
     let port = BoundPort::bind(config.declaration.listen)
         .with_context(|| format!("cannot listen on {}", config.declaration.listen))?;
     let has_work = tokio::select! {
@@ -66,9 +80,11 @@ pub async fn run(
         limits: config.declaration.limits,
         ledger,
         node: Arc::new(templates.clone()),
+        blocks: blocks.clone(),
         transactions: TransactionStore::default(),
     });
     declarator.serve(listener, shutdown).await;
+    blocks.stopped().await;
     stop_last.cancel();
     templates.stopped().await;
     Ok(())

@@ -9,6 +9,7 @@ use dovetail_ledger::Ledger;
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, declaration_flags};
 use dovetail_sv2::{AuthorityKeys, PlaceLimits, Server};
 use dovetail_templates::SourceConfig;
+use dovetail_templates::block_publisher::BlockPublisher;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -46,8 +47,10 @@ pub struct Parts {
     pub limits: Limits,
     /// Where declared jobs go.
     pub ledger: Ledger,
-    /// The node that judges blocks and takes them.
+    /// The node that judges blocks.
     pub node: Arc<dyn Node>,
+    /// Where solved blocks go.
+    pub blocks: BlockPublisher,
     /// Where declared transactions are held.
     pub transactions: TransactionStore,
 }
@@ -110,14 +113,14 @@ impl Declarator {
                 rules,
                 total: TotalRate::new(limits.tokens_per_minute_total),
                 transactions: parts.transactions,
+                blocks: parts.blocks,
                 tracker: TaskTracker::new(),
             }),
             server,
         }
     }
 
-    /// Serves miners until `shutdown`; returns when the last connection has ended and every block
-    /// is out.
+    /// Serves miners until `shutdown`; returns when the last connection has ended.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let Self { shared, server } = self;
         let tracker = shared.tracker.clone();

@@ -1,6 +1,7 @@
 //! What all connections of a declarator share.
 
 use bitcoin::Network;
+use dovetail_templates::block_publisher::BlockPublisher;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
@@ -16,6 +17,8 @@ pub(crate) struct Shared {
     pub(crate) rules: Rules,
     pub(crate) total: TotalRate,
     pub(crate) transactions: TransactionStore,
-    /// Connections, and blocks on their way to the node.
+    /// Where solved blocks go.
+    pub(crate) blocks: BlockPublisher,
+    /// Connections.
     pub(crate) tracker: TaskTracker,
 }

@@ -2,21 +2,15 @@
 //! out.
 
 use bitcoin::block::{Header, Version};
-use bitcoin::consensus::{Encodable, serialize};
+use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, CompactTarget, Transaction, TxMerkleNode, VarInt};
+use bitcoin::{BlockHash, CompactTarget, TxMerkleNode};
 use dovetail_commitment::block::merkle_root;
 use dovetail_commitment::coinbase::parse_coinbase;
 use dovetail_sv2::messages::PushSolution;
+use dovetail_templates::block_publisher::{BlockParts, Finder, SolvedBlock, Transactions};
 
 use crate::rules::{WholeJob, complete_witness};
-
-/// A block that was put together.
-#[derive(Debug)]
-pub(crate) struct SolvedBlock {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) hash: BlockHash,
-}
 
 /// The block that `solution` completes, if it is one of this job: built on the job's tip, and with
 /// the work that the network asks for there. Cheap where it is not.
@@ -33,8 +27,7 @@ pub(crate) fn solve(whole: &WholeJob, solution: &PushSolution) -> Option<SolvedB
     )
     .ok()?;
     complete_witness(&mut coinbase);
-    let txid = coinbase.compute_txid().to_byte_array();
-    let root = merkle_root(txid, &whole.path);
+    let root = merkle_root(coinbase.compute_txid().to_byte_array(), &whole.path);
     let header = Header {
         version: Version::from_consensus(solution.version.cast_signed()),
         prev_blockhash: BlockHash::from_byte_array(job.prev_hash),
@@ -44,26 +37,18 @@ pub(crate) fn solve(whole: &WholeJob, solution: &PushSolution) -> Option<SolvedB
         nonce: solution.nonce,
     };
     let hash = header.validate_pow(header.target()).ok()?;
+    let parts = BlockParts {
+        header,
+        coinbase: serialize(&coinbase),
+        merkle_path: whole.path.clone(),
+        transactions: Transactions::Miners,
+        finder: Finder {
+            account: job.identity.clone(),
+            declared: true,
+        },
+    };
+    // The root was made of these very parts.
+    let block = SolvedBlock::assemble(parts, hash).ok()?;
     let transactions = whole.transactions.iter();
-    let raw = transactions.map(|transaction| transaction.raw.as_slice());
-    Some(SolvedBlock {
-        bytes: block_bytes(&header, &coinbase, raw)?,
-        hash,
-    })
-}
-
-/// A serialised block: header, coinbase with its witness, the other serialised transactions in order.
-pub fn block_bytes<'a>(
-    header: &Header,
-    coinbase: &Transaction,
-    transactions: impl ExactSizeIterator<Item = &'a [u8]>,
-) -> Option<Vec<u8>> {
-    let count = u64::try_from(transactions.len()).ok()?.checked_add(1)?;
-    let mut block = serialize(header);
-    VarInt(count).consensus_encode(&mut block).ok()?;
-    block.extend_from_slice(&serialize(coinbase));
-    for transaction in transactions {
-        block.extend_from_slice(transaction);
-    }
-    Some(block)
+    Some(block.with_transactions(transactions.map(|transaction| transaction.raw.as_slice())))
 }

@@ -45,10 +45,6 @@ impl Node for SlowNode {
             self.chain.check_block(block).await
         })
     }
-
-    fn submit_block(&self, block: Vec<u8>) -> Answer<'_> {
-        Box::pin(self.chain.submit_block(block))
-    }
 }
 
 struct Leaving<'a>(&'a AtomicUsize);

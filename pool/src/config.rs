@@ -1,16 +1,16 @@
 //! The pool's configuration: one TOML file, overridable through `DOVETAIL_POOL__SECTION__KEY`.
 
+mod ports;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use bitcoin::{Network, ScriptBuf};
+use bitcoin::Network;
 use dovetail_commitment::BATCH_LEAVES_MAX;
 use dovetail_daemon::{Secret, within};
 use dovetail_jd::config::EmbeddedConfig;
 use dovetail_ledger::MaturityWindow;
-use dovetail_sv2::PlaceLimits;
-use dovetail_templates::{SourceConfig, payout_script};
+use dovetail_templates::SourceConfig;
 use serde::Deserialize;
 
 /// The whole file.
@@ -127,7 +127,7 @@ pub struct LedgerConfig {
     /// How many connections the pool holds at most.
     #[serde(default = "defaults::ledger_connections_max")]
     pub connections_max: u32,
-    /// Where shares wait while Postgres is away.
+    /// Where shares wait while Postgres is away, and solved blocks until they are judged.
     pub spool_dir: PathBuf,
     /// A group of shares is committed once it has this many ..
     #[serde(default = "defaults::group_max")]
@@ -355,64 +355,6 @@ impl Config {
     }
 }
 
-impl ApiConfig {
-    /// Who may hold how many connections.
-    pub(crate) fn places(&self) -> PlaceLimits {
-        PlaceLimits {
-            per_address_max: self.connections_per_address_max,
-            ..PlaceLimits::total(self.connections_max)
-        }
-    }
-}
-
-impl MiningConfig {
-    /// Who may hold how many connections, and for how long.
-    pub(crate) fn places(&self) -> PlaceLimits {
-        PlaceLimits {
-            connections_max: self.connections_max,
-            per_address_max: self.connections_per_address_max,
-            per_network_max: self.connections_per_network_max,
-            reserved: self
-                .connections_reserved
-                .unwrap_or(self.connections_max / 8),
-            first_proof: Some(Duration::from_secs(self.first_share_s)),
-            silence: Some(Duration::from_secs(self.silence_s)),
-        }
-    }
-
-    fn check_places(&self) -> Result<(), String> {
-        let key = |name: &str| format!("mining.{name}");
-        let most = self.connections_max;
-        within(&key("connections_max"), most, 1..=1 << 16)?;
-        let each = self.connections_per_address_max;
-        within(&key("connections_per_address_max"), each, 1..=1 << 16)?;
-        let each = self.connections_per_network_max;
-        within(&key("connections_per_network_max"), each, 1..=1 << 16)?;
-        let reserved = self.connections_reserved.unwrap_or(0);
-        within(&key("connections_reserved"), reserved, 0..=most - 1)?;
-        within(&key("first_share_s"), self.first_share_s, 10..=86_400)?;
-        within(&key("silence_s"), self.silence_s, 60..=7 * 86_400)?;
-        let channels = self.channels_per_connection_max;
-        within(&key("channels_per_connection_max"), channels, 1..=1 << 16)?;
-        let channels = self.channels_unproven_max;
-        within(&key("channels_unproven_max"), channels, 1..=1 << 16)
-    }
-
-    /// The script that every block pays.
-    ///
-    /// # Errors
-    /// A sentence that names the key and what is wrong with it.
-    pub fn payout(&self) -> Result<ScriptBuf, String> {
-        let (address, script) = (&self.payout_address, &self.payout_script);
-        payout_script(
-            "mining",
-            self.network,
-            address.as_deref(),
-            script.as_deref(),
-        )
-    }
-}
-
 impl Config {
     /// What no machine has, no certificate can say, or an amount could not be reckoned with.
     fn check_sizes(&self) -> Result<(), String> {
@@ -514,86 +456,4 @@ impl AuditConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn example() -> Config {
-        toml::from_str(include_str!("../../config/dovetail-pool.toml")).unwrap()
-    }
-
-    #[test]
-    fn sizes_that_nothing_can_be_reckoned_with_are_named() {
-        type Change = fn(&mut Config);
-        let changes: [(&str, Change); 16] = [
-            ("mining.cert_validity_s", |c| {
-                c.mining.cert_validity_s = u64::MAX
-            }),
-            ("mining.connections_max", |c| {
-                c.mining.connections_max = usize::MAX
-            }),
-            ("mining.channels_per_connection_max", |c| {
-                c.mining.channels_per_connection_max = 0;
-            }),
-            ("api.requests_per_connection_max", |c| {
-                c.api.requests_per_connection_max = 0
-            }),
-            ("api.downloads_max", |c| c.api.downloads_max = 1_025),
-            ("ledger.connections_max", |c| {
-                c.ledger.connections_max = u32::MAX
-            }),
-            ("ledger.group_max", |c| c.ledger.group_max = usize::MAX),
-            ("ledger.group_wait_ms", |c| {
-                c.ledger.group_wait_ms = u64::MAX
-            }),
-            ("lightning.interval_ms", |c| {
-                c.lightning.interval_ms = u64::MAX
-            }),
-            ("inference.prompt_bytes_max", |c| {
-                c.inference.prompt_bytes_max = 60_001
-            }),
-            ("inference.queue_max", |c| c.inference.queue_max = 0),
-            ("inference.task_lifetime_s", |c| {
-                c.inference.task_lifetime_s = u64::MAX
-            }),
-            ("audit.timeout_s", |c| c.audit.timeout_s = u64::MAX),
-            ("audit.validator_timeout_s", |c| {
-                c.audit.validator_timeout_s = 0
-            }),
-            ("credit.hash_msat_per_mebihash", |c| {
-                c.credit.hash_msat_per_mebihash = -1
-            }),
-            ("credit.inference_msat_per_token", |c| {
-                c.credit.inference_msat_per_token = i64::MAX;
-            }),
-        ];
-        for (key, change) in changes {
-            let mut config = example();
-            change(&mut config);
-            let refused = config.check().unwrap_err();
-            assert!(refused.contains(key), "{key}: {refused}");
-        }
-    }
-
-    #[test]
-    fn a_pool_without_a_lightning_section_pays_nothing_out() {
-        let example = include_str!("../../config/dovetail-pool.toml");
-        let begin = example.find("[lightning]").unwrap();
-        let end = begin + 1 + example[begin + 1..].find("\n[").unwrap();
-        let without = [&example[..begin], &example[end..]].concat();
-        let config: Config = toml::from_str(&without).unwrap();
-        config.check().unwrap();
-        assert!(config.lightning.socket.is_none());
-    }
-
-    #[test]
-    fn the_example_is_valid() {
-        let example = include_str!("../../config/dovetail-pool.toml");
-        let config: Config = toml::from_str(example).unwrap();
-        config.check().unwrap();
-        assert!(config.job_declarator.listen.is_none());
-        // What is commented out has the right names.
-        let more = example.replace("# listen =", "listen =");
-        let config: Config = toml::from_str(&more).unwrap();
-        assert!(config.job_declarator.listen.is_some());
-    }
-}
+mod tests;

@@ -47,6 +47,7 @@ pub(crate) async fn start(
         limits: config.limits,
         ledger,
         node: Arc::new(shared.templates.clone()),
+        blocks: shared.blocks.clone(),
         transactions: shared.transactions.clone(),
     });
     shared.tracker.spawn(declarator.serve(listener, shutdown));

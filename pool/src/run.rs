@@ -16,6 +16,8 @@ use dovetail_lightning::Client;
 use dovetail_sv2::AuthorityKeys;
 use dovetail_sv2::listener::BoundPort;
 use dovetail_telemetry::{JsonLines, Telemetry};
+use dovetail_templates::TemplateHandle;
+use dovetail_templates::block_publisher::{BlockPublisher, Publication, PublisherOptions};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -23,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agents::grpc::{self, Downloads};
+use crate::blocks;
 use crate::claims::audit::Auditor;
 use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
@@ -76,16 +79,11 @@ pub async fn run(
     let settler = start_settler(&config, &base, keys.receipt, &last).await?;
     let templates = dovetail_templates::start(config.templates.clone(), last.stop.clone())
         .context("cannot start the template source")?;
+    let (blocks, waiting) = start_blocks(&config, &templates, &shutdown).await;
     let ports = Ports::bind(&config)?;
     let payout_script = config.mining.payout().map_err(|reason| anyhow!(reason))?;
     tell_payout(&payout_script, config.mining.network);
-    let services = grpc::Services {
-        tasks: base.tasks.clone(),
-        downloads: open_downloads(&config, &base.tracker, &shutdown)?,
-        requests_per_connection_max: config.api.requests_per_connection_max,
-        places: config.api.places(),
-        tracker: base.tracker.clone(),
-    };
+    let services = services(&config, &base, &shutdown)?;
     let (is_ready, readiness) = watch::channel(false);
     let api = ports.api.listen().context("cannot open api.listen")?;
     let api_address = api.local_addr()?;
@@ -95,6 +93,7 @@ pub async fn run(
         known_accounts: KnownAccounts::read(&base.ledger).await?,
         ledger: base.ledger.clone(),
         templates,
+        blocks: blocks.clone(),
         settler,
         tasks: base.tasks.clone(),
         models: base.models.clone(),
@@ -106,6 +105,9 @@ pub async fn run(
         transactions: TransactionStore::default(),
         config,
     });
+    for publication in waiting {
+        blocks::resume(&shared, publication);
+    }
     base.tracker
         .spawn(expire(base.tasks.clone(), shutdown.clone()));
     base.tracker
@@ -128,10 +130,25 @@ pub async fn run(
     let serving = grpc::serve(api, services, readiness, shutdown.clone());
     let served = tokio::try_join!(serving, opening).map(|_| ());
     shutdown.cancel();
-    base.drain().await;
+    base.drain(&blocks).await;
     drop(shared);
     last.stop().await;
     served
+}
+
+/// What the gRPC port serves.
+fn services(
+    config: &Config,
+    base: &Base,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<grpc::Services> {
+    Ok(grpc::Services {
+        tasks: base.tasks.clone(),
+        downloads: open_downloads(config, &base.tracker, shutdown)?,
+        requests_per_connection_max: config.api.requests_per_connection_max,
+        places: config.api.places(),
+        tracker: base.tracker.clone(),
+    })
 }
 
 /// The ports, ours from the start. Miners and declarators are let in once there is work for them; until then their
@@ -257,10 +274,11 @@ impl Base {
         })
     }
 
-    /// Waits for the last shares to reach the ledger.
-    async fn drain(&self) {
+    /// Waits for the last shares to reach the ledger, and for the last blocks to reach the source.
+    async fn drain(&self, blocks: &BlockPublisher) {
         self.tracker.close();
-        let drained = tokio::time::timeout(DRAIN_TIME_MAX, self.tracker.wait());
+        let ended = async { tokio::join!(self.tracker.wait(), blocks.stopped()) };
+        let drained = tokio::time::timeout(DRAIN_TIME_MAX, ended);
         if drained.await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
@@ -311,6 +329,21 @@ async fn start_settler(
         window: config.audit.window(),
         receipt_key,
     })
+}
+
+/// Starts what publishes blocks; with it come the blocks of an earlier run.
+async fn start_blocks(
+    config: &Config,
+    templates: &TemplateHandle,
+    shutdown: &CancellationToken,
+) -> (BlockPublisher, Vec<Publication>) {
+    BlockPublisher::start(PublisherOptions {
+        templates: templates.clone(),
+        dir: Some(config.ledger.spool_dir.join("blocks")),
+        solves_templates: true,
+        shutdown: shutdown.clone(),
+    })
+    .await
 }
 
 fn receipt_key(config: &Config) -> anyhow::Result<Keypair> {

@@ -8,6 +8,7 @@ use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::Ledger;
 use dovetail_telemetry::Telemetry;
 use dovetail_templates::TemplateHandle;
+use dovetail_templates::block_publisher::BlockPublisher;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) payout_script: ScriptBuf,
     pub(crate) ledger: Ledger,
     pub(crate) templates: TemplateHandle,
+    /// Where solved blocks go.
+    pub(crate) blocks: BlockPublisher,
     pub(crate) known_accounts: KnownAccounts,
     pub(crate) share_pace: SharePace,
     pub(crate) settler: Settler,

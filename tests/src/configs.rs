@@ -67,6 +67,7 @@ authority_secret_key = \"{AUTHORITY_SECRET}\"
 network = \"regtest\"
 payout_address = \"{PAYOUT_ADDRESS}\"
 token_key = {{ file = \"{dir}/token.key\" }}
+blocks_dir = \"{dir}/declarator-blocks\"
 [ledger]
 url = \"{url}\"
 [templates]

@@ -1,12 +1,13 @@
 //! What a scenario runs on: a Bitcoin chain with its templates, and two Lightning wallets; simulated or
 //! real.
 
+use anyhow::bail;
 use serde_json::{Value, json};
 
 use crate::bitcoin_core::{BitcoinCore, CoreParts};
 use crate::lightning_node::{self, LightningNode, RealParts};
 use crate::process::Daemon;
-use crate::scenario::{Layout, PAYOUT_ADDRESS, START_TIME_MAX, text};
+use crate::scenario::{AUTHORITY_SECRET, Layout, PAYOUT_ADDRESS, START_TIME_MAX, text};
 
 /// The chain and the wallets.
 pub enum Network {
@@ -30,6 +31,8 @@ pub struct CoreNetwork {
 pub struct SimulatedNetwork {
     /// The template provider.
     pub source: Daemon,
+    /// The compact target of its blocks.
+    pub(crate) bits: String,
     /// Its address.
     pub templates: String,
     /// Its authority key.
@@ -54,13 +57,12 @@ impl Network {
         bits: &str,
         tell: &mut impl FnMut(&str, &Value),
     ) -> anyhow::Result<Self> {
-        let arguments = ["--listen", "127.0.0.1:0", "--bits", bits];
-        let mut source = layout.spawn("templates", "dovetail-regtest", &arguments)?;
-        let ready = source.ready(START_TIME_MAX)?;
+        let (source, ready) = template_provider(layout, "templates", "127.0.0.1:0", bits)?;
         tell("templates", &ready);
         let wallets = wallets(layout, tell)?;
         Ok(Self::Simulated(Box::new(SimulatedNetwork {
             source,
+            bits: bits.to_owned(),
             templates: text(&ready, "tdp")?,
             authority_public_key: text(&ready, "authority_public_key")?,
             wallets,
@@ -141,6 +143,25 @@ impl Network {
         }
     }
 
+    /// Kills the embedded chain's template provider, as a crash would. The real chain is Bitcoin Core's affair.
+    pub fn kill_templates(&mut self) {
+        if let Self::Simulated(simulated) = self {
+            simulated.source.kill();
+        }
+    }
+
+    /// Starts the template provider again on the same port. Its chain starts over too.
+    pub(crate) fn restart_templates(&mut self, layout: &Layout<'_>) -> anyhow::Result<()> {
+        let Self::Simulated(simulated) = self else {
+            bail!("there is no template provider");
+        };
+        simulated.source.stop();
+        let (address, bits) = (&simulated.templates, &simulated.bits);
+        let (source, _) = template_provider(layout, "templates-restarted", address, bits)?;
+        simulated.source = source;
+        Ok(())
+    }
+
     /// Every process, the chain's first.
     pub fn daemons(&mut self) -> Vec<&mut Daemon> {
         match self {
@@ -158,6 +179,21 @@ impl Network {
     pub fn stop(&mut self) {
         self.daemons().into_iter().rev().for_each(Daemon::stop);
     }
+}
+
+/// The embedded chain as a template provider, and its ready line.
+fn template_provider(
+    layout: &Layout<'_>,
+    name: &str,
+    listen: &str,
+    bits: &str,
+) -> anyhow::Result<(Daemon, Value)> {
+    let mut arguments = vec!["--listen", listen, "--bits", bits];
+    // The same key after a restart, so that its clients believe it.
+    arguments.extend(["--authority-secret-key", AUTHORITY_SECRET]);
+    let mut source = layout.spawn(name, "dovetail-regtest", &arguments)?;
+    let ready = source.ready(START_TIME_MAX)?;
+    Ok((source, ready))
 }
 
 fn wallets(layout: &Layout<'_>, tell: &mut impl FnMut(&str, &Value)) -> anyhow::Result<Daemon> {

@@ -282,6 +282,14 @@ impl Scenario {
         Ok(())
     }
 
+    /// Starts the template provider again on the same port, after it was killed. Its chain starts over too.
+    ///
+    /// # Errors
+    /// If there is none, or it does not come back.
+    pub fn restart_templates(&mut self) -> anyhow::Result<()> {
+        self.network.restart_templates(&Layout { dir: &self.dir })
+    }
+
     /// Starts the declarator again on the same port, after it was stopped or killed.
     ///
     /// # Errors

@@ -123,7 +123,7 @@ impl Ledger {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Notes what came of a recorded block.
+    /// Notes what is known of a recorded block; `false` if it is known already that the chain has it.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
@@ -131,13 +131,16 @@ impl Ledger {
         &self,
         header_hash: HeaderHash,
         result: &str,
-    ) -> Result<(), LedgerError> {
-        sqlx::query("UPDATE blocks SET result = $2 WHERE header_hash = $1")
-            .bind(header_hash.to_bytes().to_vec())
-            .bind(result)
-            .execute(&self.pool)
-            .await?;
-        Ok(())
+    ) -> Result<bool, LedgerError> {
+        let done = sqlx::query(
+            "UPDATE blocks SET result = $2
+             WHERE header_hash = $1 AND result NOT IN ('accepted', 'seen')",
+        )
+        .bind(header_hash.to_bytes().to_vec())
+        .bind(result)
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() == 1)
     }
 
     /// Counts everything.
@@ -149,7 +152,7 @@ impl Ledger {
             "SELECT (SELECT count(*) FROM shares) AS shares,
                     (SELECT count(*) FROM shares WHERE kind = 'inference') AS inference_shares,
                     (SELECT COALESCE(sum(cardinality(sample)), 0)::bigint FROM audits) AS replayed,
-                    (SELECT count(*) FROM blocks WHERE result = 'accepted') AS blocks,
+                    (SELECT count(*) FROM blocks WHERE result IN ('accepted', 'seen')) AS blocks,
                     (SELECT count(*) FROM payouts WHERE state = 'paid') AS payouts,
                     (SELECT COALESCE(sum(amount_msat), 0)::bigint FROM payouts WHERE state = 'paid') AS paid",
         )

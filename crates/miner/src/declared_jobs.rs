@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use dovetail_commitment::BatchRoot;
 use dovetail_sv2::OutboxError;
-use dovetail_templates::TemplateHandle;
+use dovetail_templates::block_publisher::BlockPublisher;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -39,8 +39,8 @@ const ANSWERS_MAX: usize = 4;
 /// How jobs on own templates are made.
 #[derive(Debug, Clone)]
 pub struct DeclaredJobsOptions {
-    /// Where templates come from.
-    pub templates: TemplateHandle,
+    /// Where templates come from, and blocks go.
+    pub blocks: BlockPublisher,
     /// Where jobs are declared.
     pub declarator: DeclaratorOptions,
     /// Whether plain jobs are declared between batches.

@@ -6,15 +6,17 @@
 
 use std::sync::Arc;
 
-use bitcoin::{CompactTarget, Target};
+use bitcoin::block::{Header, Version};
+use bitcoin::hashes::{Hash, sha256d};
+use bitcoin::{BlockHash, CompactTarget, Target, TxMerkleNode};
 use dovetail_commitment::block::merkle_root;
-use dovetail_sv2::messages::{B064KOwned, SubmitSolution};
-use dovetail_templates::TemplateHandle;
+use dovetail_templates::block_publisher::{
+    BlockParts, BlockPublisher, Finder, SolvedBlock, Transactions,
+};
 use tokio::sync::mpsc;
 
 use crate::coinbase::JobCoinbase;
 use crate::search::{Hash256, header_bytes, header_hash, meets};
-use bitcoin::hashes::{Hash, sha256d};
 
 /// Bytes of the extranonce that devices share: the index of a channel and what
 /// the channel rolls. An upstream that grants more gets the rest as zeros, so the layout towards
@@ -63,9 +65,9 @@ pub enum Offered {
 /// How to publish a block that is found on the job: on our own template source, at once.
 #[derive(Debug, Clone)]
 pub struct BlockSink {
-    /// The source.
-    pub templates: TemplateHandle,
-    /// Its template.
+    /// What publishes blocks.
+    pub blocks: BlockPublisher,
+    /// The template of its source.
     pub template_id: u64,
     /// The coinbase with its witness, before the extranonce ..
     pub coinbase_prefix: Vec<u8>,
@@ -263,33 +265,34 @@ impl HashJob {
             &sink.coinbase_suffix,
         ]
         .concat();
-        let Ok(coinbase_tx) = B064KOwned::new(coinbase) else {
-            return tracing::error!("the coinbase of a block does not fit its message");
+        let parts = BlockParts {
+            header: Header {
+                version: Version::from_consensus(share.version.cast_signed()),
+                prev_blockhash: BlockHash::from_byte_array(self.parts.prev_hash),
+                // It is computed from the parts.
+                merkle_root: TxMerkleNode::all_zeros(),
+                time: share.ntime,
+                bits: CompactTarget::from_consensus(self.parts.nbits),
+                nonce: share.nonce,
+            },
+            coinbase,
+            merkle_path: self.parts.merkle_path.clone(),
+            transactions: Transactions::Template(Some(sink.template_id)),
+            finder: Finder::default(),
         };
-        let solution = SubmitSolution {
-            template_id: sink.template_id,
-            version: share.version,
-            header_timestamp: share.ntime,
-            header_nonce: share.nonce,
-            coinbase_tx,
-        };
-        let templates = sink.templates.clone();
-        tokio::spawn(async move {
-            match templates.submit_solution(solution).await {
-                Ok(()) => tracing::info!("gave a block to our template source"),
-                Err(error) => {
-                    tracing::warn!(%error, "our template source did not take the block");
-                }
-            }
-        });
+        match SolvedBlock::assemble(parts, BlockHash::from_byte_array(share.hash)) {
+            // It goes on by itself, and says in the log what came of it.
+            Ok(block) => drop(sink.blocks.publish(block)),
+            Err(broken) => sink.blocks.keep(broken),
+        }
     }
 }
 
 impl BlockSink {
-    /// For a job that was built on a template of `templates`.
-    pub fn new(templates: TemplateHandle, template_id: u64, coinbase: &JobCoinbase) -> Self {
+    /// For a job that was built on a template of the source of `blocks`.
+    pub fn new(blocks: BlockPublisher, template_id: u64, coinbase: &JobCoinbase) -> Self {
         Self {
-            templates,
+            blocks,
             template_id,
             coinbase_prefix: coinbase.prefix.clone(),
             coinbase_suffix: coinbase.suffix.clone(),

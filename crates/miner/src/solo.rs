@@ -2,7 +2,8 @@
 //! while no pool can be reached, so that they are never idle.
 
 use bitcoin::{Amount, CompactTarget, ScriptBuf, Target, TxOut, consensus::serialize};
-use dovetail_templates::{TemplateHandle, WorkSnapshot};
+use dovetail_templates::WorkSnapshot;
+use dovetail_templates::block_publisher::BlockPublisher;
 use tokio::sync::mpsc;
 
 use crate::coinbase::{BuildError, JobCoinbase, job_outputs};
@@ -22,9 +23,9 @@ enum SoloError {
 
 /// Gives devices a job on the newest template, and on every better one, until it is dropped. The last job
 /// stays and stays good: its blocks go to the node without this task.
-pub async fn run(templates: TemplateHandle, payout_script: ScriptBuf, base: Base) {
+pub async fn run(blocks: BlockPublisher, payout_script: ScriptBuf, base: Base) {
     let (offers, mut shares) = mpsc::channel(SHARES_WAITING_MAX);
-    let mut work = templates.subscribe();
+    let mut work = blocks.templates().subscribe();
     work.mark_changed();
     loop {
         tokio::select! {
@@ -34,7 +35,7 @@ pub async fn run(templates: TemplateHandle, payout_script: ScriptBuf, base: Base
                 }
                 let newest = work.borrow_and_update().clone();
                 let Some(newest) = newest else { continue };
-                if let Err(error) = display(&templates, &newest, &payout_script, &base, &offers) {
+                if let Err(error) = display(&blocks, &newest, &payout_script, &base, &offers) {
                     tracing::error!(%error, "cannot mine solo on this template");
                 }
             }
@@ -46,7 +47,7 @@ pub async fn run(templates: TemplateHandle, payout_script: ScriptBuf, base: Base
 }
 
 fn display(
-    templates: &TemplateHandle,
+    blocks: &BlockPublisher,
     work: &WorkSnapshot,
     payout_script: &ScriptBuf,
     base: &Base,
@@ -65,7 +66,7 @@ fn display(
         // Nothing less than a block is worth anything here.
         target: network.to_le_bytes(),
     };
-    let parts = job_parts(templates, work, &coinbase, terms);
+    let parts = job_parts(blocks, work, &coinbase, terms);
     Ok(base.offer(parts, offers.clone())?)
 }
 
@@ -74,6 +75,7 @@ mod tests {
     use super::*;
     use crate::current_job::CurrentJob;
     use dovetail_templates::SourceConfig;
+    use dovetail_templates::block_publisher::PublisherOptions;
     use std::sync::Arc;
     use std::time::Duration;
     use tokio::time::timeout;
@@ -90,11 +92,14 @@ mod tests {
         let templates = dovetail_templates::start(source, stop.clone()).unwrap();
         let current_job = Arc::new(CurrentJob::default());
         let script = ScriptBuf::from_hex("0014ebe1b7dcc293ccaa0ee743a86f89df8258c208fc").unwrap();
-        let solo = tokio::spawn(run(
+        let (blocks, _) = BlockPublisher::start(PublisherOptions {
             templates,
-            script.clone(),
-            Base::new(current_job.clone()),
-        ));
+            dir: None,
+            solves_templates: true,
+            shutdown: stop.clone(),
+        })
+        .await;
+        let solo = tokio::spawn(run(blocks, script.clone(), Base::new(current_job.clone())));
         let mut display = current_job.subscribe();
         let time_max = Duration::from_secs(10);
         let first = timeout(time_max, display.wait_for(Option::is_some)).await;

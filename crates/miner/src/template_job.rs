@@ -1,6 +1,7 @@
 //! A job on a template of the miner's own node, as devices see it: what a declared job and a solo job have in common.
 
-use dovetail_templates::{TemplateHandle, WorkSnapshot};
+use dovetail_templates::WorkSnapshot;
+use dovetail_templates::block_publisher::BlockPublisher;
 use dovetail_units::time::header_time_now;
 
 use crate::coinbase::JobCoinbase;
@@ -18,15 +19,15 @@ pub struct Terms<'a> {
     pub target: Hash256,
 }
 
-/// The parts of a job whose coinbase was built on `work`. Its blocks go to `templates` at once.
+/// The parts of a job whose coinbase was built on `work`. Its blocks go to `blocks` at once.
 pub fn job_parts(
-    templates: &TemplateHandle,
+    blocks: &BlockPublisher,
     work: &WorkSnapshot,
     coinbase: &JobCoinbase,
     terms: Terms<'_>,
 ) -> JobParts {
     let (coinbase_prefix, coinbase_suffix) = coinbase.stripped_parts();
-    let blocks = BlockSink::new(templates.clone(), work.template_id(), coinbase);
+    let sink = BlockSink::new(blocks.clone(), work.template_id(), coinbase);
     JobParts {
         upstream_job_id: None,
         version: work.template.version,
@@ -41,7 +42,7 @@ pub fn job_parts(
         extranonce_prefix: terms.extranonce_prefix.to_vec(),
         extranonce_size: terms.extranonce_size,
         target: terms.target,
-        blocks: Some(blocks),
+        blocks: Some(sink),
     }
 }
 

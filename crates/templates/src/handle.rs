@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bitcoin::Transaction;
+use bitcoin::block::Header;
 use stratum_core::template_distribution_sv2::{
     NewTemplateOwned, SetNewPrevHashOwned, SubmitSolutionOwned,
 };
@@ -35,12 +36,12 @@ pub struct TemplateHandle {
     /// The newest tips that templates were built on, the newest last.
     tips: watch::Receiver<VecDeque<[u8; 32]>>,
     requests: mpsc::Sender<Request>,
-    connected: Arc<AtomicBool>,
+    connected: watch::Receiver<bool>,
     standing: watch::Receiver<Standing>,
     origin: Origin,
     /// A node that takes whole blocks, where the source has one.
     node: Option<BlockDoor>,
-    judges_blocks: bool,
+    judges_solutions: bool,
 }
 
 impl TemplateHandle {
@@ -63,24 +64,35 @@ impl TemplateHandle {
 
     /// Whether the source can be spoken to now.
     pub fn is_connected(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
+        *self.connected.borrow()
     }
 
-    /// Whether the source has built on the block with this hash (in the byte order of the header), or does so
-    /// within `time_max`. The only way to learn what came of a solution where the source's protocol has no
-    /// answer to it. `false` says little: a tip that another one replaced at once may not be seen.
-    pub async fn has_tip(&self, hash: [u8; 32], time_max: Duration) -> bool {
+    /// Whether the source can be spoken to, and every change of it.
+    pub(crate) fn connections(&self) -> watch::Receiver<bool> {
+        self.connected.clone()
+    }
+
+    /// Returns once the source has built on the block with this hash (in the byte order of the header). The only way to
+    /// learn what came of a solution where the source's protocol has no answer to it. A tip that another one replaced at
+    /// once may not be seen.
+    pub(crate) async fn until_tip(&self, hash: [u8; 32]) {
         let mut tips = self.tips.clone();
-        let seen = tips.wait_for(|tips| tips.contains(&hash));
-        tokio::time::timeout(time_max, seen)
-            .await
-            .is_ok_and(|seen| seen.is_ok())
+        if tips.wait_for(|tips| tips.contains(&hash)).await.is_err() {
+            // The source has stopped.
+            std::future::pending::<()>().await;
+        }
     }
 
-    /// Whether the source itself says what it thinks of a whole block: then `Ok` of
+    /// Whether the source is a node that takes any whole block and says what it thinks of it: then `Ok` of
     /// [`submit_block`](Self::submit_block) means that it has the block.
-    pub fn judges_blocks(&self) -> bool {
-        self.judges_blocks
+    pub(crate) fn judges_blocks(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Whether the source itself says what it thinks of a solution: then `Ok` of
+    /// [`submit_solution`](Self::submit_solution) means that it has the block.
+    pub(crate) fn judges_solutions(&self) -> bool {
+        self.judges_solutions
     }
 
     /// Hands over a solved template: the whole coinbase with its witness, and the header's fields.
@@ -95,6 +107,21 @@ impl TemplateHandle {
         solution: SubmitSolutionOwned,
     ) -> Result<(), TemplateError> {
         self.ask(|reply| Request::Solution(solution, reply)).await
+    }
+
+    /// Hands over a header and its coinbase with its witness as the solution of whatever template of the source has the
+    /// transactions that the header commits to.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unsupported`] if no template has them; otherwise as
+    /// [`submit_solution`](Self::submit_solution).
+    pub(crate) async fn submit_equal(
+        &self,
+        header: &Header,
+        coinbase: &Transaction,
+    ) -> Result<(), TemplateError> {
+        let solved = Box::new((*header, coinbase.clone()));
+        self.ask(|reply| Request::Equal(solved, reply)).await
     }
 
     /// Fetches the transactions of a template that is not long gone.
@@ -119,19 +146,10 @@ impl TemplateHandle {
     /// otherwise as [`submit_solution`](Self::submit_solution).
     pub async fn submit_block(&self, block: impl Into<Vec<u8>>) -> Result<(), TemplateError> {
         let block = block.into();
-        if let Some(node) = &self.node {
-            match node.submit(block.clone()).await {
-                // A node of a version without that call, or one that is only just back: the way
-                // over the templates may still work.
-                Err(
-                    error @ (TemplateError::Unsupported
-                    | TemplateError::Unavailable
-                    | TemplateError::TimeOut),
-                ) => tracing::debug!(%error, "the node took no whole block"),
-                answered => return answered,
-            }
+        match &self.node {
+            Some(node) => node.submit(block).await,
+            None => self.ask(|reply| Request::Block(block, reply)).await,
         }
-        self.ask(|reply| Request::Block(block, reply)).await
     }
 
     /// Asks whether a serialised block that lacks only its proof of work would be valid on the tip:
@@ -164,14 +182,14 @@ impl TemplateHandle {
     pub(crate) fn with_node(self, node: BlockDoor) -> Self {
         Self {
             node: Some(node),
-            ..self.judging_blocks()
+            ..self
         }
     }
 
-    /// Of a source that judges whole blocks.
-    pub(crate) fn judging_blocks(self) -> Self {
+    /// Of a source that judges solutions.
+    pub(crate) fn judging_solutions(self) -> Self {
         Self {
-            judges_blocks: true,
+            judges_solutions: true,
             ..self
         }
     }
@@ -218,7 +236,7 @@ pub(crate) struct Publisher {
     work: watch::Sender<Option<Arc<WorkSnapshot>>>,
     tips: watch::Sender<VecDeque<[u8; 32]>>,
     sequence: u64,
-    connected: Arc<AtomicBool>,
+    connected: watch::Sender<bool>,
     standing: watch::Sender<Standing>,
 }
 
@@ -246,7 +264,7 @@ impl Publisher {
     }
 
     pub(crate) fn set_connected(&self, connected: bool) {
-        self.connected.store(connected, Ordering::Relaxed);
+        self.connected.send_replace(connected);
         self.standing.send_replace(match connected {
             true => Standing::Connected,
             false => Standing::Connecting,
@@ -263,23 +281,23 @@ pub(crate) fn channel() -> (TemplateHandle, Port) {
     let (work_sender, work) = watch::channel(None);
     let (tips_sender, tips) = watch::channel(VecDeque::new());
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
-    let connected = Arc::new(AtomicBool::new(false));
+    let (connected_sender, connected) = watch::channel(false);
     let (standing_sender, standing) = watch::channel(Standing::Connecting);
     let handle = TemplateHandle {
         work,
         tips,
         requests: request_sender,
-        connected: Arc::clone(&connected),
+        connected,
         standing,
         origin: Origin::Provider,
         node: None,
-        judges_blocks: false,
+        judges_solutions: false,
     };
     let publisher = Publisher {
         work: work_sender,
         tips: tips_sender,
         sequence: 0,
-        connected,
+        connected: connected_sender,
         standing: standing_sender,
     };
     (

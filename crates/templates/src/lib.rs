@@ -1,11 +1,14 @@
 //! Block templates: where they come from and how blocks go back.
 //!
+//! What is published goes through the [`block_publisher`], which loses no block.
+//!
 //! Three sources stand behind one [`TemplateHandle`]: an embedded regtest chain, Bitcoin Core over
 //! IPC, and an Sv2 Template Provider over Noise. The module [`tdp_server`] serves any of them as a
 //! Template Provider. This crate builds no jobs, knows no channels and judges no shares; its rules
 //! come from the Template Distribution Protocol (Sv2 specification 7) and from BIPs 34, 113 and 141.
 
 mod block_door;
+pub mod block_publisher;
 pub mod chain;
 mod config;
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What the task that owns a source is asked, and how it answers.
 
+use bitcoin::Transaction;
+use bitcoin::block::Header;
 use stratum_core::template_distribution_sv2::SubmitSolutionOwned;
 use tokio::sync::oneshot;
 
@@ -22,6 +24,8 @@ pub(crate) enum Request {
     Solution(SubmitSolutionOwned, Reply<()>),
     TransactionData(u64, Reply<TransactionData>),
     Block(Vec<u8>, Reply<()>),
+    /// A header and its coinbase, for a template with the transactions that the header commits to.
+    Equal(Box<(Header, Transaction)>, Reply<()>),
     /// A block without proof of work: would it be valid on the tip?
     Check(Vec<u8>, Reply<()>),
     Undo(Reply<()>),
@@ -34,6 +38,7 @@ impl Request {
         match self {
             Self::Solution(_, reply)
             | Self::Block(_, reply)
+            | Self::Equal(_, reply)
             | Self::Check(_, reply)
             | Self::Undo(reply) => {
                 drop(reply.send(Err(error)));

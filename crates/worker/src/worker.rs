@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dovetail_commitment::TaskId;
 use dovetail_engine::Runtime;
@@ -29,10 +29,11 @@ use dovetail_serving::models::{ModelError, obtain};
 use dovetail_serving::task::TaskEvent;
 use dovetail_serving::task_runner::TaskRunner;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
-use dovetail_templates::TemplateHandle;
+use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::beacon::{BeaconFileError, Beacons};
@@ -47,6 +48,8 @@ use upstreams::Upstream;
 
 /// Events of the pool that wait for the claimer; it is asked for a handful at a time.
 const CLAIM_EVENTS_MAX: usize = 256;
+/// How long the last blocks may take to reach our node when we stop.
+const LAST_BLOCKS_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Why a worker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -87,8 +90,8 @@ pub struct Worker {
     keys: WorkerKeys,
     /// The pools in order of preference.
     upstreams: Vec<Upstream>,
-    /// Of our own node, where we have one.
-    templates: Option<TemplateHandle>,
+    /// Where blocks go: to our own node, where we have one.
+    blocks: Option<BlockPublisher>,
     /// What devices hash.
     current_job: Arc<CurrentJob>,
     stats: Arc<Stats>,
@@ -132,11 +135,7 @@ impl Worker {
         let keys = WorkerKeys::load_or_create(&config.worker.key_file)?;
         let beacons = Beacons::load(&config.worker.key_file.with_extension("beacons"))?;
         let models = obtain(&config.model_sources()).await?;
-        let templates = config
-            .templates
-            .clone()
-            .map(|source| dovetail_templates::start(source, shutdown.clone()))
-            .transpose()?;
+        let blocks = start_blocks(&config, shutdown).await?;
         let upstream = |pool: &crate::config::Pool| {
             let options = PoolOptions {
                 address: pool.address.clone(),
@@ -173,7 +172,7 @@ impl Worker {
             config,
             keys,
             upstreams,
-            templates,
+            blocks,
             current_job,
             firmware,
             page,
@@ -222,6 +221,15 @@ impl Worker {
             if port.await.is_err() {
                 tracing::error!("a port failed");
             }
+        }
+        if let Some(blocks) = &self.blocks
+            && timeout(LAST_BLOCKS_TIME_MAX, blocks.stopped())
+                .await
+                .is_err()
+        {
+            tracing::warn!(
+                "our node did not answer for a block; it is sent again at the next start"
+            );
         }
         ended
     }
@@ -334,14 +342,14 @@ impl Worker {
         submitter: Submitter,
         channel: watch::Receiver<Channel>,
     ) -> Option<(DeclaredJobs, ShareRequests)> {
-        let templates = self.templates.clone()?;
+        let blocks = self.blocks.clone()?;
         let declarator = self.upstreams[index].declarator.as_ref()?;
         // Between batches there are devices that hash, or nobody.
         let between_batches =
             declarator.between_batches == BetweenBatches::OwnTemplates && self.firmware.is_some();
         Some(DeclaredJobs::start(Start {
             options: DeclaredJobsOptions {
-                templates,
+                blocks,
                 declarator: DeclaratorOptions {
                     address: declarator.address.clone(),
                     authority: declarator.authority_public_key,
@@ -356,6 +364,24 @@ impl Worker {
             channel,
         }))
     }
+}
+
+/// Starts our own node's template source, and what publishes blocks there.
+async fn start_blocks(
+    config: &Config,
+    shutdown: &CancellationToken,
+) -> Result<Option<BlockPublisher>, StartError> {
+    let Some(source) = config.templates.clone() else {
+        return Ok(None);
+    };
+    let (blocks, _) = BlockPublisher::start(PublisherOptions {
+        templates: dovetail_templates::start(source, shutdown.clone())?,
+        dir: Some(config.worker.key_file.with_extension("blocks")),
+        solves_templates: true,
+        shutdown: shutdown.clone(),
+    })
+    .await;
+    Ok(Some(blocks))
 }
 
 impl Bound {

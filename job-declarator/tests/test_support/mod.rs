@@ -30,6 +30,7 @@ use dovetail_sv2::setup::{SetupProtocol, declaration_flags};
 use dovetail_sv2::{
     AuthorityKeys, AuthoritySecretKey, Frame, FrameReader, FrameWriter, Message, connect, setup,
 };
+use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions};
 use dovetail_templates::{SourceConfig, TemplateHandle, WorkSnapshot};
 use dovetail_tests::postgres::Postgres;
 use tokio::net::TcpListener;
@@ -89,6 +90,13 @@ impl Fixture {
         let stop = CancellationToken::new();
         let config = SourceConfig::embedded_with_bits(EASY_BITS);
         let templates = dovetail_templates::start(config, stop.clone()).unwrap();
+        let (blocks, _) = BlockPublisher::start(PublisherOptions {
+            templates: templates.clone(),
+            dir: None,
+            solves_templates: false,
+            shutdown: stop.clone(),
+        })
+        .await;
         let keys = AuthorityKeys::from_secret(AuthoritySecretKey::generate());
         let token_key = TokenKey::from_bytes([7; 32]);
         let declarator = Declarator::new(Parts {
@@ -101,6 +109,7 @@ impl Fixture {
             limits: setting.limits,
             ledger: ledger.clone(),
             node: node(&templates),
+            blocks,
             transactions: TransactionStore::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,9 +1,7 @@
 //! Blocks: put together from the bytes that were hashed, published, and counted once a node knows them.
 
-mod publish;
-mod solved_block;
-mod submission;
+mod assembly;
+mod found_block;
 
-pub(crate) use publish::{FoundBlock, publish};
-pub(crate) use solved_block::{AssemblyError, HeaderFields, SolvedBlock, merkle_path};
-pub(crate) use submission::Submission;
+pub(crate) use assembly::{AssemblyError, HeaderFields, assemble, merkle_path};
+pub(crate) use found_block::{publish, resume};

@@ -238,7 +238,11 @@ fn a_block_is_found_once_by_whatever_process() {
     run(|db, ledger| async move {
         let header = HeaderHash::from_bytes([7; 32]);
         assert!(ledger.record_block(header, 5, "alice").await.unwrap());
-        ledger.note_submission(header, "accepted").await.unwrap();
+        let note = |result| ledger.note_submission(header, result);
+        assert!(note("unknown").await.unwrap());
+        assert!(note("accepted").await.unwrap());
+        assert!(!note("accepted").await.unwrap(), "it was found before");
+        assert!(!note("unknown").await.unwrap(), "the node's word stands");
         let restarted = db.ledger().await;
         assert!(!restarted.record_block(header, 6, "alice").await.unwrap());
         let found: (i64, String) = sqlx::query_as("SELECT height, result FROM blocks")

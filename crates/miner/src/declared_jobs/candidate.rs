@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use dovetail_commitment::BatchRoot;
 use dovetail_sv2::messages::{B064KOwned, B0255Owned, SetCustomMiningJob};
-use dovetail_templates::{TemplateHandle, WorkSnapshot};
+use dovetail_templates::WorkSnapshot;
+use dovetail_templates::block_publisher::BlockPublisher;
 use tokio::sync::mpsc;
 
 use super::JobError;
@@ -43,7 +44,7 @@ impl Plan<'_> {
     /// A template, outputs or an extranonce that give no valid job.
     pub(super) fn build(
         &self,
-        templates: &TemplateHandle,
+        blocks: &BlockPublisher,
         current_job: &CurrentJob,
         offers: mpsc::Sender<FoundShare>,
     ) -> Result<Candidate, JobError> {
@@ -55,7 +56,7 @@ impl Plan<'_> {
             extranonce_size: channel.extranonce_size,
             target: channel.target,
         };
-        let parts = job_parts(templates, work, &coinbase, terms);
+        let parts = job_parts(blocks, work, &coinbase, terms);
         Ok(Candidate {
             job: current_job.job(parts, offers)?,
             coinbase: Arc::new(coinbase),

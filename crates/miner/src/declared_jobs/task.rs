@@ -124,7 +124,7 @@ impl Start {
         notices: mpsc::Receiver<PoolNotice>,
     ) -> Task {
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
-        let mut work = self.options.templates.subscribe();
+        let mut work = self.options.blocks.templates().subscribe();
         work.mark_changed();
         Task {
             options: self.options,

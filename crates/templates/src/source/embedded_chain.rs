@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bitcoin::{BlockHash, Network};
+use bitcoin::{Block, BlockHash, Network};
 use dovetail_units::time::header_time_now;
 use stratum_core::template_distribution_sv2::{SetNewPrevHashOwned, SubmitSolutionOwned};
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -109,6 +109,17 @@ impl Embedded {
             }
             Request::Block(bytes, reply) => {
                 let result = self.chain.submit_bytes(&bytes, header_time_now());
+                let accepted = result.is_ok();
+                let _ = reply.send(self.report(result).map_err(TemplateError::from));
+                accepted
+            }
+            Request::Equal(solved, reply) => {
+                let (header, coinbase) = *solved;
+                // The templates here have no other transactions.
+                let txdata = vec![coinbase];
+                let result = self
+                    .chain
+                    .submit(&Block { header, txdata }, header_time_now());
                 let accepted = result.is_ok();
                 let _ = reply.send(self.report(result).map_err(TemplateError::from));
                 accepted

@@ -38,7 +38,7 @@ pub fn start(
                 port,
                 shutdown,
             )?;
-            return Ok(handle.of_origin(Origin::Chain(network)).judging_blocks());
+            return Ok(handle.of_origin(Origin::Chain(network)).judging_solutions());
         }
         SourceConfig::BitcoinCore {
             socket,

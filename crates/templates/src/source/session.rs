@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use bitcoin::Block;
-use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::block::Header;
+use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
+use bitcoin::{Block, Transaction};
 use stratum_core::parsers_sv2::TemplateDistributionOwned as Tdp;
 use stratum_core::template_distribution_sv2::{
     CoinbaseOutputConstraintsOwned, ERROR_CODE_REQUEST_TRANSACTION_DATA_STALE_TEMPLATE_ID,
@@ -17,6 +18,7 @@ use stratum_core::template_distribution_sv2::{
     RequestTransactionDataSuccessOwned, SetNewPrevHashOwned, SubmitSolutionOwned,
 };
 
+use crate::block_publisher::solution_of;
 use crate::error::TemplateError;
 use crate::handle::Publisher;
 use crate::request::{Reply, TransactionData};
@@ -249,6 +251,18 @@ impl<'h> Session<'h> {
         let coinbase = block
             .coinbase()
             .ok_or_else(|| TemplateError::MalformedBlock("it has no coinbase".into()))?;
+        self.solution_of(&block.header, coinbase)
+    }
+
+    /// A header and its coinbase as the solution of the template whose transactions the header commits to.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unsupported`] if no template of this session has them.
+    pub(super) fn solution_of(
+        &self,
+        header: &Header,
+        coinbase: &Transaction,
+    ) -> Result<Tdp, TemplateError> {
         let txid = coinbase.compute_txid().to_byte_array();
         let known = self
             .history
@@ -258,19 +272,14 @@ impl<'h> Session<'h> {
             .filter(|known| known.session == self.history.session)
             // The header's root covers every transaction, so an equal root is an equal list.
             .find(|known| {
-                known.work.prev_hash() == block.header.prev_blockhash.to_byte_array()
-                    && known.work.merkle_root(txid) == block.header.merkle_root.to_byte_array()
+                known.work.prev_hash() == header.prev_blockhash.to_byte_array()
+                    && known.work.merkle_root(txid) == header.merkle_root.to_byte_array()
             })
             .ok_or(TemplateError::Unsupported)?;
-        Ok(Tdp::SubmitSolution(SubmitSolutionOwned {
-            template_id: known.source_id,
-            version: u32::from_le_bytes(block.header.version.to_consensus().to_le_bytes()),
-            header_timestamp: block.header.time,
-            header_nonce: block.header.nonce,
-            coinbase_tx: serialize(coinbase)
-                .try_into()
-                .map_err(|_| TemplateError::MalformedBlock("its coinbase is too long".into()))?,
-        }))
+        let solution = solution_of(header, coinbase, known.source_id);
+        solution
+            .map(Tdp::SubmitSolution)
+            .ok_or_else(|| TemplateError::MalformedBlock("its coinbase is too long".into()))
     }
 
     /// The source's number for one of our templates. A template of an earlier session stands for

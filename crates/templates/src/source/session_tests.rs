@@ -1,4 +1,5 @@
 use bitcoin::Network;
+use bitcoin::consensus::serialize;
 use tokio::sync::oneshot;
 
 use super::*;

@@ -145,6 +145,7 @@ async fn forward(
         }
         Request::Solution(solution, reply) => (session.solution(solution), reply),
         Request::Block(bytes, reply) => (session.solution_of_block(&bytes), reply),
+        Request::Equal(solved, reply) => (session.solution_of(&solved.0, &solved.1), reply),
         // The protocol has no question for it.
         Request::Check(_, reply) => (Err(TemplateError::Unsupported), reply),
         Request::Undo(reply) => (Err(TemplateError::Unsupported), reply),

@@ -150,16 +150,12 @@ impl Worker {
     }
 
     fn mine_solo(&self) -> Option<AbortOnDropHandle<()>> {
-        let (Some(templates), Some(config)) = (&self.templates, &self.config.solo) else {
+        let (Some(blocks), Some(config)) = (&self.blocks, &self.config.solo) else {
             return None;
         };
         tracing::warn!("no pool can be reached; mining solo");
         let payout = config.payout_script.clone();
-        let run = solo::run(
-            templates.clone(),
-            payout,
-            Base::new(self.current_job.clone()),
-        );
+        let run = solo::run(blocks.clone(), payout, Base::new(self.current_job.clone()));
         Some(AbortOnDropHandle::new(tokio::spawn(run)))
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Target};
+use dovetail_templates::block_publisher::SolvedBlock;
 use dovetail_units::Work;
 use stratum_core::channels_sv2::chain_tip::ChainTip;
 use stratum_core::channels_sv2::merkle_root::merkle_root_from_path;
@@ -26,7 +27,7 @@ use stratum_core::mining_sv2::{
 };
 use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
 
-use crate::blocks::{AssemblyError, SolvedBlock, merkle_path};
+use crate::blocks::{AssemblyError, assemble, merkle_path};
 use crate::mining::fields::StandardCode;
 use crate::mining::shares::acks::Acks;
 use crate::mining::shares::refusal::ShareRefusal;
@@ -233,7 +234,7 @@ impl Channel {
         };
         let (hash, block) = match result {
             Ok(ShareValidationResult::Valid(hash)) => (hash, None),
-            // Not the library's coinbase: see `blocks/solved_block.rs`.
+            // Not the library's coinbase: see `blocks/assembly.rs`.
             Ok(ShareValidationResult::BlockFound(hash, template_id, _)) => {
                 let proven = BlockHash::from_byte_array(hash.to_byte_array());
                 let block = self.solved(share, template_id, proven);
@@ -286,7 +287,9 @@ impl Channel {
         };
         let tip = self.chain_tip().ok_or(AssemblyError::NoTip)?;
         let extranonce = [prefix, &share.extranonce].concat();
-        SolvedBlock::assemble(job, &extranonce, &share.header, tip, template_id, proven)
+        let fields = &share.header;
+        let account = &self.account;
+        assemble(job, &extranonce, fields, tip, template_id, account, proven)
     }
 
     /// What was hashed for a share of an extended channel, if it is what this header's hash says.

@@ -2,70 +2,42 @@
 
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
-use dovetail_jd::block_bytes;
+use dovetail_templates::block_publisher::SolvedBlock;
 use stratum_core::channels_sv2::merkle_root::merkle_root_from_path_;
 
-use crate::blocks::{AssemblyError, FoundBlock, SolvedBlock, Submission, publish};
+use crate::blocks::{AssemblyError, publish};
 use crate::claims::settle::ProvenShare;
 use crate::mining::connection::Connection;
 use crate::mining::custom_jobs::accepted_jobs::{AcceptedJob, DeclaredBlock};
 
 impl Connection {
-    /// Publishes a solved block at once: nothing that follows may delay it.
+    /// Publishes a solved block at once: nothing that follows may delay it. The pool's own goes as its template's
+    /// solution, a declared one whole. In coinbase-only mode the transactions are the miner's secret, and the block is
+    /// the miner's to publish, unless the pool's own template has the very same ones.
     pub(super) fn publish(
         &self,
         proven: &ProvenShare,
         block: Result<SolvedBlock, AssemblyError>,
         custom: Option<&AcceptedJob>,
     ) {
-        let found = FoundBlock {
-            header_hash: proven.header_hash,
-            hash: BlockHash::from_byte_array(proven.header_hash.to_bytes()),
-            height: self.work.as_ref().map_or(0, |work| work.height()),
-            account: proven.account.clone(),
-            declared: custom.is_some(),
-        };
-        let submission = match block {
-            Ok(block) => self.submission(block, custom),
-            Err(error) => {
-                tracing::error!(hash = %found.hash, %error, "a solved block could not be put together");
-                None
-            }
-        };
-        publish(&self.shared, found, submission);
-    }
-
-    /// How the block is handed over: the pool's own as its template's solution, a declared one whole. In
-    /// coinbase-only mode the transactions are the miner's secret, and the block is the miner's to publish,
-    /// unless the pool's own template has the very same ones.
-    fn submission(&self, block: SolvedBlock, custom: Option<&AcceptedJob>) -> Option<Submission> {
-        if let Some(template_id) = block.template_id {
-            return Some(Submission::Solution { template_id, block });
-        }
-        if let Some(declared) = &custom?.block {
-            return declared_block(&block, declared).map(Submission::Block);
-        }
-        let work = self.work.as_ref()?;
-        let same = work.prev_hash() == block.header.prev_blockhash.to_byte_array()
-            && work.merkle_root(block.txid) == block.header.merkle_root.to_byte_array();
-        Some(match same {
-            true => Submission::Solution {
-                template_id: work.template_id(),
-                block,
-            },
-            false => Submission::Miners,
-        })
+        let hash = BlockHash::from_byte_array(proven.header_hash.to_bytes());
+        let height = self.work.as_ref().map_or(0, |work| work.height());
+        let declared = custom.and_then(|job| job.block.as_deref());
+        let block = block.map(|block| match declared {
+            Some(declared) => with_declared(block, declared),
+            None => block,
+        });
+        publish(&self.shared, block, hash, height, &proven.account);
     }
 }
 
 /// The whole block of a declared job, if its transactions are those that were hashed.
-fn declared_block(block: &SolvedBlock, declared: &DeclaredBlock) -> Option<Vec<u8>> {
-    let root = merkle_root_from_path_(block.txid, &declared.path);
-    if root != block.header.merkle_root.to_byte_array() {
-        tracing::error!(hash = %block.header.block_hash(), "the declared transactions are not those of the solved header");
-        return None;
+fn with_declared(block: SolvedBlock, declared: &DeclaredBlock) -> SolvedBlock {
+    let root = merkle_root_from_path_(block.coinbase_txid(), &declared.path);
+    if root != block.header().merkle_root.to_byte_array() {
+        tracing::error!(hash = %block.hash(), "the declared transactions are not those of the solved header");
+        return block;
     }
     let transactions = declared.transactions.iter();
-    let raw = transactions.map(|transaction| transaction.raw.as_slice());
-    block_bytes(&block.header, &block.coinbase, raw)
+    block.with_transactions(transactions.map(|transaction| transaction.raw.as_slice()))
 }

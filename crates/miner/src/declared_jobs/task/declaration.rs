@@ -59,7 +59,7 @@ impl Task {
             self.connection.take(),
             self.options.declarator.clone(),
             self.keys.name,
-            self.options.templates.clone(),
+            self.options.blocks.templates().clone(),
             work.template_id(),
         );
     }
@@ -76,7 +76,7 @@ impl Task {
             payout,
         };
         let offers = self.offers.clone();
-        let mut candidate = plan.build(&self.options.templates, &self.current_job, offers)?;
+        let mut candidate = plan.build(&self.options.blocks, &self.current_job, offers)?;
         if attempt.at_once {
             let batch = attempt.batch.map(|(root, _)| root);
             self.display(&candidate.job, batch);

@@ -1,0 +1,158 @@
+//! A block that is found while the template source is away is in the chain when the source is back, whatever has become
+//! of the pool or the worker meanwhile.
+
+#![allow(clippy::unwrap_used)]
+
+mod devices;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use devices::{Device, TIME_MAX, hard_target};
+use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
+use tempfile::TempDir;
+
+/// A target that nothing meets.
+const NOTHING: [u8; 32] = [0; 32];
+
+fn options() -> Options {
+    Options {
+        worker: false,
+        hasher: false,
+        // A block in a second or two of a device.
+        bits: "1e0fffff",
+        min_hashrate: 400_000,
+        ..Options::default()
+    }
+}
+
+async fn start(options: Options) -> (TempDir, Scenario) {
+    let start = move || dovetail_tests::scenario(&options).unwrap();
+    tokio::task::spawn_blocking(start).await.unwrap()
+}
+
+/// Waits for a block's file in the folder.
+async fn block_in(folder: &Path) {
+    let deadline = Instant::now() + TIME_MAX;
+    let is_there = || {
+        let entries = std::fs::read_dir(folder).into_iter().flatten();
+        entries
+            .flatten()
+            .any(|entry| entry.path().extension().is_some_and(|end| end == "json"))
+    };
+    while !is_there() {
+        assert!(Instant::now() < deadline, "no block was written down");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Has a device find a block at `port` while the template source is away.
+async fn find_with_the_source_away(scenario: &mut Scenario, port: &(String, String), folder: &str) {
+    let idle = Device::start(port, NOTHING).await;
+    idle.until("a job", |log| !log.jobs.is_empty()).await;
+    scenario.network.kill_templates();
+    let _device = Device::start(port, hard_target()).await;
+    block_in(&scenario.file(folder)).await;
+}
+
+/// Waits until the pool says that a block was found, and checks that the chain has it.
+fn is_in_the_chain(scenario: &mut Scenario) {
+    let found = scenario.pool.event("block_found", TIME_MAX).unwrap();
+    let hash = found["hash"].as_str().unwrap();
+    let chain = scenario.network.daemons().remove(0).log();
+    let taken = |line: &str| line.contains("block accepted") && line.contains(hash);
+    assert!(
+        chain.lines().any(taken),
+        "{hash} is not in the chain:\n{chain}"
+    );
+    let accepted = scenario
+        .query("SELECT count(*) FROM blocks WHERE result = 'accepted'")
+        .unwrap();
+    assert_eq!(accepted, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_found_while_the_source_is_away_is_in_the_chain_when_it_is_back() {
+    let (_dir, mut scenario) = start(options()).await;
+    let pool = (scenario.mining.clone(), AUTHORITY_PUBLIC.to_owned());
+    find_with_the_source_away(&mut scenario, &pool, "spool/blocks").await;
+    scenario.restart_templates().unwrap();
+    is_in_the_chain(&mut scenario);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_survives_a_pool_that_is_killed_right_after_it_was_found() {
+    let (_dir, mut scenario) = start(options()).await;
+    let pool = (scenario.mining.clone(), AUTHORITY_PUBLIC.to_owned());
+    find_with_the_source_away(&mut scenario, &pool, "spool/blocks").await;
+    scenario.pool.kill();
+    scenario.restart_templates().unwrap();
+    scenario.restart_pool().unwrap();
+    is_in_the_chain(&mut scenario);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_of_a_block_does_not_stop_the_pools_start() {
+    let (_dir, mut scenario) = start(options()).await;
+    scenario.pool.stop();
+    let folder = scenario.file("spool/blocks");
+    std::fs::write(folder.join("junk.json"), "{\"hash\":").unwrap();
+    scenario.restart_pool().unwrap();
+    assert!(folder.join("damaged/junk.json").exists());
+    assert!(
+        scenario
+            .pool
+            .log()
+            .contains("a damaged file of a solved block is set aside")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_whose_folder_of_blocks_cannot_be_written_still_finds_blocks() {
+    let (_dir, mut scenario) = start(options()).await;
+    scenario.pool.stop();
+    let folder = scenario.file("spool/blocks");
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::write(&folder, "not a folder").unwrap();
+    scenario.restart_pool().unwrap();
+    let pool = (scenario.mining.clone(), AUTHORITY_PUBLIC.to_owned());
+    let _device = Device::start(&pool, hard_target()).await;
+    is_in_the_chain(&mut scenario);
+    assert!(scenario.pool.log().contains("cannot be written to disk"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_of_a_workers_own_node_survives_the_workers_restart() {
+    let options = Options {
+        worker: true,
+        firmware: true,
+        ..options()
+    };
+    let (_dir, mut scenario) = start(options).await;
+    let firmware = scenario.firmware.clone().unwrap();
+    let idle = Device::start(&firmware, NOTHING).await;
+    let own = |log: &devices::Log| log.last().is_some_and(|job| !job.pools);
+    idle.until("a job on the worker's own template", own).await;
+    scenario.network.kill_templates();
+    let device = Device::start(&firmware, hard_target()).await;
+    block_in(&scenario.file("worker.blocks")).await;
+    drop((device, idle));
+    // Nobody but the worker has it any more.
+    scenario.declarator.kill();
+    scenario.pool.kill();
+    std::fs::remove_dir_all(scenario.file("spool/blocks")).unwrap();
+    scenario.restart_templates().unwrap();
+    scenario.restart_pool().unwrap();
+    scenario.restart_worker().unwrap();
+    let deadline = Instant::now() + TIME_MAX;
+    while !scenario
+        .network
+        .daemons()
+        .remove(0)
+        .log()
+        .contains("block accepted")
+    {
+        assert!(Instant::now() < deadline, "no block came");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
