@@ -9,8 +9,8 @@ use super::tree::Tree;
 use super::types::types;
 
 /// Endings of file names, which look like keys: `worker.key`.
-const FILE_ENDINGS: [&str; 9] = [
-    "beacons", "json", "key", "md", "proto", "rs", "secret", "sock", "toml",
+const FILE_ENDINGS: [&str; 10] = [
+    "beacons", "blocks", "json", "key", "md", "proto", "rs", "secret", "sock", "toml",
 ];
 
 /// Sections with their keys, and the keys of all structs.
