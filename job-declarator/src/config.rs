@@ -47,8 +47,9 @@ pub struct DeclarationConfig {
     pub token_key: Secret,
     /// Where solved blocks wait that the node has not taken yet. Without it they do not survive a restart.
     pub blocks_dir: Option<PathBuf>,
-    /// Whether miners may keep their transactions to themselves (coinbase-only mode).
-    #[serde(default = "defaults::coinbase_only")]
+    /// Whether miners may keep their transactions to themselves (coinbase-only mode). What such a job would
+    /// pay, nobody but its miner can check.
+    #[serde(default)]
     pub coinbase_only: bool,
     /// What miners may ask for.
     #[serde(default)]
@@ -64,8 +65,9 @@ pub struct EmbeddedConfig {
     /// The key that tokens are authenticated with: 64 hex digits, the same as the declarator's. A
     /// file that is not there is made, with a new key.
     pub token_key: Secret,
-    /// Whether miners may keep their transactions to themselves (coinbase-only mode).
-    #[serde(default = "defaults::coinbase_only")]
+    /// Whether miners may keep their transactions to themselves (coinbase-only mode). What such a job would
+    /// pay, nobody but its miner can check.
+    #[serde(default)]
     pub coinbase_only: bool,
     /// How far a job in coinbase-only mode may go beyond what the pool's own template pays, in
     /// satoshi: fees that nobody here can see. Beyond, its block is taken for invalid.
@@ -127,9 +129,6 @@ pub struct LedgerConfig {
 mod defaults {
     pub(super) fn cert_validity_s() -> u64 {
         3600
-    }
-    pub(super) fn coinbase_only() -> bool {
-        true
     }
     pub(super) fn coinbase_only_fees_max_sat() -> u64 {
         // Blocks with more than this in fees exist, and whoever has one can declare it in full.
@@ -231,7 +230,7 @@ mod tests {
         config.check().unwrap();
         let shown = format!("{:?}", config.declaration.limits);
         assert_eq!(shown, format!("{:?}", Limits::default()));
-        assert!(config.declaration.coinbase_only);
+        assert!(!config.declaration.coinbase_only);
     }
 
     #[test]

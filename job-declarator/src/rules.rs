@@ -127,7 +127,7 @@ impl Rules {
         // closes the semaphores.
         let own = own_turn.acquire().await;
         let turn = self.turns.acquire().await;
-        self.judge(block).await?;
+        self.judge(block, &declaration.work).await?;
         let job = self.job(declaration, &transactions);
         let stored: Vec<([u8; 32], &[u8])> = transactions
             .iter()
@@ -142,11 +142,17 @@ impl Rules {
         })
     }
 
-    async fn judge(&self, block: Vec<u8>) -> Result<(), Refusal> {
+    async fn judge(&self, block: Vec<u8>, declared_on: &WorkSnapshot) -> Result<(), Refusal> {
         match timeout(self.check_time_max, self.node.check_block(block)).await {
             Ok(Ok(())) => Ok(()),
-            // A template provider cannot tell; what could be checked here was.
-            Ok(Err(TemplateError::Unsupported)) => Ok(()),
+            // A template provider cannot tell; what could be checked here was, while the tip was that one.
+            Ok(Err(TemplateError::Unsupported)) => {
+                let newest = self.node.work().borrow().clone().ok_or(Refusal::NoWork)?;
+                match newest.tip().is_same_block(&declared_on.tip()) {
+                    true => Ok(()),
+                    false => Err(Refusal::Moved),
+                }
+            }
             Ok(Err(TemplateError::Refused { reason })) if reason == NOT_THE_TIP => {
                 Err(Refusal::Moved)
             }

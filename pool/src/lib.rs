@@ -13,6 +13,7 @@ pub mod config;
 mod credit;
 mod embedded_declarator;
 mod grpc_listener;
+mod header_spaces;
 mod known_accounts;
 mod mailboxes;
 mod mining;

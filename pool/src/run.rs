@@ -1,6 +1,7 @@
 //! Start-up in the order in which things depend on each other, and shutdown in the reverse.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
 use crate::config::{AuditConfig, Config, MiningConfig};
 use crate::embedded_declarator;
+use crate::header_spaces::HeaderSpaces;
 use crate::known_accounts::KnownAccounts;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
@@ -40,9 +42,12 @@ use crate::shared::Shared;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
 use crate::validation::{Member, RemoteValidator, ThreadValidator, Validators, ValidatorsConfig};
 
-/// Bytes of the whole extranonce: 4 to tell channels apart and the rest for miners to roll. The
-/// coinbase's script has room for 100 bytes, of which the height and the tag take up to 30.
-const EXTRANONCE_BYTES: u8 = 16;
+/// Bytes of the whole extranonce: those of the process, up to 3 to tell its channels apart, and 13 or more for miners to
+/// roll. The coinbase's script has room for 100 bytes, of which the height and the tag take up to 30.
+const EXTRANONCE_BYTES: u8 = 20;
+/// Bytes that tell processes apart. Two pools on one node, or one before and after a restart, would else give miners the
+/// same headers to hash, and pay the second nothing.
+const PROCESS_BYTES: usize = 4;
 /// How often expired tasks are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How often credit that has matured is looked for, besides after each batch of its worker.
@@ -99,10 +104,13 @@ pub async fn run(
         models: base.models.clone(),
         invoice_answers: InvoiceAnswers::default(),
         extranonces: Mutex::new(extranonces(&config.mining)?),
+        job_salts: Arc::default(),
+        header_spaces: HeaderSpaces::default(),
         telemetry: base.telemetry.clone(),
         tracker: base.tracker.clone(),
         token_key: keys.token,
         transactions: TransactionStore::default(),
+        unusable_work: AtomicU64::new(0),
         config,
     });
     for publication in waiting {
@@ -398,7 +406,8 @@ fn extranonces(config: &MiningConfig) -> anyhow::Result<ExtranonceAllocator> {
         .saturating_mul(config.channels_per_connection_max)
         .clamp(1, 1 << 24);
     let channels_max = u32::try_from(channels_max).unwrap_or(1 << 24);
-    ExtranonceAllocator::new(Vec::new(), EXTRANONCE_BYTES, channels_max)
+    let process: [u8; PROCESS_BYTES] = rand::random();
+    ExtranonceAllocator::new(process.to_vec(), EXTRANONCE_BYTES, channels_max)
         .map_err(|error| anyhow!("cannot lay out extranonces: {error}"))
 }
 
@@ -452,6 +461,23 @@ async fn expire(tasks: Tasks, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => tasks.expire().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_extranonce_of_one_process_is_one_of_another() {
+        let config: Config =
+            toml::from_str(include_str!("../../config/dovetail-pool.toml")).unwrap();
+        let [mut one, mut other] = [(); 2].map(|()| extranonces(&config.mining).unwrap());
+        for _ in 0..100 {
+            let [ours, theirs] =
+                [&mut one, &mut other].map(|process| process.allocate_extended(13).unwrap());
+            assert_ne!(ours.as_bytes(), theirs.as_bytes());
         }
     }
 }

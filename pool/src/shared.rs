@@ -1,19 +1,21 @@
 //! What all connections of the pool share: handles that are cheap to clone and bounded inside.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bitcoin::ScriptBuf;
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::Ledger;
 use dovetail_telemetry::Telemetry;
-use dovetail_templates::TemplateHandle;
 use dovetail_templates::block_publisher::BlockPublisher;
+use dovetail_templates::{TemplateHandle, WorkSnapshot};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio_util::task::TaskTracker;
 
 use crate::claims::settle::Settler;
 use crate::config::Config;
+use crate::header_spaces::{HeaderSpaces, JobSalts};
 use crate::known_accounts::KnownAccounts;
 use crate::models::Models;
 use crate::payouts::InvoiceAnswers;
@@ -37,10 +39,32 @@ pub(crate) struct Shared {
     /// Where connections hand in what payouts wait for.
     pub(crate) invoice_answers: InvoiceAnswers,
     pub(crate) extranonces: Mutex<ExtranonceAllocator>,
+    /// What tells the jobs on one template apart.
+    pub(crate) job_salts: Arc<JobSalts>,
+    /// The targets that custom jobs were given.
+    pub(crate) header_spaces: HeaderSpaces,
     pub(crate) telemetry: Telemetry,
     pub(crate) tracker: TaskTracker,
     /// What tokens of declared jobs are checked with.
     pub(crate) token_key: TokenKey,
     /// The transactions of declared jobs.
     pub(crate) transactions: TransactionStore,
+    /// The newest template that gave no job, by its place among the source's work.
+    pub(crate) unusable_work: AtomicU64,
+}
+
+impl Shared {
+    /// Tells the operator that a template gives no job: once, and not once for each connection.
+    pub(crate) fn alarm_about(&self, work: &WorkSnapshot, error: &str) {
+        let alarmed = self
+            .unusable_work
+            .fetch_max(work.sequence, Ordering::Relaxed);
+        if alarmed < work.sequence {
+            tracing::error!(
+                template = work.template_id(),
+                error,
+                "ALARM: a template gives no job; miners stay on the work before it"
+            );
+        }
+    }
 }

@@ -34,6 +34,7 @@ listen = \"127.0.0.1:0\"
 {source}
 [job_declarator]
 listen = \"127.0.0.1:0\"
+coinbase_only = true
 token_key = {{ file = \"{dir}/token.key\" }}
 [ledger]
 url = \"{url}\"
@@ -67,6 +68,7 @@ authority_secret_key = \"{AUTHORITY_SECRET}\"
 network = \"regtest\"
 payout_address = \"{PAYOUT_ADDRESS}\"
 token_key = {{ file = \"{dir}/token.key\" }}
+coinbase_only = true
 blocks_dir = \"{dir}/declarator-blocks\"
 [ledger]
 url = \"{url}\"

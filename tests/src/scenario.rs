@@ -55,6 +55,9 @@ pub struct Options {
     pub maturity_batches: u32,
     /// Have miners declare their jobs at the pool itself instead of at `dovetail-jd`.
     pub embedded_declarator: bool,
+    /// Where pool, declarator and worker take templates from, in place of the scenario's own chain: a whole
+    /// `[templates]` section.
+    pub templates: Option<String>,
     /// Bitcoin Core instead of the embedded chain.
     pub core: Option<CoreParts>,
     /// The seeds of tiny models that the pool serves besides.
@@ -82,6 +85,7 @@ impl Default for Options {
             validator: false,
             maturity_batches: 0,
             embedded_declarator: false,
+            templates: None,
             core: None,
             more_models: &[],
             task_lifetime_s: 600,
@@ -150,7 +154,8 @@ impl Scenario {
             (None, Some(parts)) => Network::core(&layout, parts, &mut tell)?,
             (None, None) => Network::simulated(&layout, options.bits, &mut tell)?,
         };
-        let source_config = network.templates_config();
+        let source_config = options.templates.clone();
+        let source_config = source_config.unwrap_or_else(|| network.templates_config());
         let validator = options
             .validator
             .then(|| layout.start_validator())

@@ -145,10 +145,8 @@ async fn next_block(templates: &TemplateHandle) {
 async fn hashers_go_from_pool_to_pool_to_solo_and_back_without_a_break() {
     let mut stand = tokio::task::spawn_blocking(Stand::start).await.unwrap();
     let stop = CancellationToken::new();
-    let source = SourceConfig::TemplateProvider {
-        address: stand.first.network.template_provider().unwrap().to_owned(),
-        authority_public_key: None,
-    };
+    let source =
+        SourceConfig::template_provider(stand.first.network.template_provider().unwrap(), None);
     let templates = dovetail_templates::start(source, stop.clone()).unwrap();
     stand.credited(true);
     assert!(stand.works_for(&stand.first));

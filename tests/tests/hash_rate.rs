@@ -11,7 +11,11 @@ use std::time::{Duration, Instant};
 use bitcoin::Target;
 use declaration::Mining;
 use devices::{Device, hard_target};
-use dovetail_sv2::messages::{SetTarget, U256Owned, UpdateChannel, UpdateChannelError};
+use dovetail_miner::search::{Search, SearchJob};
+use dovetail_sv2::messages::{
+    NewExtendedMiningJob, SetNewPrevHash, SetTarget, SubmitSharesError, SubmitSharesExtended,
+    SubmitSharesSuccess, U256Owned, UpdateChannel, UpdateChannelError,
+};
 use dovetail_tests::scenario::Options;
 
 /// The worker tells its hash rate once a minute, from a minute's shares.
@@ -52,6 +56,132 @@ async fn the_pools_target_follows_a_channels_hash_rate() {
     mining.peer.send(&nobodys).await;
     let refused: UpdateChannelError = mining.peer.receive().await;
     assert_eq!(refused.channel_id, 9_999);
+}
+
+/// The next job for this channel alone, to be hashed at once.
+async fn own_job(mining: &mut Mining) -> NewExtendedMiningJob {
+    loop {
+        let job: NewExtendedMiningJob = mining.peer.receive().await;
+        if job.channel_id == mining.channel.id && job.min_ntime.as_ref().is_some() {
+            return job;
+        }
+    }
+}
+
+/// Hashes a job of the pool's to this target, another header for each number, and hands the share in.
+async fn submit(
+    mining: &mut Mining,
+    job: &NewExtendedMiningJob,
+    tip: &SetNewPrevHash,
+    target: [u8; 32],
+    number: u32,
+) {
+    let channel = &mining.channel;
+    let prefix = job.coinbase_tx_prefix.as_bytes();
+    let path = job.merkle_path.as_slice().iter();
+    let min_ntime = job.min_ntime.as_ref().copied().unwrap_or(tip.min_ntime);
+    let search = SearchJob {
+        version: job.version,
+        prev_hash: *tip.prev_hash.as_array(),
+        min_ntime: min_ntime + number,
+        nbits: tip.nbits,
+        coinbase_prefix: [prefix, &channel.extranonce_prefix].concat(),
+        coinbase_suffix: job.coinbase_tx_suffix.to_owned_bytes(),
+        extranonce_size: channel.extranonce_size,
+        merkle_path: path.map(|node| *node.as_array()).collect(),
+        target,
+    };
+    let found = Search::start(search).found().await.unwrap();
+    let share = SubmitSharesExtended {
+        channel_id: channel.id,
+        sequence_number: number,
+        job_id: job.job_id,
+        nonce: found.nonce,
+        ntime: found.ntime,
+        version: job.version,
+        extranonce: found.extranonce.try_into().unwrap(),
+    };
+    mining.peer.send(&share).await;
+}
+
+/// What the pool says to a share: the code if it is refused.
+async fn answer(mining: &mut Mining) -> Result<(), String> {
+    loop {
+        let frame = mining.peer.frame().await;
+        if frame.is::<SubmitSharesSuccess>() {
+            return Ok(());
+        }
+        if frame.is::<SubmitSharesError>() {
+            let (error, _) = frame.decode::<SubmitSharesError>().unwrap();
+            return Err(error.error_code.as_utf8_or_hex());
+        }
+    }
+}
+
+/// No template comes meanwhile: the chain stands still.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_target_comes_with_a_job_that_has_it() {
+    let options = Options {
+        worker: false,
+        hasher: false,
+        ..Options::default()
+    };
+    let (_dir, scenario) = dovetail_tests::scenario(&options).unwrap();
+    let mut mining = Mining::open_at(&scenario.mining, "alice", 0.0).await;
+    let tip: SetNewPrevHash = mining.peer.receive().await;
+    let at_first = mining.channel.target;
+    mining.peer.send(&update(&mining, 3e5)).await;
+    let harder: SetTarget = mining.peer.receive().await;
+    let harder = harder.maximum_target.to_array();
+    let job = own_job(&mut mining).await;
+    submit(&mut mining, &job, &tip, harder, 1).await;
+    assert_eq!(answer(&mut mining).await, Ok(()));
+    // Shares count by the target of their job.
+    let works = scenario.query("SELECT work FROM shares").unwrap();
+    assert!(
+        (290_000..310_000).contains(&works.parse::<u64>().unwrap()),
+        "{works}"
+    );
+    mining.peer.send(&update(&mining, 0.0)).await;
+    let easier: SetTarget = mining.peer.receive().await;
+    assert_eq!(easier.maximum_target.to_array(), at_first);
+    let job = own_job(&mut mining).await;
+    submit(&mut mining, &job, &tip, at_first, 2).await;
+    assert_eq!(answer(&mut mining).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_says_what_it_hashes_is_given_its_target_within_seconds() {
+    let options = Options {
+        worker: false,
+        hasher: false,
+        min_hashrate: 100,
+        ..Options::default()
+    };
+    let (_dir, scenario) = dovetail_tests::scenario(&options).unwrap();
+    let mut mining = Mining::open_at(&scenario.mining, "alice", 0.0).await;
+    let job: NewExtendedMiningJob = mining.peer.receive().await;
+    let tip: SetNewPrevHash = mining.peer.receive().await;
+    // A hundred hashes a share: a flood.
+    let at_first = mining.channel.target;
+    for number in 1..=16 {
+        submit(&mut mining, &job, &tip, at_first, number).await;
+    }
+    let harder: SetTarget = mining.peer.receive().await;
+    let difficulty = |target: [u8; 32]| Target::from_le_bytes(target).difficulty_float();
+    let times = difficulty(harder.maximum_target.to_array()) / difficulty(at_first);
+    assert!(times > 4.0, "{times}");
+    // It comes with a job, and what was found meanwhile on the one before still counts.
+    let job = own_job(&mut mining).await;
+    submit(
+        &mut mining,
+        &job,
+        &tip,
+        harder.maximum_target.to_array(),
+        17,
+    )
+    .await;
+    assert_eq!(answer(&mut mining).await, Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

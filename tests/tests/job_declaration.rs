@@ -32,10 +32,8 @@ impl Fixture {
         };
         let (dir, scenario) = dovetail_tests::scenario(&options).unwrap();
         let stop = CancellationToken::new();
-        let source = SourceConfig::TemplateProvider {
-            address: scenario.network.template_provider().unwrap().to_owned(),
-            authority_public_key: None,
-        };
+        let source =
+            SourceConfig::template_provider(scenario.network.template_provider().unwrap(), None);
         Self {
             templates: dovetail_templates::start(source, stop.clone()).unwrap(),
             scenario,

@@ -68,7 +68,7 @@ fn is_in_the_chain(scenario: &mut Scenario) {
     let accepted = scenario
         .query("SELECT count(*) FROM blocks WHERE result = 'accepted'")
         .unwrap();
-    assert_eq!(accepted, "1");
+    assert_ne!(accepted, "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

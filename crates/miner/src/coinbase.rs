@@ -21,6 +21,9 @@ const BEFORE_SCRIPT_SIG: usize = 4 + 2 + 1 + 36 + 1;
 /// The same without marker and flag.
 const BEFORE_SCRIPT_SIG_STRIPPED: usize = BEFORE_SCRIPT_SIG - 2;
 
+/// Bytes of the salt of a [salted](JobCoinbase::salted) coinbase.
+pub const SALT_BYTES: usize = 8;
+
 /// Why no coinbase can be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
@@ -52,6 +55,8 @@ pub struct JobCoinbase {
     pub suffix: Vec<u8>,
     /// The outputs as `SetCustomMiningJob` wants them: a counted array.
     pub outputs: Vec<u8>,
+    /// The script up to the extranonce, as `SetCustomMiningJob` wants it.
+    pub script_prefix: Vec<u8>,
     stripped_prefix: Vec<u8>,
     stripped_suffix: Vec<u8>,
 }
@@ -99,13 +104,38 @@ impl JobCoinbase {
         outputs: Vec<TxOut>,
         extranonce_size: usize,
     ) -> Result<Self, BuildError> {
-        let script_prefix = template.coinbase_prefix.as_bytes();
+        let script_prefix = template.coinbase_prefix.to_owned_bytes();
+        Self::with_script(template, script_prefix, outputs, extranonce_size)
+    }
+
+    /// The same with a salt in the script, which gives the job headers of its own: a pool gives the same headers the same
+    /// target for as long as their tip stands.
+    ///
+    /// # Errors
+    /// A script over the limit.
+    pub fn salted(
+        template: &NewTemplate,
+        outputs: Vec<TxOut>,
+        extranonce_size: usize,
+        salt: [u8; SALT_BYTES],
+    ) -> Result<Self, BuildError> {
+        let push = u8::try_from(SALT_BYTES).expect("a salt is a few bytes");
+        let script_prefix = [template.coinbase_prefix.as_bytes(), &[push], &salt].concat();
+        Self::with_script(template, script_prefix, outputs, extranonce_size)
+    }
+
+    fn with_script(
+        template: &NewTemplate,
+        script_prefix: Vec<u8>,
+        outputs: Vec<TxOut>,
+        extranonce_size: usize,
+    ) -> Result<Self, BuildError> {
         let script_bytes = script_prefix.len() + extranonce_size;
         // Under the limit the script's length is one byte, which the offsets below rely on.
         if script_bytes > COINBASE_SCRIPT_BYTES_MAX {
             return Err(BuildError::ScriptTooLong(script_bytes));
         }
-        let mut script = script_prefix.to_vec();
+        let mut script = script_prefix.clone();
         script.resize(script_bytes, 0);
         let mut transaction = Transaction {
             version: Version::non_standard(template.coinbase_tx_version as i32),
@@ -135,6 +165,7 @@ impl JobCoinbase {
             prefix,
             suffix,
             outputs: serialize(&transaction.output),
+            script_prefix,
             stripped_prefix,
             stripped_suffix,
         })
@@ -264,6 +295,18 @@ pub(crate) mod tests {
         ]
         .concat();
         assert_eq!(stripped, coinbase.stripped(&[5; 16]));
+    }
+
+    #[test]
+    fn a_salt_gives_the_job_headers_of_its_own_and_stands_where_the_pool_is_told() {
+        let outputs = || job_outputs(&template(), &payout(), None).unwrap();
+        let salted = |salt| JobCoinbase::salted(&template(), outputs(), 16, salt).unwrap();
+        let (one, other) = (salted([1; SALT_BYTES]), salted([2; SALT_BYTES]));
+        assert_ne!(one.txid(&[0; 16]), other.txid(&[0; 16]));
+        let coinbase: Transaction = deserialize(&one.with_witness(&[5; 16])).unwrap();
+        let script = coinbase.input[0].script_sig.as_bytes();
+        assert_eq!(script, [&one.script_prefix[..], &[5; 16]].concat());
+        assert!(one.script_prefix.ends_with(&[8, 1, 1, 1, 1, 1, 1, 1, 1]));
     }
 
     #[test]

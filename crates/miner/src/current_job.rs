@@ -80,6 +80,12 @@ impl CurrentJob {
         Ok(Arc::new(HashJob::new(id, parts, shares)?))
     }
 
+    /// The same job with a fresh number, for one device that gets it again with another target.
+    pub(crate) fn again(&self, job: &HashJob) -> SharedJob {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        Arc::new(job.again(id))
+    }
+
     /// Changes what a source offers, and displays what devices get then. Nobody else writes to the display.
     fn update<T>(&self, change: impl FnOnce(&mut Sources) -> T) -> T {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,7 +135,8 @@ impl CurrentJob {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::job::{BadShare, Offered, SHARES_WAITING_MAX};
+    use crate::job::{Offered, SHARES_WAITING_MAX};
+    use dovetail_units::header::BadHeader;
 
     pub(crate) fn parts(tip: u8, extranonce_size: usize) -> JobParts {
         JobParts {
@@ -271,11 +278,16 @@ pub(crate) mod tests {
         let share = |bytes: usize, version, ntime| job.share(&vec![0; bytes], version, ntime, 0);
         assert_eq!(
             share(7, 0x2000_0000, 1_000_000),
-            Err(BadShare::ExtranonceSize)
+            Err(BadHeader::ExtranonceSize)
         );
-        assert_eq!(share(8, 0x2000_0000, 999_999), Err(BadShare::Time));
-        assert_eq!(share(8, 0x2000_0000, 1_007_201), Err(BadShare::Time));
-        assert_eq!(share(8, 0x6000_0000, 1_000_000), Err(BadShare::Version));
+        assert_eq!(share(8, 0x2000_0000, 999_999), Err(BadHeader::Time));
+        assert_eq!(share(8, 0x2000_0000, 1_007_201), Err(BadHeader::Time));
+        assert_eq!(
+            share(8, 0x6000_0000, 1_000_000),
+            Err(BadHeader::VersionBits)
+        );
+        // The pool takes every general-purpose bit, so devices behind a worker may roll them all.
+        assert!(share(8, 0x3fff_ffe0, 1_000_000).is_ok());
         assert!(share(8, 0x2000_0000, 1_007_200).is_ok());
     }
 

@@ -13,6 +13,7 @@ use dovetail_commitment::block::merkle_root;
 use dovetail_templates::block_publisher::{
     BlockParts, BlockPublisher, Finder, SolvedBlock, Transactions,
 };
+use dovetail_units::header::{BadHeader, JobHeader, Tip};
 use tokio::sync::mpsc;
 
 use crate::coinbase::JobCoinbase;
@@ -22,10 +23,6 @@ use crate::search::{Hash256, header_bytes, header_hash, meets};
 /// the channel rolls. An upstream that grants more gets the rest as zeros, so the layout towards
 /// firmware never depends on the upstream.
 pub const EXTRANONCE_BYTES: usize = 8;
-/// The version bits that may be rolled (BIP 320).
-pub const VERSION_ROLLING_MASK: u32 = 0x1fff_e000;
-/// How far a header's time may be ahead of the job's least time: the consensus rule's two hours.
-const NTIME_AHEAD_MAX_S: u32 = 7_200;
 /// Shares of one job that wait for its owner: while a declaration is pending they are kept here.
 /// At the usual few shares a minute this is many minutes; what exceeds it is counted as lost.
 pub const SHARES_WAITING_MAX: usize = 64;
@@ -82,7 +79,7 @@ pub struct JobParts {
     pub upstream_job_id: Option<u32>,
     /// Block version.
     pub version: u32,
-    /// Whether devices may roll the bits of [`VERSION_ROLLING_MASK`].
+    /// Whether devices may roll the version's general-purpose bits (BIP 323).
     pub version_rolling: bool,
     /// Hash of the block before, internal byte order.
     pub prev_hash: Hash256,
@@ -111,18 +108,15 @@ pub struct JobParts {
 #[error("the upstream grants {0} bytes of extranonce, {EXTRANONCE_BYTES} are needed")]
 pub struct ExtranonceTooSmall(pub usize);
 
-/// Why a header is no share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadShare {
-    /// The extranonce has another size than the layout.
-    #[error("the extranonce has the wrong size")]
-    ExtranonceSize,
-    /// The time is outside what the job allows.
-    #[error("the time is out of bounds")]
-    Time,
-    /// A bit of the version was rolled that may not be.
-    #[error("the version may not be rolled so")]
-    Version,
+impl JobParts {
+    /// The tip that the job builds on.
+    pub fn tip(&self) -> Tip {
+        Tip {
+            prev_hash: self.prev_hash,
+            nbits: self.nbits,
+            min_ntime: self.min_ntime,
+        }
+    }
 }
 
 /// A job that is being hashed.
@@ -130,6 +124,8 @@ pub enum BadShare {
 pub struct HashJob {
     /// Our number, which firmware sees; never reused while a job lives.
     pub id: u32,
+    /// The number under which its owner knows it.
+    owners_id: u32,
     parts: JobParts,
     /// The coinbase up to the part of the extranonce that devices share.
     prefix: Vec<u8>,
@@ -159,11 +155,24 @@ impl HashJob {
         .concat();
         Ok(Self {
             id,
+            owners_id: id,
             parts,
             prefix,
             filler,
             shares,
         })
+    }
+
+    /// The same job under another number, for a device that gets it again with another target.
+    pub(crate) fn again(&self, id: u32) -> Self {
+        Self {
+            id,
+            owners_id: self.owners_id,
+            parts: self.parts.clone(),
+            prefix: self.prefix.clone(),
+            filler: self.filler,
+            shares: self.shares.clone(),
+        }
     }
 
     /// What it is made of.
@@ -193,23 +202,14 @@ impl HashJob {
         version: u32,
         ntime: u32,
         nonce: u32,
-    ) -> Result<FoundShare, BadShare> {
-        if extranonce.len() != EXTRANONCE_BYTES {
-            return Err(BadShare::ExtranonceSize);
-        }
-        let ahead = ntime
-            .checked_sub(self.parts.min_ntime)
-            .ok_or(BadShare::Time)?;
-        if ahead > NTIME_AHEAD_MAX_S {
-            return Err(BadShare::Time);
-        }
-        let mask = match self.parts.version_rolling {
-            true => VERSION_ROLLING_MASK,
-            false => 0,
+    ) -> Result<FoundShare, BadHeader> {
+        let rules = JobHeader {
+            version: self.parts.version,
+            version_rolling: self.parts.version_rolling,
+            min_ntime: self.parts.min_ntime,
+            extranonce_size: EXTRANONCE_BYTES,
         };
-        if (version ^ self.parts.version) & !mask != 0 {
-            return Err(BadShare::Version);
-        }
+        rules.check(extranonce.len(), ntime, version)?;
         let root = self.merkle_root(extranonce);
         let header = header_bytes(
             version,
@@ -222,7 +222,7 @@ impl HashJob {
         let hash = header_hash(&header);
         let network = Target::from_compact(CompactTarget::from_consensus(self.parts.nbits));
         Ok(FoundShare {
-            job_id: self.id,
+            job_id: self.owners_id,
             upstream_job_id: self.parts.upstream_job_id,
             extranonce: [&vec![0; self.filler][..], extranonce].concat(),
             nonce,

@@ -8,9 +8,12 @@ use tokio::sync::mpsc;
 
 use crate::coinbase::{BuildError, JobCoinbase, job_outputs};
 use crate::current_job::Base;
-use crate::job::{EXTRANONCE_BYTES, ExtranonceTooSmall, FoundShare, SHARES_WAITING_MAX};
+use crate::job::{EXTRANONCE_BYTES, ExtranonceTooSmall, JobParts, SHARES_WAITING_MAX};
 use crate::stats;
 use crate::template_job::{Terms, job_parts};
+
+/// Bytes of the extranonce that tell the runs of this program apart.
+const PREFIX_BYTES: usize = 4;
 
 /// Why there is no job.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +28,8 @@ enum SoloError {
 /// stays and stays good: its blocks go to the node without this task.
 pub async fn run(blocks: BlockPublisher, payout_script: ScriptBuf, base: Base) {
     let (offers, mut shares) = mpsc::channel(SHARES_WAITING_MAX);
+    // Nobody gives us one: after a restart the same headers would be hashed again.
+    let extranonce_prefix: [u8; PREFIX_BYTES] = rand::random();
     let mut work = blocks.templates().subscribe();
     work.mark_changed();
     loop {
@@ -35,7 +40,10 @@ pub async fn run(blocks: BlockPublisher, payout_script: ScriptBuf, base: Base) {
                 }
                 let newest = work.borrow_and_update().clone();
                 let Some(newest) = newest else { continue };
-                if let Err(error) = display(&blocks, &newest, &payout_script, &base, &offers) {
+                let offered = job(&blocks, &newest, &payout_script, &extranonce_prefix)
+                    .map_err(SoloError::from)
+                    .and_then(|parts| Ok(base.offer(parts, offers.clone())?));
+                if let Err(error) = offered {
                     tracing::error!(%error, "cannot mine solo on this template");
                 }
             }
@@ -46,28 +54,31 @@ pub async fn run(blocks: BlockPublisher, payout_script: ScriptBuf, base: Base) {
     }
 }
 
-fn display(
+/// The job of a template that pays us.
+fn job(
     blocks: &BlockPublisher,
     work: &WorkSnapshot,
     payout_script: &ScriptBuf,
-    base: &Base,
-    offers: &mpsc::Sender<FoundShare>,
-) -> Result<(), SoloError> {
+    extranonce_prefix: &[u8],
+) -> Result<JobParts, BuildError> {
     let payout = vec![TxOut {
         value: Amount::ZERO,
         script_pubkey: payout_script.clone(),
     }];
     let outputs = job_outputs(&work.template, &serialize(&payout), None)?;
-    let coinbase = JobCoinbase::new(&work.template, outputs, EXTRANONCE_BYTES)?;
+    let coinbase = JobCoinbase::new(
+        &work.template,
+        outputs,
+        extranonce_prefix.len() + EXTRANONCE_BYTES,
+    )?;
     let network = Target::from_compact(CompactTarget::from_consensus(work.nbits()));
     let terms = Terms {
-        extranonce_prefix: &[],
+        extranonce_prefix,
         extranonce_size: EXTRANONCE_BYTES,
         // Nothing less than a block is worth anything here.
         target: network.to_le_bytes(),
     };
-    let parts = job_parts(blocks, work, &coinbase, terms);
-    Ok(base.offer(parts, offers.clone())?)
+    Ok(job_parts(blocks, work, &coinbase, terms))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use dovetail_templates::WorkSnapshot;
 use dovetail_templates::block_publisher::BlockPublisher;
+use dovetail_units::header::job_min_ntime;
 use dovetail_units::time::header_time_now;
 
 use crate::coinbase::JobCoinbase;
@@ -50,5 +51,5 @@ pub fn job_parts(
 /// own time would do for the block, but the pool compares with the time of *its* template source,
 /// which may have heard of the block later than the miner's.
 pub fn min_ntime(work: &WorkSnapshot) -> u32 {
-    header_time_now().max(work.prev_hash.header_timestamp)
+    job_min_ntime(work.min_ntime(), header_time_now())
 }

@@ -17,7 +17,9 @@ pub mod outbox;
 pub mod places;
 pub mod server;
 pub mod setup;
+mod share_codes;
 pub mod tlv;
+pub mod vardiff;
 mod wire;
 
 /// The longest extranonce that Sv2 knows (5.3.3: `extranonce_size` and the channel's own prefix together).
@@ -31,4 +33,6 @@ pub use listener::Listener;
 pub use outbox::{Outbox, OutboxError};
 pub use places::{Place, PlaceLimits};
 pub use server::{EndReason, MiningClock, Server};
+pub use share_codes::share_code;
 pub use tlv::{Tlv, TlvError, parse_tlvs};
+pub use vardiff::Vardiff;

@@ -158,6 +158,9 @@ pub enum EndReason {
     /// Something of ours is wrong; only this connection suffers.
     #[error("internal fault: {0}")]
     Fault(&'static str),
+    /// There is no work that is worth anything; the peer may find some elsewhere.
+    #[error("there is nothing to work on: the template source is away")]
+    NoWork,
     /// No channel for too long.
     #[error("the connection had no channel for too long")]
     Idle,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bitcoin::Network;
+use dovetail_daemon::within;
 use dovetail_sv2::AuthorityPublicKey;
 use serde::Deserialize;
 
@@ -34,6 +35,10 @@ pub enum SourceConfig {
         /// The least time between such templates; 5 s by default. A new tip never waits.
         #[serde(default = "interval_min_s")]
         interval_min_s: u8,
+        /// How long the last work stands while the node is away, in seconds; 120 by default. After that
+        /// nobody works on it.
+        #[serde(default = "stale_after_s")]
+        stale_after_s: u64,
     },
     /// An Sv2 Template Provider over Noise: `kind = "template-provider"`.
     TemplateProvider {
@@ -43,6 +48,10 @@ pub enum SourceConfig {
         /// networks only.
         #[serde(default)]
         authority_public_key: Option<AuthorityPublicKey>,
+        /// How long the last work stands while the provider is away, in seconds; 120 by default. After that
+        /// nobody works on it.
+        #[serde(default = "stale_after_s")]
+        stale_after_s: u64,
     },
 }
 
@@ -67,6 +76,34 @@ impl SourceConfig {
             version: core_version(),
             fee_threshold_sat: fee_threshold_sat(),
             interval_min_s: interval_min_s(),
+            stale_after_s: stale_after_s(),
+        }
+    }
+
+    /// Rules that the types alone do not carry.
+    ///
+    /// # Errors
+    /// A sentence that names the key and what is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Embedded { .. } => Ok(()),
+            // Shorter than a reconnection would let miners go for nothing; on a day old work nobody finds a block.
+            Self::BitcoinCore { stale_after_s, .. }
+            | Self::TemplateProvider { stale_after_s, .. } => {
+                within("templates.stale_after_s", *stale_after_s, 1..=86_400)
+            }
+        }
+    }
+
+    /// A template provider, with everything else at its default.
+    pub fn template_provider(
+        address: impl Into<String>,
+        authority_public_key: Option<AuthorityPublicKey>,
+    ) -> Self {
+        Self::TemplateProvider {
+            address: address.into(),
+            authority_public_key,
+            stale_after_s: stale_after_s(),
         }
     }
 }
@@ -89,4 +126,9 @@ fn fee_threshold_sat() -> u64 {
 
 fn interval_min_s() -> u8 {
     5
+}
+
+/// A node that restarts is back within a minute or two.
+fn stale_after_s() -> u64 {
+    120
 }

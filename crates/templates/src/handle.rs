@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::block_door::BlockDoor;
 use crate::error::TemplateError;
+use crate::freshness::Freshness;
 use crate::readiness::{Origin, Standing};
 use crate::request::{Reply, Request, TransactionData};
 use crate::snapshot::{SnapshotError, WorkSnapshot};
@@ -37,6 +38,7 @@ pub struct TemplateHandle {
     tips: watch::Receiver<VecDeque<[u8; 32]>>,
     requests: mpsc::Sender<Request>,
     connected: watch::Receiver<bool>,
+    stale: watch::Receiver<bool>,
     standing: watch::Receiver<Standing>,
     origin: Origin,
     /// A node that takes whole blocks, where the source has one.
@@ -65,6 +67,16 @@ impl TemplateHandle {
     /// Whether the source can be spoken to now.
     pub fn is_connected(&self) -> bool {
         *self.connected.borrow()
+    }
+
+    /// Whether the source has given no work for longer than its `stale_after_s`: what it gave last may be worthless.
+    pub fn is_stale(&self) -> bool {
+        *self.stale.borrow()
+    }
+
+    /// [`is_stale`](Self::is_stale), and every change of it.
+    pub fn staleness(&self) -> watch::Receiver<bool> {
+        self.stale.clone()
     }
 
     /// Whether the source can be spoken to, and every change of it.
@@ -237,6 +249,7 @@ pub(crate) struct Publisher {
     tips: watch::Sender<VecDeque<[u8; 32]>>,
     sequence: u64,
     connected: watch::Sender<bool>,
+    pub(crate) freshness: Arc<Freshness>,
     standing: watch::Sender<Standing>,
 }
 
@@ -260,11 +273,23 @@ impl Publisher {
             is_new
         });
         self.work.send_replace(Some(Arc::clone(&snapshot)));
+        self.freshness.set_giving(true);
         Ok(snapshot)
+    }
+
+    /// Gives work again under another number of its template, so that jobs are made of it that carry the time of day.
+    pub(crate) fn renew(&mut self, work: &WorkSnapshot, template_id: u64) -> Arc<WorkSnapshot> {
+        self.sequence += 1;
+        let snapshot = Arc::new(work.renumbered(template_id, self.sequence));
+        self.work.send_replace(Some(Arc::clone(&snapshot)));
+        snapshot
     }
 
     pub(crate) fn set_connected(&self, connected: bool) {
         self.connected.send_replace(connected);
+        if !connected {
+            self.freshness.set_giving(false);
+        }
         self.standing.send_replace(match connected {
             true => Standing::Connected,
             false => Standing::Connecting,
@@ -282,12 +307,14 @@ pub(crate) fn channel() -> (TemplateHandle, Port) {
     let (tips_sender, tips) = watch::channel(VecDeque::new());
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
     let (connected_sender, connected) = watch::channel(false);
+    let freshness = Arc::new(Freshness::new());
     let (standing_sender, standing) = watch::channel(Standing::Connecting);
     let handle = TemplateHandle {
         work,
         tips,
         requests: request_sender,
         connected,
+        stale: freshness.staleness(),
         standing,
         origin: Origin::Provider,
         node: None,
@@ -298,6 +325,7 @@ pub(crate) fn channel() -> (TemplateHandle, Port) {
         tips: tips_sender,
         sequence: 0,
         connected: connected_sender,
+        freshness,
         standing: standing_sender,
     };
     (

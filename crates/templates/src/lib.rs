@@ -14,6 +14,7 @@ mod config;
 #[cfg(test)]
 mod core_tests;
 mod error;
+mod freshness;
 mod handle;
 mod readiness;
 mod request;

@@ -6,6 +6,7 @@ use bitcoin::TxOut;
 use bitcoin::consensus::Decodable;
 use bitcoin::opcodes::all::{OP_PUSHNUM_1, OP_PUSHNUM_16};
 use dovetail_commitment::block::merkle_root;
+use dovetail_units::header::Tip;
 use stratum_core::template_distribution_sv2::{NewTemplateOwned, SetNewPrevHashOwned};
 
 /// The most outputs that a template may prescribe. Core prescribes one; a list this long would not
@@ -82,6 +83,24 @@ impl WorkSnapshot {
     /// The least timestamp that the header may have, in Unix seconds.
     pub fn min_ntime(&self) -> u32 {
         self.prev_hash.header_timestamp
+    }
+
+    /// The tip that the template builds on.
+    pub fn tip(&self) -> Tip {
+        Tip {
+            prev_hash: self.prev_hash(),
+            nbits: self.nbits(),
+            min_ntime: self.min_ntime(),
+        }
+    }
+
+    /// The same work under another number of its template, given as the handle's next.
+    pub(crate) fn renumbered(&self, template_id: u64, sequence: u64) -> Self {
+        let mut renewed = self.clone();
+        renewed.template.template_id = template_id;
+        renewed.prev_hash.template_id = template_id;
+        renewed.sequence = sequence;
+        renewed
     }
 
     /// The header's version.

@@ -9,6 +9,7 @@ use dovetail_sv2::PlaceLimits;
 use dovetail_sv2::server::{self, Server};
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol};
 use dovetail_sv2::{AuthorityKeys, ConnectionError, FrameReader, Outbox};
+use dovetail_units::header::Tip;
 use stratum_core::binary_sv2::{B016MOwned, B064KOwned, Seq064KOwned};
 use stratum_core::parsers_sv2::TemplateDistributionOwned as Tdp;
 use stratum_core::template_distribution_sv2::{
@@ -163,7 +164,8 @@ struct Feed {
     work: watch::Receiver<Option<Arc<WorkSnapshot>>>,
     outbox: Outbox,
     started: bool,
-    tip: Option<[u8; 32]>,
+    /// The tip that it was told last.
+    tip: Option<Tip>,
 }
 
 impl Feed {
@@ -197,10 +199,10 @@ impl Feed {
     }
 
     /// A new tip is a future template that the tip then activates; a better template on the same
-    /// tip stands alone (specification 7.2, 7.3).
+    /// tip stands alone (specification 7.2, 7.3). Another target or an earlier time is a new tip too.
     fn send(&mut self, work: &WorkSnapshot) -> Result<(), EndReason> {
-        let tip = work.prev_hash();
-        let new_tip = self.tip != Some(tip);
+        let tip = work.tip();
+        let new_tip = self.tip.is_none_or(|told| tip.is_news_after(&told, 0));
         let mut template = work.template.clone();
         template.future_template = new_tip;
         self.outbox.send(&template)?;

@@ -53,10 +53,7 @@ impl Pair {
             server.clone(),
             stop_server.clone(),
         ));
-        let config = SourceConfig::TemplateProvider {
-            address: address.clone(),
-            authority_public_key: Some(keys.public()),
-        };
+        let config = SourceConfig::template_provider(address.clone(), Some(keys.public()));
         let client = start(config, stop.clone()).unwrap();
         Self {
             server,
@@ -98,6 +95,7 @@ async fn sources_that_cannot_exist_are_refused_at_the_start() {
         version: 29,
         fee_threshold_sat: 0,
         interval_min_s: 0,
+        stale_after_s: 120,
     };
     assert!(matches!(
         start(old_core, stop),
@@ -164,10 +162,7 @@ async fn many_clients_are_told_of_one_anothers_blocks() {
     let pair = Pair::start().await;
     let others: Vec<TemplateHandle> = (0..5)
         .map(|_| {
-            let config = SourceConfig::TemplateProvider {
-                address: pair.address.clone(),
-                authority_public_key: None,
-            };
+            let config = SourceConfig::template_provider(pair.address.clone(), None);
             start(config, pair.stop.clone()).unwrap()
         })
         .collect();
@@ -249,14 +244,63 @@ async fn the_last_work_stands_while_the_provider_is_away_and_counts_when_it_is_b
 #[tokio::test]
 async fn a_provider_with_another_authority_key_is_not_believed() {
     let pair = Pair::start().await;
-    let config = SourceConfig::TemplateProvider {
-        address: pair.address.clone(),
-        authority_public_key: Some(AuthorityKeys::generate().public()),
-    };
+    let config = SourceConfig::template_provider(
+        pair.address.clone(),
+        Some(AuthorityKeys::generate().public()),
+    );
     let client = start(config, pair.stop.clone()).unwrap();
     work_at(&pair.client, 1).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!client.is_connected());
     assert!(client.current().is_none());
     pair.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_target_and_an_earlier_time_on_the_same_tip_reach_clients_and_a_later_time_does_not() {
+    let stop = CancellationToken::new();
+    let (source, mut port) = crate::handle::channel();
+    let chain = crate::RegtestChain::new(bitcoin::Network::Regtest, EASY_BITS).unwrap();
+    let (template, tip) = chain.template(1, 1_900_000_000);
+    port.publisher
+        .publish(template.clone(), tip.clone())
+        .unwrap();
+    let keys = AuthorityKeys::generate();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(tdp_server::serve(listener, keys, source, stop.clone()));
+    let config = SourceConfig::template_provider(address, Some(keys.public()));
+    let client = start(config, stop.clone()).unwrap();
+    let mut work = client.subscribe();
+    for (sequence, bits, time, told) in [
+        (1, EASY_BITS, 1_900_000_000, 1_900_000_000),
+        (2, EASY_BITS, 1_900_000_100, 1_900_000_000),
+        (3, 0x1d00_ffff, 1_900_001_201, 1_900_001_201),
+        (4, 0x1d00_ffff, 1_800_000_000, 1_800_000_000),
+    ] {
+        if sequence > 1 {
+            let mut tip = tip.clone();
+            (tip.n_bits, tip.header_timestamp) = (bits, time);
+            port.publisher.publish(template.clone(), tip).unwrap();
+        }
+        let newest =
+            work.wait_for(|work| work.as_ref().is_some_and(|work| work.sequence == sequence));
+        let newest = timeout(PATIENCE, newest).await.unwrap().unwrap().clone();
+        let newest = newest.unwrap();
+        assert_eq!((newest.nbits(), newest.min_ntime()), (bits, told));
+    }
+    stop.cancel();
+}
+
+#[test]
+fn the_time_for_which_the_last_work_stands_has_bounds() {
+    for (seconds, fits) in [(0, false), (1, true), (86_400, true), (86_401, false)] {
+        let source = format!(
+            "kind = \"bitcoin-core\"\nsocket = \"/run/node.sock\"\nstale_after_s = {seconds}"
+        );
+        let source: SourceConfig = toml::from_str(&source).unwrap();
+        assert_eq!(source.check().is_ok(), fits, "{seconds}");
+    }
+    let default = SourceConfig::template_provider("127.0.0.1:8442", None);
+    assert!(default.check().is_ok());
 }

@@ -343,10 +343,7 @@ impl Drop for Case {
 fn source(network: &Network) -> SourceConfig {
     match network.bitcoin_core() {
         Some(core) => SourceConfig::bitcoin_core(core.socket()),
-        None => SourceConfig::TemplateProvider {
-            address: network.template_provider().unwrap().to_owned(),
-            authority_public_key: None,
-        },
+        None => SourceConfig::template_provider(network.template_provider().unwrap(), None),
     }
 }
 

@@ -20,6 +20,7 @@ mod claims;
 mod double_claims;
 mod expiry;
 mod fixture;
+mod header_spaces;
 mod identity;
 mod inference;
 mod pool_built_jobs;

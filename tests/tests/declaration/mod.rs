@@ -162,12 +162,17 @@ pub(crate) struct Mining {
 
 impl Mining {
     pub(crate) async fn open(address: &str, identity: &str) -> Self {
+        Self::open_at(address, identity, 100_000.0).await
+    }
+
+    /// The same, of a client that says that it hashes at this rate.
+    pub(crate) async fn open_at(address: &str, identity: &str, nominal_hash_rate: f32) -> Self {
         let flags = mining_flags::REQUIRES_WORK_SELECTION;
         let mut peer = Peer::open(address, SetupProtocol::MiningProtocol, flags).await;
         let request = OpenExtendedMiningChannel {
             request_id: 1,
             user_identity: Str0255Owned::try_from(identity).unwrap(),
-            nominal_hash_rate: 100_000.0,
+            nominal_hash_rate,
             max_target: U256Owned::from([0xff; 32]),
             min_extranonce_size: 8,
         };

@@ -48,8 +48,8 @@ pub(crate) struct Declared {
 pub(crate) struct Job {
     /// The pool's number.
     pub(crate) id: u32,
-    channel: Channel,
-    search: SearchJob,
+    pub(super) channel: Channel,
+    pub(super) search: SearchJob,
 }
 
 /// A header that meets the channel's target.
@@ -233,6 +233,7 @@ impl ScriptedWorker {
                 })
             })
             .await?;
+        self.hear_targets();
         let work = &declared.work;
         let (prefix, suffix) = declared.coinbase.stripped_parts();
         Ok(Job {
@@ -282,8 +283,18 @@ impl ScriptedWorker {
         Ok(self.given(&built))
     }
 
+    /// Takes the targets that have come, for the jobs that come from now on.
+    pub(super) fn hear_targets(&mut self) {
+        for target in self.wire.arrived::<SetTarget>() {
+            if target.channel_id == self.channel.id {
+                self.channel.target = target.maximum_target.to_array();
+            }
+        }
+    }
+
     /// A job that the pool gave, on the newest tip.
-    pub(crate) fn given(&self, job: &NewExtendedMiningJob) -> Job {
+    pub(crate) fn given(&mut self, job: &NewExtendedMiningJob) -> Job {
+        self.hear_targets();
         let work = self.endpoints.templates.current().unwrap();
         let prefix = job.coinbase_tx_prefix.as_bytes();
         let path = job.merkle_path.as_slice().iter();
@@ -334,10 +345,6 @@ impl ScriptedWorker {
     }
 
     async fn hash_to(&mut self, job: &Job, target: [u8; 32], ahead_s: u32) -> Share {
-        // For the jobs that come from now on.
-        for target in self.wire.arrived::<SetTarget>() {
-            self.channel.target = target.maximum_target.to_array();
-        }
         let search = SearchJob {
             target,
             min_ntime: job.search.min_ntime.saturating_add(ahead_s),

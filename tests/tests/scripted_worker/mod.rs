@@ -9,6 +9,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod forgery;
+mod header_space;
 mod job;
 mod wire;
 mod worker;

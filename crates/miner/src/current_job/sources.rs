@@ -57,9 +57,9 @@ impl Sources {
         if owner != self.base_owner {
             return;
         }
-        let tip = job.parts().prev_hash;
+        let tip = job.parts().tip();
         self.batch
-            .take_if(|batch| batch.settled || batch.job.parts().prev_hash != tip);
+            .take_if(|batch| batch.settled || !batch.job.parts().tip().is_same_block(&tip));
         self.base = Some(job);
     }
 

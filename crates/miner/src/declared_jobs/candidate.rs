@@ -50,7 +50,8 @@ impl Plan<'_> {
     ) -> Result<Candidate, JobError> {
         let (work, channel) = (self.work, self.channel);
         let outputs = job_outputs(&work.template, self.payout, self.root)?;
-        let coinbase = JobCoinbase::new(&work.template, outputs, channel.full_extranonce_size())?;
+        let size = channel.full_extranonce_size();
+        let coinbase = JobCoinbase::salted(&work.template, outputs, size, rand::random())?;
         let terms = Terms {
             extranonce_prefix: &channel.extranonce_prefix,
             extranonce_size: channel.extranonce_size,
@@ -88,7 +89,7 @@ pub fn custom_job(
         min_ntime,
         nbits: work.prev_hash.n_bits,
         coinbase_tx_version: work.template.coinbase_tx_version,
-        coinbase_prefix: work.template.coinbase_prefix.clone(),
+        coinbase_prefix: B0255Owned::new(coinbase.script_prefix.clone())?,
         coinbase_tx_input_n_sequence: work.template.coinbase_tx_input_sequence,
         coinbase_tx_outputs: B064KOwned::new(coinbase.outputs.clone())?,
         coinbase_tx_locktime: work.template.coinbase_tx_locktime,

@@ -84,6 +84,8 @@ pub(super) struct Task {
     newest_work: Option<Arc<WorkSnapshot>>,
     /// There will be no more work.
     source_over: bool,
+    /// Whether our node has been away for too long to work on what it gave last.
+    stale: watch::Receiver<bool>,
     demand: watch::Receiver<Demand>,
     answers: mpsc::Sender<ShareAnswer>,
     notices: mpsc::Receiver<PoolNotice>,
@@ -126,6 +128,8 @@ impl Start {
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
         let mut work = self.options.blocks.templates().subscribe();
         work.mark_changed();
+        let mut stale = self.options.templates.staleness();
+        stale.mark_changed();
         Task {
             options: self.options,
             keys: self.keys,
@@ -137,6 +141,7 @@ impl Start {
             work,
             newest_work: None,
             source_over: false,
+            stale,
             demand,
             answers,
             notices,
@@ -184,6 +189,7 @@ impl Task {
                         self.fall_back("our template source stopped".to_owned());
                     }
                 },
+                Ok(()) = self.stale.changed() => self.on_staleness(),
                 changed = self.demand.changed() => match changed {
                     Ok(()) => self.on_demand(),
                     Err(_) => return Ok(()),
@@ -214,6 +220,22 @@ impl Task {
         Ok(())
     }
 
+    /// Our node is away for too long, or back. Meanwhile devices are on the pool's jobs: nobody knows whether a block on
+    /// ours could be one.
+    fn on_staleness(&mut self) {
+        let stale = *self.stale.borrow_and_update();
+        match stale {
+            true => {
+                self.give_up(None);
+                self.fall_back("our node is away".to_owned());
+            }
+            false if self.fallen_back.is_some() => {
+                self.display_accepted();
+            }
+            false => {}
+        }
+    }
+
     fn on_notice(&mut self, notice: PoolNotice) -> Result<(), OutboxError> {
         let asked = match &self.step {
             Step::Handing { request_id, .. } => Some(*request_id),
@@ -230,7 +252,10 @@ impl Task {
             // Answers to jobs that were given up.
             PoolNotice::JobAccepted { .. } | PoolNotice::JobRefused { .. } => Ok(()),
             PoolNotice::Tip(tip) => {
-                self.tips.pools(tip);
+                if self.tips.announced(tip) {
+                    self.accepted = None;
+                    self.rate.new_tip(Instant::now());
+                }
                 if self.fallen_back.is_some() {
                     // It may be back where our job is.
                     self.display_accepted();
@@ -305,10 +330,10 @@ impl Task {
             tracing::debug!("gave up a declaration that was overtaken");
             self.give_up(None);
         }
-        if self.source_over
+        if self.is_away()
             && let Some(request) = self.open_request()
         {
-            let error = JobError::Templates("it stopped".to_owned());
+            let error = JobError::Templates("it is away".to_owned());
             self.answer(request, Err(error));
         }
         if self.step.is_idle()
@@ -350,7 +375,7 @@ impl Task {
 
     /// The job to be declared next, and when it may be begun with.
     fn next_job(&self, now: Instant) -> Option<(NextJob, Arc<WorkSnapshot>, Instant)> {
-        if self.source_over {
+        if self.is_away() {
             return None;
         }
         let work = self.newest_work.clone()?;
@@ -425,7 +450,12 @@ impl Task {
 
     /// Whether the pool takes shares of the job, as far as is known.
     fn lives(&self, newest: &Newest) -> bool {
-        self.is_on_our_tip(newest) && !self.tips.pool_is_elsewhere(true)
+        !self.is_away() && self.is_on_our_tip(newest) && !self.tips.pool_is_elsewhere(true)
+    }
+
+    /// Whether our node gives no work, and what it gave last is not to be worked on.
+    fn is_away(&self) -> bool {
+        self.source_over || *self.stale.borrow()
     }
 
     /// The request for a share that waits for one.

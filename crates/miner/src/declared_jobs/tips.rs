@@ -12,6 +12,8 @@ const TIPS_MAX: usize = 16;
 pub(super) struct Tips {
     ours: VecDeque<Hash256>,
     pools: Option<Hash256>,
+    /// What the pool announced last.
+    announced: Option<Hash256>,
 }
 
 impl Tips {
@@ -30,6 +32,13 @@ impl Tips {
     /// The pool builds on this tip.
     pub(super) fn pools(&mut self, tip: Hash256) {
         self.pools = Some(tip);
+    }
+
+    /// The pool announces this tip. Whether it does so again: then with another target or time, and its channels have
+    /// forgotten the jobs of before.
+    pub(super) fn announced(&mut self, tip: Hash256) -> bool {
+        self.pools(tip);
+        self.announced.replace(tip) == Some(tip)
     }
 
     /// Whether a job on our tip is worth nothing to the pool now, as far as is known: the pool is on a tip
@@ -63,6 +72,8 @@ mod tests {
         assert!(tips.pool_is_elsewhere(false));
         assert!(tips.ours([3; 32]));
         assert!(!tips.pool_is_elsewhere(true));
+        assert!(!tips.announced([3; 32]));
+        assert!(tips.announced([3; 32]));
         // It took a job on our tip and goes back to the tip before.
         tips.pools([2; 32]);
         assert!(tips.pool_is_elsewhere(true));

@@ -2,14 +2,16 @@
 //! shares (Sv2 specification, sections 5.2 and 5.3.11 to 5.3.14).
 
 use std::collections::{HashSet, VecDeque};
+use std::time::Instant;
 
 use bitcoin::Target;
+use dovetail_sv2::vardiff::stated_rate;
+use dovetail_sv2::{Vardiff, share_code};
 use stratum_core::channels_sv2::extranonce_manager::AllocatedExtranoncePrefix;
 use stratum_core::channels_sv2::target::hash_rate_to_target;
-use stratum_core::channels_sv2::{Vardiff, VardiffState};
 use stratum_core::mining_sv2 as codes;
 
-use crate::job::{BadShare, Offered, SharedJob};
+use crate::job::{Offered, SharedJob};
 use crate::search::{Hash256, meets};
 
 /// Jobs on one tip that still take shares. Firmware that is further behind is not hashing.
@@ -72,10 +74,11 @@ pub(super) struct Channel {
     kind: Kind,
     prefix: AllocatedExtranoncePrefix,
     steering: Steering,
-    hash_rate: f32,
     target_max: Target,
     target: Target,
-    vardiff: VardiffState,
+    vardiff: Vardiff,
+    /// When `vardiff` was last told of the time.
+    looked_at: Instant,
     jobs: VecDeque<GivenJob>,
     stale: VecDeque<u32>,
     seen: HashSet<Hash256>,
@@ -93,25 +96,28 @@ impl Channel {
     ) -> Result<Self, &'static str> {
         use codes::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE as BAD_RATE;
         use codes::ERROR_CODE_OPEN_MINING_CHANNEL_MAX_TARGET_OUT_OF_RANGE as BAD_TARGET;
-        let vardiff = VardiffState::new_with_min(steering.hash_rate_min).map_err(|_| BAD_RATE)?;
+        let stated = stated_rate(hash_rate).ok_or(BAD_RATE)?;
+        if target_max == [0; 32] {
+            return Err(BAD_TARGET);
+        }
+        let vardiff = Vardiff::new(
+            f64::from(steering.shares_per_minute),
+            f64::from(steering.hash_rate_min),
+            stated,
+        );
         let mut channel = Self {
             kind,
             prefix,
             steering,
-            hash_rate: 0.0,
-            target_max: Target::MAX,
+            target_max: Target::from_le_bytes(target_max),
             target: Target::MAX,
             vardiff,
+            looked_at: Instant::now(),
             jobs: VecDeque::new(),
             stale: VecDeque::new(),
             seen: HashSet::new(),
         };
-        channel
-            .update(hash_rate, target_max)
-            .map_err(|error| match error {
-                codes::ERROR_CODE_UPDATE_CHANNEL_MAX_TARGET_OUT_OF_RANGE => BAD_TARGET,
-                _ => BAD_RATE,
-            })?;
+        channel.aim();
         Ok(channel)
     }
 
@@ -127,7 +133,7 @@ impl Channel {
         self.prefix.as_bytes()
     }
 
-    /// Takes the client's estimate; 0 is legal and means the least that is assumed (5.3.2).
+    /// Takes the client's estimate; 0 is legal and means the least that is assumed (5.3.2). Whether the target changed.
     ///
     /// # Errors
     /// The code for `UpdateChannel.Error`.
@@ -135,40 +141,36 @@ impl Channel {
         &mut self,
         hash_rate: f32,
         target_max: Hash256,
-    ) -> Result<(), &'static str> {
-        if !hash_rate.is_finite() || hash_rate < 0.0 {
-            return Err(codes::ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE);
-        }
+        now: Instant,
+    ) -> Result<bool, &'static str> {
+        let stated = stated_rate(hash_rate)
+            .ok_or(codes::ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE)?;
         if target_max == [0; 32] {
             return Err(codes::ERROR_CODE_UPDATE_CHANNEL_MAX_TARGET_OUT_OF_RANGE);
         }
-        self.hash_rate = hash_rate;
         self.target_max = Target::from_le_bytes(target_max);
-        self.aim();
-        Ok(())
+        self.time_passed(now);
+        self.vardiff.state(stated);
+        Ok(self.aim())
     }
 
-    /// Looks at the share rate since the last change. Whether the target changed.
-    pub(super) fn retarget(&mut self) -> bool {
-        let steered = self.vardiff.try_vardiff(
-            self.hash_rate,
-            &self.target,
-            self.steering.shares_per_minute,
-        );
-        let Ok(Some(hash_rate)) = steered else {
-            return false;
-        };
-        self.hash_rate = hash_rate;
-        self.aim()
+    /// Looks at the work that was proven up to now. Whether the target changed.
+    pub(super) fn steer(&mut self, now: Instant) -> bool {
+        self.time_passed(now) && self.aim()
+    }
+
+    fn time_passed(&mut self, now: Instant) -> bool {
+        let elapsed = now.duration_since(self.looked_at);
+        self.looked_at = now;
+        self.vardiff.passed(elapsed, hashes_of(self.target))
     }
 
     /// The target for the hash rate. It is never harder than the upstream's, or shares that the
     /// upstream would credit were thrown away; nor easier than the client allows. Whether it
     /// changed.
     pub(super) fn aim(&mut self) -> bool {
-        let hash_rate = self.hash_rate.max(self.steering.hash_rate_min);
         let aimed = hash_rate_to_target(
-            f64::from(hash_rate),
+            self.vardiff.rate(),
             f64::from(self.steering.shares_per_minute),
         );
         let Ok(mut target) = aimed else {
@@ -229,7 +231,7 @@ impl Channel {
         let found = given
             .job
             .share(&extranonce, share.version, share.ntime, share.nonce)
-            .map_err(|error| Refusal::Code(code_of(error)))?;
+            .map_err(|bad| Refusal::Code(share_code(bad)))?;
         let met = meets(&found.hash, &given.target.to_le_bytes());
         if !met && !found.block {
             return Err(Refusal::Code(
@@ -241,20 +243,13 @@ impl Channel {
                 codes::ERROR_CODE_SUBMIT_SHARES_DUPLICATE_SHARE,
             ));
         }
-        self.vardiff.increment_shares_since_last_update();
+        let hashes = hashes_of(given.target);
+        self.vardiff.found(hashes);
         Ok(Judged {
             offered: given.job.offer(found),
-            hashes: hashes_of(given.target),
+            hashes,
             difficulty: whole(given.target.difficulty_float()),
         })
-    }
-}
-
-fn code_of(error: BadShare) -> &'static str {
-    match error {
-        BadShare::ExtranonceSize => codes::ERROR_CODE_SUBMIT_SHARES_BAD_EXTRANONCE_SIZE,
-        BadShare::Time => codes::ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
-        BadShare::Version => codes::ERROR_CODE_VERSION_ROLLING_NOT_ALLOWED,
     }
 }
 
@@ -379,8 +374,24 @@ mod tests {
         };
         assert_eq!(code(channel.submit(&long)), "bad-extranonce-size");
         for rate in [f32::NAN, f32::INFINITY, -1.0] {
-            assert!(channel.update(rate, [0xff; 32]).is_err());
+            assert!(channel.update(rate, [0xff; 32], Instant::now()).is_err());
         }
-        assert!(channel.update(1.0, [0; 32]).is_err());
+        assert!(channel.update(1.0, [0; 32], Instant::now()).is_err());
+    }
+
+    #[test]
+    fn a_job_that_is_given_again_has_a_target_of_its_own_and_goes_to_the_same_owner() {
+        let current_job = CurrentJob::default();
+        let mut channel = channel(&current_job);
+        let (job, mut shares) = job(&current_job, 1, [0x3f; 32]);
+        channel.give(job.clone(), true);
+        let again = current_job.again(&job);
+        assert!(channel.update(1e9, [0x3f; 32], Instant::now()).is_ok());
+        channel.give(again.clone(), false);
+        let good = (0..64).filter(|nonce| channel.submit(&share(again.id, *nonce)).is_ok());
+        assert!(good.count() > 0);
+        while let Ok(found) = shares.try_recv() {
+            assert_eq!(found.job_id, job.id);
+        }
     }
 }

@@ -14,6 +14,7 @@ use dovetail_sv2::messages::{
 use dovetail_sv2::server::{Client, EndReason, MiningClock};
 use dovetail_sv2::setup::mining_flags;
 use dovetail_sv2::{Frame, FrameReader, Message, Outbox, negotiate};
+use dovetail_units::header::{TIME_AHEAD_MAX_S, Tip};
 use stratum_core::mining_sv2 as codes;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,10 @@ use crate::stats;
 /// Refused shares in a row, [untimely](is_untimely) ones aside, after which a connection is ended: nothing
 /// that hashes our jobs sends that many.
 const BAD_SHARES_MAX: u32 = 256;
+/// How much earlier a job's least time may be than that of the tip which devices were told. Jobs come from several
+/// clocks, the pool's and this machine's. Within this slack devices are told the later time for both, which half of what
+/// a header's time may be ahead of its job's allows; beyond it they are told the tip again, at the cost of their work.
+const CLOCK_SLACK_S: u32 = TIME_AHEAD_MAX_S / 2;
 /// The group that all channels of a connection are in; channels are numbered from the next on.
 pub(super) const GROUP_ID: u32 = 1;
 
@@ -41,6 +46,8 @@ pub(super) struct Connection {
     pub(super) channels: BTreeMap<u32, Channel>,
     /// What its channels were given last.
     given: Option<SharedJob>,
+    /// The tip that they were told last. They may be told no least time before its.
+    told: Option<Tip>,
     /// Before this no job is given that is not urgent.
     next_job_at: Instant,
     bad_shares: u32,
@@ -60,6 +67,7 @@ pub(super) async fn serve(
         next_channel_id: GROUP_ID + 1,
         channels: BTreeMap::new(),
         given: None,
+        told: None,
         next_job_at: Instant::now(),
         bad_shares: 0,
     };
@@ -153,9 +161,8 @@ impl Connection {
     }
 
     fn is_new_tip(&self, job: &SharedJob) -> bool {
-        self.given
-            .as_ref()
-            .is_none_or(|given| given.parts().prev_hash != job.parts().prev_hash)
+        self.told
+            .is_none_or(|told| job.parts().tip().is_news_after(&told, CLOCK_SLACK_S))
     }
 
     /// Makes a job current on every channel: a future job and its tip if the tip is new, else a job
@@ -164,6 +171,12 @@ impl Connection {
         let new_tip = self.is_new_tip(&job);
         self.next_job_at = Instant::now() + self.options.job_interval;
         self.given = Some(job.clone());
+        let tip = self.tip_told(&job, new_tip);
+        // A job on a tip that devices know is hashed at once.
+        let (tip, at_once) = match new_tip {
+            true => (Some(tip), None),
+            false => (None, Some(tip.min_ntime)),
+        };
         let changed: Vec<(u32, Target)> = self
             .channels
             .iter_mut()
@@ -179,18 +192,30 @@ impl Connection {
         if self.standard_only {
             let ids: Vec<u32> = self.channels.keys().copied().collect();
             for id in &ids {
-                self.send_job(*id, &job, new_tip)?;
+                self.send_job(*id, &job, at_once)?;
             }
-            if new_tip {
-                ids.iter().try_for_each(|id| self.send_tip(*id, &job))?;
+            if let Some(tip) = tip {
+                ids.iter()
+                    .try_for_each(|id| self.send_tip(*id, &job, &tip))?;
             }
         } else if !self.channels.is_empty() {
-            self.send(&extended_message(GROUP_ID, &job, new_tip)?)?;
-            if new_tip {
-                self.send_tip(GROUP_ID, &job)?;
+            self.send(&extended_message(GROUP_ID, &job, at_once)?)?;
+            if let Some(tip) = tip {
+                self.send_tip(GROUP_ID, &job, &tip)?;
             }
         }
         Ok(())
+    }
+
+    /// The tip of a job as devices are told it from now on: its own if it is news, else the one that they know, with
+    /// the job's time where that is later.
+    fn tip_told(&mut self, job: &SharedJob, new_tip: bool) -> Tip {
+        let mut tip = job.parts().tip();
+        if let Some(told) = self.told.filter(|_| !new_tip) {
+            tip.min_ntime = tip.min_ntime.max(told.min_ntime);
+        }
+        self.told = Some(tip);
+        tip
     }
 
     /// The first messages on a new channel: a future job and the tip that activates it (5.3.15).
@@ -207,12 +232,18 @@ impl Connection {
         if changed {
             self.send_target(channel_id, target)?;
         }
-        self.send_job(channel_id, &job, true)?;
-        self.send_tip(channel_id, &job)
+        self.send_job(channel_id, &job, None)?;
+        let tip = self.tip_told(&job, false);
+        self.send_tip(channel_id, &job, &tip)
     }
 
-    /// The job in the form of the channel's kind.
-    fn send_job(&self, channel_id: u32, job: &SharedJob, future: bool) -> Result<(), EndReason> {
+    /// The job in the form of the channel's kind: to be hashed at once, from this time on, or a future one.
+    fn send_job(
+        &self,
+        channel_id: u32,
+        job: &SharedJob,
+        min_ntime: Option<u32>,
+    ) -> Result<(), EndReason> {
         let Some(channel) = self.channels.get(&channel_id) else {
             return Ok(());
         };
@@ -220,27 +251,27 @@ impl Connection {
             super::channel::Kind::Standard => self.send(&NewMiningJob {
                 channel_id,
                 job_id: job.id,
-                min_ntime: min_ntime(job, future),
+                min_ntime: Sv2OptionOwned::new(min_ntime),
                 version: job.parts().version,
                 merkle_root: channel.merkle_root(job).into(),
             }),
             super::channel::Kind::Extended => {
-                self.send(&extended_message(channel_id, job, future)?)
+                self.send(&extended_message(channel_id, job, min_ntime)?)
             }
         }
     }
 
-    fn send_tip(&self, channel_id: u32, job: &SharedJob) -> Result<(), EndReason> {
+    fn send_tip(&self, channel_id: u32, job: &SharedJob, tip: &Tip) -> Result<(), EndReason> {
         self.send(&SetNewPrevHash {
             channel_id,
             job_id: job.id,
-            prev_hash: job.parts().prev_hash.into(),
-            min_ntime: job.parts().min_ntime,
-            nbits: job.parts().nbits,
+            prev_hash: tip.prev_hash.into(),
+            min_ntime: tip.min_ntime,
+            nbits: tip.nbits,
         })
     }
 
-    pub(super) fn send_target(&self, channel_id: u32, target: Target) -> Result<(), EndReason> {
+    fn send_target(&self, channel_id: u32, target: Target) -> Result<(), EndReason> {
         self.send(&SetTarget {
             channel_id,
             maximum_target: target.to_le_bytes().into(),
@@ -249,14 +280,35 @@ impl Connection {
 
     fn on_vardiff(&mut self, clock: &mut MiningClock) -> Result<(), EndReason> {
         clock.check_idle(!self.channels.is_empty())?;
-        let changed: Vec<(u32, Target)> = self
-            .channels
-            .iter_mut()
-            .filter_map(|(id, channel)| channel.retarget().then(|| (*id, channel.target())))
-            .collect();
-        changed
-            .into_iter()
-            .try_for_each(|(id, target)| self.send_target(id, target))
+        let ids: Vec<u32> = self.channels.keys().copied().collect();
+        ids.into_iter().try_for_each(|id| self.steer(id))
+    }
+
+    /// Steers a channel, by the work that it has proven up to now.
+    fn steer(&mut self, channel_id: u32) -> Result<(), EndReason> {
+        let channel = self.channels.get_mut(&channel_id);
+        match channel.is_some_and(|channel| channel.steer(std::time::Instant::now())) {
+            true => self.change_target(channel_id),
+            false => Ok(()),
+        }
+    }
+
+    /// Tells a channel its new target, with the job again under a number of its own: earlier jobs keep their target.
+    pub(super) fn change_target(&mut self, channel_id: u32) -> Result<(), EndReason> {
+        let Some(channel) = self.channels.get_mut(&channel_id) else {
+            return Ok(());
+        };
+        let job = self.given.as_ref().map(|job| self.current_job.again(job));
+        if let Some(job) = &job {
+            channel.give(job.clone(), false);
+        }
+        let target = channel.target();
+        self.send_target(channel_id, target)?;
+        let Some(job) = job else {
+            return Ok(());
+        };
+        let min_ntime = self.tip_told(&job, false).min_ntime;
+        self.send_job(channel_id, &job, Some(min_ntime))
     }
 
     fn on_submit_standard(&mut self, share: &SubmitSharesStandard) -> Result<(), EndReason> {
@@ -306,7 +358,8 @@ impl Connection {
                     last_sequence_number: sequence_number,
                     new_submits_accepted_count: 1,
                     new_shares_sum: judged.difficulty,
-                })
+                })?;
+                self.steer(channel_id)
             }
             Err(Refusal::Code(code)) => {
                 tracing::debug!(channel_id, code, "refused a share of the firmware");
@@ -356,21 +409,17 @@ pub(super) fn prefix(bytes: &[u8]) -> Result<B032Owned, EndReason> {
     B032Owned::new(bytes.to_vec()).map_err(EndReason::encode)
 }
 
-fn min_ntime(job: &SharedJob, future: bool) -> Sv2OptionOwned<u32> {
-    Sv2OptionOwned::new((!future).then_some(job.parts().min_ntime))
-}
-
 fn extended_message(
     channel_id: u32,
     job: &SharedJob,
-    future: bool,
+    min_ntime: Option<u32>,
 ) -> Result<NewExtendedMiningJob, EndReason> {
     let parts = job.parts();
     let path: Vec<U256Owned> = parts.merkle_path.iter().map(|n| (*n).into()).collect();
     Ok(NewExtendedMiningJob {
         channel_id,
         job_id: job.id,
-        min_ntime: min_ntime(job, future),
+        min_ntime: Sv2OptionOwned::new(min_ntime),
         version: parts.version,
         version_rolling_allowed: parts.version_rolling,
         merkle_path: Seq0255Owned::new(path).map_err(EndReason::encode)?,

@@ -1,6 +1,8 @@
 //! Opening, updating and closing firmware channels (Sv2 specification, sections 5.2, 5.3.2 to
 //! 5.3.9). All work behind this port is the miner's, so a user identity only tells devices apart in the log.
 
+use std::time::Instant;
+
 use dovetail_sv2::Identity;
 use dovetail_sv2::messages::{
     CloseChannel, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess,
@@ -126,17 +128,16 @@ impl Connection {
     pub(super) fn on_update_channel(&mut self, message: &UpdateChannel) -> Result<(), EndReason> {
         let channel_id = message.channel_id;
         let updated = match self.channels.get_mut(&channel_id) {
-            Some(channel) => {
-                let before = channel.target();
-                channel
-                    .update(message.nominal_hash_rate, message.maximum_target.to_array())
-                    .map(|()| Some(channel.target()).filter(|target| *target != before))
-            }
+            Some(channel) => channel.update(
+                message.nominal_hash_rate,
+                message.maximum_target.to_array(),
+                Instant::now(),
+            ),
             None => Err(codes::ERROR_CODE_UPDATE_CHANNEL_INVALID_CHANNEL_ID),
         };
         match updated {
-            Ok(Some(target)) => self.send_target(channel_id, target),
-            Ok(None) => Ok(()),
+            Ok(true) => self.change_target(channel_id),
+            Ok(false) => Ok(()),
             Err(code) => self.send(&UpdateChannelError {
                 channel_id,
                 error_code: text(code)?,

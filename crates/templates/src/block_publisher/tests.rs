@@ -126,10 +126,8 @@ impl Provider {
     }
 
     fn client(&self, stop: &CancellationToken) -> TemplateHandle {
-        let config = SourceConfig::TemplateProvider {
-            address: self.address.clone(),
-            authority_public_key: Some(self.keys.public()),
-        };
+        let config =
+            SourceConfig::template_provider(self.address.clone(), Some(self.keys.public()));
         start(config, stop.clone()).unwrap()
     }
 

@@ -8,6 +8,8 @@ mod provider;
 mod session;
 mod upstream;
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use node_info::{NodeInfo, node_info};
@@ -28,6 +30,7 @@ pub fn start(
     config: SourceConfig,
     shutdown: CancellationToken,
 ) -> Result<TemplateHandle, TemplateError> {
+    config.check().map_err(TemplateError::Config)?;
     let (handle, port) = channel();
     match config {
         SourceConfig::Embedded { bits, network } => {
@@ -45,16 +48,23 @@ pub fn start(
             version,
             fee_threshold_sat,
             interval_min_s,
+            stale_after_s,
         } => {
             let door = blocks::open(socket.clone(), shutdown.clone())?;
             let handle = handle.of_origin(Origin::Node(socket.clone()));
             let core = core::Core::new(socket, version, fee_threshold_sat, interval_min_s)?;
-            tokio::spawn(upstream::run(core, port, shutdown));
+            tokio::spawn(upstream::run(
+                core,
+                port,
+                Duration::from_secs(stale_after_s),
+                shutdown,
+            ));
             return Ok(handle.with_node(door));
         }
         SourceConfig::TemplateProvider {
             address,
             authority_public_key,
+            stale_after_s,
         } => {
             if authority_public_key.is_none() {
                 tracing::warn!(address, "the template provider is not authenticated");
@@ -63,7 +73,12 @@ pub fn start(
                 address,
                 authority: authority_public_key,
             };
-            tokio::spawn(upstream::run(provider, port, shutdown));
+            tokio::spawn(upstream::run(
+                provider,
+                port,
+                Duration::from_secs(stale_after_s),
+                shutdown,
+            ));
         }
     }
     Ok(handle)

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
@@ -17,6 +18,9 @@ use stratum_core::template_distribution_sv2::{
     NewTemplateOwned, RequestTransactionDataErrorOwned, RequestTransactionDataOwned,
     RequestTransactionDataSuccessOwned, SetNewPrevHashOwned, SubmitSolutionOwned,
 };
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::block_publisher::solution_of;
 use crate::error::TemplateError;
@@ -32,6 +36,9 @@ const COINBASE_SIGOPS_ADDITIONAL: u16 = 100;
 /// Templates that can still be solved, one or two kilobytes each. Providers offer a better one every
 /// few seconds at most, so this is more than a tip usually lasts.
 const TEMPLATES_MAX: usize = 1_024;
+/// Work that nothing better follows is given again after this long, so that jobs carry the time of day: a job's headers
+/// may be two hours ahead of its least time, and a tip may last longer than that.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(600);
 /// Future templates that wait for their tip; providers send one.
 const FUTURES_MAX: usize = 16;
 /// Requests for transactions in flight; callers ask once per declared job.
@@ -59,6 +66,8 @@ pub(super) struct Session<'h> {
     history: &'h mut History,
     futures: BTreeMap<u64, NewTemplateOwned>,
     tip: Option<SetNewPrevHashOwned>,
+    /// When work was given last.
+    given_at: Instant,
     /// Who waits for the transactions of a template, by the source's number, with ours.
     waiting: HashMap<u64, (u64, Vec<Reply<TransactionData>>)>,
 }
@@ -70,6 +79,7 @@ impl<'h> Session<'h> {
             history,
             futures: BTreeMap::new(),
             tip: None,
+            given_at: Instant::now(),
             waiting: HashMap::new(),
         }
     }
@@ -153,6 +163,12 @@ impl<'h> Session<'h> {
         let work = publisher
             .publish(template, tip)
             .map_err(|error| protocol(&error.to_string()))?;
+        self.remember(work, source_id);
+        Ok(())
+    }
+
+    fn remember(&mut self, work: Arc<WorkSnapshot>, source_id: u64) {
+        self.given_at = Instant::now();
         if self.history.known.len() == TEMPLATES_MAX {
             self.history.known.pop_front();
         }
@@ -161,7 +177,25 @@ impl<'h> Session<'h> {
             session: self.history.session,
             source_id,
         });
-        Ok(())
+    }
+
+    /// When [`renew`](Self::renew) is due.
+    pub(super) fn renewal_at(&self) -> Instant {
+        self.given_at + RENEWAL_INTERVAL
+    }
+
+    /// Gives the newest work of this session again.
+    pub(super) fn renew(&mut self, publisher: &mut Publisher) {
+        self.given_at = Instant::now();
+        let session = self.history.session;
+        let newest = self.history.known.back();
+        let Some(newest) = newest.filter(|known| known.session == session) else {
+            return;
+        };
+        let (work, source_id) = (Arc::clone(&newest.work), newest.source_id);
+        self.history.last_id += 1;
+        let renewed = publisher.renew(&work, self.history.last_id);
+        self.remember(renewed, source_id);
     }
 
     fn on_transactions(&mut self, data: RequestTransactionDataSuccessOwned) {
@@ -226,6 +260,15 @@ impl<'h> Session<'h> {
         (replies.len() == 1).then_some(Tdp::RequestTransactionData(RequestTransactionDataOwned {
             template_id,
         }))
+    }
+
+    /// Something that a source which does not hang answers: the transactions of its newest template. Nobody waits
+    /// for them.
+    pub(super) fn question(&mut self) -> Option<Tdp> {
+        let newest = self.history.known.back();
+        let newest = newest.filter(|known| known.session == self.history.session)?;
+        let id = newest.work.template_id();
+        self.want_transactions(id, oneshot::channel().0)
     }
 
     /// The message of a solution, in the source's numbering.

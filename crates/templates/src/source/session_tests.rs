@@ -151,3 +151,40 @@ fn no_more_than_the_limit_wait_for_transactions() {
     assert!(session.want_transactions(id, reply).is_some());
     assert!(answer.try_recv().is_err());
 }
+
+#[test]
+fn work_is_given_again_as_the_same_template_of_the_source_and_only_of_this_session() {
+    let (handle, mut port) = channel();
+    let mut history = History::default();
+    let mut session = Session::new(&mut history);
+    session.renew(&mut port.publisher);
+    assert!(handle.current().is_none());
+    feed(&mut session, &mut port, 500);
+    let first = newest(&handle);
+    session.renew(&mut port.publisher);
+    let renewed = newest(&handle);
+    assert_eq!(renewed.sequence, first.sequence + 1);
+    assert_ne!(renewed.template_id(), first.template_id());
+    assert_eq!(renewed.prev_hash.template_id, renewed.template_id());
+    // It is as old as before: nothing new was heard of the source.
+    assert_eq!(renewed.received_at, first.received_at);
+    let solved = solution(renewed.template_id(), &mined(&renewed));
+    assert_eq!(source_id(&session.solution(solved).unwrap()), 500);
+    let mut session = Session::new(&mut history);
+    session.renew(&mut port.publisher);
+    assert_eq!(newest(&handle).sequence, renewed.sequence);
+}
+
+#[test]
+fn a_source_is_asked_for_what_it_has_given_in_this_session_and_as_often_as_it_takes() {
+    let (_handle, mut port) = channel();
+    let mut history = History::default();
+    let mut session = Session::new(&mut history);
+    assert!(session.question().is_none());
+    feed(&mut session, &mut port, 500);
+    for _ in 0..2 * WAITING_MAX {
+        let question = session.question().unwrap();
+        assert!(matches!(question, Tdp::RequestTransactionData(of) if of.template_id == 500));
+    }
+    assert!(Session::new(&mut history).question().is_none());
+}

@@ -2,10 +2,11 @@
 //! grows. Requests that come in between are refused; the last work stands all the while.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stratum_core::parsers_sv2::TemplateDistributionOwned as Tdp;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::session::{History, Session};
@@ -20,6 +21,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(15);
 const GOOD_SESSION: Duration = Duration::from_secs(30);
 /// A source that stays away is named this often at least.
 const WORD_INTERVAL: Duration = Duration::from_secs(60);
+/// A source that has said nothing for so long is asked for a template's transactions, and left if it does not answer in
+/// as long: it hangs, and its work is not to be trusted. A better template comes every half minute on the main chain.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Time for the source to take a message. It is the size of a block at most.
 const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -41,8 +45,23 @@ pub(super) trait Connector: Send + 'static {
     fn connect(&self) -> impl Future<Output = Result<Self::Link, TemplateError>> + Send;
 }
 
-/// Keeps the source until `shutdown` is cancelled or nobody holds a handle any longer.
-pub(super) async fn run(connector: impl Connector, mut port: Port, shutdown: CancellationToken) {
+/// Keeps the source until `shutdown` is cancelled or nobody holds a handle any longer. Its work is stale once it has
+/// given none for longer than `stale_after`.
+pub(super) async fn run(
+    connector: impl Connector,
+    port: Port,
+    stale_after: Duration,
+    shutdown: CancellationToken,
+) {
+    let freshness = Arc::clone(&port.publisher.freshness);
+    let source = connector.name().to_owned();
+    tokio::select! {
+        () = keep(connector, port, shutdown) => {}
+        () = freshness.watch(&source, stale_after) => {}
+    }
+}
+
+async fn keep(connector: impl Connector, mut port: Port, shutdown: CancellationToken) {
     let mut history = History::default();
     let mut pause = PAUSE_MIN;
     let mut last_word: Option<(String, Instant)> = None;
@@ -118,15 +137,54 @@ async fn converse(
 ) -> Result<(), TemplateError> {
     let mut session = Session::new(history);
     send(link, Session::constraints()).await?;
+    let mut silence = Silence::begin();
     loop {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(()),
-            message = link.receive() => session.on_message(message?, &mut port.publisher)?,
+            message = link.receive() => {
+                silence = Silence::begin();
+                session.on_message(message?, &mut port.publisher)?;
+            }
+            () = sleep_until(silence.until) => {
+                let question = session.question();
+                silence = silence.goes_on(question.is_some())?;
+                if let Some(question) = question {
+                    send(link, question).await?;
+                }
+            }
+            () = sleep_until(session.renewal_at()) => session.renew(&mut port.publisher),
             request = port.requests.recv() => match request {
                 Some(request) => forward(link, &mut session, request).await?,
                 None => return Ok(()),
             },
+        }
+    }
+}
+
+/// A source that says nothing may have nothing to say, or hang: it is asked for something that it has.
+struct Silence {
+    until: Instant,
+    asked: bool,
+}
+
+impl Silence {
+    /// The source has just said something.
+    fn begin() -> Self {
+        Self {
+            until: Instant::now() + SILENCE_MAX,
+            asked: false,
+        }
+    }
+
+    /// It has lasted until now, and `asks` says whether the source is asked something.
+    fn goes_on(self, asks: bool) -> Result<Self, TemplateError> {
+        match self.asked {
+            true => Err(TemplateError::TimeOut),
+            false => Ok(Self {
+                asked: asks,
+                ..Self::begin()
+            }),
         }
     }
 }
@@ -172,4 +230,17 @@ async fn send(link: &mut impl Link, message: Tdp) -> Result<(), TemplateError> {
     timeout(SEND_TIME_MAX, link.send(message))
         .await
         .map_err(|_| TemplateError::TimeOut)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_source_is_left_once_it_does_not_answer_and_not_for_having_nothing_to_say() {
+        let quiet = Silence::begin().goes_on(false).unwrap();
+        let asked = quiet.goes_on(true).unwrap();
+        assert!(asked.until > Instant::now());
+        assert!(matches!(asked.goes_on(true), Err(TemplateError::TimeOut)));
+    }
 }

@@ -27,6 +27,8 @@ use crate::support::{Played, easy_target, listen};
 pub(crate) const CHANNEL: u32 = 5;
 pub(crate) const EXTRANONCE_SIZE: u16 = 8;
 pub(crate) const TIME_MAX: Duration = Duration::from_secs(60);
+/// The compact target of the worker's chain.
+pub(crate) const BITS: u32 = 0x1900_ffff;
 /// What the played pool's own jobs end with.
 pub(crate) const POOLS: [u8; 4] = [0xaa; 4];
 
@@ -47,6 +49,13 @@ impl Fixture {
 
     /// With more pools behind the first one, as the configuration has them.
     pub(crate) async fn start_beside(between_batches: &str, more: &str) -> Self {
+        // No share of a test is a block.
+        let node = format!("kind = \"embedded\"\nbits = {BITS}\n");
+        Self::start_on(between_batches, more, &node).await
+    }
+
+    /// On this node, as the configuration's section has it.
+    pub(crate) async fn start_on(between_batches: &str, more: &str, node: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (pool, pool_address, pool_keys) = listen().await;
         let (declarator, declarator_address, declarator_keys) = listen().await;
@@ -59,13 +68,11 @@ impl Fixture {
              [[pool]]\naddress = {pool_address:?}\nauthority_public_key = \"{}\"\n\
              [pool.job_declarator]\naddress = {declarator_address:?}\nauthority_public_key = \"{}\"\n\
              between_batches = {between_batches:?}\n{more}\
-             [templates]\nkind = \"embedded\"\nbits = {}\n\
+             [templates]\n{node}\
              [downstream]\nlisten = \"127.0.0.1:0\"\nkey_file = {:?}\njob_interval_ms = 0\n",
             folder.path().join("worker.key"),
             pool_keys.public(),
             declarator_keys.public(),
-            // No share of a test is a block.
-            0x1900_ffff_u32,
             folder.path().join("downstream.key"),
         );
         let config: Config = toml::from_str(&config).unwrap();

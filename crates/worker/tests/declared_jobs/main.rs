@@ -4,6 +4,7 @@
 
 mod device;
 mod fixture;
+mod node;
 mod script;
 #[path = "../../../miner/tests/support/mod.rs"]
 mod support;
@@ -16,6 +17,7 @@ use dovetail_sv2::messages::{
     DeclareMiningJob, Str0255Owned, SubmitSharesError, SubmitSharesExtended,
 };
 use fixture::{CHANNEL, Fixture, POOLS, committed, pools_tip, session};
+use node::Node;
 use script::Script;
 use support::declarator::{give_token, pays};
 use support::listen;
@@ -261,4 +263,24 @@ async fn a_pool_without_a_declarator_has_its_own_jobs_hashed() {
     // Nothing is declared for it anywhere.
     assert!(script.declarator.reader.read().await.is_err());
     script.fixture.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_are_on_the_pools_jobs_while_our_node_is_away_for_long_and_on_ours_when_it_is_back()
+{
+    let mut node = Node::start().await;
+    let fixture = Fixture::start_on("own-templates", "", &node.config(1)).await;
+    let mut script = Script::on(fixture).await;
+    let declared = script.declared().await;
+    script.accept(&declared, 81).await;
+    script.device.our_job().await;
+    script.pool_follows(1).await;
+    let since = Instant::now();
+    node.leave();
+    script.device.pools_job().await;
+    assert!(since.elapsed() >= Duration::from_secs(1), "{since:?}");
+    node.come_back().await;
+    let job = script.device.our_job().await;
+    assert_eq!(script.share_of(&job).await.job_id, 81);
+    script.stop().await;
 }

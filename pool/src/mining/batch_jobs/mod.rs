@@ -60,6 +60,15 @@ impl BatchJobs {
         self.wanted.take_if(|wanted| wanted.root == *root);
     }
 
+    /// The batch that waits for a share on this channel and is about to get another job.
+    fn retargeted(&mut self, channel_id: u32, now: Instant) -> Option<BatchRoot> {
+        let wanted = self.wanted.as_mut();
+        let wanted = wanted.filter(|wanted| wanted.channel_id == channel_id)?;
+        wanted.built_at = now;
+        wanted.templates_since = 0;
+        Some(wanted.root)
+    }
+
     fn remember(&mut self, channel_id: u32, job_id: u32, root: BatchRoot) {
         if self.jobs.len() == JOBS_MAX {
             self.jobs.pop_front();

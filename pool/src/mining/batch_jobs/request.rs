@@ -92,9 +92,10 @@ impl Connection {
             tracing::error!(error, "a template gives no job for a batch");
             Code::Internal
         };
+        self.min_ntime = self.min_ntime_on(&work);
         let job = self
             .jobs
-            .build_for_batch(&work, channel_id, root)
+            .build_for_batch(&work, channel_id, root, self.min_ntime)
             .map_err(fault)?;
         let job = Arc::new(job);
         let channel = self
@@ -109,17 +110,33 @@ impl Connection {
     /// After new work has reached all channels: the batch that waits for a share gets a job on it.
     pub(in crate::mining) fn renew_batch_job(&mut self, new_tip: bool) -> Result<(), EndReason> {
         let due = self.batch_jobs.due(new_tip, Instant::now(), unix_now());
-        let Some((channel_id, root)) = due else {
-            return Ok(());
-        };
+        match due {
+            Some((channel_id, root)) => self.give_batch_job(channel_id, root),
+            None => Ok(()),
+        }
+    }
+
+    /// After a channel's target has changed: the batch that waits for a share on it gets a job with the new one.
+    pub(in crate::mining) fn retarget_batch_job(
+        &mut self,
+        channel_id: u32,
+    ) -> Result<(), EndReason> {
+        match self.batch_jobs.retargeted(channel_id, Instant::now()) {
+            Some(root) => self.give_batch_job(channel_id, root),
+            None => Ok(()),
+        }
+    }
+
+    fn give_batch_job(&mut self, channel_id: u32, root: BatchRoot) -> Result<(), EndReason> {
         let channel = self.channels.get(&channel_id);
         if channel.is_none_or(|channel| channel.as_extended().is_none()) {
             self.batch_jobs.drop_batch(&root);
             return Ok(());
         }
-        let job = self
-            .build_batch_job(channel_id, root)
-            .map_err(|_| EndReason::Fault("a template gives no job for a batch"))?;
-        self.send(&job.get_job_message().clone())
+        match self.build_batch_job(channel_id, root) {
+            Ok(job) => self.send(&job.get_job_message().clone()),
+            // It is in the log. The next template may give one.
+            Err(_) => Ok(()),
+        }
     }
 }

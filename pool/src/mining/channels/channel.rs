@@ -5,12 +5,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Target};
+use dovetail_sv2::vardiff::stated_rate;
+use dovetail_sv2::{Vardiff, share_code};
 use dovetail_templates::block_publisher::SolvedBlock;
 use dovetail_units::Work;
+use dovetail_units::header::JobHeader;
 use stratum_core::channels_sv2::chain_tip::ChainTip;
 use stratum_core::channels_sv2::merkle_root::merkle_root_from_path;
 use stratum_core::channels_sv2::server::{
@@ -20,14 +24,16 @@ use stratum_core::channels_sv2::server::{
     share_accounting::{ShareValidationError, ShareValidationResult},
     standard::StandardChannel,
 };
-use stratum_core::channels_sv2::{Vardiff, VardiffState};
 use stratum_core::mining_sv2::{
     ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID, ERROR_CODE_SUBMIT_SHARES_INVALID_SHARE,
-    SetCustomMiningJobOwned,
+    ERROR_CODE_SUBMIT_SHARES_STALE_SHARE,
+    ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE as BAD_RATE,
+    ERROR_CODE_UPDATE_CHANNEL_MAX_TARGET_OUT_OF_RANGE as BAD_TARGET, SetCustomMiningJobOwned,
 };
 use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
 
-use crate::blocks::{AssemblyError, assemble, merkle_path};
+use super::given_jobs::GivenJobs;
+use crate::blocks::{AssemblyError, HeaderFields, assemble, merkle_path};
 use crate::mining::fields::StandardCode;
 use crate::mining::shares::acks::Acks;
 use crate::mining::shares::refusal::ShareRefusal;
@@ -71,35 +77,32 @@ pub(crate) struct Channel {
     /// Of a standard channel, the jobs whose headers it may still solve: the coinbases that its own jobs'
     /// merkle roots were made of. An extended channel has them itself.
     hashed_jobs: HashMap<u32, Arc<ExtendedJob>>,
-    vardiff: VardiffState,
+    vardiff: Vardiff,
+    /// When `vardiff` was last told of the time.
+    looked_at: Instant,
+    given: GivenJobs,
     /// What its miner is told of good shares.
     pub(crate) acks: Acks,
 }
 
 impl Channel {
-    pub(crate) fn standard(
-        channel: StandardChannel,
-        account: String,
-        vardiff: VardiffState,
-    ) -> Self {
+    pub(crate) fn standard(channel: StandardChannel, account: String, vardiff: Vardiff) -> Self {
         Self::new(Kind::Standard(Box::new(channel)), account, vardiff)
     }
 
-    pub(crate) fn extended(
-        channel: ExtendedChannel,
-        account: String,
-        vardiff: VardiffState,
-    ) -> Self {
+    pub(crate) fn extended(channel: ExtendedChannel, account: String, vardiff: Vardiff) -> Self {
         Self::new(Kind::Extended(Box::new(channel)), account, vardiff)
     }
 
-    fn new(kind: Kind, account: String, vardiff: VardiffState) -> Self {
+    fn new(kind: Kind, account: String, vardiff: Vardiff) -> Self {
         Self {
             kind,
             account,
             job_targets: HashMap::new(),
             hashed_jobs: HashMap::new(),
             vardiff,
+            looked_at: Instant::now(),
+            given: GivenJobs::default(),
             acks: Acks::default(),
         }
     }
@@ -137,6 +140,7 @@ impl Channel {
     /// else the active one at once.
     pub(crate) fn install(&mut self, job: &Arc<ExtendedJob>) -> Result<(), String> {
         let (future, job_id) = (job.is_future(), job.get_job_id());
+        self.given.template.insert(job_id);
         match &mut self.kind {
             Kind::Standard(channel) => {
                 channel
@@ -191,18 +195,24 @@ impl Channel {
             .map(|job| job.get_merkle_root().clone().into_array())
     }
 
-    /// Makes a declared job the active one. All its fields must have been checked before.
+    /// Makes a declared job the active one, with a target of its own. All its fields must have been checked before.
     pub(crate) fn install_custom(
         &mut self,
         message: SetCustomMiningJobOwned,
+        target: Target,
     ) -> Result<u32, String> {
         let Kind::Extended(channel) = &mut self.kind else {
             return Err("custom jobs need an extended channel".into());
         };
-        let job_id = channel
-            .on_set_custom_mining_job(message)
-            .map_err(|error| format!("{error:?}"))?;
-        self.job_targets.insert(job_id, *channel.get_target());
+        // The library gives a job the channel's target.
+        let channels = *channel.get_target();
+        let fault = |error: ExtendedChannelError| format!("{error:?}");
+        channel.set_target(target).map_err(fault)?;
+        let installed = channel.on_set_custom_mining_job(message);
+        channel.set_target(channels).map_err(fault)?;
+        let job_id = installed.map_err(fault)?;
+        self.job_targets.insert(job_id, target);
+        self.given.custom.insert(job_id);
         Ok(job_id)
     }
 
@@ -219,6 +229,12 @@ impl Channel {
 
     /// Checks a share's header hash, and what its miner may have done to the job.
     pub(crate) fn validate(&mut self, share: &SubmittedShare) -> Result<ValidShare, ShareRefusal> {
+        if let Some(rules) = self.rules(share) {
+            let HeaderFields { version, ntime, .. } = share.header;
+            rules
+                .check(share.extranonce.len(), ntime, version)
+                .map_err(|bad| ShareRefusal::Standard(share_code(bad)))?;
+        }
         let result = match (&mut self.kind, &share.message) {
             (Kind::Standard(channel), ShareMessage::Standard(message)) => {
                 channel.validate_share(message.clone())
@@ -240,13 +256,12 @@ impl Channel {
                 let block = self.solved(share, template_id, proven);
                 (hash, Some(block))
             }
+            Err(ShareValidationError::InvalidJobId(_)) => return Err(self.no_job(share.job_id)),
             Err(error) => return Err(refusal(&error)),
         };
         let header_hash = hash.to_byte_array();
         let Some(job_target) = self.job_targets.get(&share.job_id).copied() else {
-            return Err(ShareRefusal::Standard(
-                ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID,
-            ));
+            return Err(self.no_job(share.job_id));
         };
         // On an easy chain a block can miss the share target; it is then worth a block's work,
         // not a share's.
@@ -257,12 +272,45 @@ impl Channel {
             }
             _ => job_target,
         };
-        self.vardiff.increment_shares_since_last_update();
+        let work = work_of(target);
+        self.vardiff.found(work.get() as f64);
         Ok(ValidShare {
             header_hash,
-            work: work_of(target),
+            work,
             target,
             block,
+        })
+    }
+
+    /// What a live job says of its headers.
+    fn rules(&self, share: &SubmittedShare) -> Option<JobHeader> {
+        let job_id = share.job_id;
+        let (job, extranonce_size) = match (&self.kind, &share.message) {
+            (Kind::Standard(_), ShareMessage::Standard(_)) => {
+                (self.hashed_jobs.get(&job_id)?.as_ref(), 0)
+            }
+            (Kind::Extended(channel), ShareMessage::Extended(_)) => (
+                self.live_job(job_id)?,
+                usize::from(channel.get_rollable_extranonce_size()),
+            ),
+            _ => return None,
+        };
+        Some(JobHeader {
+            version: job.get_version(),
+            version_rolling: job.version_rolling_allowed(),
+            // The copy of a standard channel's first job was made before its tip named it.
+            min_ntime: job
+                .get_min_ntime()
+                .or_else(|| Some(self.chain_tip()?.min_ntime()))?,
+            extranonce_size,
+        })
+    }
+
+    /// Why a share's job is none that takes shares.
+    fn no_job(&self, job_id: u32) -> ShareRefusal {
+        ShareRefusal::Standard(match self.given.contains(job_id) {
+            true => ERROR_CODE_SUBMIT_SHARES_STALE_SHARE,
+            false => ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID,
         })
     }
 
@@ -318,52 +366,61 @@ impl Channel {
         }
     }
 
-    /// Takes the client's own estimate (`UpdateChannel`).
+    /// Takes the client's own estimate (`UpdateChannel`). Whether the target changed.
     ///
     /// # Errors
     /// The code for `UpdateChannel.Error`.
-    pub(crate) fn update(
+    pub(crate) fn state_rate(
         &mut self,
-        hashrate: f32,
-        max_target: Option<Target>,
-    ) -> Result<(), StandardCode> {
-        use stratum_core::mining_sv2::{
-            ERROR_CODE_UPDATE_CHANNEL_INVALID_NOMINAL_HASHRATE as BAD_RATE,
-            ERROR_CODE_UPDATE_CHANNEL_MAX_TARGET_OUT_OF_RANGE as BAD_TARGET,
-        };
+        nominal: f32,
+        max_target: Target,
+        now: Instant,
+    ) -> Result<bool, StandardCode> {
+        let stated = stated_rate(nominal).ok_or(BAD_RATE)?;
+        if max_target == Target::ZERO {
+            return Err(BAD_TARGET);
+        }
+        self.time_passed(now);
+        self.vardiff.state(stated);
+        self.aim(Some(max_target))
+    }
+
+    /// Looks at the work that was proven up to now. Whether the target changed.
+    pub(crate) fn steer(&mut self, now: Instant) -> bool {
+        // The library takes every rate that `Vardiff` has.
+        self.time_passed(now) && self.aim(None).unwrap_or(false)
+    }
+
+    fn time_passed(&mut self, now: Instant) -> bool {
+        let elapsed = now.duration_since(self.looked_at);
+        self.looked_at = now;
+        let share_work = work_of(self.target()).get() as f64;
+        self.vardiff.passed(elapsed, share_work)
+    }
+
+    /// Sets the target for the rate, as hard as the client wants it at least. Whether it changed.
+    fn aim(&mut self, max_target: Option<Target>) -> Result<bool, StandardCode> {
+        let before = self.target();
+        let rate = self.vardiff.rate() as f32;
         match &mut self.kind {
             Kind::Standard(channel) => {
                 channel
-                    .update_channel(hashrate, max_target)
+                    .update_channel(rate, max_target)
                     .map_err(|error| match error {
                         StandardChannelError::UpdateChannelInvalidMaxTarget(_) => BAD_TARGET,
                         _ => BAD_RATE,
-                    })
+                    })?;
             }
             Kind::Extended(channel) => {
                 channel
-                    .update_channel(hashrate, max_target)
+                    .update_channel(rate, max_target)
                     .map_err(|error| match error {
                         ExtendedChannelError::UpdateChannelInvalidMaxTarget(_) => BAD_TARGET,
                         _ => BAD_RATE,
-                    })
+                    })?;
             }
         }
-    }
-
-    /// Looks at the share rate since the last change; returns the new target if it should change.
-    pub(crate) fn retarget(&mut self, shares_per_minute: f32) -> Option<Target> {
-        let (hashrate, target) = match &self.kind {
-            Kind::Standard(channel) => (channel.get_nominal_hashrate(), *channel.get_target()),
-            Kind::Extended(channel) => (channel.get_nominal_hashrate(), *channel.get_target()),
-        };
-        let hashrate = self
-            .vardiff
-            .try_vardiff(hashrate, &target, shares_per_minute)
-            .ok()
-            .flatten()?;
-        self.update(hashrate, None).ok()?;
-        Some(self.target()).filter(|changed| *changed != target)
+        Ok(self.target() != before)
     }
 }
 

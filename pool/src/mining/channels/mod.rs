@@ -1,6 +1,7 @@
 //! Mining channels (Sv2 specification, section 5.2): their state, and how they are opened and closed.
 
 mod channel;
+mod given_jobs;
 mod opening;
 
 pub(super) use channel::{Channel, ValidShare};

@@ -1,9 +1,11 @@
 //! Opening, updating and closing channels (Sv2 specification, sections 5.2, 5.3.2 to 5.3.9).
 
+use std::time::Instant;
+
 use bitcoin::Target;
-use dovetail_sv2::{EndReason, Identity};
+use dovetail_sv2::vardiff::stated_rate;
+use dovetail_sv2::{EndReason, Identity, Vardiff};
 use dovetail_telemetry::Event;
-use stratum_core::channels_sv2::VardiffState;
 use stratum_core::channels_sv2::server::error::{ExtendedChannelError, StandardChannelError};
 use stratum_core::channels_sv2::server::extended::ExtendedChannel;
 use stratum_core::channels_sv2::server::standard::StandardChannel;
@@ -15,7 +17,7 @@ use stratum_core::mining_sv2::{
 
 use super::channel::Channel;
 use crate::mining::connection::Connection;
-use crate::mining::fields::{StandardCode, code_text, owned};
+use crate::mining::fields::{SOURCE_AWAY, StandardCode, code_text, owned};
 
 /// How many shares `channels_sv2` counts before it would acknowledge; we acknowledge what the
 /// ledger has made durable instead, so this only has to be positive.
@@ -38,6 +40,7 @@ impl Connection {
         }
         let request = match self.admit(
             &text(message.user_identity.as_bytes()),
+            message.nominal_hash_rate,
             message.max_target.clone().into_array(),
         ) {
             Ok(request) => request,
@@ -55,7 +58,7 @@ impl Connection {
             request.account.clone(),
             prefix,
             request.max_target,
-            self.floor_hashrate(message.nominal_hash_rate),
+            request.vardiff.rate() as f32,
             SHARE_BATCH_SIZE,
             self.shared.config.mining.shares_per_minute,
             self.shared.config.mining.tag.clone(),
@@ -88,6 +91,7 @@ impl Connection {
         }
         let request = match self.admit(
             &text(message.user_identity.as_bytes()),
+            message.nominal_hash_rate,
             message.max_target.clone().into_array(),
         ) {
             Ok(request) => request,
@@ -111,7 +115,7 @@ impl Connection {
             request.account.clone(),
             prefix,
             request.max_target,
-            self.floor_hashrate(message.nominal_hash_rate),
+            request.vardiff.rate() as f32,
             true,
             u16::from(rollable),
             SHARE_BATCH_SIZE,
@@ -138,20 +142,16 @@ impl Connection {
         &mut self,
         message: &UpdateChannelOwned,
     ) -> Result<(), EndReason> {
-        let hashrate = self.floor_hashrate(message.nominal_hash_rate);
         let max_target = Target::from_le_bytes(message.maximum_target.clone().into_array());
         let updated = match self.channels.get_mut(&message.channel_id) {
             Some(channel) => {
-                let before = channel.target();
-                channel
-                    .update(hashrate, Some(max_target))
-                    .map(|()| Some(channel.target()).filter(|target| *target != before))
+                channel.state_rate(message.nominal_hash_rate, max_target, Instant::now())
             }
             None => Err(mining_sv2::ERROR_CODE_UPDATE_CHANNEL_INVALID_CHANNEL_ID),
         };
         match updated {
-            Ok(Some(target)) => self.send_target(message.channel_id, target),
-            Ok(None) => Ok(()),
+            Ok(true) => self.change_target(message.channel_id),
+            Ok(false) => Ok(()),
             Err(code) => self.send(&UpdateChannelErrorOwned {
                 channel_id: message.channel_id,
                 error_code: code_text(code)?,
@@ -177,16 +177,30 @@ impl Connection {
     }
 
     /// The checks that both kinds of channel share.
-    fn admit(&mut self, identity: &str, max_target: [u8; 32]) -> Result<Admitted, StandardCode> {
+    fn admit(
+        &mut self,
+        identity: &str,
+        nominal_hash_rate: f32,
+        max_target: [u8; 32],
+    ) -> Result<Admitted, StandardCode> {
         if self.channels.len() >= self.channels_max() {
             return Err(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED);
+        }
+        if self.shared.templates.is_stale() {
+            return Err(SOURCE_AWAY);
         }
         let identity = self.identity(identity)?;
         if self.shared.known_accounts.knows(identity.account()) {
             self.place.vouch();
         }
-        let vardiff = VardiffState::new_with_min(self.shared.config.mining.min_hashrate)
-            .map_err(|_| mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE)?;
+        let stated = stated_rate(nominal_hash_rate)
+            .ok_or(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE)?;
+        let mining = &self.shared.config.mining;
+        let vardiff = Vardiff::new(
+            f64::from(mining.shares_per_minute),
+            f64::from(mining.min_hashrate),
+            stated,
+        );
         Ok(Admitted {
             account: identity.account().to_owned(),
             device: identity.device,
@@ -214,11 +228,6 @@ impl Connection {
             tracing::warn!(id = self.id, identity = text, %refusal, "a miner's identity was refused");
             mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_USER_IDENTITY
         })
-    }
-
-    /// 0.0 is a legal estimate (5.3.2): vardiff starts from the configured floor then.
-    fn floor_hashrate(&self, nominal: f32) -> f32 {
-        nominal.max(self.shared.config.mining.min_hashrate)
     }
 
     /// Clients of standard jobs are in no group: they could not use a group's extended jobs.
@@ -256,7 +265,7 @@ struct Admitted {
     /// Which of the account's devices it is.
     device: Option<String>,
     max_target: Target,
-    vardiff: VardiffState,
+    vardiff: Vardiff,
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -13,7 +13,6 @@ use dovetail_sv2::setup::mining_flags;
 use dovetail_sv2::{EndReason, FrameReader, Message, MiningClock, Outbox, Place};
 use dovetail_templates::WorkSnapshot;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
-use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -56,7 +55,8 @@ pub(crate) struct Connection {
     pub(in crate::mining) proven_channels: BTreeSet<u32>,
     pub(in crate::mining) jobs: JobMaker,
     pub(in crate::mining) work: Option<Arc<WorkSnapshot>>,
-    pub(in crate::mining) group_job: Option<Arc<ExtendedJob>>,
+    /// The least time of the newest job.
+    pub(in crate::mining) min_ntime: u32,
     pub(in crate::mining) accepted: AcceptedJobs,
     pub(in crate::mining) batch_jobs: BatchJobs,
     pub(in crate::mining) registering: Option<Registering>,
@@ -96,6 +96,7 @@ impl Connection {
         );
         let mining = &shared.config.mining;
         let jobs = JobMaker::new(
+            Arc::clone(&shared.job_salts),
             &mining.tag,
             true,
             full_extranonce_size,
@@ -115,7 +116,7 @@ impl Connection {
             proven_channels: BTreeSet::new(),
             jobs,
             work: None,
-            group_job: None,
+            min_ntime: 0,
             accepted: AcceptedJobs::default(),
             batch_jobs: BatchJobs::new(Instant::now().into_std()),
             registering: None,
@@ -129,6 +130,7 @@ impl Connection {
     async fn run(&mut self, mut reader: FrameReader, token: &CancellationToken) -> EndReason {
         let mut templates = self.shared.templates.subscribe();
         templates.mark_changed();
+        let mut staleness = self.shared.templates.staleness();
         let mut clock = MiningClock::start();
         loop {
             let pause_end = self.paused_until.unwrap_or_else(Instant::now);
@@ -140,6 +142,13 @@ impl Connection {
                     }
                     let work = templates.borrow_and_update().clone();
                     work.map_or(Ok(()), |work| self.on_work(work))
+                }
+                changed = staleness.changed() => {
+                    if changed.is_err() {
+                        return EndReason::Closed;
+                    }
+                    let stale = *staleness.borrow_and_update();
+                    self.on_staleness(stale)
                 }
                 Some(done) = self.in_flight.join_next() => match done {
                     Ok(done) => self.on_settled(done),

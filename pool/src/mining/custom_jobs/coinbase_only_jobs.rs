@@ -74,8 +74,8 @@ impl Connection {
         Ok(AcceptedJob {
             block: None,
             batch_root,
-            pool_value_sat,
-            reference_sat,
+            // Fees that nobody has seen are not believed, not even once the pool's own template has as many.
+            pool_value_sat: pool_value_sat.min(reference_sat),
         })
     }
 }

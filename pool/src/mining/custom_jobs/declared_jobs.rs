@@ -5,7 +5,6 @@ use std::sync::Arc;
 use dovetail_jd::token::{JobToken, declared_content};
 use dovetail_jd::transactions::{BlockTransaction, merkle_path};
 use dovetail_ledger::DeclaredJob;
-use dovetail_templates::WorkSnapshot;
 
 use super::accepted_jobs::{AcceptedJob, DeclaredBlock};
 use super::codes::{BAD_TOKEN, NOT_YET};
@@ -36,7 +35,6 @@ impl Connection {
     pub(super) async fn declared_job(
         &self,
         declared: DeclaredJob,
-        work: &WorkSnapshot,
     ) -> Result<AcceptedJob, StandardCode> {
         let store = &self.shared.transactions;
         let mut found: Vec<Option<Arc<BlockTransaction>>> =
@@ -73,7 +71,6 @@ impl Connection {
             })),
             batch_root: declared.batch_root,
             pool_value_sat: declared.pool_value_sat,
-            reference_sat: work.coinbase_value_remaining_sat(),
         })
     }
 }

@@ -11,10 +11,12 @@ mod token;
 
 use std::time::Duration;
 
+use bitcoin::Transaction;
 use dovetail_jd::token::{JobToken, TokenKind};
 use dovetail_ledger::LedgerError;
 use dovetail_sv2::EndReason;
 use dovetail_templates::height_of;
+use dovetail_units::header::TIME_AHEAD_MAX_S;
 use dovetail_units::time::header_time_now;
 use stratum_core::mining_sv2::{
     SetCustomMiningJobErrorOwned, SetCustomMiningJobOwned, SetCustomMiningJobSuccess,
@@ -22,7 +24,9 @@ use stratum_core::mining_sv2::{
 
 use super::connection::Connection;
 use super::fields::{StandardCode, code_text};
-use codes::{BAD_CHANNEL, BAD_COINBASE, NOT_SUPPORTED, NOT_YET, STALE};
+use crate::header_spaces::HeaderSpace;
+use accepted_jobs::AcceptedJob;
+use codes::{BAD_CHANNEL, BAD_COINBASE, BAD_PREFIX, NOT_SUPPORTED, NOT_YET, STALE};
 
 /// The declarator's node may hear of a block before the pool's: how long a job one block ahead waits for the
 /// pool's node to follow. It delays only its own connection.
@@ -83,6 +87,9 @@ impl Connection {
         if !self.flags.requires_work_selection {
             return Err(NOT_SUPPORTED);
         }
+        if self.shared.templates.is_stale() {
+            return Err(STALE);
+        }
         let channel_id = message.channel_id;
         let channel = self.channels.get(&channel_id).ok_or(BAD_CHANNEL)?;
         let extended = channel.as_extended().ok_or(BAD_CHANNEL)?;
@@ -96,11 +103,14 @@ impl Connection {
             .map_err(|error| token::bad_token(&account, error))?;
         checks::check_header(&message, &work, header_time_now())?;
         let coinbase = checks::coinbase_of(&message, extranonce_size)?;
+        if self.jobs.is_own_form(message.coinbase_prefix.as_bytes()) {
+            return Err(BAD_PREFIX);
+        }
         let job = match token.kind {
             TokenKind::Declared => {
                 let declared = self.declared(&token, &account).await?;
                 checks::check_declared(&message, &coinbase, &declared, extranonce_size)?;
-                self.declared_job(declared, &work).await?
+                self.declared_job(declared).await?
             }
             TokenKind::CoinbaseOnly => {
                 self.check_coinbase_only_token(&token, &account)?;
@@ -109,21 +119,52 @@ impl Connection {
             }
         };
         self.spend_token(&token).await?;
-        // A least time that differs from the channel's would end its other jobs; where the channel
-        // already takes earlier times, the job needs no own.
-        if let Some(tip) = tip
-            && tip.prev_hash() == message.prev_hash
-            && tip.min_ntime() <= message.min_ntime
-        {
-            message.min_ntime = tip.min_ntime();
+        if let Some(tip) = tip.filter(|tip| tip.prev_hash() == message.prev_hash) {
+            message.min_ntime =
+                channel_ntime(tip.min_ntime(), message.min_ntime, header_time_now());
+            self.min_ntime = self.min_ntime.max(message.min_ntime);
         }
+        self.install_custom(message, &coinbase, job)
+    }
+
+    /// Makes a checked job the channel's. Header spaces are paid, not jobs: one that the channel has already is that
+    /// job, and one that was hashed before keeps its target.
+    fn install_custom(
+        &mut self,
+        message: SetCustomMiningJobOwned,
+        coinbase: &Transaction,
+        job: AcceptedJob,
+    ) -> Result<u32, StandardCode> {
+        let channel_id = message.channel_id;
         let channel = self.channels.get_mut(&channel_id).ok_or(BAD_CHANNEL)?;
-        let job_id = channel.install_custom(message).map_err(|error| {
+        let space = HeaderSpace::of(&message, coinbase, channel.extranonce_prefix());
+        let mut same = self.accepted.with_space(channel_id, space);
+        let live = same.find(|job_id| channel.live_job(*job_id).is_some());
+        if let Some(job_id) = live {
+            return Ok(job_id);
+        }
+        let tip = *message.prev_hash.as_array();
+        let spaces = &self.shared.header_spaces;
+        let target = spaces.target(tip, space, channel.target());
+        let target = target.ok_or(NOT_YET)?;
+        let job_id = channel.install_custom(message, target).map_err(|error| {
             tracing::error!(error, "a checked job did not fit its channel");
             BAD_COINBASE
         })?;
-        self.accepted.insert(channel_id, job_id, job);
+        self.accepted.insert(channel_id, job_id, space, job);
         Ok(job_id)
+    }
+}
+
+/// The least time that a channel gives a job which starts at `wanted`. One that differs from the channel's ends its
+/// other jobs, so the job needs no own where the channel takes earlier times already; unless the channel's lies so far
+/// back that the time of day would soon be too far ahead of it.
+fn channel_ntime(channels: u32, wanted: u32, now: u32) -> u32 {
+    match wanted.checked_sub(channels) {
+        Some(ahead) if ahead <= TIME_AHEAD_MAX_S / 2 => channels,
+        // Not later than the pool's own next job may start.
+        Some(_) => wanted.min(now).max(channels),
+        None => wanted,
     }
 }
 
@@ -131,4 +172,19 @@ impl Connection {
 fn not_yet(error: &LedgerError) -> StandardCode {
     tracing::error!(%error, "a declared job cannot be checked");
     NOT_YET
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_declared_job_keeps_its_channels_time_unless_that_is_an_hour_old() {
+        let now = 100_000;
+        assert_eq!(channel_ntime(99_000, 99_500, now), 99_000);
+        assert_eq!(channel_ntime(99_500, 99_499, now), 99_499);
+        assert_eq!(channel_ntime(90_000, 99_900, now), 99_900);
+        assert_eq!(channel_ntime(90_000, 100_200, now), now);
+        assert_eq!(channel_ntime(90_000, 90_000, now), 90_000);
+    }
 }

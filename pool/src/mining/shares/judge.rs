@@ -48,6 +48,9 @@ impl Connection {
         let proven = self.prove(account, &valid, custom.as_ref());
         if let Some(block) = valid.block.take() {
             self.publish(&proven, block, custom.as_ref());
+        } else if self.shared.templates.is_stale() {
+            // Nobody knows whether a block on this work could be one.
+            return Err(ShareRefusal::Standard(STALE));
         }
         let committed = match &custom {
             Some(job) => job.batch_root,
@@ -72,7 +75,10 @@ impl Connection {
     ) -> ProvenShare {
         let mut credit = credit::for_hashes(&self.shared.config.credit, valid.work);
         if let Some(job) = custom {
-            credit = credit::for_declared(credit, job.pool_value_sat, job.reference_sat);
+            // What the pool's own template pays now: fees come and go while a job is hashed.
+            let work = self.work.as_ref();
+            let reference_sat = work.map_or(0, |work| work.coinbase_value_remaining_sat());
+            credit = credit::for_declared(credit, job.pool_value_sat, reference_sat);
         }
         ProvenShare {
             account,

@@ -30,7 +30,7 @@ impl Connection {
         match self.judge(share, fields) {
             Ok(judged) => {
                 self.settle(share, judged);
-                Ok(())
+                self.steer(share.channel_id)
             }
             Err(refusal) => self.refuse(share.channel_id, share.sequence_number, refusal),
         }

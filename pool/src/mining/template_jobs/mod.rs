@@ -1,19 +1,28 @@
 //! New templates and new tips, told to the channels of one connection (sections 5.3.15 to
 //! 5.3.17): a changed tip is a future job and a `SetNewPrevHash` that activates it; a better
-//! template on the same tip is a job to be mined at once.
+//! template on the same tip is a job to be mined at once. A tip is changed by another target and by an
+//! earlier time as well.
 
 pub(super) mod job_maker;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bitcoin::Target;
 use dovetail_sv2::EndReason;
 use dovetail_templates::WorkSnapshot;
+use dovetail_units::header::job_min_ntime;
+use dovetail_units::time::header_time_now;
 use stratum_core::binary_sv2::Sv2OptionOwned;
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
-use stratum_core::mining_sv2::{NewMiningJobOwned, SetNewPrevHashOwned, SetTargetOwned};
+use stratum_core::mining_sv2::{
+    CloseChannelOwned, NewMiningJobOwned, SetNewPrevHashOwned, SetTargetOwned,
+};
+use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
 
 use super::connection::Connection;
+use super::fields::{SOURCE_AWAY, code_text};
+use job_maker::Start;
 
 impl Connection {
     /// Takes what the template source has now.
@@ -29,17 +38,20 @@ impl Connection {
         let new_tip = self
             .work
             .as_ref()
-            .is_none_or(|old| old.prev_hash.prev_hash != work.prev_hash.prev_hash);
-        let job = self
-            .jobs
-            .build(&work, self.group_id, new_tip)
-            .map_err(|error| {
-                tracing::error!(error, "a template gives no job");
-                EndReason::Fault("a template gives no job")
-            })?;
-        let job = Arc::new(job);
+            .is_none_or(|old| work.tip().is_news_after(&old.tip(), 0));
+        let min_ntime = match new_tip {
+            true => job_min_ntime(work.min_ntime(), header_time_now()),
+            false => self.min_ntime_on(&work),
+        };
+        let start = match new_tip {
+            true => Start::WithItsTip,
+            false => Start::AtOnce { min_ntime },
+        };
+        let Some(job) = self.build_job(&work, self.group_id, start) else {
+            return Ok(());
+        };
+        self.min_ntime = min_ntime;
         self.work = Some(Arc::clone(&work));
-        self.group_job = Some(Arc::clone(&job));
         for channel in self.channels.values_mut() {
             install(channel.install(&job))?;
         }
@@ -54,30 +66,58 @@ impl Connection {
         self.renew_batch_job(new_tip)
     }
 
-    /// The first messages on a new channel.
+    /// The least time of a job that is given now on the tip that miners know. It never goes back there: channels refuse
+    /// a job that is earlier than their tip.
+    pub(in crate::mining) fn min_ntime_on(&self, work: &WorkSnapshot) -> u32 {
+        job_min_ntime(work.min_ntime(), header_time_now()).max(self.min_ntime)
+    }
+
+    /// The first messages on a new channel. Its job is its own: the group's may have been hashed with the same
+    /// extranonce, by a channel that is closed by now.
     pub(in crate::mining) fn first_job(&mut self, channel_id: u32) -> Result<(), EndReason> {
-        let (Some(work), Some(group_job)) = (self.work.clone(), self.group_job.as_ref()) else {
+        let Some(work) = self.work.clone() else {
             // No template yet: the first one will reach every channel.
             return Ok(());
         };
-        let job = self
-            .jobs
-            .as_future(group_job, channel_id)
-            .map_err(|_| EndReason::Fault("the template job cannot be shared"))?;
-        let job = Arc::new(job);
+        let Some(job) = self.build_job(&work, channel_id, Start::WithItsTip) else {
+            return Ok(());
+        };
+        self.min_ntime = self.min_ntime_on(&work);
+        let tip = self.tip_of(&work);
         let Some(channel) = self.channels.get_mut(&channel_id) else {
             return Ok(());
         };
         install(channel.install(&job))?;
         let root = channel.standard_job(job.get_job_id());
-        let mut tip = work.prev_hash.clone();
-        tip.template_id = work.template.template_id;
         install(channel.activate(&tip))?;
-        match root {
-            Some(root) => self.send(&standard_message(channel_id, &job, root))?,
-            None => self.send(&job.get_job_message().clone())?,
-        }
+        self.send_job(channel_id, &job, root)?;
         self.send_tip(channel_id, job.get_job_id(), &work)
+    }
+
+    /// A job of the pool's, if the template gives one.
+    fn build_job(
+        &mut self,
+        work: &WorkSnapshot,
+        channel_id: u32,
+        start: Start,
+    ) -> Option<Arc<ExtendedJob>> {
+        let job = self.jobs.build(work, channel_id, start);
+        // Its miners have no part in an error: they stay on what they have.
+        let job = job.inspect_err(|error| self.shared.alarm_about(work, error));
+        job.ok().map(Arc::new)
+    }
+
+    /// A job of one channel, in the form of the channel's kind: a standard one has a merkle root.
+    fn send_job(
+        &self,
+        channel_id: u32,
+        job: &ExtendedJob,
+        root: Option<[u8; 32]>,
+    ) -> Result<(), EndReason> {
+        match root {
+            Some(root) => self.send(&standard_message(channel_id, job, root)),
+            None => self.send(&job.get_job_message().clone()),
+        }
     }
 
     fn send_standard_jobs(&mut self, job: &ExtendedJob) -> Result<(), EndReason> {
@@ -92,9 +132,17 @@ impl Connection {
         messages.iter().try_for_each(|message| self.send(message))
     }
 
+    /// The tip of `work`, with the time from which its job is mined now.
+    fn tip_of(&self, work: &WorkSnapshot) -> TemplatePrevHash {
+        TemplatePrevHash {
+            template_id: work.template_id(),
+            header_timestamp: self.min_ntime,
+            ..work.prev_hash.clone()
+        }
+    }
+
     fn activate(&mut self, work: &WorkSnapshot, job_id: u32) -> Result<(), EndReason> {
-        let mut tip = work.prev_hash.clone();
-        tip.template_id = work.template.template_id;
+        let tip = self.tip_of(work);
         for channel in self.channels.values_mut() {
             install(channel.activate(&tip))?;
         }
@@ -119,29 +167,66 @@ impl Connection {
             channel_id,
             job_id,
             prev_hash: work.prev_hash.prev_hash.clone(),
-            min_ntime: work.prev_hash.header_timestamp,
+            min_ntime: self.min_ntime,
             nbits: work.prev_hash.n_bits,
         })
     }
 
-    /// Steers every channel towards the configured share rate.
-    pub(in crate::mining) fn on_vardiff(&mut self) -> Result<(), EndReason> {
-        let rate = self.shared.config.mining.shares_per_minute;
-        let changed: Vec<(u32, Target)> = self
-            .channels
-            .iter_mut()
-            .filter_map(|(id, channel)| Some((*id, channel.retarget(rate)?)))
-            .collect();
-        changed
-            .into_iter()
-            .try_for_each(|(id, target)| self.send_target(id, target))
+    /// Whether the work is stale has changed. If it is, nobody knows any more whether a block on it could be one, and
+    /// it is not paid: miners are let go, so that they can go elsewhere.
+    pub(in crate::mining) fn on_staleness(&mut self, stale: bool) -> Result<(), EndReason> {
+        if !stale || self.channels.is_empty() {
+            return Ok(());
+        }
+        for channel_id in self.channels.keys() {
+            self.send(&CloseChannelOwned {
+                channel_id: *channel_id,
+                reason_code: code_text(SOURCE_AWAY)?,
+            })?;
+        }
+        Err(EndReason::NoWork)
     }
 
-    pub(in crate::mining) fn send_target(
-        &mut self,
-        channel_id: u32,
-        target: Target,
-    ) -> Result<(), EndReason> {
+    /// Steers every channel towards the configured share rate.
+    pub(in crate::mining) fn on_vardiff(&mut self) -> Result<(), EndReason> {
+        let ids: Vec<u32> = self.channels.keys().copied().collect();
+        ids.into_iter().try_for_each(|id| self.steer(id))
+    }
+
+    /// Steers a channel, by the work that it has proven up to now.
+    pub(in crate::mining) fn steer(&mut self, channel_id: u32) -> Result<(), EndReason> {
+        let channel = self.channels.get_mut(&channel_id);
+        match channel.is_some_and(|channel| channel.steer(Instant::now())) {
+            true => self.change_target(channel_id),
+            false => Ok(()),
+        }
+    }
+
+    /// Tells a channel its new target, with a job that carries it: earlier jobs keep theirs (5.3.21), and on a quiet
+    /// chain the next template may take long.
+    pub(in crate::mining) fn change_target(&mut self, channel_id: u32) -> Result<(), EndReason> {
+        let Some(channel) = self.channels.get(&channel_id) else {
+            return Ok(());
+        };
+        self.send_target(channel_id, channel.target())?;
+        let Some(work) = self.work.clone() else {
+            return Ok(());
+        };
+        let min_ntime = self.min_ntime_on(&work);
+        let Some(job) = self.build_job(&work, channel_id, Start::AtOnce { min_ntime }) else {
+            return Ok(());
+        };
+        self.min_ntime = min_ntime;
+        let Some(channel) = self.channels.get_mut(&channel_id) else {
+            return Ok(());
+        };
+        install(channel.install(&job))?;
+        let root = channel.standard_job(job.get_job_id());
+        self.send_job(channel_id, &job, root)?;
+        self.retarget_batch_job(channel_id)
+    }
+
+    fn send_target(&self, channel_id: u32, target: Target) -> Result<(), EndReason> {
         self.send(&SetTargetOwned {
             channel_id,
             maximum_target: target.to_le_bytes().into(),

@@ -1,0 +1,200 @@
+//! The miner: it keeps the jobs and the tip that it was told last, and hashes a share of one when it is told to.
+
+use std::collections::HashMap;
+
+use dovetail_miner::job::{HashJob, JobParts};
+use dovetail_miner::search::meets;
+use dovetail_sv2::messages::{
+    CloseChannel, NewExtendedMiningJob, OpenExtendedMiningChannel,
+    OpenExtendedMiningChannelSuccess, OpenMiningChannelError, SetNewPrevHash, Str0255Owned,
+    SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
+};
+use dovetail_sv2::setup::SetupProtocol;
+use dovetail_sv2::{AuthorityPublicKey, Frame, FrameReader, FrameWriter, Message, connect, setup};
+use dovetail_tests::scenario::AUTHORITY_PUBLIC;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::TIME_MAX;
+
+/// A job that can be hashed.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    pub(crate) id: u32,
+    pub(crate) parts: JobParts,
+    /// Whether a `SetNewPrevHash` brought it.
+    pub(crate) with_tip: bool,
+}
+
+pub(crate) struct Miner {
+    reader: FrameReader,
+    writer: FrameWriter,
+    channel: OpenExtendedMiningChannelSuccess,
+    future: HashMap<u32, NewExtendedMiningJob>,
+    tip: Option<SetNewPrevHash>,
+    /// Every job so far, the newest last.
+    pub(crate) jobs: Vec<Job>,
+    sent: u32,
+    /// Answers to shares that nobody has asked for yet.
+    answers: HashMap<u32, Result<(), String>>,
+    pub(crate) closed: Option<String>,
+}
+
+impl Miner {
+    /// Connects and opens a channel, or says why it was refused.
+    pub(crate) async fn open(address: &str, hash_rate: f32) -> Result<Self, String> {
+        let authority: AuthorityPublicKey = AUTHORITY_PUBLIC.parse().unwrap();
+        let (mut reader, mut writer) = connect(address, Some(authority)).await.unwrap();
+        let request = setup::request(SetupProtocol::MiningProtocol, 0, address, "test").unwrap();
+        setup::open(&mut reader, &mut writer, &request)
+            .await
+            .unwrap();
+        let open = OpenExtendedMiningChannel {
+            request_id: 1,
+            user_identity: Str0255Owned::try_from("played").unwrap(),
+            nominal_hash_rate: hash_rate,
+            max_target: U256Owned::from([0xff; 32]),
+            min_extranonce_size: 8,
+        };
+        writer.write(&Frame::new(&open).unwrap()).await.unwrap();
+        let frame = timeout(TIME_MAX, reader.read()).await.unwrap().unwrap();
+        if frame.is::<OpenMiningChannelError>() {
+            let error = frame.decode::<OpenMiningChannelError>().unwrap().0;
+            return Err(error.error_code.as_utf8_or_hex());
+        }
+        let channel = frame.decode().unwrap().0;
+        Ok(Self {
+            reader,
+            writer,
+            channel,
+            future: HashMap::new(),
+            tip: None,
+            jobs: Vec::new(),
+            sent: 0,
+            answers: HashMap::new(),
+            closed: None,
+        })
+    }
+
+    /// The bytes that the pool puts before this channel's own extranonce.
+    pub(crate) fn prefix(&self) -> Vec<u8> {
+        self.channel.extranonce_prefix.to_owned_bytes()
+    }
+
+    /// Reads until there is a job as wanted among those from `first` on.
+    pub(crate) async fn job(&mut self, first: usize, wanted: impl Fn(&Job) -> bool) -> Job {
+        loop {
+            let newer = self.jobs.get(first..).unwrap_or_default();
+            if let Some(job) = newer.iter().find(|job| wanted(job)) {
+                return job.clone();
+            }
+            assert!(self.step().await, "the pool hung up: {:?}", self.closed);
+        }
+    }
+
+    /// Hashes a share of this job with this time, and says what the pool answered.
+    pub(crate) async fn share(&mut self, job: &Job, ntime: u32) -> Result<(), String> {
+        let number = self.submit(job, ntime, job.parts.version).await;
+        loop {
+            if let Some(answer) = self.answers.remove(&number) {
+                return answer;
+            }
+            assert!(self.step().await, "the pool hung up: {:?}", self.closed);
+        }
+    }
+
+    /// Hashes a share and sends it. Its number.
+    async fn submit(&mut self, job: &Job, ntime: u32, version: u32) -> u32 {
+        self.sent += 1;
+        let parts = JobParts {
+            // Whatever the rules say.
+            min_ntime: ntime,
+            ..job.parts.clone()
+        };
+        let target = parts.target;
+        let hashed = HashJob::new(job.id, parts, mpsc::channel(1).0).unwrap();
+        let extranonce = u64::from(self.sent).to_be_bytes();
+        let found = (0..)
+            .map(|nonce| hashed.share(&extranonce, version, ntime, nonce).unwrap())
+            .find(|found| meets(&found.hash, &target))
+            .unwrap();
+        let share = SubmitSharesExtended {
+            channel_id: self.channel.channel_id,
+            sequence_number: self.sent,
+            job_id: job.id,
+            nonce: found.nonce,
+            ntime,
+            version,
+            extranonce: found.extranonce.try_into().unwrap(),
+        };
+        let frame = Frame::new(&share).unwrap();
+        self.writer.write(&frame).await.unwrap();
+        self.sent
+    }
+
+    /// Reads until the pool hangs up; the reason that it gave.
+    pub(crate) async fn hung_up(&mut self) -> Option<String> {
+        while self.step().await {}
+        self.closed.clone()
+    }
+
+    /// Takes one message. `false` if the pool has hung up.
+    async fn step(&mut self) -> bool {
+        let read = timeout(TIME_MAX, self.reader.read());
+        let Ok(frame) = read.await.expect("the pool says nothing") else {
+            return false;
+        };
+        if frame.is::<NewExtendedMiningJob>() {
+            let job: NewExtendedMiningJob = message(&frame);
+            match job.min_ntime.as_ref().copied() {
+                Some(min_ntime) => self.push(&job, min_ntime, false),
+                None => drop(self.future.insert(job.job_id, job)),
+            }
+        } else if frame.is::<SetNewPrevHash>() {
+            let tip: SetNewPrevHash = message(&frame);
+            let (job_id, min_ntime) = (tip.job_id, tip.min_ntime);
+            self.tip = Some(tip);
+            let job = self.future.remove(&job_id).unwrap();
+            self.push(&job, min_ntime, true);
+        } else if frame.is::<SubmitSharesSuccess>() {
+            let last = message::<SubmitSharesSuccess>(&frame).last_sequence_number;
+            self.answers.insert(last, Ok(()));
+        } else if frame.is::<SubmitSharesError>() {
+            let error: SubmitSharesError = message(&frame);
+            let code = error.error_code.as_utf8_or_hex();
+            self.answers.insert(error.sequence_number, Err(code));
+        } else if frame.is::<CloseChannel>() {
+            let close: CloseChannel = message(&frame);
+            self.closed = Some(close.reason_code.as_utf8_or_hex());
+        }
+        true
+    }
+
+    fn push(&mut self, job: &NewExtendedMiningJob, min_ntime: u32, with_tip: bool) {
+        let tip = self.tip.as_ref().unwrap();
+        let parts = JobParts {
+            upstream_job_id: Some(job.job_id),
+            version: job.version,
+            version_rolling: job.version_rolling_allowed,
+            prev_hash: tip.prev_hash.to_array(),
+            min_ntime,
+            nbits: tip.nbits,
+            coinbase_prefix: job.coinbase_tx_prefix.to_owned_bytes(),
+            coinbase_suffix: job.coinbase_tx_suffix.to_owned_bytes(),
+            merkle_path: job.merkle_path.iter().map(U256Owned::to_array).collect(),
+            extranonce_prefix: self.prefix(),
+            extranonce_size: usize::from(self.channel.extranonce_size),
+            target: self.channel.target.to_array(),
+            blocks: None,
+        };
+        self.jobs.push(Job {
+            id: job.job_id,
+            parts,
+            with_tip,
+        });
+    }
+}
+
+fn message<M: Message>(frame: &Frame) -> M {
+    frame.decode::<M>().unwrap().0
+}
