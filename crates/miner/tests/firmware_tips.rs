@@ -159,7 +159,7 @@ async fn devices_may_roll_every_general_purpose_bit_of_the_version_as_at_the_poo
         version: 0x3fff_ffe0,
         extranonce: vec![0; 6].try_into().unwrap(),
     };
-    // Some headers in two meet so easy a target.
+    // Every header meets so easy a target.
     for nonce in 0..32 {
         (share.nonce, share.sequence_number) = (nonce, nonce);
         let frame = Frame::new(&share).unwrap();
