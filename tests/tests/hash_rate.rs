@@ -170,7 +170,7 @@ async fn a_client_that_never_says_what_it_hashes_is_given_its_target_within_seco
     let harder: SetTarget = mining.peer.receive().await;
     let difficulty = |target: [u8; 32]| Target::from_le_bytes(target).difficulty_float();
     let times = difficulty(harder.maximum_target.to_array()) / difficulty(at_first);
-    assert!(times > 4.0, "{times}");
+    assert!(times > 2.0, "{times}");
     // It comes with a job, and what was found meanwhile on the one before still counts.
     let job = own_job(&mut mining).await;
     submit(

@@ -6,8 +6,8 @@ use dovetail_miner::job::{HashJob, JobParts};
 use dovetail_miner::search::meets;
 use dovetail_sv2::messages::{
     CloseChannel, NewExtendedMiningJob, OpenExtendedMiningChannel,
-    OpenExtendedMiningChannelSuccess, OpenMiningChannelError, SetNewPrevHash, Str0255Owned,
-    SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
+    OpenExtendedMiningChannelSuccess, OpenMiningChannelError, SetNewPrevHash, SetTarget,
+    Str0255Owned, SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
 };
 use dovetail_sv2::setup::SetupProtocol;
 use dovetail_sv2::{AuthorityPublicKey, Frame, FrameReader, FrameWriter, Message, connect, setup};
@@ -156,6 +156,8 @@ impl Miner {
             self.tip = Some(tip);
             let job = self.future.remove(&job_id).unwrap();
             self.push(&job, min_ntime, true);
+        } else if frame.is::<SetTarget>() {
+            self.channel.target = message::<SetTarget>(&frame).maximum_target;
         } else if frame.is::<SubmitSharesSuccess>() {
             let last = message::<SubmitSharesSuccess>(&frame).last_sequence_number;
             self.answers.insert(last, Ok(()));

@@ -26,13 +26,18 @@ impl Job {
 
     /// The hashes that a share of it stands for.
     pub(crate) fn work(&self) -> u64 {
-        let work = Target::from_le_bytes(self.search.target).to_work();
-        work.to_string().parse().unwrap()
+        work_of(self.search.target)
     }
 }
 
+fn work_of(target: [u8; 32]) -> u64 {
+    let work = Target::from_le_bytes(target).to_work();
+    work.to_string().parse().unwrap()
+}
+
 impl ScriptedWorker {
-    /// Says what it hashes on its channel, and waits for the job that comes with the changed target.
+    /// Says what it hashes on its channel, and waits for the job that comes with that target: of a pool that wants a
+    /// share a second.
     pub(crate) async fn state_rate(&mut self, nominal_hash_rate: f32) -> Job {
         let channel_id = self.channel.id;
         self.hear_targets();
@@ -43,14 +48,21 @@ impl ScriptedWorker {
                 maximum_target: U256Owned::from([0xff; 32]),
             })
             .await;
-        let changed: SetTarget = self.wire.receive().await;
-        assert_eq!(changed.channel_id, channel_id);
-        self.channel.target = changed.maximum_target.to_array();
+        // The pool steers the channel meanwhile, too.
+        let changed = self.wire.pick(|frame| {
+            let target = frame.is::<SetTarget>();
+            let target: SetTarget = target.then(|| super::wire::decoded(frame))?;
+            let asked = work_of(target.maximum_target.to_array()) as f64;
+            let is_it = (asked / f64::from(nominal_hash_rate) - 1.0).abs() < 0.01;
+            (target.channel_id == channel_id && is_it).then_some(target)
+        });
+        self.channel.target = changed.await.maximum_target.to_array();
+        // Earlier jobs have other targets.
+        self.wire.arrived::<NewExtendedMiningJob>();
         let job = self.wire.pick(|frame| {
             let job = frame.is::<NewExtendedMiningJob>();
             let job: NewExtendedMiningJob = job.then(|| super::wire::decoded(frame))?;
-            let at_once = job.min_ntime.as_ref().is_some();
-            (job.channel_id == channel_id && at_once).then_some(job)
+            (job.channel_id == channel_id).then_some(job)
         });
         let job = job.await;
         self.given(&job)
@@ -60,7 +72,12 @@ impl ScriptedWorker {
     /// and how many headers were tried.
     pub(crate) fn hash_once(&mut self, jobs: &[Job], headers: u32) -> (Vec<Share>, u64) {
         let mut spaces: Vec<Vec<&Job>> = Vec::new();
-        for job in jobs {
+        for (at, job) in jobs.iter().enumerate() {
+            // A job that it was given again has the target of the first time.
+            let is_it = |other: &Job| (other.channel.id, other.id) == (job.channel.id, job.id);
+            if jobs[..at].iter().any(is_it) {
+                continue;
+            }
             match spaces
                 .iter_mut()
                 .find(|space| job.has_the_space_of(space[0]))
