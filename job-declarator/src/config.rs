@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use bitcoin::ScriptBuf;
+use bitcoin::{Network, ScriptBuf};
 use dovetail_daemon::{ConfigError, Secret, within};
-use dovetail_templates::SourceConfig;
+use dovetail_templates::{SourceConfig, payout_script};
 use serde::Deserialize;
 
 use crate::token::TokenKey;
@@ -36,8 +36,12 @@ pub struct DeclarationConfig {
     /// How long the certificate shown in the Noise handshake is valid, in seconds.
     #[serde(default = "defaults::cert_validity_s")]
     pub cert_validity_s: u64,
-    /// The script that every declared job must pay: hex of a scriptPubKey. The pool's.
-    pub payout_script: ScriptBuf,
+    /// The network whose addresses hold. It must be the node's.
+    pub network: Network,
+    /// The address that every declared job must pay: the pool's.
+    pub payout_address: Option<String>,
+    /// In place of the address, for experts: the hex of a scriptPubKey.
+    pub payout_script: Option<String>,
     /// The key that tokens are authenticated with: 64 hex digits, the same as the pool's. A file
     /// that is not there is made, with a new key.
     pub token_key: Secret,
@@ -80,6 +84,10 @@ pub struct EmbeddedConfig {
 pub struct Limits {
     /// How many connections may be open at once.
     pub connections_max: usize,
+    /// How many of these may come from one address without an accepted job. Each one that has one lets another in.
+    pub connections_per_address_max: usize,
+    /// The same for one network: a /24 of IPv4, a /48 of IPv6.
+    pub connections_per_network_max: usize,
     /// How long a token is good for, in seconds.
     pub token_lifetime_s: u64,
     /// How many tokens one connection may take per minute; who takes more is dropped.
@@ -96,6 +104,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 256,
+            connections_per_address_max: 32,
+            connections_per_network_max: 64,
             token_lifetime_s: 300,
             tokens_per_minute: 240,
             tokens_per_minute_total: 6_000,
@@ -155,6 +165,10 @@ impl Limits {
         }
         let key = |name: &str| format!("{section}.{name}");
         within(&key("connections_max"), self.connections_max, 1..=1 << 16)?;
+        let each = self.connections_per_address_max;
+        within(&key("connections_per_address_max"), each, 1..=1 << 16)?;
+        let each = self.connections_per_network_max;
+        within(&key("connections_per_network_max"), each, 1..=1 << 16)?;
         within(&key("checks_max"), self.checks_max, 1..=1_024)?;
         within(&key("check_time_max_s"), self.check_time_max_s, 1..=3_600)
     }
@@ -166,9 +180,7 @@ impl Config {
     /// # Errors
     /// A sentence that names the key and what is wrong with it.
     pub fn check(&self) -> Result<(), String> {
-        if self.declaration.payout_script.is_empty() {
-            return Err("declaration.payout_script must not be empty".into());
-        }
+        self.declaration.payout()?;
         let validity = self.declaration.cert_validity_s;
         within("declaration.cert_validity_s", validity, 60..=DECADE_S)?;
         within(
@@ -177,6 +189,22 @@ impl Config {
             1..=1_000,
         )?;
         self.declaration.limits.check("declaration.limits")
+    }
+}
+
+impl DeclarationConfig {
+    /// The script that every declared job must pay.
+    ///
+    /// # Errors
+    /// A sentence that names the key and what is wrong with it.
+    pub fn payout(&self) -> Result<ScriptBuf, String> {
+        let (address, script) = (&self.payout_address, &self.payout_script);
+        payout_script(
+            "declaration",
+            self.network,
+            address.as_deref(),
+            script.as_deref(),
+        )
     }
 }
 

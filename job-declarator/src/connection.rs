@@ -18,14 +18,13 @@ use dovetail_sv2::messages::{
 };
 use dovetail_sv2::server::Client;
 use dovetail_sv2::setup::declaration_flags;
-use dovetail_sv2::{EndReason, Frame, FrameReader, Message, Outbox};
+use dovetail_sv2::{EndReason, Frame, FrameReader, Identity, Message, Outbox, Place};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::assembly::{Assemblies, Assembly};
-use crate::identity::account_of;
 use crate::refusal::Refusal;
 use crate::rules::{Declaration, WholeJob};
 use crate::shared::Shared;
@@ -77,6 +76,7 @@ enum Outcome {
 pub(crate) struct Connection {
     shared: Arc<Shared>,
     outbox: Outbox,
+    place: Arc<Place>,
     /// Whether the miner reveals its transactions (`DECLARE_TX_DATA`).
     full_template: bool,
     tokens: TokenBook,
@@ -94,7 +94,7 @@ pub(crate) struct Connection {
 /// Serves one miner to its end.
 pub(crate) async fn serve(shared: Arc<Shared>, client: Client) {
     let full_template = client.flags & declaration_flags::DECLARE_TX_DATA != 0;
-    let mut connection = Connection::new(shared, client.outbox, full_template);
+    let mut connection = Connection::new(shared, client.outbox, client.place, full_template);
     match connection.run(client.reader, &client.token).await {
         EndReason::Closed => tracing::debug!("declaration client gone"),
         reason => tracing::warn!(%reason, "a declaration client was dropped"),
@@ -102,7 +102,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, client: Client) {
 }
 
 impl Connection {
-    fn new(shared: Arc<Shared>, outbox: Outbox, full_template: bool) -> Self {
+    fn new(shared: Arc<Shared>, outbox: Outbox, place: Arc<Place>, full_template: bool) -> Self {
         let tokens = TokenBook::new(
             Duration::from_secs(shared.limits.token_lifetime_s),
             shared.limits.tokens_per_minute,
@@ -110,6 +110,7 @@ impl Connection {
         Self {
             shared,
             outbox,
+            place,
             full_template,
             tokens,
             opened: Instant::now(),
@@ -184,10 +185,7 @@ impl Connection {
     /// The protocol has no refusal here: who asks too often alone is dropped, and where all
     /// together do, the answer waits.
     fn on_allocate(&mut self, message: &AllocateMiningJobToken) -> Result<(), EndReason> {
-        let account =
-            account_of(&message.user_identifier.as_utf8_or_hex()).ok_or(EndReason::Protocol(
-                "an identity is 1 to 128 printable characters before its first dot",
-            ))?;
+        let account = self.account(&message.user_identifier.as_utf8_or_hex())?;
         self.tokens
             .count(Instant::now())
             .map_err(|_| EndReason::Protocol("too many tokens in a minute"))?;
@@ -210,6 +208,24 @@ impl Connection {
             }
         })
         .map_err(|_| EndReason::Protocol("too many requests at once"))
+    }
+
+    /// The account of an identity. The protocol has no refusal here either: the reason is for the operator, who can
+    /// tell the miner.
+    fn account(&self, identity: &str) -> Result<String, EndReason> {
+        let parsed = Identity::parse(identity).and_then(|identity| {
+            identity.payee.fits(self.shared.network)?;
+            Ok(identity)
+        });
+        match parsed {
+            Ok(identity) => Ok(identity.account().to_owned()),
+            Err(refusal) => {
+                tracing::warn!(identity, %refusal, "a miner's identity was refused");
+                Err(EndReason::Protocol(
+                    "an identity that nobody can be paid by",
+                ))
+            }
+        }
     }
 
     fn on_declare(&mut self, message: DeclareMiningJob) -> Result<(), EndReason> {
@@ -386,6 +402,8 @@ impl Connection {
             transactions = job.txids.len(),
             "job declared"
         );
+        // A job that the node takes for a block cannot be had without a node.
+        self.place.prove();
         let token = job.token.clone();
         if self.solvable.len() >= SOLVABLE_MAX {
             self.solvable.pop_front();

@@ -11,7 +11,6 @@ pub mod batches;
 pub mod coinbase;
 pub mod config;
 mod connection;
-mod identity;
 pub mod node;
 mod refusal;
 mod rules;
@@ -24,7 +23,6 @@ mod token_book;
 pub mod transactions;
 
 pub use config::Config;
-pub use identity::account_of;
 pub use rules::is_version;
 pub use run::run;
 pub use server::{Declarator, Parts, warn_about};

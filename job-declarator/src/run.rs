@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
+use dovetail_daemon::announce_not_ready;
 use dovetail_ledger::Ledger;
 use dovetail_sv2::AuthorityKeys;
+use dovetail_sv2::listener::BoundPort;
 use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, token_key};
@@ -30,6 +31,10 @@ pub async fn run(
     let secret = declaration.authority_secret_key.read()?;
     let keys =
         AuthorityKeys::parse(&declaration.authority_public_key, &secret).context("declaration")?;
+    let payout_script = declaration
+        .payout()
+        .map_err(|reason| anyhow!("configuration: {reason}"))?;
+    let network = declaration.network;
     let token_key = token_key(&config.declaration.token_key).context("declaration.token_key")?;
     let ledger = Ledger::connect(&config.ledger.url.read()?, config.ledger.connections_max)
         .await
@@ -56,14 +61,20 @@ pub async fn run(
         shutdown: shutdown.clone(),
     })
     .await;
-    let listener = TcpListener::bind(config.declaration.listen)
-        .await
+    let port = BoundPort::bind(config.declaration.listen)
         .with_context(|| format!("cannot listen on {}", config.declaration.listen))?;
+    let has_work = tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        has_work = templates.ready(network, announce_not_ready) => has_work,
+    };
+    has_work.context("the declarator cannot start on this node")?;
+    let listener = port.listen().context("cannot listen")?;
     ready(listener.local_addr()?);
     let declarator = Declarator::new(Parts {
         keys,
         cert_validity_s: config.declaration.cert_validity_s,
-        payout_script: config.declaration.payout_script,
+        network,
+        payout_script,
         token_key,
         coinbase_only: config.declaration.coinbase_only,
         limits: config.declaration.limits,

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::ScriptBuf;
+use bitcoin::{Network, ScriptBuf};
 use dovetail_ledger::Ledger;
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, declaration_flags};
-use dovetail_sv2::{AuthorityKeys, Server};
+use dovetail_sv2::{AuthorityKeys, PlaceLimits, Server};
 use dovetail_templates::SourceConfig;
 use dovetail_templates::block_publisher::BlockPublisher;
 use tokio::net::TcpListener;
@@ -35,6 +35,8 @@ pub struct Parts {
     pub keys: AuthorityKeys,
     /// How long the certificate shown in the Noise handshake is valid, in seconds.
     pub cert_validity_s: u64,
+    /// The network whose addresses miners can be paid at.
+    pub network: Network,
     /// The script that every declared job must pay.
     pub payout_script: ScriptBuf,
     /// The key that tokens are authenticated with.
@@ -85,7 +87,13 @@ impl Declarator {
                 },
                 success_flags: 0,
             },
-            connections_max: limits.connections_max,
+            // Who says nothing for an hour is dropped (`connection.rs`); a miner may rightly declare nothing for longer
+            // than that, and in coinbase-only mode declares nothing at all, so there are no other deadlines.
+            places: PlaceLimits {
+                per_address_max: limits.connections_per_address_max,
+                per_network_max: limits.connections_per_network_max,
+                ..PlaceLimits::total(limits.connections_max)
+            },
             outbox_max: OUTBOX_MAX,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
         };
@@ -100,6 +108,7 @@ impl Declarator {
         };
         Self {
             shared: Arc::new(Shared {
+                network: parts.network,
                 limits,
                 rules,
                 total: TotalRate::new(limits.tokens_per_minute_total),

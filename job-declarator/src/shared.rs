@@ -1,5 +1,6 @@
 //! What all connections of a declarator share.
 
+use bitcoin::Network;
 use dovetail_templates::block_publisher::BlockPublisher;
 use tokio_util::task::TaskTracker;
 
@@ -10,6 +11,8 @@ use crate::transactions::TransactionStore;
 
 /// Its parts look after themselves: none is locked while another is.
 pub(crate) struct Shared {
+    /// The network whose addresses miners can be paid at.
+    pub(crate) network: Network,
     pub(crate) limits: Limits,
     pub(crate) rules: Rules,
     pub(crate) total: TotalRate,

@@ -1,9 +1,11 @@
 //! The pool's configuration: one TOML file, overridable through `DOVETAIL_POOL__SECTION__KEY`.
 
+mod ports;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use bitcoin::{Network, ScriptBuf};
+use bitcoin::Network;
 use dovetail_commitment::BATCH_LEAVES_MAX;
 use dovetail_daemon::{Secret, within};
 use dovetail_jd::config::EmbeddedConfig;
@@ -50,25 +52,50 @@ pub struct MiningConfig {
     /// How long the certificate shown in the Noise handshake is valid, in seconds.
     #[serde(default = "defaults::cert_validity_s")]
     pub cert_validity_s: u64,
-    /// The network whose rules and addresses hold.
+    /// The network whose rules and addresses hold. It must be the node's.
     pub network: Network,
-    /// The script that every block pays: hex of a scriptPubKey.
-    pub payout_script: ScriptBuf,
+    /// The address that every block pays.
+    pub payout_address: Option<String>,
+    /// In place of the address, for experts: the hex of a scriptPubKey.
+    pub payout_script: Option<String>,
     /// What the pool writes into the coinbase, at most 16 bytes.
     #[serde(default = "defaults::tag")]
     pub tag: String,
     /// How many shares vardiff aims at, per channel and minute.
     #[serde(default = "defaults::shares_per_minute")]
     pub shares_per_minute: f32,
+    /// How many shares of one account are taken in a second, over all its connections. Whoever sends more is read from
+    /// more slowly. Enough for a farm of some thousand devices.
+    #[serde(default = "defaults::shares_per_account_and_second_max")]
+    pub shares_per_account_and_second_max: u32,
     /// The easiest hash rate that vardiff assumes, in h/s.
     #[serde(default = "defaults::min_hashrate")]
     pub min_hashrate: f32,
     /// How many connections may be open at once.
     #[serde(default = "defaults::connections_max")]
     pub connections_max: usize,
-    /// How many channels one connection may open.
+    /// How many of these may come from one address without a good share. Each one that has sent one lets another in,
+    /// so a farm of a thousand devices behind one address is in after some rounds.
+    #[serde(default = "defaults::connections_per_address_max")]
+    pub connections_per_address_max: usize,
+    /// The same for one network: a /24 of IPv4, a /48 of IPv6.
+    #[serde(default = "defaults::connections_per_network_max")]
+    pub connections_per_network_max: usize,
+    /// How many places only known addresses, known accounts and registered workers may keep; by default an eighth.
+    pub connections_reserved: Option<usize>,
+    /// A connection without a good share is closed after this many seconds. A device that overstated its hash rate a
+    /// thousandfold has come down to its target by then.
+    #[serde(default = "defaults::first_share_s")]
+    pub first_share_s: u64,
+    /// And one whose last good share is this many seconds ago. Registered workers are not.
+    #[serde(default = "defaults::silence_s")]
+    pub silence_s: u64,
+    /// How many channels one connection may open ..
     #[serde(default = "defaults::channels_per_connection_max")]
     pub channels_per_connection_max: usize,
+    /// .. and how many before the first good share. Each channel with one lets two more in.
+    #[serde(default = "defaults::channels_unproven_max")]
+    pub channels_unproven_max: usize,
 }
 
 /// The gRPC port of agents, and of workers that fetch models.
@@ -77,6 +104,12 @@ pub struct MiningConfig {
 pub struct ApiConfig {
     /// Where agents connect; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// How many connections may be open at once.
+    #[serde(default = "defaults::api_connections_max")]
+    pub connections_max: usize,
+    /// How many of these may come from one address. A proxy in front is one address too.
+    #[serde(default = "defaults::api_connections_per_address_max")]
+    pub connections_per_address_max: usize,
     /// How many requests one connection may have under way.
     #[serde(default = "defaults::requests_per_connection_max")]
     pub requests_per_connection_max: usize,
@@ -225,14 +258,38 @@ mod defaults {
     pub(super) fn shares_per_minute() -> f32 {
         6.0
     }
+    pub(super) fn shares_per_account_and_second_max() -> u32 {
+        500
+    }
     pub(super) fn min_hashrate() -> f32 {
         1_000.0
     }
     pub(super) fn connections_max() -> usize {
         1_024
     }
+    pub(super) fn connections_per_address_max() -> usize {
+        64
+    }
+    pub(super) fn connections_per_network_max() -> usize {
+        256
+    }
+    pub(super) fn first_share_s() -> u64 {
+        600
+    }
+    pub(super) fn silence_s() -> u64 {
+        3_600
+    }
     pub(super) fn channels_per_connection_max() -> usize {
         256
+    }
+    pub(super) fn channels_unproven_max() -> usize {
+        32
+    }
+    pub(super) fn api_connections_max() -> usize {
+        512
+    }
+    pub(super) fn api_connections_per_address_max() -> usize {
+        128
     }
     pub(super) fn requests_per_connection_max() -> usize {
         64
@@ -276,9 +333,7 @@ impl Config {
             return Err("mining.min_hashrate must be positive".into());
         }
         self.check_sizes()?;
-        if self.mining.payout_script.is_empty() {
-            return Err("mining.payout_script must not be empty".into());
-        }
+        self.mining.payout()?;
         self.job_declarator.limits.check("job_declarator.limits")?;
         if !self.inference.free_of_charge {
             return Err(
@@ -317,13 +372,16 @@ impl Config {
             mining.cert_validity_s,
             60..=DECADE_S,
         )?;
+        mining.check_places()?;
+        let shares = mining.shares_per_account_and_second_max;
         within(
-            "mining.connections_max",
-            mining.connections_max,
-            1..=1 << 16,
+            "mining.shares_per_account_and_second_max",
+            shares,
+            1..=1_000_000,
         )?;
-        let channels = mining.channels_per_connection_max;
-        within("mining.channels_per_connection_max", channels, 1..=1 << 16)?;
+        within("api.connections_max", api.connections_max, 1..=1 << 16)?;
+        let each = api.connections_per_address_max;
+        within("api.connections_per_address_max", each, 1..=1 << 16)?;
         let requests = api.requests_per_connection_max;
         within("api.requests_per_connection_max", requests, 1..=1 << 16)?;
         within("api.downloads_max", api.downloads_max, 0..=1_024)?;
@@ -398,86 +456,4 @@ impl AuditConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn example() -> Config {
-        toml::from_str(include_str!("../../config/dovetail-pool.toml")).unwrap()
-    }
-
-    #[test]
-    fn sizes_that_nothing_can_be_reckoned_with_are_named() {
-        type Change = fn(&mut Config);
-        let changes: [(&str, Change); 16] = [
-            ("mining.cert_validity_s", |c| {
-                c.mining.cert_validity_s = u64::MAX
-            }),
-            ("mining.connections_max", |c| {
-                c.mining.connections_max = usize::MAX
-            }),
-            ("mining.channels_per_connection_max", |c| {
-                c.mining.channels_per_connection_max = 0;
-            }),
-            ("api.requests_per_connection_max", |c| {
-                c.api.requests_per_connection_max = 0
-            }),
-            ("api.downloads_max", |c| c.api.downloads_max = 1_025),
-            ("ledger.connections_max", |c| {
-                c.ledger.connections_max = u32::MAX
-            }),
-            ("ledger.group_max", |c| c.ledger.group_max = usize::MAX),
-            ("ledger.group_wait_ms", |c| {
-                c.ledger.group_wait_ms = u64::MAX
-            }),
-            ("lightning.interval_ms", |c| {
-                c.lightning.interval_ms = u64::MAX
-            }),
-            ("inference.prompt_bytes_max", |c| {
-                c.inference.prompt_bytes_max = 60_001
-            }),
-            ("inference.queue_max", |c| c.inference.queue_max = 0),
-            ("inference.task_lifetime_s", |c| {
-                c.inference.task_lifetime_s = u64::MAX
-            }),
-            ("audit.timeout_s", |c| c.audit.timeout_s = u64::MAX),
-            ("audit.validator_timeout_s", |c| {
-                c.audit.validator_timeout_s = 0
-            }),
-            ("credit.hash_msat_per_mebihash", |c| {
-                c.credit.hash_msat_per_mebihash = -1
-            }),
-            ("credit.inference_msat_per_token", |c| {
-                c.credit.inference_msat_per_token = i64::MAX;
-            }),
-        ];
-        for (key, change) in changes {
-            let mut config = example();
-            change(&mut config);
-            let refused = config.check().unwrap_err();
-            assert!(refused.contains(key), "{key}: {refused}");
-        }
-    }
-
-    #[test]
-    fn a_pool_without_a_lightning_section_pays_nothing_out() {
-        let example = include_str!("../../config/dovetail-pool.toml");
-        let begin = example.find("[lightning]").unwrap();
-        let end = begin + 1 + example[begin + 1..].find("\n[").unwrap();
-        let without = [&example[..begin], &example[end..]].concat();
-        let config: Config = toml::from_str(&without).unwrap();
-        config.check().unwrap();
-        assert!(config.lightning.socket.is_none());
-    }
-
-    #[test]
-    fn the_example_is_valid() {
-        let example = include_str!("../../config/dovetail-pool.toml");
-        let config: Config = toml::from_str(example).unwrap();
-        config.check().unwrap();
-        assert!(config.job_declarator.listen.is_none());
-        // What is commented out has the right names.
-        let more = example.replace("# listen =", "listen =");
-        let config: Config = toml::from_str(&more).unwrap();
-        assert!(config.job_declarator.listen.is_some());
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use anyhow::Context;
 use dovetail_jd::{Declarator, Parts};
 use dovetail_ledger::Ledger;
 use dovetail_sv2::AuthorityKeys;
-use tokio::net::TcpListener;
+use dovetail_sv2::listener::BoundPort;
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
@@ -16,32 +16,32 @@ use crate::shared::Shared;
 /// Connections to Postgres for declarations: their megabytes stay out of the way of shares.
 const LEDGER_CONNECTIONS_MAX: u32 = 4;
 
-/// Starts it on the pool's tracker; returns where it listens, or `None` if none is configured.
+/// Opens its port and starts it on the pool's tracker; returns where it listens, or `None` if none is configured.
 ///
 /// # Errors
-/// A port that cannot be had, or a Postgres that does not answer.
+/// A port that cannot be opened, or a Postgres that does not answer.
 pub(crate) async fn start(
     shared: &Arc<Shared>,
+    port: Option<BoundPort>,
     keys: AuthorityKeys,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Option<SocketAddr>> {
     let config = &shared.config.job_declarator;
-    let Some(address) = config.listen else {
+    let Some(port) = port else {
         return Ok(None);
     };
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))?;
     let url = shared.config.ledger.url.read()?;
     let ledger = Ledger::connect(&url, LEDGER_CONNECTIONS_MAX)
         .await
         .context("cannot connect to Postgres for declarations")?;
+    let listener = port.listen().context("cannot open job_declarator.listen")?;
     let local = listener.local_addr()?;
     dovetail_jd::warn_about(&shared.config.templates);
     let declarator = Declarator::new(Parts {
         keys,
         cert_validity_s: shared.config.mining.cert_validity_s,
-        payout_script: shared.config.mining.payout_script.clone(),
+        network: shared.config.mining.network,
+        payout_script: shared.payout_script.clone(),
         token_key: shared.token_key.clone(),
         coinbase_only: config.coinbase_only,
         limits: config.limits,

@@ -1,7 +1,24 @@
-//! What every gRPC listener of the pool has in common.
+//! What the gRPC listeners of the pool have in common: `TCP_NODELAY`, and for the port that strangers reach a bound on
+//! connections and a time for the first words of each.
 
-use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use dovetail_sv2::places::Place;
+use dovetail_sv2::{Listener, PlaceLimits};
+use futures::{Stream, stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
+
+/// What HTTP/2 begins with (RFC 9113, 3.4). From then on its own pings find out who is gone.
+const PREFACE_BYTES: usize = 24;
+/// The time for it.
+const PREFACE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The connections of a gRPC listener, with `TCP_NODELAY` set. Tokens and verdicts travel in small frames:
 /// without it, Nagle's algorithm holds each one back for up to 40 ms.
@@ -9,11 +26,130 @@ pub(crate) fn incoming(listener: TcpListener) -> TcpIncoming {
     TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
+/// The same for a port that strangers reach, until `shutdown`.
+pub(crate) fn limited(
+    listener: TcpListener,
+    limits: PlaceLimits,
+    shutdown: CancellationToken,
+) -> impl Stream<Item = io::Result<Connection>> {
+    limited_in(listener, limits, PREFACE_TIME_MAX, shutdown)
+}
+
+fn limited_in(
+    listener: TcpListener,
+    limits: PlaceLimits,
+    preface_time_max: Duration,
+    shutdown: CancellationToken,
+) -> impl Stream<Item = io::Result<Connection>> {
+    let state = (Listener::new(listener, limits), shutdown);
+    stream::unfold(state, move |(listener, shutdown)| async move {
+        let (stream, place) = listener.next(&shutdown).await?;
+        // It only makes small frames slow if it fails.
+        let _ = stream.set_nodelay(true);
+        let connection = Connection {
+            _place: place,
+            stream,
+            preface: Some(Preface {
+                left: PREFACE_BYTES,
+                deadline: Box::pin(tokio::time::sleep(preface_time_max)),
+            }),
+        };
+        Some((Ok(connection), (listener, shutdown)))
+    })
+}
+
+/// A client's connection, which holds its place.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// The first to be dropped: whoever sees the end of the stream finds the place free.
+    _place: Place,
+    stream: TcpStream,
+    /// Until it is complete.
+    preface: Option<Preface>,
+}
+
+#[derive(Debug)]
+struct Preface {
+    left: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        let Some(preface) = &mut this.preface else {
+            return read;
+        };
+        if read.is_pending() {
+            return match preface.deadline.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                Poll::Pending => Poll::Pending,
+            };
+        }
+        preface.left = preface.left.saturating_sub(buffer.filled().len() - before);
+        if preface.left == 0 {
+            this.preface = None;
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpStream;
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
     use tokio_stream::StreamExt;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+
+    const SOON: Duration = Duration::from_secs(5);
 
     #[tokio::test]
     async fn small_frames_are_sent_at_once() {
@@ -23,5 +159,68 @@ mod tests {
         let _client = TcpStream::connect(address).await.unwrap();
         let connection = connections.next().await.unwrap().unwrap();
         assert!(connection.nodelay().unwrap());
+    }
+
+    /// A port with two places for one address, and a tenth of a second for the preface.
+    async fn serve(shutdown: &CancellationToken) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = PlaceLimits {
+            per_address_max: 2,
+            ..PlaceLimits::total(8)
+        };
+        let time = Duration::from_millis(100);
+        let connections = limited_in(listener, limits, time, shutdown.clone());
+        let (_, health) = tonic_health::server::health_reporter();
+        let router = tonic::transport::Server::builder().add_service(health);
+        tokio::spawn(router.serve_with_incoming(connections));
+        address
+    }
+
+    async fn is_closed(stream: &mut TcpStream) -> bool {
+        let mut rest = Vec::new();
+        timeout(SOON, stream.read_to_end(&mut rest)).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn whoever_says_nothing_or_half_a_word_is_closed_and_makes_room() {
+        let shutdown = CancellationToken::new();
+        let _stop = shutdown.clone().drop_guard();
+        let address = serve(&shutdown).await;
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"PRI * HTTP/2").await.unwrap();
+        assert!(is_closed(&mut silent).await && is_closed(&mut slow).await);
+        let endpoint =
+            tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let mut client = HealthClient::new(endpoint.connect().await.unwrap());
+        // Whoever speaks may be silent afterwards.
+        for _ in 0..3 {
+            let request = HealthCheckRequest::default();
+            timeout(SOON, client.check(request)).await.unwrap().unwrap();
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn one_address_has_a_few_connections_and_the_next_is_closed_at_once() {
+        let shutdown = CancellationToken::new();
+        let _stop = shutdown.clone().drop_guard();
+        let address = serve(&shutdown).await;
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let endpoint =
+                tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+            let mut client = HealthClient::new(endpoint.connect().await.unwrap());
+            client.check(HealthCheckRequest::default()).await.unwrap();
+            clients.push(client);
+        }
+        let mut third = TcpStream::connect(address).await.unwrap();
+        assert!(is_closed(&mut third).await);
+        // The others notice nothing.
+        clients[0]
+            .check(HealthCheckRequest::default())
+            .await
+            .unwrap();
     }
 }

@@ -14,11 +14,13 @@ mod credit;
 mod embedded_declarator;
 mod grpc_listener;
 mod header_spaces;
+mod known_accounts;
 mod mailboxes;
 mod mining;
 mod models;
 mod payouts;
 mod run;
+mod share_pace;
 mod shared;
 mod tasks;
 #[cfg(test)]

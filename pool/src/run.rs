@@ -7,17 +7,20 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
+use bitcoin::{Address, Network, ScriptBuf};
+use dovetail_daemon::announce_not_ready;
 use dovetail_engine::Runtime;
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger};
 use dovetail_lightning::Client;
 use dovetail_sv2::AuthorityKeys;
+use dovetail_sv2::listener::BoundPort;
 use dovetail_telemetry::{JsonLines, Telemetry};
 use dovetail_templates::TemplateHandle;
 use dovetail_templates::block_publisher::{BlockPublisher, Publication, PublisherOptions};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
-use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,9 +33,11 @@ use crate::claims::settle::Settler;
 use crate::config::{AuditConfig, Config, MiningConfig};
 use crate::embedded_declarator;
 use crate::header_spaces::HeaderSpaces;
+use crate::known_accounts::KnownAccounts;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
 use crate::payouts::{InvoiceAnswers, Payouts};
+use crate::share_pace::SharePace;
 use crate::shared::Shared;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
 use crate::validation::{Member, RemoteValidator, ThreadValidator, Validators, ValidatorsConfig};
@@ -80,16 +85,17 @@ pub async fn run(
     let templates = dovetail_templates::start(config.templates.clone(), last.stop.clone())
         .context("cannot start the template source")?;
     let (blocks, waiting) = start_blocks(&config, &templates, &shutdown).await;
-    let mining = bind(config.mining.listen).await?;
-    let api = bind(config.api.listen).await?;
-    let (mining_address, api_address) = (mining.local_addr()?, api.local_addr()?);
-    let services = grpc::Services {
-        tasks: base.tasks.clone(),
-        downloads: open_downloads(&config, &base.tracker, &shutdown)?,
-        requests_per_connection_max: config.api.requests_per_connection_max,
-        tracker: base.tracker.clone(),
-    };
+    let ports = Ports::bind(&config)?;
+    let payout_script = config.mining.payout().map_err(|reason| anyhow!(reason))?;
+    tell_payout(&payout_script, config.mining.network);
+    let services = services(&config, &base, &shutdown)?;
+    let (is_ready, readiness) = watch::channel(false);
+    let api = ports.api.listen().context("cannot open api.listen")?;
+    let api_address = api.local_addr()?;
     let shared = Arc::new(Shared {
+        payout_script,
+        share_pace: SharePace::new(config.mining.shares_per_account_and_second_max),
+        known_accounts: KnownAccounts::read(&base.ledger).await?,
         ledger: base.ledger.clone(),
         templates,
         blocks: blocks.clone(),
@@ -110,27 +116,106 @@ pub async fn run(
     for publication in waiting {
         blocks::resume(&shared, publication);
     }
-    let authority = keys.authority;
-    let declaration = embedded_declarator::start(&shared, authority, shutdown.clone()).await?;
-    let serving = crate::mining::serve(mining, authority, Arc::clone(&shared), shutdown.clone());
-    base.tracker.spawn(serving);
     base.tracker
         .spawn(expire(base.tasks.clone(), shutdown.clone()));
     base.tracker
         .spawn(mature(Arc::clone(&shared), shutdown.clone()));
-    start_payouts(&shared, base.mailboxes.clone(), &shutdown);
-    let serving = grpc::serve(api, services, shutdown.clone());
-    ready(Addresses {
-        mining: mining_address,
-        api: api_address,
-        declaration,
-    });
-    let served = serving.await;
+    let opening = async {
+        if !has_work(&shared, &shutdown).await? {
+            return Ok(());
+        }
+        let miners = (ports.mining, ports.declaration);
+        let (mining, declaration) = open(miners, keys.authority, &shared, &shutdown).await?;
+        start_payouts(&shared, base.mailboxes.clone(), &shutdown);
+        is_ready.send_replace(true);
+        ready(Addresses {
+            mining,
+            api: api_address,
+            declaration,
+        });
+        Ok(())
+    };
+    let serving = grpc::serve(api, services, readiness, shutdown.clone());
+    let served = tokio::try_join!(serving, opening).map(|_| ());
     shutdown.cancel();
     base.drain(&blocks).await;
     drop(shared);
     last.stop().await;
     served
+}
+
+/// What the gRPC port serves.
+fn services(
+    config: &Config,
+    base: &Base,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<grpc::Services> {
+    Ok(grpc::Services {
+        tasks: base.tasks.clone(),
+        downloads: open_downloads(config, &base.tracker, shutdown)?,
+        requests_per_connection_max: config.api.requests_per_connection_max,
+        places: config.api.places(),
+        tracker: base.tracker.clone(),
+    })
+}
+
+/// The ports, ours from the start. Miners and declarators are let in once there is work for them; until then their
+/// devices are refused and can go elsewhere.
+struct Ports {
+    mining: BoundPort,
+    declaration: Option<BoundPort>,
+    api: BoundPort,
+}
+
+impl Ports {
+    fn bind(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            mining: bind(config.mining.listen)?,
+            declaration: config.job_declarator.listen.map(bind).transpose()?,
+            api: bind(config.api.listen)?,
+        })
+    }
+}
+
+fn bind(address: SocketAddr) -> anyhow::Result<BoundPort> {
+    BoundPort::bind(address).with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Waits for the first work, on the configured network; `false` if the pool stops before it.
+async fn has_work(shared: &Shared, shutdown: &CancellationToken) -> anyhow::Result<bool> {
+    let network = shared.config.mining.network;
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(false),
+        has_work = shared.templates.ready(network, announce_not_ready) => {
+            has_work.context("the pool cannot start on this node")?;
+            Ok(true)
+        }
+    }
+}
+
+/// Lets miners in; returns where they find the pool and its declarator.
+async fn open(
+    (mining, declaration): (BoundPort, Option<BoundPort>),
+    authority: AuthorityKeys,
+    shared: &Arc<Shared>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<(SocketAddr, Option<SocketAddr>)> {
+    let declaration =
+        embedded_declarator::start(shared, declaration, authority, shutdown.clone()).await?;
+    let mining = mining.listen().context("cannot open mining.listen")?;
+    let address = mining.local_addr()?;
+    let serving = crate::mining::serve(mining, authority, Arc::clone(shared), shutdown.clone());
+    shared.tracker.spawn(serving);
+    Ok((address, declaration))
+}
+
+/// Shows the operator where rewards go: it is the last moment to notice a mistake.
+fn tell_payout(script: &ScriptBuf, network: Network) {
+    match Address::from_script(script, network) {
+        Ok(address) => tracing::info!(%address, script = %script.to_hex_string(), "blocks pay"),
+        // A bare public key has no address.
+        Err(_) => tracing::info!(script = %script.to_hex_string(), "blocks pay"),
+    }
 }
 
 /// The pool's secrets.
@@ -267,12 +352,6 @@ async fn start_blocks(
         shutdown: shutdown.clone(),
     })
     .await
-}
-
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))
 }
 
 fn receipt_key(config: &Config) -> anyhow::Result<Keypair> {

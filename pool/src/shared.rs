@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bitcoin::ScriptBuf;
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::Ledger;
@@ -15,17 +16,23 @@ use tokio_util::task::TaskTracker;
 use crate::claims::settle::Settler;
 use crate::config::Config;
 use crate::header_spaces::{HeaderSpaces, JobSalts};
+use crate::known_accounts::KnownAccounts;
 use crate::models::Models;
 use crate::payouts::InvoiceAnswers;
+use crate::share_pace::SharePace;
 use crate::tasks::Tasks;
 
 /// Handles to every part of the pool.
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    /// What every block pays.
+    pub(crate) payout_script: ScriptBuf,
     pub(crate) ledger: Ledger,
     pub(crate) templates: TemplateHandle,
     /// Where solved blocks go.
     pub(crate) blocks: BlockPublisher,
+    pub(crate) known_accounts: KnownAccounts,
+    pub(crate) share_pace: SharePace,
     pub(crate) settler: Settler,
     pub(crate) tasks: Tasks,
     pub(crate) models: Models,

@@ -3,9 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context;
-use serde_json::Value;
-
 use crate::free_port;
 use crate::process::{Daemon, output, wait};
 
@@ -110,18 +107,6 @@ impl BitcoinCore {
     pub fn mine(&self, blocks: u32, address: &str) -> anyhow::Result<()> {
         self.rpc(&["generatetoaddress", &blocks.to_string(), address])?;
         Ok(())
-    }
-
-    /// The regtest address of a script.
-    ///
-    /// # Errors
-    /// If the script has none.
-    pub fn address_of(&self, script: &str) -> anyhow::Result<String> {
-        let said: Value = serde_json::from_str(&self.rpc(&["decodescript", script])?)?;
-        said["address"]
-            .as_str()
-            .map(str::to_owned)
-            .context("the script has no address")
     }
 
     /// Where its RPC listens.

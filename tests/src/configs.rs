@@ -1,7 +1,7 @@
 //! The daemons' configuration files in a scenario.
 
 use crate::scenario::{
-    AUTHORITY_PUBLIC, AUTHORITY_SECRET, FETCHED, Layout, MODEL_FILE, Options, PAYOUT_SCRIPT,
+    AUTHORITY_PUBLIC, AUTHORITY_SECRET, FETCHED, Layout, MODEL_FILE, Options, PAYOUT_ADDRESS,
     Scenario,
 };
 use crate::served_model::tiny_file;
@@ -25,7 +25,7 @@ listen = \"127.0.0.1:0\"
 authority_public_key = \"{AUTHORITY_PUBLIC}\"
 authority_secret_key = \"{AUTHORITY_SECRET}\"
 network = \"regtest\"
-payout_script = \"{PAYOUT_SCRIPT}\"
+payout_address = \"{PAYOUT_ADDRESS}\"
 shares_per_minute = {shares_per_minute}.0
 min_hashrate = {min_hashrate}.0
 [api]
@@ -65,7 +65,8 @@ maturity_s = 0
 listen = \"127.0.0.1:0\"
 authority_public_key = \"{AUTHORITY_PUBLIC}\"
 authority_secret_key = \"{AUTHORITY_SECRET}\"
-payout_script = \"{PAYOUT_SCRIPT}\"
+network = \"regtest\"
+payout_address = \"{PAYOUT_ADDRESS}\"
 token_key = {{ file = \"{dir}/token.key\" }}
 coinbase_only = true
 blocks_dir = \"{dir}/declarator-blocks\"

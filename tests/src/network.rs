@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::bitcoin_core::{BitcoinCore, CoreParts};
 use crate::lightning_node::{self, LightningNode, RealParts};
 use crate::process::Daemon;
-use crate::scenario::{AUTHORITY_SECRET, Layout, PAYOUT_SCRIPT, START_TIME_MAX, text};
+use crate::scenario::{AUTHORITY_SECRET, Layout, PAYOUT_ADDRESS, START_TIME_MAX, text};
 
 /// The chain and the wallets.
 pub enum Network {
@@ -75,7 +75,7 @@ impl Network {
         tell: &mut impl FnMut(&str, &Value),
     ) -> anyhow::Result<Self> {
         let core = BitcoinCore::start(parts, &layout.file("bitcoin"), &layout.file("logs"))?;
-        core.mine(1, &core.address_of(PAYOUT_SCRIPT)?)?;
+        core.mine(1, PAYOUT_ADDRESS)?;
         tell("bitcoin", &json!({ "socket": core.socket() }));
         let wallets = wallets(layout, tell)?;
         Ok(Self::Core(Box::new(CoreNetwork { core, wallets })))
@@ -88,8 +88,7 @@ impl Network {
     ) -> anyhow::Result<Self> {
         let logs = layout.file("logs");
         let core = BitcoinCore::start(&parts.core, &layout.file("bitcoin"), &logs)?;
-        let mining_address = core.address_of(PAYOUT_SCRIPT)?;
-        core.mine(1, &mining_address)?;
+        core.mine(1, PAYOUT_ADDRESS)?;
         tell("bitcoin", &json!({ "socket": core.socket() }));
         let node = |name: &str, trusted: &[&str]| {
             let socket = layout.file(&format!("{name}.sock"));
@@ -97,7 +96,7 @@ impl Network {
         };
         let pool_node = node("pool", &[])?;
         let worker_node = node("worker", &[pool_node.node_id()])?;
-        lightning_node::connect(&core, &pool_node, &worker_node, &mining_address)?;
+        lightning_node::connect(&core, &pool_node, &worker_node, PAYOUT_ADDRESS)?;
         tell("lightning", &json!({ "pool": pool_node.node_id() }));
         Ok(Self::Real(Box::new(RealNetwork {
             core,

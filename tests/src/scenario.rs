@@ -21,8 +21,8 @@ use crate::served_model::{make_tiny, provide_model};
 pub const AUTHORITY_PUBLIC: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
 /// The other half of [`AUTHORITY_PUBLIC`].
 pub const AUTHORITY_SECRET: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n";
-/// The pool's coinbase script. Regtest coins are worth nothing; nobody has this key.
-pub(crate) const PAYOUT_SCRIPT: &str = "0014ebe1b7dcc293ccaa0ee743a86f89df8258c208fc";
+/// The pool's address. Regtest coins are worth nothing; nobody has this key.
+pub(crate) const PAYOUT_ADDRESS: &str = "bcrt1qa0sm0hxzj0x25rh8gw5xlzwlsfvvyz8u8nhukw";
 /// How long a daemon may take to start.
 pub(crate) const START_TIME_MAX: Duration = Duration::from_secs(30);
 

@@ -6,5 +6,5 @@ mod run;
 mod secret;
 
 pub use config::{ConfigError, load, within};
-pub use run::{announce_ready, init_logging, shutdown_on_signal};
+pub use run::{announce_not_ready, announce_ready, init_logging, shutdown_on_signal};
 pub use secret::Secret;

@@ -22,6 +22,15 @@ pub fn announce_ready(fields: serde_json::Value) {
     if let (Some(line), serde_json::Value::Object(fields)) = (line.as_object_mut(), fields) {
         line.extend(fields);
     }
+    print(&line);
+}
+
+/// Prints `{"ready":false,"reason":".."}` as one line on standard output: why there is no ready line yet.
+pub fn announce_not_ready(reason: &str) {
+    print(&serde_json::json!({ "ready": false, "reason": reason }));
+}
+
+fn print(line: &serde_json::Value) {
     let mut out = std::io::stdout().lock();
     // Nobody may be reading: that is the supervisor's affair.
     let _ = writeln!(out, "{line}");

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
@@ -22,18 +22,43 @@ pub enum Secret {
     },
 }
 
+/// Permissions of anybody but the owner, and of those outside the group too.
+const OTHERS: u32 = 0o077;
+const EVERYBODY: u32 = 0o007;
+
 impl Secret {
-    /// The secret's text.
+    /// The secret's text. If others than its owner may read its file, a warning says so: a container's secrets may
+    /// have to be so, hence it is no error.
     ///
     /// # Errors
     /// [`ConfigError::Secret`] where its file cannot be read.
     pub fn read(&self) -> Result<String, ConfigError> {
+        if let Some(warning) = self.exposure() {
+            tracing::warn!("{warning}");
+        }
         match self {
             Self::Value(value) => Ok(value.clone()),
             Self::File { file } => std::fs::read_to_string(file)
                 .map(|text| text.trim().to_owned())
                 .map_err(|source| unreadable(file, source)),
         }
+    }
+
+    /// Who else may read the secret's file, and what to do about it.
+    fn exposure(&self) -> Option<String> {
+        let Self::File { file } = self else {
+            return None;
+        };
+        let mode = std::fs::metadata(file).ok()?.permissions().mode();
+        let others = match mode & OTHERS {
+            0 => return None,
+            others if others & EVERYBODY != 0 => "everybody on this machine",
+            _ => "the file's group",
+        };
+        let (file, mode) = (file.display(), mode & 0o777);
+        Some(format!(
+            "THE SECRET in {file} has mode {mode:04o} and may be used by {others}: chmod 600 {file}"
+        ))
     }
 
     /// The secret as a key of 32 bytes. A file that is not there is made first, with a random key
@@ -96,7 +121,6 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_secret_is_read_from_its_file_and_never_shown() {
@@ -107,6 +131,33 @@ mod tests {
         };
         assert_eq!(secret.read().unwrap(), "hidden");
         assert!(!format!("{:?}", Secret::Value("hidden".into())).contains("hidden"));
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_named_and_its_text_is_not() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "hidden\n").unwrap();
+        let place = file.path().to_owned();
+        let secret = Secret::File {
+            file: place.clone(),
+        };
+        for (mode, others) in [
+            (0o600, None),
+            (0o400, None),
+            (0o640, Some("the file's group")),
+            (0o644, Some("everybody")),
+            (0o604, Some("everybody")),
+        ] {
+            std::fs::set_permissions(&place, std::fs::Permissions::from_mode(mode)).unwrap();
+            let warning = secret.exposure();
+            assert_eq!(warning.is_some(), others.is_some(), "{mode:o}");
+            if let (Some(warning), Some(others)) = (warning, others) {
+                assert!(warning.contains(others), "{warning}");
+                assert!(warning.contains(&place.display().to_string()), "{warning}");
+                assert!(!warning.contains("hidden"), "{warning}");
+            }
+        }
+        assert_eq!(Secret::Value("hidden".into()).exposure(), None);
     }
 
     #[test]

@@ -7,6 +7,11 @@ use crate::tasks::{array, seconds};
 use crate::{Ledger, LedgerError, TaskRecord, TaskState};
 use dovetail_units::time::unix_now;
 
+/// Open batches that may name one task. A worker puts a task into one batch, and into another one where it has lost
+/// track; a batch per order and choice of twelve tasks would fill the ledger. So a worker's open batches are bounded by
+/// its unclaimed tasks.
+const BATCHES_PER_TASK_MAX: i64 = 16;
+
 /// Where a batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchState {
@@ -71,6 +76,9 @@ pub enum BatchRefusal {
     /// The transcripts have another root.
     #[error("the transcripts do not have this root")]
     RootMismatch,
+    /// A task that is in as many open batches as it may.
+    #[error("the batch names a task that is in {BATCHES_PER_TASK_MAX} open batches already")]
+    TooMany,
     /// Worth a retry.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -102,6 +110,9 @@ impl Ledger {
         }
         check(&tasks, worker, root)?;
         let ids: Vec<Vec<u8>> = task_ids.iter().map(|id| id.to_bytes().to_vec()).collect();
+        if self.open_batches_of_a_task(root, &ids).await? >= BATCHES_PER_TASK_MAX {
+            return Err(BatchRefusal::TooMany);
+        }
         sqlx::query(
             "INSERT INTO batches (root, worker, state, task_ids) VALUES ($1, $2, 'open', $3)
              ON CONFLICT (root) DO NOTHING",
@@ -112,6 +123,26 @@ impl Ledger {
         .execute(&self.pool)
         .await?;
         Ok(())
+    }
+
+    /// In how many open batches with other roots the task is that is in most. Registrations that come at the same
+    /// time may not see each other: the bound keeps a worker from filling the ledger, and need not be exact.
+    async fn open_batches_of_a_task(
+        &self,
+        root: BatchRoot,
+        ids: &[Vec<u8>],
+    ) -> Result<i64, LedgerError> {
+        let most = sqlx::query_scalar(
+            "SELECT coalesce(max(times), 0) FROM (
+                 SELECT count(*) AS times FROM batches, unnest(task_ids) AS task
+                 WHERE state = 'open' AND task_ids && $1 AND root <> $2 AND task = ANY($1)
+                 GROUP BY task) AS counted",
+        )
+        .bind(ids.to_vec())
+        .bind(root.to_bytes().to_vec())
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(most)
     }
 
     /// The batch with this root, if it was registered.

@@ -16,13 +16,14 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
     file!("0004_audit.sql"),
     file!("0005_declared.sql"),
     file!("0006_maturity.sql"),
+    file!("0007_bounds.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools

@@ -36,6 +36,23 @@ pub struct Stats {
 }
 
 impl Ledger {
+    /// The names of accounts that have earned, the newest accounts first.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn newest_workers(&self, limit: u32) -> Result<Vec<String>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT substr(name, 8) AS worker FROM accounts
+             WHERE never_negative AND credits_posted > 0 ORDER BY id DESC LIMIT $1",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| Ok(row.try_get::<String, _>("worker")?))
+            .collect()
+    }
+
     /// The worker's balance; zero for one that never earned.
     ///
     /// # Errors

@@ -8,11 +8,13 @@
 pub mod connection;
 pub mod extension;
 pub mod frame;
+pub mod identity;
 pub mod keys;
 pub mod listener;
 pub mod messages;
 pub mod negotiate;
 pub mod outbox;
+pub mod places;
 pub mod server;
 pub mod setup;
 mod share_codes;
@@ -25,9 +27,11 @@ pub const EXTRANONCE_BYTES_MAX: usize = 32;
 
 pub use connection::{ConnectionError, FrameReader, FrameWriter, accept, connect};
 pub use frame::{DecodeError, Frame, Message};
+pub use identity::{Identity, IdentityRefusal, Payee};
 pub use keys::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
 pub use listener::Listener;
 pub use outbox::{Outbox, OutboxError};
+pub use places::{Place, PlaceLimits};
 pub use server::{EndReason, MiningClock, Server};
 pub use share_codes::share_code;
 pub use tlv::{Tlv, TlvError, parse_tlvs};

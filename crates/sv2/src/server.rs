@@ -17,6 +17,7 @@ use crate::frame::DecodeError;
 use crate::keys::AuthorityKeys;
 use crate::listener::Listener;
 use crate::outbox::{Outbox, OutboxError};
+use crate::places::{Place, PlaceLimits};
 use crate::setup::{self, ServerPolicy, SetupError};
 
 /// How often the difficulty of a mining connection's channels is reconsidered.
@@ -33,8 +34,8 @@ pub struct Server {
     pub certificate_validity: Duration,
     /// What is spoken on the port.
     pub policy: ServerPolicy,
-    /// Connections at a time; further ones wait in the system's queue.
-    pub connections_max: usize,
+    /// Who may hold how many connections, and for how long.
+    pub places: PlaceLimits,
     /// Frames that may wait for one client: the longest burst that a healthy one is sent.
     pub outbox_max: usize,
     /// The largest payload that is read of a client once its connection is set up.
@@ -52,6 +53,8 @@ pub struct Client {
     pub reader: FrameReader,
     /// What it is sent.
     pub outbox: Outbox,
+    /// Its place on the port. Whoever serves it says what it has proven.
+    pub place: Arc<Place>,
     /// Cancelled when the connection has to end: at shutdown, and where the client does not keep up. Cancelling it
     /// throws away what still waits in the outbox.
     pub token: CancellationToken,
@@ -71,14 +74,15 @@ impl Server {
         Serve: Fn(Client) -> Served + Clone + Send + 'static,
         Served: Future<Output = ()> + Send + 'static,
     {
-        let listener = Listener::new(listener, self.connections_max);
+        let listener = Listener::new(listener, self.places);
         let server = Arc::new(self);
         while let Some((stream, place)) = listener.next(shutdown).await {
             let (server, serve) = (Arc::clone(&server), serve.clone());
             let token = shutdown.child_token();
             connections.spawn(async move {
-                server.serve_one(stream, token, serve).await;
-                drop(place);
+                server
+                    .serve_one(stream, Arc::new(place), token, serve)
+                    .await;
             });
         }
     }
@@ -86,6 +90,7 @@ impl Server {
     async fn serve_one<Served: Future<Output = ()>>(
         &self,
         stream: TcpStream,
+        place: Arc<Place>,
         token: CancellationToken,
         serve: impl Fn(Client) -> Served,
     ) {
@@ -107,9 +112,20 @@ impl Server {
             flags,
             reader,
             outbox,
-            token,
+            place: Arc::clone(&place),
+            token: token.clone(),
         };
-        Box::pin(serve(client)).await;
+        let mut serving = Box::pin(serve(client));
+        tokio::select! {
+            biased;
+            () = &mut serving => {}
+            () = place.expired() => {
+                tracing::info!(%address, "a connection that has proven no work for too long is closed");
+                token.cancel();
+                (&mut serving).await;
+            }
+        }
+        drop(serving);
         let _ = writing.await;
     }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use dovetail_sv2::connection::PAYLOAD_BYTES_DEFAULT;
 use dovetail_sv2::server::{Client, Server};
 use dovetail_sv2::setup::{self, ServerPolicy, SetupProtocol, mining_flags};
-use dovetail_sv2::{AuthorityKeys, ConnectionError, Frame, FrameReader, FrameWriter, connect};
+use dovetail_sv2::{
+    AuthorityKeys, ConnectionError, Frame, FrameReader, FrameWriter, PlaceLimits, connect,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +19,7 @@ const FLAGS: u32 = mining_flags::REQUIRES_STANDARD_JOBS;
 const FRAMES: u8 = 3;
 const SOON: Duration = Duration::from_secs(5);
 
-fn server() -> Server {
+fn server(places: PlaceLimits) -> Server {
     Server {
         keys: AuthorityKeys::generate(),
         certificate_validity: Duration::from_secs(60),
@@ -27,7 +29,7 @@ fn server() -> Server {
             required_flags: 0,
             success_flags: 0,
         },
-        connections_max: 1,
+        places,
         outbox_max: FRAMES.into(),
         payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
     }
@@ -57,7 +59,8 @@ async fn start(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let running = tokio::spawn(async move {
-        server().run(listener, &connections, &shutdown, greet).await;
+        let server = server(PlaceLimits::total(1));
+        server.run(listener, &connections, &shutdown, greet).await;
     });
     (address, running)
 }
@@ -102,4 +105,54 @@ async fn a_server_that_stops_waits_for_no_client_that_is_yet_to_say_a_word() {
     timeout(SOON, running).await.unwrap().unwrap();
     connections.close();
     timeout(SOON, connections.wait()).await.unwrap();
+}
+
+/// Takes every frame for a proof of work, and answers it.
+async fn believe(mut client: Client) {
+    loop {
+        let frame = tokio::select! {
+            () = client.token.cancelled() => return,
+            frame = client.reader.read() => frame,
+        };
+        let Ok(frame) = frame else { return };
+        client.place.prove();
+        client.outbox.try_send(frame).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_of_one_host_leave_room_and_each_proof_lets_another_in() {
+    let (connections, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    let _stop = shutdown.clone().drop_guard();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = PlaceLimits {
+        per_address_max: 3,
+        first_proof: Some(Duration::from_secs(3)),
+        ..PlaceLimits::total(16)
+    };
+    tokio::spawn(async move {
+        let server = server(limits);
+        server.run(listener, &connections, &shutdown, believe).await;
+    });
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        idle.push(open(address).await);
+    }
+    let refused = || async { connect(&address.to_string(), None).await.is_err() };
+    assert!(refused().await, "one host has more places than it may");
+    // An honest one proves itself, and lets in one for itself and another one.
+    let (mut reader, mut writer) = idle.pop().unwrap();
+    writer.write(&frame(1)).await.unwrap();
+    assert_eq!(reader.read().await.unwrap(), frame(1));
+    idle.push(open(address).await);
+    idle.push(open(address).await);
+    assert!(refused().await, "idle connections let others in");
+    // The idle ones have their time, and it goes on.
+    for (mut reader, _writer) in idle {
+        let end = timeout(SOON, reader.read()).await.unwrap();
+        assert!(matches!(end, Err(ConnectionError::Closed)), "{end:?}");
+    }
+    writer.write(&frame(2)).await.unwrap();
+    assert_eq!(reader.read().await.unwrap(), frame(2));
 }

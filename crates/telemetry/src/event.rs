@@ -14,6 +14,18 @@ pub enum Event<'a> {
         /// How many models of the pool it serves.
         models: usize,
     },
+    /// A miner opened a channel.
+    ChannelOpened {
+        /// Whom its shares are credited to.
+        worker: &'a str,
+        /// Which of the miner's devices it is, if the miner says so.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        device: Option<&'a str>,
+        /// The pool's number for the connection.
+        connection: u64,
+        /// The channel on it.
+        channel: u32,
+    },
     /// A task went to a worker.
     TaskAssigned {
         /// The task.
@@ -121,6 +133,15 @@ mod tests {
             (
                 Event::WorkerRegistered { worker, models: 2 },
                 r#"{"event":"worker_registered","worker":"0a0b","models":2}"#,
+            ),
+            (
+                Event::ChannelOpened {
+                    worker,
+                    device: Some("rig1"),
+                    connection: 3,
+                    channel: 2,
+                },
+                r#"{"event":"channel_opened","worker":"0a0b","device":"rig1","connection":3,"channel":2}"#,
             ),
             (
                 Event::TaskAssigned { task, worker },

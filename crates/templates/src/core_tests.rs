@@ -227,3 +227,34 @@ async fn bitcoin_core_judges_blocks_that_are_yet_to_be_hashed_and_takes_any_that
     stop.cancel();
     timeout(PATIENCE, handle.stopped()).await.unwrap();
 }
+
+#[tokio::test]
+#[ignore = "needs DOVETAIL_BITCOIN_NODE, a bitcoin-node 31 with IPC"]
+async fn bitcoin_core_says_its_network_and_that_it_is_in_initial_block_download() {
+    let directory = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let node = Node::start(directory.path());
+    let handle = start(SourceConfig::bitcoin_core(node.socket()), stop.clone()).unwrap();
+    // Another network is told before there is any work.
+    let refused = timeout(PATIENCE, handle.ready(Network::Signet, |_| ()))
+        .await
+        .unwrap();
+    let refused = refused.unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "network = \"signet\" is configured, but the node is on regtest"
+    );
+    // A regtest node without a recent block counts as syncing.
+    let mut said = Vec::new();
+    let waiting = handle.ready(Network::Regtest, |reason| said.push(reason.to_owned()));
+    assert!(timeout(Duration::from_secs(6), waiting).await.is_err());
+    assert!(
+        said[0].contains("in initial block download (block 0 of 0 known headers)"),
+        "{said:?}"
+    );
+    node.cli(&["generatetodescriptor", "1", "raw(51)"]);
+    let ready = handle.ready(Network::Regtest, |_| ());
+    timeout(PATIENCE, ready).await.unwrap().unwrap();
+    stop.cancel();
+    timeout(PATIENCE, handle.stopped()).await.unwrap();
+}

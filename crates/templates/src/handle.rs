@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::block_door::BlockDoor;
 use crate::error::TemplateError;
 use crate::freshness::Freshness;
+use crate::readiness::{Origin, Standing};
 use crate::request::{Reply, Request, TransactionData};
 use crate::snapshot::{SnapshotError, WorkSnapshot};
 
@@ -38,6 +39,8 @@ pub struct TemplateHandle {
     requests: mpsc::Sender<Request>,
     connected: watch::Receiver<bool>,
     stale: watch::Receiver<bool>,
+    standing: watch::Receiver<Standing>,
+    origin: Origin,
     /// A node that takes whole blocks, where the source has one.
     node: Option<BlockDoor>,
     judges_solutions: bool,
@@ -175,6 +178,19 @@ impl TemplateHandle {
         }
     }
 
+    /// How the source stood when it last was, or was not, connected to.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(crate) fn of_origin(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
     pub(crate) fn with_node(self, node: BlockDoor) -> Self {
         Self {
             node: Some(node),
@@ -234,6 +250,7 @@ pub(crate) struct Publisher {
     sequence: u64,
     connected: watch::Sender<bool>,
     pub(crate) freshness: Arc<Freshness>,
+    standing: watch::Sender<Standing>,
 }
 
 impl Publisher {
@@ -273,6 +290,14 @@ impl Publisher {
         if !connected {
             self.freshness.set_giving(false);
         }
+        self.standing.send_replace(match connected {
+            true => Standing::Connected,
+            false => Standing::Connecting,
+        });
+    }
+
+    pub(crate) fn set_unreachable(&self, reason: String) {
+        self.standing.send_replace(Standing::Unreachable(reason));
     }
 }
 
@@ -283,12 +308,15 @@ pub(crate) fn channel() -> (TemplateHandle, Port) {
     let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
     let (connected_sender, connected) = watch::channel(false);
     let freshness = Arc::new(Freshness::new());
+    let (standing_sender, standing) = watch::channel(Standing::Connecting);
     let handle = TemplateHandle {
         work,
         tips,
         requests: request_sender,
         connected,
         stale: freshness.staleness(),
+        standing,
+        origin: Origin::Provider,
         node: None,
         judges_solutions: false,
     };
@@ -298,6 +326,7 @@ pub(crate) fn channel() -> (TemplateHandle, Port) {
         sequence: 0,
         connected: connected_sender,
         freshness,
+        standing: standing_sender,
     };
     (
         handle,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dovetail_sv2::PlaceLimits;
 use dovetail_sv2::server::{self, Server};
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol};
 use dovetail_sv2::{AuthorityKeys, ConnectionError, FrameReader, Outbox};
@@ -57,7 +58,7 @@ pub async fn serve(
         keys,
         certificate_validity: CERTIFICATE_VALIDITY,
         policy: POLICY,
-        connections_max: CLIENTS_MAX,
+        places: PlaceLimits::total(CLIENTS_MAX),
         outbox_max: OUTBOX_MAX,
         payload_bytes_max: REQUEST_BYTES_MAX,
     };

@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dovetail_sv2::Listener;
+use dovetail_sv2::{Listener, PlaceLimits};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{HeaderName, HeaderValue};
@@ -51,7 +51,7 @@ pub struct Page {
 
 /// Serves the page until `shutdown`, and returns once every connection has ended.
 pub async fn serve(listener: TcpListener, page: Page, shutdown: CancellationToken) {
-    let listener = Listener::new(listener, CONNECTIONS_MAX);
+    let listener = Listener::new(listener, PlaceLimits::total(CONNECTIONS_MAX));
     let page = Arc::new(page);
     let connections = TaskTracker::new();
     while let Some((stream, place)) = listener.next(&shutdown).await {

@@ -102,6 +102,7 @@ impl Fixture {
         let declarator = Declarator::new(Parts {
             keys,
             cert_validity_s: 3_600,
+            network: bitcoin::Network::Regtest,
             payout_script: payout_script(),
             token_key: token_key.clone(),
             coinbase_only: setting.coinbase_only,

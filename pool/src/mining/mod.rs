@@ -46,7 +46,7 @@ pub(crate) async fn serve(
         keys,
         certificate_validity: Duration::from_secs(config.cert_validity_s),
         policy: POLICY,
-        connections_max: config.connections_max,
+        places: config.places(),
         outbox_max: OUTBOX_MAX,
         payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
     };

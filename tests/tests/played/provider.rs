@@ -6,7 +6,7 @@ use bitcoin::Network;
 use dovetail_sv2::messages::{CoinbaseOutputConstraints, NewTemplate, TemplateSetNewPrevHash};
 use dovetail_sv2::server::{Client, Server};
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol};
-use dovetail_sv2::{AuthorityKeys, Outbox};
+use dovetail_sv2::{AuthorityKeys, Outbox, PlaceLimits};
 use dovetail_templates::{DEFAULT_BITS, RegtestChain};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -116,7 +116,7 @@ impl Provider {
                 required_flags: 0,
                 success_flags: 0,
             },
-            connections_max: 16,
+            places: PlaceLimits::total(16),
             outbox_max: 1_024,
             payload_bytes_max: 1 << 20,
         };

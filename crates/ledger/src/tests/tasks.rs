@@ -196,6 +196,41 @@ fn a_batch_is_registered_only_by_its_worker_with_its_own_root_and_finished_tasks
     });
 }
 
+#[test]
+fn a_task_is_in_a_few_open_batches_at_most() {
+    run(|_db, ledger| async move {
+        let mut transcripts = Vec::new();
+        for n in 1..=5 {
+            transcripts.push(finished_task(&ledger, n).await);
+        }
+        let alone = transcripts.pop().unwrap();
+        // Each order of the tasks has a root of its own.
+        let mut registered = Vec::new();
+        for turn in 0..24 {
+            let mut order = transcripts.clone();
+            let mut batch = Vec::new();
+            for (choices, divisor) in [(4, 6), (3, 2), (2, 1), (1, 1)] {
+                batch.push(order.remove(turn / divisor % choices));
+            }
+            let root = root_of(&batch);
+            let ids: Vec<TaskId> = batch.iter().map(|of| of.task_id).collect();
+            match ledger.register_batch(WORKER, root, &ids).await {
+                Ok(()) => registered.push((root, ids)),
+                Err(refusal) => assert!(matches!(refusal, BatchRefusal::TooMany), "{refusal}"),
+            }
+        }
+        assert_eq!(registered.len(), 16);
+        // Again is harmless, and other tasks have room.
+        let (root, ids) = &registered[0];
+        ledger.register_batch(WORKER, *root, ids).await.unwrap();
+        let root = root_of(std::slice::from_ref(&alone));
+        ledger
+            .register_batch(WORKER, root, &[alone.task_id])
+            .await
+            .unwrap();
+    });
+}
+
 fn job(token: u8, batch_root: Option<BatchRoot>) -> DeclaredJob {
     DeclaredJob {
         token: vec![token; 58],

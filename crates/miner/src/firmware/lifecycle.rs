@@ -1,8 +1,9 @@
 //! Opening, updating and closing firmware channels (Sv2 specification, sections 5.2, 5.3.2 to
-//! 5.3.9). The user identity is not looked at: all work behind this port is the miner's.
+//! 5.3.9). All work behind this port is the miner's, so a user identity only tells devices apart in the log.
 
 use std::time::Instant;
 
+use dovetail_sv2::Identity;
 use dovetail_sv2::messages::{
     CloseChannel, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess,
     OpenMiningChannelError, OpenStandardMiningChannel, OpenStandardMiningChannelSuccess, U256Owned,
@@ -42,7 +43,7 @@ impl Connection {
             extranonce_prefix: prefix(channel.extranonce_prefix())?,
             group_channel_id: GROUP_ID,
         })?;
-        self.begin(channel_id, channel)
+        self.begin(channel_id, channel, &message.user_identity.as_utf8_or_hex())
     }
 
     pub(super) fn on_open_extended(
@@ -81,7 +82,7 @@ impl Connection {
             extranonce_prefix: prefix(channel.extranonce_prefix())?,
             group_channel_id: GROUP_ID,
         })?;
-        self.begin(channel_id, channel)
+        self.begin(channel_id, channel, &message.user_identity.as_utf8_or_hex())
     }
 
     /// The checks that both kinds of channel share.
@@ -103,9 +104,15 @@ impl Connection {
         Ok((self.take_channel_id(), channel))
     }
 
-    fn begin(&mut self, channel_id: u32, channel: Channel) -> Result<(), EndReason> {
+    fn begin(
+        &mut self,
+        channel_id: u32,
+        channel: Channel,
+        user_identity: &str,
+    ) -> Result<(), EndReason> {
         stats::count(&self.current_job.stats().channels);
-        tracing::info!(channel_id, kind = ?channel.kind(), "firmware opened a channel");
+        let device = device_of(user_identity);
+        tracing::info!(channel_id, kind = ?channel.kind(), device, "firmware opened a channel");
         self.channels.insert(channel_id, channel);
         self.first_job(channel_id)
     }
@@ -144,6 +151,33 @@ impl Connection {
             self.close_all();
         } else if self.channels.remove(&message.channel_id).is_some() {
             stats::uncount(&self.current_job.stats().channels);
+        }
+    }
+}
+
+/// What the log calls the device: what it calls itself, or else the miner that it names. Nobody is refused for a name
+/// here.
+fn device_of(user_identity: &str) -> String {
+    match Identity::parse(user_identity) {
+        Ok(Identity { payee, device }) => device.unwrap_or_else(|| payee.to_string()),
+        Err(_) => user_identity.escape_debug().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::device_of;
+
+    #[test]
+    fn a_device_is_called_as_it_calls_itself() {
+        for (identity, device) in [
+            ("you@wallet.com/kitchen", "kitchen"),
+            ("alice.rig1", "rig1"),
+            ("bitaxe", "bitaxe"),
+            ("a\nb", "a\\nb"),
+            ("", ""),
+        ] {
+            assert_eq!(device_of(identity), device, "{identity:?}");
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use dovetail_sv2::connection::PAYLOAD_BYTES_DEFAULT;
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, mining_flags};
-use dovetail_sv2::{AuthorityKeys, Server};
+use dovetail_sv2::{AuthorityKeys, PlaceLimits, Server};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -60,7 +60,7 @@ pub async fn serve(
             required_flags: 0,
             success_flags: 0,
         },
-        connections_max: options.connections_max,
+        places: PlaceLimits::total(options.connections_max),
         outbox_max: OUTBOX_MAX,
         payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
     };

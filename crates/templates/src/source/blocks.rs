@@ -79,9 +79,10 @@ async fn serve(
 }
 
 /// One IPC connection.
-struct Session {
-    threads: thread_map::Client,
-    mining: mining::Client,
+pub(super) struct Session {
+    pub(super) init: init::Client,
+    pub(super) threads: thread_map::Client,
+    pub(super) mining: mining::Client,
     /// Set by the first error: the next request opens another connection.
     lost: Rc<Cell<bool>>,
 }
@@ -93,7 +94,7 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    async fn connect(socket: &Path) -> Result<Self, capnp::Error> {
+    pub(super) async fn connect(socket: &Path) -> Result<Self, capnp::Error> {
         let stream = UnixStream::connect(socket)
             .await
             .map_err(|error| capnp::Error::disconnected(error.to_string()))?;
@@ -119,6 +120,7 @@ impl Session {
         request.get().get_context()?.set_thread(thread);
         let mining = request.send().promise.await?.get()?.get_result()?;
         Ok(Self {
+            init,
             threads,
             mining,
             lost,
@@ -187,7 +189,9 @@ impl Session {
 }
 
 /// A thread of the node's for one call: two calls on one thread would refuse each other.
-async fn new_thread(threads: &thread_map::Client) -> Result<thread::Client, capnp::Error> {
+pub(super) async fn new_thread(
+    threads: &thread_map::Client,
+) -> Result<thread::Client, capnp::Error> {
     let response = threads.make_thread_request().send().promise.await?;
     response.get()?.get_result()
 }

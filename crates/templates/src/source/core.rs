@@ -2,7 +2,9 @@
 //! thread with a runtime of its own; it ends at the first IPC error and never reconnects, which is
 //! what [`upstream`](super::upstream) is for.
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
@@ -13,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::upstream::{Connector, Link};
-use crate::error::TemplateError;
+use crate::error::{TemplateError, Unreachable};
 
 /// Messages in flight each way. Core sends two per tip and is sent few.
 const MESSAGES_MAX: usize = 64;
@@ -143,11 +145,20 @@ impl CoreThread {
                     client.run().await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "no IPC connection to Bitcoin Core");
-                    let _ = opened.send(Err(TemplateError::Unavailable));
+                    let unreachable = why_not(&self.socket, &error);
+                    let _ = opened.send(Err(unreachable.into()));
                 }
             }
         });
+    }
+}
+
+/// The client's error does not say what is wrong with the socket; the system does.
+fn why_not(socket: &Path, error: &impl Display) -> Unreachable {
+    let place = socket.display().to_string();
+    match UnixStream::connect(socket) {
+        Err(error) => Unreachable::of(&place, &error),
+        Ok(_) => Unreachable::other(&place, error),
     }
 }
 

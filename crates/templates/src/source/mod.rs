@@ -3,6 +3,7 @@
 mod blocks;
 mod core;
 mod embedded_chain;
+mod node_info;
 mod provider;
 mod session;
 mod upstream;
@@ -11,11 +12,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use node_info::{NodeInfo, node_info};
 pub use session::COINBASE_BYTES_ADDITIONAL;
 
 use crate::config::SourceConfig;
 use crate::error::TemplateError;
 use crate::handle::{TemplateHandle, channel};
+use crate::readiness::Origin;
 
 /// Starts a source. Must be called inside a tokio runtime. A source that is away is no error: it
 /// is connected to in the background, again and again, until `shutdown` is cancelled; await
@@ -38,7 +41,7 @@ pub fn start(
                 port,
                 shutdown,
             )?;
-            return Ok(handle.judging_solutions());
+            return Ok(handle.of_origin(Origin::Chain(network)).judging_solutions());
         }
         SourceConfig::BitcoinCore {
             socket,
@@ -48,6 +51,7 @@ pub fn start(
             stale_after_s,
         } => {
             let door = blocks::open(socket.clone(), shutdown.clone())?;
+            let handle = handle.of_origin(Origin::Node(socket.clone()));
             let core = core::Core::new(socket, version, fee_threshold_sat, interval_min_s)?;
             tokio::spawn(upstream::run(
                 core,

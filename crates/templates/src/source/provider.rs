@@ -5,7 +5,7 @@ use dovetail_sv2::{AuthorityPublicKey, ConnectionError, FrameReader, FrameWriter
 use stratum_core::parsers_sv2::TemplateDistributionOwned as Tdp;
 
 use super::upstream::{Connector, Link};
-use crate::error::TemplateError;
+use crate::error::{TemplateError, Unreachable};
 use crate::wire;
 
 /// Where the provider is, and who it must be.
@@ -22,9 +22,13 @@ impl Connector for Provider {
     }
 
     async fn connect(&self) -> Result<ProviderLink, TemplateError> {
-        let (mut reader, mut writer) = connect(&self.address, self.authority)
-            .await
-            .map_err(|error| gone(&error))?;
+        let (mut reader, mut writer) =
+            connect(&self.address, self.authority)
+                .await
+                .map_err(|error| match &error {
+                    ConnectionError::Io(error) => Unreachable::of(&self.address, error),
+                    error => Unreachable::other(&self.address, error),
+                })?;
         let request = setup::request(
             SetupProtocol::TemplateDistributionProtocol,
             0,

@@ -19,6 +19,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// A session that lasted this long was a good one; the next pause starts short again.
 const GOOD_SESSION: Duration = Duration::from_secs(30);
+/// A source that stays away is named this often at least.
+const WORD_INTERVAL: Duration = Duration::from_secs(60);
 /// A source that has said nothing for so long is asked for a template's transactions, and left if it does not answer in
 /// as long: it hangs, and its work is not to be trusted. A better template comes every half minute on the main chain.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -62,6 +64,7 @@ pub(super) async fn run(
 async fn keep(connector: impl Connector, mut port: Port, shutdown: CancellationToken) {
     let mut history = History::default();
     let mut pause = PAUSE_MIN;
+    let mut last_word: Option<(String, Instant)> = None;
     loop {
         let Some(connected) = refusing(&mut port, &shutdown, connector.connect()).await else {
             return;
@@ -74,6 +77,7 @@ async fn keep(connector: impl Connector, mut port: Port, shutdown: CancellationT
                 );
                 let started = Instant::now();
                 port.publisher.set_connected(true);
+                last_word = None;
                 let ended = converse(&mut link, &mut port, &mut history, &shutdown).await;
                 port.publisher.set_connected(false);
                 link.close().await;
@@ -84,7 +88,19 @@ async fn keep(connector: impl Connector, mut port: Port, shutdown: CancellationT
                 tracing::warn!(source = connector.name(), %error, "lost the template source; the last work stands");
             }
             Err(error) => {
-                tracing::warn!(source = connector.name(), %error, retry_in = ?pause, "cannot reach the template source");
+                let reason = error.to_string();
+                let is_said = last_word
+                    .as_ref()
+                    .is_some_and(|(said, when)| *said == reason && when.elapsed() < WORD_INTERVAL);
+                if !is_said {
+                    tracing::warn!(
+                        source = connector.name(),
+                        reason,
+                        "cannot reach the template source; trying again"
+                    );
+                    last_word = Some((reason.clone(), Instant::now()));
+                }
+                port.publisher.set_unreachable(reason);
             }
         }
         let waiting = tokio::time::sleep(pause);

@@ -4,14 +4,25 @@ use std::time::Duration;
 
 use anyhow::Context;
 use dovetail_api::v1::inference_server::InferenceServer;
+use dovetail_sv2::PlaceLimits;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 use super::{Downloads, InferenceService};
-use crate::grpc_listener::incoming;
+use crate::grpc_listener::limited;
 use crate::tasks::Tasks;
+
+/// A connection is asked for a sign of life this often ..
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// .. and closed without one after this.
+const KEEPALIVE_TIME_MAX: Duration = Duration::from_secs(20);
+/// The headers of one request: some hundred bytes, with room for a proxy's own.
+const HEADER_BYTES_MAX: u32 = 16 * 1024;
 
 /// What the port serves.
 pub(crate) struct Services {
@@ -20,6 +31,8 @@ pub(crate) struct Services {
     pub(crate) downloads: Option<Downloads>,
     /// How many requests one connection may have under way.
     pub(crate) requests_per_connection_max: usize,
+    /// Who may hold how many connections.
+    pub(crate) places: PlaceLimits,
     /// What streams run on.
     pub(crate) tracker: TaskTracker,
 }
@@ -31,28 +44,53 @@ pub(crate) struct Services {
 pub(crate) async fn serve(
     listener: TcpListener,
     services: Services,
+    readiness: watch::Receiver<bool>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health
-        .set_serving::<InferenceServer<InferenceService>>()
-        .await;
+    set_health(&health, ServingStatus::NotServing).await;
     let service = InferenceService {
         tasks: services.tasks,
         tracker: services.tracker,
     };
     let inference =
         InferenceServer::new(service).max_decoding_message_size(dovetail_api::MESSAGE_BYTES_MAX);
-    tonic::transport::Server::builder()
+    let stop = shutdown.clone();
+    let connections = limited(listener, services.places, shutdown.clone());
+    let serving = tonic::transport::Server::builder()
         .concurrency_limit_per_connection(services.requests_per_connection_max)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIME_MAX))
+        .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
         .add_routes(reflection()?)
         .add_service(health_service)
         .add_service(inference)
         .add_optional_service(services.downloads.map(Downloads::into_service))
-        .serve_with_incoming_shutdown(incoming(listener), shutdown.cancelled_owned())
-        .await
-        .context("the gRPC server failed")
+        .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned());
+    let (served, ()) = tokio::join!(serving, report_ready(&health, readiness, &stop));
+    served.context("the gRPC server failed")
+}
+
+/// Says `SERVING` once the pool is ready.
+async fn report_ready(
+    health: &HealthReporter,
+    mut readiness: watch::Receiver<bool>,
+    shutdown: &CancellationToken,
+) {
+    let is_ready = tokio::select! {
+        () = shutdown.cancelled() => false,
+        ready = readiness.wait_for(|ready| *ready) => ready.is_ok(),
+    };
+    if is_ready {
+        set_health(health, ServingStatus::Serving).await;
+    }
+}
+
+/// The health of the agents' service, and of the whole process, which has no name.
+async fn set_health(health: &HealthReporter, status: ServingStatus) {
+    for service in [dovetail_api::SERVICE_NAME, ""] {
+        health.set_service_status(service, status).await;
+    }
 }
 
 /// Server reflection in both of its versions: some clients, Python's among them, know `v1alpha` alone.
@@ -76,6 +114,7 @@ fn reflection() -> anyhow::Result<Routes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grpc_listener::incoming;
     use tonic::transport::Channel;
     use tonic_reflection::pb::{v1, v1alpha};
 
@@ -87,6 +126,40 @@ mod tests {
         tokio::spawn(router.serve_with_incoming(incoming(listener)));
         let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
         endpoint.connect().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_pool_that_is_not_ready_says_so_to_whoever_asks_for_its_health() {
+        use tonic_health::pb::HealthCheckRequest;
+        use tonic_health::pb::health_check_response::ServingStatus as Said;
+        use tonic_health::pb::health_client::HealthClient;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (health, health_service) = tonic_health::server::health_reporter();
+        set_health(&health, ServingStatus::NotServing).await;
+        let router = tonic::transport::Server::builder().add_service(health_service);
+        tokio::spawn(router.serve_with_incoming(incoming(listener)));
+        let (is_ready, readiness) = watch::channel(false);
+        let shutdown = CancellationToken::new();
+        let reporting = async { report_ready(&health, readiness, &shutdown).await };
+        let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
+        let mut client = HealthClient::new(endpoint.connect().await.unwrap());
+        for service in ["", dovetail_api::SERVICE_NAME] {
+            let request = HealthCheckRequest {
+                service: service.into(),
+            };
+            let answer = client.check(request).await.unwrap().into_inner();
+            assert_eq!(answer.status(), Said::NotServing, "{service}");
+        }
+        is_ready.send_replace(true);
+        reporting.await;
+        for service in ["", dovetail_api::SERVICE_NAME] {
+            let request = HealthCheckRequest {
+                service: service.into(),
+            };
+            let answer = client.check(request).await.unwrap().into_inner();
+            assert_eq!(answer.status(), Said::Serving, "{service}");
+        }
     }
 
     #[tokio::test]

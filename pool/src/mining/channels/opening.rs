@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use bitcoin::Target;
-use dovetail_jd::account_of;
 use dovetail_sv2::vardiff::stated_rate;
-use dovetail_sv2::{EndReason, Vardiff};
+use dovetail_sv2::{EndReason, Identity, Vardiff};
+use dovetail_telemetry::Event;
 use stratum_core::channels_sv2::server::error::{ExtendedChannelError, StandardChannelError};
 use stratum_core::channels_sv2::server::extended::ExtendedChannel;
 use stratum_core::channels_sv2::server::standard::StandardChannel;
@@ -75,7 +75,7 @@ impl Connection {
             extranonce_prefix: owned(channel.extranonce_prefix())?,
             group_channel_id: self.group_of(&channel),
         })?;
-        self.begin(channel_id, channel)
+        self.begin(channel_id, channel, request.device.as_deref())
     }
 
     pub(in crate::mining) fn on_open_extended(
@@ -135,7 +135,7 @@ impl Connection {
             extranonce_prefix: owned(channel.extranonce_prefix())?,
             group_channel_id: self.group_of(&channel),
         })?;
-        self.begin(channel_id, channel)
+        self.begin(channel_id, channel, request.device.as_deref())
     }
 
     pub(in crate::mining) fn on_update_channel(
@@ -178,19 +178,21 @@ impl Connection {
 
     /// The checks that both kinds of channel share.
     fn admit(
-        &self,
+        &mut self,
         identity: &str,
         nominal_hash_rate: f32,
         max_target: [u8; 32],
     ) -> Result<Admitted, StandardCode> {
-        if self.channels.len() >= self.shared.config.mining.channels_per_connection_max {
+        if self.channels.len() >= self.channels_max() {
             return Err(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED);
         }
         if self.shared.templates.is_stale() {
             return Err(SOURCE_AWAY);
         }
-        let account = account_of(identity)
-            .ok_or(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_USER_IDENTITY)?;
+        let identity = self.identity(identity)?;
+        if self.shared.known_accounts.knows(identity.account()) {
+            self.place.vouch();
+        }
         let stated = stated_rate(nominal_hash_rate)
             .ok_or(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE)?;
         let mining = &self.shared.config.mining;
@@ -200,9 +202,31 @@ impl Connection {
             stated,
         );
         Ok(Admitted {
-            account,
+            account: identity.account().to_owned(),
+            device: identity.device,
             max_target: Target::from_le_bytes(max_target),
             vardiff,
+        })
+    }
+
+    /// How many channels the connection may have open now: a few, and more as they prove work.
+    fn channels_max(&mut self) -> usize {
+        let channels = &self.channels;
+        self.proven_channels.retain(|id| channels.contains_key(id));
+        let config = &self.shared.config.mining;
+        let earned = config.channels_unproven_max + 3 * self.proven_channels.len();
+        earned.min(config.channels_per_connection_max)
+    }
+
+    /// Whose the channel's work is to be. The code that the miner is sent does not say what is wrong, so the log does.
+    fn identity(&self, text: &str) -> Result<Identity, StandardCode> {
+        let parsed = Identity::parse(text).and_then(|identity| {
+            identity.payee.fits(self.shared.config.mining.network)?;
+            Ok(identity)
+        });
+        parsed.map_err(|refusal| {
+            tracing::warn!(id = self.id, identity = text, %refusal, "a miner's identity was refused");
+            mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_USER_IDENTITY
         })
     }
 
@@ -212,7 +236,25 @@ impl Connection {
     }
 
     /// Gives the new channel its first job, as a future job, and the tip (5.3.15).
-    fn begin(&mut self, channel_id: u32, channel: Channel) -> Result<(), EndReason> {
+    fn begin(
+        &mut self,
+        channel_id: u32,
+        channel: Channel,
+        device: Option<&str>,
+    ) -> Result<(), EndReason> {
+        self.shared.telemetry.emit(&Event::ChannelOpened {
+            worker: channel.account(),
+            device,
+            connection: self.id,
+            channel: channel_id,
+        });
+        tracing::info!(
+            id = self.id,
+            channel_id,
+            account = channel.account(),
+            device,
+            "a channel was opened"
+        );
         self.channels.insert(channel_id, channel);
         self.first_job(channel_id)
     }
@@ -220,6 +262,8 @@ impl Connection {
 
 struct Admitted {
     account: String,
+    /// Which of the account's devices it is.
+    device: Option<String>,
     max_target: Target,
     vardiff: Vardiff,
 }

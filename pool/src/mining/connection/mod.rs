@@ -3,17 +3,18 @@
 
 mod frames;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dovetail_commitment::WorkerKey;
 use dovetail_sv2::server::Client;
 use dovetail_sv2::setup::mining_flags;
-use dovetail_sv2::{EndReason, FrameReader, Message, MiningClock, Outbox};
+use dovetail_sv2::{EndReason, FrameReader, Message, MiningClock, Outbox, Place};
 use dovetail_templates::WorkSnapshot;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::batch_jobs::BatchJobs;
@@ -42,12 +43,16 @@ pub(crate) struct Connection {
     pub(in crate::mining) id: u64,
     pub(in crate::mining) shared: Arc<Shared>,
     outbox: Outbox,
+    /// The connection's place on the port, which it keeps by proving work.
+    pub(in crate::mining) place: Arc<Place>,
     pub(in crate::mining) flags: Flags,
     /// Whether extension 0x4149 was negotiated.
     pub(in crate::mining) extension: bool,
     pub(in crate::mining) group_id: u32,
     next_channel_id: u32,
     pub(in crate::mining) channels: BTreeMap<u32, Channel>,
+    /// Those of them that have had a good share.
+    pub(in crate::mining) proven_channels: BTreeSet<u32>,
     pub(in crate::mining) jobs: JobMaker,
     pub(in crate::mining) work: Option<Arc<WorkSnapshot>>,
     /// The least time of the newest job.
@@ -61,6 +66,8 @@ pub(crate) struct Connection {
     pub(in crate::mining) in_flight: JoinSet<InFlight>,
     /// How many of them wait for an audit.
     pub(in crate::mining) claims_in_flight: usize,
+    /// Nothing is read until then.
+    paused_until: Option<Instant>,
 }
 
 /// Serves one miner whose connection is set up, to its end.
@@ -70,7 +77,8 @@ pub(in crate::mining) async fn serve(id: u64, shared: Arc<Shared>, client: Clien
         requires_work_selection: client.flags & mining_flags::REQUIRES_WORK_SELECTION != 0,
     };
     tracing::info!(id, ?flags, "miner connected");
-    let mut connection = Connection::new(id, shared, client.outbox, flags);
+    let (outbox, place) = (client.outbox, client.place);
+    let mut connection = Connection::new(id, shared, outbox, place, flags);
     match connection.run(client.reader, &client.token).await {
         EndReason::Closed => tracing::info!(id, "miner disconnected"),
         other => tracing::warn!(id, error = %other, "a miner's connection was ended"),
@@ -78,7 +86,7 @@ pub(in crate::mining) async fn serve(id: u64, shared: Arc<Shared>, client: Clien
 }
 
 impl Connection {
-    fn new(id: u64, shared: Arc<Shared>, outbox: Outbox, flags: Flags) -> Self {
+    fn new(id: u64, shared: Arc<Shared>, outbox: Outbox, place: Arc<Place>, flags: Flags) -> Self {
         let full_extranonce_size = usize::from(
             shared
                 .extranonces
@@ -92,18 +100,20 @@ impl Connection {
             &mining.tag,
             true,
             full_extranonce_size,
-            mining.payout_script.clone(),
+            shared.payout_script.clone(),
         );
         Self {
             id,
             shared,
             outbox,
+            place,
             flags,
             extension: false,
             // Group ids share the channels' id space (5.2.3); the group is the first of it.
             group_id: 1,
             next_channel_id: 2,
             channels: BTreeMap::new(),
+            proven_channels: BTreeSet::new(),
             jobs,
             work: None,
             min_ntime: 0,
@@ -113,6 +123,7 @@ impl Connection {
             connected: None,
             in_flight: JoinSet::new(),
             claims_in_flight: 0,
+            paused_until: None,
         }
     }
 
@@ -122,6 +133,7 @@ impl Connection {
         let mut staleness = self.shared.templates.staleness();
         let mut clock = MiningClock::start();
         loop {
+            let pause_end = self.paused_until.unwrap_or_else(Instant::now);
             let step = tokio::select! {
                 () = token.cancelled() => return EndReason::Closed,
                 changed = templates.changed() => {
@@ -146,7 +158,11 @@ impl Connection {
                 () = clock.tick() => self
                     .on_vardiff()
                     .and_then(|()| clock.check_idle(!self.channels.is_empty())),
-                frame = reader.read(), if self.in_flight.len() < IN_FLIGHT_MAX => match frame {
+                () = sleep_until(pause_end), if self.paused_until.is_some() => {
+                    self.paused_until = None;
+                    Ok(())
+                }
+                frame = reader.read(), if self.reads() => match frame {
                     Ok(frame) => self.on_frame(frame).await,
                     Err(error) => {
                         tracing::debug!(id = self.id, %error, "reading from a miner ended");
@@ -157,6 +173,18 @@ impl Connection {
             if let Err(ended) = step {
                 return ended;
             }
+        }
+    }
+
+    /// Whether the connection is read from: not while too many of its shares are under way, nor in a pause.
+    fn reads(&self) -> bool {
+        self.in_flight.len() < IN_FLIGHT_MAX && self.paused_until.is_none()
+    }
+
+    /// Reads nothing for this long: its account sends shares faster than it may.
+    pub(in crate::mining) fn pause_reading(&mut self, pause: Duration) {
+        if !pause.is_zero() {
+            self.paused_until = Some(Instant::now() + pause);
         }
     }
 

@@ -43,6 +43,7 @@ impl Connection {
         }
         let beacon_tip = self.shared.settler.beacon_tip();
         self.send(&RegisterWorkerSuccess { beacon_tip })?;
+        self.place.register();
         let (worker, room) = (request.worker_key, usize::from(request.max_tasks));
         self.connected = Some(self.shared.tasks.connect(worker, request.models, room));
         Ok(())

@@ -2,6 +2,7 @@
 //! acknowledged, in the order of the channel's shares (`acks.rs`).
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use dovetail_sv2::EndReason;
 use dovetail_sv2::extension::codes::Code;
@@ -25,6 +26,11 @@ impl Connection {
             target,
             claim,
         } = judged;
+        let pause = self
+            .shared
+            .share_pace
+            .count(&proven.account, Instant::now());
+        self.pause_reading(pause);
         let Some(channel) = self.channels.get_mut(&share.channel_id) else {
             return;
         };
@@ -90,6 +96,11 @@ impl Connection {
             .map(|channel| &mut channel.acks);
         match done.settled {
             Settled::Accepted(report) => {
+                self.place.prove();
+                self.shared.known_accounts.learn(&done.account);
+                if acks.is_some() {
+                    self.proven_channels.insert(channel_id);
+                }
                 if let Some(acks) = acks {
                     acks.accept(done.place, number, done.difficulty);
                 }

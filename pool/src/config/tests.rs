@@ -1,0 +1,81 @@
+use super::*;
+
+fn example() -> Config {
+    toml::from_str(include_str!("../../../config/dovetail-pool.toml")).unwrap()
+}
+
+#[test]
+fn sizes_that_nothing_can_be_reckoned_with_are_named() {
+    type Change = fn(&mut Config);
+    let changes: [(&str, Change); 16] = [
+        ("mining.cert_validity_s", |c| {
+            c.mining.cert_validity_s = u64::MAX
+        }),
+        ("mining.connections_max", |c| {
+            c.mining.connections_max = usize::MAX
+        }),
+        ("mining.channels_per_connection_max", |c| {
+            c.mining.channels_per_connection_max = 0;
+        }),
+        ("api.requests_per_connection_max", |c| {
+            c.api.requests_per_connection_max = 0
+        }),
+        ("api.downloads_max", |c| c.api.downloads_max = 1_025),
+        ("ledger.connections_max", |c| {
+            c.ledger.connections_max = u32::MAX
+        }),
+        ("ledger.group_max", |c| c.ledger.group_max = usize::MAX),
+        ("ledger.group_wait_ms", |c| {
+            c.ledger.group_wait_ms = u64::MAX
+        }),
+        ("lightning.interval_ms", |c| {
+            c.lightning.interval_ms = u64::MAX
+        }),
+        ("inference.prompt_bytes_max", |c| {
+            c.inference.prompt_bytes_max = 60_001
+        }),
+        ("inference.queue_max", |c| c.inference.queue_max = 0),
+        ("inference.task_lifetime_s", |c| {
+            c.inference.task_lifetime_s = u64::MAX
+        }),
+        ("audit.timeout_s", |c| c.audit.timeout_s = u64::MAX),
+        ("audit.validator_timeout_s", |c| {
+            c.audit.validator_timeout_s = 0
+        }),
+        ("credit.hash_msat_per_mebihash", |c| {
+            c.credit.hash_msat_per_mebihash = -1
+        }),
+        ("credit.inference_msat_per_token", |c| {
+            c.credit.inference_msat_per_token = i64::MAX;
+        }),
+    ];
+    for (key, change) in changes {
+        let mut config = example();
+        change(&mut config);
+        let refused = config.check().unwrap_err();
+        assert!(refused.contains(key), "{key}: {refused}");
+    }
+}
+
+#[test]
+fn a_pool_without_a_lightning_section_pays_nothing_out() {
+    let example = include_str!("../../../config/dovetail-pool.toml");
+    let begin = example.find("[lightning]").unwrap();
+    let end = begin + 1 + example[begin + 1..].find("\n[").unwrap();
+    let without = [&example[..begin], &example[end..]].concat();
+    let config: Config = toml::from_str(&without).unwrap();
+    config.check().unwrap();
+    assert!(config.lightning.socket.is_none());
+}
+
+#[test]
+fn the_example_is_valid() {
+    let example = include_str!("../../../config/dovetail-pool.toml");
+    let config: Config = toml::from_str(example).unwrap();
+    config.check().unwrap();
+    assert!(config.job_declarator.listen.is_none());
+    // What is commented out has the right names.
+    let more = example.replace("# listen =", "listen =");
+    let config: Config = toml::from_str(&more).unwrap();
+    assert!(config.job_declarator.listen.is_some());
+}
