@@ -128,7 +128,7 @@ impl Start {
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
         let mut work = self.options.blocks.templates().subscribe();
         work.mark_changed();
-        let mut stale = self.options.templates.staleness();
+        let mut stale = self.options.blocks.templates().staleness();
         stale.mark_changed();
         Task {
             options: self.options,
