@@ -30,7 +30,8 @@ impl BoundPort {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
-        // For a restart on the same port. A free one must be nobody else's, although we do not listen yet.
+        // For a start on the port of a process that has just ended. A free port must be nobody else's, although we do not
+        // listen yet.
         socket.set_reuseaddr(address.port() != 0)?;
         socket.bind(address)?;
         Ok(Self(socket))
@@ -49,6 +50,8 @@ impl BoundPort {
     /// # Errors
     /// What the system says: another process may have opened it before.
     pub fn listen(self) -> io::Result<TcpListener> {
+        // Connections inherit it: those that linger after our end must not keep our successor from the port.
+        self.0.set_reuseaddr(true)?;
         self.0.listen(BACKLOG)
     }
 }
