@@ -171,12 +171,15 @@ async fn hashers_go_from_pool_to_pool_to_solo_and_back_without_a_break() {
     next_block(&templates).await;
     assert_eq!(stand.status()["upstream"]["kind"], "solo");
     assert!(stand.worker.log().contains("mining solo"));
-    assert!(
-        stand
-            .worker
-            .log()
-            .contains("gave a block to our template source")
-    );
+    let deadline = Instant::now() + TIME_MAX;
+    while !stand
+        .worker
+        .log()
+        .contains("the node has a block that was found here")
+    {
+        assert!(Instant::now() < deadline, "{}", stand.worker.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     stand.check_device();
 
     stand.first.restart_pool().unwrap();
