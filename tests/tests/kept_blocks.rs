@@ -55,20 +55,29 @@ async fn find_with_the_source_away(scenario: &mut Scenario, port: &(String, Stri
     block_in(&scenario.file(folder)).await;
 }
 
-/// Waits until the pool says that a block was found, and checks that the chain has it.
+/// Waits until the pool says that a block was found, and checks that the chain has it. The ledger is asked: a pool that
+/// starts again may find it before it is ready, and its events of that time are not kept.
 fn is_in_the_chain(scenario: &mut Scenario) {
-    let found = scenario.pool.event("block_found", TIME_MAX).unwrap();
-    let hash = found["hash"].as_str().unwrap();
+    let deadline = Instant::now() + TIME_MAX;
+    let query = "SELECT encode(header_hash, 'hex') FROM blocks WHERE result = 'accepted' LIMIT 1";
+    let found = loop {
+        let found = scenario.query(query).unwrap();
+        if !found.is_empty() {
+            break found;
+        }
+        assert!(Instant::now() < deadline, "no block was found");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    // The ledger keeps hashes in the header's byte order.
+    let mut bytes = hex::decode(found).unwrap();
+    bytes.reverse();
+    let hash = hex::encode(bytes);
     let chain = scenario.network.daemons().remove(0).log();
-    let taken = |line: &str| line.contains("block accepted") && line.contains(hash);
+    let taken = |line: &str| line.contains("block accepted") && line.contains(&hash);
     assert!(
         chain.lines().any(taken),
         "{hash} is not in the chain:\n{chain}"
     );
-    let accepted = scenario
-        .query("SELECT count(*) FROM blocks WHERE result = 'accepted'")
-        .unwrap();
-    assert_ne!(accepted, "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
