@@ -1,5 +1,5 @@
 //! A block that is found while the template source is away is in the chain when the source is back, whatever has become
-//! of the pool or the worker meanwhile.
+//! of the pool meanwhile.
 
 #![allow(clippy::unwrap_used)]
 
@@ -128,40 +128,4 @@ async fn a_pool_whose_folder_of_blocks_cannot_be_written_still_finds_blocks() {
     let _device = Device::start(&pool, hard_target()).await;
     is_in_the_chain(&mut scenario);
     assert!(scenario.pool.log().contains("cannot be written to disk"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_block_of_a_workers_own_node_survives_the_workers_restart() {
-    let options = Options {
-        worker: true,
-        firmware: true,
-        ..options()
-    };
-    let (_dir, mut scenario) = start(options).await;
-    let firmware = scenario.firmware.clone().unwrap();
-    let idle = Device::start(&firmware, NOTHING).await;
-    let own = |log: &devices::Log| log.last().is_some_and(|job| !job.pools);
-    idle.until("a job on the worker's own template", own).await;
-    scenario.network.kill_templates();
-    let device = Device::start(&firmware, hard_target()).await;
-    block_in(&scenario.file("worker.blocks")).await;
-    drop((device, idle));
-    // Nobody but the worker has it any more.
-    scenario.declarator.kill();
-    scenario.pool.kill();
-    std::fs::remove_dir_all(scenario.file("spool/blocks")).unwrap();
-    scenario.restart_templates().unwrap();
-    scenario.restart_pool().unwrap();
-    scenario.restart_worker().unwrap();
-    let deadline = Instant::now() + TIME_MAX;
-    while !scenario
-        .network
-        .daemons()
-        .remove(0)
-        .log()
-        .contains("block accepted")
-    {
-        assert!(Instant::now() < deadline, "no block came");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
