@@ -39,7 +39,10 @@ pub(crate) async fn node_info(socket: PathBuf) -> Result<NodeInfo, TemplateError
         .name("bitcoin-core-info".into())
         .spawn(move || {
             let local = tokio::task::LocalSet::new();
-            let asked = local.block_on(&runtime, timeout(ANSWER_TIME_MAX, ask(&socket)));
+            // Inside the block: a timer is made in the context of its runtime.
+            let asked = local.block_on(&runtime, async {
+                timeout(ANSWER_TIME_MAX, ask(&socket)).await
+            });
             let _ = reply.send(match asked {
                 Ok(Ok(info)) => Ok(info),
                 Ok(Err(error)) => {
