@@ -35,6 +35,7 @@ use crate::embedded_declarator;
 use crate::header_spaces::HeaderSpaces;
 use crate::known_accounts::KnownAccounts;
 use crate::mailboxes::Mailboxes;
+use crate::mining::SHARES_IN_FLIGHT_MAX;
 use crate::models::Models;
 use crate::payouts::{InvoiceAnswers, Payouts};
 use crate::share_pace::SharePace;
@@ -318,7 +319,7 @@ async fn start_settler(
     let committer = CommitterConfig {
         group_max: config.ledger.group_max,
         group_wait: Duration::from_millis(config.ledger.group_wait_ms),
-        queue_max: 4 * config.ledger.group_max,
+        lane_max: SHARES_IN_FLIGHT_MAX,
         spool_dir: config.ledger.spool_dir.clone(),
     };
     let committer = Committer::start(base.ledger.clone(), committer, last.stop.clone())

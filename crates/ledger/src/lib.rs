@@ -11,6 +11,7 @@ mod committer;
 mod declared_jobs;
 mod error;
 mod failed_audits;
+mod fair_queue;
 mod migrations;
 mod payouts;
 mod shares;

@@ -121,6 +121,14 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
+    /// The same for the shares of another connection: those of one take turns with those of others.
+    pub(crate) fn for_another_source(&self) -> Self {
+        Self {
+            committer: self.committer.for_another_source(),
+            ..self.clone()
+        }
+    }
+
     /// The tip of the beacon that samples are drawn with, for workers to check revealed values against.
     pub(crate) fn beacon_tip(&self) -> [u8; 32] {
         self.auditor.tip()

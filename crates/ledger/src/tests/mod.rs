@@ -154,7 +154,7 @@ impl Running {
         let config = CommitterConfig {
             group_max,
             group_wait,
-            queue_max: 1_000,
+            lane_max: 1_000,
             spool_dir: spool_dir.to_owned(),
         };
         let committer = Committer::start(ledger.clone(), config, shutdown.clone())

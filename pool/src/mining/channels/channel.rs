@@ -33,6 +33,7 @@ use stratum_core::mining_sv2::{
 use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
 
 use super::given_jobs::GivenJobs;
+use super::job_targets::JobTargets;
 use crate::blocks::{AssemblyError, HeaderFields, assemble, merkle_path};
 use crate::mining::fields::StandardCode;
 use crate::mining::shares::acks::Acks;
@@ -73,7 +74,7 @@ enum Kind {
 pub(crate) struct Channel {
     kind: Kind,
     account: String,
-    job_targets: HashMap<u32, Target>,
+    job_targets: JobTargets,
     /// Of a standard channel, the jobs whose headers it may still solve: the coinbases that its own jobs'
     /// merkle roots were made of. An extended channel has them itself.
     hashed_jobs: HashMap<u32, Arc<ExtendedJob>>,
@@ -98,7 +99,7 @@ impl Channel {
         Self {
             kind,
             account,
-            job_targets: HashMap::new(),
+            job_targets: JobTargets::default(),
             hashed_jobs: HashMap::new(),
             vardiff,
             looked_at: Instant::now(),
@@ -138,29 +139,31 @@ impl Channel {
 
     /// Takes a template's job: kept for the next [`Channel::activate`] if it is a future job,
     /// else the active one at once.
-    pub(crate) fn install(&mut self, job: &Arc<ExtendedJob>) -> Result<(), String> {
+    pub(crate) fn install(&mut self, job: &Arc<ExtendedJob>, now: Instant) -> Result<(), String> {
         let (future, job_id) = (job.is_future(), job.get_job_id());
         self.given.template.insert(job_id);
+        if !future {
+            self.job_targets.insert(job_id, self.target(), now);
+        }
         match &mut self.kind {
             Kind::Standard(channel) => {
                 channel
                     .on_group_channel_job(job.as_ref().clone())
                     .map_err(|error: StandardChannelError| format!("{error:?}"))?;
+                let targets = &self.job_targets;
+                self.hashed_jobs.retain(|id, _| targets.contains(*id));
                 self.hashed_jobs.insert(job_id, Arc::clone(job));
             }
             Kind::Extended(channel) => channel
                 .on_group_channel_job(job.as_ref().clone())
                 .map_err(|error: ExtendedChannelError| format!("{error:?}"))?,
         }
-        if !future {
-            self.job_targets.insert(job_id, self.target());
-        }
         Ok(())
     }
 
     /// Moves to a new tip: the future job of the tip's template becomes the active job and all
     /// earlier jobs go stale.
-    pub(crate) fn activate(&mut self, tip: &TemplatePrevHash) -> Result<(), String> {
+    pub(crate) fn activate(&mut self, tip: &TemplatePrevHash, now: Instant) -> Result<(), String> {
         let job_id = match &mut self.kind {
             Kind::Standard(channel) => {
                 channel
@@ -178,7 +181,7 @@ impl Channel {
         self.job_targets.clear();
         self.hashed_jobs.retain(|id, _| Some(*id) == job_id);
         if let Some(job_id) = job_id {
-            self.job_targets.insert(job_id, self.target());
+            self.job_targets.insert(job_id, self.target(), now);
         }
         Ok(())
     }
@@ -200,6 +203,7 @@ impl Channel {
         &mut self,
         message: SetCustomMiningJobOwned,
         target: Target,
+        now: Instant,
     ) -> Result<u32, String> {
         let Kind::Extended(channel) = &mut self.kind else {
             return Err("custom jobs need an extended channel".into());
@@ -211,7 +215,7 @@ impl Channel {
         let installed = channel.on_set_custom_mining_job(message);
         channel.set_target(channels).map_err(fault)?;
         let job_id = installed.map_err(fault)?;
-        self.job_targets.insert(job_id, target);
+        self.job_targets.insert(job_id, target, now);
         self.given.custom.insert(job_id);
         Ok(job_id)
     }
@@ -228,7 +232,11 @@ impl Channel {
     }
 
     /// Checks a share's header hash, and what its miner may have done to the job.
-    pub(crate) fn validate(&mut self, share: &SubmittedShare) -> Result<ValidShare, ShareRefusal> {
+    pub(crate) fn validate(
+        &mut self,
+        share: &SubmittedShare,
+        now: Instant,
+    ) -> Result<ValidShare, ShareRefusal> {
         if let Some(rules) = self.rules(share) {
             let HeaderFields { version, ntime, .. } = share.header;
             rules
@@ -260,7 +268,7 @@ impl Channel {
             Err(error) => return Err(refusal(&error)),
         };
         let header_hash = hash.to_byte_array();
-        let Some(job_target) = self.job_targets.get(&share.job_id).copied() else {
+        let Some(job_target) = self.job_targets.get(share.job_id) else {
             return Err(self.no_job(share.job_id));
         };
         // On an easy chain a block can miss the share target; it is then worth a block's work,
@@ -273,7 +281,11 @@ impl Channel {
             _ => job_target,
         };
         let work = work_of(target);
+        // It shows what the miner hashes, whether it counts or not.
         self.vardiff.found(work.get() as f64);
+        if block.is_none() && self.job_targets.has_ended(share.job_id, now) {
+            return Err(ShareRefusal::Standard(ERROR_CODE_SUBMIT_SHARES_STALE_SHARE));
+        }
         Ok(ValidShare {
             header_hash,
             work,

@@ -23,13 +23,14 @@ use super::custom_jobs::accepted_jobs::AcceptedJobs;
 use super::extension::challenge::Registering;
 use super::shares::pending_share::InFlight;
 use super::template_jobs::job_maker::JobMaker;
+use crate::claims::settle::Settler;
 use crate::mailboxes::WorkerCommand;
 use crate::shared::Shared;
 use crate::tasks::Connected;
 
-/// How many shares of one connection may be under way to the ledger; beyond it we stop reading
-/// from the miner, which slows nobody else down.
-const IN_FLIGHT_MAX: usize = 256;
+/// How many shares of one connection may be under way to the ledger. Beyond it the connection is not read from, which
+/// slows nobody else down: each has a lane of its own to the ledger. Enough for a thousand shares a second.
+pub(crate) const SHARES_IN_FLIGHT_MAX: usize = 64;
 
 /// What the client asked for in `SetupConnection`.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,8 @@ pub(crate) struct Connection {
     pub(in crate::mining) min_ntime: u32,
     pub(in crate::mining) accepted: AcceptedJobs,
     pub(in crate::mining) batch_jobs: BatchJobs,
+    /// Settles its shares, which take turns with those of other connections.
+    pub(in crate::mining) settler: Settler,
     pub(in crate::mining) registering: Option<Registering>,
     /// The worker that has registered. Dropping it gives the worker's tasks back.
     pub(in crate::mining) connected: Option<Connected>,
@@ -94,6 +97,7 @@ impl Connection {
                 .unwrap_or_else(PoisonError::into_inner)
                 .total_extranonce_len(),
         );
+        let settler = shared.settler.for_another_source();
         let mining = &shared.config.mining;
         let jobs = JobMaker::new(
             Arc::clone(&shared.job_salts),
@@ -119,6 +123,7 @@ impl Connection {
             min_ntime: 0,
             accepted: AcceptedJobs::default(),
             batch_jobs: BatchJobs::new(Instant::now().into_std()),
+            settler,
             registering: None,
             connected: None,
             in_flight: JoinSet::new(),
@@ -178,7 +183,7 @@ impl Connection {
 
     /// Whether the connection is read from: not while too many of its shares are under way, nor in a pause.
     fn reads(&self) -> bool {
-        self.in_flight.len() < IN_FLIGHT_MAX && self.paused_until.is_none()
+        self.in_flight.len() < SHARES_IN_FLIGHT_MAX && self.paused_until.is_none()
     }
 
     /// Reads nothing for this long: its account sends shares faster than it may.

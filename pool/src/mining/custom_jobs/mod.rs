@@ -9,7 +9,7 @@ mod coinbase_only_jobs;
 mod declared_jobs;
 mod token;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bitcoin::Transaction;
 use dovetail_jd::token::{JobToken, TokenKind};
@@ -147,7 +147,8 @@ impl Connection {
         let spaces = &self.shared.header_spaces;
         let target = spaces.target(tip, space, channel.target());
         let target = target.ok_or(NOT_YET)?;
-        let job_id = channel.install_custom(message, target).map_err(|error| {
+        let installed = channel.install_custom(message, target, Instant::now());
+        let job_id = installed.map_err(|error| {
             tracing::error!(error, "a checked job did not fit its channel");
             BAD_COINBASE
         })?;

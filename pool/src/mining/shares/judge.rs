@@ -1,5 +1,7 @@
 //! The one judge of shares: what a share proves, what it is worth, and which batch it claims.
 
+use std::time::Instant;
+
 use bitcoin::Target;
 use dovetail_commitment::HeaderHash;
 use dovetail_sv2::tlv::Tlv;
@@ -39,7 +41,7 @@ impl Connection {
         let channel = self.channels.get_mut(&channel_id);
         let channel = channel.ok_or(ShareRefusal::Standard(BAD_CHANNEL))?;
         let account = channel.account().to_owned();
-        let mut valid = channel.validate(share)?;
+        let mut valid = channel.validate(share, Instant::now())?;
         let custom = self.accepted.get(channel_id, job_id).cloned();
         if custom.is_none() && is_declared(job_id) {
             // What its coinbase pays is not known any more, so neither is what the share is worth.

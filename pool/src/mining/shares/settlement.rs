@@ -45,7 +45,7 @@ impl Connection {
             settled: Settled::Refused(Code::Internal.into(), None),
         };
         self.claims_in_flight += usize::from(in_flight.claimed.is_some());
-        let settler = self.shared.settler.clone();
+        let settler = self.settler.clone();
         let task = self.shared.tracker.spawn(async move {
             match claim {
                 Some(claim) => settler.settle_claim(proven, claim).await,

@@ -53,7 +53,7 @@ impl Connection {
         self.min_ntime = min_ntime;
         self.work = Some(Arc::clone(&work));
         for channel in self.channels.values_mut() {
-            install(channel.install(&job))?;
+            install(channel.install(&job, Instant::now()))?;
         }
         if self.flags.requires_standard_jobs {
             self.send_standard_jobs(&job)?;
@@ -87,9 +87,9 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(&channel_id) else {
             return Ok(());
         };
-        install(channel.install(&job))?;
+        install(channel.install(&job, Instant::now()))?;
         let root = channel.standard_job(job.get_job_id());
-        install(channel.activate(&tip))?;
+        install(channel.activate(&tip, Instant::now()))?;
         self.send_job(channel_id, &job, root)?;
         self.send_tip(channel_id, job.get_job_id(), &work)
     }
@@ -144,7 +144,7 @@ impl Connection {
     fn activate(&mut self, work: &WorkSnapshot, job_id: u32) -> Result<(), EndReason> {
         let tip = self.tip_of(work);
         for channel in self.channels.values_mut() {
-            install(channel.activate(&tip))?;
+            install(channel.activate(&tip, Instant::now()))?;
         }
         if self.flags.requires_standard_jobs {
             let ids: Vec<u32> = self.channels.keys().copied().collect();
@@ -220,7 +220,7 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(&channel_id) else {
             return Ok(());
         };
-        install(channel.install(&job))?;
+        install(channel.install(&job, Instant::now()))?;
         let root = channel.standard_job(job.get_job_id());
         self.send_job(channel_id, &job, root)?;
         self.retarget_batch_job(channel_id)
