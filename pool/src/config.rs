@@ -81,13 +81,15 @@ pub struct MiningConfig {
     /// The same for one network: a /24 of IPv4, a /48 of IPv6.
     #[serde(default = "defaults::connections_per_network_max")]
     pub connections_per_network_max: usize,
-    /// How many places only known addresses, known accounts and registered workers may keep; by default an eighth.
+    /// How many places only known addresses, known accounts and workers that have earned before may keep; by default an
+    /// eighth.
     pub connections_reserved: Option<usize>,
     /// A connection without a good share is closed after this many seconds. A device that overstated its hash rate a
     /// thousandfold has come down to its target by then.
     #[serde(default = "defaults::first_share_s")]
     pub first_share_s: u64,
-    /// And one whose last good share is this many seconds ago. Registered workers are not.
+    /// And one whose last good share is this many seconds ago, or as many as it has been at work if that is less (and more
+    /// than `first_share_s`). Registered workers that have earned before are not.
     #[serde(default = "defaults::silence_s")]
     pub silence_s: u64,
     /// How many channels one connection may open ..

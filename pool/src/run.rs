@@ -101,6 +101,7 @@ pub async fn run(
         templates,
         blocks: blocks.clone(),
         settler,
+        registrations: OnePerWorker::default(),
         tasks: base.tasks.clone(),
         models: base.models.clone(),
         invoice_answers: InvoiceAnswers::default(),

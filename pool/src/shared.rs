@@ -13,6 +13,7 @@ use dovetail_templates::{TemplateHandle, WorkSnapshot};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio_util::task::TaskTracker;
 
+use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
 use crate::config::Config;
 use crate::header_spaces::{HeaderSpaces, JobSalts};
@@ -34,6 +35,9 @@ pub(crate) struct Shared {
     pub(crate) known_accounts: KnownAccounts,
     pub(crate) share_pace: SharePace,
     pub(crate) settler: Settler,
+    /// One registration of a batch at a time of each worker: however many connections a worker has, it takes one of those
+    /// to the ledger.
+    pub(crate) registrations: OnePerWorker,
     pub(crate) tasks: Tasks,
     pub(crate) models: Models,
     /// Where connections hand in what payouts wait for.

@@ -64,6 +64,8 @@ pub struct Options {
     pub more_models: &'static [u64],
     /// How long a task may take from its creation to its settlement, in seconds.
     pub task_lifetime_s: u32,
+    /// Further keys of the pool's configuration, as its environment says them: `MINING__CONNECTIONS_MAX`.
+    pub pool_settings: &'static [(&'static str, &'static str)],
     /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
     pub real: Option<RealParts>,
 }
@@ -89,6 +91,7 @@ impl Default for Options {
             core: None,
             more_models: &[],
             task_lifetime_s: 600,
+            pool_settings: &[],
             real: None,
         }
     }
@@ -124,6 +127,7 @@ pub struct Scenario {
     pub validator: Option<Daemon>,
     /// The pool.
     pub pool: Daemon,
+    pool_settings: &'static [(&'static str, &'static str)],
     /// The chain and the wallets that everything runs on.
     pub network: Network,
 }
@@ -165,7 +169,7 @@ impl Scenario {
             config.push_str(validators);
         }
         let config = layout.write("pool.toml", &config)?;
-        let mut pool = layout.spawn("pool", "dovetail-pool", &["--config", &config])?;
+        let mut pool = layout.spawn_pool("pool", &config, options.pool_settings)?;
         let ready = pool.ready(START_TIME_MAX)?;
         tell("pool", &ready);
         let (mining, grpc) = (text(&ready, "mining")?, text(&ready, "grpc")?);
@@ -198,6 +202,7 @@ impl Scenario {
             declarator,
             validator: validator.map(|(daemon, _)| daemon),
             pool,
+            pool_settings: options.pool_settings,
         };
         if options.worker {
             scenario.start_worker(&source_config, options, &mut tell)?;
@@ -274,15 +279,13 @@ impl Scenario {
         self.pool.stop();
         let layout = Layout { dir: &self.dir };
         let config = layout.file("pool.toml").to_string_lossy().into_owned();
-        let mut command = Command::new(program("dovetail-pool"));
-        command
-            .args(["--config", &config])
-            .env("DOVETAIL_POOL__MINING__LISTEN", &self.mining)
-            .env(
-                "DOVETAIL_POOL__API__LISTEN",
-                self.grpc.trim_start_matches("http://"),
-            );
-        self.pool = Daemon::spawn("pool-restarted", command, &self.dir.join("logs"))?;
+        let api = self.grpc.trim_start_matches("http://");
+        let ports = [
+            ("MINING__LISTEN", self.mining.as_str()),
+            ("API__LISTEN", api),
+        ];
+        let settings = [&ports, self.pool_settings].concat();
+        self.pool = layout.spawn_pool("pool-restarted", &config, &settings)?;
         self.pool.ready(START_TIME_MAX)?;
         Ok(())
     }
@@ -448,6 +451,19 @@ impl Layout<'_> {
     ) -> anyhow::Result<Daemon> {
         let mut command = Command::new(program(binary));
         command.args(arguments).current_dir(self.dir);
+        Daemon::spawn(name, command, &self.dir.join("logs"))
+    }
+
+    fn spawn_pool(
+        &self,
+        name: &str,
+        config: &str,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Daemon> {
+        let mut command = Command::new(program("dovetail-pool"));
+        command.args(["--config", config]).current_dir(self.dir);
+        let settings = settings.iter();
+        command.envs(settings.map(|(key, value)| (format!("DOVETAIL_POOL__{key}"), value)));
         Daemon::spawn(name, command, &self.dir.join("logs"))
     }
 

@@ -116,99 +116,80 @@ mod tests {
     use super::*;
     use crate::grpc_listener::incoming;
     use tonic::transport::Channel;
-    use tonic_reflection::pb::{v1, v1alpha};
+    use tonic::transport::server::Router;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_check_response::ServingStatus as Said;
+    use tonic_health::pb::health_client::HealthClient;
 
-    /// A port that serves reflection alone.
-    async fn connect() -> Channel {
+    /// A client of a port that serves this.
+    async fn client_of(router: Router) -> Channel {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = tonic::transport::Server::builder().add_routes(reflection().unwrap());
         tokio::spawn(router.serve_with_incoming(incoming(listener)));
         let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
         endpoint.connect().await.unwrap()
     }
 
+    /// What the port says of the agents' service, and of the whole process.
+    async fn said(client: &mut HealthClient<Channel>) -> Vec<Said> {
+        let mut said = Vec::new();
+        for service in ["", dovetail_api::SERVICE_NAME] {
+            let service = service.into();
+            let answer = client.check(HealthCheckRequest { service }).await;
+            said.push(answer.unwrap().into_inner().status());
+        }
+        said
+    }
+
+    /// The services that a port with reflection alone lists, asked in one version of reflection: both have the same
+    /// messages, in types of their own.
+    macro_rules! services {
+        ($version:ident) => {{
+            use tonic_reflection::pb::$version as version;
+            use version::server_reflection_client::ServerReflectionClient;
+            use version::server_reflection_request::MessageRequest;
+            use version::server_reflection_response::MessageResponse;
+            let router = tonic::transport::Server::builder().add_routes(reflection().unwrap());
+            let mut client = ServerReflectionClient::new(client_of(router).await);
+            let request = version::ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::ListServices(String::new())),
+            };
+            let answers = client.server_reflection_info(tokio_stream::once(request));
+            let answer = answers.await.unwrap().into_inner().message().await.unwrap();
+            let Some(MessageResponse::ListServicesResponse(list)) =
+                answer.unwrap().message_response
+            else {
+                panic!("no list of services");
+            };
+            let names = list.service.into_iter().map(|found| found.name);
+            names.collect::<Vec<String>>()
+        }};
+    }
+
     #[tokio::test]
     async fn a_pool_that_is_not_ready_says_so_to_whoever_asks_for_its_health() {
-        use tonic_health::pb::HealthCheckRequest;
-        use tonic_health::pb::health_check_response::ServingStatus as Said;
-        use tonic_health::pb::health_client::HealthClient;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let (health, health_service) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::NotServing).await;
         let router = tonic::transport::Server::builder().add_service(health_service);
-        tokio::spawn(router.serve_with_incoming(incoming(listener)));
+        let mut client = HealthClient::new(client_of(router).await);
+        assert_eq!(said(&mut client).await, [Said::NotServing; 2]);
         let (is_ready, readiness) = watch::channel(false);
-        let shutdown = CancellationToken::new();
-        let reporting = async { report_ready(&health, readiness, &shutdown).await };
-        let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
-        let mut client = HealthClient::new(endpoint.connect().await.unwrap());
-        for service in ["", dovetail_api::SERVICE_NAME] {
-            let request = HealthCheckRequest {
-                service: service.into(),
-            };
-            let answer = client.check(request).await.unwrap().into_inner();
-            assert_eq!(answer.status(), Said::NotServing, "{service}");
-        }
         is_ready.send_replace(true);
-        reporting.await;
-        for service in ["", dovetail_api::SERVICE_NAME] {
-            let request = HealthCheckRequest {
-                service: service.into(),
-            };
-            let answer = client.check(request).await.unwrap().into_inner();
-            assert_eq!(answer.status(), Said::Serving, "{service}");
-        }
+        report_ready(&health, readiness, &CancellationToken::new()).await;
+        assert_eq!(said(&mut client).await, [Said::Serving; 2]);
     }
 
     #[tokio::test]
-    async fn clients_that_know_only_v1alpha_are_told_the_services() {
-        use v1alpha::server_reflection_client::ServerReflectionClient;
-        use v1alpha::server_reflection_request::MessageRequest;
-        use v1alpha::server_reflection_response::MessageResponse;
-        let request = v1alpha::ServerReflectionRequest {
-            host: String::new(),
-            message_request: Some(MessageRequest::ListServices(String::new())),
-        };
-        let mut client = ServerReflectionClient::new(connect().await);
-        let answers = client.server_reflection_info(tokio_stream::once(request));
-        let answer = answers.await.unwrap().into_inner().message().await.unwrap();
-        let Some(MessageResponse::ListServicesResponse(list)) = answer.unwrap().message_response
-        else {
-            panic!("no list of services");
-        };
-        let names: Vec<_> = list.service.into_iter().map(|found| found.name).collect();
-        assert!(
-            names.contains(&dovetail_api::SERVICE_NAME.to_owned()),
-            "{names:?}"
-        );
-    }
-
-    #[tokio::test]
-    async fn clients_that_know_v1_are_told_of_both_versions() {
-        use v1::server_reflection_client::ServerReflectionClient;
-        use v1::server_reflection_request::MessageRequest;
-        use v1::server_reflection_response::MessageResponse;
-        let request = v1::ServerReflectionRequest {
-            host: String::new(),
-            message_request: Some(MessageRequest::ListServices(String::new())),
-        };
-        let mut client = ServerReflectionClient::new(connect().await);
-        let answers = client.server_reflection_info(tokio_stream::once(request));
-        let answer = answers.await.unwrap().into_inner().message().await.unwrap();
-        let Some(MessageResponse::ListServicesResponse(list)) = answer.unwrap().message_response
-        else {
-            panic!("no list of services");
-        };
-        let names: Vec<_> = list.service.into_iter().map(|found| found.name).collect();
-        for service in ["v1", "v1alpha"] {
-            let name = format!("grpc.reflection.{service}.ServerReflection");
-            assert!(names.contains(&name), "{names:?}");
+    async fn clients_are_told_the_services_in_either_version_of_reflection() {
+        let (v1, v1alpha) = (services!(v1), services!(v1alpha));
+        for names in [v1, v1alpha] {
+            let ours = dovetail_api::SERVICE_NAME.to_owned();
+            let versions = ["v1", "v1alpha"]
+                .map(|version| format!("grpc.reflection.{version}.ServerReflection"));
+            for name in [&[ours], &versions[..]].concat() {
+                assert!(names.contains(&name), "{names:?}");
+            }
         }
-        assert!(
-            names.contains(&dovetail_api::SERVICE_NAME.to_owned()),
-            "{names:?}"
-        );
     }
 }

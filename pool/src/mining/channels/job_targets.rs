@@ -30,7 +30,8 @@ struct Job {
 
 impl JobTargets {
     /// The channel is given a job with this target. Earlier jobs that are much easier end soon: the pool's own for one of
-    /// the pool's, and declared ones for a declared one, since their miner can make no other of the same template.
+    /// the pool's, declared ones for a declared one. A miner on its own templates may have no other job before the next
+    /// template comes; the pace of its account bounds what it may send meanwhile.
     pub(super) fn insert(&mut self, id: u32, target: Target, now: Instant) {
         for job in &mut self.0 {
             let same_maker = is_declared(job.id) == is_declared(id);
@@ -99,7 +100,10 @@ mod tests {
         let mut jobs = JobTargets::default();
         jobs.insert(OWN, target(1), start);
         jobs.insert(OWN + 1, target(8), start);
-        assert!(!jobs.has_ended(OWN, late), "that is easier by no more than 8");
+        assert!(
+            !jobs.has_ended(OWN, late),
+            "that is easier by no more than 8"
+        );
         jobs.insert(OWN + 2, target(10), start);
         assert!(!jobs.has_ended(OWN, soon));
         assert!(jobs.has_ended(OWN, late));

@@ -190,9 +190,7 @@ impl Connection {
             return Err(SOURCE_AWAY);
         }
         let identity = self.identity(identity)?;
-        if self.shared.known_accounts.knows(identity.account()) {
-            self.place.vouch();
-        }
+        self.vouch(identity.account());
         let stated = stated_rate(nominal_hash_rate)
             .ok_or(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE)?;
         let mining = &self.shared.config.mining;
@@ -207,6 +205,16 @@ impl Connection {
             max_target: Target::from_le_bytes(max_target),
             vardiff,
         })
+    }
+
+    /// Whoever has earned before may keep a reserved place for a while.
+    fn vouch(&mut self, account: &str) {
+        if self.voucher.is_none() && !self.place.has_proven() {
+            self.voucher = self.shared.known_accounts.vouch(account);
+            if self.voucher.is_some() {
+                self.place.vouch();
+            }
+        }
     }
 
     /// How many channels the connection may have open now: a few, and more as they prove work.

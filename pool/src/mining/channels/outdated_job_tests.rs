@@ -78,7 +78,11 @@ impl Mining {
 
     /// The next share that meets its target or the block's.
     fn share(&mut self, job_id: u32, now: Instant) -> Result<ValidShare, ShareRefusal> {
-        let size = self.channel.as_extended().unwrap().get_rollable_extranonce_size();
+        let size = self
+            .channel
+            .as_extended()
+            .unwrap()
+            .get_rollable_extranonce_size();
         loop {
             self.next_nonce += 1;
             let share = SubmittedShare::from(SubmitSharesExtended {
@@ -133,10 +137,18 @@ async fn nobody_lives_on_an_easy_job_for_longer_than_it_takes_to_change_over() {
     assert!(plain.iter().all(Result::is_ok));
     let (plain, blocks) = mining.shares(easy, risen + LATE);
     let stale = ShareRefusal::Standard(STALE);
-    assert!(plain.iter().all(|judged| judged.as_ref().err() == Some(&stale)));
+    assert!(
+        plain
+            .iter()
+            .all(|judged| judged.as_ref().err() == Some(&stale))
+    );
     // A block is a block.
     assert!(!plain.is_empty() && !blocks.is_empty());
-    assert!(blocks.iter().all(|found| matches!(found.block, Some(Ok(_)))));
+    assert!(
+        blocks
+            .iter()
+            .all(|found| matches!(found.block, Some(Ok(_))))
+    );
     assert!(mining.share(hard, risen + LATE).is_ok());
 }
 

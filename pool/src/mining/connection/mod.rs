@@ -24,6 +24,7 @@ use super::extension::challenge::Registering;
 use super::shares::pending_share::InFlight;
 use super::template_jobs::job_maker::JobMaker;
 use crate::claims::settle::Settler;
+use crate::known_accounts::Voucher;
 use crate::mailboxes::WorkerCommand;
 use crate::shared::Shared;
 use crate::tasks::Connected;
@@ -46,6 +47,8 @@ pub(crate) struct Connection {
     outbox: Outbox,
     /// The connection's place on the port, which it keeps by proving work.
     pub(in crate::mining) place: Arc<Place>,
+    /// What lets it keep a reserved place until it proves work.
+    pub(in crate::mining) voucher: Option<Voucher>,
     pub(in crate::mining) flags: Flags,
     /// Whether extension 0x4149 was negotiated.
     pub(in crate::mining) extension: bool,
@@ -65,6 +68,8 @@ pub(crate) struct Connection {
     pub(in crate::mining) registering: Option<Registering>,
     /// The worker that has registered. Dropping it gives the worker's tasks back.
     pub(in crate::mining) connected: Option<Connected>,
+    /// Whether that worker has registered again elsewhere.
+    is_superseded: bool,
     /// Shares that wait for their settlement. Dropping it drops the waiting, not the settling.
     pub(in crate::mining) in_flight: JoinSet<InFlight>,
     /// How many of them wait for an audit.
@@ -111,6 +116,7 @@ impl Connection {
             shared,
             outbox,
             place,
+            voucher: None,
             flags,
             extension: false,
             // Group ids share the channels' id space (5.2.3); the group is the first of it.
@@ -126,6 +132,7 @@ impl Connection {
             settler,
             registering: None,
             connected: None,
+            is_superseded: false,
             in_flight: JoinSet::new(),
             claims_in_flight: 0,
             paused_until: None,
@@ -159,7 +166,13 @@ impl Connection {
                     Ok(done) => self.on_settled(done),
                     Err(_) => Err(EndReason::Fault("a settlement did not end")),
                 },
-                Some(command) = next_command(&mut self.connected) => self.on_command(command),
+                command = next_command(&mut self.connected), if !self.is_superseded => match command {
+                    Some(command) => self.on_command(command),
+                    None => {
+                        self.on_superseded();
+                        Ok(())
+                    }
+                },
                 () = clock.tick() => self
                     .on_vardiff()
                     .and_then(|()| clock.check_idle(!self.channels.is_empty())),
@@ -179,6 +192,12 @@ impl Connection {
                 return ended;
             }
         }
+    }
+
+    /// The worker has registered on a newer connection: it is known there, and one of many here.
+    fn on_superseded(&mut self) {
+        self.is_superseded = true;
+        self.place.register(false);
     }
 
     /// Whether the connection is read from: not while too many of its shares are under way, nor in a pause.

@@ -43,8 +43,9 @@ impl Connection {
         }
         let beacon_tip = self.shared.settler.beacon_tip();
         self.send(&RegisterWorkerSuccess { beacon_tip })?;
-        self.place.register();
         let (worker, room) = (request.worker_key, usize::from(request.max_tasks));
+        let has_earned = self.shared.known_accounts.knows(&worker.to_string());
+        self.place.register(has_earned);
         self.connected = Some(self.shared.tasks.connect(worker, request.models, room));
         Ok(())
     }

@@ -96,14 +96,11 @@ impl Connection {
             .map(|channel| &mut channel.acks);
         match done.settled {
             Settled::Accepted(report) => {
-                self.place.prove();
-                self.shared.known_accounts.learn(&done.account);
-                if acks.is_some() {
-                    self.proven_channels.insert(channel_id);
-                }
                 if let Some(acks) = acks {
                     acks.accept(done.place, number, done.difficulty);
+                    self.proven_channels.insert(channel_id);
                 }
+                self.on_work_proven(&done.account);
                 Ok(report)
             }
             Settled::Refused(refusal, report) => {
@@ -122,6 +119,20 @@ impl Connection {
                 }
                 Ok(report)
             }
+        }
+    }
+
+    /// A share of this account is durable: the connection has proven work.
+    fn on_work_proven(&mut self, account: &str) {
+        self.place.prove();
+        self.voucher = None;
+        let is_news = self.shared.known_accounts.learn(account);
+        if is_news
+            && self
+                .worker()
+                .is_some_and(|worker| worker.to_string() == account)
+        {
+            self.place.register(true);
         }
     }
 
