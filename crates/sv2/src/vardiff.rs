@@ -18,9 +18,9 @@ const STEPS: usize = 128;
 /// distribution in octaves, to either side.
 const SPREAD_OCTAVES: f64 = 2.0;
 /// How often the rate changes out of the blue, per share that is expected at the wanted rate of shares.
-const CHANGES_PER_SHARE: f64 = 0.005;
-/// The rate stays where it lies within the middle half of the belief.
-const QUARTILES: [f64; 2] = [0.25, 0.75];
+const CHANGES_PER_SHARE: f64 = 0.02;
+/// The rate stays where it lies within the middle of the belief.
+const MIDDLE: [f64; 2] = [0.3, 0.7];
 /// The belief is reconsidered after this time ..
 const INTERVAL_S: f64 = 15.0;
 /// .. or after this many shares' worth of work, so that a flood raises the target at once.
@@ -110,7 +110,7 @@ impl Vardiff {
         self.sharpen(elapsed_s / share_work, self.found / share_work);
         self.elapsed_s = 0.0;
         self.found = 0.0;
-        let [low, high] = QUARTILES.map(|part| self.quantile(part));
+        let [low, high] = MIDDLE.map(|part| self.quantile(part));
         if (low..=high).contains(&self.rate) {
             return false;
         }

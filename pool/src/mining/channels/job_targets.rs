@@ -88,7 +88,7 @@ mod tests {
     /// A target that so many hashes meet once.
     fn target(hashes: u8) -> Target {
         let mut bytes = [0; 32];
-        bytes[30] = 0xff / hashes;
+        bytes[30] = 240 / hashes;
         Target::from_le_bytes(bytes)
     }
 
