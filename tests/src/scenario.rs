@@ -64,6 +64,10 @@ pub struct Options {
     pub more_models: &'static [u64],
     /// How long a task may take from its creation to its settlement, in seconds.
     pub task_lifetime_s: u32,
+    /// What 2^20 expected hashes earn, in msat.
+    pub hash_msat_per_mebihash: u32,
+    /// How long a block of a coinbase-only job is looked for on the chain, in seconds.
+    pub coinbase_only_seen_within_s: u32,
     /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
     pub real: Option<RealParts>,
 }
@@ -89,6 +93,8 @@ impl Default for Options {
             core: None,
             more_models: &[],
             task_lifetime_s: 600,
+            hash_msat_per_mebihash: 10,
+            coinbase_only_seen_within_s: 1_800,
             real: None,
         }
     }
