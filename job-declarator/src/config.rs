@@ -73,6 +73,10 @@ pub struct EmbeddedConfig {
     /// satoshi: fees that nobody here can see. Beyond, its block is taken for invalid.
     #[serde(default = "defaults::coinbase_only_fees_max_sat")]
     pub coinbase_only_fees_max_sat: u64,
+    /// How long a block of such a job is looked for on the chain, in seconds. If it is not seen, what the account
+    /// earned on such jobs up to it is void.
+    #[serde(default = "defaults::coinbase_only_seen_within_s")]
+    pub coinbase_only_seen_within_s: u64,
     /// What miners may ask for.
     #[serde(default)]
     pub limits: Limits,
@@ -133,6 +137,10 @@ mod defaults {
     pub(super) fn coinbase_only_fees_max_sat() -> u64 {
         // Blocks with more than this in fees exist, and whoever has one can declare it in full.
         50_000_000
+    }
+    pub(super) fn coinbase_only_seen_within_s() -> u64 {
+        // Three blocks of the main chain.
+        1_800
     }
     pub(super) fn ledger_connections_max() -> u32 {
         4

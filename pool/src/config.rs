@@ -363,6 +363,7 @@ impl Config {
         let Self {
             mining,
             api,
+            job_declarator,
             ledger,
             lightning,
             inference,
@@ -390,6 +391,12 @@ impl Config {
         within("ledger.connections_max", ledger.connections_max, 1..=1_000)?;
         within("ledger.group_max", ledger.group_max, 1..=4_096)?;
         within("ledger.group_wait_ms", ledger.group_wait_ms, 0..=10_000)?;
+        let seconds = job_declarator.coinbase_only_seen_within_s;
+        within(
+            "job_declarator.coinbase_only_seen_within_s",
+            seconds,
+            1..=WEEK_S,
+        )?;
         within(
             "lightning.interval_ms",
             lightning.interval_ms,

@@ -27,6 +27,7 @@ mod tasks;
 mod test_support;
 mod validation;
 
+pub use blocks::print_coinbase_only;
 pub use claims::print_audits;
 pub use config::Config;
 pub use run::{Addresses, run};

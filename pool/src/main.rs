@@ -52,6 +52,18 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
+    /// Print what accounts did on jobs in coinbase-only mode: what is held, and which blocks the chain has shown.
+    CoinbaseOnly {
+        /// Only this account.
+        #[arg(long)]
+        account: Option<String>,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+        /// How many at most.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -83,6 +95,15 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         }) => {
             let config = load(&arguments.config)?;
             runtime()?.block_on(dovetail_pool::print_audits(&config, worker, json, limit))
+        }
+        Some(Command::CoinbaseOnly {
+            account,
+            json,
+            limit,
+        }) => {
+            let config = load(&arguments.config)?;
+            let printed = dovetail_pool::print_coinbase_only(&config, account, json, limit);
+            runtime()?.block_on(printed)
         }
         None => serve(&arguments),
     }

@@ -122,6 +122,8 @@ pub async fn run(
         .spawn(expire(base.tasks.clone(), shutdown.clone()));
     base.tracker
         .spawn(mature(Arc::clone(&shared), shutdown.clone()));
+    let following = blocks::follow_on_chain(Arc::clone(&shared), shutdown.clone());
+    base.tracker.spawn(following);
     let opening = async {
         if !has_work(&shared, &shutdown).await? {
             return Ok(());

@@ -240,6 +240,7 @@ pub(crate) fn hash_share(account: &str) -> ProvenShare {
         work: Work::new(1 << 20),
         credit: Msat::new(1),
         is_block: false,
+        is_coinbase_only: false,
     }
 }
 

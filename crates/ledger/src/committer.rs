@@ -348,7 +348,8 @@ async fn write_group(pool: &PgPool, shares: &[Share]) -> Result<Outcomes, Ledger
 
 async fn try_group(pool: &PgPool, shares: &[Share]) -> Result<Outcomes, LedgerError> {
     let mut transaction = pool.begin().await?;
-    if shares.iter().any(|share| share.batch.is_some()) {
+    let moves_held = |share: &Share| share.batch.is_some() || share.is_coinbase_only;
+    if shares.iter().any(moves_held) {
         collateral::lock(&mut transaction).await?;
     }
     let mut outcomes = Vec::with_capacity(shares.len());

@@ -6,6 +6,7 @@
 
 mod batches;
 mod beacon;
+mod coinbase_only;
 mod collateral;
 mod committer;
 mod declared_jobs;
@@ -31,6 +32,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 pub use batches::{BatchRecord, BatchRefusal, BatchState};
 pub use beacon::Beacon;
+pub use coinbase_only::{CoinbaseOnlyRecord, DecidedBlock, FollowedBlock, OnChain};
 pub use collateral::{Forfeiture, Matured, MaturityWindow};
 pub use committer::{Committer, CommitterConfig};
 pub use declared_jobs::DeclaredJob;

@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bitcoin::Network;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Network};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -255,6 +255,31 @@ async fn bitcoin_core_says_its_network_and_that_it_is_in_initial_block_download(
     node.cli(&["generatetodescriptor", "1", "raw(51)"]);
     let ready = handle.ready(Network::Regtest, |_| ());
     timeout(PATIENCE, ready).await.unwrap().unwrap();
+    stop.cancel();
+    timeout(PATIENCE, handle.stopped()).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs DOVETAIL_BITCOIN_NODE, a bitcoin-node 31 with IPC"]
+async fn bitcoin_core_says_whether_its_chain_has_a_block() {
+    let directory = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let (node, handle, _) = connected(directory.path(), &stop).await;
+    let at = |height: &str| -> BlockHash { node.cli(&["getblockhash", height]).parse().unwrap() };
+    let (tip, replaced, under) = (at("20"), at("19"), at("5"));
+    for block in [tip, replaced, under] {
+        assert!(handle.is_in_chain(block).await.unwrap(), "{block}");
+    }
+    let unknown = BlockHash::from_byte_array([7; 32]);
+    assert!(!handle.is_in_chain(unknown).await.unwrap());
+    node.cli(&["invalidateblock", &replaced.to_string()]);
+    assert!(!handle.is_in_chain(replaced).await.unwrap());
+    assert!(handle.is_in_chain(under).await.unwrap());
+    // It was the tip while somebody watched.
+    assert!(handle.is_in_chain(tip).await.unwrap());
+    drop(node);
+    let away = handle.is_in_chain(unknown).await;
+    assert!(matches!(away, Err(TemplateError::Unavailable)), "{away:?}");
     stop.cancel();
     timeout(PATIENCE, handle.stopped()).await.unwrap();
 }

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::Transaction;
 use bitcoin::block::Header;
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Transaction};
 use stratum_core::template_distribution_sv2::{
     NewTemplateOwned, SetNewPrevHashOwned, SubmitSolutionOwned,
 };
@@ -25,9 +26,9 @@ const REQUESTS_MAX: usize = 64;
 /// The time a request may take, queueing included. A full block travels in far less.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// How many tips of the source are remembered: those of half a day on the main chain, of some seconds where a
-/// test mines fast.
-const TIPS_MAX: usize = 64;
+/// How many tips of the source are remembered: those of a month on the main chain, of some minutes where a test mines
+/// fast.
+const TIPS_MAX: usize = 4_096;
 
 /// A template source. Clones share it; it runs until the token given to [`start`](crate::start) is
 /// cancelled.
@@ -92,6 +93,21 @@ impl TemplateHandle {
         if tips.wait_for(|tips| tips.contains(&hash)).await.is_err() {
             // The source has stopped.
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether a block is in the chain: it was the tip while this process watched, or it is the tip or under it now.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unsupported`] if it was not the tip here and the source cannot be asked (a template provider,
+    /// Bitcoin Core before 31), [`TemplateError::Unavailable`] or [`TemplateError::TimeOut`] if it does not answer.
+    pub async fn is_in_chain(&self, block: BlockHash) -> Result<bool, TemplateError> {
+        if self.tips.borrow().contains(&block.to_byte_array()) {
+            return Ok(true);
+        }
+        match &self.node {
+            Some(node) => node.is_in_chain(block).await,
+            None => self.ask(|reply| Request::IsInChain(block, reply)).await,
         }
     }
 

@@ -120,7 +120,8 @@ impl FoundBlock {
             (Verdict::Accepted, true) => "seen".to_owned(),
             (Verdict::Refused(reason), _) => format!("refused: {reason}"),
             (Verdict::Unknown, _) => UNJUDGED.to_owned(),
-            (Verdict::NotSeen, _) => "not seen".to_owned(),
+            // What the chain says of it is asked in `followed.rs`.
+            (Verdict::LeftToMiner, _) => MINERS.to_owned(),
         }
     }
 }

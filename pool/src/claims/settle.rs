@@ -42,6 +42,8 @@ pub(crate) struct ProvenShare {
     /// What its hashes are worth.
     pub(crate) credit: Msat,
     pub(crate) is_block: bool,
+    /// Whether its job was one in coinbase-only mode.
+    pub(crate) is_coinbase_only: bool,
 }
 
 /// How a batch's claim ended, for the worker.
@@ -398,6 +400,7 @@ fn entry(share: &ProvenShare, batch: Option<InferenceSettlement>) -> Share {
         },
         is_block: share.is_block,
         credit: share.credit,
+        is_coinbase_only: share.is_coinbase_only,
         batch,
     }
 }
@@ -408,6 +411,7 @@ fn accepted(telemetry: &Telemetry, share: &ProvenShare, kind: &str) {
         worker: &share.account,
         work: share.work.to_u64(),
         credit_msat: share.credit,
+        held: share.is_coinbase_only,
     });
 }
 

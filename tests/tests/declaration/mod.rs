@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
-use bitcoin::{Transaction, TxOut};
+use bitcoin::{CompactTarget, Target, Transaction, TxOut};
 use dovetail_miner::coinbase::{JobCoinbase, job_outputs};
 use dovetail_miner::declared_jobs::custom_job;
 use dovetail_miner::pool_session::Channel;
-use dovetail_miner::search::{Found, Search, SearchJob};
+use dovetail_miner::search::{Found, Search, SearchJob, meets};
 use dovetail_miner::template_job::min_ntime;
 use dovetail_sv2::messages::{
     AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B016MOwned, B064KOwned,
@@ -298,11 +298,33 @@ impl Job {
 
     /// Hashes the job until a header meets the target.
     pub(crate) async fn search(&self, channel: &Channel, target: [u8; 32]) -> Found {
+        let start = min_ntime(&self.work);
+        self.search_from(channel, target, start).await
+    }
+
+    /// Hashes the job, from this time on, until a header meets the channel's target and does not solve the block.
+    pub(crate) async fn search_no_block(&self, channel: &Channel, mut start: u32) -> Found {
+        loop {
+            let found = self.search_from(channel, channel.target, start).await;
+            if !meets(&found.hash, &self.block_target()) {
+                return found;
+            }
+            start = found.ntime + 1;
+        }
+    }
+
+    /// The target of blocks.
+    pub(crate) fn block_target(&self) -> [u8; 32] {
+        let bits = CompactTarget::from_consensus(self.work.nbits());
+        Target::from_compact(bits).to_le_bytes()
+    }
+
+    async fn search_from(&self, channel: &Channel, target: [u8; 32], start: u32) -> Found {
         let (prefix, suffix) = self.coinbase.stripped_parts();
         let search = SearchJob {
             version: self.work.version(),
             prev_hash: self.work.prev_hash(),
-            min_ntime: min_ntime(&self.work),
+            min_ntime: start,
             nbits: self.work.nbits(),
             coinbase_prefix: [prefix, &channel.extranonce_prefix].concat(),
             coinbase_suffix: suffix.to_vec(),

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audits;
+mod coinbase_only;
 mod collateral;
 mod model;
 mod outage;
@@ -180,6 +181,7 @@ fn hash_share(n: u8, account: &str, credit_msat: i64) -> Share {
         kind: ShareKind::Hash,
         is_block: false,
         credit: Msat::new(credit_msat),
+        is_coinbase_only: false,
         batch: None,
     }
 }

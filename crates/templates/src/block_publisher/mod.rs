@@ -40,8 +40,8 @@ const ALARM_AFTER: Duration = Duration::from_secs(60);
 /// A block under this many others, or this old, will not be in the chain any more.
 const DEPTH_MAX: u32 = 100;
 const AGE_MAX_S: u64 = 24 * 60 * 60;
-/// How long a block that only its miner can publish is looked for on the chain.
-const SEEN_TIME_MAX_S: u64 = 10 * 60;
+/// How long a block that only its miner can publish is kept for a template of the source that has its transactions.
+const MINERS_TIME_MAX_S: u64 = 10 * 60;
 
 /// What came of a block, in the source's word or the chain's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +52,8 @@ pub enum Verdict {
     Refused(String),
     /// The source never said anything, and the chain has gone on.
     Unknown,
-    /// Its miner had it to publish, and the chain did not show it.
-    NotSeen,
+    /// It stays with its miner, who alone can publish it: whether the chain has it is to be asked of the chain.
+    LeftToMiner,
 }
 
 /// What a publisher needs.
@@ -352,7 +352,7 @@ impl Task {
     fn given_up(&self) -> Option<Verdict> {
         let age_s = unix_now().saturating_sub(self.found_at_unix);
         if self.block.is_miners() {
-            return (age_s > SEEN_TIME_MAX_S).then_some(Verdict::NotSeen);
+            return (age_s > MINERS_TIME_MAX_S).then_some(Verdict::LeftToMiner);
         }
         let work = self.inner.templates.current();
         let depth = work.zip(self.block.height());
@@ -371,8 +371,8 @@ impl Task {
             Verdict::Unknown => {
                 tracing::error!(%hash, "gave up on a block: nobody said what came of it");
             }
-            Verdict::NotSeen => {
-                tracing::warn!(%hash, "a block that its miner had to publish was not seen on the chain");
+            Verdict::LeftToMiner => {
+                tracing::info!(%hash, "a block is left to its miner to publish");
             }
         }
     }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::block_door::BlockDoor;
+use crate::block_door::{BlockDoor, BlockRequest};
 use crate::chain::RegtestChain;
 use crate::handle::{Publisher, channel};
 use crate::request::{Request, TransactionData};
@@ -338,8 +338,13 @@ impl ForgetfulNode {
         });
         tokio::spawn(async move {
             while let Some(request) = questions.recv().await {
-                let _ = taken_sender.send(request.block);
-                let _ = request.reply.send(Ok(()));
+                match request {
+                    BlockRequest::Submit(block, reply) => {
+                        let _ = taken_sender.send(block);
+                        let _ = reply.send(Ok(()));
+                    }
+                    other => other.refuse(),
+                }
             }
         });
         let (template, tip) = template_with(transaction);
@@ -371,14 +376,14 @@ async fn a_node_that_forgot_the_template_gets_the_whole_block() {
 }
 
 #[tokio::test]
-async fn a_block_that_only_its_miner_can_publish_is_looked_for_on_the_chain() {
+async fn a_block_that_only_its_miner_can_publish_is_left_to_its_miner_unless_the_chain_shows_it() {
     let (stop, dir) = (CancellationToken::new(), TempDir::new().unwrap());
     let transaction = bitcoin::constants::genesis_block(Network::Regtest).txdata[0].clone();
     let mut node = ForgetfulNode::start(&transaction);
     let work = work_at(&node.handle, 1).await;
     let lost = solved(&mined(&work), &work, Transactions::Miners);
     let store = Store::new(dir.path().to_owned());
-    let long_ago = unix_now() - SEEN_TIME_MAX_S - 1;
+    let long_ago = unix_now() - MINERS_TIME_MAX_S - 1;
     store
         .put(lost.hash(), &Record::of(&lost, long_ago))
         .unwrap();
@@ -392,7 +397,7 @@ async fn a_block_that_only_its_miner_can_publish_is_looked_for_on_the_chain() {
     tip.prev_hash = found.block_hash().to_byte_array().into();
     node.publisher.publish(template, tip).unwrap();
     assert_eq!(verdict(publication).await, Some(Verdict::Accepted));
-    assert_eq!(verdict(left.remove(0)).await, Some(Verdict::NotSeen));
+    assert_eq!(verdict(left.remove(0)).await, Some(Verdict::LeftToMiner));
     assert!(node.taken.try_recv().is_err(), "nothing was to be sent");
     stop.cancel();
 }

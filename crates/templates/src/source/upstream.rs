@@ -201,10 +201,15 @@ async fn forward(
                 None => Ok(()),
             };
         }
+        // The protocol has no question for it.
+        Request::IsInChain(_, reply) => {
+            let _ = reply.send(Err(TemplateError::Unsupported));
+            return Ok(());
+        }
         Request::Solution(solution, reply) => (session.solution(solution), reply),
         Request::Block(bytes, reply) => (session.solution_of_block(&bytes), reply),
         Request::Equal(solved, reply) => (session.solution_of(&solved.0, &solved.1), reply),
-        // The protocol has no question for it.
+        // Nor for this.
         Request::Check(_, reply) => (Err(TemplateError::Unsupported), reply),
         Request::Undo(reply) => (Err(TemplateError::Unsupported), reply),
     };

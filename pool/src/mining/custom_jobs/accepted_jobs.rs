@@ -24,6 +24,13 @@ pub(crate) struct AcceptedJob {
     pub(crate) pool_value_sat: u64,
 }
 
+impl AcceptedJob {
+    /// Whether nobody but its miner can check it.
+    pub(crate) fn is_coinbase_only(&self) -> bool {
+        self.block.is_none()
+    }
+}
+
 /// The transactions of a declared job.
 #[derive(Debug)]
 pub(crate) struct DeclaredBlock {

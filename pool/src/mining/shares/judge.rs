@@ -88,6 +88,7 @@ impl Connection {
             work: valid.work,
             credit,
             is_block: valid.block.is_some(),
+            is_coinbase_only: custom.is_some_and(AcceptedJob::is_coinbase_only),
         }
     }
 }
