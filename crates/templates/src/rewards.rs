@@ -52,6 +52,15 @@ pub fn payout_script(
     }
 }
 
+/// Shows the operator where rewards go: it is the last moment to notice a mistake.
+pub fn tell_payout(script: &Script, network: Network) {
+    match Address::from_script(script, network) {
+        Ok(address) => tracing::info!(%address, script = %script.to_hex_string(), "blocks pay"),
+        // A bare public key has no address.
+        Err(_) => tracing::info!(script = %script.to_hex_string(), "blocks pay"),
+    }
+}
+
 /// The script of an address or an output descriptor.
 fn script_of(text: &str, network: Network) -> Result<ScriptBuf, String> {
     // Before anything else: what follows repeats what it was given.

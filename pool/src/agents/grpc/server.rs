@@ -48,6 +48,7 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
+    // Before anybody can ask: services are unknown until they are named.
     set_health(&health, ServingStatus::NotServing).await;
     let service = InferenceService {
         tasks: services.tasks,
@@ -71,18 +72,26 @@ pub(crate) async fn serve(
     served.context("the gRPC server failed")
 }
 
-/// Says `SERVING` once the pool is ready.
+/// Says `SERVING` while the pool is ready, and `NOT_SERVING` before that, and while the template source gives no work.
 async fn report_ready(
     health: &HealthReporter,
     mut readiness: watch::Receiver<bool>,
     shutdown: &CancellationToken,
 ) {
-    let is_ready = tokio::select! {
-        () = shutdown.cancelled() => false,
-        ready = readiness.wait_for(|ready| *ready) => ready.is_ok(),
-    };
-    if is_ready {
-        set_health(health, ServingStatus::Serving).await;
+    loop {
+        let is_ready = *readiness.borrow_and_update();
+        let status = match is_ready {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        set_health(health, status).await;
+        let changed = tokio::select! {
+            () = shutdown.cancelled() => false,
+            changed = readiness.changed() => changed.is_ok(),
+        };
+        if !changed {
+            return set_health(health, ServingStatus::NotServing).await;
+        }
     }
 }
 
@@ -129,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pool_that_is_not_ready_says_so_to_whoever_asks_for_its_health() {
+    async fn a_pool_says_whether_it_is_ready_to_whoever_watches_its_health() {
         use tonic_health::pb::HealthCheckRequest;
         use tonic_health::pb::health_check_response::ServingStatus as Said;
         use tonic_health::pb::health_client::HealthClient;
@@ -141,24 +150,24 @@ mod tests {
         tokio::spawn(router.serve_with_incoming(incoming(listener)));
         let (is_ready, readiness) = watch::channel(false);
         let shutdown = CancellationToken::new();
-        let reporting = async { report_ready(&health, readiness, &shutdown).await };
         let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
         let mut client = HealthClient::new(endpoint.connect().await.unwrap());
-        for service in ["", dovetail_api::SERVICE_NAME] {
-            let request = HealthCheckRequest {
-                service: service.into(),
-            };
-            let answer = client.check(request).await.unwrap().into_inner();
-            assert_eq!(answer.status(), Said::NotServing, "{service}");
-        }
-        is_ready.send_replace(true);
-        reporting.await;
-        for service in ["", dovetail_api::SERVICE_NAME] {
-            let request = HealthCheckRequest {
-                service: service.into(),
-            };
-            let answer = client.check(request).await.unwrap().into_inner();
-            assert_eq!(answer.status(), Said::Serving, "{service}");
+        let asked = async {
+            for service in ["", dovetail_api::SERVICE_NAME] {
+                let service = service.to_owned();
+                let request = HealthCheckRequest { service };
+                let mut told = client.watch(request).await.unwrap().into_inner();
+                let mut next = async || told.message().await.unwrap().unwrap().status();
+                assert_eq!(next().await, Said::NotServing);
+                for (ready, said) in [(true, Said::Serving), (false, Said::NotServing)] {
+                    is_ready.send_replace(ready);
+                    assert_eq!(next().await, said);
+                }
+            }
+        };
+        tokio::select! {
+            () = asked => {}
+            () = report_ready(&health, readiness, &shutdown) => unreachable!(),
         }
     }
 
