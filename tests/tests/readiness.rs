@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use dovetail_tests::process::Daemon;
-use dovetail_tests::{free_port, program};
+use dovetail_tests::{clerk_model, free_port, program};
 use played::provider::Provider;
 use service::{Service, TIME_MAX, notify_socket, provider_values};
 use tonic_health::pb::HealthCheckRequest;
@@ -60,6 +60,8 @@ fn a_pool_without_work_says_which_thing_is_missing_and_refuses_devices_until_it_
 #[tokio::test(flavor = "multi_thread")]
 async fn pool_and_declarator_wait_for_a_source_that_has_no_template_yet() {
     let mut provider = Provider::start_silent().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (notify, place) = notify_socket(dir.path());
     let values = provider_values(&provider);
     let values: Vec<_> = values
         .iter()
@@ -67,14 +69,18 @@ async fn pool_and_declarator_wait_for_a_source_that_has_no_template_yet() {
         .collect();
     let mut services = [
         Service::pool("silent", tempfile::tempdir().unwrap(), &values),
-        Service::declarator("silent", tempfile::tempdir().unwrap(), &values, |_| {}),
+        Service::declarator("silent", tempfile::tempdir().unwrap(), &values, |command| {
+            command.env("NOTIFY_SOCKET", &place);
+        }),
     ];
     for service in &mut services {
         service.says_not_ready(
             "has given no template yet: its node is probably in initial block download",
         );
     }
+    notify.until("STATUS=not ready: the template source is connected to");
     provider.tip(|_| {});
+    notify.until("STATUS=ready");
     for service in &mut services {
         service.daemon.ready(TIME_MAX).unwrap();
         TcpStream::connect(service.port).unwrap();
@@ -156,6 +162,43 @@ async fn health_ready_line_and_service_manager_follow_the_template_source() {
     }
     pool.daemon.signal("TERM");
     notify.until("STOPPING=1");
+}
+
+#[test]
+fn a_worker_tells_the_service_manager_whether_its_devices_have_somebody_to_work_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (notify, place) = notify_socket(dir.path());
+    let start = |name: &str, more: &str| {
+        let (at, model) = (dir.path().display(), clerk_model());
+        let config = dir.path().join(format!("{name}.toml"));
+        let text = format!(
+            "[worker]\nkey_file = \"{at}/{name}.key\"\nmodels = [\"{}\"]\n\
+             [pool]\naddress = \"127.0.0.1:{}\"\n{more}",
+            model.display(),
+            free_port().unwrap()
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new(program("dovetail-worker"));
+        command.args(["run", "--config"]).arg(config);
+        command.env("NOTIFY_SOCKET", &place);
+        Daemon::spawn(name, command, dir.path()).unwrap()
+    };
+    let mut worker = start("alone", "");
+    let said = notify.until("STATUS=not ready: no session with any pool");
+    assert!(said.iter().all(|word| word != "READY=1"), "{said:?}");
+    let is_said = |line: &serde_json::Value| line["ready"] == false;
+    worker.wait_for(TIME_MAX, "not ready", is_said).unwrap();
+    worker.signal("TERM");
+    notify.until("STOPPING=1");
+    drop(worker);
+
+    let solo = "[solo]\nnetwork = \"regtest\"\n\
+        payout_address = \"addr(bcrt1qa0sm0hxzj0x25rh8gw5xlzwlsfvvyz8u8nhukw)\"\n\
+        [templates]\nkind = \"embedded\"\n";
+    let mut worker = start("solo", solo);
+    let said = notify.until("STATUS=ready");
+    assert!(said.iter().any(|word| word == "READY=1"), "{said:?}");
+    worker.ready(TIME_MAX).unwrap();
 }
 
 #[test]
