@@ -103,7 +103,10 @@ impl TemplateHandle {
                     node: node.clone(),
                 });
             }
-            self.say_why_not(&mut words, &mut not_ready).await?;
+            let standing = self.say_why_not(&mut words, &mut not_ready).await;
+            let mut work = self.subscribe();
+            let given = async { work.wait_for(Option::is_some).await.is_ok() };
+            self.change(&standing, words.due_in(), given).await?;
         }
     }
 
@@ -126,15 +129,18 @@ impl TemplateHandle {
     /// Returns when the source has stopped.
     async fn keep_saying_why_not(&self, pace: Pace, not_ready: &mut impl FnMut(&str)) {
         let mut words = Words::new(pace, Duration::ZERO);
-        while self.say_why_not(&mut words, not_ready).await.is_ok() {}
+        loop {
+            let standing = self.say_why_not(&mut words, not_ready).await;
+            let never = std::future::pending();
+            let changed = self.change(&standing, words.due_in(), never).await;
+            if changed.is_err() {
+                return;
+            }
+        }
     }
 
-    /// Says why there is no work, if that is due, and waits until something has changed or it is due again.
-    async fn say_why_not(
-        &self,
-        words: &mut Words,
-        not_ready: &mut impl FnMut(&str),
-    ) -> Result<(), TemplateError> {
+    /// Says why there is no work, if that is due; how the source stands.
+    async fn say_why_not(&self, words: &mut Words, not_ready: &mut impl FnMut(&str)) -> Standing {
         let standing = self.standing().borrow().clone();
         if words.are_due(&standing, Instant::now()) {
             let reason = self.why_not(&standing).await;
@@ -143,7 +149,7 @@ impl TemplateHandle {
             }
             not_ready(&reason);
         }
-        self.change(&standing, words.due_in()).await
+        standing
     }
 
     async fn why_not(&self, standing: &Standing) -> String {
@@ -165,14 +171,18 @@ impl TemplateHandle {
         }
     }
 
-    /// Returns when the standing or the first work has changed something, or after this time.
-    async fn change(&self, before: &Standing, time_max: Duration) -> Result<(), TemplateError> {
-        let (mut standing, mut work) = (self.standing(), self.subscribe());
-        let has_work = work.borrow().is_some();
+    /// Returns when the standing has changed, when `given` has come, or after this time.
+    async fn change(
+        &self,
+        before: &Standing,
+        time_max: Duration,
+        given: impl Future<Output = bool>,
+    ) -> Result<(), TemplateError> {
+        let mut standing = self.standing();
         let changed = async {
             tokio::select! {
                 moved = standing.wait_for(|now| now != before) => moved.is_ok(),
-                given = work.wait_for(|work| work.is_some() != has_work) => given.is_ok(),
+                is_given = given => is_given,
             }
         };
         match timeout(time_max, changed).await {
