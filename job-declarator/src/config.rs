@@ -4,8 +4,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::{Context, ensure};
 use bitcoin::{Network, ScriptBuf};
 use dovetail_daemon::{ConfigError, Secret, within};
+use dovetail_ledger::Ledger;
+use dovetail_sv2::AuthorityKeys;
 use dovetail_templates::{SourceConfig, payout_script};
 use serde::Deserialize;
 
@@ -200,7 +203,50 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The secrets, by their keys.
+    pub fn secrets(&self) -> [(&'static str, &Secret); 3] {
+        let declaration = &self.declaration;
+        [
+            (
+                "declaration.authority_secret_key",
+                &declaration.authority_secret_key,
+            ),
+            ("declaration.token_key", &declaration.token_key),
+            ("ledger.url", &self.ledger.url),
+        ]
+    }
+
+    /// Opens and reads the files that it names, as `--check-config` does. Nothing is connected to, made or changed.
+    ///
+    /// # Errors
+    /// The first that the declarator could not start with.
+    pub fn check_files(&self) -> anyhow::Result<()> {
+        self.declaration.authority()?;
+        let token_key = self.declaration.token_key.look_at_key();
+        token_key.context("declaration.token_key")?;
+        let url = self.ledger.url.read().context("ledger.url")?;
+        Ledger::check_url(&url).context("ledger.url")?;
+        if let Some(folder) = &self.declaration.blocks_dir {
+            ensure!(
+                !folder.exists() || folder.is_dir(),
+                "declaration.blocks_dir: {} is no folder",
+                folder.display()
+            );
+        }
+        Ok(())
+    }
+}
+
 impl DeclarationConfig {
+    /// The keys that miners recognise the declarator by.
+    pub(crate) fn authority(&self) -> anyhow::Result<AuthorityKeys> {
+        let secret = self.authority_secret_key.read();
+        let secret = secret.context("declaration.authority_secret_key")?;
+        AuthorityKeys::parse(&self.authority_public_key, &secret)
+            .context("declaration: the authority keys")
+    }
+
     /// The script that every declared job must pay.
     ///
     /// # Errors

@@ -6,31 +6,30 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use dovetail_daemon::announce_not_ready;
 use dovetail_ledger::Ledger;
-use dovetail_sv2::AuthorityKeys;
 use dovetail_sv2::listener::BoundPort;
 use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions};
+use dovetail_templates::{Readiness, tell_payout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, token_key};
 use crate::server::{Declarator, Parts, warn_about};
 use crate::transactions::TransactionStore;
 
-/// Runs the declarator until `shutdown`; `ready` is called once, with the address it listens on.
+/// Runs the declarator until `shutdown`; `ready` is called with the address it listens on: once it is ready, and whenever
+/// it is ready again.
 ///
 /// # Errors
 /// Whatever keeps it from starting, in words for its operator.
 pub async fn run(
     config: Config,
     shutdown: CancellationToken,
-    ready: impl FnOnce(SocketAddr),
+    ready: impl Fn(SocketAddr),
 ) -> anyhow::Result<()> {
     config
         .check()
         .map_err(|reason| anyhow!("configuration: {reason}"))?;
     let declaration = &config.declaration;
-    let secret = declaration.authority_secret_key.read()?;
-    let keys =
-        AuthorityKeys::parse(&declaration.authority_public_key, &secret).context("declaration")?;
+    let keys = declaration.authority()?;
     let payout_script = declaration
         .payout()
         .map_err(|reason| anyhow!("configuration: {reason}"))?;
@@ -46,8 +45,9 @@ pub async fn run(
     // The last blocks go out after the last connection has ended.
     let stop_last = CancellationToken::new();
     warn_about(&config.templates);
-    let templates = dovetail_templates::start(config.templates, stop_last.clone())
+    let templates = dovetail_templates::start_on(network, config.templates, stop_last.clone())
         .context("cannot start the template source")?;
+    tell_payout(&payout_script, network);
     if config.declaration.blocks_dir.is_none() {
         tracing::warn!(
             "no declaration.blocks_dir: a block that the node does not take at once is lost at a restart"
@@ -65,11 +65,12 @@ pub async fn run(
         .with_context(|| format!("cannot listen on {}", config.declaration.listen))?;
     let has_work = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
-        has_work = templates.ready(network, announce_not_ready) => has_work,
+        has_work = templates.ready(announce_not_ready) => has_work,
     };
     has_work.context("the declarator cannot start on this node")?;
     let listener = port.listen().context("cannot listen")?;
-    ready(listener.local_addr()?);
+    let address = listener.local_addr()?;
+    ready(address);
     let declarator = Declarator::new(Parts {
         keys,
         cert_validity_s: config.declaration.cert_validity_s,
@@ -83,7 +84,16 @@ pub async fn run(
         blocks: blocks.clone(),
         transactions: TransactionStore::default(),
     });
-    declarator.serve(listener, shutdown).await;
+    let telling = templates.tell_readiness(|readiness| match readiness {
+        Readiness::Ready => ready(address),
+        Readiness::NotReady(reason) => announce_not_ready(reason),
+    });
+    let serving = declarator.serve(listener, shutdown);
+    tokio::pin!(serving);
+    tokio::select! {
+        () = &mut serving => {}
+        () = telling => serving.await,
+    }
     blocks.stopped().await;
     stop_last.cancel();
     templates.stopped().await;

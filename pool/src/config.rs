@@ -1,5 +1,6 @@
 //! The pool's configuration: one TOML file, overridable through `DOVETAIL_POOL__SECTION__KEY`.
 
+mod files;
 mod ports;
 
 use std::net::SocketAddr;

@@ -14,6 +14,7 @@ mod credit;
 mod embedded_declarator;
 mod grpc_listener;
 mod header_spaces;
+mod keys;
 mod known_accounts;
 mod mailboxes;
 mod mining;

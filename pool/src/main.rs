@@ -17,7 +17,7 @@ struct Arguments {
     /// DOVETAIL_POOL__SECTION__KEY.
     #[arg(long, global = true, default_value = "dovetail-pool.toml")]
     config: PathBuf,
-    /// Check the configuration and exit.
+    /// Check the configuration and the files that it names, and exit. Nothing is connected to or made.
     #[arg(long)]
     check_config: bool,
     /// Without one: the pool.
@@ -112,6 +112,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
 fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     let config = load(&arguments.config)?;
     if arguments.check_config {
+        runtime()?.block_on(async { config.check_files() })?;
         println!("the configuration is valid");
         return Ok(());
     }
@@ -148,6 +149,7 @@ fn load(path: &std::path::Path) -> anyhow::Result<Config> {
     config
         .check()
         .map_err(|reason| anyhow::anyhow!("configuration: {reason}"))?;
+    dovetail_daemon::warn_of_secrets(path, "DOVETAIL_POOL", config.secrets());
     Ok(config)
 }
 

@@ -6,19 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
-use bitcoin::{Address, Network, ScriptBuf};
+use bitcoin::secp256k1::Keypair;
 use dovetail_daemon::announce_not_ready;
 use dovetail_engine::Runtime;
-use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger};
 use dovetail_lightning::Client;
 use dovetail_sv2::AuthorityKeys;
 use dovetail_sv2::listener::BoundPort;
 use dovetail_telemetry::{JsonLines, Telemetry};
-use dovetail_templates::TemplateHandle;
 use dovetail_templates::block_publisher::{BlockPublisher, Publication, PublisherOptions};
+use dovetail_templates::{Readiness, TemplateHandle, tell_payout};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -33,6 +31,7 @@ use crate::claims::settle::Settler;
 use crate::config::{AuditConfig, Config, MiningConfig};
 use crate::embedded_declarator;
 use crate::header_spaces::HeaderSpaces;
+use crate::keys::Keys;
 use crate::known_accounts::KnownAccounts;
 use crate::mailboxes::Mailboxes;
 use crate::mining::SHARES_IN_FLIGHT_MAX;
@@ -67,14 +66,15 @@ pub struct Addresses {
     pub declaration: Option<SocketAddr>,
 }
 
-/// Runs the pool until `shutdown`; `ready` is called once, with the addresses it listens on.
+/// Runs the pool until `shutdown`; `ready` is called with the addresses it listens on: once it is ready, and whenever it is
+/// ready again.
 ///
 /// # Errors
 /// Whatever keeps the pool from starting, in words for its operator.
 pub async fn run(
     config: Config,
     shutdown: CancellationToken,
-    ready: impl FnOnce(Addresses),
+    ready: impl Fn(Addresses),
 ) -> anyhow::Result<()> {
     config
         .check()
@@ -83,12 +83,13 @@ pub async fn run(
     let base = Base::start(&config).await?;
     let last = Last::default();
     let settler = start_settler(&config, &base, keys.receipt, &last).await?;
-    let templates = dovetail_templates::start(config.templates.clone(), last.stop.clone())
+    let (network, source) = (config.mining.network, config.templates.clone());
+    let templates = dovetail_templates::start_on(network, source, last.stop.clone())
         .context("cannot start the template source")?;
     let (blocks, waiting) = start_blocks(&config, &templates, &shutdown).await;
     let ports = Ports::bind(&config)?;
     let payout_script = config.mining.payout().map_err(|reason| anyhow!(reason))?;
-    tell_payout(&payout_script, config.mining.network);
+    tell_payout(&payout_script, network);
     let services = services(&config, &base, &shutdown)?;
     let (is_ready, readiness) = watch::channel(false);
     let api = ports.api.listen().context("cannot open api.listen")?;
@@ -131,12 +132,23 @@ pub async fn run(
         let miners = (ports.mining, ports.declaration);
         let (mining, declaration) = open(miners, keys.authority, &shared, &shutdown).await?;
         start_payouts(&shared, base.mailboxes.clone(), &shutdown);
-        is_ready.send_replace(true);
-        ready(Addresses {
+        let addresses = Addresses {
             mining,
             api: api_address,
             declaration,
-        });
+        };
+        let told = |readiness: Readiness<'_>| {
+            is_ready.send_replace(readiness == Readiness::Ready);
+            match readiness {
+                Readiness::Ready => ready(addresses),
+                Readiness::NotReady(reason) => announce_not_ready(reason),
+            }
+        };
+        told(Readiness::Ready);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = shared.templates.tell_readiness(told) => {}
+        }
         Ok(())
     };
     let serving = grpc::serve(api, services, readiness, shutdown.clone());
@@ -187,10 +199,9 @@ fn bind(address: SocketAddr) -> anyhow::Result<BoundPort> {
 
 /// Waits for the first work, on the configured network; `false` if the pool stops before it.
 async fn has_work(shared: &Shared, shutdown: &CancellationToken) -> anyhow::Result<bool> {
-    let network = shared.config.mining.network;
     tokio::select! {
         () = shutdown.cancelled() => Ok(false),
-        has_work = shared.templates.ready(network, announce_not_ready) => {
+        has_work = shared.templates.ready(announce_not_ready) => {
             has_work.context("the pool cannot start on this node")?;
             Ok(true)
         }
@@ -211,35 +222,6 @@ async fn open(
     let serving = crate::mining::serve(mining, authority, Arc::clone(shared), shutdown.clone());
     shared.tracker.spawn(serving);
     Ok((address, declaration))
-}
-
-/// Shows the operator where rewards go: it is the last moment to notice a mistake.
-fn tell_payout(script: &ScriptBuf, network: Network) {
-    match Address::from_script(script, network) {
-        Ok(address) => tracing::info!(%address, script = %script.to_hex_string(), "blocks pay"),
-        // A bare public key has no address.
-        Err(_) => tracing::info!(script = %script.to_hex_string(), "blocks pay"),
-    }
-}
-
-/// The pool's secrets.
-struct Keys {
-    authority: AuthorityKeys,
-    receipt: Keypair,
-    token: TokenKey,
-}
-
-impl Keys {
-    fn read(config: &Config) -> anyhow::Result<Self> {
-        let secret = config.mining.authority_secret_key.read()?;
-        Ok(Self {
-            authority: AuthorityKeys::parse(&config.mining.authority_public_key, &secret)
-                .context("mining: the authority keys")?,
-            receipt: receipt_key(config)?,
-            token: dovetail_jd::config::token_key(&config.job_declarator.token_key)
-                .context("job_declarator.token_key")?,
-        })
-    }
 }
 
 /// What the other parts stand on.
@@ -356,17 +338,6 @@ async fn start_blocks(
         shutdown: shutdown.clone(),
     })
     .await
-}
-
-fn receipt_key(config: &Config) -> anyhow::Result<Keypair> {
-    let text = config.inference.receipt_key.read()?;
-    let bytes: [u8; 32] = hex::decode(text.trim())
-        .ok()
-        .and_then(|bytes| bytes.try_into().ok())
-        .context("inference.receipt_key must be 64 hex digits")?;
-    let secret = SecretKey::from_slice(&bytes)
-        .context("inference.receipt_key is not a secret key of secp256k1")?;
-    Ok(Keypair::from_secret_key(SECP256K1, &secret))
 }
 
 /// The validators that the configuration names: threads of this process, and other processes.

@@ -1,6 +1,8 @@
 //! A whole Dovetail on loopback: template source, wallets, pool, job declarator, worker, hasher.
 //! Every part is the real program with a configuration file of its own.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -446,6 +448,8 @@ impl Layout<'_> {
         let path = self.file(name);
         std::fs::write(&path, content)
             .with_context(|| format!("cannot write {}", path.display()))?;
+        // The keys of a scenario stand in it.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         Ok(path.to_string_lossy().into_owned())
     }
 

@@ -9,7 +9,7 @@ use safetensors::tensor::Metadata;
 
 use crate::EngineError;
 use crate::arith::VALUE_MAX;
-use crate::head::Head;
+use crate::head::{Head, WRONG_LENGTH};
 use crate::layout::{Spec, TOKENIZER, TOKENIZER_BYTES_MAX, specs, tensor_digest};
 use crate::manifest::{Manifest, TokenizerKind};
 use crate::matrix::Matrix;
@@ -41,9 +41,7 @@ fn read(mut file: impl Read + Seek) -> Result<Model, EngineError> {
     file.rewind()?;
     let head = Head::read(&mut file)?;
     if head.file_bytes() != length {
-        return Err(EngineError::Format(
-            "the file is not as long as its header says",
-        ));
+        return Err(WRONG_LENGTH);
     }
     let id = head.id();
     let Head {

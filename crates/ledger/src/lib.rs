@@ -67,6 +67,16 @@ impl Ledger {
         Self::open(options, connections_max).await
     }
 
+    /// Whether this is the URL of a Postgres. Nothing is connected to.
+    ///
+    /// # Errors
+    /// [`LedgerError::Url`].
+    pub fn check_url(url: &str) -> Result<(), LedgerError> {
+        PgConnectOptions::from_str(url)
+            .map(drop)
+            .map_err(|_| LedgerError::Url)
+    }
+
     async fn open(options: PgConnectOptions, connections_max: u32) -> Result<Self, LedgerError> {
         // What is acknowledged has been flushed, whatever the server's default is.
         let options = options.options([

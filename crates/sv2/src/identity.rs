@@ -22,6 +22,11 @@ const LABEL_BYTES_MAX: usize = 63;
 const OFFER_BYTES_MIN: usize = 50;
 /// What bech32 is written with (BIP 173). BOLT12 uses it without a checksum.
 const BECH32_DIGITS: &str = "qpzry9x8gf2tvdw0s3jn54khce6mua7l";
+/// How long what is all hexadecimal and not a worker's key was hardly meant as anything else.
+const KEY_DIGITS: usize = 64;
+const NEARLY_KEY_DIGITS: std::ops::RangeInclusive<usize> = 60..=68;
+/// Top-level domains behind which only a country's can follow, as in `com.au`: whatever else comes is a device.
+const GENERIC_TOP_LEVELS: [&str; 8] = ["app", "cash", "com", "io", "me", "net", "org", "xyz"];
 /// Beginnings that only a bech32 address has, with the least length of one.
 const BECH32_ADDRESSES: [&str; 3] = ["bc1", "tb1", "bcrt1"];
 const BECH32_ADDRESS_BYTES_MIN: usize = 14;
@@ -71,6 +76,9 @@ pub enum IdentityRefusal {
     /// An `@` stands in Lightning addresses only.
     #[error("it has an @ and is no Lightning address (name@host.tld, and /device behind it)")]
     LightningAddress,
+    /// Whoever means a key has to give all of it.
+    #[error("it looks like a worker's key, and does not have {KEY_DIGITS} hexadecimal digits")]
+    WorkerKey,
     /// It begins like an offer.
     #[error("it begins like a BOLT12 offer and is none")]
     Offer,
@@ -81,7 +89,7 @@ pub enum IdentityRefusal {
 
 impl Identity {
     /// Takes `user_identity` apart: `payee`, `payee.device` or `payee/device`. Behind a Lightning address the dot
-    /// begins a device only where no host could go on: `you@wallet.com.rig1`, but `you@wallet.com/kitchen`.
+    /// begins a device only where no host is likely to go on: `you@wallet.com.rig`, but `you@wallet.sv/rig`.
     ///
     /// # Errors
     /// [`IdentityRefusal`], but not for the payee's network: see [`Payee::fits`].
@@ -162,8 +170,13 @@ fn payee_of(text: &str) -> Result<Payee, IdentityRefusal> {
         return Ok(Payee::Address(canonical_address(text, &address)));
     }
     let lower = text.to_ascii_lowercase();
-    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Ok(Payee::WorkerKey(lower));
+    if text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if text.len() == KEY_DIGITS {
+            return Ok(Payee::WorkerKey(lower));
+        }
+        if NEARLY_KEY_DIGITS.contains(&text.len()) {
+            return Err(IdentityRefusal::WorkerKey);
+        }
     }
     if lower.starts_with("lno1") {
         return match is_offer(text, &lower) {
@@ -212,8 +225,9 @@ fn is_meant_as_address(text: &str, lower: &str) -> bool {
         });
     // Names of this length in digits and mixed case that begin so are not met otherwise.
     let base58 = (33..=35).contains(&text.len())
-        && text.starts_with(['1', '3'])
+        && text.starts_with(['1', '3', 'm', 'n', '2'])
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && text.bytes().any(|byte| byte.is_ascii_digit())
         && text.bytes().any(|byte| byte.is_ascii_uppercase())
         && text.bytes().any(|byte| byte.is_ascii_lowercase());
     bech32 || base58
@@ -247,6 +261,11 @@ fn host_of(text: &str) -> Option<(&str, &str)> {
         .iter()
         .take_while(|label| is_host_label(label))
         .count();
+    let ends = |at: &usize| {
+        let next = labels.get(at + 1);
+        is_generic(labels[*at]) && next.is_some_and(|next| !is_countrys(next))
+    };
+    let fits = (1..fits).find(ends).map_or(fits, |at| at + 1);
     let taken = (2..=fits)
         .rev()
         .find(|taken| is_top_level(labels[taken - 1]))?;
@@ -272,7 +291,22 @@ fn is_host_label(label: &str) -> bool {
 
 fn is_top_level(label: &str) -> bool {
     let letters = label.len() >= 2 && label.bytes().all(|byte| byte.is_ascii_alphabetic());
-    letters || (label.len() > 4 && label[..4].eq_ignore_ascii_case("xn--"))
+    letters || is_punycode(label)
+}
+
+fn is_punycode(label: &str) -> bool {
+    label.len() > 4 && label[..4].eq_ignore_ascii_case("xn--")
+}
+
+fn is_generic(label: &str) -> bool {
+    GENERIC_TOP_LEVELS
+        .iter()
+        .any(|generic| label.eq_ignore_ascii_case(generic))
+}
+
+/// Whether it may be the top-level domain of a country.
+fn is_countrys(label: &str) -> bool {
+    is_top_level(label) && (label.len() == 2 || is_punycode(label))
 }
 
 /// A device's name is only shown: what cannot be shown is left out.
@@ -319,6 +353,35 @@ mod tests {
             ("you@blink.sv/rig.2/x", "you@blink.sv", Some("rig.2/x")),
             ("you@blink.sv.rig1", "you@blink.sv", Some("rig1")),
             ("you@blink.sv.1.x", "you@blink.sv", Some("1.x")),
+            (
+                "bob@walletofsatoshi.com.garage",
+                "bob@walletofsatoshi.com",
+                Some("garage"),
+            ),
+            (
+                "bob@walletofsatoshi.com.garage.left",
+                "bob@walletofsatoshi.com",
+                Some("garage.left"),
+            ),
+            ("BOB@Coinos.IO.Rig", "bob@coinos.io", Some("Rig")),
+            ("bob@wallet.com.au", "bob@wallet.com.au", None),
+            ("bob@wallet.com.au.rig1", "bob@wallet.com.au", Some("rig1")),
+            ("bob@com.example.org", "bob@com.example.org", None),
+            ("bob@wallet.com.", "bob@wallet.com", None),
+            ("bob@wallet.com..rig", "bob@wallet.com", Some(".rig")),
+            (
+                "first.last+tag@pay.example.com",
+                "first.last+tag@pay.example.com",
+                None,
+            ),
+            (
+                "First.Last+Tag@Example.com/Rig",
+                "first.last+tag@example.com",
+                Some("Rig"),
+            ),
+            ("alice/rig@home", "alice", Some("rig@home")),
+            ("alice..rig", "alice", Some(".rig")),
+            ("miner.example.com", "miner", Some("example.com")),
             ("you@blink.sv.my_rig", "you@blink.sv", Some("my_rig")),
             ("you@pay.blink.sv", "you@pay.blink.sv", None),
             ("a.b@mail.example.com", "a.b@mail.example.com", None),
@@ -336,8 +399,22 @@ mod tests {
             let expected = (account.to_owned(), device.map(str::to_owned));
             assert_eq!(parsed(text), expected, "{text}");
         }
-        let long = format!("lno1{}", "q".repeat(251));
-        assert_eq!(parsed(&long), (long.clone(), None));
+        // As long as the message carries.
+        for digits in [46, 128, 199, 249] {
+            let offer = format!("lno1{}", "q".repeat(digits));
+            assert_eq!(parsed(&offer), (offer.clone(), None));
+            for written in [format!("{offer}.r"), format!("{offer}/r")] {
+                assert_eq!(parsed(&written), (offer.clone(), Some("r".into())));
+            }
+            let upper = format!("{}.Rig", offer.to_uppercase());
+            assert_eq!(parsed(&upper), (offer.clone(), Some("Rig".into())));
+        }
+        let longest = format!("lno1{}", "q".repeat(251));
+        assert_eq!(parsed(&longest), (longest.clone(), None));
+        // Taproot, of a test network, in capitals.
+        let taproot = "tb1pqqqqp399et2xygdj5xreqhjjvcmzhxw4aywxecjdzew6hylgvsesf3hn0c";
+        let written = format!("{}.S9", taproot.to_uppercase());
+        assert_eq!(parsed(&written), (taproot.into(), Some("S9".into())));
     }
 
     #[test]
@@ -353,6 +430,25 @@ mod tests {
             (&"a".repeat(129), Refused::Long),
             (&BECH32.replace("w5", "w6"), Refused::MistypedAddress),
             (&BASE58.replace("zP", "zQ"), Refused::MistypedAddress),
+            (
+                &BECH32.to_uppercase().replace("W5", "W6"),
+                Refused::MistypedAddress,
+            ),
+            // A test network's.
+            (
+                "mipcBbFg9gMiCh81Kj8tqqdgoZub1ZJRfm",
+                Refused::MistypedAddress,
+            ),
+            (&"ab".repeat(32)[1..], Refused::WorkerKey),
+            (&format!("02{}", "AB".repeat(32)), Refused::WorkerKey),
+            // Bech32 is of one case.
+            (&OFFER.replace("lno1pg", "lno1PG"), Refused::Offer),
+            (&format!("lno1{}b", "q".repeat(60)), Refused::Offer),
+            ("alice.rig@home", Refused::LightningAddress),
+            ("\u{20bf}bob@wallet.com", Refused::LightningAddress),
+            ("bob@-wallet.com", Refused::LightningAddress),
+            ("bob@wallet..com", Refused::LightningAddress),
+            ("+@", Refused::LightningAddress),
             ("bob@wallet", Refused::LightningAddress),
             ("bob@wallet.1", Refused::LightningAddress),
             ("@wallet.com", Refused::LightningAddress),
@@ -381,7 +477,10 @@ mod tests {
     }
 
     fn host() -> impl Strategy<Value = String> {
-        "([a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?\\.){1,3}[a-z]{2,8}"
+        let host = "([a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?\\.){1,3}[a-z]{2,8}";
+        host.prop_filter("a host goes on behind a generic domain", |host| {
+            !host.split('.').any(is_generic)
+        })
     }
 
     fn payee() -> impl Strategy<Value = String> {

@@ -1,13 +1,14 @@
 //! The worker's configuration: one TOML file, described in `config/dovetail-worker.toml`.
 
 mod declarator;
+mod files;
 mod pools;
+mod solo;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bitcoin::ScriptBuf;
 use dovetail_miner::firmware::FirmwareOptions;
 use dovetail_serving::models::{ModelSources, PoolModels};
 use dovetail_sv2::AuthorityPublicKey;
@@ -15,6 +16,8 @@ use dovetail_templates::SourceConfig;
 use serde::Deserialize;
 
 pub use declarator::{BetweenBatches, JobDeclarator};
+pub use files::FileRefused;
+pub use solo::Solo;
 
 /// More pools than anybody lists by preference.
 const POOLS_MAX: usize = 16;
@@ -109,14 +112,6 @@ pub struct Pool {
     pub job_declarator: Option<JobDeclarator>,
 }
 
-/// Mining without a pool.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Solo {
-    /// Whom its blocks pay: hex of a scriptPubKey.
-    pub payout_script: ScriptBuf,
-}
-
 /// The Sv2 mining port for the miner's own firmware.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -198,8 +193,8 @@ pub enum ConfigRefused {
     #[error("[templates] is used by nothing: add [pool.job_declarator] or [solo], or leave it out")]
     TemplatesUnused,
     /// Blocks that would pay nobody.
-    #[error("solo.payout_script must be the hex of a script that somebody can spend")]
-    PayoutScript,
+    #[error("{0}")]
+    Payout(String),
     /// Limits of the port for firmware.
     #[error(
         "downstream: connections_max must be 1 to 4096, channels_per_connection_max 1 to 1024, \
@@ -267,7 +262,6 @@ impl Config {
             (false, Some(_)) => return Err(ConfigRefused::TemplatesUnused),
             _ => {}
         }
-        let script = self.solo.as_ref().map(|solo| &solo.payout_script);
         let mut declarators = self
             .pool
             .iter()
@@ -275,10 +269,10 @@ impl Config {
         if !declarators.all(JobDeclarator::is_valid) {
             return Err(ConfigRefused::RenewInterval);
         }
-        if script.is_some_and(|script| script.is_empty() || script.is_op_return()) {
-            return Err(ConfigRefused::PayoutScript);
+        match self.solo.as_ref().map(Solo::payout) {
+            Some(Err(reason)) => Err(ConfigRefused::Payout(reason)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -415,20 +409,11 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_needs_a_pool_or_a_script_that_can_be_paid() {
+    fn a_worker_needs_a_pool_or_solo_mining() {
         let mut config = example();
         config.pool.clear();
         config.solo = None;
         assert_eq!(config.validate(), Err(ConfigRefused::Upstreams));
-        for (script, expected) in [
-            ("", Err(ConfigRefused::PayoutScript)),
-            ("6a00", Err(ConfigRefused::PayoutScript)),
-            ("51", Ok(())),
-        ] {
-            let payout_script = ScriptBuf::from_hex(script).unwrap();
-            config.solo = Some(Solo { payout_script });
-            assert_eq!(config.validate(), expected);
-        }
     }
 
     #[test]

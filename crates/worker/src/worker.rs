@@ -29,6 +29,7 @@ use dovetail_serving::models::{ModelError, obtain};
 use dovetail_serving::task::TaskEvent;
 use dovetail_serving::task_runner::TaskRunner;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
+use dovetail_templates::Readiness;
 use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -200,21 +201,21 @@ impl Worker {
         self.page.as_ref().map(|page| page.address)
     }
 
-    /// Works until `shutdown` is cancelled. `ready` is called whenever devices have somebody to work
-    /// for: after each registration, and when solo mining begins.
+    /// Works until `shutdown` is cancelled. `told` hears whenever devices have somebody to work for: after each
+    /// registration, and when solo mining begins; and, each time that it was tried in vain, that they have nobody.
     ///
     /// # Errors
     /// No pool may be used any more.
     pub async fn run(
         mut self,
         shutdown: CancellationToken,
-        mut ready: impl FnMut(&Self),
+        mut told: impl FnMut(&Self, Readiness<'_>),
     ) -> Result<(), NoPoolLeft> {
         let serving = shutdown.child_token();
         let serving_ports = [self.serve_firmware(&serving), self.serve_page(&serving)];
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
-            ended = self.sessions(&shutdown, &mut ready) => ended,
+            ended = self.sessions(&shutdown, &mut told) => ended,
         };
         serving.cancel();
         for port in serving_ports.into_iter().flatten() {
@@ -264,13 +265,13 @@ impl Worker {
     async fn sessions(
         &mut self,
         shutdown: &CancellationToken,
-        ready: &mut impl FnMut(&Self),
+        told: &mut impl FnMut(&Self, Readiness<'_>),
     ) -> Result<(), NoPoolLeft> {
         let mut next = None;
         loop {
             let (index, pool) = match next.take() {
                 Some(opened) => opened,
-                None => self.find_pool(ready).await?,
+                None => self.find_pool(told).await?,
             };
             let upstream = &self.upstreams[index];
             tracing::info!(worker = %self.keys.name, pool = upstream.options.address, channel = pool.channel().id, "registered with the pool");
@@ -278,7 +279,7 @@ impl Worker {
                 .meet(&upstream.options.name(), pool.beacon_tip());
             let address = upstream.options.address.clone();
             self.stats.mining.set_upstream(InUse::Pool { address });
-            ready(self);
+            told(self, Readiness::Ready);
             let since = Instant::now();
             let session = self.session(index, pool);
             let ended = self.serve(session, shutdown).await;
@@ -374,8 +375,13 @@ async fn start_blocks(
     let Some(source) = config.templates.clone() else {
         return Ok(None);
     };
+    // Without solo mining the pool says what is worth hashing.
+    let templates = match &config.solo {
+        Some(solo) => dovetail_templates::start_on(solo.network, source, shutdown.clone())?,
+        None => dovetail_templates::start(source, shutdown.clone())?,
+    };
     let (blocks, _) = BlockPublisher::start(PublisherOptions {
-        templates: dovetail_templates::start(source, shutdown.clone())?,
+        templates,
         dir: Some(config.worker.key_file.with_extension("blocks")),
         solves_templates: true,
         shutdown: shutdown.clone(),

@@ -79,7 +79,7 @@ impl Fixture {
         let run_until = stop.clone();
         let worker = tokio::spawn(async move {
             // It ends with an error where the test makes it leave its only pool.
-            let _ = worker.run(run_until, |_| {}).await;
+            let _ = worker.run(run_until, |_, _| {}).await;
         });
         Self {
             folder,

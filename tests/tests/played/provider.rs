@@ -35,8 +35,15 @@ pub(crate) struct Provider {
 impl Provider {
     /// On the first block of a fresh chain.
     pub(crate) async fn start() -> Self {
+        let mut provider = Self::start_silent().await;
+        provider.tip(|_| {});
+        provider
+    }
+
+    /// It gives no template until it is told to, as one does whose node is in initial block download.
+    pub(crate) async fn start_silent() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut provider = Self {
+        let provider = Self {
             address: listener.local_addr().unwrap().to_string(),
             keys: AuthorityKeys::generate(),
             told: watch::channel(Vec::new()).0,
@@ -44,7 +51,6 @@ impl Provider {
             tip: parts(0).1,
             serving: CancellationToken::new(),
         };
-        provider.tip(|_| {});
         provider.serve(listener);
         provider
     }
@@ -67,6 +73,11 @@ impl Provider {
         self.tip.template_id = template.template_id;
         let tip = Box::new(self.tip.clone());
         self.tell([Told::Template(Box::new(template)), Told::Tip(tip)]);
+    }
+
+    /// The tip that was told last.
+    pub(crate) fn tip_now(&self) -> &TemplateSetNewPrevHash {
+        &self.tip
     }
 
     /// Tells a template on the tip, with these changes.
@@ -144,7 +155,7 @@ async fn converse(mut client: Client, mut told: watch::Receiver<Vec<Told>>) {
                 Ok(frame) if frame.is::<CoinbaseOutputConstraints>() => {
                     let all = told.borrow_and_update().clone();
                     let tip = all.iter().rposition(|told| matches!(told, Told::Tip(_)));
-                    next = Some(tip.unwrap() - 1);
+                    next = Some(tip.map_or(0, |tip| tip - 1));
                     told.mark_changed();
                 }
                 // Nobody asks for anything else that a test needs an answer to.

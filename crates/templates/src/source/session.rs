@@ -22,6 +22,7 @@ use stratum_core::template_distribution_sv2::{
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::network::compare_target;
 use crate::block_publisher::solution_of;
 use crate::error::TemplateError;
 use crate::handle::Publisher;
@@ -95,7 +96,7 @@ impl<'h> Session<'h> {
     /// Takes a message from the source.
     ///
     /// # Errors
-    /// [`TemplateError::Protocol`]: the session is to be ended.
+    /// [`TemplateError::Protocol`], [`TemplateError::WrongNetwork`]: the session is to be ended.
     pub(super) fn on_message(
         &mut self,
         message: Tdp,
@@ -157,6 +158,9 @@ impl<'h> Session<'h> {
         tip: SetNewPrevHashOwned,
         publisher: &mut Publisher,
     ) -> Result<(), TemplateError> {
+        if let Some(network) = publisher.network {
+            compare_target(network, tip.n_bits)?;
+        }
         let source_id = template.template_id;
         self.history.last_id += 1;
         template.template_id = self.history.last_id;

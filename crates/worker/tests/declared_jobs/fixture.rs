@@ -88,7 +88,7 @@ impl Fixture {
             declarator: (declarator, declarator_keys),
             firmware: (address.to_string(), key),
             stop,
-            worker: tokio::spawn(async move { worker.run(until, |_| {}).await.unwrap() }),
+            worker: tokio::spawn(async move { worker.run(until, |_, _| {}).await.unwrap() }),
         }
     }
 

@@ -48,6 +48,7 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
+    // Before anybody can ask: services are unknown until they are named.
     set_health(&health, ServingStatus::NotServing).await;
     let service = InferenceService {
         tasks: services.tasks,
@@ -71,18 +72,26 @@ pub(crate) async fn serve(
     served.context("the gRPC server failed")
 }
 
-/// Says `SERVING` once the pool is ready.
+/// Says `SERVING` while the pool is ready, and `NOT_SERVING` before that, and while the template source gives no work.
 async fn report_ready(
     health: &HealthReporter,
     mut readiness: watch::Receiver<bool>,
     shutdown: &CancellationToken,
 ) {
-    let is_ready = tokio::select! {
-        () = shutdown.cancelled() => false,
-        ready = readiness.wait_for(|ready| *ready) => ready.is_ok(),
-    };
-    if is_ready {
-        set_health(health, ServingStatus::Serving).await;
+    loop {
+        let is_ready = *readiness.borrow_and_update();
+        let status = match is_ready {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        set_health(health, status).await;
+        let changed = tokio::select! {
+            () = shutdown.cancelled() => false,
+            changed = readiness.changed() => changed.is_ok(),
+        };
+        if !changed {
+            return set_health(health, ServingStatus::NotServing).await;
+        }
     }
 }
 
@@ -130,17 +139,6 @@ mod tests {
         endpoint.connect().await.unwrap()
     }
 
-    /// What the port says of the agents' service, and of the whole process.
-    async fn said(client: &mut HealthClient<Channel>) -> Vec<Said> {
-        let mut said = Vec::new();
-        for service in ["", dovetail_api::SERVICE_NAME] {
-            let service = service.into();
-            let answer = client.check(HealthCheckRequest { service }).await;
-            said.push(answer.unwrap().into_inner().status());
-        }
-        said
-    }
-
     /// The services that a port with reflection alone lists, asked in one version of reflection: both have the same
     /// messages, in types of their own.
     macro_rules! services {
@@ -168,16 +166,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pool_that_is_not_ready_says_so_to_whoever_asks_for_its_health() {
+    async fn a_pool_says_whether_it_is_ready_to_whoever_watches_its_health() {
         let (health, health_service) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::NotServing).await;
         let router = tonic::transport::Server::builder().add_service(health_service);
         let mut client = HealthClient::new(client_of(router).await);
-        assert_eq!(said(&mut client).await, [Said::NotServing; 2]);
         let (is_ready, readiness) = watch::channel(false);
-        is_ready.send_replace(true);
-        report_ready(&health, readiness, &CancellationToken::new()).await;
-        assert_eq!(said(&mut client).await, [Said::Serving; 2]);
+        let shutdown = CancellationToken::new();
+        let asked = async {
+            for service in ["", dovetail_api::SERVICE_NAME] {
+                let service = service.to_owned();
+                let request = HealthCheckRequest { service };
+                let mut told = client.watch(request).await.unwrap().into_inner();
+                let mut next = async || told.message().await.unwrap().unwrap().status();
+                assert_eq!(next().await, Said::NotServing);
+                for (ready, said) in [(true, Said::Serving), (false, Said::NotServing)] {
+                    is_ready.send_replace(ready);
+                    assert_eq!(next().await, said);
+                }
+            }
+        };
+        tokio::select! {
+            () = asked => {}
+            () = report_ready(&health, readiness, &shutdown) => unreachable!(),
+        }
     }
 
     #[tokio::test]
