@@ -16,7 +16,7 @@ use dovetail_sv2::messages::{
 };
 use dovetail_sv2::setup::{SetupProtocol, declaration_flags, mining_flags};
 use dovetail_sv2::{
-    AuthorityPublicKey, Frame, FrameReader, FrameWriter, Message, connect, negotiate, setup,
+    AuthorityPublicKey, Frame, FrameReader, FrameWriter, Message, connect, negotiation, setup,
 };
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
 use rand::SeedableRng;
@@ -157,7 +157,7 @@ async fn random_frames_end_at_most_the_connection_that_sent_them() {
     let mut random = StdRng::seed_from_u64(seed);
     for _ in 0..150 {
         let mut miner = Peer::miner(&scenario).await;
-        negotiate::request(&mut miner.reader, &mut miner.writer, &[0x4149])
+        negotiation::request(&mut miner.reader, &mut miner.writer, &[0x4149])
             .await
             .unwrap();
         let channel = miner.channel(1).await;

@@ -12,7 +12,7 @@ pub mod identity;
 pub mod keys;
 pub mod listener;
 pub mod messages;
-pub mod negotiate;
+pub mod negotiation;
 pub mod outbox;
 pub mod places;
 pub mod server;

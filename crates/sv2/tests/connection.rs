@@ -8,7 +8,7 @@ use dovetail_sv2::extension::{self, RegisterWorkerChallenge};
 use dovetail_sv2::setup::{ServerPolicy, SetupError, SetupProtocol, declaration_flags};
 use dovetail_sv2::{
     AuthorityKeys, ConnectionError, Frame, FrameReader, FrameWriter, Outbox, OutboxError, accept,
-    connect, negotiate, setup,
+    connect, negotiation, setup,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -196,13 +196,13 @@ async fn extensions_are_granted_over_the_wire_or_refused_with_a_list() {
         let server = async {
             let question = sr.read().await.unwrap();
             let (question, _) = question.decode().unwrap();
-            let answer = match negotiate::answer(&question, &[extension::EXTENSION_TYPE], &[]) {
+            let answer = match negotiation::answer(&question, &[extension::EXTENSION_TYPE], &[]) {
                 Ok(success) => Frame::new(&success),
                 Err(error) => Frame::new(&error),
             };
             sw.write(&answer.unwrap()).await.unwrap();
         };
-        let ((), result) = tokio::join!(server, negotiate::request(&mut cr, &mut cw, &asked));
+        let ((), result) = tokio::join!(server, negotiation::request(&mut cr, &mut cw, &asked));
         assert_eq!(result.ok(), granted);
     }
 }

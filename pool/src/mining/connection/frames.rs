@@ -1,7 +1,7 @@
 //! Each frame goes to the handler of its message. Nothing is decided here.
 
 use dovetail_sv2::extension::{self as ext, EXTENSION_TYPE};
-use dovetail_sv2::{EndReason, Frame, Message, messages, negotiate};
+use dovetail_sv2::{EndReason, Frame, Message, messages, negotiation};
 
 use super::Connection;
 use crate::mining::shares::share::SubmittedShare;
@@ -46,7 +46,7 @@ impl Connection {
             return Ok(());
         }
         let request: messages::RequestExtensions = frame.message()?;
-        match negotiate::answer(&request, &[EXTENSION_TYPE], &[]) {
+        match negotiation::answer(&request, &[EXTENSION_TYPE], &[]) {
             Ok(success) => {
                 self.extension |= success
                     .supported_extensions
