@@ -39,7 +39,7 @@ impl Played {
             protocol,
             supported_flags: 0b111,
             required_flags: 0,
-            success_flags: 0,
+            success_flags: |_| 0,
         };
         setup::serve(&mut reader, &mut writer, &policy)
             .await
