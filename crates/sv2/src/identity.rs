@@ -99,8 +99,19 @@ impl Identity {
         };
         Ok(Self {
             payee,
-            device: device_name(device),
+            device: Self::device_name(device),
         })
+    }
+
+    /// What of a device's name is kept, if anything. It is only shown: what cannot be shown is left out.
+    pub fn device_name(text: &str) -> Option<String> {
+        let shown = text
+            .chars()
+            .filter(|character| !character.is_control())
+            .take(DEVICE_CHARS_MAX)
+            .collect::<String>();
+        let shown = shown.trim();
+        (!shown.is_empty()).then(|| shown.to_owned())
     }
 
     /// The account that is credited.
@@ -273,17 +284,6 @@ fn is_host_label(label: &str) -> bool {
 fn is_top_level(label: &str) -> bool {
     let letters = label.len() >= 2 && label.bytes().all(|byte| byte.is_ascii_alphabetic());
     letters || (label.len() > 4 && label[..4].eq_ignore_ascii_case("xn--"))
-}
-
-/// A device's name is only shown: what cannot be shown is left out.
-fn device_name(text: &str) -> Option<String> {
-    let shown = text
-        .chars()
-        .filter(|character| !character.is_control())
-        .take(DEVICE_CHARS_MAX)
-        .collect::<String>();
-    let shown = shown.trim();
-    (!shown.is_empty()).then(|| shown.to_owned())
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod share_codes;
 pub mod tlv;
 pub mod vardiff;
 mod wire;
+pub mod worker_tracking;
 
 /// The longest extranonce that Sv2 knows (5.3.3: `extranonce_size` and the channel's own prefix together).
 pub const EXTRANONCE_BYTES_MAX: usize = 32;

@@ -3,6 +3,7 @@
 mod accounts;
 mod audits;
 mod collateral;
+mod devices;
 mod model;
 mod outage;
 mod payouts;
