@@ -11,6 +11,7 @@ mod blocks;
 mod claims;
 pub mod config;
 mod credit;
+mod device_work;
 mod embedded_declarator;
 mod grpc_listener;
 mod header_spaces;
@@ -29,5 +30,6 @@ mod validation;
 
 pub use claims::print_audits;
 pub use config::Config;
+pub use device_work::print_devices;
 pub use run::{Addresses, run};
 pub use validation::{ValidatorOptions, serve_validator};

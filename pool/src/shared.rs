@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::claims::settle::Settler;
 use crate::config::Config;
+use crate::device_work::DeviceWork;
 use crate::header_spaces::{HeaderSpaces, JobSalts};
 use crate::known_accounts::KnownAccounts;
 use crate::models::Models;
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) blocks: BlockPublisher,
     pub(crate) known_accounts: KnownAccounts,
     pub(crate) share_pace: SharePace,
+    /// The work of each device, for its miner.
+    pub(crate) devices: Arc<DeviceWork>,
     pub(crate) settler: Settler,
     pub(crate) tasks: Tasks,
     pub(crate) models: Models,

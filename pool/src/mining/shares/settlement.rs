@@ -24,6 +24,7 @@ impl Connection {
         let Judged {
             proven,
             target,
+            device,
             claim,
         } = judged;
         let pause = self
@@ -40,6 +41,8 @@ impl Connection {
             place: channel.acks.enter(),
             difficulty: Difficulty::of(target),
             account: proven.account.clone(),
+            device,
+            work: proven.work,
             claimed: claim.as_ref().map(|claim| claim.root),
             // Unless the settlement says otherwise.
             settled: Settled::Refused(Code::Internal.into(), None),
@@ -98,6 +101,8 @@ impl Connection {
             Settled::Accepted(report) => {
                 self.place.prove();
                 self.shared.known_accounts.learn(&done.account);
+                let device = done.device.as_deref();
+                self.shared.devices.count(&done.account, device, done.work);
                 if acks.is_some() {
                     self.proven_channels.insert(channel_id);
                 }
