@@ -210,7 +210,7 @@ async fn a_share_that_breaks_a_rule_is_refused_at_once_with_its_code_and_a_good_
             "invalid-share",
         ),
         (
-            // One in ten thousand would do by chance, and then another header is tried: it has another time.
+            // Another header: it meets the target once in a hundred thousand times.
             SubmitSharesExtended {
                 ntime: good.ntime + 1,
                 ..good.clone()
