@@ -64,6 +64,15 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
+    /// Print the devices of an account, the last seen first: what each of them hashes and has hashed.
+    Devices {
+        /// The account: a worker's key, an address, or another name.
+        #[arg(long)]
+        account: String,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -104,6 +113,10 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
             let config = load(&arguments.config)?;
             let printed = dovetail_pool::print_coinbase_only(&config, account, json, limit);
             runtime()?.block_on(printed)
+        }
+        Some(Command::Devices { account, json }) => {
+            let config = load(&arguments.config)?;
+            runtime()?.block_on(dovetail_pool::print_devices(&config, &account, json))
         }
         None => serve(&arguments),
     }

@@ -29,6 +29,7 @@ use crate::claims::audit::Auditor;
 use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
 use crate::config::{AuditConfig, Config, MiningConfig};
+use crate::device_work;
 use crate::embedded_declarator;
 use crate::header_spaces::HeaderSpaces;
 use crate::keys::Keys;
@@ -96,6 +97,7 @@ pub async fn run(
     let api_address = api.local_addr()?;
     let shared = Arc::new(Shared {
         payout_script,
+        devices: Arc::default(),
         share_pace: SharePace::new(config.mining.shares_per_account_and_second_max),
         known_accounts: KnownAccounts::read(&base.ledger).await?,
         ledger: base.ledger.clone(),
@@ -116,6 +118,12 @@ pub async fn run(
         unusable_work: AtomicU64::new(0),
         config,
     });
+    let devices = Arc::clone(&shared.devices);
+    last.tracker.spawn(device_work::keep(
+        devices,
+        base.ledger.clone(),
+        last.stop.clone(),
+    ));
     for publication in waiting {
         blocks::resume(&shared, publication);
     }
@@ -279,18 +287,19 @@ impl Base {
     }
 }
 
-/// What stops last, when nothing needs it any more: the committer, the validators and the template source.
+/// What stops last, when nothing needs it any more: the committer, the validators, the template source, and what writes
+/// the work of devices.
 #[derive(Default)]
 struct Last {
     stop: CancellationToken,
-    validators: TaskTracker,
+    tracker: TaskTracker,
 }
 
 impl Last {
     async fn stop(self) {
         self.stop.cancel();
-        self.validators.close();
-        self.validators.wait().await;
+        self.tracker.close();
+        self.tracker.wait().await;
     }
 }
 
@@ -310,7 +319,7 @@ async fn start_settler(
     let committer = Committer::start(base.ledger.clone(), committer, last.stop.clone())
         .await
         .context("cannot open the spool of shares")?;
-    let validators = start_validators(&config.audit, &base.models, &last.validators, &last.stop)?;
+    let validators = start_validators(&config.audit, &base.models, &last.tracker, &last.stop)?;
     let audit_time_max = Duration::from_secs(config.audit.timeout_s);
     Ok(Settler {
         ledger: base.ledger.clone(),

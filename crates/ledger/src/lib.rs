@@ -10,6 +10,7 @@ mod coinbase_only;
 mod collateral;
 mod committer;
 mod declared_jobs;
+mod devices;
 mod error;
 mod failed_audits;
 mod fair_queue;
@@ -36,6 +37,7 @@ pub use coinbase_only::{CoinbaseOnlyRecord, DecidedBlock, FollowedBlock, OnChain
 pub use collateral::{Forfeiture, Matured, MaturityWindow};
 pub use committer::{Committer, CommitterConfig};
 pub use declared_jobs::DeclaredJob;
+pub use devices::{DEVICES_PER_ACCOUNT_MAX, DeviceRecord, DeviceWork};
 pub use error::{CommitRefusal, LedgerError, PostgresError};
 pub use failed_audits::{FailedAudit, FailedAuditRecord, ReplayedDigests};
 pub use payouts::{OpenPayout, PayoutState};

@@ -16,7 +16,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
@@ -25,6 +25,7 @@ const FILES: [(&str, &str); 9] = [
     file!("0006_maturity.sql"),
     file!("0007_bounds.sql"),
     file!("0008_coinbase_only.sql"),
+    file!("0009_devices.sql"),
     file!("0010_open_batches.sql"),
 ];
 

@@ -107,8 +107,19 @@ impl Identity {
         };
         Ok(Self {
             payee,
-            device: device_name(device),
+            device: Self::device_name(device),
         })
+    }
+
+    /// What of a device's name is kept, if anything. It is only shown: what cannot be shown is left out.
+    pub fn device_name(text: &str) -> Option<String> {
+        let shown = text
+            .chars()
+            .filter(|character| !character.is_control())
+            .take(DEVICE_CHARS_MAX)
+            .collect::<String>();
+        let shown = shown.trim();
+        (!shown.is_empty()).then(|| shown.to_owned())
     }
 
     /// The account that is credited.
@@ -307,17 +318,6 @@ fn is_generic(label: &str) -> bool {
 /// Whether it may be the top-level domain of a country.
 fn is_countrys(label: &str) -> bool {
     is_top_level(label) && (label.len() == 2 || is_punycode(label))
-}
-
-/// A device's name is only shown: what cannot be shown is left out.
-fn device_name(text: &str) -> Option<String> {
-    let shown = text
-        .chars()
-        .filter(|character| !character.is_control())
-        .take(DEVICE_CHARS_MAX)
-        .collect::<String>();
-    let shown = shown.trim();
-    (!shown.is_empty()).then(|| shown.to_owned())
 }
 
 #[cfg(test)]

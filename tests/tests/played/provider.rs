@@ -125,7 +125,7 @@ impl Provider {
                 protocol: SetupProtocol::TemplateDistributionProtocol,
                 supported_flags: 0,
                 required_flags: 0,
-                success_flags: 0,
+                success_flags: |_| 0,
             },
             places: PlaceLimits::total(16),
             outbox_max: 1_024,

@@ -4,6 +4,7 @@ mod accounts;
 mod audits;
 mod coinbase_only;
 mod collateral;
+mod devices;
 mod model;
 mod outage;
 mod payouts;

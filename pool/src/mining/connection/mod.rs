@@ -52,6 +52,8 @@ pub(crate) struct Connection {
     pub(in crate::mining) flags: Flags,
     /// Whether extension 0x4149 was negotiated.
     pub(in crate::mining) extension: bool,
+    /// Whether extension 0x0002 was negotiated: shares name the device that found them.
+    pub(in crate::mining) names_devices: bool,
     pub(in crate::mining) group_id: u32,
     next_channel_id: u32,
     pub(in crate::mining) channels: BTreeMap<u32, Channel>,
@@ -119,6 +121,7 @@ impl Connection {
             voucher: None,
             flags,
             extension: false,
+            names_devices: false,
             // Group ids share the channels' id space (5.2.3); the group is the first of it.
             group_id: 1,
             next_channel_id: 2,
@@ -220,6 +223,12 @@ impl Connection {
     /// The worker that has registered on this connection.
     pub(in crate::mining) fn worker(&self) -> Option<WorkerKey> {
         self.connected.as_ref().map(Connected::worker)
+    }
+
+    /// Whether the client is given the pool's own jobs. One that brings custom jobs has no use for them and knows the tip
+    /// from its own node; but a worker of ours falls back to them.
+    pub(in crate::mining) fn takes_pool_jobs(&self) -> bool {
+        self.extension || !self.flags.requires_work_selection
     }
 
     pub(in crate::mining) fn take_channel_id(&mut self) -> u32 {

@@ -1,5 +1,6 @@
 //! The one judge of shares: what a share proves, what it is worth, and which batch it claims.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use bitcoin::Target;
@@ -25,13 +26,15 @@ pub(super) struct Judged {
     pub(super) proven: ProvenShare,
     /// The target that it was judged by.
     pub(super) target: Target,
+    /// The device that found it, if it has a name.
+    pub(super) device: Option<String>,
     /// What it claims beside its hash.
     pub(super) claim: Option<Claim>,
 }
 
 impl Connection {
     /// Judges a share. A block that it solves is published as soon as its header is known to be good: before
-    /// its claim is looked at, which may be refused.
+    /// its fields are looked at, which may be refused.
     pub(super) fn judge(
         &mut self,
         share: &SubmittedShare,
@@ -41,12 +44,17 @@ impl Connection {
         let channel = self.channels.get_mut(&channel_id);
         let channel = channel.ok_or(ShareRefusal::Standard(BAD_CHANNEL))?;
         let account = channel.account().to_owned();
-        let mut valid = channel.validate(share, Instant::now())?;
-        let custom = self.accepted.get(channel_id, job_id).cloned();
-        if custom.is_none() && is_declared(job_id) {
+        let accepted = self.accepted.get(channel_id, job_id);
+        let (custom, share) = match (accepted, is_declared(job_id)) {
+            (Some((channels_job_id, job)), _) => (
+                Some(job.clone()),
+                Cow::Owned(share.with_channels_job_id(channels_job_id)),
+            ),
             // What its coinbase pays is not known any more, so neither is what the share is worth.
-            return Err(ShareRefusal::Standard(STALE));
-        }
+            (None, true) => return Err(channel.no_job(job_id)),
+            (None, false) => (None, Cow::Borrowed(share)),
+        };
+        let mut valid = channel.validate(&share, Instant::now())?;
         let proven = self.prove(account, &valid, custom.as_ref());
         if let Some(block) = valid.block.take() {
             self.publish(&proven, block, custom.as_ref());
@@ -58,12 +66,14 @@ impl Connection {
             Some(job) => job.batch_root,
             None => self.batch_jobs.root_of(channel_id, job_id),
         };
+        let device = self.device(channel_id, fields)?;
         let claim = self
-            .claim(share, fields, &proven.account, committed, &valid)
+            .claim(&share, fields, &proven.account, committed, &valid)
             .map_err(ShareRefusal::Extension)?;
         Ok(Judged {
             proven,
             target: valid.target,
+            device,
             claim,
         })
     }

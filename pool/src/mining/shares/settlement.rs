@@ -24,6 +24,7 @@ impl Connection {
         let Judged {
             proven,
             target,
+            device,
             claim,
         } = judged;
         let pause = self
@@ -40,6 +41,8 @@ impl Connection {
             place: channel.acks.enter(),
             difficulty: Difficulty::of(target),
             account: proven.account.clone(),
+            device,
+            work: proven.work,
             claimed: claim.as_ref().map(|claim| claim.root),
             // Unless the settlement says otherwise.
             settled: Settled::Refused(Code::Internal.into(), None),
@@ -96,6 +99,8 @@ impl Connection {
             .map(|channel| &mut channel.acks);
         match done.settled {
             Settled::Accepted(report) => {
+                let device = done.device.as_deref();
+                self.shared.devices.count(&done.account, device, done.work);
                 if let Some(acks) = acks {
                     acks.accept(done.place, number, done.difficulty);
                     self.proven_channels.insert(channel_id);
