@@ -45,9 +45,11 @@ pub async fn run(
         .context("cannot migrate the ledger")?;
     // The last blocks go out after the last connection has ended.
     let stop_last = CancellationToken::new();
-    warn_about(&config.templates);
-    let templates = dovetail_templates::start(config.templates, stop_last.clone())
+    warn_about(&config.templates.source);
+    let templates = dovetail_templates::start(config.templates.source, stop_last.clone())
         .context("cannot start the template source")?;
+    let sinks = dovetail_templates::open_sinks(&config.templates.block_sinks, &stop_last)
+        .context("cannot start templates.block_sinks")?;
     if config.declaration.blocks_dir.is_none() {
         tracing::warn!(
             "no declaration.blocks_dir: a block that the node does not take at once is lost at a restart"
@@ -56,6 +58,7 @@ pub async fn run(
     // Blocks of an earlier run go on by themselves; the pool notes what comes of them.
     let (blocks, _) = BlockPublisher::start(PublisherOptions {
         templates: templates.clone(),
+        sinks,
         dir: config.declaration.blocks_dir.clone(),
         solves_templates: false,
         shutdown: shutdown.clone(),

@@ -82,9 +82,9 @@ pub async fn run(
     let base = Base::start(&config).await?;
     let last = Last::default();
     let settler = start_settler(&config, &base, keys.receipt, &last).await?;
-    let templates = dovetail_templates::start(config.templates.clone(), last.stop.clone())
+    let templates = dovetail_templates::start(config.templates.source.clone(), last.stop.clone())
         .context("cannot start the template source")?;
-    let (blocks, waiting) = start_blocks(&config, &templates, &shutdown).await;
+    let (blocks, waiting) = start_blocks(&config, &templates, &last.stop, &shutdown).await?;
     let ports = Ports::bind(&config)?;
     let payout_script = config.mining.payout().map_err(|reason| anyhow!(reason))?;
     tell_payout(&payout_script, config.mining.network);
@@ -343,15 +343,19 @@ async fn start_settler(
 async fn start_blocks(
     config: &Config,
     templates: &TemplateHandle,
+    stop_last: &CancellationToken,
     shutdown: &CancellationToken,
-) -> (BlockPublisher, Vec<Publication>) {
-    BlockPublisher::start(PublisherOptions {
+) -> anyhow::Result<(BlockPublisher, Vec<Publication>)> {
+    let sinks = dovetail_templates::open_sinks(&config.templates.block_sinks, stop_last)
+        .context("cannot start templates.block_sinks")?;
+    let options = PublisherOptions {
         templates: templates.clone(),
+        sinks,
         dir: Some(config.ledger.spool_dir.join("blocks")),
         solves_templates: true,
         shutdown: shutdown.clone(),
-    })
-    .await
+    };
+    Ok(BlockPublisher::start(options).await)
 }
 
 fn receipt_key(config: &Config) -> anyhow::Result<Keypair> {

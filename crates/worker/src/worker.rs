@@ -371,11 +371,12 @@ async fn start_blocks(
     config: &Config,
     shutdown: &CancellationToken,
 ) -> Result<Option<BlockPublisher>, StartError> {
-    let Some(source) = config.templates.clone() else {
+    let Some(templates) = config.templates.clone() else {
         return Ok(None);
     };
     let (blocks, _) = BlockPublisher::start(PublisherOptions {
-        templates: dovetail_templates::start(source, shutdown.clone())?,
+        templates: dovetail_templates::start(templates.source, shutdown.clone())?,
+        sinks: dovetail_templates::open_sinks(&templates.block_sinks, shutdown)?,
         dir: Some(config.worker.key_file.with_extension("blocks")),
         solves_templates: true,
         shutdown: shutdown.clone(),

@@ -3,6 +3,7 @@
 use bitcoin::Target;
 use dovetail_commitment::HeaderHash;
 use dovetail_sv2::tlv::Tlv;
+use dovetail_templates::block_publisher::Keeping;
 use stratum_core::mining_sv2::{
     ERROR_CODE_SUBMIT_SHARES_INVALID_CHANNEL_ID as BAD_CHANNEL,
     ERROR_CODE_SUBMIT_SHARES_STALE_SHARE as STALE,
@@ -25,6 +26,8 @@ pub(super) struct Judged {
     pub(super) target: Target,
     /// What it claims beside its hash.
     pub(super) claim: Option<Claim>,
+    /// Until then its block is not safe, and it is not acknowledged.
+    pub(super) keeping: Option<Keeping>,
 }
 
 impl Connection {
@@ -41,14 +44,15 @@ impl Connection {
         let account = channel.account().to_owned();
         let mut valid = channel.validate(share)?;
         let custom = self.accepted.get(channel_id, job_id).cloned();
+        let proven = self.prove(account, &valid, custom.as_ref());
+        let block = valid.block.take();
+        let is_block = block.is_some();
+        let keeping = block.and_then(|block| self.publish(&proven, block, custom.as_ref()));
         if custom.is_none() && is_declared(job_id) {
             // What its coinbase pays is not known any more, so neither is what the share is worth.
             return Err(ShareRefusal::Standard(STALE));
         }
-        let proven = self.prove(account, &valid, custom.as_ref());
-        if let Some(block) = valid.block.take() {
-            self.publish(&proven, block, custom.as_ref());
-        } else if self.shared.templates.is_stale() {
+        if !is_block && self.shared.templates.is_stale() {
             // Nobody knows whether a block on this work could be one.
             return Err(ShareRefusal::Standard(STALE));
         }
@@ -63,6 +67,7 @@ impl Connection {
             proven,
             target: valid.target,
             claim,
+            keeping,
         })
     }
 
