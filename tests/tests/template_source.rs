@@ -354,3 +354,18 @@ async fn good_work_follows(fixture: &mut Fixture, miner: &mut Miner, on_new_tip:
     let time = now().max(job.parts.min_ntime);
     miner.share(&job, time).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn miners_may_roll_every_general_purpose_bit_of_the_version() {
+    let fixture = Fixture::start().await;
+    let mut miner = fixture.miner().await;
+    let job = miner.job(0, |_| true).await;
+    // Bits 5 to 28 (BIP 323).
+    let rolled = job.parts.version ^ 0x1fff_ffe0;
+    miner.share_of_version(&job, now(), rolled).await.unwrap();
+    for bit in [4, 29] {
+        let rolled = job.parts.version ^ (1 << bit);
+        let refused = miner.share_of_version(&job, now(), rolled).await;
+        assert_eq!(refused.unwrap_err(), "invalid-non-rollable-version-bit");
+    }
+}
