@@ -170,3 +170,18 @@ async fn every_node_gets_the_block_though_its_own_source_has_taken_it() {
     until("the file is gone", || files(dir.path()).is_empty()).await;
     stop.cancel();
 }
+
+#[tokio::test]
+async fn the_chain_has_the_last_word_over_another_nodes_refusal() {
+    let (stop, dir) = (CancellationToken::new(), TempDir::new().unwrap());
+    let provider = Provider::start(&stop).await;
+    let client = provider.client(&stop);
+    let work = work_at(&client, 1).await;
+    let (mut got, refuses) = answering(refused);
+    let blocks = publisher(&client, vec![refuses], &dir, &stop).await;
+    let block = mined(&work);
+    let publication = blocks.publish(of_template(&block, &work));
+    timeout(PATIENCE, got.recv()).await.unwrap().unwrap();
+    assert_eq!(verdict(publication).await, Some(Verdict::Accepted));
+    stop.cancel();
+}

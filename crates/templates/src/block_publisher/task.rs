@@ -121,7 +121,7 @@ impl Task {
                     return Some(Verdict::Accepted);
                 }
                 // A node that got it, or that cannot take it, need not be asked for ever.
-                () = judged_elsewhere(&mut progress), if is_done => {
+                () = judged_elsewhere(&mut progress, vain > 0), if is_done => {
                     return Some(Verdict::Unknown);
                 }
                 // A node that is back, and one that has the templates again after that.
@@ -332,13 +332,12 @@ async fn on_chain(handle: Option<&TemplateHandle>, hash: BlockHash) {
     }
 }
 
-/// Waits until a node has taken or refused the block.
-async fn judged_elsewhere(progress: &mut watch::Receiver<Progress>) {
-    if progress
-        .wait_for(|progress| progress.is_judged)
-        .await
-        .is_err()
-    {
+/// Waits until another node has taken the block. Its refusal is not the last word on a block that a node got, but on one
+/// that a node cannot take.
+async fn judged_elsewhere(progress: &mut watch::Receiver<Progress>, cannot: bool) {
+    let is_judged =
+        |now: &Progress| now.verdict == Some(Verdict::Accepted) || (cannot && now.is_judged);
+    if progress.wait_for(is_judged).await.is_err() {
         // The task itself holds the other end.
         std::future::pending::<()>().await;
     }
