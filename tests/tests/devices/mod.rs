@@ -251,8 +251,7 @@ impl State {
         };
         self.log.lock().unwrap().found += 1;
         self.notify.send_replace(());
-        let submits = self.submitting.wait_for(|submits| *submits).await;
-        if submits.is_err() {
+        if self.submitting.wait_for(|submits| *submits).await.is_err() {
             return;
         }
         self.sent += 1;
