@@ -127,12 +127,7 @@ pub async fn run(
     for publication in waiting {
         blocks::resume(&shared, publication);
     }
-    base.tracker
-        .spawn(expire(base.tasks.clone(), shutdown.clone()));
-    base.tracker
-        .spawn(mature(Arc::clone(&shared), shutdown.clone()));
-    let following = blocks::follow_on_chain(Arc::clone(&shared), shutdown.clone());
-    base.tracker.spawn(following);
+    start_chores(&base, &shared, &shutdown);
     let opening = async {
         if !has_work(&shared, &shutdown).await? {
             return Ok(());
@@ -428,6 +423,15 @@ fn start_payouts(shared: &Shared, mailboxes: Mailboxes, shutdown: &CancellationT
         telemetry: shared.telemetry.clone(),
     };
     shared.tracker.spawn(payouts.run(shutdown.clone()));
+}
+
+/// Starts what goes on whoever is connected.
+fn start_chores(base: &Base, shared: &Arc<Shared>, shutdown: &CancellationToken) {
+    let (tracker, tasks) = (&base.tracker, base.tasks.clone());
+    tracker.spawn(expire(tasks, shutdown.clone()));
+    tracker.spawn(mature(Arc::clone(shared), shutdown.clone()));
+    let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());
+    tracker.spawn(following);
 }
 
 /// Posts held credit whose window is over.
