@@ -5,9 +5,9 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::bitcoin_core::CoreParts;
@@ -242,7 +242,25 @@ impl Scenario {
         }
         self.worker = Some(worker);
         self.pool.event("worker_registered", START_TIME_MAX)?;
+        // It is at work before its model is there.
+        if options.fetch {
+            self.wait_until_served()?;
+        }
         Ok(())
+    }
+
+    /// Waits until the pool knows a worker that serves the first model.
+    fn wait_until_served(&self) -> anyhow::Result<()> {
+        let end = Instant::now() + START_TIME_MAX;
+        loop {
+            let models = output(self.agent().args(["models", "--json"]))?;
+            let models: Value = serde_json::from_str(models.trim())?;
+            if models[0]["workers"].as_u64() > Some(0) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "no worker serves the model");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn start_hasher(&mut self, tell: &mut impl FnMut(&str, &Value)) -> anyhow::Result<()> {

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dovetail_miner::firmware::FirmwareOptions;
-use dovetail_serving::models::{ModelSources, PoolModels};
+use dovetail_serving::downloads::{Downloads, PoolModels};
+use dovetail_serving::fetch::Pace;
+use dovetail_serving::models::Models;
 use dovetail_sv2::AuthorityPublicKey;
 use dovetail_templates::TemplatesConfig;
 use dovetail_units::header::is_hash_rate;
@@ -205,12 +207,10 @@ pub enum ConfigRefused {
 }
 
 impl Config {
-    /// Where the models come from.
-    pub fn model_sources(&self) -> ModelSources {
-        ModelSources {
-            files: self.worker.models.clone(),
-            pool: self.fetch.as_ref().map(Fetch::models),
-        }
+    /// The models that are fetched from a pool, to be served beside these.
+    pub fn downloads(&self, models: &Models) -> Option<Downloads> {
+        let fetch = self.fetch.as_ref()?;
+        Some(Downloads::new(fetch.models(), models.clone()))
     }
 
     /// Checks what the types do not.
@@ -288,6 +288,7 @@ impl Fetch {
             models: self.models.iter().map(wanted).collect(),
             cache_dir: self.cache_dir.clone(),
             model_bytes_max: self.model_bytes_max,
+            pace: Pace::default(),
         }
     }
 }

@@ -47,6 +47,7 @@ impl PoolSession {
             connection,
             channel,
             beacon_tip,
+            models: options.models.clone(),
         })
     }
 }

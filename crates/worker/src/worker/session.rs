@@ -1,5 +1,6 @@
 //! One session with a pool: what the pool, the engine, claims and devices say, each handed to whom it concerns.
 
+mod change_over;
 mod claims;
 mod tasks;
 
@@ -11,7 +12,7 @@ use dovetail_lightning::Client;
 use dovetail_miner::declared_jobs::{DeclaredJobs, PoolNotice};
 use dovetail_miner::job::FoundShare;
 use dovetail_miner::pool_jobs::PoolJobs;
-use dovetail_miner::pool_session::{Channel, PoolEvent, PoolSession, SessionError};
+use dovetail_miner::pool_session::{Channel, PoolEvent, PoolSession};
 use dovetail_miner::stats::add;
 use dovetail_serving::transcripts::ReadyBatch;
 use dovetail_sv2::OutboxError;
@@ -27,6 +28,7 @@ use super::{ClaimDone, Worker};
 use crate::claim::Claimer;
 use crate::wallet::{InvoiceAnswer, invoice};
 
+pub(super) use change_over::ChangeOver;
 use claims::{forward, settled_share};
 use tasks::deliver;
 
@@ -34,8 +36,6 @@ use tasks::deliver;
 const TICK: Duration = Duration::from_millis(250);
 /// Payouts whose invoice is being made. A pool asks for one at a time.
 const INVOICES_MAX: usize = 8;
-/// How long a change to a preferred pool waits for running tasks and claims to end.
-const CHANGE_OVER_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What belongs to one session.
 pub(super) struct Session {
@@ -62,17 +62,15 @@ pub(super) struct Session {
     pub(super) told_hash_rate: (f32, Instant),
     /// Looks after the pools that we would rather use.
     pub(super) scout: Option<AbortOnDropHandle<usize>>,
-    /// A pool to change over to at the next quiet moment, or at this time.
-    pub(super) wanted: Option<(usize, Instant)>,
-    /// The session with it, while it is being opened.
-    pub(super) opening: Option<AbortOnDropHandle<(usize, Result<PoolSession, SessionError>)>>,
+    /// The session that is to follow on this one, if there is one.
+    pub(super) change_over: ChangeOver,
 }
 
 /// How a session ended that did not fail.
 pub(super) enum End {
     /// We were told to stop.
     Shutdown,
-    /// A pool that we would rather use is there again; the session with it is open.
+    /// The session that follows is open: with a pool that we would rather use, or with this one and more models.
     ChangeOver(usize, Box<PoolSession>),
 }
 
@@ -132,22 +130,19 @@ impl Worker {
                 }
                 preferred = once(&mut session.scout) => {
                     let preferred = preferred.ok_or(SessionFailure::Defect("the scout panicked"))?;
-                    let by = Instant::now() + CHANGE_OVER_TIME_MAX;
-                    session.wanted = Some((preferred, by));
+                    session.change_over.prefer(preferred);
                 }
-                opened = once(&mut session.opening) => {
+                opened = once(&mut session.change_over.opening) => {
                     let defect = SessionFailure::Defect("opening a session panicked");
-                    match opened.ok_or(defect)? {
-                        (preferred, Ok(pool)) => return Ok(End::ChangeOver(preferred, Box::new(pool))),
-                        (_, Err(error)) => {
-                            tracing::warn!(%error, "the preferred pool is not there after all");
-                            session.scout = self.scout(session.index);
-                        }
+                    let (index, opened) = opened.ok_or(defect)?;
+                    if let Some(pool) = self.opened(session, index, opened) {
+                        return Ok(End::ChangeOver(index, Box::new(pool)));
                     }
                 }
                 _ = tick.tick() => {
                     let open = self.runner.open() as u64;
                     self.stats.tasks_open.store(open, Ordering::Relaxed);
+                    self.register_arrived_models(session);
                     self.change_over(session);
                     self.tell_hash_rate(session)?;
                 }
@@ -239,23 +234,6 @@ impl Worker {
             add(&self.stats.paid_msat, msat);
         }
         tracing::info!(payout = %hex::encode(result.payout_id), paid = result.paid, "the payout ended");
-    }
-
-    /// Opens the session with a preferred pool once nothing is under way here, or for long enough.
-    fn change_over(&self, session: &mut Session) {
-        let quiet = self.runner.open() == 0 && session.in_flight.is_none();
-        let due = |(_, by): &mut (usize, Instant)| quiet || Instant::now() >= *by;
-        let Some((preferred, _)) = session.wanted.take_if(due) else {
-            return;
-        };
-        let (options, keys) = (self.options(preferred), self.keys.clone());
-        tracing::info!(
-            pool = options.address,
-            "the preferred pool is back; changing over"
-        );
-        session.opening = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            (preferred, super::upstreams::open(&options, &keys).await)
-        })));
     }
 }
 

@@ -133,6 +133,7 @@ impl Worker {
     /// What we tell a pool about us now.
     pub(super) fn options(&self, index: usize) -> PoolOptions {
         let mut options = self.upstreams[index].options.clone();
+        options.models = self.models.ids();
         if let Some(measured) = self.stats.mining.measured_hash_rate() {
             let measured = measured as f32;
             options.nominal_hash_rate = measured;

@@ -23,7 +23,8 @@ impl Connection {
             .iter()
             .filter(|id| self.shared.models.get(id).is_some())
             .count();
-        if known == 0 {
+        // A worker that still fetches its models names none, and only hashes.
+        if known == 0 && !request.models.is_empty() {
             return self.refuse_registration(Code::ModelUnknown);
         }
         let nonce: [u8; 32] = rand::random();
