@@ -44,8 +44,8 @@ pub async fn run(
         .context("cannot migrate the ledger")?;
     // The last blocks go out after the last connection has ended.
     let stop_last = CancellationToken::new();
-    warn_about(&config.templates.source);
     let source = config.templates.source;
+    warn_about(&source);
     let templates = dovetail_templates::start_on(network, source, stop_last.clone())
         .context("cannot start the template source")?;
     let sinks = dovetail_templates::open_sinks(&config.templates.block_sinks, &stop_last)

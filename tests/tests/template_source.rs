@@ -212,8 +212,11 @@ async fn absurd_hash_rates_are_refused_and_a_restart_gives_no_extranonce_again()
     assert_ne!(before, after);
 }
 
+/// What makes a message odd, and its name.
+type Change<T> = (&'static str, fn(&mut T));
+
 /// Templates that make no sense, made of a good one.
-fn odd_templates() -> Vec<(&'static str, fn(&mut NewTemplate))> {
+fn odd_templates() -> Vec<Change<NewTemplate>> {
     vec![
         ("no height", |template| {
             template.coinbase_prefix = Vec::new().try_into().unwrap();
@@ -269,7 +272,7 @@ fn odd_templates() -> Vec<(&'static str, fn(&mut NewTemplate))> {
 }
 
 /// Tips that make no sense.
-fn odd_tips() -> Vec<(&'static str, fn(&mut TemplateSetNewPrevHash))> {
+fn odd_tips() -> Vec<Change<TemplateSetNewPrevHash>> {
     vec![
         ("a template that nobody told", |tip| {
             tip.template_id = u64::MAX - 1

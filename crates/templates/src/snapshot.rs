@@ -166,7 +166,7 @@ pub fn height_of(prefix: &[u8]) -> Option<u32> {
 
 /// Whether a header can have this compact target: neither zero nor negative nor too large for its 256 bits, and in the
 /// one spelling that nodes give it.
-fn is_target(nbits: u32) -> bool {
+pub(crate) fn is_target(nbits: u32) -> bool {
     let compact = CompactTarget::from_consensus(nbits);
     let target = Target::from_compact(compact);
     target != Target::ZERO && target.to_compact_lossy() == compact

@@ -37,8 +37,13 @@ fn node(stop: &CancellationToken) -> (TemplateHandle, Sink) {
     let (door, mut queue) = BlockDoor::new();
     let takes = chain.clone();
     tokio::spawn(async move {
-        while let Some(BlockRequest { block, reply, .. }) = queue.recv().await {
-            let _ = reply.send(takes.submit_block(block).await);
+        while let Some(request) = queue.recv().await {
+            match request {
+                BlockRequest::Submit(block, reply) => {
+                    let _ = reply.send(takes.submit_block(block).await);
+                }
+                other => other.refuse(),
+            }
         }
     });
     (chain, Sink::node("another node".to_owned(), door))
@@ -52,8 +57,13 @@ fn answering(
     let (got_sender, got) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(request) = queue.recv().await {
-            let _ = got_sender.send(request.block);
-            let _ = request.reply.send(answer());
+            match request {
+                BlockRequest::Submit(block, reply) => {
+                    let _ = got_sender.send(block);
+                    let _ = reply.send(answer());
+                }
+                other => other.refuse(),
+            }
         }
     });
     (got, Sink::node("a scripted node".to_owned(), door))

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::store::WAITING_MAX;
-use super::task::SEEN_TIME_MAX_S;
+use super::task::MINERS_TIME_MAX_S;
 use super::*;
 use crate::block_door::{BlockDoor, BlockRequest};
 use crate::chain::RegtestChain;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::blocks::known_or_refused;
-use crate::block_door::{BlockDoor, BlockRequest, Question};
+use crate::block_door::{BlockDoor, BlockRequest};
 use crate::error::{TemplateError, Unreachable};
 
 /// Time for one call. The node checks a full block in about a second.
@@ -61,12 +61,13 @@ struct RpcNode {
 impl RpcNode {
     async fn serve(&self, mut queue: mpsc::Receiver<BlockRequest>) {
         while let Some(request) = queue.recv().await {
-            let answer = match request.question {
-                Question::Check => Err(TemplateError::Unsupported),
-                Question::Submit => self.submit(&request.block).await,
-            };
-            // Whoever asked may have given up; the node has the block all the same.
-            let _ = request.reply.send(answer);
+            match request {
+                BlockRequest::Submit(block, reply) => {
+                    // Whoever asked may have given up; the node has the block all the same.
+                    let _ = reply.send(self.submit(&block).await);
+                }
+                other => other.refuse(),
+            }
         }
     }
 

@@ -27,7 +27,7 @@ use crate::block_publisher::solution_of;
 use crate::error::TemplateError;
 use crate::handle::Publisher;
 use crate::request::{Reply, TransactionData};
-use crate::snapshot::{SnapshotError, WorkSnapshot};
+use crate::snapshot::{SnapshotError, WorkSnapshot, is_target};
 
 /// Room in bytes that every template keeps for coinbase outputs beyond its own: the pool's payout, the
 /// commitment, and as much again for what a declared job adds. A coinbase with more of them may make a
@@ -103,8 +103,8 @@ impl<'h> Session<'h> {
     /// known without it.
     ///
     /// # Errors
-    /// [`TemplateError::Protocol`]: the tip is not known any more. [`TemplateError::WrongNetwork`]: it is another chain's.
-    /// Either ends the session.
+    /// [`TemplateError::Protocol`], [`TemplateError::WrongNetwork`]: the tip is not known any more, and the session is to be
+    /// ended.
     pub(super) fn on_message(
         &mut self,
         message: Tdp,
@@ -183,7 +183,7 @@ impl<'h> Session<'h> {
             // Another target or time, and the same template.
             .or_else(|| self.given(id))
             .ok_or_else(|| protocol("a tip without its template"))?;
-        if let Some(network) = publisher.network {
+        if let Some(network) = publisher.network.filter(|_| is_target(tip.n_bits)) {
             compare_target(network, tip.n_bits)?;
         }
         self.futures.clear();
