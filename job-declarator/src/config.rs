@@ -9,7 +9,7 @@ use bitcoin::{Network, ScriptBuf};
 use dovetail_daemon::{ConfigError, Secret, within};
 use dovetail_ledger::Ledger;
 use dovetail_sv2::AuthorityKeys;
-use dovetail_templates::{SourceConfig, payout_script};
+use dovetail_templates::{TemplatesConfig, payout_script};
 use serde::Deserialize;
 
 use crate::token::TokenKey;
@@ -22,8 +22,8 @@ pub struct Config {
     pub declaration: DeclarationConfig,
     /// The ledger that the pool reads too.
     pub ledger: LedgerConfig,
-    /// The node whose tip and rules declared jobs are checked by, and which takes their blocks.
-    pub templates: SourceConfig,
+    /// The node whose tip and rules declared jobs are checked by, and the nodes that take their blocks.
+    pub templates: TemplatesConfig,
 }
 
 /// The Sv2 port.
@@ -199,6 +199,7 @@ impl Config {
             self.ledger.connections_max,
             1..=1_000,
         )?;
+        self.templates.check()?;
         self.declaration.limits.check("declaration.limits")
     }
 }

@@ -308,6 +308,10 @@ impl Connection {
                 "a solution was pushed that solves no declared job of its connection"
             );
         };
+        let block = match block {
+            Ok(block) => block,
+            Err(broken) => return self.shared.blocks.keep(broken),
+        };
         if self.submitted.replace(block.hash()) != Some(block.hash()) {
             tracing::info!(hash = %block.hash(), "a declared block was pushed");
             // The pool notes what comes of it: the share comes to it too.

@@ -44,9 +44,12 @@ pub async fn run(
         .context("cannot migrate the ledger")?;
     // The last blocks go out after the last connection has ended.
     let stop_last = CancellationToken::new();
-    warn_about(&config.templates);
-    let templates = dovetail_templates::start_on(network, config.templates, stop_last.clone())
+    let source = config.templates.source;
+    warn_about(&source);
+    let templates = dovetail_templates::start_on(network, source, stop_last.clone())
         .context("cannot start the template source")?;
+    let sinks = dovetail_templates::open_sinks(&config.templates.block_sinks, &stop_last)
+        .context("cannot start templates.block_sinks")?;
     tell_payout(&payout_script, network);
     if config.declaration.blocks_dir.is_none() {
         tracing::warn!(
@@ -56,6 +59,7 @@ pub async fn run(
     // Blocks of an earlier run go on by themselves; the pool notes what comes of them.
     let (blocks, _) = BlockPublisher::start(PublisherOptions {
         templates: templates.clone(),
+        sinks,
         dir: config.declaration.blocks_dir.clone(),
         solves_templates: false,
         shutdown: shutdown.clone(),

@@ -11,7 +11,7 @@ use dovetail_commitment::BATCH_LEAVES_MAX;
 use dovetail_daemon::{Secret, within};
 use dovetail_jd::config::EmbeddedConfig;
 use dovetail_ledger::MaturityWindow;
-use dovetail_templates::SourceConfig;
+use dovetail_templates::TemplatesConfig;
 use serde::Deserialize;
 
 /// The whole file.
@@ -22,8 +22,8 @@ pub struct Config {
     pub mining: MiningConfig,
     /// The agents' gRPC port.
     pub api: ApiConfig,
-    /// Where block templates come from.
-    pub templates: SourceConfig,
+    /// Where block templates come from, and where solved blocks go.
+    pub templates: TemplatesConfig,
     /// The jobs that miners assemble themselves.
     pub job_declarator: EmbeddedConfig,
     /// The Postgres ledger.
@@ -336,6 +336,7 @@ impl Config {
             return Err("mining.min_hashrate must be positive".into());
         }
         self.check_sizes()?;
+        self.templates.check()?;
         self.mining.payout()?;
         self.job_declarator.limits.check("job_declarator.limits")?;
         if !self.inference.free_of_charge {

@@ -84,10 +84,10 @@ pub async fn run(
     let base = Base::start(&config).await?;
     let last = Last::default();
     let settler = start_settler(&config, &base, keys.receipt, &last).await?;
-    let (network, source) = (config.mining.network, config.templates.clone());
+    let (network, source) = (config.mining.network, config.templates.source.clone());
     let templates = dovetail_templates::start_on(network, source, last.stop.clone())
         .context("cannot start the template source")?;
-    let (blocks, waiting) = start_blocks(&config, &templates, &shutdown).await;
+    let (blocks, waiting) = start_blocks(&config, &templates, &last.stop, &shutdown).await?;
     let ports = Ports::bind(&config)?;
     let payout_script = config.mining.payout().map_err(|reason| anyhow!(reason))?;
     tell_payout(&payout_script, network);
@@ -338,15 +338,19 @@ async fn start_settler(
 async fn start_blocks(
     config: &Config,
     templates: &TemplateHandle,
+    stop_last: &CancellationToken,
     shutdown: &CancellationToken,
-) -> (BlockPublisher, Vec<Publication>) {
-    BlockPublisher::start(PublisherOptions {
+) -> anyhow::Result<(BlockPublisher, Vec<Publication>)> {
+    let sinks = dovetail_templates::open_sinks(&config.templates.block_sinks, stop_last)
+        .context("cannot start templates.block_sinks")?;
+    let options = PublisherOptions {
         templates: templates.clone(),
+        sinks,
         dir: Some(config.ledger.spool_dir.join("blocks")),
         solves_templates: true,
         shutdown: shutdown.clone(),
-    })
-    .await
+    };
+    Ok(BlockPublisher::start(options).await)
 }
 
 /// The validators that the configuration names: threads of this process, and other processes.

@@ -12,7 +12,8 @@ use std::time::Duration;
 use dovetail_miner::firmware::FirmwareOptions;
 use dovetail_serving::models::{ModelSources, PoolModels};
 use dovetail_sv2::AuthorityPublicKey;
-use dovetail_templates::SourceConfig;
+use dovetail_templates::TemplatesConfig;
+use dovetail_units::header::is_hash_rate;
 use serde::Deserialize;
 
 pub use declarator::{BetweenBatches, JobDeclarator};
@@ -36,8 +37,8 @@ pub struct Config {
     job_declarator: Option<toml::Value>,
     /// Models that the pool hands out.
     pub fetch: Option<Fetch>,
-    /// Our own node: where block templates come from, for declared jobs and for solo mining.
-    pub templates: Option<SourceConfig>,
+    /// Our own node: where block templates come from, for declared jobs and for solo mining. And where blocks go besides.
+    pub templates: Option<TemplatesConfig>,
     /// What to hash for while no pool can be reached; without it devices stay on the last pool's job.
     pub solo: Option<Solo>,
     /// The Lightning wallet that payouts go to; without it invoices are refused.
@@ -237,7 +238,7 @@ impl Config {
         if self.worker.threads > 1024 || self.worker.prefix_cache_mib > 1 << 20 {
             return Err(ConfigRefused::Engine);
         }
-        if !(self.worker.nominal_hash_rate.is_finite() && self.worker.nominal_hash_rate >= 0.0) {
+        if !is_hash_rate(self.worker.nominal_hash_rate) {
             return Err(ConfigRefused::HashRate);
         }
         self.validate_upstreams()?;

@@ -372,16 +372,18 @@ async fn start_blocks(
     config: &Config,
     shutdown: &CancellationToken,
 ) -> Result<Option<BlockPublisher>, StartError> {
-    let Some(source) = config.templates.clone() else {
+    let Some(templates) = config.templates.clone() else {
         return Ok(None);
     };
     // Without solo mining the pool says what is worth hashing.
-    let templates = match &config.solo {
+    let source = templates.source;
+    let handle = match &config.solo {
         Some(solo) => dovetail_templates::start_on(solo.network, source, shutdown.clone())?,
         None => dovetail_templates::start(source, shutdown.clone())?,
     };
     let (blocks, _) = BlockPublisher::start(PublisherOptions {
-        templates,
+        templates: handle,
+        sinks: dovetail_templates::open_sinks(&templates.block_sinks, shutdown)?,
         dir: Some(config.worker.key_file.with_extension("blocks")),
         solves_templates: true,
         shutdown: shutdown.clone(),

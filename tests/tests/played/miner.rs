@@ -123,7 +123,17 @@ impl Miner {
 
     /// Hashes a share of this job with this time, and says what the pool answered.
     pub(crate) async fn share(&mut self, job: &Job, ntime: u32) -> Result<(), String> {
-        let number = self.submit(job, ntime, job.parts.version).await;
+        self.share_of_version(job, ntime, job.parts.version).await
+    }
+
+    /// The same with this version.
+    pub(crate) async fn share_of_version(
+        &mut self,
+        job: &Job,
+        ntime: u32,
+        version: u32,
+    ) -> Result<(), String> {
+        let number = self.submit(job, ntime, version).await;
         loop {
             if let Some(answer) = self.answers.remove(&number) {
                 return answer;
@@ -167,6 +177,7 @@ impl Miner {
         let parts = JobParts {
             // Whatever the rules say.
             min_ntime: ntime,
+            version,
             ..job.parts.clone()
         };
         let target = parts.target;

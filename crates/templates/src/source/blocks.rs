@@ -218,11 +218,17 @@ impl Session {
         if result.get_result() {
             return Ok(Ok(()));
         }
-        let reason = text(result.get_reason()?);
-        Ok(match KNOWN.contains(&reason.as_str()) {
-            true => Ok(()),
-            false => Err(TemplateError::Refused { reason }),
-        })
+        Ok(known_or_refused(&text(result.get_reason()?)))
+    }
+}
+
+/// What the node's word on a submitted block means.
+pub(super) fn known_or_refused(reason: &str) -> Result<(), TemplateError> {
+    match KNOWN.contains(&reason) {
+        true => Ok(()),
+        false => Err(TemplateError::Refused {
+            reason: reason.to_owned(),
+        }),
     }
 }
 

@@ -6,6 +6,7 @@ mod embedded_chain;
 mod network;
 mod node_info;
 mod provider;
+mod rpc;
 mod session;
 mod upstream;
 
@@ -18,7 +19,8 @@ pub(crate) use network::ask;
 pub(crate) use node_info::NodeInfo;
 pub use session::COINBASE_BYTES_ADDITIONAL;
 
-use crate::config::SourceConfig;
+use crate::block_publisher::Sink;
+use crate::config::{BLOCK_SINKS_MAX, SinkConfig, SourceConfig};
 use crate::error::TemplateError;
 use crate::handle::{TemplateHandle, channel};
 use crate::readiness::Origin;
@@ -86,7 +88,7 @@ fn start_of(
             tokio::spawn(upstream::run(
                 core,
                 port,
-                Duration::from_secs(stale_after_s),
+                Some(Duration::from_secs(stale_after_s)),
                 shutdown,
             ));
             return Ok(handle.with_node(door));
@@ -106,10 +108,52 @@ fn start_of(
             tokio::spawn(upstream::run(
                 provider,
                 port,
-                Duration::from_secs(stale_after_s),
+                Some(Duration::from_secs(stale_after_s)),
                 shutdown,
             ));
         }
     }
     Ok(handle)
+}
+
+/// Opens the nodes that get solved blocks besides the source. Must be called inside a tokio runtime. A node that is away
+/// is no error. They run until `shutdown` is cancelled.
+///
+/// # Errors
+/// [`TemplateError::Config`] for a node that cannot exist.
+pub fn open_sinks(
+    sinks: &[SinkConfig],
+    shutdown: &CancellationToken,
+) -> Result<Vec<Sink>, TemplateError> {
+    if sinks.len() > BLOCK_SINKS_MAX {
+        let words = format!("there are more than {BLOCK_SINKS_MAX} templates.block_sinks");
+        return Err(TemplateError::Config(words));
+    }
+    let open = |sink: &SinkConfig| {
+        let shutdown = shutdown.clone();
+        Ok(match sink.clone() {
+            SinkConfig::BitcoinCore { socket } => {
+                let name = socket.display().to_string();
+                Sink::node(name, blocks::open(socket, shutdown)?)
+            }
+            SinkConfig::BitcoinRpc {
+                address,
+                cookie_file,
+            } => Sink::node(address.clone(), rpc::open(address, cookie_file, shutdown)),
+            SinkConfig::TemplateProvider {
+                address,
+                authority_public_key,
+            } => {
+                let (handle, port) = channel();
+                let provider = provider::Provider {
+                    address: address.clone(),
+                    authority: authority_public_key,
+                };
+                // Nobody works on its templates, so it does not matter whether they are stale.
+                tokio::spawn(upstream::run(provider, port, None, shutdown));
+                Sink::source(address, handle)
+            }
+        })
+    };
+    sinks.iter().map(open).collect()
 }

@@ -46,13 +46,16 @@ pub(super) trait Connector: Send + 'static {
 }
 
 /// Keeps the source until `shutdown` is cancelled or nobody holds a handle any longer. Its work is stale once it has
-/// given none for longer than `stale_after`.
+/// given none for longer than `stale_after`; never, where that is `None`.
 pub(super) async fn run(
     connector: impl Connector,
     port: Port,
-    stale_after: Duration,
+    stale_after: Option<Duration>,
     shutdown: CancellationToken,
 ) {
+    let Some(stale_after) = stale_after else {
+        return keep(connector, port, shutdown).await;
+    };
     let freshness = Arc::clone(&port.publisher.freshness);
     let source = connector.name().to_owned();
     tokio::select! {

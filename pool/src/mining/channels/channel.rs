@@ -477,3 +477,7 @@ fn refusal(error: &ShareValidationError) -> ShareRefusal {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "block_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bitcoin::Target;
 use dovetail_commitment::HeaderHash;
 use dovetail_sv2::tlv::Tlv;
+use dovetail_templates::block_publisher::Keeping;
 use stratum_core::mining_sv2::{
     ERROR_CODE_SUBMIT_SHARES_INVALID_CHANNEL_ID as BAD_CHANNEL,
     ERROR_CODE_SUBMIT_SHARES_STALE_SHARE as STALE,
@@ -30,6 +31,8 @@ pub(super) struct Judged {
     pub(super) device: Option<String>,
     /// What it claims beside its hash.
     pub(super) claim: Option<Claim>,
+    /// Until then its block is not safe, and it is not acknowledged.
+    pub(super) keeping: Option<Keeping>,
 }
 
 impl Connection {
@@ -56,9 +59,10 @@ impl Connection {
         };
         let mut valid = channel.validate(&share, Instant::now())?;
         let proven = self.prove(account, &valid, custom.as_ref());
-        if let Some(block) = valid.block.take() {
-            self.publish(&proven, block, custom.as_ref());
-        } else if self.shared.templates.is_stale() {
+        let block = valid.block.take();
+        let is_block = block.is_some();
+        let keeping = block.and_then(|block| self.publish(&proven, block, custom.as_ref()));
+        if !is_block && self.shared.templates.is_stale() {
             // Nobody knows whether a block on this work could be one.
             return Err(ShareRefusal::Standard(STALE));
         }
@@ -75,6 +79,7 @@ impl Connection {
             target: valid.target,
             device,
             claim,
+            keeping,
         })
     }
 

@@ -26,6 +26,7 @@ impl Connection {
             target,
             device,
             claim,
+            keeping,
         } = judged;
         let pause = self
             .shared
@@ -50,10 +51,14 @@ impl Connection {
         self.claims_in_flight += usize::from(in_flight.claimed.is_some());
         let settler = self.settler.clone();
         let task = self.shared.tracker.spawn(async move {
-            match claim {
+            let settled = match claim {
                 Some(claim) => settler.settle_claim(proven, claim).await,
                 None => settler.settle_hash(proven).await,
+            };
+            if let Some(keeping) = keeping {
+                keeping.done().await;
             }
+            settled
         });
         self.in_flight.spawn(async move {
             if let Ok(settled) = task.await {
