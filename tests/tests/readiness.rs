@@ -87,21 +87,6 @@ async fn pool_and_declarator_wait_for_a_source_that_has_no_template_yet() {
     }
 }
 
-#[test]
-fn a_declarator_that_may_not_open_its_nodes_socket_says_so() {
-    let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("node.sock");
-    let _node = UnixListener::bind(&socket).unwrap();
-    service::forbid(&socket);
-    let place = socket.to_string_lossy().into_owned();
-    let values = [
-        ("TEMPLATES__KIND", "bitcoin-core"),
-        ("TEMPLATES__SOCKET", place.as_str()),
-    ];
-    let mut declarator = Service::declarator("denied", dir, &values, service::as_nobody);
-    declarator.says_not_ready("permission to open");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn health_ready_line_and_service_manager_follow_the_template_source() {
     let mut provider = Provider::start().await;

@@ -5,6 +5,7 @@ mod config;
 mod run;
 mod secret;
 mod secret_file;
+mod service_manager;
 
 pub use config::{ConfigError, load, warn_of_secrets, within};
 pub use run::{announce_not_ready, announce_ready, init_logging, shutdown_on_signal};

@@ -4,13 +4,14 @@ use std::fmt::{self, Debug};
 use std::io::Write;
 
 use dovetail_units::harmless;
-use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{self, Writer};
+
+use crate::service_manager::{Word, tell, watchdog_interval};
 
 /// Logs to standard error; `RUST_LOG` chooses what (default: `info`).
 pub fn init_logging() {
@@ -48,16 +49,14 @@ pub fn announce_ready(fields: serde_json::Value) {
         line.extend(fields);
     }
     print(&line);
-    notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
+    tell(Word::Ready);
 }
 
 /// Prints `{"ready":false,"reason":".."}` as one line on standard output: why it is not ready, yet or any longer. systemd
 /// shows the reason as the unit's status.
 pub fn announce_not_ready(reason: &str) {
     print(&serde_json::json!({ "ready": false, "reason": reason }));
-    // A line of its own would be another word to systemd.
-    let reason = reason.replace(['\n', '\r'], " ");
-    notify(&[NotifyState::Status(&format!("not ready: {reason}"))]);
+    tell(Word::NotReady(reason));
 }
 
 fn print(line: &serde_json::Value) {
@@ -65,13 +64,6 @@ fn print(line: &serde_json::Value) {
     // Nobody may be reading: that is the supervisor's affair.
     let _ = writeln!(out, "{line}");
     let _ = out.flush();
-}
-
-/// Tells systemd, or whoever has set `NOTIFY_SOCKET`.
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "cannot tell the service manager how the daemon is: NOTIFY_SOCKET");
-    }
 }
 
 /// A token that is cancelled on SIGINT or SIGTERM; systemd is told `STOPPING=1` then. Until then the watchdog of systemd
@@ -86,7 +78,7 @@ pub fn shutdown_on_signal() -> CancellationToken {
             () = feed_watchdog() => {}
         }
         tracing::info!("stopping");
-        notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+        tell(Word::Stopping);
         cancel.cancel();
         // Stopping takes its time too.
         feed_watchdog().await;
@@ -96,14 +88,13 @@ pub fn shutdown_on_signal() -> CancellationToken {
 
 /// Returns never.
 async fn feed_watchdog() {
-    let Some(time_max) = sd_notify::watchdog_enabled().filter(|time| !time.is_zero()) else {
+    let Some(interval) = watchdog_interval() else {
         return std::future::pending().await;
     };
-    // Twice as often as it must be, as sd_watchdog_enabled(3) recommends.
-    let mut ticks = tokio::time::interval(time_max / 2);
+    let mut ticks = tokio::time::interval(interval);
     loop {
         ticks.tick().await;
-        notify(&[NotifyState::Watchdog]);
+        tell(Word::Alive);
     }
 }
 

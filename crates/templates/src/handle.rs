@@ -108,6 +108,7 @@ impl TemplateHandle {
             return Ok(true);
         }
         match &self.node {
+            Some(_) if self.is_elsewhere() => Err(TemplateError::Unavailable),
             Some(node) => node.is_in_chain(block).await,
             None => self.ask(|reply| Request::IsInChain(block, reply)).await,
         }

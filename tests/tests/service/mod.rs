@@ -3,12 +3,11 @@
 #![allow(clippy::unwrap_used, dead_code)]
 
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use dovetail_tests::postgres::Postgres;
 use dovetail_tests::process::Daemon;
@@ -19,8 +18,6 @@ use serde_json::Value;
 use super::played::provider::Provider;
 
 pub(crate) const TIME_MAX: Duration = Duration::from_secs(60);
-/// Who owns nothing.
-const NOBODY: u32 = 65_534;
 
 /// A daemon, its port for miners and its database.
 pub(crate) struct Service {
@@ -96,11 +93,14 @@ impl Service {
         let database = database.replace('-', "_");
         let url = postgres.fresh_database(&database).unwrap();
         let port = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
-        // Whoever the daemon runs as has to get at them.
-        let (binary, config) = (dir.path().join(kind.program), dir.path().join(kind.config));
-        std::fs::copy(root().join("config").join(kind.config), &config).unwrap();
-        link_or_copy(&program(kind.program), &binary);
-        let mut command = Command::new(binary);
+        // Which source it is the values say: the example's has keys that another does not know.
+        let example = root().join("config").join(kind.config);
+        let example = std::fs::read_to_string(example).unwrap();
+        let (begin, rest) = example.split_once("\n[templates]\n").unwrap();
+        let end = rest.find("\n[").map_or("", |at| &rest[at..]);
+        let config = dir.path().join(kind.config);
+        std::fs::write(&config, format!("{begin}{end}")).unwrap();
+        let mut command = Command::new(program(kind.program));
         command.arg("--config").arg(config).env("NO_COLOR", "1");
         let key = |name: &str| format!("{}__{name}", kind.prefix);
         let section = |name: &str| key(&format!("{}__{name}", kind.section));
@@ -162,12 +162,6 @@ const DECLARATOR: Kind = Kind {
     section: "DECLARATION",
 };
 
-fn link_or_copy(from: &Path, to: &Path) {
-    if std::fs::hard_link(from, to).is_err() {
-        std::fs::copy(from, to).unwrap();
-    }
-}
-
 /// The values of `[templates]` for this provider; its last work stands for a second.
 pub(crate) fn provider_values(provider: &Provider) -> [(&'static str, String); 4] {
     [
@@ -181,50 +175,40 @@ pub(crate) fn provider_values(provider: &Provider) -> [(&'static str, String); 4
     ]
 }
 
-fn is_root() -> bool {
-    std::fs::metadata("/proc/self").unwrap().uid() == 0
-}
-
-/// Lets nobody open this; root opens it all the same.
-pub(crate) fn forbid(place: &Path) {
-    std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o000)).unwrap();
-}
-
-/// Where we are root, the daemon is not, and its folder is its own.
-pub(crate) fn as_nobody(command: &mut Command) {
-    if !is_root() {
-        return;
-    }
-    let folder = Path::new(command.get_program()).parent().unwrap();
-    chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
-    command.uid(NOBODY).gid(NOBODY).current_dir("/");
-}
-
 /// What a service manager is told.
-pub(crate) struct Notify(UnixDatagram);
+pub(crate) struct Notify(Receiver<String>);
 
 /// A socket as `NOTIFY_SOCKET` names it, in this folder.
 pub(crate) fn notify_socket(dir: &Path) -> (Notify, PathBuf) {
     let place = dir.join("notify.sock");
     let socket = UnixDatagram::bind(&place).unwrap();
-    socket.set_read_timeout(Some(TIME_MAX)).unwrap();
-    (Notify(socket), place)
+    let (sender, words) = channel();
+    // It is always read, as systemd does: a full queue loses words.
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4_096];
+        while let Ok(length) = socket.recv(&mut buffer) {
+            let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
+            for word in text.lines() {
+                if sender.send(word.to_owned()).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    (Notify(words), place)
 }
 
 impl Notify {
     /// Reads until a word that begins so; all words up to it.
     pub(crate) fn until(&self, begin: &str) -> Vec<String> {
-        let deadline = Instant::now() + TIME_MAX;
-        let (mut words, mut buffer) = (Vec::new(), [0; 4_096]);
+        let mut words = Vec::new();
         loop {
-            let read = self.0.recv(&mut buffer);
-            let length = read.unwrap_or_else(|error| panic!("no {begin}: {error}: {words:?}"));
-            let text = std::str::from_utf8(&buffer[..length]).unwrap();
-            words.extend(text.lines().map(str::to_owned));
-            if words.iter().any(|word| word.starts_with(begin)) {
+            let word = self.0.recv_timeout(TIME_MAX);
+            let word = word.unwrap_or_else(|error| panic!("no {begin}: {error}: {words:?}"));
+            words.push(word);
+            if words.last().is_some_and(|word| word.starts_with(begin)) {
                 return words;
             }
-            assert!(Instant::now() < deadline, "no {begin}: {words:?}");
         }
     }
 }
