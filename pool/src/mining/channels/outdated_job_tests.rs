@@ -59,7 +59,11 @@ impl Mining {
         let mut mining = Self {
             work: work(BITS).await,
             maker: JobMaker::new(Arc::default(), "Dovetail", true, size, script),
-            channel: Channel::extended(channel.unwrap(), "alice".to_owned(), vardiff),
+            channel: Channel::extended(
+                channel.unwrap(),
+                dovetail_sv2::Identity::parse("alice").unwrap(),
+                vardiff,
+            ),
             next_nonce: 0,
         };
         mining.job(Start::WithItsTip, now);
