@@ -90,7 +90,9 @@ impl Connection {
         if !self.takes_pool_jobs() {
             let tip = self.tip_of(&work);
             let channel = self.channels.get_mut(&channel_id);
-            return channel.map_or(Ok(()), |channel| install(channel.activate(&tip, Instant::now())));
+            return channel.map_or(Ok(()), |channel| {
+                install(channel.activate(&tip, Instant::now()))
+            });
         }
         let Some(job) = self.build_job(&work, channel_id, Start::WithItsTip) else {
             return Ok(());
