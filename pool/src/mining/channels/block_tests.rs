@@ -36,7 +36,7 @@ fn maker() -> JobMaker {
 fn channel(is_standard: bool, work: &WorkSnapshot, job: &Arc<ExtendedJob>) -> Channel {
     let mut extranonces = ExtranonceAllocator::new(vec![1; 3], EXTRANONCE_BYTES, 16).unwrap();
     let (name, easiest) = ("alice".to_owned(), Target::MAX);
-    let whose = dovetail_sv2::Identity::parse(&name).unwrap();
+    let (whose, now) = (Identity::parse("alice").unwrap(), Instant::now());
     let vardiff = Vardiff::new(60.0, 1.0, 1.0);
     let tag = "Dovetail".to_owned();
     let mut channel = if is_standard {
@@ -52,7 +52,6 @@ fn channel(is_standard: bool, work: &WorkSnapshot, job: &Arc<ExtendedJob>) -> Ch
         );
         Channel::extended(opened.unwrap(), whose, vardiff)
     };
-    let now = Instant::now();
     channel.install(job, now).unwrap();
     channel.activate(&work.prev_hash, now).unwrap();
     channel
