@@ -183,6 +183,11 @@ mod tests {
         stats.mining.shares_accepted.store(7, Ordering::Relaxed);
         stats.paid_msat.store(42_000, Ordering::Relaxed);
         stats.inference_msat.store(31_500, Ordering::Relaxed);
+        stats.pool("pool.example:3333", |pool| {
+            pool.tokens_generated = 9_001;
+            pool.tokens_credited = 8_002;
+            pool.gets_work = false;
+        });
         let page = Page {
             worker: "ab".repeat(32),
             started: Instant::now(),
@@ -215,7 +220,15 @@ mod tests {
         assert!(page.starts_with("HTTP/1.1 200"), "{page}");
         assert!(page.contains("content-security-policy: default-src 'none'"));
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script"));
-        for shown in [">7<", ">42.000<", ">31.500<"] {
+        for shown in [
+            ">7<",
+            ">42.000<",
+            ">31.500<",
+            "Work for pool.example:3333",
+            ">9001<",
+            ">8002<",
+            "owes",
+        ] {
             assert!(page.contains(shown), "{page}");
         }
         assert!(get(address, "/page.css").await.contains("text/css"));
@@ -234,6 +247,8 @@ mod tests {
         assert_eq!(status["earned"]["inference_held_msat"], 0);
         assert_eq!(status["shares"]["refused"]["<script>alert(1)</script>"], 1);
         assert_eq!(status["upstream"]["kind"], "none");
+        assert_eq!(status["pools"][0]["address"], "pool.example:3333");
+        assert_eq!(status["pools"][0]["tokens_credited"], 8_002);
     }
 
     #[tokio::test]

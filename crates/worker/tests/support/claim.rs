@@ -55,16 +55,7 @@ impl Claim {
 
     /// The outcome of an audit that passed, drawn with this step of the beacon.
     pub(crate) fn passed(&self, step: u32) -> BatchOutcome {
-        BatchOutcome {
-            root: self.root,
-            header_hash: self.header_hash,
-            accepted: true,
-            beacon_step: step,
-            preimage: chain().preimage(step).unwrap(),
-            code: String::new(),
-            credit_msat: 24_000,
-            held_msat: 24_000,
-        }
+        passed(self.root, self.header_hash, step)
     }
 
     /// The outcome of an audit that found something else.
@@ -76,6 +67,20 @@ impl Claim {
             held_msat: 0,
             ..self.passed(step)
         }
+    }
+}
+
+/// The outcome of an audit of a share with this header, which passed and was drawn with this step of the beacon.
+pub(crate) fn passed(root: BatchRoot, header_hash: HeaderHash, step: u32) -> BatchOutcome {
+    BatchOutcome {
+        root,
+        header_hash,
+        accepted: true,
+        beacon_step: step,
+        preimage: chain().preimage(step).unwrap(),
+        code: String::new(),
+        credit_msat: 24_000,
+        held_msat: 24_000,
     }
 }
 

@@ -8,6 +8,7 @@ use dovetail_commitment::ModelId;
 use dovetail_engine::{Model, tiny};
 use dovetail_sv2::setup::SetupProtocol;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
+use dovetail_worker::claim::ClaimTimes;
 use dovetail_worker::config::Config;
 use dovetail_worker::worker::{NoPoolLeft, Worker};
 use tokio::net::TcpListener;
@@ -36,8 +37,8 @@ pub(crate) struct Setup {
     pub(crate) devices: bool,
     /// More sections.
     pub(crate) more: String,
-    /// What no file configures.
-    pub(crate) adapt: fn(&mut Config),
+    /// How long the worker waits for the pool.
+    pub(crate) claim_times: ClaimTimes,
 }
 
 impl Setup {
@@ -49,7 +50,7 @@ impl Setup {
             node: format!("kind = \"embedded\"\nbits = {bits}\n"),
             devices: false,
             more: String::new(),
-            adapt: |_| {},
+            claim_times: ClaimTimes::default(),
         }
     }
 
@@ -63,7 +64,7 @@ impl Setup {
         }
     }
 
-    fn config(self, folder: &Path, model: &Path, pool: &Server, declarator: &Server) -> Config {
+    fn config(&self, folder: &Path, model: &Path, pool: &Server, declarator: &Server) -> Config {
         let key_file = folder.join("worker.key");
         let mut text = format!(
             "[worker]\nkey_file = {key_file:?}\nmodels = [{model:?}]\n{}\
@@ -82,8 +83,7 @@ impl Setup {
         }
         text += "[page]\nlisten = \"127.0.0.1:0\"\n";
         text += &self.more;
-        let mut config: Config = toml::from_str(&text).unwrap();
-        (self.adapt)(&mut config);
+        let config: Config = toml::from_str(&text).unwrap();
         config.validate().unwrap();
         config
     }
@@ -136,6 +136,7 @@ impl Fixture {
         let config = setup.config(folder.path(), &model, &pool, &declarator);
         let stop = CancellationToken::new();
         let worker = Worker::start(config, &stop).await.unwrap();
+        let worker = worker.with_claim_times(setup.claim_times);
         let (firmware, page) = (worker.firmware_port(), worker.page().unwrap());
         let until = stop.clone();
         Self {
