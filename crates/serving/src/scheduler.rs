@@ -104,7 +104,7 @@ impl Scheduler {
             seed: task.seed,
             stop: task.stop.clone(),
         };
-        Generation::new(model, request).map_err(refused)
+        Generation::new(&model, request).map_err(refused)
     }
 
     /// One step of all running tasks, of which those that are over leave.

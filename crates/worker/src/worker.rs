@@ -26,11 +26,13 @@ use dovetail_miner::pool_jobs::PoolJobs;
 use dovetail_miner::pool_session::{Channel, PoolOptions, PoolSession};
 use dovetail_miner::stats::Upstream as InUse;
 use dovetail_miner::submitter::Submitter;
+use dovetail_serving::downloads::Downloads;
 use dovetail_serving::engine::Engine;
-use dovetail_serving::models::{ModelError, obtain};
+use dovetail_serving::models::{self, ModelError, Models};
 use dovetail_serving::task::TaskEvent;
 use dovetail_serving::task_runner::TaskRunner;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
+use dovetail_templates::Readiness;
 use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -45,7 +47,7 @@ use crate::page::{self, Page};
 use crate::stats::Stats;
 use crate::wallet::Payouts;
 
-use session::{Chatter, End, Session};
+use session::{ChangeOver, Chatter, End, Session};
 pub use upstreams::NoPoolLeft;
 use upstreams::Upstream;
 
@@ -101,6 +103,9 @@ pub struct Worker {
     firmware: Option<FirmwarePort>,
     page: Option<Bound>,
     started: Instant,
+    /// The models that are served, and those that are still to come from a pool.
+    models: Models,
+    downloads: Option<Downloads>,
     runner: TaskRunner,
     task_events: mpsc::Receiver<TaskEvent>,
     /// What we know of pools' beacons; it outlives sessions and restarts, so that a pool reveals no step twice.
@@ -133,21 +138,25 @@ struct ClaimDone {
 }
 
 impl Worker {
-    /// Reads the key and the models, fetching those that are not here, and starts the template source and
-    /// the engine. While the pool that models are fetched from cannot be reached, it waits for it.
+    /// Reads the key and the models that are here, and starts the template source and the engine. It waits for no
+    /// model that is to be fetched: sessions and devices do without it until it is there.
     ///
     /// # Errors
     /// The first thing that is missing.
     pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Self, StartError> {
         let keys = WorkerKeys::load_or_create(&config.worker.key_file)?;
         let beacons = Beacons::load(&config.worker.key_file.with_extension("beacons"))?;
-        let models = obtain(&config.model_sources()).await?;
+        let models = models::load(&config.worker.models)?;
+        let downloads = config.downloads(&models);
+        if let Some(downloads) = &downloads {
+            downloads.serve_cached().await;
+        }
         let blocks = start_blocks(&config, shutdown).await?;
         let upstream = |pool: &crate::config::Pool| {
             let options = PoolOptions {
                 address: pool.address.clone(),
                 authority: pool.authority_public_key,
-                models: models.keys().copied().collect(),
+                models: models.ids(),
                 max_tasks: config.worker.max_tasks,
                 nominal_hash_rate: config.worker.nominal_hash_rate,
                 declares_jobs: pool.job_declarator.is_some(),
@@ -157,7 +166,7 @@ impl Worker {
         let upstreams = config.pool.iter().map(upstream).collect();
         let tasks_max = usize::from(config.worker.max_tasks);
         let engine = Engine {
-            models,
+            models: models.clone(),
             runtime: Runtime::new(config.worker.threads)?,
             prefix_bytes_max: config.worker.prefix_cache_mib << 20,
         };
@@ -186,6 +195,8 @@ impl Worker {
             firmware,
             page,
             started: Instant::now(),
+            models,
+            downloads,
             runner,
             task_events,
             beacons,
@@ -216,26 +227,30 @@ impl Worker {
         self.page.as_ref().map(|page| page.address)
     }
 
-    /// Works until `shutdown` is cancelled. `ready` is called whenever devices have somebody to work
-    /// for: after each registration, and when solo mining begins.
+    /// Works until `shutdown` is cancelled. `told` hears whenever devices have somebody to work for: after each
+    /// registration, and when solo mining begins; and, each time that it was tried in vain, that they have nobody.
     ///
     /// # Errors
     /// No pool may be used any more.
     pub async fn run(
         mut self,
         shutdown: CancellationToken,
-        mut ready: impl FnMut(&Self),
+        mut told: impl FnMut(&Self, Readiness<'_>),
     ) -> Result<(), NoPoolLeft> {
         let serving = shutdown.child_token();
-        let serving_ports = [self.serve_firmware(&serving), self.serve_page(&serving)];
+        let beside = [
+            self.serve_firmware(&serving),
+            self.serve_page(&serving),
+            self.fetch_models(&serving),
+        ];
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
-            ended = self.sessions(&shutdown, &mut ready) => ended,
+            ended = self.sessions(&shutdown, &mut told) => ended,
         };
         serving.cancel();
-        for port in serving_ports.into_iter().flatten() {
-            if port.await.is_err() {
-                tracing::error!("a port failed");
+        for task in beside.into_iter().flatten() {
+            if task.await.is_err() {
+                tracing::error!("a port, or the fetching of models, failed");
             }
         }
         if let Some(blocks) = &self.blocks
@@ -272,21 +287,31 @@ impl Worker {
             worker: self.keys.name.to_string(),
             started: self.started,
             stats: self.stats.clone(),
+            models: self.models.clone(),
+            downloads: self.downloads.clone(),
         };
         Some(tokio::spawn(page::serve(listener, page, shutdown.clone())))
+    }
+
+    /// Starts to fetch the models that are not here. A session registers them once they have arrived.
+    fn fetch_models(&self, shutdown: &CancellationToken) -> Option<tokio::task::JoinHandle<()>> {
+        let (downloads, shutdown) = (self.downloads.clone()?, shutdown.clone());
+        Some(tokio::spawn(async move {
+            shutdown.run_until_cancelled(downloads.run()).await;
+        }))
     }
 
     /// One session after another.
     async fn sessions(
         &mut self,
         shutdown: &CancellationToken,
-        ready: &mut impl FnMut(&Self),
+        told: &mut impl FnMut(&Self, Readiness<'_>),
     ) -> Result<(), NoPoolLeft> {
         let mut next = None;
         loop {
             let (index, pool) = match next.take() {
                 Some(opened) => opened,
-                None => self.find_pool(ready).await?,
+                None => self.find_pool(told).await?,
             };
             let upstream = &self.upstreams[index];
             tracing::info!(worker = %self.keys.name, pool = upstream.options.address, channel = pool.channel().id, "registered with the pool");
@@ -294,7 +319,7 @@ impl Worker {
                 .meet(&upstream.options.name(), pool.beacon_tip());
             let address = upstream.options.address.clone();
             self.stats.mining.set_upstream(InUse::Pool { address });
-            ready(self);
+            told(self, Readiness::Ready);
             let since = Instant::now();
             let session = self.session(index, pool);
             let ended = self.serve(session, shutdown).await;
@@ -349,8 +374,7 @@ impl Worker {
             numbers,
             told_hash_rate: (self.options(index).nominal_hash_rate, Instant::now()),
             scout: self.scout(index),
-            wanted: None,
-            opening: None,
+            change_over: ChangeOver::default(),
         }
     }
 
@@ -401,11 +425,18 @@ async fn start_blocks(
     config: &Config,
     shutdown: &CancellationToken,
 ) -> Result<Option<BlockPublisher>, StartError> {
-    let Some(source) = config.templates.clone() else {
+    let Some(config_templates) = config.templates.clone() else {
         return Ok(None);
     };
+    // Without solo mining the pool says what is worth hashing.
+    let source = config_templates.source;
+    let templates = match &config.solo {
+        Some(solo) => dovetail_templates::start_on(solo.network, source, shutdown.clone())?,
+        None => dovetail_templates::start(source, shutdown.clone())?,
+    };
     let (blocks, _) = BlockPublisher::start(PublisherOptions {
-        templates: dovetail_templates::start(source, shutdown.clone())?,
+        templates,
+        sinks: dovetail_templates::open_sinks(&config_templates.block_sinks, shutdown)?,
         dir: Some(config.worker.key_file.with_extension("blocks")),
         solves_templates: true,
         shutdown: shutdown.clone(),

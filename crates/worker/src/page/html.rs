@@ -25,6 +25,7 @@ td{text-align:right;font-variant-numeric:tabular-nums}
 pub(super) fn page(status: &Status) -> String {
     let mut sections = String::new();
     section(&mut sections, "Now", &now(status));
+    section(&mut sections, "Models", &models(status));
     section(&mut sections, "Tasks", &tasks(status));
     section(&mut sections, "Shares", &shares(status));
     section(&mut sections, "Earned", &earned(status));
@@ -71,6 +72,11 @@ fn now(status: &Status) -> Rows {
         row("channels", status.devices.channels),
         row("running for", duration(status.uptime_s)),
     ]
+}
+
+fn models(status: &Status) -> Rows {
+    let models = status.models.iter();
+    models.map(|model| row(&model.name, &model.state)).collect()
 }
 
 fn tasks(status: &Status) -> Rows {

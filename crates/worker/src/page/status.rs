@@ -7,6 +7,7 @@ use std::time::Duration;
 use dovetail_miner::stats::{Templates, Upstream};
 use serde::Serialize;
 
+use super::models::Model;
 use crate::stats::{PoolStats, Stats};
 
 /// Everything on the page, as `/status.json` has it. Counts are since the worker's start.
@@ -26,6 +27,8 @@ pub struct Status {
     pub hash_rate: f64,
     /// Tokens per second over the last minutes.
     pub token_rate: f64,
+    /// The models, there or still to come.
+    pub models: Vec<Model>,
     /// Tasks.
     pub tasks: Tasks,
     /// Shares by result.
@@ -109,7 +112,7 @@ pub struct Devices {
 
 impl Status {
     /// The counters as they are now.
-    pub fn of(worker: &str, uptime: Duration, stats: &Stats) -> Self {
+    pub fn of(worker: &str, uptime: Duration, stats: &Stats, models: Vec<Model>) -> Self {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mining = &stats.mining;
         Self {
@@ -120,6 +123,7 @@ impl Status {
             templates: mining.templates(),
             hash_rate: mining.hash_rate(),
             token_rate: stats.token_rate(),
+            models,
             tasks: Tasks {
                 open: count(&stats.tasks_open),
                 finished: count(&stats.tasks_finished),

@@ -1,5 +1,6 @@
 //! One session with a pool: what the pool, the engine, claims and devices say, each handed to whom it concerns.
 
+mod change_over;
 mod chatter;
 mod claims;
 mod payouts;
@@ -13,7 +14,7 @@ use dovetail_commitment::BatchRoot;
 use dovetail_miner::declared_jobs::{DeclaredJobs, PoolNotice};
 use dovetail_miner::job::FoundShare;
 use dovetail_miner::pool_jobs::PoolJobs;
-use dovetail_miner::pool_session::{Channel, PoolEvent, PoolSession, SessionError};
+use dovetail_miner::pool_session::{Channel, PoolEvent, PoolSession};
 use dovetail_serving::transcripts::ReadyBatch;
 use dovetail_sv2::OutboxError;
 use tokio::sync::{mpsc, watch};
@@ -25,14 +26,13 @@ use super::session_failure::SessionFailure;
 use super::{ClaimDone, Worker};
 use crate::claim::{Claimer, SentClaims};
 
+pub(super) use change_over::ChangeOver;
 pub(super) use chatter::Chatter;
 use claims::settled_share;
 use tasks::deliver;
 
 /// How often expiry and batches are looked at, besides at events.
 const TICK: Duration = Duration::from_millis(250);
-/// How long a change to a preferred pool waits for running tasks and claims to end.
-const CHANGE_OVER_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What belongs to one session.
 pub(super) struct Session {
@@ -60,17 +60,15 @@ pub(super) struct Session {
     pub(super) told_hash_rate: (f32, Instant),
     /// Looks after the pools that we would rather use.
     pub(super) scout: Option<AbortOnDropHandle<usize>>,
-    /// A pool to change over to at the next quiet moment, or at this time.
-    pub(super) wanted: Option<(usize, Instant)>,
-    /// The session with it, while it is being opened.
-    pub(super) opening: Option<AbortOnDropHandle<(usize, Result<PoolSession, SessionError>)>>,
+    /// The session that is to follow on this one, if there is one.
+    pub(super) change_over: ChangeOver,
 }
 
 /// How a session ended that did not fail.
 pub(super) enum End {
     /// We were told to stop.
     Shutdown,
-    /// A pool that we would rather use is there again; the session with it is open.
+    /// The session that follows is open: with a pool that we would rather use, or with this one and more models.
     ChangeOver(usize, Box<PoolSession>),
 }
 
@@ -127,17 +125,13 @@ impl Worker {
                 }
                 preferred = once(&mut session.scout) => {
                     let preferred = preferred.ok_or(SessionFailure::Defect("the scout panicked"))?;
-                    let by = Instant::now() + CHANGE_OVER_TIME_MAX;
-                    session.wanted = Some((preferred, by));
+                    session.change_over.prefer(preferred);
                 }
-                opened = once(&mut session.opening) => {
+                opened = once(&mut session.change_over.opening) => {
                     let defect = SessionFailure::Defect("opening a session panicked");
-                    match opened.ok_or(defect)? {
-                        (preferred, Ok(pool)) => return Ok(End::ChangeOver(preferred, Box::new(pool))),
-                        (_, Err(error)) => {
-                            tracing::warn!(%error, "the preferred pool is not there after all");
-                            session.scout = self.scout(session.index);
-                        }
+                    let (index, opened) = opened.ok_or(defect)?;
+                    if let Some(pool) = self.opened(session, index, opened) {
+                        return Ok(End::ChangeOver(index, Box::new(pool)));
                     }
                 }
                 _ = tick.tick() => {
@@ -145,6 +139,7 @@ impl Worker {
                     self.stats.tasks_open.store(open, Ordering::Relaxed);
                     self.payouts.look(Instant::now());
                     self.look_at_credit();
+                    self.register_arrived_models(session);
                     self.change_over(session);
                     self.tell_hash_rate(session)?;
                 }
@@ -225,23 +220,6 @@ impl Worker {
         let open_shares = &self.stats.mining.open_shares;
         open_shares.submitted(number, &share.target);
         session.pool.send(&message)
-    }
-
-    /// Opens the session with a preferred pool once nothing is under way here, or for long enough.
-    fn change_over(&self, session: &mut Session) {
-        let quiet = self.runner.open() == 0 && session.in_flight.is_none();
-        let due = |(_, by): &mut (usize, Instant)| quiet || Instant::now() >= *by;
-        let Some((preferred, _)) = session.wanted.take_if(due) else {
-            return;
-        };
-        let (options, keys) = (self.options(preferred), self.keys.clone());
-        tracing::info!(
-            pool = options.address,
-            "the preferred pool is back; changing over"
-        );
-        session.opening = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            (preferred, super::upstreams::open(&options, &keys).await)
-        })));
     }
 }
 

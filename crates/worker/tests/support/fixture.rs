@@ -147,7 +147,7 @@ impl Fixture {
             firmware,
             page,
             stop,
-            worker: tokio::spawn(async move { worker.run(until, |_| {}).await }),
+            worker: tokio::spawn(async move { worker.run(until, |_, _| {}).await }),
         }
     }
 
