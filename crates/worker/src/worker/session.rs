@@ -190,7 +190,7 @@ impl Worker {
                 self.forward_claim(session, PoolEvent::ShareRefused(number, code));
             }
             PoolEvent::Outcome(outcome) => self.on_outcome(session, outcome)?,
-            // There are few of these; many are answers to nothing.
+            // There are few of these in a minute; many are answers to nothing.
             PoolEvent::JobAccepted { request_id, job_id } => {
                 session.chatter.useless()?;
                 tell(session, PoolNotice::JobAccepted { request_id, job_id });
@@ -201,9 +201,7 @@ impl Worker {
             }
             PoolEvent::Other => session.chatter.useless()?,
             answer => {
-                if session.in_flight.is_none() {
-                    session.chatter.useless()?;
-                }
+                session.chatter.useless()?;
                 self.forward_claim(session, answer);
             }
         }
