@@ -1,14 +1,15 @@
 //! `dovetail-jd` from its configuration to its end.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use dovetail_daemon::announce_not_ready;
 use dovetail_ledger::Ledger;
 use dovetail_sv2::listener::BoundPort;
-use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions};
-use dovetail_templates::{Readiness, tell_payout};
+use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions, Sink};
+use dovetail_templates::{Readiness, TemplateHandle, tell_payout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, token_key};
@@ -35,13 +36,7 @@ pub async fn run(
         .map_err(|reason| anyhow!("configuration: {reason}"))?;
     let network = declaration.network;
     let token_key = token_key(&config.declaration.token_key).context("declaration.token_key")?;
-    let ledger = Ledger::connect(&config.ledger.url.read()?, config.ledger.connections_max)
-        .await
-        .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
-    ledger
-        .migrate()
-        .await
-        .context("cannot migrate the ledger")?;
+    let ledger = open_ledger(&config).await?;
     // The last blocks go out after the last connection has ended.
     let stop_last = CancellationToken::new();
     let source = config.templates.source;
@@ -51,20 +46,8 @@ pub async fn run(
     let sinks = dovetail_templates::open_sinks(&config.templates.block_sinks, &stop_last)
         .context("cannot start templates.block_sinks")?;
     tell_payout(&payout_script, network);
-    if config.declaration.blocks_dir.is_none() {
-        tracing::warn!(
-            "no declaration.blocks_dir: a block that the node does not take at once is lost at a restart"
-        );
-    }
-    // Blocks of an earlier run go on by themselves; the pool notes what comes of them.
-    let (blocks, _) = BlockPublisher::start(PublisherOptions {
-        templates: templates.clone(),
-        sinks,
-        dir: config.declaration.blocks_dir.clone(),
-        solves_templates: false,
-        shutdown: shutdown.clone(),
-    })
-    .await;
+    let dir = config.declaration.blocks_dir.clone();
+    let blocks = start_blocks(dir, templates.clone(), sinks, shutdown.clone()).await;
     let port = BoundPort::bind(config.declaration.listen)
         .with_context(|| format!("cannot listen on {}", config.declaration.listen))?;
     let has_work = tokio::select! {
@@ -102,4 +85,37 @@ pub async fn run(
     stop_last.cancel();
     templates.stopped().await;
     Ok(())
+}
+
+async fn open_ledger(config: &Config) -> anyhow::Result<Ledger> {
+    let ledger = Ledger::connect(&config.ledger.url.read()?, config.ledger.connections_max)
+        .await
+        .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
+    ledger
+        .migrate()
+        .await
+        .context("cannot migrate the ledger")?;
+    Ok(ledger)
+}
+
+/// Blocks of an earlier run go on by themselves; the pool notes what comes of them.
+async fn start_blocks(
+    dir: Option<PathBuf>,
+    templates: TemplateHandle,
+    sinks: Vec<Sink>,
+    shutdown: CancellationToken,
+) -> BlockPublisher {
+    if dir.is_none() {
+        tracing::warn!(
+            "no declaration.blocks_dir: a block that the node does not take at once is lost at a restart"
+        );
+    }
+    let options = PublisherOptions {
+        templates,
+        sinks,
+        dir,
+        solves_templates: false,
+        shutdown,
+    };
+    BlockPublisher::start(options).await.0
 }

@@ -87,7 +87,7 @@ pub(crate) async fn keep(devices: Arc<DeviceWork>, ledger: Ledger, shutdown: Can
             () = shutdown.cancelled() => return devices.write(&ledger).await,
             _ = ticks.tick() => {
                 devices.write(&ledger).await;
-                if writes % WRITES_PER_CLEANING == 0 {
+                if writes.is_multiple_of(WRITES_PER_CLEANING) {
                     tell(ledger.forget_idle_devices().await);
                 }
                 writes = writes.wrapping_add(1);

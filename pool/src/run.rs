@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use bitcoin::ScriptBuf;
 use bitcoin::secp256k1::Keypair;
 use dovetail_daemon::announce_not_ready;
 use dovetail_engine::Runtime;
+use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger};
 use dovetail_lightning::Client;
@@ -95,32 +97,10 @@ pub async fn run(
     let (is_ready, readiness) = watch::channel(false);
     let api = ports.api.listen().context("cannot open api.listen")?;
     let api_address = api.local_addr()?;
-    let shared = Arc::new(Shared {
-        payout_script,
-        devices: Arc::default(),
-        share_pace: SharePace::new(config.mining.shares_per_account_and_second_max),
-        known_accounts: KnownAccounts::read(&base.ledger).await?,
-        ledger: base.ledger.clone(),
-        templates,
-        blocks: blocks.clone(),
-        settler,
-        registrations: OnePerWorker::default(),
-        tasks: base.tasks.clone(),
-        models: base.models.clone(),
-        invoice_answers: InvoiceAnswers::default(),
-        extranonces: Mutex::new(extranonces(&config.mining)?),
-        job_salts: Arc::default(),
-        header_spaces: HeaderSpaces::default(),
-        telemetry: base.telemetry.clone(),
-        tracker: base.tracker.clone(),
-        token_key: keys.token,
-        transactions: TransactionStore::default(),
-        unusable_work: AtomicU64::new(0),
-        config,
-    });
-    let devices = Arc::clone(&shared.devices);
+    let parts = (settler, templates, blocks.clone());
+    let shared = Arc::new(share(config, &base, parts, payout_script, keys.token).await?);
     last.tracker.spawn(device_work::keep(
-        devices,
+        Arc::clone(&shared.devices),
         base.ledger.clone(),
         last.stop.clone(),
     ));
@@ -161,6 +141,39 @@ pub async fn run(
     drop(shared);
     last.stop().await;
     served
+}
+
+/// What all connections share.
+async fn share(
+    config: Config,
+    base: &Base,
+    (settler, templates, blocks): (Settler, TemplateHandle, BlockPublisher),
+    payout_script: ScriptBuf,
+    token_key: TokenKey,
+) -> anyhow::Result<Shared> {
+    Ok(Shared {
+        payout_script,
+        devices: Arc::default(),
+        share_pace: SharePace::new(config.mining.shares_per_account_and_second_max),
+        known_accounts: KnownAccounts::read(&base.ledger).await?,
+        ledger: base.ledger.clone(),
+        templates,
+        blocks,
+        settler,
+        registrations: OnePerWorker::default(),
+        tasks: base.tasks.clone(),
+        models: base.models.clone(),
+        invoice_answers: InvoiceAnswers::default(),
+        extranonces: Mutex::new(extranonces(&config.mining)?),
+        job_salts: Arc::default(),
+        header_spaces: HeaderSpaces::default(),
+        telemetry: base.telemetry.clone(),
+        tracker: base.tracker.clone(),
+        token_key,
+        transactions: TransactionStore::default(),
+        unusable_work: AtomicU64::new(0),
+        config,
+    })
 }
 
 /// What the gRPC port serves.

@@ -70,7 +70,7 @@ impl Setup {
     }
 
     /// After this change of a file it is refused with these words.
-    fn is_refused(self, file: &str, change: impl FnOnce(&Path), words: &[&str]) {
+    fn refused(self, file: &str, change: impl FnOnce(&Path), words: &[&str]) {
         let place = self.dir.path().join(file);
         change(&place);
         let (is_valid, said) = self.check();
@@ -152,7 +152,7 @@ fn a_pools_files_are_read_and_none_is_made() {
 #[test]
 fn what_is_wrong_with_a_pools_files_is_told_by_the_name_of_its_key() {
     let refused = |file: &str, change: fn(&Path), words: &[&str]| {
-        Setup::pool().is_refused(file, change, words);
+        Setup::pool().refused(file, change, words);
     };
     refused(
         "authority.secret",
@@ -255,7 +255,7 @@ socket = \"{at}/node.sock\"
     assert!(is_valid, "{said}");
     assert_eq!(setup.names(), before);
     let words = ["declaration.authority_secret_key", "chmod 600"];
-    declarator().is_refused("authority.secret", open_to_all, &words);
+    declarator().refused("authority.secret", open_to_all, &words);
 
     let worker = || {
         Setup::new("dovetail-worker", &["run"], |at| {
@@ -278,9 +278,9 @@ key_file = \"{at}/downstream.key\"
     let (is_valid, said) = setup.check();
     assert!(is_valid, "{said}");
     assert_eq!(setup.names(), before);
-    worker().is_refused("worker.key", open_to_all, &["worker.key", "chmod 600"]);
-    worker().is_refused("worker.key", spoil, &["worker.key holds no key"]);
-    worker().is_refused(
+    worker().refused("worker.key", open_to_all, &["worker.key", "chmod 600"]);
+    worker().refused("worker.key", spoil, &["worker.key holds no key"]);
+    worker().refused(
         "clerk.safetensors",
         cut_off,
         &["worker.models", "not as long"],

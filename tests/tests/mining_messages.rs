@@ -153,12 +153,12 @@ async fn a_custom_job_of_whoever_did_not_say_that_it_selects_work_is_refused() {
     assert_eq!(refused.error_code.as_utf8_or_hex(), "jd-not-supported");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_share_that_breaks_a_rule_is_refused_at_once_with_its_code_and_a_good_one_counts_once() {
-    let (_dir, scenario) = pool();
-    let mut mining = Mining::open_plain(&scenario.mining, "alice", 10_000.0).await;
-    let job: NewExtendedMiningJob = mining.peer.receive().await;
-    let tip: SetNewPrevHash = mining.peer.receive().await;
+/// A share of this job that meets the channel's target.
+async fn good_share(
+    mining: &Mining,
+    job: &NewExtendedMiningJob,
+    tip: &SetNewPrevHash,
+) -> SubmitSharesExtended {
     let channel = &mining.channel;
     let path = job.merkle_path.as_slice().iter();
     let search = SearchJob {
@@ -178,7 +178,7 @@ async fn a_share_that_breaks_a_rule_is_refused_at_once_with_its_code_and_a_good_
     };
     let mut search = Search::start(search);
     let found = timeout(TIME_MAX, search.found()).await.unwrap().unwrap();
-    let good = SubmitSharesExtended {
+    SubmitSharesExtended {
         channel_id: channel.id,
         sequence_number: 5,
         job_id: job.job_id,
@@ -186,7 +186,17 @@ async fn a_share_that_breaks_a_rule_is_refused_at_once_with_its_code_and_a_good_
         ntime: found.ntime,
         version: job.version,
         extranonce: found.extranonce.try_into().unwrap(),
-    };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_breaks_a_rule_is_refused_at_once_with_its_code_and_a_good_one_counts_once() {
+    let (_dir, scenario) = pool();
+    let mut mining = Mining::open_plain(&scenario.mining, "alice", 10_000.0).await;
+    let job: NewExtendedMiningJob = mining.peer.receive().await;
+    let tip: SetNewPrevHash = mining.peer.receive().await;
+    let good = good_share(&mining, &job, &tip).await;
+    let channel = &mining.channel;
     let wrong = [
         (
             SubmitSharesExtended {

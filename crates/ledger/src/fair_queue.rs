@@ -183,7 +183,10 @@ mod tests {
 
     const LANE_MAX: usize = 4;
 
-    fn lanes(count: usize) -> (Vec<Lane<(usize, u32)>>, Outlet<(usize, u32)>) {
+    /// A lane and a number.
+    type Item = (usize, u32);
+
+    fn lanes(count: usize) -> (Vec<Lane<Item>>, Outlet<Item>) {
         let (first, outlet) = fair_queue(LANE_MAX);
         let others: Vec<_> = (1..count).map(|_| first.another()).collect();
         ([vec![first], others].concat(), outlet)

@@ -44,6 +44,8 @@ pub struct FoundShare {
     pub version: u32,
     /// The header's hash, internal byte order.
     pub hash: Hash256,
+    /// What it must meet upstream, little-endian.
+    pub target: Hash256,
     /// Whether it is a block.
     pub block: bool,
 }
@@ -229,6 +231,7 @@ impl HashJob {
             ntime,
             version,
             hash,
+            target: self.parts.target,
             block: network >= Target::from_le_bytes(hash),
         })
     }

@@ -110,7 +110,10 @@ mod tests {
     use super::*;
 
     /// The table of the specification's section 8, and of extension 0x0001.
-    fn listed() -> Vec<(u8, bool, u16, (u8, bool, u16))> {
+    /// Type, whether it is for a channel, and extension, of a message.
+    type Numbers = (u8, bool, u16);
+
+    fn listed() -> Vec<(u8, bool, u16, Numbers)> {
         fn of<M: Message>() -> (u8, bool, u16) {
             (M::MESSAGE_TYPE, M::CHANNEL_MSG, M::EXTENSION_TYPE)
         }

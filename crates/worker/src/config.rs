@@ -4,6 +4,7 @@ mod declarator;
 mod files;
 mod pools;
 mod solo;
+mod wallet;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 pub use declarator::{BetweenBatches, JobDeclarator};
 pub use files::FileRefused;
 pub use solo::Solo;
+pub use wallet::Wallet;
 
 /// More pools than anybody lists by preference.
 const POOLS_MAX: usize = 16;
@@ -83,6 +85,13 @@ pub struct Worker {
     /// How long a preferred pool must have been there again before we go back to it, in s.
     #[serde(default = "pool_return_s")]
     pub pool_return_s: u64,
+    /// How many tokens may wait for a pool's credit for longer than `uncredited_after_s` before no more tasks are
+    /// taken from it; 0: any number.
+    #[serde(default = "uncredited_tokens_max")]
+    pub uncredited_tokens_max: u64,
+    /// See there; in s.
+    #[serde(default = "uncredited_after_s")]
+    pub uncredited_after_s: u64,
 }
 
 /// Models that are fetched from the pool where they are not here yet.
@@ -149,14 +158,6 @@ pub struct Page {
     pub listen: SocketAddr,
 }
 
-/// A Lightning wallet.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Wallet {
-    /// Its Unix socket.
-    pub socket: PathBuf,
-}
-
 /// What is wrong with a configuration that parses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigRefused {
@@ -198,6 +199,9 @@ pub enum ConfigRefused {
     /// Blocks that would pay nobody.
     #[error("{0}")]
     Payout(String),
+    /// Payouts of no amount.
+    #[error("wallet.payout_min_msat must be 1 to wallet.payout_max_msat")]
+    PayoutRange,
     /// Limits of the port for firmware.
     #[error(
         "downstream: connections_max must be 1 to 4096, channels_per_connection_max 1 to 1024, \
@@ -242,6 +246,9 @@ impl Config {
             return Err(ConfigRefused::HashRate);
         }
         self.validate_upstreams()?;
+        if !self.wallet.as_ref().is_none_or(Wallet::is_valid) {
+            return Err(ConfigRefused::PayoutRange);
+        }
         match &self.firmware {
             Some(firmware) if !firmware.is_valid() => Err(ConfigRefused::Firmware),
             _ => Ok(()),
@@ -344,6 +351,16 @@ fn search() -> bool {
 fn pool_return_s() -> u64 {
     // A pool that restarts twice in a row should not move everybody twice.
     60
+}
+
+fn uncredited_tokens_max() -> u64 {
+    // Some hours of a small model's work.
+    1_000_000
+}
+
+fn uncredited_after_s() -> u64 {
+    // A batch waits for its share and its audit, and no longer.
+    1_800
 }
 
 fn connections_max() -> usize {

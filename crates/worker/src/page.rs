@@ -193,6 +193,11 @@ mod tests {
         stats.mining.shares_accepted.store(7, Ordering::Relaxed);
         stats.paid_msat.store(42_000, Ordering::Relaxed);
         stats.inference_msat.store(31_500, Ordering::Relaxed);
+        stats.pool("pool.example:3333", |pool| {
+            pool.tokens_generated = 9_001;
+            pool.tokens_credited = 8_002;
+            pool.gets_work = false;
+        });
         let wanted = PoolModels {
             api: "http://127.0.0.1:1".to_owned(),
             models: vec![Wanted::Name("clerk<b>".to_owned())],
@@ -235,7 +240,16 @@ mod tests {
         assert!(page.contains("content-security-policy: default-src 'none'"));
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script"));
         let waiting = ">clerk&lt;b&gt;</th><td>waiting for the pool<";
-        for shown in [">7<", ">42.000<", ">31.500<", waiting] {
+        for shown in [
+            ">7<",
+            ">42.000<",
+            ">31.500<",
+            "Work for pool.example:3333",
+            ">9001<",
+            ">8002<",
+            "owes",
+            waiting,
+        ] {
             assert!(page.contains(shown), "{page}");
         }
         assert!(get(address, "/page.css").await.contains("text/css"));
@@ -254,6 +268,8 @@ mod tests {
         assert_eq!(status["earned"]["inference_held_msat"], 0);
         assert_eq!(status["shares"]["refused"]["<script>alert(1)</script>"], 1);
         assert_eq!(status["upstream"]["kind"], "none");
+        assert_eq!(status["pools"][0]["address"], "pool.example:3333");
+        assert_eq!(status["pools"][0]["tokens_credited"], 8_002);
         assert_eq!(status["models"][0]["state"], "waiting");
     }
 

@@ -5,6 +5,7 @@
 mod hash_rate;
 mod session;
 mod session_failure;
+mod uncredited;
 mod upstreams;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use dovetail_commitment::TaskId;
 use dovetail_engine::Runtime;
+use dovetail_lightning::Client;
 use dovetail_miner::current_job::CurrentJob;
 use dovetail_miner::declarator_client::DeclaratorOptions;
 use dovetail_miner::declared_jobs::{DeclaredJobs, DeclaredJobsOptions, ShareRequests, Start};
@@ -39,12 +41,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::beacon::{BeaconFileError, Beacons};
-use crate::claim::{ClaimEnd, ClaimError, Claimer};
+use crate::claim::{ClaimEnd, ClaimError, ClaimTimes, Claimer};
 use crate::config::{BetweenBatches, Config, Firmware};
 use crate::page::{self, Page};
 use crate::stats::Stats;
+use crate::wallet::Payouts;
 
-use session::{ChangeOver, End, Session};
+use session::{ChangeOver, Chatter, End, Session};
 pub use upstreams::NoPoolLeft;
 use upstreams::Upstream;
 
@@ -109,6 +112,10 @@ pub struct Worker {
     beacons: Beacons,
     /// Whose the running tasks are, by the pool's place in the list.
     owners: HashMap<TaskId, usize>,
+    /// Payouts under way; a pool may pay on a later session than the one that it announced it on.
+    payouts: Payouts,
+    /// How long pools may take for claims.
+    claim_times: ClaimTimes,
 }
 
 /// A port that is bound and not served yet.
@@ -178,6 +185,8 @@ impl Worker {
         let current_job = Arc::<CurrentJob>::default();
         Ok(Self {
             stats: Arc::new(Stats::beside(current_job.stats().clone())),
+            payouts: payouts(&config),
+            claim_times: ClaimTimes::default(),
             config,
             keys,
             upstreams,
@@ -193,6 +202,13 @@ impl Worker {
             beacons,
             owners: HashMap::new(),
         })
+    }
+
+    /// Waits this long for pools to answer claims, and no longer.
+    #[must_use]
+    pub fn with_claim_times(mut self, times: ClaimTimes) -> Self {
+        self.claim_times = times;
+        self
     }
 
     /// The key by which the pool knows this worker.
@@ -308,6 +324,7 @@ impl Worker {
             let session = self.session(index, pool);
             let ended = self.serve(session, shutdown).await;
             self.runner.cancel_all();
+            self.stats.mining.session_ended();
             match ended {
                 Ok(End::Shutdown) => return Ok(()),
                 Ok(End::ChangeOver(preferred, opened)) => next = Some((preferred, *opened)),
@@ -327,7 +344,8 @@ impl Worker {
             self.current_job.clone(),
             self.config.worker.search,
             numbers.clone(),
-        );
+        )
+        .with_times(self.claim_times);
         let submitter = Submitter::new(
             pool.outbox().clone(),
             numbers.clone(),
@@ -337,22 +355,23 @@ impl Worker {
             Some((jobs, requests)) => (Some(jobs), claimer.with_declared_jobs(requests)),
             None => (None, claimer),
         };
+        let sent_claims = claimer.sent_claims();
+        let pool_name = self.upstreams[index].options.name();
+        sent_claims.set_floor(self.beacons.next_step(&pool_name));
         Session {
             index,
             pool,
             channel,
             claim_events,
+            sent_claims,
             idle_claimer: Some(claimer),
             claims: JoinSet::new(),
             in_flight: None,
-            invoices: JoinSet::new(),
-            asked: None,
+            credited: None,
+            chatter: Chatter::new(Instant::now()),
             pool_jobs: PoolJobs::new(self.current_job.clone()),
             declared_jobs,
             numbers,
-            floor: self
-                .beacons
-                .next_step(&self.upstreams[index].options.name()),
             told_hash_rate: (self.options(index).nominal_hash_rate, Instant::now()),
             scout: self.scout(index),
             change_over: ChangeOver::default(),
@@ -387,6 +406,17 @@ impl Worker {
             submitter,
             channel,
         }))
+    }
+}
+
+/// Payouts to our wallet, where we have one.
+fn payouts(config: &Config) -> Payouts {
+    match &config.wallet {
+        Some(wallet) => {
+            let client = Client::new(wallet.socket.clone());
+            Payouts::new(Some(client), wallet.payouts_msat())
+        }
+        None => Payouts::new(None, 0..=u64::MAX),
     }
 }
 

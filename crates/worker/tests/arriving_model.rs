@@ -112,7 +112,7 @@ impl Fixture {
         let page = worker.page().unwrap();
         let run_until = stop.clone();
         let worker = tokio::spawn(async move {
-            worker.run(run_until, |_| {}).await.unwrap();
+            worker.run(run_until, |_, _| {}).await.unwrap();
         });
         Self {
             _folder: folder,

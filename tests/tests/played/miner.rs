@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use dovetail_miner::job::{HashJob, JobParts};
 use dovetail_miner::search::meets;
-use dovetail_sv2::connection::connect_over;
+use dovetail_sv2::handshake::connect_over;
 use dovetail_sv2::messages::{
     CloseChannel, NewExtendedMiningJob, OpenExtendedMiningChannel,
     OpenExtendedMiningChannelSuccess, OpenMiningChannelError, SetNewPrevHash, SetTarget,

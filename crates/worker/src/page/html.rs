@@ -5,6 +5,7 @@ use std::fmt::Write;
 use dovetail_miner::stats::{Templates, Upstream};
 
 use super::Status;
+use crate::stats::PoolStats;
 
 /// The style sheet.
 pub(super) const STYLE: &str = "\
@@ -28,6 +29,10 @@ pub(super) fn page(status: &Status) -> String {
     section(&mut sections, "Tasks", &tasks(status));
     section(&mut sections, "Shares", &shares(status));
     section(&mut sections, "Earned", &earned(status));
+    for pool in &status.pools {
+        let title = format!("Work for {}", pool.address);
+        section(&mut sections, &title, &work(&pool.stats));
+    }
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\">\
@@ -86,6 +91,7 @@ fn tasks(status: &Status) -> Rows {
 fn shares(status: &Status) -> Rows {
     let mut rows = vec![
         row("credited", status.shares.accepted),
+        row("unanswered", status.shares.unanswered),
         row("lost with a connection", status.shares.lost),
     ];
     let refused = status.shares.refused.iter();
@@ -108,8 +114,26 @@ fn earned(status: &Status) -> Rows {
             "inference: batches refused",
             earned.inference_batches_refused,
         ),
+        row(
+            "inference: batches accepted without a word on their audit",
+            earned.inference_batches_unexplained,
+        ),
         row("solo: blocks", earned.solo_blocks),
         row("paid out, in sat", sat(earned.paid_msat)),
+    ]
+}
+
+fn work(pool: &PoolStats) -> Rows {
+    let taken = match pool.gets_work {
+        true => "yes",
+        false => "no: it owes credit for too many tokens",
+    };
+    vec![
+        row("tokens generated", pool.tokens_generated),
+        row("tokens credited", pool.tokens_credited),
+        row("tokens overdue", pool.tokens_overdue),
+        row("tasks are taken", taken),
+        row("outcomes of claims that nobody made", pool.outcomes_ignored),
     ]
 }
 

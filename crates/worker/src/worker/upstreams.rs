@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Worker;
 use super::session_failure::SessionFailure;
+use super::uncredited::Uncredited;
 use crate::config::{JobDeclarator, Pool};
 
 /// The waits between attempts at one pool.
@@ -48,6 +49,10 @@ pub(super) struct Upstream {
     pub(super) waiting_since: Option<Instant>,
     /// Before this no claim is started, after one failed.
     pub(super) no_claim_before: Option<Instant>,
+    /// Shares of claims that were accepted without an outcome, since the last outcome.
+    pub(super) unexplained: u32,
+    /// What it has not credited.
+    pub(super) uncredited: Uncredited,
     not_before: Instant,
     wait: Duration,
 }
@@ -60,6 +65,8 @@ impl Upstream {
             transcripts: Transcripts::default(),
             waiting_since: None,
             no_claim_before: None,
+            unexplained: 0,
+            uncredited: Uncredited::default(),
             not_before: Instant::now(),
             wait: *BACKOFF.start(),
         }

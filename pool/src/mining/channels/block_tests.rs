@@ -36,42 +36,24 @@ fn maker() -> JobMaker {
 fn channel(is_standard: bool, work: &WorkSnapshot, job: &Arc<ExtendedJob>) -> Channel {
     let mut extranonces = ExtranonceAllocator::new(vec![1; 3], EXTRANONCE_BYTES, 16).unwrap();
     let (name, easiest) = ("alice".to_owned(), Target::MAX);
+    let (whose, now) = (Identity::parse("alice").unwrap(), Instant::now());
     let vardiff = Vardiff::new(60.0, 1.0, 1.0);
     let tag = "Dovetail".to_owned();
     let mut channel = if is_standard {
         let prefix = extranonces.allocate_standard().unwrap();
-        let opened = StandardChannel::new_for_pool(
-            CHANNEL,
-            name.clone(),
-            prefix,
-            easiest,
-            1.0,
-            1,
-            60.0,
-            tag,
-            None,
-        );
-        Channel::standard(opened.unwrap(), name, vardiff)
+        let opened =
+            StandardChannel::new_for_pool(CHANNEL, name, prefix, easiest, 1.0, 1, 60.0, tag, None);
+        Channel::standard(opened.unwrap(), whose, vardiff)
     } else {
         let prefix = extranonces.allocate_extended(4).unwrap();
         let rollable = u16::from(extranonces.rollable_extranonce_size());
         let opened = ExtendedChannel::new_for_pool(
-            CHANNEL,
-            name.clone(),
-            prefix,
-            easiest,
-            1.0,
-            true,
-            rollable,
-            1,
-            60.0,
-            tag,
-            None,
+            CHANNEL, name, prefix, easiest, 1.0, true, rollable, 1, 60.0, tag, None,
         );
-        Channel::extended(opened.unwrap(), name, vardiff)
+        Channel::extended(opened.unwrap(), whose, vardiff)
     };
-    channel.install(job).unwrap();
-    channel.activate(&work.prev_hash).unwrap();
+    channel.install(job, now).unwrap();
+    channel.activate(&work.prev_hash, now).unwrap();
     channel
 }
 
@@ -111,7 +93,7 @@ fn solved(
         .find_map(|nonce| {
             let mut share = share(channel, work, job_id, nonce);
             change(&mut share);
-            let valid = channel.validate(&share).ok()?;
+            let valid = channel.validate(&share, Instant::now()).ok()?;
             Some((valid.header_hash, valid.block?))
         })
         .expect("every other header is a block")

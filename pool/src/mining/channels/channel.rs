@@ -293,7 +293,7 @@ impl Channel {
         let work = work_of(target);
         // It shows what the miner hashes, whether it counts or not.
         self.vardiff.found(work.get() as f64);
-        if block.is_none() && self.job_targets.has_ended(share.job_id, now) {
+        if block.is_none() && self.job_targets.has_ended(share.channels_job_id, now) {
             return Err(ShareRefusal::Standard(ERROR_CODE_SUBMIT_SHARES_STALE_SHARE));
         }
         Ok(ValidShare {

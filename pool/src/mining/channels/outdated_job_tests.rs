@@ -26,6 +26,8 @@ const EXTRANONCE_BYTES: u8 = 16;
 const SHARES_PER_MINUTE: f32 = 6.0;
 /// In h/s: a share is ten hashes.
 const RATE: f32 = 1.0;
+/// What the miner calls any job: a declared one has a number of its channel's and others of its miner's.
+const MINERS_JOB_ID: u32 = 77;
 /// Longer than any grace.
 const LATE: Duration = Duration::from_secs(60);
 
@@ -59,7 +61,11 @@ impl Mining {
         let mut mining = Self {
             work: work(BITS).await,
             maker: JobMaker::new(Arc::default(), "Dovetail", true, size, script),
-            channel: Channel::extended(channel.unwrap(), "alice".to_owned(), vardiff),
+            channel: Channel::extended(
+                channel.unwrap(),
+                dovetail_sv2::Identity::parse("alice").unwrap(),
+                vardiff,
+            ),
             next_nonce: 0,
         };
         mining.job(Start::WithItsTip, now);
@@ -88,12 +94,13 @@ impl Mining {
             let share = SubmittedShare::from(SubmitSharesExtended {
                 channel_id: 2,
                 sequence_number: self.next_nonce,
-                job_id,
+                job_id: MINERS_JOB_ID,
                 nonce: self.next_nonce,
                 ntime: self.work.min_ntime(),
                 version: self.work.version(),
                 extranonce: vec![0; usize::from(size)].try_into().unwrap(),
             });
+            let share = share.with_channels_job_id(job_id);
             match self.channel.validate(&share, now) {
                 Err(ShareRefusal::Standard(TOO_LOW)) => {}
                 judged => return judged,
