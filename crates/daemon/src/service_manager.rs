@@ -80,8 +80,8 @@ pub(crate) fn watchdog_interval() -> Option<Duration> {
 
 /// `process` is whom the watchdog is for, if it does not say another.
 fn watchdog(micros: Option<&str>, pid: Option<&str>, process: u32) -> Option<Duration> {
-    let is_ours = pid.is_none_or(|pid| pid.parse() == Ok(process));
-    let micros = micros?.parse().ok().filter(|micros| *micros > 1)?;
+    let is_ours = pid.is_none_or(|pid| pid.parse::<u32>() == Ok(process));
+    let micros = micros?.parse::<u64>().ok().filter(|micros| *micros > 1)?;
     // Twice as often as it must be, as sd_watchdog_enabled(3) recommends.
     is_ours.then(|| Duration::from_micros(micros) / 2)
 }
