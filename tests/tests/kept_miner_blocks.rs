@@ -90,6 +90,7 @@ search = false
 [templates]
 {}
 [solo]
+network = \"regtest\"
 payout_script = \"0014aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"
 [downstream]
 listen = \"127.0.0.1:0\"
