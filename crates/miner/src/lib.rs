@@ -13,6 +13,7 @@ pub mod declared_jobs;
 pub mod firmware;
 pub mod hasher;
 pub mod job;
+mod job_check;
 pub mod keys;
 pub mod local_search;
 pub mod open_shares;

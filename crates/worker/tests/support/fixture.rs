@@ -78,7 +78,7 @@ impl Setup {
         if self.devices {
             let key_file = folder.join("downstream.key");
             text += &format!(
-                "[downstream]\nlisten = \"127.0.0.1:0\"\nkey_file = {key_file:?}\njob_interval_ms = 0\n"
+                "[downstream]\nlisten = \"127.0.0.1:0\"\nkey_file = {key_file:?}\njob_interval_ms = 0\nmin_hash_rate = 1000\n"
             );
         }
         text += "[page]\nlisten = \"127.0.0.1:0\"\n";
