@@ -30,6 +30,12 @@ pub enum BuildError {
     /// The declarator's outputs do not parse, or there is none.
     #[error("the outputs of the job token do not parse or are none")]
     PayoutOutputs,
+    /// An output of the declarator's beyond the first asks for a value: the template's value is the first one's, whole.
+    #[error("the job token has an output besides the pool's that is paid")]
+    PayoutValue,
+    /// The template pays somebody.
+    #[error("the template has outputs of its own that are paid: the reward is the miner's")]
+    TemplateValue,
     /// The template's outputs do not parse.
     #[error("the outputs of the template do not parse")]
     TemplateOutputs,
@@ -74,6 +80,9 @@ pub fn job_outputs(
 ) -> Result<Vec<TxOut>, BuildError> {
     let mut outputs: Vec<TxOut> =
         deserialize(payout_outputs).map_err(|_| BuildError::PayoutOutputs)?;
+    if outputs.iter().skip(1).any(is_paid) {
+        return Err(BuildError::PayoutValue);
+    }
     let payout = outputs.first_mut().ok_or(BuildError::PayoutOutputs)?;
     payout.value = Amount::from_sat(template.coinbase_tx_value_remaining);
     outputs.extend(root.map(|root| commitment_output(*root)));
@@ -85,12 +94,19 @@ pub fn job_outputs(
     for _ in 0..template.coinbase_tx_outputs_count {
         let output =
             TxOut::consensus_decode(&mut bytes).map_err(|_| BuildError::TemplateOutputs)?;
+        if is_paid(&output) {
+            return Err(BuildError::TemplateValue);
+        }
         outputs.push(output);
     }
     if !bytes.is_empty() {
         return Err(BuildError::TemplateOutputs);
     }
     Ok(outputs)
+}
+
+fn is_paid(output: &TxOut) -> bool {
+    output.value != Amount::ZERO
 }
 
 impl JobCoinbase {
@@ -325,6 +341,30 @@ pub(crate) mod tests {
             Err(BuildError::OutputsTooLong(1_001))
         );
         assert!(job_outputs(&template(), &of(largest + 1), None).is_ok());
+    }
+
+    #[test]
+    fn nobody_but_the_first_output_of_the_token_is_paid() {
+        let output = |sat: u64, byte: u8| TxOut {
+            value: Amount::from_sat(sat),
+            script_pubkey: ScriptBuf::from_bytes([vec![0x00, 0x14], vec![byte; 20]].concat()),
+        };
+        let token = |second: u64| serialize(&vec![output(0, 1), output(second, 2)]);
+        let outputs = job_outputs(&template(), &token(0), None).unwrap();
+        let values: Vec<u64> = outputs.iter().map(|output| output.value.to_sat()).collect();
+        assert_eq!(values, [5_000_000_000, 0, 0]);
+        assert_eq!(
+            job_outputs(&template(), &token(21_000_000), None),
+            Err(BuildError::PayoutValue)
+        );
+        let mut thief = template();
+        thief.coinbase_tx_value_remaining = 1;
+        thief.coinbase_tx_outputs =
+            B064KOwned::new(serialize(&output(4_999_999_999, 0xee))).unwrap();
+        assert_eq!(
+            job_outputs(&thief, &payout(), None),
+            Err(BuildError::TemplateValue)
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use bitcoin::Transaction;
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
 use dovetail_commitment::WorkerKey;
+use dovetail_sv2::frame::PAYLOAD_BYTES_MAX;
 use dovetail_sv2::messages::{
     AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B016MOwned, B064KOwned, B0255Owned,
     DeclareMiningJob, DeclareMiningJobError, DeclareMiningJobSuccess, ProvideMissingTransactions,
@@ -27,8 +28,6 @@ const TOKEN_TIME_MAX: Duration = Duration::from_secs(30);
 /// Time for a declaration, from its message to its token, whatever the server asks and sends in between.
 /// One that has a whole block judged needs some.
 const DECLARATION_TIME_MAX: Duration = Duration::from_secs(60);
-/// Frames of this protocol carry lists of transactions.
-const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Messages that wait to be sent: one request at a time, and the blocks that are found meanwhile.
 const OUTBOX_FRAMES: usize = 16;
 
@@ -65,6 +64,9 @@ pub enum DeclareError {
     /// We could not send.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
+    /// The server asks for what no declaration has.
+    #[error("the job declarator broke the protocol: {0}")]
+    Protocol(&'static str),
     /// A transaction of our own template does not parse.
     #[error("a transaction of the template does not parse")]
     Template,
@@ -119,6 +121,7 @@ impl Declarator {
         worker_key: WorkerKey,
     ) -> Result<Self, DeclareError> {
         let (mut reader, mut writer) = connect(&options.address, options.authority).await?;
+        // Frames of this protocol carry lists of transactions.
         reader.set_payload_bytes_max(PAYLOAD_BYTES_MAX);
         let request = setup::request(
             SetupProtocol::JobDeclarationProtocol,
@@ -185,12 +188,16 @@ impl Declarator {
         let request_id = self.request_id();
         let message = declaration(request_id, token, job)?;
         self.outbox.send(&message)?;
+        let mut provided = false;
         loop {
             let frame = self.receive(until).await?;
             match frame.message_type {
                 ProvideMissingTransactions::MESSAGE_TYPE => {
                     let (missing, _) = frame.decode::<ProvideMissingTransactions>()?;
                     if missing.request_id == request_id {
+                        if std::mem::replace(&mut provided, true) {
+                            return Err(DeclareError::Protocol("it asks for transactions twice"));
+                        }
                         let answer = provide(&missing, job.transactions)?;
                         self.outbox.send(&answer)?;
                     }
@@ -254,20 +261,41 @@ fn declaration(
     })
 }
 
-/// The transactions at the asked positions, which exclude the coinbase and keep their order (6.4.7).
+/// The transactions at the asked positions, which exclude the coinbase and keep their order (6.4.7). A list of two bytes
+/// a position may name the largest transaction 65,535 times: each may be named once, and what they take together is
+/// known before the first is copied.
 fn provide(
     missing: &ProvideMissingTransactions,
     transactions: &[Vec<u8>],
 ) -> Result<ProvideMissingTransactionsSuccess, DeclareError> {
-    let list = missing
+    let positions: Vec<usize> = missing
         .unknown_tx_position_list
         .iter()
-        .map(|position| {
-            let bytes = transactions
-                .get(usize::from(*position))
-                .ok_or_else(|| encode(format!("there is no transaction {position}")))?;
-            B016MOwned::new(bytes.clone()).map_err(encode)
-        })
+        .map(|position| usize::from(*position))
+        .collect();
+    if !positions.is_sorted_by(|one, next| one < next) {
+        return Err(DeclareError::Protocol(
+            "the positions of missing transactions do not rise",
+        ));
+    }
+    if positions
+        .last()
+        .is_some_and(|last| *last >= transactions.len())
+    {
+        return Err(DeclareError::Protocol(
+            "it asks for a transaction that the job does not have",
+        ));
+    }
+    let asked = || positions.iter().map(|position| &transactions[*position]);
+    // Every transaction has a length of three bytes before it.
+    let payload_bytes: usize = asked().map(|bytes| bytes.len() + 3).sum();
+    if payload_bytes > PAYLOAD_BYTES_MAX {
+        return Err(encode(format!(
+            "the transactions asked for have {payload_bytes} bytes"
+        )));
+    }
+    let list = asked()
+        .map(|bytes| B016MOwned::new(bytes.clone()).map_err(encode))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(ProvideMissingTransactionsSuccess {
         request_id: missing.request_id,
@@ -279,29 +307,44 @@ fn provide(
 mod tests {
     use super::*;
 
+    fn missing(positions: Vec<u16>) -> ProvideMissingTransactions {
+        ProvideMissingTransactions {
+            request_id: 5,
+            unknown_tx_position_list: Seq064KOwned::new(positions).unwrap(),
+        }
+    }
+
     #[test]
     fn missing_transactions_are_given_in_the_order_asked_for() {
         let transactions = vec![vec![0], vec![1], vec![2]];
-        let missing = ProvideMissingTransactions {
-            request_id: 5,
-            unknown_tx_position_list: Seq064KOwned::new(vec![2, 0]).unwrap(),
-        };
-        let answer = provide(&missing, &transactions).unwrap();
+        let answer = provide(&missing(vec![0, 2]), &transactions).unwrap();
         assert_eq!(answer.request_id, 5);
         let list: Vec<&[u8]> = answer
             .transaction_list
             .iter()
             .map(|t| t.as_bytes())
             .collect();
-        assert_eq!(list, [[2], [0]]);
+        assert_eq!(list, [[0], [2]]);
+        let all = provide(&missing(Vec::new()), &transactions).unwrap();
+        assert!(all.transaction_list.iter().next().is_none());
     }
 
     #[test]
-    fn a_position_outside_the_template_is_refused() {
-        let missing = ProvideMissingTransactions {
-            request_id: 5,
-            unknown_tx_position_list: Seq064KOwned::new(vec![1]).unwrap(),
-        };
-        assert!(provide(&missing, &[vec![0]]).is_err());
+    fn a_position_is_asked_for_once_and_is_one_of_the_template() {
+        for positions in [vec![2, 0], vec![1, 1], vec![3], vec![0, 3]] {
+            let answer = provide(&missing(positions.clone()), &[vec![0], vec![1], vec![2]]);
+            assert!(
+                matches!(answer, Err(DeclareError::Protocol(_))),
+                "{positions:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_no_frame_can_carry_is_not_even_copied() {
+        let half = PAYLOAD_BYTES_MAX / 2;
+        let transactions = vec![vec![0; half], vec![0; half]];
+        assert!(provide(&missing(vec![0]), &transactions).is_ok());
+        assert!(provide(&missing(vec![0, 1]), &transactions).is_err());
     }
 }

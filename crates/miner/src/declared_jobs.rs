@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::coinbase::BuildError;
 use crate::current_job::DeclaredDisplay;
 use crate::declarator_client::{DeclaratorOptions, DeclareError};
-use crate::job::{ExtranonceTooSmall, FoundShare};
+use crate::job::{FoundShare, UnfitJob};
 use crate::search::Hash256;
 use crate::submitter::AcceptedJob;
 
@@ -60,9 +60,9 @@ pub enum JobError {
     /// The template gives no valid coinbase.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The pool's extranonce cannot be shared.
+    /// No device could hash the job.
     #[error(transparent)]
-    Extranonce(#[from] ExtranonceTooSmall),
+    Unfit(#[from] UnfitJob),
     /// The template source failed.
     #[error("our template source failed: {0}")]
     Templates(String),

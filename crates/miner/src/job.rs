@@ -17,7 +17,10 @@ use dovetail_units::header::{BadHeader, JobHeader, Tip};
 use tokio::sync::mpsc;
 
 use crate::coinbase::JobCoinbase;
+use crate::job_check;
 use crate::search::{Hash256, header_bytes, header_hash, meets};
+
+pub use crate::job_check::UnfitJob;
 
 /// Bytes of the extranonce that devices share: the index of a channel and what
 /// the channel rolls. An upstream that grants more gets the rest as zeros, so the layout towards
@@ -105,11 +108,6 @@ pub struct JobParts {
     pub blocks: Option<BlockSink>,
 }
 
-/// An upstream's extranonce that is too small to be shared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the upstream grants {0} bytes of extranonce, {EXTRANONCE_BYTES} are needed")]
-pub struct ExtranonceTooSmall(pub usize);
-
 impl JobParts {
     /// The tip that the job builds on.
     pub fn tip(&self) -> Tip {
@@ -121,16 +119,18 @@ impl JobParts {
     }
 }
 
-/// A job that is being hashed.
+/// A job that is being hashed. What it is made of was looked at: it is a coinbase that a block could have, and devices
+/// can be told of it.
 #[derive(Debug)]
 pub struct HashJob {
     /// Our number, which firmware sees; never reused while a job lives.
     pub id: u32,
     /// The number under which its owner knows it.
     owners_id: u32,
-    parts: JobParts,
+    /// One copy, however many devices get the job again with targets of their own.
+    parts: Arc<JobParts>,
     /// The coinbase up to the part of the extranonce that devices share.
-    prefix: Vec<u8>,
+    prefix: Arc<[u8]>,
     filler: usize,
     shares: mpsc::Sender<FoundShare>,
 }
@@ -139,27 +139,28 @@ impl HashJob {
     /// A job whose shares go to `shares`.
     ///
     /// # Errors
-    /// An extranonce that cannot be shared.
+    /// What no device should get.
     pub fn new(
         id: u32,
         parts: JobParts,
         shares: mpsc::Sender<FoundShare>,
-    ) -> Result<Self, ExtranonceTooSmall> {
+    ) -> Result<Self, UnfitJob> {
         let filler = parts
             .extranonce_size
             .checked_sub(EXTRANONCE_BYTES)
-            .ok_or(ExtranonceTooSmall(parts.extranonce_size))?;
+            .ok_or(UnfitJob::Extranonce(parts.extranonce_size))?;
         let prefix = [
             &parts.coinbase_prefix[..],
             &parts.extranonce_prefix,
             &vec![0; filler],
         ]
         .concat();
+        job_check::check(&parts, &prefix)?;
         Ok(Self {
             id,
             owners_id: id,
-            parts,
-            prefix,
+            parts: Arc::new(parts),
+            prefix: prefix.into(),
             filler,
             shares,
         })

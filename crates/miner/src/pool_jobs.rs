@@ -23,6 +23,8 @@ pub struct PoolJobs {
     base: Base,
     future: VecDeque<NewExtendedMiningJob>,
     tip: Option<SetNewPrevHash>,
+    /// Whether devices could hash a job of the pool on its newest tip.
+    usable: bool,
     offers: mpsc::Sender<FoundShare>,
     shares: mpsc::Receiver<FoundShare>,
 }
@@ -35,6 +37,7 @@ impl PoolJobs {
             base: Base::new(current_job),
             future: VecDeque::new(),
             tip: None,
+            usable: false,
             offers,
             shares,
         }
@@ -43,6 +46,11 @@ impl PoolJobs {
     /// The next share of a job of the pool. Cancellation-safe.
     pub async fn next_share(&mut self) -> Option<FoundShare> {
         self.shares.recv().await
+    }
+
+    /// Whether the pool has given a job that devices can hash on its newest tip.
+    pub fn is_usable(&self) -> bool {
+        self.usable
     }
 
     /// Takes a job: a future one waits for its tip, another becomes the base at once, unless it carries a
@@ -54,7 +62,10 @@ impl PoolJobs {
                 let prev_hash = tip.prev_hash.to_array();
                 let parts = parts(channel, &job, prev_hash, min_ntime, tip.nbits);
                 match commitment(&parts) {
-                    Some(root) => return Some(BatchJob { root, parts }),
+                    Some(root) => {
+                        self.usable = true;
+                        return Some(BatchJob { root, parts });
+                    }
                     None => self.set_base(parts),
                 }
             }
@@ -80,6 +91,7 @@ impl PoolJobs {
             .into_iter()
             .find(|job| job.job_id == tip.job_id);
         let mut batch = None;
+        self.usable = false;
         match named {
             Some(job) => {
                 let prev_hash = tip.prev_hash.to_array();
@@ -96,9 +108,11 @@ impl PoolJobs {
         batch
     }
 
-    fn set_base(&self, parts: JobParts) {
-        if let Err(error) = self.base.offer(parts, self.offers.clone()) {
-            tracing::error!(%error, "cannot hash the pool's job");
+    /// Devices stay on what they have if the job is none.
+    fn set_base(&mut self, parts: JobParts) {
+        match self.base.offer(parts, self.offers.clone()) {
+            Ok(()) => self.usable = true,
+            Err(error) => tracing::warn!(%error, "refused a job of the pool"),
         }
     }
 }
@@ -208,6 +222,36 @@ mod tests {
         assert_eq!(base(&current_job), 1);
         assert!(jobs.on_job(&channel(), job(3, None, Some(100))).is_none());
         assert_eq!(base(&current_job), 3);
+    }
+
+    #[test]
+    fn a_job_that_no_block_could_have_reaches_no_device() {
+        let current_job = Arc::new(CurrentJob::default());
+        let mut jobs = PoolJobs::new(current_job.clone());
+        jobs.on_job(&channel(), job(1, None, None));
+        jobs.on_tip(&channel(), tip(1));
+        assert!(jobs.is_usable());
+        let long = B064KOwned::new(vec![1; 65_500]).unwrap();
+        let mut too_long = job(2, None, Some(90));
+        too_long.coinbase_tx_prefix = long.clone();
+        let mut trailing = job(3, None, Some(90));
+        let suffix = [trailing.coinbase_tx_suffix.as_bytes(), &[0]].concat();
+        trailing.coinbase_tx_suffix = B064KOwned::new(suffix).unwrap();
+        for refused in [too_long, trailing] {
+            assert!(jobs.on_job(&channel(), refused).is_none());
+            assert_eq!(base(&current_job), 1);
+            // What it gave before is still good.
+            assert!(jobs.is_usable());
+        }
+        // On a new tip there is nothing else.
+        let mut next = job(4, None, None);
+        next.coinbase_tx_prefix = long;
+        jobs.on_job(&channel(), next);
+        jobs.on_tip(&channel(), tip(4));
+        assert_eq!(base(&current_job), 1);
+        assert!(!jobs.is_usable());
+        jobs.on_job(&channel(), job(5, None, Some(100)));
+        assert!(jobs.is_usable());
     }
 
     #[test]

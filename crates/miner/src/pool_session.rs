@@ -17,7 +17,7 @@ use dovetail_sv2::extension::{
 use dovetail_sv2::messages::{
     B032Owned, CloseChannel, NewExtendedMiningJob, SetCustomMiningJobError,
     SetCustomMiningJobSuccess, SetExtranoncePrefix, SetNewPrevHash, SetTarget, SubmitSharesError,
-    SubmitSharesExtended, SubmitSharesSuccess,
+    SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
 };
 use dovetail_sv2::{
     AuthorityPublicKey, ConnectionError, DecodeError, EXTRANONCE_BYTES_MAX, Frame, Message, Outbox,
@@ -82,6 +82,9 @@ pub enum SessionError {
         "the pool grants {0} bytes of extranonce, {EXTRANONCE_BYTES} to {EXTRANONCE_BYTES_MAX} are usable"
     )]
     Extranonce(usize),
+    /// No hash is below 0.
+    #[error("the pool asks for shares below a target of 0, which no hash is")]
+    TargetZero,
     /// The pool closed our channel.
     #[error("the pool closed the channel: {0}")]
     ChannelClosed(String),
@@ -326,7 +329,7 @@ impl PoolSession {
             }
             SetTarget::MESSAGE_TYPE => {
                 let (message, _) = frame.decode::<SetTarget>()?;
-                self.channel.target = message.maximum_target.to_array();
+                self.channel.target = target(&message.maximum_target)?;
                 Event::ChannelChanged
             }
             SetExtranoncePrefix::MESSAGE_TYPE => {
@@ -347,6 +350,14 @@ impl PoolSession {
 impl Drop for PoolSession {
     fn drop(&mut self) {
         self.connection.cancel();
+    }
+}
+
+/// A target that some hash meets.
+fn target(told: &U256Owned) -> Result<Hash256, SessionError> {
+    match told.to_array() {
+        [0, zeros @ ..] if zeros == [0; 31] => Err(SessionError::TargetZero),
+        target => Ok(target),
     }
 }
 

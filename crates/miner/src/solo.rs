@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::coinbase::{BuildError, JobCoinbase, job_outputs};
 use crate::current_job::Base;
-use crate::job::{EXTRANONCE_BYTES, ExtranonceTooSmall, JobParts, SHARES_WAITING_MAX};
+use crate::job::{EXTRANONCE_BYTES, JobParts, SHARES_WAITING_MAX, UnfitJob};
 use crate::stats;
 use crate::template_job::{Terms, job_parts};
 
@@ -21,7 +21,7 @@ enum SoloError {
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error(transparent)]
-    Extranonce(#[from] ExtranonceTooSmall),
+    Unfit(#[from] UnfitJob),
 }
 
 /// Gives devices a job on the newest template, and on every better one, until it is dropped. The last job

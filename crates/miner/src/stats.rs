@@ -16,8 +16,9 @@ const CODES_MAX: usize = 32;
 const RATE_WINDOW: Duration = Duration::from_secs(300);
 /// Less says nothing about a rate.
 const RATE_TIME_MIN: Duration = Duration::from_secs(60);
-/// Events that are remembered for a rate; more than a window has at a sane share rate.
-const RATE_EVENTS_MAX: usize = 4_096;
+/// What comes within this time is one amount: so a window has few of them, and a device that floods us pushes nobody
+/// else's out of it.
+const RATE_STEP: Duration = Duration::from_secs(1);
 
 /// Whom devices work for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -191,10 +192,18 @@ pub struct RateWindow {
 impl RateWindow {
     /// Adds an amount of this moment.
     pub fn push(&mut self, amount: f64) {
-        if self.events.len() == RATE_EVENTS_MAX {
+        self.push_at(amount, Instant::now());
+    }
+
+    fn push_at(&mut self, amount: f64, now: Instant) {
+        let is_old = |(at, _): &(Instant, f64)| now.duration_since(*at) > RATE_WINDOW;
+        while self.events.front().is_some_and(is_old) {
             self.events.pop_front();
         }
-        self.events.push_back((Instant::now(), amount));
+        match self.events.back_mut() {
+            Some((at, sum)) if now.duration_since(*at) < RATE_STEP => *sum += amount,
+            _ => self.events.push_back((now, amount)),
+        }
     }
 
     /// The sum of the window over its length, per second; a window that has just begun counts as a minute.
@@ -243,6 +252,26 @@ mod tests {
         stats.proved(600.0);
         stats.proved(600.0);
         assert!((stats.hash_rate() - 20.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn a_device_that_floods_us_does_not_hide_what_others_prove() {
+        let (mut window, start) = (RateWindow::default(), Instant::now());
+        for second in 0..60 {
+            let now = start + Duration::from_secs(second);
+            window.push_at(1_000.0, now);
+            for _ in 0..1_000 {
+                window.push_at(1e-3, now);
+            }
+        }
+        let sum: f64 = window.events.iter().map(|(_, amount)| amount).sum();
+        assert!((sum - 60.0 * 1_001.0).abs() < 1.0, "{sum}");
+        assert_eq!(window.events.len(), 60);
+        // And its memory is bounded, however long it goes on.
+        for second in 60..10_000 {
+            window.push_at(1.0, start + Duration::from_secs(second));
+        }
+        assert!(window.events.len() <= 301);
     }
 
     #[test]

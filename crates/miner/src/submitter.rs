@@ -3,16 +3,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use dovetail_commitment::BatchRoot;
 use dovetail_sv2::messages::{B032Owned, PushSolution};
 use dovetail_sv2::{Outbox, OutboxError};
 use dovetail_templates::WorkSnapshot;
+use tokio::time::Instant;
 
 use crate::job::FoundShare;
 use crate::pool_session::{Channel, share_frame};
 use crate::search::Hash256;
+use crate::share_numbers::ShareNumbers;
 use crate::stats::{self, Stats};
 
 /// Jobs whose shares are still passed on. Firmware is at most a job or two behind.
@@ -50,14 +51,14 @@ pub struct Solutions {
 #[derive(Debug)]
 pub struct Submitter {
     outbox: Outbox,
-    numbers: Arc<AtomicU32>,
+    numbers: Arc<ShareNumbers>,
     stats: Arc<Stats>,
     accepted: VecDeque<AcceptedJob>,
 }
 
 impl Submitter {
     /// `numbers` counts the requests and shares of the whole session.
-    pub fn new(outbox: Outbox, numbers: Arc<AtomicU32>, stats: Arc<Stats>) -> Self {
+    pub fn new(outbox: Outbox, numbers: Arc<ShareNumbers>, stats: Arc<Stats>) -> Self {
         Self {
             outbox,
             numbers,
@@ -73,11 +74,12 @@ impl Submitter {
 
     /// A number for a request or a share.
     pub fn number(&self) -> u32 {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
+        self.numbers.take()
     }
 
     /// Takes shares of this job from now on.
     pub fn remember(&mut self, job: AcceptedJob) {
+        self.numbers.job_accepted();
         if self.accepted.len() == ACCEPTED_MAX {
             self.accepted.pop_front();
         }
@@ -106,6 +108,8 @@ impl Submitter {
         self.stats
             .open_shares
             .submitted(sequence_number, &share.target);
+        self.numbers
+            .submitted(sequence_number, claim.is_some(), Instant::now());
         self.outbox.try_send(frame)?;
         if share.block {
             push_solution(job, share);

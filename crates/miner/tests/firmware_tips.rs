@@ -4,7 +4,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_miner::current_job::{Base, CurrentJob};
 use dovetail_miner::firmware::{self, FirmwareOptions};
@@ -15,7 +15,7 @@ use dovetail_sv2::messages::{
 };
 use dovetail_sv2::setup::{SetupProtocol, request};
 use dovetail_sv2::{Frame, FrameReader, FrameWriter, Message, connect, setup};
-use support::listen;
+use support::{coinbase, listen};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -77,21 +77,7 @@ impl Fixture {
     }
 
     fn offer(&self, nbits: u32, min_ntime: u32) {
-        let parts = JobParts {
-            upstream_job_id: Some(7),
-            version: 0x2000_0000,
-            version_rolling: true,
-            prev_hash: [1; 32],
-            min_ntime,
-            nbits,
-            coinbase_prefix: vec![1, 2],
-            coinbase_suffix: vec![3],
-            merkle_path: vec![],
-            extranonce_prefix: vec![9; 4],
-            extranonce_size: 8,
-            target: [0xff; 32],
-            blocks: None,
-        };
+        let parts = parts(nbits, min_ntime);
         self.base.offer(parts, self.offers.clone()).unwrap();
     }
 
@@ -124,6 +110,26 @@ impl Fixture {
     }
 }
 
+/// A job of the pool on one tip.
+fn parts(nbits: u32, min_ntime: u32) -> JobParts {
+    let (coinbase_prefix, coinbase_suffix) = coinbase(&[1, 2], 4 + 8);
+    JobParts {
+        upstream_job_id: Some(7),
+        version: 0x2000_0000,
+        version_rolling: true,
+        prev_hash: [1; 32],
+        min_ntime,
+        nbits,
+        coinbase_prefix,
+        coinbase_suffix,
+        merkle_path: vec![],
+        extranonce_prefix: vec![9; 4],
+        extranonce_size: 8,
+        target: [0xff; 32],
+        blocks: None,
+    }
+}
+
 #[tokio::test]
 async fn another_target_is_a_new_tip_and_so_is_a_time_that_is_much_earlier() {
     let mut device = Fixture::start().await;
@@ -143,6 +149,43 @@ async fn another_target_is_a_new_tip_and_so_is_a_time_that_is_much_earlier() {
     // .. and one that was set back is believed.
     device.offer(NBITS, START - 7_000);
     assert_eq!(device.job_with_tip().await.min_ntime, START - 7_000);
+}
+
+#[tokio::test]
+async fn of_many_tips_the_last_one_wins_and_devices_get_a_few_of_them() {
+    const TIPS: u32 = 100;
+    let mut device = Fixture::start().await;
+    let begun = Instant::now();
+    device.offer(NBITS, START);
+    device.job_with_tip().await;
+    for number in 1..=TIPS {
+        device.offer(NBITS + number, START);
+        // The port takes every one of them, if it likes.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut told = 1;
+    loop {
+        told += 1;
+        if device.job_with_tip().await.nbits == NBITS + TIPS {
+            break;
+        }
+    }
+    let at_most = 2 + begun.elapsed().as_millis() / 250;
+    assert!(told <= at_most, "{told} tips, {at_most} are a few");
+}
+
+#[tokio::test]
+async fn a_job_that_devices_could_not_be_told_of_costs_them_nothing() {
+    let mut device = Fixture::start().await;
+    device.offer(NBITS, START);
+    device.job_with_tip().await;
+    let mut parts = parts(NBITS, START);
+    parts.coinbase_prefix = vec![1; 65_500];
+    let refused = device.base.offer(parts, device.offers.clone());
+    assert!(refused.is_err());
+    // The connection stands.
+    device.offer(NBITS, START + 1);
+    assert_eq!(device.job_at_once().await, START + 1);
 }
 
 #[tokio::test]

@@ -133,6 +133,34 @@ async fn an_extranonce_that_no_share_can_carry_ends_the_session_and_nothing_else
 }
 
 #[tokio::test]
+async fn a_target_of_0_ends_the_session_at_its_opening_and_later() {
+    for first in [[0; 32], easy_target()] {
+        let (listener, address, authority) = listen().await;
+        let keys = WorkerKeys::generate();
+        let pool = async {
+            let mut pool =
+                Played::accept(&listener, &authority, SetupProtocol::MiningProtocol).await;
+            let (_, open) = pool.register([7; 32]).await;
+            pool.open_channel(&open, 5, first, 8).await;
+            let maximum_target = U256Owned::from([0; 32]);
+            pool.send(&SetTarget {
+                channel_id: 5,
+                maximum_target,
+            })
+            .await;
+            pool
+        };
+        let options = options(address, &authority);
+        let session = async {
+            let mut session = PoolSession::open(&options, &keys).await?;
+            session.next().await
+        };
+        let (ended, _pool) = tokio::join!(session, pool);
+        assert!(matches!(ended, Err(SessionError::TargetZero)), "{ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_refused_registration_says_why() {
     let (listener, address, authority) = listen().await;
     let keys = WorkerKeys::generate();

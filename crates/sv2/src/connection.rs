@@ -248,3 +248,33 @@ impl FrameWriter {
         Ok(chunk)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handshake::{accept, connect};
+    use crate::keys::AuthorityKeys;
+    use socket2::SockRef;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn both_sides_of_a_connection_notice_a_peer_that_is_gone_without_a_word() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let keys = AuthorityKeys::generate();
+        let served = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            accept(stream, &keys, HANDSHAKE_TIME_MAX).await.unwrap()
+        };
+        let (server, client) = tokio::join!(served, connect(&address, Some(keys.public())));
+        for (reader, _writer) in [server, client.unwrap()] {
+            let stream: &TcpStream = reader.io.get_ref().as_ref();
+            let socket = SockRef::from(stream);
+            assert!(socket.keepalive().unwrap());
+            let (idle, interval) = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval());
+            assert!(idle.unwrap() + interval.unwrap() < Duration::from_secs(60));
+            let unconfirmed = socket.tcp_user_timeout().unwrap();
+            assert!(unconfirmed.is_some_and(|time| time <= Duration::from_secs(60)));
+        }
+    }
+}

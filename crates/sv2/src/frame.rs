@@ -89,14 +89,16 @@ impl Frame {
     /// A frame around a message.
     ///
     /// # Errors
-    /// A message that breaks its own limits.
+    /// A message that breaks its own limits, or is longer than a frame can be.
     pub fn new<M: Message>(message: &M) -> Result<Self, EncodeError> {
-        Ok(Self {
+        let frame = Self {
             extension_type: M::EXTENSION_TYPE,
             channel_msg: M::CHANNEL_MSG,
             message_type: M::MESSAGE_TYPE,
             payload: message.write()?,
-        })
+        };
+        check_length(M::MESSAGE_TYPE, frame.payload.len())?;
+        Ok(frame)
     }
 
     /// A frame around a message with a field appended to it.
@@ -109,6 +111,7 @@ impl Frame {
             message_type: M::MESSAGE_TYPE,
             reason: error.to_string(),
         })?;
+        check_length(M::MESSAGE_TYPE, frame.payload.len())?;
         Ok(frame)
     }
 
@@ -157,5 +160,38 @@ impl Frame {
             source,
         })?;
         Ok((message, fields))
+    }
+}
+
+/// No frame is built that its own header could not describe.
+pub(crate) fn check_length(message_type: u8, payload_bytes: usize) -> Result<(), EncodeError> {
+    match payload_bytes > PAYLOAD_BYTES_MAX {
+        true => Err(EncodeError {
+            message_type,
+            reason: format!("{payload_bytes} bytes, a frame carries {PAYLOAD_BYTES_MAX}"),
+        }),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::{B016MOwned, ProvideMissingTransactionsSuccess, Seq064KOwned};
+
+    #[test]
+    fn a_message_that_no_frame_can_carry_is_refused_before_it_is_sent() {
+        let message = |transactions| ProvideMissingTransactionsSuccess {
+            request_id: 1,
+            transaction_list: Seq064KOwned::new(transactions).unwrap(),
+        };
+        let transaction = |bytes: usize| B016MOwned::new(vec![0; bytes]).unwrap();
+        // The request's number and the list's length, and the length of each transaction.
+        let around = 4 + 2 + 2 * 3;
+        let fits = PAYLOAD_BYTES_MAX - around;
+        let frame = Frame::new(&message(vec![transaction(fits), transaction(0)])).unwrap();
+        assert_eq!(frame.payload.len(), PAYLOAD_BYTES_MAX);
+        let refused = Frame::new(&message(vec![transaction(fits), transaction(1)]));
+        assert!(refused.unwrap_err().reason.contains("16777216 bytes"));
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::certificate::{CLOCK_BEHIND_MAX, Doubt};
 use crate::connection::{ConnectionError, FrameReader, FrameWriter, HANDSHAKE_TIME_MAX, halves};
 use crate::keys::{AuthorityKeys, AuthorityPublicKey};
+use crate::socket;
 
 /// Takes the server's side of a handshake on an accepted socket. The certificate that is signed for this connection
 /// holds from [`CLOCK_BEHIND_MAX`] before now until `cert_validity` after now.
@@ -41,7 +42,7 @@ async fn respond(
     mut stream: TcpStream,
     mut responder: Box<Responder>,
 ) -> Result<(FrameReader, FrameWriter), ConnectionError> {
-    stream.set_nodelay(true)?;
+    socket::set_up(&stream)?;
     let mut first = [0; ELLSWIFT_ENCODING_SIZE];
     stream.read_exact(&mut first).await.map_err(closed_or_io)?;
     let behind_s = u32::try_from(CLOCK_BEHIND_MAX.as_secs()).expect("it is a few minutes");
@@ -100,7 +101,7 @@ async fn initiate(
     mut initiator: Box<Initiator>,
     now: u32,
 ) -> Result<(FrameReader, FrameWriter), ConnectionError> {
-    stream.set_nodelay(true)?;
+    socket::set_up(&stream)?;
     let first = initiator
         .step_0()
         .map_err(|error| ConnectionError::Handshake(error.to_string()))?;

@@ -20,6 +20,7 @@ pub mod places;
 pub mod server;
 pub mod setup;
 mod share_codes;
+mod socket;
 pub mod tlv;
 pub mod vardiff;
 mod wire;

@@ -8,7 +8,7 @@ use stratum_core::job_declaration_sv2 as declaration;
 use stratum_core::mining_sv2 as mining;
 use stratum_core::template_distribution_sv2 as template;
 
-use crate::frame::{DecodeError, EncodeError, Message};
+use crate::frame::{DecodeError, EncodeError, Message, check_length};
 
 pub use stratum_core::binary_sv2::{
     B016MOwned, B032Owned, B064KOwned, B0255Owned, Seq064KOwned, Seq0255Owned, Str0255Owned,
@@ -51,6 +51,8 @@ macro_rules! stock_messages {
             }
 
             fn write(&self) -> Result<Vec<u8>, EncodeError> {
+                // Before memory is taken for it.
+                check_length(Self::MESSAGE_TYPE, self.get_size())?;
                 binary_sv2::to_bytes(self.clone())
                     .map_err(|error| encode_error(Self::MESSAGE_TYPE, &error))
             }

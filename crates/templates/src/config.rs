@@ -1,5 +1,6 @@
 //! Which source to take templates from, and where solved blocks go besides.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use bitcoin::Network;
@@ -161,6 +162,28 @@ impl SourceConfig {
         }
     }
 
+    /// The address of a template provider that anybody on the way to it could play: it has no key here, and is not on
+    /// this machine. A name may be anybody's, but `localhost` is not.
+    pub(crate) fn unauthenticated(&self) -> Option<&str> {
+        let Self::TemplateProvider {
+            address,
+            authority_public_key: None,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let host = address
+            .rsplit_once(':')
+            .map_or(&address[..], |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let is_here = match host.parse::<IpAddr>() {
+            Ok(ip) => ip.is_loopback(),
+            Err(_) => host == "localhost",
+        };
+        (!is_here).then_some(address)
+    }
+
     /// A template provider, with everything else at its default.
     pub fn template_provider(
         address: impl Into<String>,
@@ -197,4 +220,26 @@ fn interval_min_s() -> u8 {
 /// A node that restarts is back within a minute or two.
 fn stale_after_s() -> u64 {
     120
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dovetail_sv2::AuthorityKeys;
+
+    #[test]
+    fn a_provider_without_a_key_is_warned_of_unless_it_is_on_this_machine() {
+        for here in ["127.0.0.1:8442", "[::1]:8442", "localhost:8442"] {
+            let config = SourceConfig::template_provider(here, None);
+            assert_eq!(config.unauthenticated(), None, "{here}");
+        }
+        for there in ["10.0.0.1:8442", "[2001:db8::1]:8442", "node.example:8442"] {
+            let config = SourceConfig::template_provider(there, None);
+            assert_eq!(config.unauthenticated(), Some(there));
+            let key = AuthorityKeys::generate().public();
+            let config = SourceConfig::template_provider(there, Some(key));
+            assert_eq!(config.unauthenticated(), None);
+        }
+        assert_eq!(SourceConfig::embedded().unauthenticated(), None);
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, Transaction};
+use dovetail_units::header::Tip;
 use stratum_core::template_distribution_sv2::{
     NewTemplateOwned, SetNewPrevHashOwned, SubmitSolutionOwned,
 };
@@ -19,6 +20,7 @@ use crate::freshness::Freshness;
 use crate::readiness::{Origin, Standing};
 use crate::request::{Reply, Request, TransactionData};
 use crate::snapshot::{SnapshotError, WorkSnapshot};
+use crate::subsidy::HalvingInterval;
 
 /// Requests that may wait for the source. Each waits for one round trip, so a queue this long means
 /// that the source hangs.
@@ -36,7 +38,7 @@ const TIPS_MAX: usize = 4_096;
 pub struct TemplateHandle {
     work: watch::Receiver<Option<Arc<WorkSnapshot>>>,
     /// The newest tips that templates were built on, the newest last.
-    tips: watch::Receiver<VecDeque<[u8; 32]>>,
+    tips: watch::Receiver<VecDeque<Tip>>,
     requests: mpsc::Sender<Request>,
     connected: watch::Receiver<bool>,
     stale: watch::Receiver<bool>,
@@ -67,6 +69,12 @@ impl TemplateHandle {
         self.work.borrow().as_ref().map(|work| work.age())
     }
 
+    /// The newest tips that templates were built on, the newest last, and every change of them. A tip with another target
+    /// is another one.
+    pub fn tips(&self) -> watch::Receiver<VecDeque<Tip>> {
+        self.tips.clone()
+    }
+
     /// Whether the source can be spoken to now.
     pub fn is_connected(&self) -> bool {
         *self.connected.borrow()
@@ -92,7 +100,8 @@ impl TemplateHandle {
     /// once may not be seen.
     pub(crate) async fn until_tip(&self, hash: [u8; 32]) {
         let mut tips = self.tips.clone();
-        if tips.wait_for(|tips| tips.contains(&hash)).await.is_err() {
+        let is_there = |tips: &VecDeque<Tip>| tips.iter().any(|tip| tip.prev_hash == hash);
+        if tips.wait_for(is_there).await.is_err() {
             // The source has stopped.
             std::future::pending::<()>().await;
         }
@@ -281,13 +290,15 @@ pub(crate) struct Port {
 #[derive(Debug)]
 pub(crate) struct Publisher {
     work: watch::Sender<Option<Arc<WorkSnapshot>>>,
-    tips: watch::Sender<VecDeque<[u8; 32]>>,
+    tips: watch::Sender<VecDeque<Tip>>,
     sequence: u64,
     connected: watch::Sender<bool>,
     pub(crate) freshness: Arc<Freshness>,
     standing: watch::Sender<Standing>,
     /// The network that work must be of, where the user of the source has said one.
     pub(crate) network: Option<Network>,
+    /// How often the source halves the subsidy, where it is a chain of our own. Otherwise its network tells, or its blocks.
+    pub(crate) halving: Option<HalvingInterval>,
 }
 
 impl Publisher {
@@ -296,11 +307,19 @@ impl Publisher {
         template: NewTemplateOwned,
         prev_hash: SetNewPrevHashOwned,
     ) -> Result<Arc<WorkSnapshot>, SnapshotError> {
-        let snapshot = Arc::new(WorkSnapshot::new(template, prev_hash, self.sequence + 1)?);
+        let bits = prev_hash.n_bits;
+        let snapshot = WorkSnapshot::new(template, prev_hash, self.sequence + 1)?;
+        let halving = match (self.halving, self.network) {
+            (Some(halving), _) => halving,
+            (None, Some(network)) => HalvingInterval::of_network(network),
+            (None, None) => HalvingInterval::of_bits(bits),
+        };
+        snapshot.check_reward(halving)?;
+        let snapshot = Arc::new(snapshot);
         self.sequence += 1;
-        let tip = snapshot.prev_hash();
+        let tip = snapshot.tip();
         self.tips.send_if_modified(|tips| {
-            let is_new = tips.back() != Some(&tip);
+            let is_new = tips.back().is_none_or(|newest| !tip.is_same_block(newest));
             if is_new {
                 if tips.len() == TIPS_MAX {
                     tips.pop_front();
@@ -373,6 +392,7 @@ pub(crate) fn channel() -> (TemplateHandle, Port) {
         freshness,
         standing: standing_sender,
         network: None,
+        halving: None,
     };
     (
         handle,

@@ -21,6 +21,7 @@ mod request;
 mod rewards;
 mod snapshot;
 mod source;
+mod subsidy;
 pub mod tdp_server;
 #[cfg(test)]
 mod test_work;

@@ -9,6 +9,8 @@ use dovetail_commitment::block::merkle_root;
 use dovetail_units::header::Tip;
 use stratum_core::template_distribution_sv2::{NewTemplateOwned, SetNewPrevHashOwned};
 
+use crate::subsidy::HalvingInterval;
+
 /// The most outputs that a template may prescribe. Core prescribes one; a list this long would not
 /// fit the bytes of the message anyway.
 const OUTPUTS_MAX: u32 = 4_096;
@@ -42,6 +44,14 @@ pub(crate) enum SnapshotError {
     Value(u64),
     #[error("{0:#010x} is no compact target that a header can have")]
     Target(u32),
+    #[error("the coinbase outputs that it prescribes are paid {0}, which is the miner's")]
+    OutputsPaid(Amount),
+    #[error("it leaves the miner {left}, and the subsidy at height {height} is {subsidy}")]
+    Reward {
+        left: Amount,
+        height: u32,
+        subsidy: Amount,
+    },
 }
 
 impl WorkSnapshot {
@@ -69,6 +79,29 @@ impl WorkSnapshot {
             height,
             required_outputs,
         })
+    }
+
+    /// Whether all that the block creates is the miner's: nothing goes to the outputs that the source prescribes, and
+    /// what is left is at least the subsidy. A source that is not to be trusted could pay itself otherwise.
+    pub(crate) fn check_reward(&self, halving: HalvingInterval) -> Result<(), SnapshotError> {
+        let paid = self.required_outputs.iter().map(|output| output.value);
+        // Values that do not sum up are not 0 either.
+        let paid = paid.fold(Amount::ZERO, |sum, value| {
+            sum.checked_add(value).unwrap_or(Amount::MAX_MONEY)
+        });
+        if paid != Amount::ZERO {
+            return Err(SnapshotError::OutputsPaid(paid));
+        }
+        let left = Amount::from_sat(self.coinbase_value_remaining_sat());
+        let subsidy = halving.subsidy(self.height);
+        match left < subsidy {
+            true => Err(SnapshotError::Reward {
+                left,
+                height: self.height,
+                subsidy,
+            }),
+            false => Ok(()),
+        }
     }
 
     /// The source's number for the template.

@@ -10,14 +10,14 @@ mod pool_share;
 mod sent_claims;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use dovetail_commitment::HeaderHash;
 use dovetail_miner::current_job::CurrentJob;
 use dovetail_miner::declared_jobs::{JobError, ShareRequests};
-use dovetail_miner::job::{ExtranonceTooSmall, FoundShare, SHARES_WAITING_MAX};
+use dovetail_miner::job::{FoundShare, SHARES_WAITING_MAX, UnfitJob};
 use dovetail_miner::pool_session::{Channel, PoolEvent};
+use dovetail_miner::share_numbers::ShareNumbers;
 use dovetail_miner::submitter::{AcceptedJob, Submitter};
 use dovetail_serving::transcripts::ReadyBatch;
 use dovetail_sv2::extension::codes::Code;
@@ -89,9 +89,9 @@ pub enum ClaimError {
     /// No job on a template of our own node was accepted.
     #[error(transparent)]
     Job(#[from] JobError),
-    /// The pool's extranonce cannot be shared.
+    /// No device could hash the job.
     #[error(transparent)]
-    Extranonce(#[from] ExtranonceTooSmall),
+    Unfit(#[from] UnfitJob),
     /// The pool connection is gone.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
@@ -141,7 +141,7 @@ impl Claimer {
         events: mpsc::Receiver<PoolEvent>,
         current_job: Arc<CurrentJob>,
         search_here: bool,
-        numbers: Arc<AtomicU32>,
+        numbers: Arc<ShareNumbers>,
     ) -> Self {
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
         let submitter = Submitter::new(outbox.clone(), numbers, current_job.stats().clone());

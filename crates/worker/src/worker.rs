@@ -11,7 +11,6 @@ mod upstreams;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use dovetail_commitment::TaskId;
@@ -24,6 +23,8 @@ use dovetail_miner::firmware::{self, FirmwareOptions};
 use dovetail_miner::keys::{KeyFileError, WorkerKeys, authority_keys};
 use dovetail_miner::pool_jobs::PoolJobs;
 use dovetail_miner::pool_session::{Channel, PoolOptions, PoolSession};
+use dovetail_miner::pool_watch::{Patience, PoolWatch};
+use dovetail_miner::share_numbers::ShareNumbers;
 use dovetail_miner::stats::Upstream as InUse;
 use dovetail_miner::submitter::Submitter;
 use dovetail_serving::downloads::Downloads;
@@ -47,7 +48,7 @@ use crate::page::{self, Page};
 use crate::stats::Stats;
 use crate::wallet::Payouts;
 
-use session::{ChangeOver, Chatter, End, Session};
+use session::{ChangeOver, Chatter, End, NodeTips, Rates, Session};
 pub use upstreams::NoPoolLeft;
 use upstreams::Upstream;
 
@@ -110,6 +111,8 @@ pub struct Worker {
     task_events: mpsc::Receiver<TaskEvent>,
     /// What we know of pools' beacons; it outlives sessions and restarts, so that a pool reveals no step twice.
     beacons: Beacons,
+    /// How long a pool may leave what undone.
+    patience: Patience,
     /// Whose the running tasks are, by the pool's place in the list.
     owners: HashMap<TaskId, usize>,
     /// Payouts under way; a pool may pay on a later session than the one that it announced it on.
@@ -200,6 +203,7 @@ impl Worker {
             runner,
             task_events,
             beacons,
+            patience: Patience::default(),
             owners: HashMap::new(),
         })
     }
@@ -208,6 +212,13 @@ impl Worker {
     #[must_use]
     pub fn with_claim_times(mut self, times: ClaimTimes) -> Self {
         self.claim_times = times;
+        self
+    }
+
+    /// Leaves pools that leave this undone for as long, and no sooner.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -336,7 +347,7 @@ impl Worker {
     fn session(&self, index: usize, pool: PoolSession) -> Session {
         let (channel, channel_now) = watch::channel(pool.channel().clone());
         let (claim_events, events) = mpsc::channel(CLAIM_EVENTS_MAX);
-        let numbers = Arc::new(AtomicU32::new(1));
+        let numbers = Arc::<ShareNumbers>::default();
         let claimer = Claimer::new(
             pool.outbox().clone(),
             channel_now.clone(),
@@ -372,6 +383,12 @@ impl Worker {
             pool_jobs: PoolJobs::new(self.current_job.clone()),
             declared_jobs,
             numbers,
+            watch: PoolWatch::new(self.patience, tokio::time::Instant::now()),
+            rates: Rates::default(),
+            node: self
+                .blocks
+                .as_ref()
+                .map(|blocks| NodeTips::of(blocks.templates())),
             told_hash_rate: (self.options(index).nominal_hash_rate, Instant::now()),
             scout: self.scout(index),
             change_over: ChangeOver::default(),

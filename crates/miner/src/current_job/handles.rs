@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::CurrentJob;
 use super::sources::{Declared, Sources};
-use crate::job::{ExtranonceTooSmall, FoundShare, JobParts, SharedJob};
+use crate::job::{FoundShare, JobParts, SharedJob, UnfitJob};
 use crate::stats::Stats;
 
 /// The upstream's plain jobs, or those of solo mining. There is one such source at a time: a newer handle's jobs take
@@ -35,12 +35,8 @@ impl Base {
     /// Offers a job whose shares go to `shares`.
     ///
     /// # Errors
-    /// An extranonce that cannot be shared.
-    pub fn offer(
-        &self,
-        parts: JobParts,
-        shares: mpsc::Sender<FoundShare>,
-    ) -> Result<(), ExtranonceTooSmall> {
+    /// A job that no device could hash.
+    pub fn offer(&self, parts: JobParts, shares: mpsc::Sender<FoundShare>) -> Result<(), UnfitJob> {
         let job = self.current_job.job(parts, shares)?;
         self.current_job
             .update(|sources| sources.set_base(self.number, job));

@@ -93,7 +93,7 @@ impl Sources {
 mod tests {
     use super::*;
     use crate::current_job::CurrentJob;
-    use crate::current_job::tests::parts;
+    use crate::job_check::tests::parts;
     use tokio::sync::mpsc;
 
     #[test]

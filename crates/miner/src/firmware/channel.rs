@@ -1,7 +1,7 @@
 //! One firmware channel: its part of the extranonce, its difficulty, and the judgement of its
 //! shares (Sv2 specification, sections 5.2 and 5.3.11 to 5.3.14).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use bitcoin::Target;
@@ -11,6 +11,7 @@ use stratum_core::channels_sv2::extranonce_manager::AllocatedExtranoncePrefix;
 use stratum_core::channels_sv2::target::hash_rate_to_target;
 use stratum_core::mining_sv2 as codes;
 
+use super::seen::{NoRoom, SharesSeen};
 use crate::job::{Offered, SharedJob};
 use crate::search::{Hash256, meets};
 
@@ -18,9 +19,9 @@ use crate::search::{Hash256, meets};
 const JOBS_MAX: usize = 8;
 /// Numbers of overtaken jobs that are told apart from jobs that never were.
 const STALE_MAX: usize = 32;
-/// Share hashes on one tip that are remembered against duplicates. At 12 shares a minute it is
-/// days; a channel that fills it floods us.
-const SEEN_MAX: usize = 65_536;
+/// How many times more shares than are wanted a target may bring. The upstream may ask for easier shares than vardiff
+/// does, and gets them; but not so many that a device ends itself by them, or this machine hashes nothing else.
+const SHARES_WANTED_MAX: f64 = 20.0;
 
 /// How difficulty is steered.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +62,7 @@ pub(super) struct Judged {
 pub(super) enum Refusal {
     /// Tell the firmware this code.
     Code(&'static str),
-    /// The channel floods us: end the connection.
+    /// The connection floods us: end it.
     Flood,
 }
 
@@ -81,7 +82,6 @@ pub(super) struct Channel {
     looked_at: Instant,
     jobs: VecDeque<GivenJob>,
     stale: VecDeque<u32>,
-    seen: HashSet<Hash256>,
 }
 
 impl Channel {
@@ -115,7 +115,6 @@ impl Channel {
             looked_at: Instant::now(),
             jobs: VecDeque::new(),
             stale: VecDeque::new(),
-            seen: HashSet::new(),
         };
         channel.aim();
         Ok(channel)
@@ -166,18 +165,20 @@ impl Channel {
     }
 
     /// The target for the hash rate. It is never harder than the upstream's, or shares that the
-    /// upstream would credit were thrown away; nor easier than the client allows. Whether it
-    /// changed.
+    /// upstream would credit were thrown away, unless those would be a flood; nor easier than the client allows. Whether
+    /// it changed.
     pub(super) fn aim(&mut self) -> bool {
-        let aimed = hash_rate_to_target(
-            self.vardiff.rate(),
-            f64::from(self.steering.shares_per_minute),
-        );
-        let Ok(mut target) = aimed else {
+        let wanted = f64::from(self.steering.shares_per_minute);
+        let target_of =
+            |shares_per_minute| hash_rate_to_target(self.vardiff.rate(), shares_per_minute);
+        let (Ok(mut target), Ok(floods)) =
+            (target_of(wanted), target_of(wanted * SHARES_WANTED_MAX))
+        else {
             return false;
         };
         if let Some(given) = self.jobs.back() {
-            target = target.max(Target::from_le_bytes(given.job.parts().target));
+            let upstreams = Target::from_le_bytes(given.job.parts().target);
+            target = target.max(upstreams.min(floods));
         }
         target = target.min(self.target_max);
         let changed = target != self.target;
@@ -197,9 +198,6 @@ impl Channel {
         while self.stale.len() > STALE_MAX {
             self.stale.pop_front();
         }
-        if new_tip {
-            self.seen.clear();
-        }
         self.jobs.push_back(GivenJob {
             job,
             target: self.target,
@@ -216,17 +214,18 @@ impl Channel {
         job.merkle_root(self.prefix.as_bytes())
     }
 
-    /// Judges a share, and hands it on if it is one.
-    pub(super) fn submit(&mut self, share: &Submitted<'_>) -> Result<Judged, Refusal> {
+    /// Judges a share, and hands it on if it is one that its connection has not `seen` yet.
+    pub(super) fn submit(
+        &mut self,
+        share: &Submitted<'_>,
+        seen: &mut SharesSeen,
+    ) -> Result<Judged, Refusal> {
         let Some(given) = self.jobs.iter().find(|given| given.job.id == share.job_id) else {
             return Err(Refusal::Code(match self.stale.contains(&share.job_id) {
                 true => codes::ERROR_CODE_SUBMIT_SHARES_STALE_SHARE,
                 false => codes::ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID,
             }));
         };
-        if self.seen.len() >= SEEN_MAX {
-            return Err(Refusal::Flood);
-        }
         let extranonce = [self.prefix.as_bytes(), share.extranonce].concat();
         let found = given
             .job
@@ -238,10 +237,14 @@ impl Channel {
                 codes::ERROR_CODE_SUBMIT_SHARES_DIFFICULTY_TOO_LOW,
             ));
         }
-        if !self.seen.insert(found.hash) {
-            return Err(Refusal::Code(
-                codes::ERROR_CODE_SUBMIT_SHARES_DUPLICATE_SHARE,
-            ));
+        match seen.insert(&found.hash) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(Refusal::Code(
+                    codes::ERROR_CODE_SUBMIT_SHARES_DUPLICATE_SHARE,
+                ));
+            }
+            Err(NoRoom) => return Err(Refusal::Flood),
         }
         let hashes = hashes_of(given.target);
         self.vardiff.found(hashes);
@@ -271,7 +274,10 @@ fn whole(difficulty: f64) -> u64 {
 mod tests {
     use super::*;
     use crate::current_job::CurrentJob;
+    use crate::firmware::seen::SeenBudget;
     use crate::job::{FoundShare, JobParts, SHARES_WAITING_MAX};
+    use crate::job_check::tests::parts;
+    use std::sync::Arc;
     use tokio::sync::mpsc;
 
     const STEERING: Steering = Steering {
@@ -286,18 +292,10 @@ mod tests {
     ) -> (SharedJob, mpsc::Receiver<FoundShare>) {
         let parts = JobParts {
             upstream_job_id: None,
-            version: 0x2000_0000,
             version_rolling: false,
-            prev_hash: [tip; 32],
             min_ntime: 1_000,
-            nbits: 0x1900_ffff,
-            coinbase_prefix: vec![1],
-            coinbase_suffix: vec![2],
-            merkle_path: vec![],
-            extranonce_prefix: vec![],
-            extranonce_size: 8,
             target,
-            blocks: None,
+            ..parts(tip, 8)
         };
         let (sender, shares) = mpsc::channel(SHARES_WAITING_MAX);
         (current_job.job(parts, sender).unwrap(), shares)
@@ -318,6 +316,10 @@ mod tests {
         }
     }
 
+    fn seen() -> SharesSeen {
+        SharesSeen::new(Arc::new(SeenBudget::new()))
+    }
+
     fn code(result: Result<Judged, Refusal>) -> &'static str {
         match result.unwrap_err() {
             Refusal::Code(code) => code,
@@ -331,10 +333,12 @@ mod tests {
         let mut channel = channel(&current_job);
         let (job, mut shares) = job(&current_job, 1, [0xff; 32]);
         channel.give(job.clone(), true);
-        let judged = channel.submit(&share(job.id, 1)).unwrap();
+        let mut seen = seen();
+        let judged = channel.submit(&share(job.id, 1), &mut seen).unwrap();
         assert_eq!(judged.offered, Offered::Kept);
         assert!(shares.try_recv().is_ok());
-        assert_eq!(code(channel.submit(&share(job.id, 1))), "duplicate-share");
+        let again = channel.submit(&share(job.id, 1), &mut seen);
+        assert_eq!(code(again), "duplicate-share");
         assert!(shares.try_recv().is_err());
     }
 
@@ -346,20 +350,38 @@ mod tests {
         let (new, _new) = job(&current_job, 2, [0xff; 32]);
         channel.give(old.clone(), true);
         channel.give(new.clone(), false);
-        assert!(channel.submit(&share(old.id, 1)).is_ok());
+        let submit =
+            |channel: &mut Channel, id, nonce| channel.submit(&share(id, nonce), &mut seen());
+        assert!(submit(&mut channel, old.id, 1).is_ok());
         channel.give(new, true);
-        assert_eq!(code(channel.submit(&share(old.id, 2))), "stale-share");
-        assert_eq!(code(channel.submit(&share(999, 2))), "invalid-job-id");
+        assert_eq!(code(submit(&mut channel, old.id, 2)), "stale-share");
+        assert_eq!(code(submit(&mut channel, 999, 2)), "invalid-job-id");
+    }
+
+    /// A channel whose client does `rate`, on a job of an upstream with this target.
+    fn aimed(rate: f32, target: Hash256) -> Channel {
+        let current_job = CurrentJob::default();
+        let prefix = current_job.extended_prefix(4).unwrap();
+        let mut channel = Channel::new(Kind::Extended, prefix, STEERING, rate, [0xff; 32]).unwrap();
+        let (job, _shares) = job(&current_job, 1, target);
+        channel.give(job, true);
+        channel
     }
 
     #[test]
     fn the_target_is_never_harder_than_the_upstreams() {
-        let current_job = CurrentJob::default();
-        let prefix = current_job.extended_prefix(4).unwrap();
-        let mut channel = Channel::new(Kind::Extended, prefix, STEERING, 1e15, [0xff; 32]).unwrap();
-        let (job, _shares) = job(&current_job, 1, [0x7f; 32]);
-        assert!(channel.give(job, true));
-        assert_eq!(channel.target(), Target::from_le_bytes([0x7f; 32]));
+        // Ten times as many shares as are wanted.
+        let upstreams = hash_rate_to_target(1e15, 600.0).unwrap();
+        let channel = aimed(1e15, upstreams.to_le_bytes());
+        assert_eq!(channel.target(), upstreams);
+    }
+
+    #[test]
+    fn no_upstream_makes_a_device_flood_itself_off() {
+        let channel = aimed(1e14, [0xff; 32]);
+        let wanted = 1e14 * 60.0 / f64::from(STEERING.shares_per_minute);
+        let more = wanted / hashes_of(channel.target());
+        assert!((1.0..=20.1).contains(&more), "{more}");
     }
 
     #[test]
@@ -372,7 +394,8 @@ mod tests {
             extranonce: &[0; 7],
             ..share(job.id, 1)
         };
-        assert_eq!(code(channel.submit(&long)), "bad-extranonce-size");
+        let refused = channel.submit(&long, &mut seen());
+        assert_eq!(code(refused), "bad-extranonce-size");
         for rate in [f32::NAN, f32::INFINITY, -1.0] {
             assert!(channel.update(rate, [0xff; 32], Instant::now()).is_err());
         }
@@ -386,9 +409,11 @@ mod tests {
         let (job, mut shares) = job(&current_job, 1, [0x3f; 32]);
         channel.give(job.clone(), true);
         let again = current_job.again(&job);
-        assert!(channel.update(1e9, [0x3f; 32], Instant::now()).is_ok());
+        assert!(channel.update(100.0, [0x3f; 32], Instant::now()).is_ok());
         channel.give(again.clone(), false);
-        let good = (0..64).filter(|nonce| channel.submit(&share(again.id, *nonce)).is_ok());
+        let mut seen = seen();
+        let mut submit = |nonce| channel.submit(&share(again.id, nonce), &mut seen);
+        let good = (0..64).filter(|nonce| submit(*nonce).is_ok());
         assert!(good.count() > 0);
         while let Ok(found) = shares.try_recv() {
             assert_eq!(found.job_id, job.id);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::Target;
 use dovetail_sv2::messages::{
@@ -16,14 +17,16 @@ use dovetail_sv2::setup::mining_flags;
 use dovetail_sv2::{Frame, FrameReader, Message, Outbox, negotiation};
 use dovetail_units::header::{TIME_AHEAD_MAX_S, Tip};
 use stratum_core::mining_sv2 as codes;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::FirmwareOptions;
 use super::channel::{Channel, Refusal, Submitted};
+use super::seen::SharesSeen;
 use crate::current_job::CurrentJob;
 use crate::job::{Offered, SharedJob};
 use crate::stats;
+use crate::timer::at;
 
 /// Refused shares in a row, [untimely](is_untimely) ones aside, after which a connection is ended: nothing
 /// that hashes our jobs sends that many.
@@ -32,6 +35,9 @@ const BAD_SHARES_MAX: u32 = 256;
 /// clocks, the pool's and this machine's. Within this slack devices are told the later time for both, which half of what
 /// a header's time may be ahead of its job's allows; beyond it they are told the tip again, at the cost of their work.
 const CLOCK_SLACK_S: u32 = TIME_AHEAD_MAX_S / 2;
+/// The least time between two tips. Every one costs a device the work that it has under way, and a chain has no more in
+/// minutes; whoever says so is up to something.
+const TIP_INTERVAL: Duration = Duration::from_millis(250);
 /// The group that all channels of a connection are in; channels are numbered from the next on.
 pub(super) const GROUP_ID: u32 = 1;
 
@@ -48,8 +54,12 @@ pub(super) struct Connection {
     given: Option<SharedJob>,
     /// The tip that they were told last. They may be told no least time before its.
     told: Option<Tip>,
-    /// Before this no job is given that is not urgent.
+    /// Before this no other job on the same tip is given ..
     next_job_at: Instant,
+    /// .. and before this none on another.
+    next_tip_at: Instant,
+    /// The shares on the newest tip.
+    seen: SharesSeen,
     bad_shares: u32,
 }
 
@@ -58,6 +68,7 @@ pub(super) async fn serve(
     client: Client,
     options: Arc<FirmwareOptions>,
     current_job: Arc<CurrentJob>,
+    seen: SharesSeen,
 ) {
     let mut connection = Connection {
         outbox: client.outbox,
@@ -69,6 +80,8 @@ pub(super) async fn serve(
         given: None,
         told: None,
         next_job_at: Instant::now(),
+        next_tip_at: Instant::now(),
+        seen,
         bad_shares: 0,
     };
     tracing::info!(
@@ -87,27 +100,20 @@ impl Connection {
         let mut jobs = self.current_job.subscribe();
         jobs.mark_changed();
         let mut clock = MiningClock::start();
+        // The newest job, until it is time for it.
         let mut delayed: Option<SharedJob> = None;
         loop {
+            let due = delayed.as_ref().map(|job| self.due(job));
             let step = tokio::select! {
                 () = token.cancelled() => return EndReason::Closed,
                 changed = jobs.changed() => {
                     if changed.is_err() {
                         return EndReason::Closed;
                     }
-                    let newest = jobs.borrow_and_update().clone();
-                    match newest {
-                        Some(job) if self.is_urgent(&job) => {
-                            delayed = None;
-                            self.give(job)
-                        }
-                        other => {
-                            delayed = other;
-                            Ok(())
-                        }
-                    }
+                    delayed = jobs.borrow_and_update().clone();
+                    Ok(())
                 }
-                () = sleep_until(self.next_job_at), if delayed.is_some() => match delayed.take() {
+                () = at(due) => match delayed.take() {
                     Some(job) => self.give(job),
                     None => Ok(()),
                 },
@@ -155,9 +161,13 @@ impl Connection {
         }
     }
 
-    /// Whether a job may not wait: the first one, and one on a new tip.
-    fn is_urgent(&self, job: &SharedJob) -> bool {
-        self.is_new_tip(job) || Instant::now() >= self.next_job_at
+    /// When a job may be given. One on a new tip does not wait, unless the tip before came a moment ago: of many tips
+    /// the last one counts.
+    fn due(&self, job: &SharedJob) -> Instant {
+        match self.is_new_tip(job) {
+            true => self.next_tip_at,
+            false => self.next_job_at,
+        }
     }
 
     fn is_new_tip(&self, job: &SharedJob) -> bool {
@@ -169,7 +179,12 @@ impl Connection {
     /// to be hashed at once, which flushes nothing (5.3.15 to 5.3.17).
     fn give(&mut self, job: SharedJob) -> Result<(), EndReason> {
         let new_tip = self.is_new_tip(&job);
-        self.next_job_at = Instant::now() + self.options.job_interval;
+        let now = Instant::now();
+        self.next_job_at = now + self.options.job_interval;
+        if new_tip {
+            self.next_tip_at = now + TIP_INTERVAL;
+            self.seen.forget();
+        }
         self.given = Some(job.clone());
         let tip = self.tip_told(&job, new_tip);
         // A job on a tip that devices know is hashed at once.
@@ -340,7 +355,7 @@ impl Connection {
         share: &Submitted<'_>,
     ) -> Result<(), EndReason> {
         let judged = match self.channels.get_mut(&channel_id) {
-            Some(channel) => channel.submit(share),
+            Some(channel) => channel.submit(share, &mut self.seen),
             None => Err(Refusal::Code(
                 codes::ERROR_CODE_SUBMIT_SHARES_INVALID_CHANNEL_ID,
             )),

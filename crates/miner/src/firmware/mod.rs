@@ -7,6 +7,7 @@
 mod channel;
 mod connection;
 mod lifecycle;
+mod seen;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::current_job::CurrentJob;
 use crate::stats;
+use seen::{SeenBudget, SharesSeen};
 
 /// What devices may do.
 #[derive(Debug, Clone)]
@@ -65,13 +67,15 @@ pub async fn serve(
         payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
     };
     let options = Arc::new(options);
+    let budget = Arc::new(SeenBudget::new());
     let connections = TaskTracker::new();
     let serve = move |client| {
         let (options, current_job) = (options.clone(), current_job.clone());
+        let seen = SharesSeen::new(budget.clone());
         async move {
             let stats = current_job.stats().clone();
             stats::count(&stats.connections);
-            connection::serve(client, options, current_job).await;
+            connection::serve(client, options, current_job, seen).await;
             stats::uncount(&stats.connections);
         }
     };

@@ -16,7 +16,7 @@ use dovetail_sv2::{EXTRANONCE_BYTES_MAX, Frame, Outbox, OutboxError, connect, ne
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Channel, PoolOptions, PoolSession, SessionError};
+use super::{Channel, PoolOptions, PoolSession, SessionError, target};
 use crate::job::EXTRANONCE_BYTES;
 use crate::keys::WorkerKeys;
 
@@ -165,7 +165,7 @@ async fn open_channel(
     }
     Ok(Channel {
         id: success.channel_id,
-        target: success.target.to_array(),
+        target: target(&success.target)?,
         extranonce_prefix: success.extranonce_prefix.to_owned_bytes(),
         extranonce_size,
         group_id: success.group_channel_id,

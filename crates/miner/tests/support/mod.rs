@@ -105,6 +105,18 @@ pub(crate) async fn listen() -> (TcpListener, String, AuthorityKeys) {
     (listener, address, AuthorityKeys::generate())
 }
 
+/// A coinbase that pays anybody, with this script and room for `extranonce_bytes` behind it: before and after the
+/// extranonce. Its lock time, at the very end, is `[0xaa; 4]`.
+pub(crate) fn coinbase(script: &[u8], extranonce_bytes: usize) -> (Vec<u8>, Vec<u8>) {
+    let script_bytes = u8::try_from(script.len() + extranonce_bytes).unwrap();
+    let version = [2, 0, 0, 0];
+    let outpoint = [&[0; 32][..], &[0xff; 4]].concat();
+    let prefix = [&version[..], &[1], &outpoint, &[script_bytes], script].concat();
+    let value = 5_000_000_000_u64.to_le_bytes();
+    let suffix = [&[0xff; 4][..], &[1], &value, &[1, 0x51], &[0xaa; 4]].concat();
+    (prefix, suffix)
+}
+
 /// A target that one header in 2^12 meets.
 pub(crate) fn easy_target() -> [u8; 32] {
     let mut target = [0xff; 32];

@@ -15,6 +15,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, BlockHash, CompactTarget, Network, Target};
 use dovetail_units::consensus::BLOCK_BYTES_MAX;
 
+use crate::subsidy::HalvingInterval;
+
 pub use rules::BlockRejection;
 use rules::Proof;
 
@@ -24,10 +26,6 @@ pub const DEFAULT_BITS: u32 = 0x1e03_ffff;
 
 /// Headers whose median time bounds the next block's from below.
 const MEDIAN_TIME_SPAN: usize = 11;
-/// Regtest halves the subsidy this often.
-const HALVING_INTERVAL_BLOCKS: u32 = 150;
-const SUBSIDY_INITIAL: Amount = Amount::from_int_btc(50);
-const SUBSIDY_HALVINGS_MAX: u32 = 64;
 
 /// Why a chain cannot have the rules asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -186,12 +184,7 @@ fn parse(block: &[u8]) -> Result<Block, BlockRejection> {
 
 /// The subsidy at a height, by regtest's schedule.
 fn subsidy(height: u32) -> Amount {
-    match height / HALVING_INTERVAL_BLOCKS {
-        halvings @ 0..SUBSIDY_HALVINGS_MAX => {
-            Amount::from_sat(SUBSIDY_INITIAL.to_sat() >> halvings)
-        }
-        _ => Amount::ZERO,
-    }
+    HalvingInterval::REGTEST.subsidy(height)
 }
 
 /// A hash as the wire has it.

@@ -15,6 +15,7 @@ use crate::chain::{BlockRejection, RegtestChain};
 use crate::error::TemplateError;
 use crate::handle::Port;
 use crate::request::{Request, TransactionData};
+use crate::subsidy::HalvingInterval;
 
 /// A fresh template comes this often even where nothing has changed. Some miners take the time of
 /// their headers from the arrival of a job and never roll it; on a young chain it may not exceed
@@ -38,6 +39,7 @@ pub(super) fn start(
         templates: VecDeque::new(),
         next_id: 1,
     };
+    source.port.publisher.halving = Some(HalvingInterval::REGTEST);
     source.port.publisher.set_connected(true);
     source.publish();
     tokio::spawn(source.run(renewal, shutdown));
@@ -85,7 +87,7 @@ impl Embedded {
         self.port
             .publisher
             .publish(template, tip)
-            .expect("the chain's own templates have a height and outputs");
+            .expect("the chain's own templates have a height, outputs and the whole reward");
     }
 
     /// Answers a request and says whether the tip has changed.

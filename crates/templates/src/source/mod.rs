@@ -57,6 +57,13 @@ fn start_of(
     shutdown: CancellationToken,
 ) -> Result<TemplateHandle, TemplateError> {
     config.check().map_err(TemplateError::Config)?;
+    if let Some(address) = config.unauthenticated() {
+        tracing::warn!(
+            address,
+            "the template provider is not authenticated: whoever stands between can choose what is mined; set \
+             templates.authority_public_key"
+        );
+    }
     let (handle, mut port) = channel();
     let handle = handle.of_network(required);
     port.publisher.network = required;
@@ -98,9 +105,6 @@ fn start_of(
             authority_public_key,
             stale_after_s,
         } => {
-            if authority_public_key.is_none() {
-                tracing::warn!(address, "the template provider is not authenticated");
-            }
             let provider = provider::Provider {
                 address,
                 authority: authority_public_key,

@@ -1,5 +1,5 @@
-use bitcoin::Network;
 use bitcoin::consensus::serialize;
+use bitcoin::{Amount, Network, ScriptBuf, TxOut};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -279,4 +279,64 @@ fn a_source_is_asked_for_what_it_has_given_in_this_session_and_as_often_as_it_ta
         assert!(matches!(question, Tdp::RequestTransactionData(of) if of.template_id == 500));
     }
     assert!(Session::new(&mut history).question().is_none());
+}
+
+/// The first template of a chain whose blocks have this target, changed, and its tip.
+fn changed(bits: u32, change: impl FnOnce(&mut NewTemplateOwned)) -> [Tdp; 2] {
+    let chain = RegtestChain::new(Network::Regtest, bits).unwrap();
+    let (mut template, tip) = chain.template(1, 1_800_000_000);
+    template.future_template = true;
+    change(&mut template);
+    [Tdp::NewTemplate(template), Tdp::SetNewPrevHash(tip)]
+}
+
+fn published(messages: [Tdp; 2]) -> Result<u64, String> {
+    let (handle, mut port) = channel();
+    let mut history = History::default();
+    let mut session = Session::new(&mut history);
+    for message in messages {
+        session
+            .on_message(message, &mut port.publisher)
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(newest(&handle).coinbase_value_remaining_sat())
+}
+
+#[test]
+fn a_source_that_takes_the_reward_of_a_block_is_left() {
+    let thief = TxOut {
+        value: Amount::from_sat(4_999_999_999),
+        script_pubkey: ScriptBuf::from_bytes([vec![0x00, 0x14], vec![0xee; 20]].concat()),
+    };
+    let pays_itself = changed(EASY_BITS, |template| {
+        let outputs = [template.coinbase_tx_outputs.as_bytes(), &serialize(&thief)].concat();
+        template.coinbase_tx_outputs_count = 2;
+        template.coinbase_tx_outputs = outputs.try_into().unwrap();
+        template.coinbase_tx_value_remaining = 1;
+    });
+    let refused = published(pays_itself).unwrap_err();
+    assert!(refused.contains("49.99999999 BTC"), "{refused}");
+    let left = |sat| changed(EASY_BITS, |t| t.coinbase_tx_value_remaining = sat);
+    let refused = published(left(4_999_999_999)).unwrap_err();
+    assert!(
+        refused.contains("the subsidy at height 1 is 50 BTC"),
+        "{refused}"
+    );
+    assert_eq!(published(left(5_000_000_000)), Ok(5_000_000_000));
+    // With fees.
+    assert_eq!(published(left(5_000_000_001)), Ok(5_000_000_001));
+}
+
+#[test]
+fn how_much_the_subsidy_is_depends_on_the_network() {
+    let at_150 = |bits, sat| {
+        published(changed(bits, |template| {
+            template.coinbase_prefix = vec![0x02, 0x96, 0x00].try_into().unwrap();
+            template.coinbase_tx_value_remaining = sat;
+        }))
+    };
+    assert!(at_150(EASY_BITS, 2_500_000_000).is_ok());
+    assert!(at_150(EASY_BITS, 2_499_999_999).is_err());
+    // Blocks this hard are the main network's.
+    assert!(at_150(0x1d00_ffff, 2_500_000_000).is_err());
 }

@@ -3,11 +3,12 @@
 mod change_over;
 mod chatter;
 mod claims;
+mod neglect;
 mod payouts;
 mod tasks;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dovetail_commitment::BatchRoot;
@@ -15,6 +16,8 @@ use dovetail_miner::declared_jobs::{DeclaredJobs, PoolNotice};
 use dovetail_miner::job::FoundShare;
 use dovetail_miner::pool_jobs::PoolJobs;
 use dovetail_miner::pool_session::{Channel, PoolEvent, PoolSession};
+use dovetail_miner::pool_watch::PoolWatch;
+use dovetail_miner::share_numbers::ShareNumbers;
 use dovetail_serving::transcripts::ReadyBatch;
 use dovetail_sv2::OutboxError;
 use tokio::sync::{mpsc, watch};
@@ -29,6 +32,7 @@ use crate::claim::{Claimer, SentClaims};
 pub(super) use change_over::ChangeOver;
 pub(super) use chatter::Chatter;
 use claims::settled_share;
+pub(super) use neglect::{NodeTips, Rates};
 use tasks::deliver;
 
 /// How often expiry and batches are looked at, besides at events.
@@ -55,7 +59,13 @@ pub(super) struct Session {
     /// Makes jobs on templates of our own node, where we have one and the pool a declarator.
     pub(super) declared_jobs: Option<DeclaredJobs>,
     /// Numbers of requests and shares.
-    pub(super) numbers: Arc<AtomicU32>,
+    pub(super) numbers: Arc<ShareNumbers>,
+    /// Whether the pool does its part.
+    pub(super) watch: PoolWatch,
+    /// What it may ask for in a minute.
+    pub(super) rates: Rates,
+    /// The tips of our node, where we have one, to compare with the pool's.
+    pub(super) node: Option<NodeTips>,
     /// What the pool was told last that devices hash, in h/s, and when.
     pub(super) told_hash_rate: (f32, Instant),
     /// Looks after the pools that we would rather use.
@@ -134,7 +144,9 @@ impl Worker {
                         return Ok(End::ChangeOver(index, Box::new(pool)));
                     }
                 }
+                () = neglect::node_moved(&mut session.node) => self.on_node(session)?,
                 _ = tick.tick() => {
+                    self.check_pool(session)?;
                     let open = self.runner.open() as u64;
                     self.stats.tasks_open.store(open, Ordering::Relaxed);
                     self.payouts.look(Instant::now());
@@ -150,7 +162,10 @@ impl Worker {
 
     fn on_pool(&mut self, session: &mut Session, event: PoolEvent) -> Result<(), SessionFailure> {
         match event {
-            PoolEvent::Task(task) => self.on_assigned(session, task)?,
+            PoolEvent::Task(task) => {
+                session.rates.task()?;
+                self.on_assigned(session, task)?;
+            }
             PoolEvent::Cancelled(task_id) => self.on_cancelled(session, &task_id)?,
             PoolEvent::TranscriptAccepted(task_id) => {
                 self.on_transcript_accepted(session, &task_id)?;
@@ -164,28 +179,35 @@ impl Worker {
                 session.channel.send_replace(session.pool.channel().clone());
             }
             PoolEvent::NewJob(job) => {
+                session.rates.job()?;
                 let batch = session.pool_jobs.on_job(session.pool.channel(), *job);
                 self.forward_batch_job(session, batch);
+                self.on_job(session);
             }
             PoolEvent::NewTip(tip) => {
+                session.rates.tip()?;
+                self.on_tip(session, &tip)?;
                 let batch = session
                     .pool_jobs
                     .on_tip(session.pool.channel(), tip.clone());
                 tell(session, PoolNotice::Tip(tip.prev_hash.to_array()));
                 self.forward_claim(session, PoolEvent::NewTip(tip));
                 self.forward_batch_job(session, batch);
+                self.on_job(session);
             }
             PoolEvent::SharesAccepted {
                 last,
                 count,
                 difficulty,
             } => {
+                session.numbers.accepted(last, Instant::now().into());
                 if !self.stats.mining.accepted(last, count, difficulty) {
                     session.chatter.useless()?;
                 }
                 self.forward_claim(session, event);
             }
             PoolEvent::ShareRefused(number, code) => {
+                session.numbers.refused(number, Instant::now().into());
                 self.on_share_refused(session, number, &code)?;
                 self.forward_claim(session, PoolEvent::ShareRefused(number, code));
             }
@@ -213,10 +235,13 @@ impl Worker {
         let Some(job_id) = share.upstream_job_id else {
             return Ok(());
         };
-        let number = session.numbers.fetch_add(1, Ordering::Relaxed);
+        let number = session.numbers.take();
         let message = session.pool.channel().share(number, job_id, share);
         let open_shares = &self.stats.mining.open_shares;
         open_shares.submitted(number, &share.target);
+        session
+            .numbers
+            .submitted(number, false, Instant::now().into());
         session.pool.send(&message)
     }
 }

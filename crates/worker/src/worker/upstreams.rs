@@ -21,6 +21,14 @@ use crate::config::{JobDeclarator, Pool};
 /// The waits between attempts at one pool.
 const BACKOFF: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(60);
+/// The least wait after a session that the pool did not do its part in: it has just cost some time.
+const FAULT_WAIT_MIN: Duration = Duration::from_secs(15);
+/// How long a preferred pool that failed again and again must have been there before the worker returns to it, at most.
+const RETURN_WAIT_MAX: Duration = Duration::from_secs(3_600);
+/// What the wait grows from where the setting is shorter.
+const RETURN_WAIT_STEP: Duration = Duration::from_secs(5);
+/// A session that lasted this long says that the pool is a good one.
+const GOOD_SESSION: Duration = Duration::from_secs(1_800);
 /// Time for opening a session. A pool that needs longer is passed over for the next.
 const OPEN_TIME_MAX: Duration = Duration::from_secs(8);
 /// How often the worker looks whether a pool that it prefers is there, at most and at least.
@@ -55,6 +63,8 @@ pub(super) struct Upstream {
     pub(super) uncredited: Uncredited,
     not_before: Instant,
     wait: Duration,
+    /// Sessions in a row that failed.
+    failures: u32,
 }
 
 impl Upstream {
@@ -69,19 +79,48 @@ impl Upstream {
             uncredited: Uncredited::default(),
             not_before: Instant::now(),
             wait: *BACKOFF.start(),
+            failures: 0,
         }
     }
 
-    /// A session that lasted this long is over, or one did not open. After a long one the pool may be
-    /// asked again at once: most likely only the connection broke.
-    fn ended(&mut self, lasted: Duration, now: Instant) {
-        if lasted > *BACKOFF.end() {
-            self.wait = *BACKOFF.start();
-            self.not_before = now;
-        } else {
-            self.not_before = now + self.wait;
-            self.wait = (self.wait * 2).min(*BACKOFF.end());
+    /// A session that lasted this long is over. After a long one the pool may be asked again at once: most likely only the
+    /// connection broke. Not so after a `fault` of the pool.
+    fn ended(&mut self, lasted: Duration, fault: bool, now: Instant) {
+        self.failures = match lasted >= GOOD_SESSION && !fault {
+            true => 1,
+            false => self.failures.saturating_add(1),
+        };
+        if fault {
+            self.wait = self.wait.max(FAULT_WAIT_MIN);
         }
+        if fault || lasted <= *BACKOFF.end() {
+            return self.wait_longer(now);
+        }
+        self.wait = *BACKOFF.start();
+        self.not_before = now;
+    }
+
+    /// No session opened. That may be for as long as it likes: it is there again when it is.
+    fn wait_longer(&mut self, now: Instant) {
+        self.not_before = now + self.wait;
+        self.wait = (self.wait * 2).min(*BACKOFF.end());
+    }
+
+    /// It was there for long enough, and then it was not.
+    pub(super) fn not_there(&mut self) {
+        self.ended(Duration::ZERO, false, Instant::now());
+    }
+
+    /// How long the pool must have been there without a break before the worker returns to it from another: longer each
+    /// time that it failed.
+    fn steady(&self, at_least: Duration) -> Duration {
+        let again = self.failures.saturating_sub(1);
+        if again == 0 {
+            return at_least;
+        }
+        let doubled = 2_u32.saturating_pow(again);
+        let longer = at_least.max(RETURN_WAIT_STEP).saturating_mul(doubled);
+        longer.min(RETURN_WAIT_MAX.max(at_least))
     }
 }
 
@@ -109,7 +148,7 @@ impl Worker {
                     Err(error) => {
                         tracing::warn!(pool = options.address, %error, "no session with the pool");
                         last_failure = Some(format!("{}: {error}", options.address));
-                        self.upstreams[index].ended(Duration::ZERO, Instant::now());
+                        self.upstreams[index].wait_longer(Instant::now());
                     }
                 }
             }
@@ -158,7 +197,7 @@ impl Worker {
     pub(super) fn session_ended(&mut self, index: usize, lasted: Duration, error: &SessionFailure) {
         let upstream = &mut self.upstreams[index];
         tracing::warn!(pool = upstream.options.address, %error, "the session with the pool is over");
-        upstream.ended(lasted, Instant::now());
+        upstream.ended(lasted, error.is_fault(), Instant::now());
         if let Some(reason) = self.beacons.left(&upstream.options.name()) {
             tracing::error!(pool = upstream.options.address, reason, file = %self.beacons.path().display(), "this worker does not use the pool any more, because the pool broke its word; to use it again, delete its entry from the file and restart");
         }
@@ -180,17 +219,24 @@ impl Worker {
 
     /// Looks after the pools that are preferred to this one, if there are any to go back to.
     pub(super) fn scout(&self, index: usize) -> Option<AbortOnDropHandle<usize>> {
-        let preferred: Vec<(usize, PoolOptions)> = (0..index)
+        let at_least = Duration::from_secs(self.config.worker.pool_return_s);
+        let preferred: Vec<Preferred> = (0..index)
             .filter(|preferred| !self.has_left(*preferred))
-            .map(|preferred| (preferred, self.upstreams[preferred].options.clone()))
+            .map(|index| {
+                let upstream = &self.upstreams[index];
+                Preferred {
+                    index,
+                    options: upstream.options.clone(),
+                    not_before: upstream.not_before,
+                    steady: upstream.steady(at_least),
+                    there_since: None,
+                }
+            })
             .collect();
         if preferred.is_empty() {
             return None;
         }
-        let steady = Duration::from_secs(self.config.worker.pool_return_s);
-        Some(AbortOnDropHandle::new(tokio::spawn(scout(
-            preferred, steady,
-        ))))
+        Some(AbortOnDropHandle::new(tokio::spawn(scout(preferred))))
     }
 }
 
@@ -204,19 +250,35 @@ pub(super) async fn open(
         .map_err(|_| SessionError::TimeOut)?
 }
 
-/// Comes back with the first of the pools that has been there for `steady` without a break.
-async fn scout(pools: Vec<(usize, PoolOptions)>, steady: Duration) -> usize {
-    let interval = (steady / 4).clamp(*PROBE_INTERVAL.start(), *PROBE_INTERVAL.end());
-    let mut there_since: Vec<Option<Instant>> = vec![None; pools.len()];
+/// A pool that we would rather use.
+struct Preferred {
+    index: usize,
+    options: PoolOptions,
+    /// It is left alone until then.
+    not_before: Instant,
+    /// How long it must have been there without a break.
+    steady: Duration,
+    there_since: Option<Instant>,
+}
+
+/// Comes back with the first of the pools that has been there for long enough without a break.
+async fn scout(mut pools: Vec<Preferred>) -> usize {
+    let steady_min = pools.iter().map(|pool| pool.steady).min();
+    let interval =
+        (steady_min.unwrap_or_default() / 4).clamp(*PROBE_INTERVAL.start(), *PROBE_INTERVAL.end());
     loop {
-        for ((index, options), since) in pools.iter().zip(&mut there_since) {
-            match timeout(OPEN_TIME_MAX, probe(options)).await {
+        for pool in &mut pools {
+            if Instant::now() < pool.not_before {
+                continue;
+            }
+            match timeout(OPEN_TIME_MAX, probe(&pool.options)).await {
                 Ok(Ok(())) => {
-                    if since.get_or_insert_with(Instant::now).elapsed() >= steady {
-                        return *index;
+                    let since = pool.there_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= pool.steady {
+                        return pool.index;
                     }
                 }
-                _ => *since = None,
+                _ => pool.there_since = None,
             }
         }
         tokio::time::sleep(interval).await;
@@ -249,14 +311,43 @@ mod tests {
         let (mut upstream, now) = (upstream(), Instant::now());
         let mut waits = Vec::new();
         for _ in 0..10 {
-            upstream.ended(Duration::ZERO, now);
+            upstream.ended(Duration::ZERO, false, now);
             waits.push(upstream.not_before - now);
         }
         assert_eq!(waits.first(), Some(BACKOFF.start()));
         assert_eq!(waits.last(), Some(BACKOFF.end()));
-        upstream.ended(2 * *BACKOFF.end(), now);
+        upstream.ended(2 * *BACKOFF.end(), false, now);
         assert_eq!(upstream.not_before, now);
-        upstream.ended(Duration::ZERO, now);
+        upstream.ended(Duration::ZERO, false, now);
         assert_eq!(upstream.not_before - now, *BACKOFF.start());
+    }
+
+    #[test]
+    fn a_pool_that_was_no_good_is_not_asked_at_once_however_long_its_session_lasted() {
+        let (mut upstream, now) = (upstream(), Instant::now());
+        upstream.ended(GOOD_SESSION, true, now);
+        assert_eq!(upstream.not_before - now, FAULT_WAIT_MIN);
+        upstream.ended(GOOD_SESSION, true, now);
+        assert_eq!(upstream.not_before - now, 2 * FAULT_WAIT_MIN);
+    }
+
+    #[test]
+    fn the_way_back_to_a_preferred_pool_is_longer_each_time_that_it_failed() {
+        let (mut upstream, now) = (upstream(), Instant::now());
+        let minute = Duration::from_secs(60);
+        let mut waits = Vec::new();
+        for _ in 0..40 {
+            // It opens a session, serves it for a minute and is no good then.
+            upstream.ended(minute, true, now);
+            waits.push(upstream.steady(minute).as_secs());
+        }
+        assert_eq!(waits[..4], [60, 120, 240, 480]);
+        assert_eq!(waits.last(), Some(&RETURN_WAIT_MAX.as_secs()));
+        // After a good one the connection may break.
+        upstream.ended(GOOD_SESSION, false, now);
+        assert_eq!(upstream.steady(minute), minute);
+        // No setting makes it come and go all the time.
+        upstream.ended(Duration::ZERO, false, now);
+        assert_eq!(upstream.steady(Duration::ZERO), 2 * RETURN_WAIT_STEP);
     }
 }

@@ -2,6 +2,7 @@
 //! message; what the worker believes is read from its page.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod neglect;
 mod outcomes;
 mod payouts;
 mod shares;

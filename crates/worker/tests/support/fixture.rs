@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dovetail_commitment::ModelId;
 use dovetail_engine::{Model, tiny};
+use dovetail_miner::pool_watch::Patience;
 use dovetail_sv2::setup::SetupProtocol;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
 use dovetail_worker::claim::ClaimTimes;
@@ -29,6 +30,8 @@ pub(crate) const BLOCKS_ALWAYS: u32 = 0x207f_ffff;
 pub(crate) struct Setup {
     /// Lines of `[worker]`.
     pub(crate) worker: String,
+    /// Whether there is a declarator, and a node for it. Without one the pool builds the jobs that carry batches.
+    pub(crate) declares_jobs: bool,
     /// Lines of the pool's `[pool.job_declarator]`.
     pub(crate) declarator: String,
     /// Lines of `[templates]`.
@@ -39,6 +42,7 @@ pub(crate) struct Setup {
     pub(crate) more: String,
     /// How long the worker waits for the pool.
     pub(crate) claim_times: ClaimTimes,
+    pub(crate) patience: Patience,
 }
 
 impl Setup {
@@ -46,11 +50,13 @@ impl Setup {
     pub(crate) fn alone(bits: u32) -> Self {
         Self {
             worker: String::new(),
+            declares_jobs: true,
             declarator: String::new(),
             node: format!("kind = \"embedded\"\nbits = {bits}\n"),
             devices: false,
             more: String::new(),
             claim_times: ClaimTimes::default(),
+            patience: Patience::default(),
         }
     }
 
@@ -67,18 +73,22 @@ impl Setup {
     fn config(&self, folder: &Path, model: &Path, pool: &Server, declarator: &Server) -> Config {
         let key_file = folder.join("worker.key");
         let mut text = format!(
-            "[worker]\nkey_file = {key_file:?}\nmodels = [{model:?}]\n{}\
-             [[pool]]\n{}[pool.job_declarator]\n{}{}[templates]\n{}",
+            "[worker]\nkey_file = {key_file:?}\nmodels = [{model:?}]\n{}[[pool]]\n{}",
             self.worker,
             pool.config(),
-            declarator.config(),
-            self.declarator,
-            self.node,
         );
+        if self.declares_jobs {
+            text += &format!(
+                "[pool.job_declarator]\n{}{}[templates]\n{}",
+                declarator.config(),
+                self.declarator,
+                self.node,
+            );
+        }
         if self.devices {
             let key_file = folder.join("downstream.key");
             text += &format!(
-                "[downstream]\nlisten = \"127.0.0.1:0\"\nkey_file = {key_file:?}\njob_interval_ms = 0\n"
+                "[downstream]\nlisten = \"127.0.0.1:0\"\nkey_file = {key_file:?}\njob_interval_ms = 0\nmin_hash_rate = 1000\n"
             );
         }
         text += "[page]\nlisten = \"127.0.0.1:0\"\n";
@@ -136,7 +146,9 @@ impl Fixture {
         let config = setup.config(folder.path(), &model, &pool, &declarator);
         let stop = CancellationToken::new();
         let worker = Worker::start(config, &stop).await.unwrap();
-        let worker = worker.with_claim_times(setup.claim_times);
+        let worker = worker
+            .with_claim_times(setup.claim_times)
+            .with_patience(setup.patience);
         let (firmware, page) = (worker.firmware_port(), worker.page().unwrap());
         let until = stop.clone();
         Self {

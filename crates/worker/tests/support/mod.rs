@@ -8,4 +8,4 @@ mod played;
 pub(crate) mod pool;
 
 pub(crate) use fixture::{Fixture, Setup};
-pub(crate) use played::{Played, declarator, easy_target, listen};
+pub(crate) use played::{Played, coinbase, declarator, easy_target, listen};

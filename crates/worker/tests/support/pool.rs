@@ -17,7 +17,7 @@ use dovetail_sv2::setup::SetupProtocol;
 use tokio::time::timeout;
 
 use super::fixture::{BLOCKS_NEVER, Server, TIME_MAX};
-use super::{Fixture, Played, easy_target};
+use super::{Fixture, Played, coinbase, easy_target};
 
 pub(crate) const CHANNEL: u32 = 5;
 /// The pool's part of the extranonce, and the bytes that are the worker's.
@@ -171,6 +171,8 @@ pub(crate) async fn accept_job(pool: &mut Played, job_id: u32) {
 
 /// The pool has a job of its own on this tip.
 pub(crate) async fn pools_tip(pool: &mut Played, job_id: u32, prev_hash: [u8; 32]) {
+    let (prefix, suffix) = coinbase(&[1, 1], 3 + usize::from(EXTRANONCE_SIZE));
+    assert!(suffix.ends_with(&POOLS));
     let job = NewExtendedMiningJob {
         channel_id: CHANNEL,
         job_id,
@@ -178,8 +180,8 @@ pub(crate) async fn pools_tip(pool: &mut Played, job_id: u32, prev_hash: [u8; 32
         version: 0x2000_0000,
         version_rolling_allowed: true,
         merkle_path: Seq0255Owned::new(vec![]).unwrap(),
-        coinbase_tx_prefix: B064KOwned::new(vec![1]).unwrap(),
-        coinbase_tx_suffix: B064KOwned::new(POOLS.to_vec()).unwrap(),
+        coinbase_tx_prefix: B064KOwned::new(prefix).unwrap(),
+        coinbase_tx_suffix: B064KOwned::new(suffix).unwrap(),
     };
     pool.send(&job).await;
     let tip = SetNewPrevHash {

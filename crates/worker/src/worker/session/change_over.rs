@@ -77,7 +77,7 @@ impl Worker {
 
     /// The session that follows, if it opened.
     pub(super) fn opened(
-        &self,
+        &mut self,
         session: &mut Session,
         index: usize,
         opened: Result<PoolSession, SessionError>,
@@ -91,6 +91,7 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(%error, "the preferred pool is not there after all");
+                self.upstreams[index].not_there();
                 session.scout = self.scout(session.index);
             }
         }
