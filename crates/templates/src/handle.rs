@@ -113,7 +113,8 @@ impl TemplateHandle {
     /// [`TemplateError::Unsupported`] if it was not the tip here and the source cannot be asked (a template provider,
     /// Bitcoin Core before 31), [`TemplateError::Unavailable`] or [`TemplateError::TimeOut`] if it does not answer.
     pub async fn is_in_chain(&self, block: BlockHash) -> Result<bool, TemplateError> {
-        if self.tips.borrow().contains(&block.to_byte_array()) {
+        let hash = block.to_byte_array();
+        if self.tips.borrow().iter().any(|tip| tip.prev_hash == hash) {
             return Ok(true);
         }
         match &self.node {

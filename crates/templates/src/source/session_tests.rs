@@ -282,7 +282,7 @@ fn a_source_is_asked_for_what_it_has_given_in_this_session_and_as_often_as_it_ta
 }
 
 /// The first template of a chain whose blocks have this target, changed, and its tip.
-fn changed(bits: u32, change: impl FnOnce(&mut NewTemplateOwned)) -> [Tdp; 2] {
+fn first_of_chain(bits: u32, change: impl FnOnce(&mut NewTemplateOwned)) -> [Tdp; 2] {
     let chain = RegtestChain::new(Network::Regtest, bits).unwrap();
     let (mut template, tip) = chain.template(1, 1_800_000_000);
     template.future_template = true;
@@ -308,7 +308,7 @@ fn a_source_that_takes_the_reward_of_a_block_is_left() {
         value: Amount::from_sat(4_999_999_999),
         script_pubkey: ScriptBuf::from_bytes([vec![0x00, 0x14], vec![0xee; 20]].concat()),
     };
-    let pays_itself = changed(EASY_BITS, |template| {
+    let pays_itself = first_of_chain(EASY_BITS, |template| {
         let outputs = [template.coinbase_tx_outputs.as_bytes(), &serialize(&thief)].concat();
         template.coinbase_tx_outputs_count = 2;
         template.coinbase_tx_outputs = outputs.try_into().unwrap();
@@ -316,7 +316,7 @@ fn a_source_that_takes_the_reward_of_a_block_is_left() {
     });
     let refused = published(pays_itself).unwrap_err();
     assert!(refused.contains("49.99999999 BTC"), "{refused}");
-    let left = |sat| changed(EASY_BITS, |t| t.coinbase_tx_value_remaining = sat);
+    let left = |sat| first_of_chain(EASY_BITS, |t| t.coinbase_tx_value_remaining = sat);
     let refused = published(left(4_999_999_999)).unwrap_err();
     assert!(
         refused.contains("the subsidy at height 1 is 50 BTC"),
@@ -330,7 +330,7 @@ fn a_source_that_takes_the_reward_of_a_block_is_left() {
 #[test]
 fn how_much_the_subsidy_is_depends_on_the_network() {
     let at_150 = |bits, sat| {
-        published(changed(bits, |template| {
+        published(first_of_chain(bits, |template| {
             template.coinbase_prefix = vec![0x02, 0x96, 0x00].try_into().unwrap();
             template.coinbase_tx_value_remaining = sat;
         }))

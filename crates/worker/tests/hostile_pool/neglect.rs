@@ -24,8 +24,10 @@ use crate::support::{Fixture, Played, Setup, coinbase};
 
 /// Not as long as a miner would wait, so that nobody waits for the tests.
 fn impatience() -> Patience {
-    let mut patience = Patience::default();
-    patience.job = Duration::from_secs(1);
+    let patience = Patience {
+        job: Duration::from_secs(1),
+        ..Patience::default()
+    };
     patience.answers.some = Duration::from_secs(1);
     patience.target = Duration::from_secs(1);
     patience
