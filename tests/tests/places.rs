@@ -46,6 +46,11 @@ async fn prove(miner: &mut Miner) {
     assert_eq!(miner.share(&job, job.parts.min_ntime).await, Ok(()));
 }
 
+/// Whether the pool hangs up before long.
+async fn is_let_go(mut miner: Miner) -> bool {
+    timeout(TIME_MAX, miner.hung_up()).await.is_ok()
+}
+
 async fn is_closed(stream: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
     // Closed with or without a reset.
@@ -98,13 +103,14 @@ async fn one_address_and_one_network_have_more_connections_as_they_prove_work() 
 async fn a_connection_without_a_good_share_is_closed_and_one_that_mines_is_not() {
     let (_dir, scenario) = pool(&[("MINING__FIRST_SHARE_S", "10")]);
     let mut mining = miner(&scenario, "alice", LOCALHOST).await.unwrap();
-    let mut idle = miner(&scenario, "alice", LOCALHOST).await.unwrap();
-    let idle = tokio::spawn(async move { idle.hung_up().await });
+    let idle = miner(&scenario, "alice", LOCALHOST).await.unwrap();
+    let idle = tokio::spawn(is_let_go(idle));
     let mut pace = tokio::time::interval(Duration::from_millis(500));
     while !idle.is_finished() {
         pace.tick().await;
         prove(&mut mining).await;
     }
+    assert!(idle.await.unwrap());
     prove(&mut mining).await;
 }
 
@@ -119,10 +125,10 @@ async fn a_known_account_has_a_place_where_a_stranger_has_none() {
     drop(before);
     let [open, stranger, known] = NETWORKS;
     let _idle = miner(&scenario, "mallory", open).await.unwrap();
-    let mut stranger = miner(&scenario, "mallory", stranger).await.unwrap();
+    let stranger = miner(&scenario, "mallory", stranger).await.unwrap();
     let mut known = miner(&scenario, "alice", known).await.unwrap();
     // Long before its time for the first share is over.
-    stranger.hung_up().await;
+    assert!(is_let_go(stranger).await);
     prove(&mut known).await;
 }
 
