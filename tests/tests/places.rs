@@ -7,7 +7,7 @@ mod played;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use dovetail_agent::AgentClient;
+use dovetail_agent::{AgentClient, AgentError};
 use dovetail_sv2::{AuthorityPublicKey, connect};
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
 use played::miner::{Job, Miner};
@@ -44,6 +44,13 @@ async fn miner(scenario: &Scenario, account: &str, from: Ipv4Addr) -> Result<Min
 async fn prove(miner: &mut Miner) {
     let job: Job = miner.job(0, |_| true).await;
     assert_eq!(miner.share(&job, job.parts.min_ntime).await, Ok(()));
+}
+
+/// An agent that has been answered.
+async fn agent(scenario: &Scenario) -> Result<AgentClient, AgentError> {
+    let client = AgentClient::connect(&scenario.grpc).await?;
+    client.models().await?;
+    Ok(client)
 }
 
 /// Whether the pool hangs up before long.
@@ -146,21 +153,10 @@ async fn the_declarator_and_the_grpc_port_have_limits_of_their_own() {
     let again = async { while declarator().await.is_err() {} };
     timeout(TIME_MAX, again).await.unwrap();
 
-    let address = scenario.grpc.trim_start_matches("http://");
-    let first = TcpStream::connect(address).await.unwrap();
-    let mut second = TcpStream::connect(address).await.unwrap();
-    assert!(is_closed(&mut second).await);
+    let first = agent(&scenario).await.unwrap();
+    assert!(agent(&scenario).await.is_err());
     drop(first);
-    let again = async {
-        loop {
-            let client = AgentClient::connect(&scenario.grpc).await;
-            if let Ok(client) = client
-                && client.models().await.is_ok()
-            {
-                return;
-            }
-        }
-    };
+    let again = async { while agent(&scenario).await.is_err() {} };
     timeout(TIME_MAX, again).await.unwrap();
 }
 
