@@ -7,7 +7,7 @@ mod played;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use dovetail_agent::AgentClient;
+use dovetail_agent::{AgentClient, AgentError};
 use dovetail_sv2::{AuthorityPublicKey, connect};
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
 use played::miner::{Job, Miner};
@@ -44,6 +44,18 @@ async fn miner(scenario: &Scenario, account: &str, from: Ipv4Addr) -> Result<Min
 async fn prove(miner: &mut Miner) {
     let job: Job = miner.job(0, |_| true).await;
     assert_eq!(miner.share(&job, job.parts.min_ntime).await, Ok(()));
+}
+
+/// An agent that has been answered.
+async fn agent(scenario: &Scenario) -> Result<AgentClient, AgentError> {
+    let client = AgentClient::connect(&scenario.grpc).await?;
+    client.models().await?;
+    Ok(client)
+}
+
+/// Whether the pool hangs up before long.
+async fn is_let_go(mut miner: Miner) -> bool {
+    timeout(TIME_MAX, miner.hung_up()).await.is_ok()
 }
 
 async fn is_closed(stream: &mut TcpStream) -> bool {
@@ -98,13 +110,14 @@ async fn one_address_and_one_network_have_more_connections_as_they_prove_work() 
 async fn a_connection_without_a_good_share_is_closed_and_one_that_mines_is_not() {
     let (_dir, scenario) = pool(&[("MINING__FIRST_SHARE_S", "10")]);
     let mut mining = miner(&scenario, "alice", LOCALHOST).await.unwrap();
-    let mut idle = miner(&scenario, "alice", LOCALHOST).await.unwrap();
-    let idle = tokio::spawn(async move { idle.hung_up().await });
+    let idle = miner(&scenario, "alice", LOCALHOST).await.unwrap();
+    let idle = tokio::spawn(is_let_go(idle));
     let mut pace = tokio::time::interval(Duration::from_millis(500));
     while !idle.is_finished() {
         pace.tick().await;
         prove(&mut mining).await;
     }
+    assert!(idle.await.unwrap());
     prove(&mut mining).await;
 }
 
@@ -119,10 +132,10 @@ async fn a_known_account_has_a_place_where_a_stranger_has_none() {
     drop(before);
     let [open, stranger, known] = NETWORKS;
     let _idle = miner(&scenario, "mallory", open).await.unwrap();
-    let mut stranger = miner(&scenario, "mallory", stranger).await.unwrap();
+    let stranger = miner(&scenario, "mallory", stranger).await.unwrap();
     let mut known = miner(&scenario, "alice", known).await.unwrap();
     // Long before its time for the first share is over.
-    stranger.hung_up().await;
+    assert!(is_let_go(stranger).await);
     prove(&mut known).await;
 }
 
@@ -140,21 +153,10 @@ async fn the_declarator_and_the_grpc_port_have_limits_of_their_own() {
     let again = async { while declarator().await.is_err() {} };
     timeout(TIME_MAX, again).await.unwrap();
 
-    let address = scenario.grpc.trim_start_matches("http://");
-    let first = TcpStream::connect(address).await.unwrap();
-    let mut second = TcpStream::connect(address).await.unwrap();
-    assert!(is_closed(&mut second).await);
+    let first = agent(&scenario).await.unwrap();
+    assert!(agent(&scenario).await.is_err());
     drop(first);
-    let again = async {
-        loop {
-            let client = AgentClient::connect(&scenario.grpc).await;
-            if let Ok(client) = client
-                && client.models().await.is_ok()
-            {
-                return;
-            }
-        }
-    };
+    let again = async { while agent(&scenario).await.is_err() {} };
     timeout(TIME_MAX, again).await.unwrap();
 }
 
