@@ -24,7 +24,7 @@ use crate::support::{Fixture, Played, Setup, coinbase};
 
 /// Not as long as a miner would wait, so that nobody waits for the tests.
 fn impatience() -> Patience {
-    let patience = Patience {
+    let mut patience = Patience {
         job: Duration::from_secs(1),
         ..Patience::default()
     };
