@@ -21,6 +21,9 @@ const JOBS_PER_MINUTE_MAX: u32 = 12_000;
 /// More tasks than a worker begins.
 const TASKS_PER_MINUTE_MAX: u32 = 6_000;
 
+/// The newest tips of our node that the pool's is looked for among: half a day's. A node remembers many more.
+const TIPS_COMPARED_MAX: usize = 64;
+
 /// What a pool has asked for lately.
 #[derive(Debug)]
 pub(in crate::worker) struct Rates {
@@ -76,12 +79,14 @@ impl NodeTips {
         }
     }
 
-    /// None while the node is away for too long to be compared with.
+    /// The newest ones, the newest last; none while the node is away for too long to be compared with.
     fn now(&self) -> VecDeque<Tip> {
-        match *self.stale.borrow() {
-            true => VecDeque::new(),
-            false => self.tips.borrow().clone(),
+        if *self.stale.borrow() {
+            return VecDeque::new();
         }
+        let tips = self.tips.borrow();
+        let old = tips.len().saturating_sub(TIPS_COMPARED_MAX);
+        tips.range(old..).copied().collect()
     }
 }
 
