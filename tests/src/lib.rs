@@ -7,6 +7,7 @@ pub mod bitcoin_core;
 mod configs;
 pub mod lightning_node;
 pub mod network;
+mod options;
 pub mod postgres;
 pub mod process;
 pub mod scenario;

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use crate::bitcoin_core::CoreParts;
-use crate::lightning_node::RealParts;
 use crate::network::Network;
+pub use crate::options::Options;
 use crate::postgres::{Held, Postgres};
 use crate::process::{Daemon, output};
 use crate::program;
@@ -27,83 +26,6 @@ pub const AUTHORITY_SECRET: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXb
 pub(crate) const PAYOUT_ADDRESS: &str = "bcrt1qa0sm0hxzj0x25rh8gw5xlzwlsfvvyz8u8nhukw";
 /// How long a daemon may take to start.
 pub(crate) const START_TIME_MAX: Duration = Duration::from_secs(30);
-
-/// What differs from one scenario to the next.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The compact target of the embedded chain's blocks.
-    pub bits: &'static str,
-    /// Start the inference worker.
-    pub worker: bool,
-    /// Give the worker a node, so that it declares its jobs; without one the pool builds them.
-    pub node: bool,
-    /// Let the worker serve firmware, and leave the searching to it.
-    pub firmware: bool,
-    /// Start the plain hasher.
-    pub hasher: bool,
-    /// How many shares vardiff aims at, per channel and minute.
-    pub shares_per_minute: u32,
-    /// The least hash rate that vardiff assumes, in h/s.
-    pub min_hashrate: u32,
-    /// What the worker says it hashes when it connects, in h/s.
-    pub nominal_hash_rate: u32,
-    /// What the worker serves.
-    pub model: ServedModel,
-    /// Let the worker have no model file and fetch the model from the pool.
-    pub fetch: bool,
-    /// Start a validator as a process of its own, and have the pool replay there.
-    pub validator: bool,
-    /// How many later batches credit for inference is held for; 0: it matures at once.
-    pub maturity_batches: u32,
-    /// Have miners declare their jobs at the pool itself instead of at `dovetail-jd`.
-    pub embedded_declarator: bool,
-    /// Where pool, declarator and worker take templates from, in place of the scenario's own chain: a whole
-    /// `[templates]` section.
-    pub templates: Option<String>,
-    /// Bitcoin Core instead of the embedded chain.
-    pub core: Option<CoreParts>,
-    /// The seeds of tiny models that the pool serves besides.
-    pub more_models: &'static [u64],
-    /// How long a task may take from its creation to its settlement, in seconds.
-    pub task_lifetime_s: u32,
-    /// Further keys of the pool's configuration, as its environment says them: `MINING__CONNECTIONS_MAX`.
-    pub pool_settings: &'static [(&'static str, &'static str)],
-    /// What 2^20 expected hashes earn, in msat.
-    pub hash_msat_per_mebihash: u32,
-    /// How long a block of a coinbase-only job is looked for on the chain, in seconds.
-    pub coinbase_only_seen_within_s: u32,
-    /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
-    pub real: Option<RealParts>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            // About 16 million hashes: some seconds of one CPU thread.
-            bits: "1e00ffff",
-            worker: true,
-            node: true,
-            firmware: false,
-            hasher: true,
-            shares_per_minute: 60,
-            min_hashrate: 100_000,
-            nominal_hash_rate: 1_000_000,
-            model: ServedModel::Tiny,
-            fetch: false,
-            validator: false,
-            maturity_batches: 0,
-            embedded_declarator: false,
-            templates: None,
-            core: None,
-            more_models: &[],
-            task_lifetime_s: 600,
-            pool_settings: &[],
-            hash_msat_per_mebihash: 10,
-            coinbase_only_seen_within_s: 1_800,
-            real: None,
-        }
-    }
-}
 
 /// The running parts. Dropping it stops them, the newest first.
 pub struct Scenario {

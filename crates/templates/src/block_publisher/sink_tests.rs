@@ -106,7 +106,7 @@ async fn if_the_source_dies_with_the_block_unsent_another_node_takes_it() {
     let next = work_at(&chain, 2).await;
     assert_eq!(next.prev_hash(), block.block_hash().to_byte_array());
     // Its own source gets it too when it is back, and only then it is forgotten.
-    assert_eq!(files(dir.path()).len(), 1);
+    until("it is on disk", || files(dir.path()).len() == 1).await;
     provider.back().await;
     assert_eq!(work_at(&provider.chain, 2).await.height(), 2);
     until("the file is gone", || files(dir.path()).is_empty()).await;
