@@ -13,11 +13,11 @@ use bitcoin::Amount;
 use declaration::{DeclaratorClient, Job, Mining, TIME_MAX};
 use dovetail_miner::search::Found;
 use dovetail_miner::template_job::min_ntime;
-use dovetail_sv2::messages::NewExtendedMiningJob;
 use dovetail_templates::{SourceConfig, TemplateHandle, WorkSnapshot};
 use dovetail_tests::process::output;
 use dovetail_tests::program;
 use dovetail_tests::scenario::{Options, Scenario};
+use played::miner::{Job as PoolsJob, Miner};
 use played::provider::Provider;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -318,13 +318,13 @@ async fn a_value_above_the_pools_own_template_is_not_believed_and_the_template_a
     // Twice as much is to be had now.
     provider.template(|template| template.coinbase_tx_value_remaining *= 2);
     let wanted = (worth_sat * 2).to_le_bytes();
-    loop {
-        let job: NewExtendedMiningJob = miner.mining.peer.receive().await;
-        let suffix = job.coinbase_tx_suffix.as_bytes();
-        if suffix.windows(wanted.len()).any(|bytes| bytes == wanted) {
-            break;
-        }
-    }
+    // Who declares jobs is sent none of the pool's: another miner shows when the pool has the template.
+    let mut other = Miner::open(&fixture.scenario.mining, 1e6).await.unwrap();
+    let pays = |job: &PoolsJob| {
+        let mut places = job.parts.coinbase_suffix.windows(wanted.len());
+        places.any(|bytes| bytes == wanted)
+    };
+    other.job(0, pays).await;
     miner.share().await;
     let query = "SELECT string_agg(floor(work)::text || ' ' || credit_msat, ',' ORDER BY created_at) FROM shares";
     let shares: Vec<(u64, u64)> = fixture

@@ -87,9 +87,9 @@ async fn keep(connector: impl Connector, mut port: Port, shutdown: CancellationT
                 if started.elapsed() >= GOOD_SESSION {
                     pause = PAUSE_MIN;
                 }
+                port.publisher.set_lost(&error);
                 if matches!(error, TemplateError::WrongNetwork { .. }) {
                     last_word.say(connector.name(), &error);
-                    port.publisher.set_lost(&error);
                 } else {
                     last_word = LastWord::default();
                     tracing::warn!(source = connector.name(), %error, "lost the template source; the last work stands");
