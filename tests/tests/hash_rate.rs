@@ -124,6 +124,8 @@ async fn a_changed_target_comes_with_a_job_that_has_it() {
     let options = Options {
         worker: false,
         hasher: false,
+        // A block found by chance would be another tip.
+        bits: "1d00ffff",
         ..Options::default()
     };
     let (_dir, scenario) = dovetail_tests::scenario(&options).unwrap();
