@@ -17,6 +17,8 @@ async fn while_one_connection_floods_the_pool_all_shares_of_another_are_acknowle
     let options = Options {
         worker: false,
         hasher: false,
+        // No block comes by chance, which would make a job stale.
+        bits: "1d00ffff",
         min_hashrate: 100,
         pool_settings: &[("LEDGER__GROUP_MAX", "1")],
         ..Options::default()

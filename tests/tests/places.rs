@@ -28,6 +28,8 @@ fn pool(pool_settings: &'static [(&'static str, &'static str)]) -> (TempDir, Sce
     let options = Options {
         worker: false,
         hasher: false,
+        // No block comes by chance, which would make a job stale.
+        bits: "1d00ffff",
         min_hashrate: 100,
         embedded_declarator: true,
         pool_settings,
