@@ -331,7 +331,14 @@ async fn a_node_that_comes_back_on_another_chain_gives_no_work_and_judges_no_blo
 
     let node = Node::start(directory.path());
     node.cli(&["generatetodescriptor", "1", "raw(51)"]);
-    work_at(&handle, 22).await;
+    // After so many failures it is asked every 15 seconds only, and may be starting just then.
+    let mut work = handle.subscribe();
+    let is_back =
+        |work: &Option<Arc<WorkSnapshot>>| work.as_ref().is_some_and(|work| work.height() >= 22);
+    timeout(3 * PATIENCE, work.wait_for(is_back))
+        .await
+        .unwrap()
+        .unwrap();
     stop.cancel();
     timeout(PATIENCE, handle.stopped()).await.unwrap();
 }
