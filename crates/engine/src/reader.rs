@@ -59,7 +59,7 @@ fn read(mut file: impl Read + Seek) -> Result<Model, EngineError> {
         digests: Vec::new(),
         read: 0,
     };
-    let (tensors, tokenizer) = reader.tensors(&manifest)?;
+    let (tensors, json) = reader.tensors(&manifest)?;
     if reader.read != header.tensors().len() {
         return Err(EngineError::Format("there are tensors too many"));
     }
@@ -68,6 +68,12 @@ fn read(mut file: impl Read + Seek) -> Result<Model, EngineError> {
             "the tensors are not those of the manifest",
         ));
     }
+    // Parsed only now: until here its bytes are anybody's, whatever id the manifest has.
+    let vocabulary = manifest.architecture.vocabulary;
+    let tokenizer = match json {
+        None => Tokenizer::by_bytes(),
+        Some(json) => Tokenizer::from_json(&json, vocabulary, &manifest.end_tokens)?,
+    };
     Ok(Model {
         id,
         manifest,
@@ -86,7 +92,8 @@ struct Reader<'a, F> {
 }
 
 impl<F: Read + Seek> Reader<'_, F> {
-    fn tensors(&mut self, manifest: &Manifest) -> Result<(Tensors, Tokenizer), EngineError> {
+    /// The tensors, and the tokenizer's file if there is one.
+    fn tensors(&mut self, manifest: &Manifest) -> Result<(Tensors, Option<Vec<u8>>), EngineError> {
         let arch = &manifest.architecture;
         let mut specs = specs(arch).into_iter();
         let embedding = self.matrix(&mut specs, false)?;
@@ -111,11 +118,8 @@ impl<F: Read + Seek> Reader<'_, F> {
         let cos = self.integers(&mut specs, 1 << 30)?;
         let sin = self.integers(&mut specs, 1 << 30)?;
         let tokenizer = match manifest.tokenizer {
-            TokenizerKind::Bytes => Tokenizer::by_bytes(),
-            TokenizerKind::HuggingFace => {
-                let json = self.tokenizer_json()?;
-                Tokenizer::from_json(&json, arch.vocabulary)?
-            }
+            TokenizerKind::Bytes => None,
+            TokenizerKind::HuggingFace => Some(self.tokenizer_json()?),
         };
         let tensors = Tensors {
             embedding,
@@ -178,8 +182,10 @@ impl<F: Read + Seek> Reader<'_, F> {
 
     fn tokenizer_json(&mut self) -> Result<Vec<u8>, EngineError> {
         let length = self.header.info(TOKENIZER).ok_or(MISSING)?.shape.clone();
-        if length.iter().product::<usize>() > TOKENIZER_BYTES_MAX {
-            return Err(EngineError::Format("the tokenizer is too long"));
+        match length[..] {
+            [0..=TOKENIZER_BYTES_MAX] => (),
+            [_] => return Err(EngineError::Format("the tokenizer is too long")),
+            _ => return Err(EngineError::Format("the tokenizer is no row of bytes")),
         }
         self.bytes(&Spec {
             name: TOKENIZER.to_owned(),
