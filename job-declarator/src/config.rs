@@ -4,9 +4,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::{Context, ensure};
 use bitcoin::{Network, ScriptBuf};
 use dovetail_daemon::{ConfigError, Secret, within};
-use dovetail_templates::{SourceConfig, payout_script};
+use dovetail_ledger::Ledger;
+use dovetail_sv2::AuthorityKeys;
+use dovetail_templates::{TemplatesConfig, payout_script};
 use serde::Deserialize;
 
 use crate::token::TokenKey;
@@ -19,8 +22,8 @@ pub struct Config {
     pub declaration: DeclarationConfig,
     /// The ledger that the pool reads too.
     pub ledger: LedgerConfig,
-    /// The node whose tip and rules declared jobs are checked by, and which takes their blocks.
-    pub templates: SourceConfig,
+    /// The node whose tip and rules declared jobs are checked by, and the nodes that take their blocks.
+    pub templates: TemplatesConfig,
 }
 
 /// The Sv2 port.
@@ -73,6 +76,10 @@ pub struct EmbeddedConfig {
     /// satoshi: fees that nobody here can see. Beyond, its block is taken for invalid.
     #[serde(default = "defaults::coinbase_only_fees_max_sat")]
     pub coinbase_only_fees_max_sat: u64,
+    /// How long a block of such a job is looked for on the chain, in seconds. If it is not seen, what the account
+    /// earned on such jobs up to it is void.
+    #[serde(default = "defaults::coinbase_only_seen_within_s")]
+    pub coinbase_only_seen_within_s: u64,
     /// What miners may ask for.
     #[serde(default)]
     pub limits: Limits,
@@ -134,6 +141,10 @@ mod defaults {
         // Blocks with more than this in fees exist, and whoever has one can declare it in full.
         50_000_000
     }
+    pub(super) fn coinbase_only_seen_within_s() -> u64 {
+        // Three blocks of the main chain.
+        1_800
+    }
     pub(super) fn ledger_connections_max() -> u32 {
         4
     }
@@ -188,11 +199,55 @@ impl Config {
             self.ledger.connections_max,
             1..=1_000,
         )?;
+        self.templates.check()?;
         self.declaration.limits.check("declaration.limits")
     }
 }
 
+impl Config {
+    /// The secrets, by their keys.
+    pub fn secrets(&self) -> [(&'static str, &Secret); 3] {
+        let declaration = &self.declaration;
+        [
+            (
+                "declaration.authority_secret_key",
+                &declaration.authority_secret_key,
+            ),
+            ("declaration.token_key", &declaration.token_key),
+            ("ledger.url", &self.ledger.url),
+        ]
+    }
+
+    /// Opens and reads the files that it names, as `--check-config` does. Nothing is connected to, made or changed.
+    ///
+    /// # Errors
+    /// The first that the declarator could not start with.
+    pub fn check_files(&self) -> anyhow::Result<()> {
+        self.declaration.authority()?;
+        let token_key = self.declaration.token_key.look_at_key();
+        token_key.context("declaration.token_key")?;
+        let url = self.ledger.url.read().context("ledger.url")?;
+        Ledger::check_url(&url).context("ledger.url")?;
+        if let Some(folder) = &self.declaration.blocks_dir {
+            ensure!(
+                !folder.exists() || folder.is_dir(),
+                "declaration.blocks_dir: {} is no folder",
+                folder.display()
+            );
+        }
+        Ok(())
+    }
+}
+
 impl DeclarationConfig {
+    /// The keys that miners recognise the declarator by.
+    pub(crate) fn authority(&self) -> anyhow::Result<AuthorityKeys> {
+        let secret = self.authority_secret_key.read();
+        let secret = secret.context("declaration.authority_secret_key")?;
+        AuthorityKeys::parse(&self.authority_public_key, &secret)
+            .context("declaration: the authority keys")
+    }
+
     /// The script that every declared job must pay.
     ///
     /// # Errors

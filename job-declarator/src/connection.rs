@@ -183,8 +183,12 @@ impl Connection {
     }
 
     /// The protocol has no refusal here: who asks too often alone is dropped, and where all
-    /// together do, the answer waits.
+    /// together do, the answer waits. Who asks while there is nothing to declare is dropped too, so that
+    /// their own fallback can act.
     fn on_allocate(&mut self, message: &AllocateMiningJobToken) -> Result<(), EndReason> {
+        if self.shared.rules.node.is_stale() {
+            return Err(EndReason::NoWork);
+        }
         let account = self.account(&message.user_identifier.as_utf8_or_hex())?;
         self.tokens
             .count(Instant::now())
@@ -233,6 +237,9 @@ impl Connection {
         let token = message.mining_job_token.as_bytes();
         if !self.full_template {
             return self.refuse(request_id, &Refusal::CoinbaseOnly);
+        }
+        if self.shared.rules.node.is_stale() {
+            return self.refuse(request_id, &Refusal::SourceAway);
         }
         let Some(account) = self.tokens.spend(token, Instant::now()) else {
             return self.refuse(request_id, &Refusal::Token);
@@ -300,6 +307,10 @@ impl Connection {
                 full_template = self.full_template,
                 "a solution was pushed that solves no declared job of its connection"
             );
+        };
+        let block = match block {
+            Ok(block) => block,
+            Err(broken) => return self.shared.blocks.keep(broken),
         };
         if self.submitted.replace(block.hash()) != Some(block.hash()) {
             tracing::info!(hash = %block.hash(), "a declared block was pushed");

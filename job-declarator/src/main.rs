@@ -15,7 +15,7 @@ struct Arguments {
     /// DOVETAIL_JD__SECTION__KEY.
     #[arg(long, default_value = "dovetail-jd.toml")]
     config: PathBuf,
-    /// Check the configuration and exit.
+    /// Check the configuration and the files that it names, and exit. Nothing is connected to or made.
     #[arg(long)]
     check_config: bool,
 }
@@ -36,7 +36,9 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
     config
         .check()
         .map_err(|reason| anyhow::anyhow!("configuration: {reason}"))?;
+    dovetail_daemon::warn_of_secrets(&arguments.config, "DOVETAIL_JD", config.secrets());
     if arguments.check_config {
+        config.check_files()?;
         println!("the configuration is valid");
         return Ok(());
     }

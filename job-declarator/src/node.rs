@@ -15,6 +15,9 @@ pub trait Node: Send + Sync {
     /// The newest work, and every change of it.
     fn work(&self) -> watch::Receiver<Option<Arc<WorkSnapshot>>>;
 
+    /// Whether that work is worth nothing any more, because the source has been away for too long.
+    fn is_stale(&self) -> bool;
+
     /// Whether a serialised block that lacks only its proof of work would be valid on the tip.
     fn check_block(&self, block: Vec<u8>) -> Answer<'_>;
 }
@@ -22,6 +25,10 @@ pub trait Node: Send + Sync {
 impl Node for TemplateHandle {
     fn work(&self) -> watch::Receiver<Option<Arc<WorkSnapshot>>> {
         self.subscribe()
+    }
+
+    fn is_stale(&self) -> bool {
+        Self::is_stale(self)
     }
 
     fn check_block(&self, block: Vec<u8>) -> Answer<'_> {

@@ -22,6 +22,8 @@ pub(crate) enum Refusal {
     Moved,
     #[error("no work is known here yet")]
     NoWork,
+    #[error("the declarator's template source is away: nobody can say what a job would be worth")]
+    SourceAway,
     #[error("the version's top bits must be 001 (BIP 9)")]
     Version,
     #[error("{0}")]
@@ -62,6 +64,7 @@ impl Refusal {
             Self::Missing(_) | Self::Replaced => "missing-txs",
             Self::Block(_) => "invalid-job",
             Self::Busy => "too-many-declarations",
+            Self::SourceAway => "template-source-away",
             Self::NoWork | Self::Node(_) | Self::Slow | Self::Ledger(_) => "internal-error",
         }
     }

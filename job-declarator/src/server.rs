@@ -85,7 +85,7 @@ impl Declarator {
                     true => 0,
                     false => declaration_flags::DECLARE_TX_DATA,
                 },
-                success_flags: 0,
+                success_flags: |_| 0,
             },
             // Who says nothing for an hour is dropped (`connection.rs`); a miner may rightly declare nothing for longer
             // than that, and in coinbase-only mode declares nothing at all, so there are no other deadlines.

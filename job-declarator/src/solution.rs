@@ -8,13 +8,18 @@ use bitcoin::{BlockHash, CompactTarget, TxMerkleNode};
 use dovetail_commitment::block::merkle_root;
 use dovetail_commitment::coinbase::parse_coinbase;
 use dovetail_sv2::messages::PushSolution;
-use dovetail_templates::block_publisher::{BlockParts, Finder, SolvedBlock, Transactions};
+use dovetail_templates::block_publisher::{
+    BlockParts, BrokenBlock, Finder, SolvedBlock, Transactions,
+};
 
 use crate::rules::{WholeJob, complete_witness};
 
 /// The block that `solution` completes, if it is one of this job: built on the job's tip, and with
 /// the work that the network asks for there. Cheap where it is not.
-pub(crate) fn solve(whole: &WholeJob, solution: &PushSolution) -> Option<SolvedBlock> {
+pub(crate) fn solve(
+    whole: &WholeJob,
+    solution: &PushSolution,
+) -> Option<Result<SolvedBlock, Box<BrokenBlock>>> {
     let job = &whole.job;
     // The miner's word for the target is not taken: on the tip it has one value.
     if solution.prev_hash.as_array() != &job.prev_hash || solution.nbits != job.nbits {
@@ -47,8 +52,8 @@ pub(crate) fn solve(whole: &WholeJob, solution: &PushSolution) -> Option<SolvedB
             declared: true,
         },
     };
-    // The root was made of these very parts.
-    let block = SolvedBlock::assemble(parts, hash).ok()?;
     let transactions = whole.transactions.iter();
-    Some(block.with_transactions(transactions.map(|transaction| transaction.raw.as_slice())))
+    let transactions = transactions.map(|transaction| transaction.raw.as_slice());
+    let block = SolvedBlock::assemble(parts, hash);
+    Some(block.map(|block| block.with_transactions(transactions)))
 }

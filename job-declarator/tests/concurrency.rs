@@ -34,6 +34,10 @@ impl Node for SlowNode {
         self.chain.subscribe()
     }
 
+    fn is_stale(&self) -> bool {
+        self.chain.is_stale()
+    }
+
     fn check_block(&self, block: Vec<u8>) -> Answer<'_> {
         Box::pin(async move {
             if block[..4] == SLOW_VERSION.to_le_bytes() {

@@ -1,5 +1,6 @@
 //! The pool's configuration: one TOML file, overridable through `DOVETAIL_POOL__SECTION__KEY`.
 
+mod files;
 mod ports;
 
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use dovetail_commitment::BATCH_LEAVES_MAX;
 use dovetail_daemon::{Secret, within};
 use dovetail_jd::config::EmbeddedConfig;
 use dovetail_ledger::MaturityWindow;
-use dovetail_templates::SourceConfig;
+use dovetail_templates::TemplatesConfig;
 use serde::Deserialize;
 
 /// The whole file.
@@ -21,8 +22,8 @@ pub struct Config {
     pub mining: MiningConfig,
     /// The agents' gRPC port.
     pub api: ApiConfig,
-    /// Where block templates come from.
-    pub templates: SourceConfig,
+    /// Where block templates come from, and where solved blocks go.
+    pub templates: TemplatesConfig,
     /// The jobs that miners assemble themselves.
     pub job_declarator: EmbeddedConfig,
     /// The Postgres ledger.
@@ -81,13 +82,15 @@ pub struct MiningConfig {
     /// The same for one network: a /24 of IPv4, a /48 of IPv6.
     #[serde(default = "defaults::connections_per_network_max")]
     pub connections_per_network_max: usize,
-    /// How many places only known addresses, known accounts and registered workers may keep; by default an eighth.
+    /// How many places only known addresses, known accounts and workers that have earned before may keep; by default an
+    /// eighth.
     pub connections_reserved: Option<usize>,
     /// A connection without a good share is closed after this many seconds. A device that overstated its hash rate a
     /// thousandfold has come down to its target by then.
     #[serde(default = "defaults::first_share_s")]
     pub first_share_s: u64,
-    /// And one whose last good share is this many seconds ago. Registered workers are not.
+    /// And one whose last good share is this many seconds ago, or as many as it has been at work if that is less (and more
+    /// than `first_share_s`). Registered workers that have earned before are not.
     #[serde(default = "defaults::silence_s")]
     pub silence_s: u64,
     /// How many channels one connection may open ..
@@ -333,6 +336,7 @@ impl Config {
             return Err("mining.min_hashrate must be positive".into());
         }
         self.check_sizes()?;
+        self.templates.check()?;
         self.mining.payout()?;
         self.job_declarator.limits.check("job_declarator.limits")?;
         if !self.inference.free_of_charge {
@@ -361,6 +365,7 @@ impl Config {
         let Self {
             mining,
             api,
+            job_declarator,
             ledger,
             lightning,
             inference,
@@ -388,6 +393,12 @@ impl Config {
         within("ledger.connections_max", ledger.connections_max, 1..=1_000)?;
         within("ledger.group_max", ledger.group_max, 1..=4_096)?;
         within("ledger.group_wait_ms", ledger.group_wait_ms, 0..=10_000)?;
+        let seconds = job_declarator.coinbase_only_seen_within_s;
+        within(
+            "job_declarator.coinbase_only_seen_within_s",
+            seconds,
+            1..=WEEK_S,
+        )?;
         within(
             "lightning.interval_ms",
             lightning.interval_ms,

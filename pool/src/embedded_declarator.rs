@@ -36,7 +36,7 @@ pub(crate) async fn start(
         .context("cannot connect to Postgres for declarations")?;
     let listener = port.listen().context("cannot open job_declarator.listen")?;
     let local = listener.local_addr()?;
-    dovetail_jd::warn_about(&shared.config.templates);
+    dovetail_jd::warn_about(&shared.config.templates.source);
     let declarator = Declarator::new(Parts {
         keys,
         cert_validity_s: shared.config.mining.cert_validity_s,

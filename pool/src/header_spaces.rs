@@ -44,6 +44,12 @@ const SPACES_MAX: usize = 1 << 18;
 pub(crate) struct HeaderSpace([u8; 32]);
 
 impl HeaderSpace {
+    /// A made-up one.
+    #[cfg(test)]
+    pub(crate) fn from_byte(byte: u8) -> Self {
+        Self([byte; 32])
+    }
+
     /// Of a job with this coinbase, which has zeros for the whole extranonce, on a channel with this prefix. Times and the
     /// version's bits that miners roll are not part of it.
     pub(crate) fn of(

@@ -17,7 +17,7 @@ struct Arguments {
     /// DOVETAIL_POOL__SECTION__KEY.
     #[arg(long, global = true, default_value = "dovetail-pool.toml")]
     config: PathBuf,
-    /// Check the configuration and exit.
+    /// Check the configuration and the files that it names, and exit. Nothing is connected to or made.
     #[arg(long)]
     check_config: bool,
     /// Without one: the pool.
@@ -52,6 +52,27 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
+    /// Print what accounts did on jobs in coinbase-only mode: what is held, and which blocks the chain has shown.
+    CoinbaseOnly {
+        /// Only this account.
+        #[arg(long)]
+        account: Option<String>,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+        /// How many at most.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
+    /// Print the devices of an account, the last seen first: what each of them hashes and has hashed.
+    Devices {
+        /// The account: a worker's key, an address, or another name.
+        #[arg(long)]
+        account: String,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -84,6 +105,19 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
             let config = load(&arguments.config)?;
             runtime()?.block_on(dovetail_pool::print_audits(&config, worker, json, limit))
         }
+        Some(Command::CoinbaseOnly {
+            account,
+            json,
+            limit,
+        }) => {
+            let config = load(&arguments.config)?;
+            let printed = dovetail_pool::print_coinbase_only(&config, account, json, limit);
+            runtime()?.block_on(printed)
+        }
+        Some(Command::Devices { account, json }) => {
+            let config = load(&arguments.config)?;
+            runtime()?.block_on(dovetail_pool::print_devices(&config, &account, json))
+        }
         None => serve(&arguments),
     }
 }
@@ -91,6 +125,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
 fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     let config = load(&arguments.config)?;
     if arguments.check_config {
+        runtime()?.block_on(async { config.check_files() })?;
         println!("the configuration is valid");
         return Ok(());
     }
@@ -127,6 +162,7 @@ fn load(path: &std::path::Path) -> anyhow::Result<Config> {
     config
         .check()
         .map_err(|reason| anyhow::anyhow!("configuration: {reason}"))?;
+    dovetail_daemon::warn_of_secrets(path, "DOVETAIL_POOL", config.secrets());
     Ok(config)
 }
 

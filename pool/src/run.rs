@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
-use bitcoin::{Address, Network, ScriptBuf};
+use bitcoin::ScriptBuf;
+use bitcoin::secp256k1::Keypair;
 use dovetail_daemon::announce_not_ready;
 use dovetail_engine::Runtime;
 use dovetail_jd::token::TokenKey;
@@ -17,8 +17,8 @@ use dovetail_lightning::Client;
 use dovetail_sv2::AuthorityKeys;
 use dovetail_sv2::listener::BoundPort;
 use dovetail_telemetry::{JsonLines, Telemetry};
-use dovetail_templates::TemplateHandle;
 use dovetail_templates::block_publisher::{BlockPublisher, Publication, PublisherOptions};
+use dovetail_templates::{Readiness, TemplateHandle, tell_payout};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -31,10 +31,13 @@ use crate::claims::audit::Auditor;
 use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
 use crate::config::{AuditConfig, Config, MiningConfig};
+use crate::device_work;
 use crate::embedded_declarator;
 use crate::header_spaces::HeaderSpaces;
+use crate::keys::Keys;
 use crate::known_accounts::KnownAccounts;
 use crate::mailboxes::Mailboxes;
+use crate::mining::SHARES_IN_FLIGHT_MAX;
 use crate::models::Models;
 use crate::payouts::{InvoiceAnswers, Payouts};
 use crate::share_pace::SharePace;
@@ -66,14 +69,15 @@ pub struct Addresses {
     pub declaration: Option<SocketAddr>,
 }
 
-/// Runs the pool until `shutdown`; `ready` is called once, with the addresses it listens on.
+/// Runs the pool until `shutdown`; `ready` is called with the addresses it listens on: once it is ready, and whenever it is
+/// ready again.
 ///
 /// # Errors
 /// Whatever keeps the pool from starting, in words for its operator.
 pub async fn run(
     config: Config,
     shutdown: CancellationToken,
-    ready: impl FnOnce(Addresses),
+    ready: impl Fn(Addresses),
 ) -> anyhow::Result<()> {
     config
         .check()
@@ -82,44 +86,28 @@ pub async fn run(
     let base = Base::start(&config).await?;
     let last = Last::default();
     let settler = start_settler(&config, &base, keys.receipt, &last).await?;
-    let templates = dovetail_templates::start(config.templates.clone(), last.stop.clone())
+    let (network, source) = (config.mining.network, config.templates.source.clone());
+    let templates = dovetail_templates::start_on(network, source, last.stop.clone())
         .context("cannot start the template source")?;
-    let (blocks, waiting) = start_blocks(&config, &templates, &shutdown).await;
+    let (blocks, waiting) = start_blocks(&config, &templates, &last.stop, &shutdown).await?;
     let ports = Ports::bind(&config)?;
     let payout_script = config.mining.payout().map_err(|reason| anyhow!(reason))?;
-    tell_payout(&payout_script, config.mining.network);
+    tell_payout(&payout_script, network);
     let services = services(&config, &base, &shutdown)?;
     let (is_ready, readiness) = watch::channel(false);
     let api = ports.api.listen().context("cannot open api.listen")?;
     let api_address = api.local_addr()?;
-    let shared = Arc::new(Shared {
-        payout_script,
-        share_pace: SharePace::new(config.mining.shares_per_account_and_second_max),
-        known_accounts: KnownAccounts::read(&base.ledger).await?,
-        ledger: base.ledger.clone(),
-        templates,
-        blocks: blocks.clone(),
-        settler,
-        tasks: base.tasks.clone(),
-        models: base.models.clone(),
-        invoice_answers: InvoiceAnswers::default(),
-        extranonces: Mutex::new(extranonces(&config.mining)?),
-        job_salts: Arc::default(),
-        header_spaces: HeaderSpaces::default(),
-        telemetry: base.telemetry.clone(),
-        tracker: base.tracker.clone(),
-        token_key: keys.token,
-        transactions: TransactionStore::default(),
-        unusable_work: AtomicU64::new(0),
-        config,
-    });
+    let parts = (settler, templates, blocks.clone());
+    let shared = Arc::new(share(config, &base, parts, payout_script, keys.token).await?);
+    last.tracker.spawn(device_work::keep(
+        Arc::clone(&shared.devices),
+        base.ledger.clone(),
+        last.stop.clone(),
+    ));
     for publication in waiting {
         blocks::resume(&shared, publication);
     }
-    base.tracker
-        .spawn(expire(base.tasks.clone(), shutdown.clone()));
-    base.tracker
-        .spawn(mature(Arc::clone(&shared), shutdown.clone()));
+    start_chores(&base, &shared, &shutdown);
     let opening = async {
         if !has_work(&shared, &shutdown).await? {
             return Ok(());
@@ -127,12 +115,23 @@ pub async fn run(
         let miners = (ports.mining, ports.declaration);
         let (mining, declaration) = open(miners, keys.authority, &shared, &shutdown).await?;
         start_payouts(&shared, base.mailboxes.clone(), &shutdown);
-        is_ready.send_replace(true);
-        ready(Addresses {
+        let addresses = Addresses {
             mining,
             api: api_address,
             declaration,
-        });
+        };
+        let told = |readiness: Readiness<'_>| {
+            is_ready.send_replace(readiness == Readiness::Ready);
+            match readiness {
+                Readiness::Ready => ready(addresses),
+                Readiness::NotReady(reason) => announce_not_ready(reason),
+            }
+        };
+        told(Readiness::Ready);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = shared.templates.tell_readiness(told) => {}
+        }
         Ok(())
     };
     let serving = grpc::serve(api, services, readiness, shutdown.clone());
@@ -142,6 +141,39 @@ pub async fn run(
     drop(shared);
     last.stop().await;
     served
+}
+
+/// What all connections share.
+async fn share(
+    config: Config,
+    base: &Base,
+    (settler, templates, blocks): (Settler, TemplateHandle, BlockPublisher),
+    payout_script: ScriptBuf,
+    token_key: TokenKey,
+) -> anyhow::Result<Shared> {
+    Ok(Shared {
+        payout_script,
+        devices: Arc::default(),
+        share_pace: SharePace::new(config.mining.shares_per_account_and_second_max),
+        known_accounts: KnownAccounts::read(&base.ledger).await?,
+        ledger: base.ledger.clone(),
+        templates,
+        blocks,
+        settler,
+        registrations: OnePerWorker::default(),
+        tasks: base.tasks.clone(),
+        models: base.models.clone(),
+        invoice_answers: InvoiceAnswers::default(),
+        extranonces: Mutex::new(extranonces(&config.mining)?),
+        job_salts: Arc::default(),
+        header_spaces: HeaderSpaces::default(),
+        telemetry: base.telemetry.clone(),
+        tracker: base.tracker.clone(),
+        token_key,
+        transactions: TransactionStore::default(),
+        unusable_work: AtomicU64::new(0),
+        config,
+    })
 }
 
 /// What the gRPC port serves.
@@ -183,10 +215,9 @@ fn bind(address: SocketAddr) -> anyhow::Result<BoundPort> {
 
 /// Waits for the first work, on the configured network; `false` if the pool stops before it.
 async fn has_work(shared: &Shared, shutdown: &CancellationToken) -> anyhow::Result<bool> {
-    let network = shared.config.mining.network;
     tokio::select! {
         () = shutdown.cancelled() => Ok(false),
-        has_work = shared.templates.ready(network, announce_not_ready) => {
+        has_work = shared.templates.ready(announce_not_ready) => {
             has_work.context("the pool cannot start on this node")?;
             Ok(true)
         }
@@ -207,35 +238,6 @@ async fn open(
     let serving = crate::mining::serve(mining, authority, Arc::clone(shared), shutdown.clone());
     shared.tracker.spawn(serving);
     Ok((address, declaration))
-}
-
-/// Shows the operator where rewards go: it is the last moment to notice a mistake.
-fn tell_payout(script: &ScriptBuf, network: Network) {
-    match Address::from_script(script, network) {
-        Ok(address) => tracing::info!(%address, script = %script.to_hex_string(), "blocks pay"),
-        // A bare public key has no address.
-        Err(_) => tracing::info!(script = %script.to_hex_string(), "blocks pay"),
-    }
-}
-
-/// The pool's secrets.
-struct Keys {
-    authority: AuthorityKeys,
-    receipt: Keypair,
-    token: TokenKey,
-}
-
-impl Keys {
-    fn read(config: &Config) -> anyhow::Result<Self> {
-        let secret = config.mining.authority_secret_key.read()?;
-        Ok(Self {
-            authority: AuthorityKeys::parse(&config.mining.authority_public_key, &secret)
-                .context("mining: the authority keys")?,
-            receipt: receipt_key(config)?,
-            token: dovetail_jd::config::token_key(&config.job_declarator.token_key)
-                .context("job_declarator.token_key")?,
-        })
-    }
 }
 
 /// What the other parts stand on.
@@ -293,18 +295,19 @@ impl Base {
     }
 }
 
-/// What stops last, when nothing needs it any more: the committer, the validators and the template source.
+/// What stops last, when nothing needs it any more: the committer, the validators, the template source, and what writes
+/// the work of devices.
 #[derive(Default)]
 struct Last {
     stop: CancellationToken,
-    validators: TaskTracker,
+    tracker: TaskTracker,
 }
 
 impl Last {
     async fn stop(self) {
         self.stop.cancel();
-        self.validators.close();
-        self.validators.wait().await;
+        self.tracker.close();
+        self.tracker.wait().await;
     }
 }
 
@@ -318,13 +321,13 @@ async fn start_settler(
     let committer = CommitterConfig {
         group_max: config.ledger.group_max,
         group_wait: Duration::from_millis(config.ledger.group_wait_ms),
-        queue_max: 4 * config.ledger.group_max,
+        lane_max: SHARES_IN_FLIGHT_MAX,
         spool_dir: config.ledger.spool_dir.clone(),
     };
     let committer = Committer::start(base.ledger.clone(), committer, last.stop.clone())
         .await
         .context("cannot open the spool of shares")?;
-    let validators = start_validators(&config.audit, &base.models, &last.validators, &last.stop)?;
+    let validators = start_validators(&config.audit, &base.models, &last.tracker, &last.stop)?;
     let audit_time_max = Duration::from_secs(config.audit.timeout_s);
     Ok(Settler {
         ledger: base.ledger.clone(),
@@ -343,26 +346,19 @@ async fn start_settler(
 async fn start_blocks(
     config: &Config,
     templates: &TemplateHandle,
+    stop_last: &CancellationToken,
     shutdown: &CancellationToken,
-) -> (BlockPublisher, Vec<Publication>) {
-    BlockPublisher::start(PublisherOptions {
+) -> anyhow::Result<(BlockPublisher, Vec<Publication>)> {
+    let sinks = dovetail_templates::open_sinks(&config.templates.block_sinks, stop_last)
+        .context("cannot start templates.block_sinks")?;
+    let options = PublisherOptions {
         templates: templates.clone(),
+        sinks,
         dir: Some(config.ledger.spool_dir.join("blocks")),
         solves_templates: true,
         shutdown: shutdown.clone(),
-    })
-    .await
-}
-
-fn receipt_key(config: &Config) -> anyhow::Result<Keypair> {
-    let text = config.inference.receipt_key.read()?;
-    let bytes: [u8; 32] = hex::decode(text.trim())
-        .ok()
-        .and_then(|bytes| bytes.try_into().ok())
-        .context("inference.receipt_key must be 64 hex digits")?;
-    let secret = SecretKey::from_slice(&bytes)
-        .context("inference.receipt_key is not a secret key of secp256k1")?;
-    Ok(Keypair::from_secret_key(SECP256K1, &secret))
+    };
+    Ok(BlockPublisher::start(options).await)
 }
 
 /// The validators that the configuration names: threads of this process, and other processes.
@@ -440,6 +436,15 @@ fn start_payouts(shared: &Shared, mailboxes: Mailboxes, shutdown: &CancellationT
         telemetry: shared.telemetry.clone(),
     };
     shared.tracker.spawn(payouts.run(shutdown.clone()));
+}
+
+/// Starts what goes on whoever is connected.
+fn start_chores(base: &Base, shared: &Arc<Shared>, shutdown: &CancellationToken) {
+    let (tracker, tasks) = (&base.tracker, base.tasks.clone());
+    tracker.spawn(expire(tasks, shutdown.clone()));
+    tracker.spawn(mature(Arc::clone(shared), shutdown.clone()));
+    let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());
+    tracker.spawn(following);
 }
 
 /// Posts held credit whose window is over.

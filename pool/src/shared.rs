@@ -13,8 +13,10 @@ use dovetail_templates::{TemplateHandle, WorkSnapshot};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio_util::task::TaskTracker;
 
+use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
 use crate::config::Config;
+use crate::device_work::DeviceWork;
 use crate::header_spaces::{HeaderSpaces, JobSalts};
 use crate::known_accounts::KnownAccounts;
 use crate::models::Models;
@@ -33,7 +35,12 @@ pub(crate) struct Shared {
     pub(crate) blocks: BlockPublisher,
     pub(crate) known_accounts: KnownAccounts,
     pub(crate) share_pace: SharePace,
+    /// The work of each device, for its miner.
+    pub(crate) devices: Arc<DeviceWork>,
     pub(crate) settler: Settler,
+    /// One registration of a batch at a time of each worker: however many connections a worker has, it takes one of those
+    /// to the ledger.
+    pub(crate) registrations: OnePerWorker,
     pub(crate) tasks: Tasks,
     pub(crate) models: Models,
     /// Where connections hand in what payouts wait for.

@@ -13,6 +13,7 @@ use dovetail_commitment::{
 use dovetail_engine::{ENGINE_VERSION, Generation, Model, Request, Runtime, step};
 use dovetail_ledger::{Committer, CommitterConfig, Ledger, MaturityWindow, NewTask};
 use dovetail_telemetry::Telemetry;
+use dovetail_templates::{SourceConfig, WorkSnapshot};
 use dovetail_units::{Msat, Work};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
@@ -132,7 +133,7 @@ impl Pool {
         let config = CommitterConfig {
             group_max: 16,
             group_wait: Duration::from_millis(2),
-            queue_max: 1_000,
+            lane_max: 1_000,
             spool_dir: spool.to_owned(),
         };
         let committer = Committer::start(ledger.clone(), config, stop.clone())
@@ -217,6 +218,20 @@ impl Finished {
     }
 }
 
+/// The work of a fresh embedded chain with this target.
+pub(crate) async fn work(bits: u32) -> Arc<WorkSnapshot> {
+    let stop = CancellationToken::new();
+    let source = SourceConfig::Embedded {
+        bits,
+        network: bitcoin::Network::Regtest,
+    };
+    let templates = dovetail_templates::start(source, stop.clone()).unwrap();
+    let mut newest = templates.subscribe();
+    let work = newest.wait_for(Option::is_some).await.unwrap().clone();
+    stop.cancel();
+    work.unwrap()
+}
+
 /// A share that nobody has seen before.
 pub(crate) fn hash_share(account: &str) -> ProvenShare {
     ProvenShare {
@@ -225,6 +240,7 @@ pub(crate) fn hash_share(account: &str) -> ProvenShare {
         work: Work::new(1 << 20),
         credit: Msat::new(1),
         is_block: false,
+        is_coinbase_only: false,
     }
 }
 

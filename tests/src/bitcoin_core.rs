@@ -109,8 +109,13 @@ impl BitcoinCore {
         Ok(())
     }
 
+    /// What its RPC knows its caller by, as a cookie file has it.
+    pub fn rpc_credentials(&self) -> String {
+        format!("{RPC_USER}:{RPC_PASSWORD}")
+    }
+
     /// Where its RPC listens.
-    pub(crate) fn rpc_address(&self) -> String {
+    pub fn rpc_address(&self) -> String {
         format!("127.0.0.1:{}", self.rpc_port)
     }
 

@@ -14,6 +14,8 @@ impl Layout<'_> {
         let (shares_per_minute, min_hashrate) = (options.shares_per_minute, options.min_hashrate);
         let maturity_batches = options.maturity_batches;
         let task_lifetime_s = options.task_lifetime_s;
+        let hash_msat_per_mebihash = options.hash_msat_per_mebihash;
+        let seen_within_s = options.coinbase_only_seen_within_s;
         let more_models: String = options
             .more_models
             .iter()
@@ -35,6 +37,7 @@ listen = \"127.0.0.1:0\"
 [job_declarator]
 listen = \"127.0.0.1:0\"
 coinbase_only = true
+coinbase_only_seen_within_s = {seen_within_s}
 token_key = {{ file = \"{dir}/token.key\" }}
 [ledger]
 url = \"{url}\"
@@ -49,7 +52,7 @@ task_lifetime_s = {task_lifetime_s}
 free_of_charge = true
 receipt_key = \"{RECEIPT_SECRET}\"
 [credit]
-hash_msat_per_mebihash = 10
+hash_msat_per_mebihash = {hash_msat_per_mebihash}
 inference_msat_per_token = 1000
 [audit]
 maturity_batches = {maturity_batches}

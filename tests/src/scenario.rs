@@ -1,11 +1,13 @@
 //! A whole Dovetail on loopback: template source, wallets, pool, job declarator, worker, hasher.
 //! Every part is the real program with a configuration file of its own.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::bitcoin_core::CoreParts;
@@ -64,6 +66,12 @@ pub struct Options {
     pub more_models: &'static [u64],
     /// How long a task may take from its creation to its settlement, in seconds.
     pub task_lifetime_s: u32,
+    /// Further keys of the pool's configuration, as its environment says them: `MINING__CONNECTIONS_MAX`.
+    pub pool_settings: &'static [(&'static str, &'static str)],
+    /// What 2^20 expected hashes earn, in msat.
+    pub hash_msat_per_mebihash: u32,
+    /// How long a block of a coinbase-only job is looked for on the chain, in seconds.
+    pub coinbase_only_seen_within_s: u32,
     /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
     pub real: Option<RealParts>,
 }
@@ -89,6 +97,9 @@ impl Default for Options {
             core: None,
             more_models: &[],
             task_lifetime_s: 600,
+            pool_settings: &[],
+            hash_msat_per_mebihash: 10,
+            coinbase_only_seen_within_s: 1_800,
             real: None,
         }
     }
@@ -124,6 +135,7 @@ pub struct Scenario {
     pub validator: Option<Daemon>,
     /// The pool.
     pub pool: Daemon,
+    pool_settings: &'static [(&'static str, &'static str)],
     /// The chain and the wallets that everything runs on.
     pub network: Network,
 }
@@ -165,7 +177,7 @@ impl Scenario {
             config.push_str(validators);
         }
         let config = layout.write("pool.toml", &config)?;
-        let mut pool = layout.spawn("pool", "dovetail-pool", &["--config", &config])?;
+        let mut pool = layout.spawn_pool("pool", &config, options.pool_settings)?;
         let ready = pool.ready(START_TIME_MAX)?;
         tell("pool", &ready);
         let (mining, grpc) = (text(&ready, "mining")?, text(&ready, "grpc")?);
@@ -198,6 +210,7 @@ impl Scenario {
             declarator,
             validator: validator.map(|(daemon, _)| daemon),
             pool,
+            pool_settings: options.pool_settings,
         };
         if options.worker {
             scenario.start_worker(&source_config, options, &mut tell)?;
@@ -229,7 +242,25 @@ impl Scenario {
         }
         self.worker = Some(worker);
         self.pool.event("worker_registered", START_TIME_MAX)?;
+        // It is at work before its model is there.
+        if options.fetch {
+            self.wait_until_served()?;
+        }
         Ok(())
+    }
+
+    /// Waits until the pool knows a worker that serves the first model.
+    fn wait_until_served(&self) -> anyhow::Result<()> {
+        let end = Instant::now() + START_TIME_MAX;
+        loop {
+            let models = output(self.agent().args(["models", "--json"]))?;
+            let models: Value = serde_json::from_str(models.trim())?;
+            if models[0]["workers"].as_u64() > Some(0) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "no worker serves the model");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn start_hasher(&mut self, tell: &mut impl FnMut(&str, &Value)) -> anyhow::Result<()> {
@@ -274,15 +305,13 @@ impl Scenario {
         self.pool.stop();
         let layout = Layout { dir: &self.dir };
         let config = layout.file("pool.toml").to_string_lossy().into_owned();
-        let mut command = Command::new(program("dovetail-pool"));
-        command
-            .args(["--config", &config])
-            .env("DOVETAIL_POOL__MINING__LISTEN", &self.mining)
-            .env(
-                "DOVETAIL_POOL__API__LISTEN",
-                self.grpc.trim_start_matches("http://"),
-            );
-        self.pool = Daemon::spawn("pool-restarted", command, &self.dir.join("logs"))?;
+        let api = self.grpc.trim_start_matches("http://");
+        let ports = [
+            ("MINING__LISTEN", self.mining.as_str()),
+            ("API__LISTEN", api),
+        ];
+        let settings = [&ports, self.pool_settings].concat();
+        self.pool = layout.spawn_pool("pool-restarted", &config, &settings)?;
         self.pool.ready(START_TIME_MAX)?;
         Ok(())
     }
@@ -437,6 +466,8 @@ impl Layout<'_> {
         let path = self.file(name);
         std::fs::write(&path, content)
             .with_context(|| format!("cannot write {}", path.display()))?;
+        // The keys of a scenario stand in it.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         Ok(path.to_string_lossy().into_owned())
     }
 
@@ -448,6 +479,19 @@ impl Layout<'_> {
     ) -> anyhow::Result<Daemon> {
         let mut command = Command::new(program(binary));
         command.args(arguments).current_dir(self.dir);
+        Daemon::spawn(name, command, &self.dir.join("logs"))
+    }
+
+    fn spawn_pool(
+        &self,
+        name: &str,
+        config: &str,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Daemon> {
+        let mut command = Command::new(program("dovetail-pool"));
+        command.args(["--config", config]).current_dir(self.dir);
+        let settings = settings.iter();
+        command.envs(settings.map(|(key, value)| (format!("DOVETAIL_POOL__{key}"), value)));
         Daemon::spawn(name, command, &self.dir.join("logs"))
     }
 

@@ -115,7 +115,8 @@ pool_return_s = 2
 kind = \"template-provider\"
 address = \"{node}\"
 [solo]
-payout_script = \"0014aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"
+network = \"regtest\"
+payout_address = \"addr(bcrt1qa0sm0hxzj0x25rh8gw5xlzwlsfvvyz8u8nhukw)\"
 [downstream]
 listen = \"127.0.0.1:0\"
 key_file = \"{dir}/downstream.key\"

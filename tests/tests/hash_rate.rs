@@ -37,7 +37,7 @@ async fn the_pools_target_follows_a_channels_hash_rate() {
         ..Options::default()
     };
     let (_dir, scenario) = dovetail_tests::scenario(&options).unwrap();
-    let mut mining = Mining::open(&scenario.mining, "alice").await;
+    let mut mining = Mining::open_plain(&scenario.mining, "alice", 100_000.0).await;
     let difficulty = |target: [u8; 32]| Target::from_le_bytes(target).difficulty_float();
     let at_first = difficulty(mining.channel.target);
     mining.peer.send(&update(&mining, 1e9)).await;
@@ -127,7 +127,7 @@ async fn a_changed_target_comes_with_a_job_that_has_it() {
         ..Options::default()
     };
     let (_dir, scenario) = dovetail_tests::scenario(&options).unwrap();
-    let mut mining = Mining::open_at(&scenario.mining, "alice", 0.0).await;
+    let mut mining = Mining::open_plain(&scenario.mining, "alice", 0.0).await;
     let tip: SetNewPrevHash = mining.peer.receive().await;
     let at_first = mining.channel.target;
     mining.peer.send(&update(&mining, 3e5)).await;
@@ -159,7 +159,7 @@ async fn a_client_that_never_says_what_it_hashes_is_given_its_target_within_seco
         ..Options::default()
     };
     let (_dir, scenario) = dovetail_tests::scenario(&options).unwrap();
-    let mut mining = Mining::open_at(&scenario.mining, "alice", 0.0).await;
+    let mut mining = Mining::open_plain(&scenario.mining, "alice", 0.0).await;
     let job: NewExtendedMiningJob = mining.peer.receive().await;
     let tip: SetNewPrevHash = mining.peer.receive().await;
     // A hundred hashes a share: a flood.

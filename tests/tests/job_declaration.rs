@@ -167,7 +167,7 @@ async fn a_custom_job_must_be_the_declared_one_field_by_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn coinbase_only_jobs_earn_and_are_checked_at_the_pool() {
+async fn coinbase_only_jobs_are_taken_and_checked_at_the_pool() {
     let mut fixture = Fixture::start();
     let mut declarator = DeclaratorClient::coinbase_only(&fixture.scenario.declaration).await;
     let mut mining = Mining::open(&fixture.scenario.mining, "alice").await;

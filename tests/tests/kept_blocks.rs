@@ -4,13 +4,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod devices;
+mod kept;
+mod played;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use devices::{Device, TIME_MAX, hard_target};
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
-use tempfile::TempDir;
+use kept::{block_in, chain_has, start};
+use played::miner::Miner;
+use played::now;
+use played::provider::Provider;
 
 /// A target that nothing meets.
 const NOTHING: [u8; 32] = [0; 32];
@@ -23,26 +27,6 @@ fn options() -> Options {
         bits: "1e0fffff",
         min_hashrate: 400_000,
         ..Options::default()
-    }
-}
-
-async fn start(options: Options) -> (TempDir, Scenario) {
-    let start = move || dovetail_tests::scenario(&options).unwrap();
-    tokio::task::spawn_blocking(start).await.unwrap()
-}
-
-/// Waits for a block's file in the folder.
-async fn block_in(folder: &Path) {
-    let deadline = Instant::now() + TIME_MAX;
-    let is_there = || {
-        let entries = std::fs::read_dir(folder).into_iter().flatten();
-        entries
-            .flatten()
-            .any(|entry| entry.path().extension().is_some_and(|end| end == "json"))
-    };
-    while !is_there() {
-        assert!(Instant::now() < deadline, "no block was written down");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -72,12 +56,7 @@ fn is_in_the_chain(scenario: &mut Scenario) {
     let mut bytes = hex::decode(found).unwrap();
     bytes.reverse();
     let hash = hex::encode(bytes);
-    let chain = scenario.network.daemons().remove(0).log();
-    let taken = |line: &str| line.contains("block accepted") && line.contains(&hash);
-    assert!(
-        chain.lines().any(taken),
-        "{hash} is not in the chain:\n{chain}"
-    );
+    chain_has(scenario, &hash);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,4 +107,40 @@ async fn a_pool_whose_folder_of_blocks_cannot_be_written_still_finds_blocks() {
     let _device = Device::start(&pool, hard_target()).await;
     is_in_the_chain(&mut scenario);
     assert!(scenario.pool.log().contains("cannot be written to disk"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_solves_a_block_is_acknowledged_when_the_block_is_on_disk() {
+    let mut provider = Provider::start().await;
+    // Every other header is a block.
+    provider.tip(|tip| tip.n_bits = 0x207f_ffff);
+    let options = Options {
+        min_hashrate: 1,
+        templates: Some(provider.config(60)),
+        ..options()
+    };
+    let (_dir, mut scenario) = start(options).await;
+    let mut miner = Miner::open(&scenario.mining, 1.0).await.unwrap();
+    let job = miner.job(0, |_| true).await;
+    provider.leave();
+    let mut acknowledged = 0;
+    for _ in 0..10 {
+        miner.share(&job, now()).await.unwrap();
+        acknowledged += 1;
+    }
+    // Nothing is waited for: what was acknowledged survives a kill from then on.
+    scenario.pool.kill();
+    let blocks: usize = scenario
+        .query("SELECT count(*) FROM shares WHERE is_block")
+        .unwrap()
+        .parse()
+        .unwrap();
+    let files = std::fs::read_dir(scenario.file("spool/blocks")).unwrap();
+    let kept = files
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|end| end == "json"))
+        .count();
+    assert_eq!(acknowledged, 10);
+    assert!(blocks > 0);
+    assert_eq!(kept, blocks);
 }

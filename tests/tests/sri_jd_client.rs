@@ -160,6 +160,8 @@ fn the_sri_jd_client_declares_full_templates_and_mines_on_them() {
     // It never fell back to mining alone.
     let log = std::fs::read_to_string(&client.log).unwrap();
     assert!(!log.contains("allback"), "{}", said(&client));
+    // It was sent none of the pool's jobs and tips, which it does not expect.
+    assert!(!log.contains("does not expect"), "{}", said(&client));
 }
 
 #[test]

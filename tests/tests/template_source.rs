@@ -5,9 +5,12 @@
 
 mod played;
 
+use dovetail_sv2::messages::{
+    CoinbaseOutputConstraints, NewTemplate, RequestTransactionDataError, TemplateSetNewPrevHash,
+};
 use dovetail_tests::scenario::{Options, Scenario};
 use played::miner::Miner;
-use played::provider::Provider;
+use played::provider::{Odd, Provider};
 use played::{TIME_MAX, now};
 use tempfile::TempDir;
 
@@ -24,15 +27,15 @@ struct Fixture {
 
 impl Fixture {
     async fn start() -> Self {
-        Self::start_with(Provider::start().await).await
+        Self::start_with(Provider::start().await, STALE_AFTER_S).await
     }
 
-    async fn start_with(provider: Provider) -> Self {
+    async fn start_with(provider: Provider, stale_after_s: u64) -> Self {
         let options = Options {
             worker: false,
             hasher: false,
             min_hashrate: 1,
-            templates: Some(provider.config(STALE_AFTER_S)),
+            templates: Some(provider.config(stale_after_s)),
             ..Options::default()
         };
         let start = move || dovetail_tests::scenario(&options).unwrap();
@@ -97,7 +100,7 @@ async fn on_a_tip_that_is_hours_old_shares_with_the_time_of_day_are_good() {
     let mut provider = Provider::start().await;
     let tip_time = now() - 3 * 3_600;
     provider.tip(|tip| tip.header_timestamp = tip_time);
-    let mut fixture = Fixture::start_with(provider).await;
+    let mut fixture = Fixture::start_with(provider, STALE_AFTER_S).await;
     let mut miner = fixture.miner().await;
     let first = miner.job(0, |_| true).await;
     assert!(first.parts.min_ntime >= tip_time);
@@ -207,4 +210,165 @@ async fn absurd_hash_rates_are_refused_and_a_restart_gives_no_extranonce_again()
     let after = fixture.miner().await.prefix();
     assert_eq!(before.len(), after.len());
     assert_ne!(before, after);
+}
+
+/// What makes a message odd, and its name.
+type Change<T> = (&'static str, fn(&mut T));
+
+/// Templates that make no sense, made of a good one.
+fn odd_templates() -> Vec<Change<NewTemplate>> {
+    vec![
+        ("no height", |template| {
+            template.coinbase_prefix = Vec::new().try_into().unwrap();
+        }),
+        ("a prefix as long as its field", |template| {
+            let mut prefix = template.coinbase_prefix.as_bytes().to_vec();
+            prefix.resize(255, 0);
+            template.coinbase_prefix = prefix.try_into().unwrap();
+        }),
+        ("more outputs than it has", |template| {
+            template.coinbase_tx_outputs_count = u32::MAX
+        }),
+        ("fewer outputs than it has", |template| {
+            template.coinbase_tx_outputs_count = 0
+        }),
+        ("an output as long as its field", |template| {
+            let script = bitcoin::ScriptBuf::from_bytes(vec![0x6a; 65_000]);
+            let value = bitcoin::Amount::ZERO;
+            let output = bitcoin::TxOut {
+                value,
+                script_pubkey: script,
+            };
+            let bytes = bitcoin::consensus::serialize(&output);
+            template.coinbase_tx_outputs = bytes.try_into().unwrap();
+            template.coinbase_tx_outputs_count = 1;
+        }),
+        ("more money than there is", |template| {
+            template.coinbase_tx_value_remaining = u64::MAX;
+        }),
+        ("no money", |template| {
+            template.coinbase_tx_value_remaining = 0
+        }),
+        ("a path as long as its field", |template| {
+            template.merkle_path = vec![[7; 32].into(); 255].try_into().unwrap();
+        }),
+        ("every bit of the version", |template| {
+            template.version = u32::MAX
+        }),
+        ("no version", |template| template.version = 0),
+        ("a coinbase that is locked", |template| {
+            template.coinbase_tx_version = u32::MAX;
+            template.coinbase_tx_locktime = u32::MAX;
+            template.coinbase_tx_input_sequence = 0;
+        }),
+        ("a number again", |template| template.template_id = 1),
+        ("a number out of order", |template| {
+            template.template_id = u64::MAX
+        }),
+        ("a future that never comes", |template| {
+            template.future_template = true
+        }),
+    ]
+}
+
+/// Tips that make no sense.
+fn odd_tips() -> Vec<Change<TemplateSetNewPrevHash>> {
+    vec![
+        ("a template that nobody told", |tip| {
+            tip.template_id = u64::MAX - 1
+        }),
+        ("no target", |tip| tip.n_bits = 0),
+        ("a negative target", |tip| tip.n_bits = 0x0492_3456),
+        ("a target beyond 256 bits", |tip| tip.n_bits = 0xff7f_ffff),
+        ("every bit of a target", |tip| tip.n_bits = u32::MAX),
+        ("no time", |tip| tip.header_timestamp = 0),
+        ("the end of time", |tip| tip.header_timestamp = u32::MAX),
+        ("no block before", |tip| tip.prev_hash = [0; 32].into()),
+        ("another target in its field", |tip| {
+            tip.target = [0; 32].into()
+        }),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_odd_message_costs_no_miner_its_connection() {
+    // The client reconnects after some of them, with pauses.
+    let mut fixture = Fixture::start_with(Provider::start().await, 60).await;
+    let mut miner = fixture.miner().await;
+    miner.job(0, |_| true).await;
+    for (what, change) in odd_templates() {
+        eprintln!("a template with {what}");
+        let (mut template, _) = fixture.provider.parts();
+        change(&mut template);
+        fixture.provider.odd(Odd::Template(template));
+        good_work_follows(&mut fixture, &mut miner, false).await;
+    }
+    for (what, change) in odd_tips() {
+        eprintln!("a tip with {what}");
+        let (mut template, mut tip) = fixture.provider.parts();
+        template.future_template = true;
+        tip.template_id = template.template_id;
+        change(&mut tip);
+        fixture.provider.odd(Odd::Template(template));
+        fixture.provider.odd(Odd::Tip(tip));
+        good_work_follows(&mut fixture, &mut miner, true).await;
+    }
+    eprintln!("messages that nobody asked for");
+    fixture
+        .provider
+        .odd(Odd::NoTransactions(RequestTransactionDataError {
+            template_id: 5,
+            error_code: "no-word-of-the-protocol".try_into().unwrap(),
+        }));
+    fixture
+        .provider
+        .odd(Odd::Constraints(CoinbaseOutputConstraints {
+            coinbase_output_max_additional_size: u32::MAX,
+            coinbase_output_max_additional_sigops: u16::MAX,
+        }));
+    for _ in 0..100 {
+        let (mut template, _) = fixture.provider.parts();
+        template.future_template = true;
+        fixture.provider.odd(Odd::Template(template));
+    }
+    good_work_follows(&mut fixture, &mut miner, true).await;
+    let log = fixture.scenario.pool.log();
+    assert!(
+        log.contains("ALARM: the template source says what makes no sense"),
+        "{log}"
+    );
+}
+
+/// The provider speaks sense again: there is work, and a share of it is good, on the connection of before.
+async fn good_work_follows(fixture: &mut Fixture, miner: &mut Miner, on_new_tip: bool) {
+    // A tip that the odd ones did not have.
+    let number = u32::try_from(miner.jobs.len()).unwrap();
+    match on_new_tip {
+        true => fixture.provider.tip(|tip| {
+            let mut prev_hash = [0; 32];
+            prev_hash[..4].copy_from_slice(&number.to_be_bytes());
+            prev_hash[4] = 1;
+            tip.prev_hash = prev_hash.into();
+        }),
+        false => fixture.provider.template(|_| {}),
+    }
+    let wanted = fixture.provider.newest_version();
+    let job = miner.job(0, |job| job.parts.version == wanted).await;
+    let time = now().max(job.parts.min_ntime);
+    miner.share(&job, time).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn miners_may_roll_every_general_purpose_bit_of_the_version() {
+    let fixture = Fixture::start().await;
+    let mut miner = fixture.miner().await;
+    let job = miner.job(0, |_| true).await;
+    // Bits 5 to 28 (BIP 323).
+    let rolled = job.parts.version ^ 0x1fff_ffe0;
+    miner.share_of_version(&job, now(), rolled).await.unwrap();
+    for bit in [4, 29] {
+        let rolled = job.parts.version ^ (1 << bit);
+        let refused = miner.share_of_version(&job, now(), rolled).await;
+        assert_eq!(refused.unwrap_err(), "invalid-non-rollable-version-bit");
+    }
 }

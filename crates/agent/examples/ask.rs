@@ -1,10 +1,10 @@
 //! Asks a pool's only model one question, prints the answer as it comes in, and then the receipt.
 
 use std::env;
-use std::io::Write;
 use std::time::Duration;
 
 use dovetail_agent::{AgentClient, ModelId, Question, SamplingParams};
+use dovetail_console::{Printer, print_line};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -23,15 +23,17 @@ async fn main() -> anyhow::Result<()> {
     let question = Question::new(model_id, prompt.into_bytes(), sampling);
 
     let mut answer = client.ask(question).await?;
-    let mut stdout = std::io::stdout();
+    // A stranger's text: the printer keeps it from steering a terminal.
+    let mut printer = Printer::stdout();
     while let Some(text) = answer.next().await? {
-        stdout.write_all(&text)?;
-        stdout.flush()?;
+        printer.write(&text)?;
     }
+    printer.finish()?;
 
     // The pool signs the receipt once a share that commits to the answer has passed its audit.
     let wait_max = Duration::from_secs(120);
     let receipt = client.wait_for_receipt(answer.task_id(), wait_max).await?;
-    writeln!(stdout, "\n{receipt}")?;
+    print_line("")?;
+    print_line(receipt)?;
     Ok(())
 }

@@ -1,9 +1,13 @@
-//! Following one task: its tokens in order and without gaps, across lost connections, until it ends.
+//! Following one task: its tokens in order and without gaps, across lost connections, until it ends or its time is over.
 
-use std::time::Duration;
+mod received;
+mod resumes;
+mod text;
 
 use dovetail_api::v1::{self, stream_task_response::Event};
 use dovetail_commitment::TaskId;
+use dovetail_engine::Vocabulary;
+use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
 
 use crate::{
@@ -11,9 +15,9 @@ use crate::{
     client::{expect_task, state_word},
 };
 
-/// A stream that breaks this often without a token in between is given up.
-const RESUMES_MAX: u32 = 5;
-const RESUME_PAUSE: Duration = Duration::from_millis(300);
+use received::Received;
+use resumes::Resumes;
+use text::TextComparison;
 
 /// An answer as it comes in. Dropping it does not stop the task; [`AgentClient::cancel`] does.
 pub struct Answer {
@@ -21,8 +25,11 @@ pub struct Answer {
     question: Question,
     stream: Streaming<v1::StreamTaskResponse>,
     task: Task,
-    tokens: Vec<u32>,
-    resumes: u32,
+    received: Received,
+    resumes: Resumes,
+    comparison: Option<TextComparison>,
+    /// When it was asked.
+    begun: Instant,
 }
 
 impl Answer {
@@ -30,40 +37,71 @@ impl Answer {
         client: AgentClient,
         question: Question,
         task: Task,
+        begun: Instant,
     ) -> Result<Self, AgentError> {
         let stream = client.stream(question.task_id, 0).await?;
         Ok(Self {
             client,
+            received: Received::new(question.sampling.max_tokens),
             question,
             stream,
             task,
-            tokens: Vec::new(),
-            resumes: 0,
+            resumes: Resumes::default(),
+            comparison: None,
+            begun,
         })
     }
 
-    /// The next piece of the output as bytes (which may end inside a character), or none once the output is complete.
-    /// Cancellation-safe between pieces.
+    /// Compares the text with the tokens from here on: each piece before it is given out. Call it before the first
+    /// [`Answer::next`]. Without it the text is the pool's word.
     ///
     /// # Errors
-    /// [`AgentError::TaskEnded`] if the task failed, was cancelled or expired. What came before it stays in
-    /// [`Answer::tokens`].
+    /// [`AgentError::OtherModelFile`] if the vocabulary is another model's.
+    pub fn compare_text(&mut self, vocabulary: Vocabulary) -> Result<(), AgentError> {
+        let comparison = TextComparison::new(vocabulary, self.question.model_id)?;
+        self.comparison = Some(comparison);
+        Ok(())
+    }
+
+    /// The next piece of the output as bytes (which may end inside a character), or none once the output is complete.
+    /// Cancellation-safe between pieces. The bytes are a stranger's: print them through `dovetail_console::Printer`, or
+    /// filter them, before they reach a terminal.
+    ///
+    /// # Errors
+    /// [`AgentError::TaskEnded`] if the task failed, was cancelled or expired; [`AgentError::AnswerLate`] once
+    /// [`Question::time_max`] is over; [`AgentError::Protocol`] for more than can be an answer. What came before it stays
+    /// in [`Answer::tokens`].
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, AgentError> {
+        let time_max = self.question.time_max;
+        // Not by the time of the end, which a long time puts beyond what the clock can say.
+        let left = time_max.saturating_sub(self.begun.elapsed());
+        match timeout(left, self.piece()).await {
+            Ok(piece) => piece,
+            Err(_) => Err(AgentError::AnswerLate {
+                task_id: self.question.task_id,
+                waited_s: time_max.as_secs(),
+            }),
+        }
+    }
+
+    async fn piece(&mut self) -> Result<Option<Vec<u8>>, AgentError> {
         loop {
             match self.stream.message().await {
                 Ok(Some(v1::StreamTaskResponse {
                     event: Some(Event::Tokens(chunk)),
-                })) => {
-                    self.resumes = 0;
-                    return self.take(chunk).map(Some);
-                }
+                })) => return self.take(chunk).map(Some),
                 Ok(Some(v1::StreamTaskResponse {
                     event: Some(Event::Task(task)),
                 })) => {
+                    self.received.idle()?;
                     self.task = expect_task(Some(task), self.question.task_id)?;
+                    // Nothing is missing: the pool need not close the stream for this to be the end.
+                    if self.is_complete() {
+                        return self.end();
+                    }
                 }
                 // An event of a later version of the interface.
-                Ok(Some(_)) => {}
+                Ok(Some(_)) => self.received.idle()?,
                 Ok(None) if self.has_ended() => return self.end(),
                 Ok(None) => {
                     self.resume(AgentError::Protocol("the stream ended early".into()))
@@ -87,7 +125,12 @@ impl Answer {
 
     /// The output tokens so far.
     pub fn tokens(&self) -> &[u32] {
-        &self.tokens
+        self.received.tokens()
+    }
+
+    /// Whether the text was compared with the tokens.
+    pub fn is_text_compared(&self) -> bool {
+        self.comparison.is_some()
     }
 
     /// Why the output ended.
@@ -97,7 +140,7 @@ impl Answer {
 
     /// What the agent keeps: the question and the tokens it saw, with no receipt yet.
     pub fn to_file(&self) -> ReceiptFile {
-        ReceiptFile::pending(&self.question, self.tokens.clone())
+        ReceiptFile::pending(&self.question, self.tokens().to_vec())
     }
 
     fn has_ended(&self) -> bool {
@@ -108,10 +151,15 @@ impl Answer {
         )
     }
 
+    fn is_complete(&self) -> bool {
+        let is_good = matches!(self.task.state(), TaskState::Finished | TaskState::Settled);
+        is_good && self.has_all_tokens()
+    }
+
     /// As many tokens came as the task has; one that ended badly owes none.
     fn has_all_tokens(&self) -> bool {
         let is_owed = matches!(self.task.state(), TaskState::Finished | TaskState::Settled);
-        !is_owed || usize::try_from(self.task.output_tokens).ok() == Some(self.tokens.len())
+        !is_owed || usize::try_from(self.task.output_tokens).ok() == Some(self.tokens().len())
     }
 
     fn end(&self) -> Result<Option<Vec<u8>>, AgentError> {
@@ -127,14 +175,23 @@ impl Answer {
             return Err(AgentError::Protocol(format!(
                 "it speaks of {} output tokens, {} came",
                 self.task.output_tokens,
-                self.tokens.len()
+                self.tokens().len()
             )));
+        }
+        if let Some(comparison) = &self.comparison {
+            comparison.end()?;
         }
         Ok(None)
     }
 
     fn take(&mut self, chunk: v1::TokenChunk) -> Result<Vec<u8>, AgentError> {
-        append(&mut self.tokens, &chunk, self.question.sampling.max_tokens)?;
+        self.received.take(&chunk)?;
+        if !chunk.tokens.is_empty() {
+            self.resumes.went_on();
+        }
+        if let Some(comparison) = &mut self.comparison {
+            comparison.take(&chunk.tokens, &chunk.text)?;
+        }
         Ok(chunk.text)
     }
 
@@ -143,10 +200,9 @@ impl Answer {
             return Err(why);
         }
         let mut why = why;
-        while self.resumes < RESUMES_MAX {
-            self.resumes += 1;
-            tokio::time::sleep(RESUME_PAUSE * self.resumes).await;
-            let position = u32::try_from(self.tokens.len()).unwrap_or(u32::MAX);
+        while let Some(pause) = self.resumes.next() {
+            sleep(pause).await;
+            let position = u32::try_from(self.tokens().len()).unwrap_or(u32::MAX);
             match self.client.stream(self.question.task_id, position).await {
                 Ok(stream) => {
                     self.stream = stream;
@@ -157,58 +213,5 @@ impl Answer {
             }
         }
         Err(why)
-    }
-}
-
-/// Appends a chunk that must begin where `tokens` ends and stay within `max_tokens`.
-fn append(
-    tokens: &mut Vec<u32>,
-    chunk: &v1::TokenChunk,
-    max_tokens: u32,
-) -> Result<(), AgentError> {
-    if usize::try_from(chunk.first_position).ok() != Some(tokens.len()) {
-        return Err(AgentError::Protocol(format!(
-            "tokens from position {} came where {} was due",
-            chunk.first_position,
-            tokens.len()
-        )));
-    }
-    let room = usize::try_from(max_tokens).unwrap_or(usize::MAX) - tokens.len();
-    if chunk.tokens.len() > room {
-        return Err(AgentError::Protocol(
-            "more tokens came than were asked for".into(),
-        ));
-    }
-    tokens.extend_from_slice(&chunk.tokens);
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chunk(first_position: u32, tokens: &[u32]) -> v1::TokenChunk {
-        v1::TokenChunk {
-            first_position,
-            tokens: tokens.to_vec(),
-            text: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn chunks_must_follow_each_other_without_a_gap() {
-        let mut tokens = Vec::new();
-        append(&mut tokens, &chunk(0, &[5, 6]), 4).unwrap();
-        assert!(append(&mut tokens, &chunk(3, &[7]), 4).is_err());
-        assert!(append(&mut tokens, &chunk(1, &[7]), 4).is_err());
-        append(&mut tokens, &chunk(2, &[7]), 4).unwrap();
-        assert_eq!(tokens, [5, 6, 7]);
-    }
-
-    #[test]
-    fn a_pool_cannot_send_more_tokens_than_were_asked_for() {
-        let mut tokens = vec![1, 2, 3];
-        assert!(append(&mut tokens, &chunk(3, &[4, 5]), 4).is_err());
-        append(&mut tokens, &chunk(3, &[4]), 4).unwrap();
     }
 }

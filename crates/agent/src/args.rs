@@ -57,6 +57,13 @@ pub(crate) struct AskArgs {
     /// Keep what was asked and answered in this file, wait for the pool's receipt, and verify it.
     #[arg(long, value_name = "FILE")]
     pub(crate) receipt: Option<PathBuf>,
+    /// How long the answer may take, in seconds; then the task is cancelled.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+    /// The model's file. The answer's text is compared with its tokens; without it the text is the pool's word.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model_file: Option<PathBuf>,
     /// How long to wait for the receipt, in seconds.
     #[arg(
         long,
@@ -98,6 +105,8 @@ pub(crate) enum ReceiptCommand {
     Get(ReceiptGetArgs),
     /// Verify a receipt offline: prints every check and names the first thing that does not hold.
     Verify(ReceiptVerifyArgs),
+    /// Print the text of the tokens that a receipt proves, whatever text the pool showed. Needs the model's file.
+    Text(ReceiptTextArgs),
 }
 
 #[derive(Debug, Args)]
@@ -125,6 +134,19 @@ pub(crate) struct ReceiptVerifyArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReceiptTextArgs {
+    /// What `dovetail ask --receipt` wrote.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The model's file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model_file: PathBuf,
+    /// The pool's public key (x-only, 64 hex digits). Without it, a receipt that any key signed passes.
+    #[arg(long, value_name = "HEX", env = "DOVETAIL_POOL_KEY", value_parser = key)]
+    pub(crate) pool_key: Option<Key>,
 }
 
 /// An x-only public key.
@@ -187,6 +209,9 @@ mod tests {
             "dovetail ask --max-tokens 4097 x",
             "dovetail ask --seed zz x",
             "dovetail ask --wait 5 x",
+            "dovetail ask --timeout 0 x",
+            "dovetail ask --timeout 86401 x",
+            "dovetail receipt text f",
             "dovetail ask",
             "dovetail task get 1234",
             "dovetail receipt verify f --pool-key 12",

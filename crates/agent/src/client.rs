@@ -7,11 +7,13 @@ use dovetail_api::{
     ID_BYTES, MESSAGE_BYTES_MAX,
     codes::Code,
     v1::{self, inference_client::InferenceClient},
+    words,
 };
 use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
-use tokio::time::{Instant, sleep};
+use dovetail_console::harmless;
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{
-    Request, Status,
+    Request, Response, Status,
     transport::{Channel, Endpoint},
 };
 
@@ -19,8 +21,14 @@ use crate::{AgentError, Answer, Model, Task, TaskState};
 
 /// A pool on the same continent answers in milliseconds; a person waits this long at most.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For every call but the stream of tokens.
-const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// For every call, to its last byte; of the stream of tokens, for its beginning.
+const CALL_TIME_MAX: Duration = Duration::from_secs(20);
+/// For an answer from the first call to its end. Pools give up a task after ten minutes unless they are told otherwise.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(900);
+/// More models than any pool serves.
+const MODELS_MAX: usize = 1_024;
+/// A model's name has 64 bytes.
+const NAME_BYTES_MAX: usize = 64;
 /// A dead connection is noticed within twice this, even in the middle of a slow answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Waiting for a share takes seconds to minutes; the pool is asked at most this seldom.
@@ -47,6 +55,9 @@ pub struct Question {
     pub salt: [u8; 32],
     /// Price agreed on before, from [`AgentClient::quote`].
     pub quote_id: Option<[u8; 32]>,
+    /// How long the answer may take, from asking to its end; then it is [`AgentError::AnswerLate`]. 15 minutes unless it
+    /// is changed. The pool does not hear of it.
+    pub time_max: Duration,
 }
 
 impl Question {
@@ -61,6 +72,7 @@ impl Question {
             seed: rand::random(),
             salt: rand::random(),
             quote_id: None,
+            time_max: ANSWER_TIME_MAX,
         }
     }
 
@@ -83,6 +95,7 @@ impl Question {
 pub struct AgentClient {
     url: String,
     inner: InferenceClient<Channel>,
+    call_time_max: Duration,
 }
 
 impl AgentClient {
@@ -103,12 +116,25 @@ impl AgentClient {
             .await
             .map_err(|e| AgentError::Unreachable {
                 url: url.clone(),
-                reason: innermost(&e),
+                reason: words::message(&innermost(&e)),
             })?;
         let inner = InferenceClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { url, inner })
+        Ok(Self {
+            url,
+            inner,
+            call_time_max: CALL_TIME_MAX,
+        })
+    }
+
+    /// Gives every call this long instead of 20 seconds.
+    #[must_use]
+    pub fn with_call_time_max(self, call_time_max: Duration) -> Self {
+        Self {
+            call_time_max,
+            ..self
+        }
     }
 
     /// Where this client is connected to.
@@ -118,9 +144,17 @@ impl AgentClient {
 
     /// The models that the pool knows.
     pub async fn models(&self) -> Result<Vec<Model>, AgentError> {
-        let request = unary(v1::ListModelsRequest {});
-        let response = self.inner.clone().list_models(request).await;
-        Ok(response.map_err(|s| self.failed(&s))?.into_inner().models)
+        let request = self.unary(v1::ListModelsRequest {});
+        let mut inner = self.inner.clone();
+        let models = self.call(inner.list_models(request)).await?.models;
+        if models.len() > MODELS_MAX {
+            return Err(AgentError::Protocol(format!(
+                "it names {} models, more than {MODELS_MAX}",
+                models.len()
+            )));
+        }
+        models.iter().try_for_each(check_model)?;
+        Ok(models)
     }
 
     /// The model of this name or id (64 hex digits), or, where `wanted` is none, the only one there is.
@@ -136,62 +170,55 @@ impl AgentClient {
         prompt_bytes: usize,
         sampling: &SamplingParams,
     ) -> Result<v1::QuoteTaskResponse, AgentError> {
-        let request = unary(v1::QuoteTaskRequest {
+        let request = self.unary(v1::QuoteTaskRequest {
             model_id: model_id.to_bytes().to_vec(),
             prompt_bytes: u32::try_from(prompt_bytes).unwrap_or(u32::MAX),
             sampling: Some(sampling_to_wire(sampling)),
         });
-        let response = self.inner.clone().quote_task(request).await;
-        Ok(response.map_err(|s| self.failed(&s))?.into_inner())
+        let mut inner = self.inner.clone();
+        self.call(inner.quote_task(request)).await
     }
 
     /// Hands the question to the pool and follows the answer. Repeating it with the same question is safe: it is the
     /// same task.
     pub async fn ask(&self, question: Question) -> Result<Answer, AgentError> {
-        let response = self
-            .inner
-            .clone()
-            .create_task(unary(question.to_request()))
-            .await;
-        let task = response.map_err(|s| self.failed(&s))?.into_inner().task;
+        let begun = Instant::now();
+        let request = self.unary(question.to_request());
+        let mut inner = self.inner.clone();
+        let task = self.call(inner.create_task(request)).await?.task;
         let task = expect_task(task, question.task_id)?;
-        Answer::start(self.clone(), question, task).await
+        Answer::start(self.clone(), question, task, begun).await
     }
 
     /// The task as it stands.
     pub async fn task(&self, task_id: TaskId) -> Result<Task, AgentError> {
-        let request = unary(v1::GetTaskRequest {
+        let request = self.unary(v1::GetTaskRequest {
             task_id: task_id.to_bytes().to_vec(),
         });
-        let response = self.inner.clone().get_task(request).await;
-        expect_task(
-            response.map_err(|s| self.failed(&s))?.into_inner().task,
-            task_id,
-        )
+        let mut inner = self.inner.clone();
+        expect_task(self.call(inner.get_task(request)).await?.task, task_id)
     }
 
     /// Stops the task if it still runs, and tells how it stands.
     pub async fn cancel(&self, task_id: TaskId) -> Result<Task, AgentError> {
-        let request = unary(v1::CancelTaskRequest {
+        let request = self.unary(v1::CancelTaskRequest {
             task_id: task_id.to_bytes().to_vec(),
         });
-        let response = self.inner.clone().cancel_task(request).await;
-        expect_task(
-            response.map_err(|s| self.failed(&s))?.into_inner().task,
-            task_id,
-        )
+        let mut inner = self.inner.clone();
+        expect_task(self.call(inner.cancel_task(request)).await?.task, task_id)
     }
 
-    /// The pool's receipt as JSON text, not checked yet. Refused with `receipt-pending` until the task is settled.
+    /// The pool's receipt as one line of JSON, harmless to show and not checked yet. Refused with `receipt-pending` until
+    /// the task is settled.
     pub async fn receipt(&self, task_id: TaskId) -> Result<String, AgentError> {
-        let request = unary(v1::GetReceiptRequest {
+        let request = self.unary(v1::GetReceiptRequest {
             task_id: task_id.to_bytes().to_vec(),
         });
-        let response = self.inner.clone().get_receipt(request).await;
-        Ok(response
-            .map_err(|s| self.failed(&s))?
-            .into_inner()
-            .receipt_json)
+        let mut inner = self.inner.clone();
+        let text = self.call(inner.get_receipt(request)).await?.receipt_json;
+        let json: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|_| AgentError::Protocol("the receipt is not JSON".into()))?;
+        Ok(harmless(json).to_string())
     }
 
     /// Waits until the task is settled and returns its receipt, not checked yet.
@@ -236,8 +263,31 @@ impl AgentClient {
             task_id: task_id.to_bytes().to_vec(),
             from_position,
         };
-        let response = self.inner.clone().stream_task(request).await;
-        Ok(response.map_err(|s| self.failed(&s))?.into_inner())
+        let mut inner = self.inner.clone();
+        self.call(inner.stream_task(Request::new(request))).await
+    }
+
+    /// A call's answer, within the time for calls. The transport's own limit ends with the answer's head.
+    async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, AgentError> {
+        match timeout(self.call_time_max, call).await {
+            Ok(answered) => answered
+                .map(Response::into_inner)
+                .map_err(|status| self.failed(&status)),
+            Err(_) => Err(AgentError::Unreachable {
+                url: self.url.clone(),
+                reason: format!("no answer within {} s", self.call_time_max.as_secs_f32()),
+            }),
+        }
+    }
+
+    /// A request that tells the pool how long it is waited for.
+    fn unary<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.call_time_max);
+        request
     }
 
     pub(crate) fn failed(&self, status: &Status) -> AgentError {
@@ -259,12 +309,6 @@ pub(crate) fn state_word(state: TaskState) -> &'static str {
     }
 }
 
-fn unary<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(CALL_TIMEOUT);
-    request
-}
-
 fn sampling_to_wire(sampling: &SamplingParams) -> v1::Sampling {
     v1::Sampling {
         temperature_milli: sampling.temperature_milli,
@@ -274,30 +318,33 @@ fn sampling_to_wire(sampling: &SamplingParams) -> v1::Sampling {
     }
 }
 
-/// The task in an answer, which must be the one that was asked about.
+/// The task in an answer, which must be the one that was asked about. Its code is a short word from here on.
 pub(crate) fn expect_task(task: Option<Task>, task_id: TaskId) -> Result<Task, AgentError> {
-    let task = task.ok_or_else(|| AgentError::Protocol("it holds no task".into()))?;
+    let mut task = task.ok_or_else(|| AgentError::Protocol("it holds no task".into()))?;
     if task.task_id != task_id.as_bytes() {
         return Err(AgentError::Protocol("it is about another task".into()));
     }
+    task.error_code = words::word(&task.error_code);
     Ok(task)
 }
 
-fn pick_model(models: Vec<Model>, wanted: Option<&str>) -> Result<Model, AgentError> {
-    if let Some(model) = models.iter().find(|model| model.model_id.len() != ID_BYTES) {
-        return Err(AgentError::Protocol(format!(
-            "model '{}' has a malformed id",
-            model.name
-        )));
-    }
-    let known = || match models.as_slice() {
-        [] => "none".to_owned(),
-        some => some
-            .iter()
-            .map(|m| m.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", "),
+/// A model that the interface allows.
+fn check_model(model: &Model) -> Result<(), AgentError> {
+    let wrong = |what: &str| {
+        let name = words::word(&model.name);
+        Err(AgentError::Protocol(format!("model '{name}' has {what}")))
     };
+    if model.model_id.len() != ID_BYTES {
+        return wrong("a malformed id");
+    }
+    if model.name.len() > NAME_BYTES_MAX {
+        return wrong("a name that is too long");
+    }
+    Ok(())
+}
+
+fn pick_model(models: Vec<Model>, wanted: Option<&str>) -> Result<Model, AgentError> {
+    let known = || words::names(&models);
     let is_wanted = |model: &Model, wanted: &str| {
         model.name == wanted || hex::encode(&model.model_id).eq_ignore_ascii_case(wanted)
     };

@@ -1,9 +1,12 @@
-//! What can go wrong for an agent, by what a person can do about it.
+//! What can go wrong for an agent, by what a person can do about it. What an error repeats of a pool's words is short and
+//! harmless ([`dovetail_api::words`]).
 
 use std::path::PathBuf;
 
 use dovetail_api::codes::{self, Code};
-use dovetail_commitment::TaskId;
+use dovetail_api::words;
+use dovetail_commitment::{ModelId, TaskId};
+use dovetail_engine::EngineError;
 
 /// Why a call to a pool, or the keeping of a receipt, did not work.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,38 @@ pub enum AgentError {
         /// The pool's word for why; may be empty.
         code: String,
     },
+    /// The answer was not whole in time. What came until then is in [`crate::Answer::tokens`].
+    #[error("task {task_id} has not ended within {waited_s} s")]
+    AnswerLate {
+        /// The task.
+        task_id: TaskId,
+        /// How long it was waited for.
+        waited_s: u64,
+    },
+    /// The text that the pool shows is not that of the tokens that it sends with it.
+    #[error(
+        "the pool shows a text that is not the text of its tokens (from token {token} on): believe neither"
+    )]
+    TextOfOtherTokens {
+        /// The first token of the piece that differs.
+        token: usize,
+    },
+    /// The model file is of another model than the one that answers.
+    #[error("the model file is of model {file}, and the answer of model {asked}")]
+    OtherModelFile {
+        /// The file's.
+        file: ModelId,
+        /// The one that was asked.
+        asked: ModelId,
+    },
+    /// A model file cannot be read.
+    #[error("{path}: {source}")]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// What the engine says of it.
+        source: EngineError,
+    },
     /// The receipt was not there in time. The task itself is finished.
     #[error(
         "task {task_id} is not settled yet after {waited_s} s of waiting: no share has committed to it so far"
@@ -96,13 +131,13 @@ impl AgentError {
         if code.is_none() && status.code() == tonic::Code::Unavailable {
             return Self::Unreachable {
                 url: url.to_owned(),
-                reason: status.message().to_owned(),
+                reason: words::message_of(status),
             };
         }
-        let code = code.map_or_else(|| format!("{:?}", status.code()), str::to_owned);
+        let code = code.map_or_else(|| format!("{:?}", status.code()), words::word);
         Self::Refused {
             code,
-            message: status.message().to_owned(),
+            message: words::message_of(status),
         }
     }
 
@@ -143,6 +178,7 @@ impl AgentError {
                 Code::PromptTooLong => Some("`dovetail models` shows how long a prompt may be"),
                 _ => None,
             },
+            Self::AnswerLate { .. } => Some("--timeout gives an answer more time"),
             Self::ReceiptPending { .. } => {
                 Some("fetch it later with `dovetail receipt get TASK --into FILE`")
             }

@@ -2,7 +2,11 @@
 //!
 //! [`AgentClient`] talks to a pool over gRPC, [`Answer`] follows one task, [`ReceiptFile`] is what an agent keeps
 //! of it, and [`verify`](verify::verify) checks such a file offline. Nothing here needs a Bitcoin node or trusts the
-//! pool; what cannot be checked without the model is not claimed to be checked.
+//! pool; what cannot be checked without the model is not claimed to be checked. With the model's [`Vocabulary`] an answer's
+//! text is compared with its tokens.
+//!
+//! What a pool sends is bounded before it is taken, in bytes and in time. Its words in an [`AgentError`] are harmless to
+//! print; an answer's text and a model's name are as the pool sent them, for `dovetail_console` to print.
 
 mod answer;
 mod client;
@@ -14,5 +18,6 @@ pub use answer::Answer;
 pub use client::{AgentClient, Question};
 pub use dovetail_api::v1::{FinishReason, Model, Task, TaskState};
 pub use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
+pub use dovetail_engine::Vocabulary;
 pub use error::AgentError;
 pub use receipt_file::ReceiptFile;

@@ -4,6 +4,9 @@
 //! 1: it did not work, or a receipt does not hold; 2: wrong usage; 141: whoever read stdout went away (no complaint:
 //! `dovetail models | head -1` is no mistake).
 
+// What is printed goes through `dovetail_console`, which makes a pool's words harmless.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod commands;
 
@@ -11,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use dovetail_agent::AgentError;
-use dovetail_console::{CLOSED_EXIT_CODE, OutputError};
+use dovetail_console::{CLOSED_EXIT_CODE, OutputError, complain, print_note};
 
 use crate::args::{Cli, Command, ReceiptCommand, TaskCommand};
 
@@ -27,7 +30,7 @@ fn main() -> ExitCode {
     outcome.unwrap_or_else(|error| match error.downcast_ref() {
         Some(OutputError::Closed) => CLOSED_EXIT_CODE.into(),
         _ => {
-            complain(&error);
+            explain(&error);
             ExitCode::FAILURE
         }
     })
@@ -43,15 +46,16 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             commands::receipt::get(&cli.pool, &args).await
         }
         Command::Receipt(ReceiptCommand::Verify(args)) => commands::receipt::verify(&args),
+        Command::Receipt(ReceiptCommand::Text(args)) => commands::receipt::text(&args),
     }
 }
 
-fn complain(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+fn explain(error: &anyhow::Error) {
+    complain(error.as_ref());
     if let Some(hint) = error
         .downcast_ref::<AgentError>()
         .and_then(AgentError::hint)
     {
-        eprintln!("hint: {hint}");
+        print_note(format_args!("hint: {hint}"));
     }
 }

@@ -22,8 +22,10 @@ use dovetail_commitment::{
     receipt::{Receipt, ReceiptParts},
     trace_root,
 };
+use dovetail_engine::{Vocabulary, tiny};
 
-const TOKENS: [u32; 3] = [11, 12, 13];
+/// "yes" in bytes.
+const TOKENS: [u32; 3] = [0x79, 0x65, 0x73];
 
 /// One way to tamper.
 type Change<T> = fn(&mut T);
@@ -293,5 +295,44 @@ fn whatever_the_agent_changes_in_its_own_copy_is_named() {
             &Outcome::Holds,
             "change {n}"
         );
+    }
+}
+
+#[test]
+fn the_text_of_proven_tokens_is_told_from_the_model_file_and_from_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("model"), tiny::generate(1)).unwrap();
+    std::fs::write(path("other"), tiny::generate(2)).unwrap();
+    let question = Question {
+        model_id: Vocabulary::load(path("model").as_ref()).unwrap().model_id(),
+        ..question()
+    };
+    let mut file = ReceiptFile::pending(&question, TOKENS.to_vec());
+    file.receipt = Some(Receipt::sign(parts(&question), &pool()));
+    file.save(path("good").as_ref()).unwrap();
+    file.output_tokens[0] = 0x6e;
+    file.save(path("bad").as_ref()).unwrap();
+
+    let text = |file: &str, model: &str, key: [u8; 32]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_dovetail"))
+            .args(["receipt", "text", &path(file), "--model-file", &path(model)])
+            .args(["--pool-key", &hex::encode(key)])
+            .output()
+            .unwrap()
+    };
+    let told = text("good", "model", pool_key());
+    assert!(told.status.success(), "{told:?}");
+    assert_eq!(told.stdout, b"yes");
+    for (file, model, key, why) in [
+        ("bad", "model", pool_key(), "does not hold: output"),
+        ("good", "model", [9; 32], "does not hold: pool-key"),
+        ("good", "other", pool_key(), "the model file is of model"),
+    ] {
+        let refused = text(file, model, key);
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{stderr}");
+        assert!(refused.stdout.is_empty());
+        assert!(stderr.contains(why), "{stderr}");
     }
 }

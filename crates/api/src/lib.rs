@@ -8,6 +8,7 @@
 
 pub mod codes;
 mod redaction;
+pub mod words;
 
 /// The generated messages, client and server.
 // Comments come from the protobuf file, where enum values and service plumbing need none.

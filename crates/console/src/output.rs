@@ -1,7 +1,11 @@
-//! Standard output, where whoever reads it may go at any time, as `head -1` does.
+//! Standard output, where whoever reads it may go at any time, as `head -1` does, and standard error, where notes go
+//! that are not the result. Both are made harmless: some of the words are a pool's or a model's.
 
-use std::fmt::Display;
+use std::error::Error;
+use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
+
+use dovetail_units::{harmless, harmless_lines};
 
 /// The exit code of a command that ended because nobody reads its output any more: what a shell reports of a program
 /// that the signal for a broken pipe ended (128 + SIGPIPE).
@@ -27,10 +31,46 @@ impl From<io::Error> for OutputError {
     }
 }
 
-/// Writes a line to standard output. In place of `println!`, which panics where nobody reads.
+/// Writes a line to standard output. In place of `println!`, which panics where nobody reads, and prints whatever a
+/// stranger wrote. JSON comes out as the same value.
 ///
 /// # Errors
 /// [`OutputError`]; the command should end.
 pub fn print_line(line: impl Display) -> Result<(), OutputError> {
-    Ok(writeln!(io::stdout().lock(), "{line}")?)
+    Ok(writeln!(io::stdout().lock(), "{}", harmless(line))?)
+}
+
+/// As [`print_line`], for a text whose ends of lines are meant.
+///
+/// # Errors
+/// As [`print_line`].
+pub fn print_text(text: impl Display) -> Result<(), OutputError> {
+    Ok(writeln!(io::stdout().lock(), "{}", harmless_lines(text))?)
+}
+
+/// Writes a line to standard error. If nobody reads it, the command is none the worse.
+pub fn print_note(line: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{}", harmless(line));
+}
+
+/// As [`print_note`], for several lines.
+pub fn print_notes(lines: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{}", harmless_lines(lines));
+}
+
+/// Says on standard error why a command failed, with all causes, on one line.
+pub fn complain(error: &(dyn Error + 'static)) {
+    print_note(format_args!("error: {}", chain(error)));
+}
+
+/// `what failed: why: why that`.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing to a string does not fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -5,6 +5,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use dovetail_units::is_harmful;
+
 /// What stands for bytes that are no text.
 const REPLACEMENT: char = '\u{fffd}';
 
@@ -64,12 +66,12 @@ impl TextDecoder {
         loop {
             match std::str::from_utf8(rest) {
                 Ok(valid) => {
-                    text.extend(valid.chars().map(harmless));
+                    text.extend(valid.chars().map(shown));
                     return text;
                 }
                 Err(error) => {
                     let (valid, after) = rest.split_at(error.valid_up_to());
-                    text.extend(String::from_utf8_lossy(valid).chars().map(harmless));
+                    text.extend(String::from_utf8_lossy(valid).chars().map(shown));
                     let Some(skip) = error.error_len() else {
                         self.held = after.to_vec();
                         return text;
@@ -90,12 +92,11 @@ impl TextDecoder {
     }
 }
 
-fn harmless(c: char) -> char {
+/// A character of an answer, which has lines.
+fn shown(c: char) -> char {
     match c {
         '\n' | '\t' => c,
-        c if c.is_control() => REPLACEMENT,
-        // Direction overrides and isolates can make text read as something else.
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => REPLACEMENT,
+        c if is_harmful(c) => REPLACEMENT,
         c => c,
     }
 }

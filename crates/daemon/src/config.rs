@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use crate::secret::Secret;
+use crate::secret_file::{Exposure, exposure};
+
 /// Why a configuration was refused. Never carries the value of a key: it might be a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -44,6 +47,9 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Others than its owner may use a secret's file.
+    #[error("{0}")]
+    Exposed(Exposure),
     /// A secret that must be a key is none.
     #[error("{place} holds no key of 64 hex digits")]
     NotAKey {
@@ -91,6 +97,46 @@ fn load_with<T: DeserializeOwned>(
         }
     }
     T::deserialize(Value::Table(table)).map_err(|error| invalid(error.message().to_owned()))
+}
+
+/// Says loudly that the configuration itself holds a secret and can be read by others; for each of these keys whose
+/// secret stands in it, and not in the environment or in a file of its own. It is no error: the rest of a configuration
+/// is for many to read, and a container may mount it so.
+pub fn warn_of_secrets<'a>(
+    path: &Path,
+    prefix: &str,
+    secrets: impl IntoIterator<Item = (&'a str, &'a Secret)>,
+) {
+    if exposure(path).is_none() {
+        return;
+    }
+    let in_environment = |name: &str| std::env::var_os(name).is_some();
+    for key in secrets_in_place(prefix, secrets, in_environment) {
+        let file = path.display();
+        tracing::warn!(
+            "THE SECRET {key} STANDS IN {file}, WHICH OTHERS MAY READ: chmod 600 {file}, or put it into a file of its \
+             own: {key} = {{ file = \"..\" }}"
+        );
+    }
+}
+
+/// The keys whose secrets stand in the configuration's file.
+fn secrets_in_place<'a>(
+    prefix: &str,
+    secrets: impl IntoIterator<Item = (&'a str, &'a Secret)>,
+    in_environment: impl Fn(&str) -> bool,
+) -> Vec<&'a str> {
+    let is_overridden = |key: &str| {
+        // A whole section can be overridden too.
+        let ends = key.match_indices('.').map(|(at, _)| at).chain([key.len()]);
+        ends.map(|end| key[..end].to_uppercase().replace('.', "__"))
+            .any(|name| in_environment(&format!("{prefix}__{name}")))
+    };
+    secrets
+        .into_iter()
+        .filter(|(key, secret)| secret.is_worth_hiding() && !is_overridden(key))
+        .map(|(key, _)| key)
+        .collect()
 }
 
 /// A value as TOML would read it, or the text itself (so that paths and keys need no quotes).
@@ -175,6 +221,35 @@ mod tests {
         .unwrap();
         assert_eq!(config.mining.listen, "127.0.0.1:1");
         assert_eq!(config.mining.rate, 2.5);
+    }
+
+    #[test]
+    fn a_secret_in_the_file_is_told_from_one_in_the_environment_or_in_a_file_of_its_own() {
+        let value = |text: &str| Secret::Value(text.into());
+        let file = Secret::File {
+            file: "/secret".into(),
+        };
+        let (key, url) = (
+            value("0101"),
+            value("postgres://pool:hidden@localhost/pool"),
+        );
+        let peer = value("postgres://pool@localhost/pool");
+        let secrets = [
+            ("mining.secret_key", &key),
+            ("mining.receipt_key", &file),
+            ("ledger.url", &url),
+            ("ledger.peer", &peer),
+        ];
+        let in_place = |environment: &[&str]| {
+            let is_set = |name: &str| environment.contains(&name);
+            secrets_in_place("DOVETAIL_POOL", secrets, is_set)
+        };
+        assert_eq!(in_place(&[]), ["mining.secret_key", "ledger.url"]);
+        assert_eq!(
+            in_place(&["DOVETAIL_POOL__LEDGER__URL"]),
+            ["mining.secret_key"]
+        );
+        assert_eq!(in_place(&["DOVETAIL_POOL__MINING"]), ["ledger.url"]);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
+use crate::secret_file::exposure;
 
 /// A secret that came from the configuration: given in place (only sensible through the
 /// environment) or as `{ file = "path" }`. Its `Debug` shows nothing.
@@ -22,43 +23,36 @@ pub enum Secret {
     },
 }
 
-/// Permissions of anybody but the owner, and of those outside the group too.
-const OTHERS: u32 = 0o077;
-const EVERYBODY: u32 = 0o007;
-
 impl Secret {
-    /// The secret's text. If others than its owner may read its file, a warning says so: a container's secrets may
-    /// have to be so, hence it is no error.
+    /// The secret's text.
     ///
     /// # Errors
-    /// [`ConfigError::Secret`] where its file cannot be read.
+    /// [`ConfigError::Exposed`] where others may use its file, [`ConfigError::Secret`] where it cannot be read.
     pub fn read(&self) -> Result<String, ConfigError> {
-        if let Some(warning) = self.exposure() {
-            tracing::warn!("{warning}");
-        }
         match self {
             Self::Value(value) => Ok(value.clone()),
-            Self::File { file } => std::fs::read_to_string(file)
-                .map(|text| text.trim().to_owned())
-                .map_err(|source| unreadable(file, source)),
+            Self::File { file } => {
+                if let Some(exposure) = exposure(file) {
+                    return Err(ConfigError::Exposed(exposure));
+                }
+                std::fs::read_to_string(file)
+                    .map(|text| text.trim().to_owned())
+                    .map_err(|source| unreadable(file, source))
+            }
         }
     }
 
-    /// Who else may read the secret's file, and what to do about it.
-    fn exposure(&self) -> Option<String> {
-        let Self::File { file } = self else {
-            return None;
+    /// Whether the text itself is a secret. The URL of a database is one only with a password in it.
+    pub(crate) fn is_worth_hiding(&self) -> bool {
+        let Self::Value(value) = self else {
+            return false;
         };
-        let mode = std::fs::metadata(file).ok()?.permissions().mode();
-        let others = match mode & OTHERS {
-            0 => return None,
-            others if others & EVERYBODY != 0 => "everybody on this machine",
-            _ => "the file's group",
+        let Some((_, rest)) = value.split_once("://") else {
+            return true;
         };
-        let (file, mode) = (file.display(), mode & 0o777);
-        Some(format!(
-            "THE SECRET in {file} has mode {mode:04o} and may be used by {others}: chmod 600 {file}"
-        ))
+        let host = rest.split(['/', '?']).next().unwrap_or_default();
+        let user = host.rsplit_once('@').map_or("", |(user, _)| user);
+        user.contains(':') || rest.contains("password=")
     }
 
     /// The secret as a key of 32 bytes. A file that is not there is made first, with a random key
@@ -72,6 +66,21 @@ impl Secret {
         {
             make_key(file).map_err(|source| unreadable(file, source))?;
         }
+        self.read_key()
+    }
+
+    /// The same of a file that is there, for whoever only looks: `None` where it is yet to be made.
+    ///
+    /// # Errors
+    /// [`ConfigError::Secret`] where its file cannot be read, [`ConfigError::NotAKey`].
+    pub fn look_at_key(&self) -> Result<Option<[u8; 32]>, ConfigError> {
+        match self {
+            Self::File { file } if !file.exists() => Ok(None),
+            _ => self.read_key().map(Some),
+        }
+    }
+
+    fn read_key(&self) -> Result<[u8; 32], ConfigError> {
         let mut key = [0; 32];
         hex::decode_to_slice(self.read()?.trim(), &mut key).map_err(|_| ConfigError::NotAKey {
             place: match self {
@@ -121,6 +130,7 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_secret_is_read_from_its_file_and_never_shown() {
@@ -134,30 +144,54 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_others_may_read_is_named_and_its_text_is_not() {
+    fn a_secret_that_others_may_read_is_refused_and_its_text_is_not_told() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "hidden\n").unwrap();
         let place = file.path().to_owned();
         let secret = Secret::File {
             file: place.clone(),
         };
-        for (mode, others) in [
-            (0o600, None),
-            (0o400, None),
-            (0o640, Some("the file's group")),
-            (0o644, Some("everybody")),
-            (0o604, Some("everybody")),
+        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o644)).unwrap();
+        for refused in [
+            secret.read().unwrap_err(),
+            secret.read_or_make_key().unwrap_err(),
+            secret.look_at_key().unwrap_err(),
         ] {
-            std::fs::set_permissions(&place, std::fs::Permissions::from_mode(mode)).unwrap();
-            let warning = secret.exposure();
-            assert_eq!(warning.is_some(), others.is_some(), "{mode:o}");
-            if let (Some(warning), Some(others)) = (warning, others) {
-                assert!(warning.contains(others), "{warning}");
-                assert!(warning.contains(&place.display().to_string()), "{warning}");
-                assert!(!warning.contains("hidden"), "{warning}");
-            }
+            assert!(matches!(refused, ConfigError::Exposed(_)), "{refused}");
+            let words = refused.to_string();
+            assert!(
+                words.contains("chmod 600") && !words.contains("hidden"),
+                "{words}"
+            );
         }
-        assert_eq!(Secret::Value("hidden".into()).exposure(), None);
+        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(secret.read().unwrap(), "hidden");
+    }
+
+    #[test]
+    fn a_url_is_a_secret_only_with_a_password_in_it() {
+        for (value, is_secret) in [
+            ("0101", true),
+            ("postgres://pool@localhost/pool?host=/run/postgresql", false),
+            ("postgres://localhost/pool", false),
+            ("postgres://pool:hidden@localhost/pool", true),
+            ("postgres://localhost/pool?password=hidden", true),
+        ] {
+            let secret = Secret::Value(value.into());
+            assert_eq!(secret.is_worth_hiding(), is_secret, "{value}");
+        }
+    }
+
+    #[test]
+    fn looking_at_a_key_makes_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = Secret::File {
+            file: dir.path().join("token.key"),
+        };
+        assert_eq!(secret.look_at_key().unwrap(), None);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let made = secret.read_or_make_key().unwrap();
+        assert_eq!(secret.look_at_key().unwrap(), Some(made));
     }
 
     #[test]

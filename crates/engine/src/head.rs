@@ -2,6 +2,7 @@
 //! tensor is read or fetched.
 
 use std::io::{ErrorKind, Read};
+use std::path::Path;
 
 use dovetail_commitment::{ModelId, tagged_hash};
 use safetensors::tensor::Metadata;
@@ -18,6 +19,9 @@ pub(crate) const MANIFEST_BYTES_MAX: usize = 64 << 10;
 const HEADER_BYTES_MAX: u64 = 4 << 20;
 /// The length of the header stands before it.
 const LENGTH_BYTES: u64 = 8;
+/// A file that was cut off, or that something follows.
+pub(crate) const WRONG_LENGTH: EngineError =
+    EngineError::Format("the file is not as long as its header says");
 
 /// What stands before the tensors, checked against itself. That the tensors are those of the manifest only
 /// [`crate::Model::load`] knows.
@@ -66,6 +70,19 @@ impl Head {
             header,
             data_from: LENGTH_BYTES + length,
         })
+    }
+
+    /// Reads the head of this file, which must be as long as its head says.
+    ///
+    /// # Errors
+    /// As [`Head::read`], and [`EngineError::Read`].
+    pub fn of_file(path: &Path) -> Result<Self, EngineError> {
+        let mut file = std::fs::File::open(path)?;
+        let head = Self::read(&mut file)?;
+        match head.file_bytes() == file.metadata()?.len() {
+            true => Ok(head),
+            false => Err(WRONG_LENGTH),
+        }
     }
 
     /// The id of the model that the file says it holds.

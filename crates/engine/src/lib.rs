@@ -32,6 +32,7 @@ mod scale;
 pub mod speed;
 pub mod tiny;
 mod tokenizer;
+mod vocabulary;
 
 pub use completion::{Output, Request};
 pub use error::EngineError;
@@ -48,6 +49,7 @@ pub use replay::{ReplayInput, forced_trace, replay, teacher_forced};
 pub use runtime::Runtime;
 pub use scale::scale_bits;
 pub use tokenizer::check_tokenizer;
+pub use vocabulary::Vocabulary;
 
 /// The version of the arithmetic and of the trace. Any change of a bit of output is a new version.
 pub const ENGINE_VERSION: u16 = 2;

@@ -103,11 +103,7 @@ impl Model {
 
     /// The bytes of tokens; special ones give none.
     pub fn decode(&self, tokens: &[u32]) -> Vec<u8> {
-        tokens
-            .iter()
-            .flat_map(|token| self.tokenizer.bytes_of(*token))
-            .copied()
-            .collect()
+        self.tokenizer.decode(tokens)
     }
 
     /// Whether an output ends with this token.

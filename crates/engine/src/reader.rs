@@ -3,13 +3,13 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use dovetail_commitment::tagged_hash;
+use dovetail_commitment::{ModelId, tagged_hash};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use crate::EngineError;
 use crate::arith::VALUE_MAX;
-use crate::head::Head;
+use crate::head::{Head, WRONG_LENGTH};
 use crate::layout::{Spec, TOKENIZER, TOKENIZER_BYTES_MAX, specs, tensor_digest};
 use crate::manifest::{Manifest, TokenizerKind};
 use crate::matrix::Matrix;
@@ -36,50 +36,52 @@ impl Model {
     }
 }
 
-fn read(mut file: impl Read + Seek) -> Result<Model, EngineError> {
+fn read(file: impl Read + Seek) -> Result<Model, EngineError> {
+    let (head, mut file) = checked_head(file)?;
+    let mut reader = Reader::new(&head, &mut file);
+    let (tensors, json) = reader.tensors(&head.manifest)?;
+    reader.check(&head.manifest)?;
+    let tokenizer = parsed(&head.manifest, json)?;
+    Ok(Model {
+        id: head.id(),
+        manifest: head.manifest,
+        tensors,
+        tokenizer,
+    })
+}
+
+/// The model's id and its tokenizer. All tensors are read, since the id stands for all of them together, but none is
+/// kept.
+pub(crate) fn read_tokenizer(file: impl Read + Seek) -> Result<(ModelId, Tokenizer), EngineError> {
+    let (head, mut file) = checked_head(file)?;
+    let mut reader = Reader::new(&head, &mut file);
+    for spec in specs(&head.manifest.architecture) {
+        reader.bytes(&spec)?;
+    }
+    let json = reader.tokenizer(&head.manifest)?;
+    reader.check(&head.manifest)?;
+    let tokenizer = parsed(&head.manifest, json)?;
+    Ok((head.id(), tokenizer))
+}
+
+/// The tokenizer of a file whose digest was compared: until then its bytes are anybody's, whatever id the manifest has.
+fn parsed(manifest: &Manifest, json: Option<Vec<u8>>) -> Result<Tokenizer, EngineError> {
+    let vocabulary = manifest.architecture.vocabulary;
+    match json {
+        None => Ok(Tokenizer::by_bytes()),
+        Some(json) => Tokenizer::from_json(&json, vocabulary, &manifest.end_tokens),
+    }
+}
+
+/// The head of a file that is as long as it says.
+fn checked_head<F: Read + Seek>(mut file: F) -> Result<(Head, F), EngineError> {
     let length = file.seek(SeekFrom::End(0))?;
     file.rewind()?;
     let head = Head::read(&mut file)?;
     if head.file_bytes() != length {
-        return Err(EngineError::Format(
-            "the file is not as long as its header says",
-        ));
+        return Err(WRONG_LENGTH);
     }
-    let id = head.id();
-    let Head {
-        manifest,
-        header,
-        data_from,
-        ..
-    } = head;
-    let mut reader = Reader {
-        file,
-        header: &header,
-        data_from,
-        digests: Vec::new(),
-        read: 0,
-    };
-    let (tensors, json) = reader.tensors(&manifest)?;
-    if reader.read != header.tensors().len() {
-        return Err(EngineError::Format("there are tensors too many"));
-    }
-    if tagged_hash("dovetail/tensors", &[&reader.digests]) != manifest.tensors_digest {
-        return Err(EngineError::Format(
-            "the tensors are not those of the manifest",
-        ));
-    }
-    // Parsed only now: until here its bytes are anybody's, whatever id the manifest has.
-    let vocabulary = manifest.architecture.vocabulary;
-    let tokenizer = match json {
-        None => Tokenizer::by_bytes(),
-        Some(json) => Tokenizer::from_json(&json, vocabulary, &manifest.end_tokens)?,
-    };
-    Ok(Model {
-        id,
-        manifest,
-        tensors,
-        tokenizer,
-    })
+    Ok((head, file))
 }
 
 /// The tensors of a file, taken in the order in which they are hashed.
@@ -91,7 +93,30 @@ struct Reader<'a, F> {
     read: usize,
 }
 
-impl<F: Read + Seek> Reader<'_, F> {
+impl<'a, F: Read + Seek> Reader<'a, F> {
+    fn new(head: &'a Head, file: F) -> Self {
+        Self {
+            file,
+            header: &head.header,
+            data_from: head.data_from,
+            digests: Vec::new(),
+            read: 0,
+        }
+    }
+
+    /// Everything was read, and is what the manifest stands for.
+    fn check(&self, manifest: &Manifest) -> Result<(), EngineError> {
+        if self.read != self.header.tensors().len() {
+            return Err(EngineError::Format("there are tensors too many"));
+        }
+        if tagged_hash("dovetail/tensors", &[&self.digests]) != manifest.tensors_digest {
+            return Err(EngineError::Format(
+                "the tensors are not those of the manifest",
+            ));
+        }
+        Ok(())
+    }
+
     /// The tensors, and the tokenizer's file if there is one.
     fn tensors(&mut self, manifest: &Manifest) -> Result<(Tensors, Option<Vec<u8>>), EngineError> {
         let arch = &manifest.architecture;
@@ -117,10 +142,7 @@ impl<F: Read + Seek> Reader<'_, F> {
         };
         let cos = self.integers(&mut specs, 1 << 30)?;
         let sin = self.integers(&mut specs, 1 << 30)?;
-        let tokenizer = match manifest.tokenizer {
-            TokenizerKind::Bytes => None,
-            TokenizerKind::HuggingFace => Some(self.tokenizer_json()?),
-        };
+        let tokenizer = self.tokenizer(manifest)?;
         let tensors = Tensors {
             embedding,
             layers,
@@ -178,6 +200,13 @@ impl<F: Read + Seek> Reader<'_, F> {
         let bytes = self.bytes(&specs.next().ok_or(MISSING)?)?;
         let words = bytes.as_chunks::<4>().0.iter();
         Ok(words.map(|word| u32::from_le_bytes(*word)).collect())
+    }
+
+    fn tokenizer(&mut self, manifest: &Manifest) -> Result<Option<Vec<u8>>, EngineError> {
+        match manifest.tokenizer {
+            TokenizerKind::Bytes => Ok(None),
+            TokenizerKind::HuggingFace => self.tokenizer_json().map(Some),
+        }
     }
 
     fn tokenizer_json(&mut self) -> Result<Vec<u8>, EngineError> {

@@ -1,16 +1,20 @@
 //! Batches: the transcripts behind a root, and whether the root is still to be spent.
 
 use dovetail_commitment::{BATCH_LEAVES_MAX, Batch, BatchRoot, TaskId, WorkerKey};
-use sqlx::Row;
+use sqlx::{PgConnection, Row};
 
 use crate::tasks::{array, seconds};
 use crate::{Ledger, LedgerError, TaskRecord, TaskState};
 use dovetail_units::time::unix_now;
 
 /// Open batches that may name one task. A worker puts a task into one batch, and into another one where it has lost
-/// track; a batch per order and choice of twelve tasks would fill the ledger. So a worker's open batches are bounded by
-/// its unclaimed tasks.
+/// track; a batch per order and choice of twelve tasks would fill the ledger.
 const BATCHES_PER_TASK_MAX: i64 = 16;
+/// Open batches that a worker may have. It claims one at a time, and each has room for 64 tasks.
+const BATCHES_PER_WORKER_MAX: i64 = 64;
+/// The class of the advisory locks of workers that register batches: one registration of a worker at a time, or two that
+/// come at once would not count each other.
+const REGISTRATION_LOCKS: i32 = 0x4149;
 
 /// Where a batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +82,10 @@ pub enum BatchRefusal {
     RootMismatch,
     /// A task that is in as many open batches as it may.
     #[error("the batch names a task that is in {BATCHES_PER_TASK_MAX} open batches already")]
-    TooMany,
+    TooManyOfTask,
+    /// The worker has as many open batches as it may.
+    #[error("the worker has {BATCHES_PER_WORKER_MAX} open batches already")]
+    TooManyOfWorker,
     /// Worth a retry.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -110,39 +117,27 @@ impl Ledger {
         }
         check(&tasks, worker, root)?;
         let ids: Vec<Vec<u8>> = task_ids.iter().map(|id| id.to_bytes().to_vec()).collect();
-        if self.open_batches_of_a_task(root, &ids).await? >= BATCHES_PER_TASK_MAX {
-            return Err(BatchRefusal::TooMany);
+        let expires_at = tasks.iter().map(|task| task.expires_at_unix).min();
+        let mut transaction = self.pool.begin().await?;
+        lock_registrations(&mut transaction, worker).await?;
+        if open_batches_of_a_task(&mut transaction, root, &ids).await? >= BATCHES_PER_TASK_MAX {
+            return Err(BatchRefusal::TooManyOfTask);
+        }
+        if open_batches_of(&mut transaction, worker, root).await? >= BATCHES_PER_WORKER_MAX {
+            return Err(BatchRefusal::TooManyOfWorker);
         }
         sqlx::query(
-            "INSERT INTO batches (root, worker, state, task_ids) VALUES ($1, $2, 'open', $3)
-             ON CONFLICT (root) DO NOTHING",
+            "INSERT INTO batches (root, worker, state, task_ids, expires_at)
+             VALUES ($1, $2, 'open', $3, $4) ON CONFLICT (root) DO NOTHING",
         )
         .bind(root.to_bytes().to_vec())
         .bind(worker.to_bytes().to_vec())
         .bind(ids)
-        .execute(&self.pool)
+        .bind(seconds(expires_at.unwrap_or_default()))
+        .execute(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         Ok(())
-    }
-
-    /// In how many open batches with other roots the task is that is in most. Registrations that come at the same
-    /// time may not see each other: the bound keeps a worker from filling the ledger, and need not be exact.
-    async fn open_batches_of_a_task(
-        &self,
-        root: BatchRoot,
-        ids: &[Vec<u8>],
-    ) -> Result<i64, LedgerError> {
-        let most = sqlx::query_scalar(
-            "SELECT coalesce(max(times), 0) FROM (
-                 SELECT count(*) AS times FROM batches, unnest(task_ids) AS task
-                 WHERE state = 'open' AND task_ids && $1 AND root <> $2 AND task = ANY($1)
-                 GROUP BY task) AS counted",
-        )
-        .bind(ids.to_vec())
-        .bind(root.to_bytes().to_vec())
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(most)
     }
 
     /// The batch with this root, if it was registered.
@@ -181,9 +176,11 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn keep_claimed(&self, root: BatchRoot, until_unix: u64) -> Result<(), LedgerError> {
         sqlx::query(
-            "UPDATE tasks SET expires_at = $2 FROM batches
-             WHERE batches.root = $1 AND batches.state = 'open' AND tasks.id = ANY(batches.task_ids)
-               AND tasks.state = 'finished' AND tasks.expires_at < $2",
+            "WITH kept AS (
+                 UPDATE batches SET expires_at = greatest(expires_at, $2)
+                 WHERE root = $1 AND state = 'open' RETURNING task_ids)
+             UPDATE tasks SET expires_at = $2 FROM kept
+             WHERE tasks.id = ANY(kept.task_ids) AND tasks.state = 'finished' AND tasks.expires_at < $2",
         )
         .bind(root.to_bytes().to_vec())
         .bind(seconds(until_unix))
@@ -208,6 +205,59 @@ impl Ledger {
             .map(TaskRecord::read)
             .collect()
     }
+}
+
+/// Waits until no other registration of this worker is under way, on whatever connection.
+async fn lock_registrations(
+    connection: &mut PgConnection,
+    worker: WorkerKey,
+) -> Result<(), LedgerError> {
+    // Two workers with the same lock wait for each other now and then, which does no harm.
+    let [a, b, c, d, ..] = worker.to_bytes();
+    sqlx::query("SELECT pg_advisory_xact_lock($1, $2)")
+        .bind(REGISTRATION_LOCKS)
+        .bind(i32::from_be_bytes([a, b, c, d]))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// In how many open batches with other roots the task is that is in most.
+async fn open_batches_of_a_task(
+    connection: &mut PgConnection,
+    root: BatchRoot,
+    ids: &[Vec<u8>],
+) -> Result<i64, LedgerError> {
+    let most = sqlx::query_scalar(
+        "SELECT coalesce(max(times), 0) FROM (
+             SELECT count(*) AS times FROM batches, unnest(task_ids) AS task
+             WHERE state = 'open' AND task_ids && $1 AND root <> $2 AND task = ANY($1)
+             GROUP BY task) AS counted",
+    )
+    .bind(ids.to_vec())
+    .bind(root.to_bytes().to_vec())
+    .fetch_one(connection)
+    .await?;
+    Ok(most)
+}
+
+/// How many batches with other roots the worker may still claim.
+async fn open_batches_of(
+    connection: &mut PgConnection,
+    worker: WorkerKey,
+    root: BatchRoot,
+) -> Result<i64, LedgerError> {
+    let count = sqlx::query_scalar(
+        "SELECT count(*) FROM batches
+         WHERE worker = $1 AND state = 'open' AND expires_at > $2 AND root <> $3
+           AND NOT EXISTS (SELECT 1 FROM tasks WHERE id = ANY(task_ids) AND tasks.state <> 'finished')",
+    )
+    .bind(worker.to_bytes().to_vec())
+    .bind(seconds(unix_now()))
+    .bind(root.to_bytes().to_vec())
+    .fetch_one(connection)
+    .await?;
+    Ok(count)
 }
 
 fn check(tasks: &[TaskRecord], worker: WorkerKey, root: BatchRoot) -> Result<(), BatchRefusal> {

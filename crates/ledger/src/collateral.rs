@@ -1,6 +1,7 @@
 //! Inference credit as collateral. A settled batch's credit is a pending transfer; it is posted once
 //! enough of the worker's later batches have passed their audits and enough time has gone by, and voided
-//! if one of them is proven false before. Hash credit has no part in this.
+//! if one of them is proven false before. Hash credit has no part in this; some of it is held
+//! for another reason (`coinbase_only.rs`).
 
 use dovetail_commitment::{BatchRoot, WorkerKey};
 use sqlx::{PgConnection, Row};
@@ -15,9 +16,9 @@ use dovetail_units::Msat;
 const CREDITS_PER_TRANSACTION: i64 = 200;
 /// How often a transaction that collided with another is tried.
 const TRIES_MAX: usize = 3;
-/// The advisory lock of those who move held credit. They and the committer move two kinds of accounts in
+/// The advisory lock of those who move held credit, of either kind. They and the committer move two kinds of accounts in
 /// different orders; one at a time they cannot wait for each other in a circle.
-const INFERENCE_LOCK: i64 = 0x4149;
+const HELD_LOCK: i64 = 0x4149;
 
 /// When held credit matures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub struct Forfeiture {
 /// else in it takes a lock.
 pub(crate) async fn lock(connection: &mut PgConnection) -> Result<(), LedgerError> {
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(INFERENCE_LOCK)
+        .bind(HELD_LOCK)
         .execute(connection)
         .await?;
     Ok(())

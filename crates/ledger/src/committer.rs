@@ -1,5 +1,6 @@
 //! Group commit: shares gather until there are enough or the first has waited long enough,
 //! whichever comes first; one transaction makes them durable; only then is each acknowledged.
+//! Each source of shares has a lane of its own, and waits for nobody's but its own flood.
 //! While Postgres is away, hash shares are acknowledged from the spool, and moved later.
 
 use std::io;
@@ -8,12 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::{Acquire, PgPool};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::error::Fault;
+use crate::fair_queue::{Closed, Lane, Outlet, fair_queue};
 use crate::shares::{Share, write};
 use crate::spool::{Spool, Spooled};
 use crate::{CommitRefusal, Ledger, LedgerError, collateral};
@@ -35,8 +37,8 @@ pub struct CommitterConfig {
     pub group_max: usize,
     /// .. or this long after its first share.
     pub group_wait: Duration,
-    /// How many shares may wait; more are refused with [`CommitRefusal::QueueFull`].
-    pub queue_max: usize,
+    /// How many shares of one source may wait in the queue. More wait outside of it.
+    pub lane_max: usize,
     /// Where hash shares wait while Postgres is away. One process at a time.
     pub spool_dir: PathBuf,
 }
@@ -46,10 +48,10 @@ struct Request {
     answer: oneshot::Sender<Result<(), CommitRefusal>>,
 }
 
-/// Takes shares; clones feed one task.
+/// Takes the shares of one source. Clones are the same source.
 #[derive(Clone)]
 pub struct Committer {
-    requests: mpsc::Sender<Request>,
+    requests: Lane<Request>,
     task: TaskTracker,
 }
 
@@ -72,7 +74,7 @@ impl Committer {
                 tracing::error!(%error, "cannot open the spool");
                 LedgerError::Refused("the spool could not be opened")
             })?;
-        let (requests, queue) = mpsc::channel(config.queue_max.max(1));
+        let (requests, queue) = fair_queue(config.lane_max.max(1));
         let task = Task {
             link: if spool.is_empty() {
                 Link::Up
@@ -93,8 +95,16 @@ impl Committer {
         })
     }
 
-    /// Returns once the share is durable, in the ledger or (hash shares only) in the spool. The
-    /// share is committed even if the caller goes away.
+    /// The same committer for another source. Whatever one source brings, the shares of others take turns with its own.
+    pub fn for_another_source(&self) -> Self {
+        Self {
+            requests: self.requests.another(),
+            task: self.task.clone(),
+        }
+    }
+
+    /// Returns once the share is durable, in the ledger or (hash shares only) in the spool. It waits while as many
+    /// shares of the source wait as may. Once it is queued, the share is committed even if the caller goes away.
     ///
     /// # Errors
     /// [`CommitRefusal`]; nothing was credited then. One exception: after
@@ -103,12 +113,8 @@ impl Committer {
     pub async fn commit(&self, share: Share) -> Result<(), CommitRefusal> {
         share.check()?;
         let (answer, answered) = oneshot::channel();
-        self.requests
-            .try_send(Request { share, answer })
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => CommitRefusal::QueueFull,
-                mpsc::error::TrySendError::Closed(_) => CommitRefusal::Unavailable,
-            })?;
+        let queued = self.requests.push(Request { share, answer }).await;
+        queued.map_err(|Closed| CommitRefusal::Unavailable)?;
         answered.await.unwrap_or(Err(CommitRefusal::Unavailable))
     }
 
@@ -148,7 +154,7 @@ struct Task {
     config: CommitterConfig,
     /// Locked inside [`Task::spooling`] only, and never across an await.
     spool: Arc<Mutex<Spool>>,
-    queue: mpsc::Receiver<Request>,
+    queue: Outlet<Request>,
     link: Link,
 }
 
@@ -159,7 +165,7 @@ impl Task {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = self.link.may_drain() => self.drain().await,
-                request = self.queue.recv() => match request {
+                request = self.queue.next() => match request {
                     Some(first) => self.settle(first).await,
                     None => return,
                 },
@@ -167,7 +173,7 @@ impl Task {
         }
         // What was queued before is still committed; new shares are refused.
         self.queue.close();
-        while let Some(first) = self.queue.recv().await {
+        while let Some(first) = self.queue.next().await {
             self.settle(first).await;
         }
     }
@@ -176,7 +182,7 @@ impl Task {
         let deadline = Instant::now() + self.config.group_wait;
         let (mut shares, mut answers) = (vec![first.share], vec![first.answer]);
         while shares.len() < self.config.group_max {
-            match timeout_at(deadline, self.queue.recv()).await {
+            match timeout_at(deadline, self.queue.next()).await {
                 Ok(Some(request)) => {
                     shares.push(request.share);
                     answers.push(request.answer);
@@ -308,7 +314,7 @@ fn acknowledge(spooled: Spooled) -> Result<(), CommitRefusal> {
     match spooled {
         Spooled::Durable => Ok(()),
         Spooled::Duplicate => Err(CommitRefusal::DuplicateShare),
-        Spooled::Full => Err(CommitRefusal::QueueFull),
+        Spooled::Full => Err(CommitRefusal::SpoolFull),
     }
 }
 
@@ -342,7 +348,8 @@ async fn write_group(pool: &PgPool, shares: &[Share]) -> Result<Outcomes, Ledger
 
 async fn try_group(pool: &PgPool, shares: &[Share]) -> Result<Outcomes, LedgerError> {
     let mut transaction = pool.begin().await?;
-    if shares.iter().any(|share| share.batch.is_some()) {
+    let moves_held = |share: &Share| share.batch.is_some() || share.is_coinbase_only;
+    if shares.iter().any(moves_held) {
         collateral::lock(&mut transaction).await?;
     }
     let mut outcomes = Vec::with_capacity(shares.len());

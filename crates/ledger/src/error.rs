@@ -114,9 +114,9 @@ pub enum CommitRefusal {
     /// The share's numbers are out of range, or its receipts are not those of the batch.
     #[error("the share's numbers are out of range")]
     Invalid,
-    /// Too many shares wait. Worth a retry.
-    #[error("too many shares wait for the ledger")]
-    QueueFull,
+    /// Postgres has been away for so long that the spool is full. Worth a retry.
+    #[error("the spool is full")]
+    SpoolFull,
     /// Postgres is away and this share cannot wait for it. Worth a retry.
     #[error("the ledger is away")]
     Unavailable,

@@ -6,11 +6,14 @@
 
 mod batches;
 mod beacon;
+mod coinbase_only;
 mod collateral;
 mod committer;
 mod declared_jobs;
+mod devices;
 mod error;
 mod failed_audits;
+mod fair_queue;
 mod migrations;
 mod payouts;
 mod shares;
@@ -30,9 +33,11 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 pub use batches::{BatchRecord, BatchRefusal, BatchState};
 pub use beacon::Beacon;
+pub use coinbase_only::{CoinbaseOnlyRecord, DecidedBlock, FollowedBlock, OnChain};
 pub use collateral::{Forfeiture, Matured, MaturityWindow};
 pub use committer::{Committer, CommitterConfig};
 pub use declared_jobs::DeclaredJob;
+pub use devices::{DEVICES_PER_ACCOUNT_MAX, DeviceRecord, DeviceWork};
 pub use error::{CommitRefusal, LedgerError, PostgresError};
 pub use failed_audits::{FailedAudit, FailedAuditRecord, ReplayedDigests};
 pub use payouts::{OpenPayout, PayoutState};
@@ -62,6 +67,16 @@ impl Ledger {
     pub async fn connect(url: &str, connections_max: u32) -> Result<Self, LedgerError> {
         let options = PgConnectOptions::from_str(url).map_err(|_| LedgerError::Url)?;
         Self::open(options, connections_max).await
+    }
+
+    /// Whether this is the URL of a Postgres. Nothing is connected to.
+    ///
+    /// # Errors
+    /// [`LedgerError::Url`].
+    pub fn check_url(url: &str) -> Result<(), LedgerError> {
+        PgConnectOptions::from_str(url)
+            .map(drop)
+            .map_err(|_| LedgerError::Url)
     }
 
     async fn open(options: PgConnectOptions, connections_max: u32) -> Result<Self, LedgerError> {

@@ -7,7 +7,7 @@ use sqlx::{PgConnection, Row};
 use crate::beacon::{Audit, PASSED};
 use crate::tasks::seconds;
 use crate::transfers::{self, Phase, Transfer, TransferId, transfer, worker_account};
-use crate::{CommitRefusal, LedgerError, collateral, trust};
+use crate::{CommitRefusal, LedgerError, coinbase_only, collateral, trust};
 use dovetail_units::time::unix_now;
 use dovetail_units::{Msat, Work};
 
@@ -51,6 +51,8 @@ pub struct Share {
     pub is_block: bool,
     /// What its hashes earn.
     pub credit: Msat,
+    /// Whether its job was one in coinbase-only mode: what its hashes earn is held until the account's next block then.
+    pub is_coinbase_only: bool,
     /// The batch that it settles; present exactly for [`ShareKind::Inference`].
     pub batch: Option<InferenceSettlement>,
 }
@@ -90,9 +92,13 @@ pub(crate) async fn write(connection: &mut PgConnection, share: &Share) -> Writt
             return Ok(Err(refusal));
         }
     }
+    let held_in = match share.is_coinbase_only {
+        true => Some(coinbase_only::hold(connection, &share.account, share.credit, 1).await?),
+        false => None,
+    };
     let inserted = sqlx::query(
-        "INSERT INTO shares (header_hash, account, kind, work, credit_msat, is_block, batch_root)
-         VALUES ($1, $2, $3, $4::text::numeric, $5, $6, $7) ON CONFLICT (header_hash) DO NOTHING",
+        "INSERT INTO shares (header_hash, account, kind, work, credit_msat, is_block, batch_root, held_in)
+         VALUES ($1, $2, $3, $4::text::numeric, $5, $6, $7, $8) ON CONFLICT (header_hash) DO NOTHING",
     )
     .bind(share.header_hash.to_bytes().to_vec())
     .bind(&share.account)
@@ -109,11 +115,25 @@ pub(crate) async fn write(connection: &mut PgConnection, share: &Share) -> Writt
             .as_ref()
             .map(|batch| batch.root.to_bytes().to_vec()),
     )
+    .bind(held_in)
     .execute(&mut *connection)
     .await?;
     if inserted.rows_affected() == 0 {
         return Ok(Err(CommitRefusal::DuplicateShare));
     }
+    match held_in {
+        Some(sum) if share.is_block => {
+            let block = share.header_hash;
+            coinbase_only::follow(connection, sum, &share.account, block).await?;
+        }
+        Some(_) => {}
+        None => post(connection, share).await?,
+    }
+    Ok(Ok(()))
+}
+
+/// Credits the share's hashes at once.
+async fn post(connection: &mut PgConnection, share: &Share) -> Result<(), LedgerError> {
     let account = worker_account(&share.account);
     transfer(
         connection,
@@ -126,8 +146,7 @@ pub(crate) async fn write(connection: &mut PgConnection, share: &Share) -> Writt
             reason: "hash",
         },
     )
-    .await?;
-    Ok(Ok(()))
+    .await
 }
 
 async fn is_known(

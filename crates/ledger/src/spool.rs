@@ -26,6 +26,8 @@ struct Line {
     work: String,
     is_block: bool,
     credit_msat: Msat,
+    #[serde(default)]
+    coinbase_only: bool,
 }
 
 /// The spool's file and the hashes in it.
@@ -240,6 +242,7 @@ fn write_line(bytes: &mut Vec<u8>, share: &Share) -> io::Result<()> {
         work: share.work.get().to_string(),
         is_block: share.is_block,
         credit_msat: share.credit,
+        coinbase_only: share.is_coinbase_only,
     };
     serde_json::to_writer(&mut *bytes, &line)?;
     bytes.push(b'\n');
@@ -258,6 +261,7 @@ fn parse(line: &[u8]) -> Option<Share> {
         kind: ShareKind::Hash,
         is_block: line.is_block,
         credit: line.credit_msat,
+        is_coinbase_only: line.coinbase_only,
         batch: None,
     };
     share.check().is_ok().then_some(share)
@@ -275,6 +279,7 @@ mod tests {
             kind: ShareKind::Hash,
             is_block: false,
             credit: Msat::new(7),
+            is_coinbase_only: n.is_multiple_of(2),
             batch: None,
         }
     }

@@ -16,6 +16,9 @@ pub struct Balance {
     pub pending: Msat,
     /// What is credited for inference and has not matured; a mismatch forfeits it.
     pub held: Msat,
+    /// What is credited for hashes in coinbase-only mode and waits for the account's next block; it becomes void if the
+    /// chain does not show that block.
+    pub held_for_blocks: Msat,
 }
 
 /// Counts over the whole ledger.
@@ -59,19 +62,24 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn balance(&self, worker: &str) -> Result<Balance, LedgerError> {
         let row = sqlx::query(
-            "SELECT credits_posted - debits_posted - debits_pending AS available, debits_pending,
-                    credits_pending
-             FROM accounts WHERE name = $1",
+            "WITH sums AS (
+                 SELECT COALESCE(sum(amount_msat), 0)::bigint AS held_for_blocks,
+                        COALESCE(sum(amount_msat) FILTER (WHERE state = 'followed'), 0)::bigint AS followed
+                   FROM coinbase_only_credits WHERE account = $2 AND state IN ('open', 'followed'))
+             SELECT COALESCE(credits_posted - debits_posted - debits_pending, 0) AS available,
+                    COALESCE(debits_pending, 0) AS pending,
+                    COALESCE(credits_pending, 0) - followed AS held, held_for_blocks
+               FROM sums LEFT JOIN accounts ON name = $1",
         )
         .bind(worker_account(worker))
-        .fetch_optional(&self.pool)
+        .bind(worker)
+        .fetch_one(&self.pool)
         .await?;
-        row.map_or(Ok(Balance::default()), |row| {
-            Ok(Balance {
-                available: Msat::new(row.try_get("available")?),
-                pending: Msat::new(row.try_get("debits_pending")?),
-                held: Msat::new(row.try_get("credits_pending")?),
-            })
+        Ok(Balance {
+            available: Msat::new(row.try_get("available")?),
+            pending: Msat::new(row.try_get("pending")?),
+            held: Msat::new(row.try_get("held")?),
+            held_for_blocks: Msat::new(row.try_get("held_for_blocks")?),
         })
     }
 
@@ -112,7 +120,11 @@ impl Ledger {
         account: &str,
     ) -> Result<bool, LedgerError> {
         let done = sqlx::query(
-            "INSERT INTO blocks (header_hash, height, account, result) VALUES ($1, $2, $3, 'solved')
+            "INSERT INTO blocks (header_hash, height, account, result)
+             VALUES ($1, $2, $3, COALESCE(
+                 (SELECT CASE state WHEN 'posted' THEN 'seen' WHEN 'voided' THEN 'not seen'
+                                    WHEN 'carried' THEN 'unknown' END
+                    FROM coinbase_only_credits WHERE block = $1), 'solved'))
              ON CONFLICT (header_hash) DO NOTHING",
         )
         .bind(header_hash.to_bytes().to_vec())
@@ -123,7 +135,7 @@ impl Ledger {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Notes what is known of a recorded block; `false` if it is known already that the chain has it.
+    /// Notes what is known of a recorded block; `false` if it is known already whether the chain has it.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
@@ -134,7 +146,7 @@ impl Ledger {
     ) -> Result<bool, LedgerError> {
         let done = sqlx::query(
             "UPDATE blocks SET result = $2
-             WHERE header_hash = $1 AND result NOT IN ('accepted', 'seen')",
+             WHERE header_hash = $1 AND result NOT IN ('accepted', 'seen', 'not seen')",
         )
         .bind(header_hash.to_bytes().to_vec())
         .bind(result)

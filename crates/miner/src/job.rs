@@ -44,6 +44,8 @@ pub struct FoundShare {
     pub version: u32,
     /// The header's hash, internal byte order.
     pub hash: Hash256,
+    /// What it must meet upstream, little-endian.
+    pub target: Hash256,
     /// Whether it is a block.
     pub block: bool,
 }
@@ -229,6 +231,7 @@ impl HashJob {
             ntime,
             version,
             hash,
+            target: self.parts.target,
             block: network >= Target::from_le_bytes(hash),
         })
     }
@@ -302,3 +305,89 @@ impl BlockSink {
 
 /// A job as it is handed around.
 pub type SharedJob = Arc<HashJob>;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bitcoin::consensus::serialize;
+    use bitcoin::{Amount, ScriptBuf, TxOut};
+    use dovetail_templates::block_publisher::PublisherOptions;
+    use dovetail_templates::{SourceConfig, WorkSnapshot};
+    use tokio::time::timeout;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::coinbase::job_outputs;
+    use crate::template_job::{Terms, job_parts};
+
+    /// A job on a template of this source, on which every other header is a block.
+    fn parts(blocks: &BlockPublisher, work: &WorkSnapshot) -> JobParts {
+        let payout = TxOut {
+            value: Amount::ZERO,
+            script_pubkey: ScriptBuf::from_bytes(vec![0x51]),
+        };
+        let outputs = job_outputs(&work.template, &serialize(&vec![payout]), None).unwrap();
+        let coinbase = JobCoinbase::new(&work.template, outputs, 4 + EXTRANONCE_BYTES).unwrap();
+        let terms = Terms {
+            extranonce_prefix: &[1; 4],
+            extranonce_size: EXTRANONCE_BYTES,
+            target: [0xff; 32],
+        };
+        job_parts(blocks, work, &coinbase, terms)
+    }
+
+    fn offer_block(parts: JobParts) {
+        let job = HashJob::new(1, parts, mpsc::channel(1).0).unwrap();
+        let (version, ntime) = (job.parts().version, job.parts().min_ntime);
+        let block = (0..1_000)
+            .filter_map(|nonce| {
+                job.share(&[0; EXTRANONCE_BYTES], version, ntime, nonce)
+                    .ok()
+            })
+            .find(|share| share.block);
+        job.offer(block.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_block_whose_coinbase_was_not_hashed_is_kept_on_disk_and_not_published() {
+        let (stop, dir) = (CancellationToken::new(), tempfile::tempdir().unwrap());
+        let source = SourceConfig::embedded_with_bits(0x207f_ffff);
+        let templates = dovetail_templates::start(source, stop.clone()).unwrap();
+        let (blocks, _) = BlockPublisher::start(PublisherOptions {
+            templates: templates.clone(),
+            sinks: Vec::new(),
+            dir: Some(dir.path().to_owned()),
+            solves_templates: true,
+            shutdown: stop.clone(),
+        })
+        .await;
+        let work = templates.current().unwrap();
+        let mut broken = parts(&blocks, &work);
+        if let Some(sink) = &mut broken.blocks {
+            // The bytes before the extranonce are not those that devices hash.
+            let last = sink.coinbase_prefix.last_mut().unwrap();
+            *last ^= 1;
+        }
+        offer_block(broken);
+        let kept = async {
+            let folder = dir.path().join("broken");
+            while std::fs::read_dir(&folder).map_or(0, Iterator::count) == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), kept).await.unwrap();
+        assert_eq!(templates.current().unwrap().height(), work.height());
+
+        // As it was hashed, it is a block.
+        offer_block(parts(&blocks, &work));
+        let mut newest = templates.subscribe();
+        let next =
+            newest.wait_for(|now| now.as_ref().is_some_and(|now| now.height() > work.height()));
+        timeout(Duration::from_secs(20), next)
+            .await
+            .unwrap()
+            .unwrap();
+        stop.cancel();
+    }
+}

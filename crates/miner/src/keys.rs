@@ -2,12 +2,13 @@
 //! only its owner can read.
 
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bitcoin::secp256k1::rand::rngs::OsRng;
 use bitcoin::secp256k1::{Keypair, Secp256k1, SecretKey};
 use dovetail_commitment::WorkerKey;
+use dovetail_daemon::{Exposure, exposure};
 use dovetail_sv2::{AuthorityKeys, AuthoritySecretKey};
 
 /// Why there is no key. Never repeats the content of the file.
@@ -28,11 +29,8 @@ pub enum KeyFileError {
         path: PathBuf,
     },
     /// Others than the owner may read it.
-    #[error("the key file {path} can be read by others; make it mode 0600")]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-    },
+    #[error("{0}")]
+    Exposed(Exposure),
 }
 
 /// A key pair and its public name.
@@ -67,10 +65,27 @@ impl WorkerKeys {
     /// # Errors
     /// A file that cannot be used, or that others can read.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyFileError> {
-        let fresh = || Self::generate().pair.secret_key();
-        let text = secret_file(path, || fresh().display_secret().to_string())?;
+        match Self::load(path)? {
+            Some(keys) => Ok(keys),
+            None => {
+                let keys = Self::generate();
+                let text = keys.pair.secret_key().display_secret().to_string();
+                create(path, &text)?;
+                Ok(keys)
+            }
+        }
+    }
+
+    /// The pair in the file, if there is one.
+    ///
+    /// # Errors
+    /// As [`WorkerKeys::load_or_create`].
+    pub fn load(path: &Path) -> Result<Option<Self>, KeyFileError> {
+        let Some(text) = secret_text(path)? else {
+            return Ok(None);
+        };
         let secret = text.parse().map_err(|_| content(path))?;
-        Ok(Self::from_secret(&secret))
+        Ok(Some(Self::from_secret(&secret)))
     }
 }
 
@@ -80,9 +95,26 @@ impl WorkerKeys {
 /// # Errors
 /// A file that cannot be used, or that others can read.
 pub fn authority_keys(path: &Path) -> Result<AuthorityKeys, KeyFileError> {
-    let text = secret_file(path, || AuthoritySecretKey::generate().reveal())?;
+    match load_authority_keys(path)? {
+        Some(keys) => Ok(keys),
+        None => {
+            let secret = AuthoritySecretKey::generate();
+            create(path, &secret.reveal())?;
+            Ok(AuthorityKeys::from_secret(secret))
+        }
+    }
+}
+
+/// The authority keys in the file, if there is one.
+///
+/// # Errors
+/// As [`authority_keys`].
+pub fn load_authority_keys(path: &Path) -> Result<Option<AuthorityKeys>, KeyFileError> {
+    let Some(text) = secret_text(path)? else {
+        return Ok(None);
+    };
     let secret: AuthoritySecretKey = text.parse().map_err(|_| content(path))?;
-    Ok(AuthorityKeys::from_secret(secret))
+    Ok(Some(AuthorityKeys::from_secret(secret)))
 }
 
 fn content(path: &Path) -> KeyFileError {
@@ -91,32 +123,29 @@ fn content(path: &Path) -> KeyFileError {
     }
 }
 
-/// The text of a file that only its owner can read; made from `fresh` if it is absent.
-fn secret_file(path: &Path, fresh: impl FnOnce() -> String) -> Result<String, KeyFileError> {
-    let io = |source| KeyFileError::Io {
-        path: path.to_owned(),
-        source,
-    };
+/// The text of a file that only its owner can read, if there is one.
+fn secret_text(path: &Path) -> Result<Option<String>, KeyFileError> {
+    if let Some(exposure) = exposure(path) {
+        return Err(KeyFileError::Exposed(exposure));
+    }
     match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let mode = std::fs::metadata(path).map_err(io)?.permissions().mode();
-            if mode & 0o077 != 0 {
-                return Err(KeyFileError::Exposed {
-                    path: path.to_owned(),
-                });
-            }
-            Ok(text.trim().to_owned())
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let text = fresh();
-            create(path, &text).map_err(io)?;
-            Ok(text)
-        }
-        Err(error) => Err(io(error)),
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(KeyFileError::Io {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
-fn create(path: &Path, text: &str) -> std::io::Result<()> {
+fn create(path: &Path, text: &str) -> Result<(), KeyFileError> {
+    try_create(path, text).map_err(|source| KeyFileError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn try_create(path: &Path, text: &str) -> std::io::Result<()> {
     if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)?;
     }
@@ -133,6 +162,7 @@ fn create(path: &Path, text: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_key_is_made_once_and_only_its_owner_can_read_it() {

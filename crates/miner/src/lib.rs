@@ -15,6 +15,7 @@ pub mod hasher;
 pub mod job;
 pub mod keys;
 pub mod local_search;
+pub mod open_shares;
 pub mod pool_jobs;
 pub mod pool_session;
 pub mod search;

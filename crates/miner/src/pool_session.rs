@@ -218,6 +218,7 @@ pub struct PoolSession {
     connection: CancellationToken,
     channel: Channel,
     beacon_tip: [u8; 32],
+    models: Vec<ModelId>,
 }
 
 impl PoolSession {
@@ -229,6 +230,11 @@ impl PoolSession {
     /// The value of the audit's hash chain that the pool named at registration.
     pub fn beacon_tip(&self) -> [u8; 32] {
         self.beacon_tip
+    }
+
+    /// The models that the pool knows this session for.
+    pub fn models(&self) -> &[ModelId] {
+        &self.models
     }
 
     /// A handle to send with.

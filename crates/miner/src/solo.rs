@@ -105,6 +105,7 @@ mod tests {
         let script = ScriptBuf::from_hex("0014ebe1b7dcc293ccaa0ee743a86f89df8258c208fc").unwrap();
         let (blocks, _) = BlockPublisher::start(PublisherOptions {
             templates,
+            sinks: Vec::new(),
             dir: None,
             solves_templates: true,
             shutdown: stop.clone(),

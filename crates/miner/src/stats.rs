@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::open_shares::OpenShares;
+
 /// Refusal codes that are counted apart; a pool that invents more gets them counted together.
 const CODES_MAX: usize = 32;
 /// How far back rates look.
@@ -56,7 +58,9 @@ pub struct Stats {
     pub shares_accepted: AtomicU64,
     /// The difficulty of those shares, summed.
     pub difficulty_accepted: AtomicU64,
-    /// Shares that no pool was there to take.
+    /// Shares of the present session that the pool has not answered.
+    pub open_shares: OpenShares,
+    /// Shares that no pool was there to take, or to answer.
     pub shares_lost: AtomicU64,
     /// Blocks found while mining solo.
     pub solo_blocks: AtomicU64,
@@ -82,22 +86,41 @@ pub fn count(counter: &AtomicU64) {
 
 /// Adds to a sum.
 pub fn add(sum: &AtomicU64, amount: u64) {
-    // What wraps after 2^64 is a display.
-    sum.fetch_add(amount, Ordering::Relaxed);
+    change(sum, |sum| sum.saturating_add(amount));
 }
 
 /// Counts one less of `counter`, which counts what is open.
 pub fn uncount(counter: &AtomicU64) {
-    counter.fetch_sub(1, Ordering::Relaxed);
+    change(counter, |count| count.saturating_sub(1));
+}
+
+/// Others that change it at the same time are heard first.
+fn change(number: &AtomicU64, to: impl Fn(u64) -> u64) {
+    let always = |now| Some(to(now));
+    let _ = number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, always);
 }
 
 impl Stats {
+    /// Counts the shares that the pool says it accepted, as far as it was sent them; whether there is one.
+    pub fn accepted(&self, last: u32, count: u32, difficulty: u64) -> bool {
+        let accepted = self.open_shares.accepted(last, count, difficulty);
+        add(&self.shares_accepted, accepted.count);
+        add(&self.difficulty_accepted, accepted.difficulty);
+        accepted.count > 0
+    }
+
+    /// The session is over: nobody answers its shares any more.
+    pub fn session_ended(&self) {
+        add(&self.shares_lost, self.open_shares.clear());
+    }
+
     /// Counts a refused share by its code.
     pub fn refused(&self, code: &str) {
         let mut recent = self.recent();
         let known = recent.refused.len() < CODES_MAX || recent.refused.contains_key(code);
         let key = if known { code } else { "other" };
-        *recent.refused.entry(key.to_owned()).or_default() += 1;
+        let refused = recent.refused.entry(key.to_owned()).or_default();
+        *refused = refused.saturating_add(1);
     }
 
     /// Refused shares by code.
@@ -191,6 +214,16 @@ impl RateWindow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_stop_at_their_ends() {
+        let sum = AtomicU64::new(u64::MAX - 1);
+        add(&sum, 5);
+        assert_eq!(sum.into_inner(), u64::MAX);
+        let none = AtomicU64::new(0);
+        uncount(&none);
+        assert_eq!(none.into_inner(), 0);
+    }
 
     #[test]
     fn refusal_codes_that_a_pool_invents_do_not_grow_without_bound() {

@@ -101,7 +101,12 @@ impl Submitter {
     ) -> Result<u32, OutboxError> {
         let sequence_number = self.number();
         let message = job.channel.share(sequence_number, job.job_id, share);
-        self.outbox.try_send(share_frame(&message, claim)?)?;
+        let frame = share_frame(&message, claim)?;
+        // Before it is sent: the answer must find it.
+        self.stats
+            .open_shares
+            .submitted(sequence_number, &share.target);
+        self.outbox.try_send(frame)?;
         if share.block {
             push_solution(job, share);
         }

@@ -95,6 +95,7 @@ async fn a_session_proves_its_key_opens_a_channel_and_claims_with_its_shares() {
             ntime: 2,
             version: 0x2000_0000,
             hash: [0; 32],
+            target: [9; 32],
             block: false,
         };
         let share = session.channel().share(1, 77, &found);

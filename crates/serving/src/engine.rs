@@ -7,7 +7,7 @@ use crate::models::Models;
 /// What tasks run on.
 #[derive(Debug)]
 pub struct Engine {
-    /// The models that are served.
+    /// The models that are served; more may arrive.
     pub models: Models,
     /// Kernel and threads.
     pub runtime: Runtime,

@@ -104,7 +104,7 @@ impl Scheduler {
             seed: task.seed,
             stop: task.stop.clone(),
         };
-        Generation::new(model, request).map_err(refused)
+        Generation::new(&model, request).map_err(refused)
     }
 
     /// One step of all running tasks, of which those that are over leave.
@@ -190,6 +190,7 @@ fn refusal(error: &EngineError) -> TaskError {
         // None of these is the request's fault, and none comes up once a model is loaded.
         EngineError::Read(_)
         | EngineError::Format(_)
+        | EngineError::Tokenizer(_)
         | EngineError::Unsupported(_)
         | EngineError::Threads => TaskError::Internal,
     }

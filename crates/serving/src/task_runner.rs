@@ -106,8 +106,11 @@ mod tests {
     use crate::models::Models;
 
     fn models() -> Models {
-        let model = Model::from_bytes(&dovetail_engine::tiny::generate(1)).unwrap();
-        BTreeMap::from([(model.id(), Arc::new(model))])
+        Models::from_iter([tiny(1)])
+    }
+
+    fn tiny(seed: u64) -> Model {
+        Model::from_bytes(&dovetail_engine::tiny::generate(seed)).unwrap()
     }
 
     fn engine(models: Models) -> Engine {
@@ -154,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn streamed_tokens_are_those_of_the_transcript_without_gaps() {
         let models = models();
-        let id = *models.keys().next().unwrap();
+        let id = models.ids()[0];
         let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
         runner.take(task(id, 1, b"hello")).unwrap();
         let mut streamed = Vec::new();
@@ -180,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_for_another_model_or_too_long_a_prompt_is_refused_with_its_code() {
         let models = models();
-        let id = *models.keys().next().unwrap();
+        let id = models.ids()[0];
         let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
         let other = ModelId::from_bytes([9; 32]);
         runner.take(task(other, 1, b"x")).unwrap();
@@ -194,9 +197,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_model_that_arrives_while_tasks_run_is_served() {
+        let models = models();
+        let (id, arriving) = (models.ids()[0], tiny(2));
+        let (runner, mut events) = TaskRunner::start(engine(models.clone()), key(), 2).unwrap();
+        runner.take(task(id, 1, b"hello")).unwrap();
+        let arrived = arriving.id();
+        models.insert(arriving);
+        runner.take(task(arrived, 2, b"hello")).unwrap();
+        let mut finished = Vec::new();
+        while finished.len() < 2 {
+            match events.recv().await.unwrap() {
+                TaskEvent::Finished { transcript, .. } => finished.push(transcript.model_id),
+                TaskEvent::Tokens { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        finished.sort();
+        let mut expected = [id, arrived];
+        expected.sort();
+        assert_eq!(finished, expected);
+    }
+
+    #[tokio::test]
     async fn a_request_that_no_worker_could_run_is_not_called_a_fault_of_this_one() {
         let models = models();
-        let id = *models.keys().next().unwrap();
+        let id = models.ids()[0];
         let (runner, mut events) = TaskRunner::start(engine(models), key(), 4).unwrap();
         let mut hot = task(id, 1, b"x");
         hot.sampling.temperature_milli = 2001;
@@ -219,8 +245,8 @@ mod tests {
     #[tokio::test]
     async fn a_common_instruction_is_computed_once_and_no_bit_changes() {
         let models = models();
-        let (id, model) = models.first_key_value().unwrap();
-        let (id, model) = (*id, model.clone());
+        let model = models.all().remove(0);
+        let id = model.id();
         let (runner, mut events) = TaskRunner::start(engine(models), key(), 4).unwrap();
         let instruction = "You turn invoices into JSON. ".repeat(6);
         let tasks: Vec<Task> = (1..=3)
@@ -258,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn no_more_tasks_are_taken_than_were_announced_and_none_twice() {
         let models = models();
-        let id = *models.keys().next().unwrap();
+        let id = models.ids()[0];
         let (runner, _events) = TaskRunner::start(engine(models), key(), 2).unwrap();
         let mut long = task(id, 1, b"hello");
         long.sampling.max_tokens = 4000;
@@ -270,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn a_cancelled_or_overdue_task_ends_without_a_transcript() {
         let models = models();
-        let id = *models.keys().next().unwrap();
+        let id = models.ids()[0];
         let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
         let mut overdue = task(id, 1, b"hello");
         overdue.deadline = Duration::ZERO;
@@ -292,8 +318,8 @@ mod tests {
     #[tokio::test]
     async fn a_short_task_does_not_wait_for_a_long_one_and_neither_changes() {
         let models = models();
-        let (id, model) = models.first_key_value().unwrap();
-        let (id, model) = (*id, model.clone());
+        let model = models.all().remove(0);
+        let id = model.id();
         let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
         let mut long = task(id, 1, b"a long story");
         long.sampling.max_tokens = 600;

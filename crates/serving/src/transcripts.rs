@@ -66,22 +66,33 @@ pub struct Transcripts {
 }
 
 impl Transcripts {
-    /// Keeps a finished task. Returns the one that had to make room for it, if any.
+    /// Keeps a finished task. Returns what had to go for it, if anything: the oldest if too many wait, or this
+    /// one itself if its task waits already. One task has one leaf, and no batch has a leaf twice.
     pub fn push(&mut self, transcript: Transcript, expires: Instant) -> Option<Finished> {
-        let dropped = (self.waiting.len() == WAITING_MAX).then(|| self.waiting.pop_front());
-        self.waiting.push_back(Finished {
+        let finished = Finished {
             transcript,
             expires,
             accepted: false,
-        });
-        dropped.flatten()
+        };
+        if self.contains(&finished.transcript.task_id) {
+            return Some(finished);
+        }
+        let is_full = self.waiting.len() >= WAITING_MAX;
+        let dropped = is_full.then(|| self.waiting.pop_front()).flatten();
+        self.waiting.push_back(finished);
+        dropped
     }
 
-    /// The pool accepted the transcript.
-    pub fn accept(&mut self, task_id: &TaskId) {
-        if let Some(item) = self.find(task_id) {
-            item.accepted = true;
-        }
+    /// Whether a transcript of the task waits.
+    pub fn contains(&self, task_id: &TaskId) -> bool {
+        let mut waiting = self.waiting.iter();
+        waiting.any(|item| &item.transcript.task_id == task_id)
+    }
+
+    /// The pool accepted the transcript. Returns whether that is news.
+    pub fn accept(&mut self, task_id: &TaskId) -> bool {
+        let item = self.find(task_id);
+        item.is_some_and(|item| !std::mem::replace(&mut item.accepted, true))
     }
 
     /// The transcript is worthless. Returns whether it was here.
@@ -113,7 +124,7 @@ impl Transcripts {
 
     /// Takes the oldest accepted ones as a batch; `None` if there is none.
     pub fn take_batch(&mut self) -> Option<ReadyBatch> {
-        let mut items = Vec::new();
+        let mut items: Vec<Finished> = Vec::new();
         let mut rest = VecDeque::new();
         for item in self.waiting.drain(..) {
             if item.accepted && items.len() < BATCH_TRANSCRIPTS_MAX {
@@ -123,13 +134,16 @@ impl Transcripts {
             }
         }
         self.waiting = rest;
+        // Those that wait are of different tasks, so their leaves are different.
         ReadyBatch::new(items)
     }
 
     /// Puts a batch back whose claim did not come to an end; it keeps its place at the front.
     pub fn put_back(&mut self, batch: ReadyBatch) {
         for item in batch.items.into_iter().rev() {
-            self.waiting.push_front(item);
+            if !self.contains(&item.transcript.task_id) {
+                self.waiting.push_front(item);
+            }
         }
     }
 
@@ -228,9 +242,49 @@ pub(crate) mod tests {
     fn the_oldest_makes_room_when_too_many_wait() {
         let mut waiting = Transcripts::default();
         let expires = Instant::now() + Duration::from_secs(60);
-        for _ in 0..WAITING_MAX {
-            assert!(waiting.push(transcript(1), expires).is_none());
+        let numbered = |number: usize| Transcript {
+            task_id: numbered_task(number),
+            ..transcript(0)
+        };
+        for number in 0..WAITING_MAX {
+            assert!(waiting.push(numbered(number), expires).is_none());
         }
-        assert!(waiting.push(transcript(2), expires).is_some());
+        let dropped = waiting.push(numbered(WAITING_MAX), expires).unwrap();
+        assert_eq!(dropped.transcript.task_id, numbered_task(0));
+        assert!(waiting.contains(&numbered_task(WAITING_MAX)));
+    }
+
+    fn numbered_task(number: usize) -> TaskId {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        TaskId::from_bytes(bytes)
+    }
+
+    #[test]
+    fn a_task_that_is_finished_twice_loses_nothing_that_waits() {
+        let mut waiting = filled(3);
+        for number in 0..3 {
+            waiting.accept(&TaskId::from_bytes([number; 32]));
+        }
+        let expires = Instant::now() + Duration::from_secs(60);
+        let again = waiting.push(transcript(1), expires).unwrap();
+        assert_eq!(again.transcript.task_id, transcript(1).task_id);
+        assert_eq!(waiting.take_batch().unwrap().task_ids.len(), 3);
+        assert!(waiting.push(transcript(1), expires).is_none());
+    }
+
+    #[test]
+    fn a_batch_that_is_put_back_beside_one_of_its_tasks_is_not_doubled() {
+        let mut waiting = filled(2);
+        for number in 0..2 {
+            waiting.accept(&TaskId::from_bytes([number; 32]));
+        }
+        let batch = waiting.take_batch().unwrap();
+        let expires = Instant::now() + Duration::from_secs(60);
+        assert!(waiting.push(transcript(1), expires).is_none());
+        waiting.put_back(batch);
+        assert!(!waiting.accept(&TaskId::from_bytes([0; 32])));
+        assert!(waiting.accept(&TaskId::from_bytes([1; 32])));
+        assert_eq!(waiting.take_batch().unwrap().task_ids.len(), 2);
     }
 }

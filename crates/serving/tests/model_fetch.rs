@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dovetail_api::codes::Code;
 use dovetail_api::models_v1::{
@@ -14,9 +15,10 @@ use dovetail_api::models_v1::{
 };
 use dovetail_commitment::ModelId;
 use dovetail_engine::{Model, tiny};
-use dovetail_serving::fetch::{FetchError, Fetcher, Progress};
+use dovetail_serving::fetch::{FetchError, Fetcher, Pace, Progress};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
@@ -31,6 +33,10 @@ struct Manners {
     full: AtomicU32,
     /// From this byte on, the file sent is this one.
     changed: Mutex<Option<(usize, Vec<u8>)>>,
+    /// Pieces have this length instead of [`PIECE`], and come one in a while.
+    trickles: Mutex<Option<usize>>,
+    /// A stream opens, and nothing comes.
+    hangs: Mutex<bool>,
 }
 
 #[derive(Clone)]
@@ -66,12 +72,19 @@ impl Models for StandIn {
         }
         let offset = usize::try_from(request.offset).unwrap();
         self.offsets.lock().unwrap().push(offset);
+        if *self.manners.hangs.lock().unwrap() {
+            return Ok(Response::new(Box::pin(tokio_stream::pending())));
+        }
         let mut file = self.file.to_vec();
         if let Some((from, other)) = &*self.manners.changed.lock().unwrap() {
             file.truncate(*from);
             file.extend(other);
         }
         let file_bytes = file.len() as u64;
+        if let Some(length) = *self.manners.trickles.lock().unwrap() {
+            let file = file.split_off(offset);
+            return Ok(Response::new(Box::pin(trickle(file, file_bytes, length))));
+        }
         let pieces: Vec<_> = file[offset..]
             .chunks(PIECE)
             .map(|data| {
@@ -89,6 +102,27 @@ impl Models for StandIn {
         let cut = cut.chain(tokio_stream::once(Err(Status::unknown("cut"))));
         Ok(Response::new(Box::pin(cut)))
     }
+}
+
+/// A piece every few milliseconds, for ever.
+fn trickle(
+    file: Vec<u8>,
+    file_bytes: u64,
+    length: usize,
+) -> ReceiverStream<Result<FetchModelResponse, Status>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut rest = file.into_iter();
+        loop {
+            let data = rest.by_ref().take(length).collect();
+            let piece = FetchModelResponse { file_bytes, data };
+            if sender.send(Ok(piece)).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    ReceiverStream::new(receiver)
 }
 
 struct Fixture {
@@ -118,6 +152,7 @@ impl Fixture {
                 api,
                 model_bytes_max: 1 << 20,
                 attempts_max: 3,
+                pace: Pace::default(),
             },
         }
     }
@@ -248,6 +283,44 @@ async fn a_file_that_is_longer_than_allowed_or_than_its_head_says_is_refused() {
     let error = fixture.failure().await;
     assert!(matches!(error, FetchError::TooLarge { .. }), "{error}");
     assert!(error.to_string().contains("fetch.model_bytes_max"));
+}
+
+#[tokio::test]
+async fn a_server_that_sends_a_byte_at_a_time_is_given_up_and_what_it_sent_is_kept() {
+    let mut fixture = Fixture::start().await;
+    *fixture.pool.manners.trickles.lock().unwrap() = Some(1);
+    fixture.fetcher.attempts_max = 2;
+    fixture.fetcher.pace = Pace {
+        bytes: 64 << 10,
+        window: Duration::from_millis(300),
+    };
+    let error = fixture.failure().await;
+    assert!(matches!(error, FetchError::TooSlow(_)), "{error}");
+    assert!(error.is_passing());
+    let offsets = fixture.offsets();
+    assert!(offsets.len() == 2 && offsets[1] > 0, "{offsets:?}");
+    // An honest server goes on from there.
+    *fixture.pool.manners.trickles.lock().unwrap() = None;
+    fixture.fetch().await.unwrap();
+    assert!(fixture.offsets()[0] > offsets[1]);
+}
+
+#[tokio::test]
+async fn a_server_that_sends_pieces_with_nothing_in_them_is_refused_at_once() {
+    let fixture = Fixture::start().await;
+    *fixture.pool.manners.trickles.lock().unwrap() = Some(0);
+    let error = fixture.failure().await;
+    assert!(matches!(error, FetchError::Protocol(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up() {
+    let mut fixture = Fixture::start().await;
+    *fixture.pool.manners.hangs.lock().unwrap() = true;
+    fixture.fetcher.attempts_max = 1;
+    fixture.fetcher.pace.window = Duration::from_millis(100);
+    let error = fixture.failure().await;
+    assert!(matches!(error, FetchError::Silent), "{error}");
 }
 
 #[tokio::test]

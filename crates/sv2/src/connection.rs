@@ -1,5 +1,5 @@
-//! A Noise-encrypted Sv2 connection over TCP (specification 4): the handshake, and the two halves
-//! that read and write frames. What a frame means is not known here.
+//! A Noise-encrypted Sv2 connection over TCP (specification 4.6): the two halves that read and write
+//! frames. How it begins is in `handshake.rs`; what a frame means is not known here.
 //!
 //! The cipher comes from `noise_sv2`. The framing is done here and not by `codec_sv2`'s decoder,
 //! because that one grows its buffer to the length that the peer declares before a caller can look
@@ -8,17 +8,13 @@
 
 use std::time::Duration;
 
-use stratum_core::noise_sv2::{
-    AEAD_MAC_LEN, ELLSWIFT_ENCODING_SIZE, INITIATOR_EXPECTED_HANDSHAKE_MESSAGE_SIZE, Initiator,
-    NoiseDecryptor, NoiseEncryptor, NoiseEngine, Responder,
-};
+use stratum_core::noise_sv2::{AEAD_MAC_LEN, NoiseDecryptor, NoiseEncryptor, NoiseEngine};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::timeout;
 
+use crate::certificate::Doubt;
 use crate::frame::{CHANNEL_BIT, Frame, PAYLOAD_BYTES_MAX};
-use crate::keys::{AuthorityKeys, AuthorityPublicKey};
 
 /// Time for the TCP connection, and again for the whole Noise handshake. A peer that needs longer
 /// over three messages is away or up to something.
@@ -45,9 +41,12 @@ pub enum ConnectionError {
     /// The peer took too long over connecting or over the handshake.
     #[error("no connection within {} s", HANDSHAKE_TIME_MAX.as_secs())]
     HandshakeTimeOut,
-    /// The handshake failed; for a client this includes a server with another authority key.
+    /// The handshake failed: the peer does not speak Noise, or not this one.
     #[error("the Noise handshake failed: {0}")]
     Handshake(String),
+    /// The client does not take the server's certificate.
+    #[error(transparent)]
+    Certificate(#[from] Doubt),
     /// A message does not carry a valid MAC (4.5), or an earlier error already ended the session.
     #[error("a message did not decrypt")]
     Decrypt,
@@ -64,99 +63,8 @@ pub enum ConnectionError {
     },
 }
 
-/// Takes the server's side of a handshake on an accepted socket. `cert_validity` is how long the
-/// certificate that is signed for this connection holds.
-///
-/// # Errors
-/// A peer that does not finish the handshake in [`HANDSHAKE_TIME_MAX`], or does it wrongly.
-pub async fn accept(
-    stream: TcpStream,
-    keys: &AuthorityKeys,
-    cert_validity: Duration,
-) -> Result<(FrameReader, FrameWriter), ConnectionError> {
-    let responder = Responder::from_authority_kp(
-        &keys.public().to_bytes(),
-        &keys.secret().secret_bytes(),
-        cert_validity,
-    )
-    .map_err(|error| ConnectionError::Handshake(format!("{error:?}")))?;
-    timeout(HANDSHAKE_TIME_MAX, respond(stream, responder))
-        .await
-        .map_err(|_| ConnectionError::HandshakeTimeOut)?
-}
-
-async fn respond(
-    mut stream: TcpStream,
-    mut responder: Box<Responder>,
-) -> Result<(FrameReader, FrameWriter), ConnectionError> {
-    stream.set_nodelay(true)?;
-    let mut first = [0; ELLSWIFT_ENCODING_SIZE];
-    stream.read_exact(&mut first).await.map_err(closed_or_io)?;
-    let (second, engine) = responder
-        .step_1(first)
-        .map_err(|error| ConnectionError::Handshake(error.to_string()))?;
-    stream.write_all(&second).await?;
-    Ok(halves(stream, engine))
-}
-
-/// Connects to `address` (host:port) and takes the client's side of the handshake. Without an
-/// authority key the server is not authenticated, which is for tests and trusted networks.
-///
-/// # Errors
-/// No connection in [`HANDSHAKE_TIME_MAX`], or a server that does not hold the authority key.
-pub async fn connect(
-    address: &str,
-    authority: Option<AuthorityPublicKey>,
-) -> Result<(FrameReader, FrameWriter), ConnectionError> {
-    let stream = timeout(HANDSHAKE_TIME_MAX, TcpStream::connect(address))
-        .await
-        .map_err(|_| ConnectionError::HandshakeTimeOut)??;
-    connect_over(stream, authority).await
-}
-
-/// Takes the client's side of the handshake on a connected socket.
-///
-/// # Errors
-/// As [`connect`].
-pub async fn connect_over(
-    stream: TcpStream,
-    authority: Option<AuthorityPublicKey>,
-) -> Result<(FrameReader, FrameWriter), ConnectionError> {
-    let initiator = match authority {
-        Some(key) => Initiator::from_raw_k(key.to_bytes()),
-        None => Initiator::without_pk(),
-    }
-    .map_err(|error| ConnectionError::Handshake(format!("{error:?}")))?;
-    timeout(HANDSHAKE_TIME_MAX, initiate(stream, initiator))
-        .await
-        .map_err(|_| ConnectionError::HandshakeTimeOut)?
-}
-
-async fn initiate(
-    mut stream: TcpStream,
-    mut initiator: Box<Initiator>,
-) -> Result<(FrameReader, FrameWriter), ConnectionError> {
-    stream.set_nodelay(true)?;
-    let first = initiator
-        .step_0()
-        .map_err(|error| ConnectionError::Handshake(error.to_string()))?;
-    stream.write_all(&first).await?;
-    let mut second = [0; INITIATOR_EXPECTED_HANDSHAKE_MESSAGE_SIZE];
-    stream.read_exact(&mut second).await.map_err(closed_or_io)?;
-    let engine = initiator
-        .step_2(second)
-        .map_err(|error| ConnectionError::Handshake(format!("{error:?}")))?;
-    Ok(halves(stream, engine))
-}
-
-fn closed_or_io(error: std::io::Error) -> ConnectionError {
-    match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => ConnectionError::Closed,
-        _ => ConnectionError::Io(error),
-    }
-}
-
-fn halves(stream: TcpStream, engine: NoiseEngine) -> (FrameReader, FrameWriter) {
+/// The two halves of a connection whose handshake is done.
+pub(crate) fn halves(stream: TcpStream, engine: NoiseEngine) -> (FrameReader, FrameWriter) {
     let (encryptor, decryptor) = engine.into_split();
     let (read, write) = stream.into_split();
     let reader = FrameReader {

@@ -22,6 +22,11 @@ const LABEL_BYTES_MAX: usize = 63;
 const OFFER_BYTES_MIN: usize = 50;
 /// What bech32 is written with (BIP 173). BOLT12 uses it without a checksum.
 const BECH32_DIGITS: &str = "qpzry9x8gf2tvdw0s3jn54khce6mua7l";
+/// How long what is all hexadecimal and not a worker's key was hardly meant as anything else.
+const KEY_DIGITS: usize = 64;
+const NEARLY_KEY_DIGITS: std::ops::RangeInclusive<usize> = 60..=68;
+/// Top-level domains behind which only a country's can follow, as in `com.au`: whatever else comes is a device.
+const GENERIC_TOP_LEVELS: [&str; 8] = ["app", "cash", "com", "io", "me", "net", "org", "xyz"];
 /// Beginnings that only a bech32 address has, with the least length of one.
 const BECH32_ADDRESSES: [&str; 3] = ["bc1", "tb1", "bcrt1"];
 const BECH32_ADDRESS_BYTES_MIN: usize = 14;
@@ -71,6 +76,9 @@ pub enum IdentityRefusal {
     /// An `@` stands in Lightning addresses only.
     #[error("it has an @ and is no Lightning address (name@host.tld, and /device behind it)")]
     LightningAddress,
+    /// Whoever means a key has to give all of it.
+    #[error("it looks like a worker's key, and does not have {KEY_DIGITS} hexadecimal digits")]
+    WorkerKey,
     /// It begins like an offer.
     #[error("it begins like a BOLT12 offer and is none")]
     Offer,
@@ -81,7 +89,7 @@ pub enum IdentityRefusal {
 
 impl Identity {
     /// Takes `user_identity` apart: `payee`, `payee.device` or `payee/device`. Behind a Lightning address the dot
-    /// begins a device only where no host could go on: `you@wallet.com.rig1`, but `you@wallet.com/kitchen`.
+    /// begins a device only where no host is likely to go on: `you@wallet.com.rig`, but `you@wallet.sv/rig`.
     ///
     /// # Errors
     /// [`IdentityRefusal`], but not for the payee's network: see [`Payee::fits`].
@@ -99,8 +107,19 @@ impl Identity {
         };
         Ok(Self {
             payee,
-            device: device_name(device),
+            device: Self::device_name(device),
         })
+    }
+
+    /// What of a device's name is kept, if anything. It is only shown: what cannot be shown is left out.
+    pub fn device_name(text: &str) -> Option<String> {
+        let shown = text
+            .chars()
+            .filter(|character| !character.is_control())
+            .take(DEVICE_CHARS_MAX)
+            .collect::<String>();
+        let shown = shown.trim();
+        (!shown.is_empty()).then(|| shown.to_owned())
     }
 
     /// The account that is credited.
@@ -162,8 +181,13 @@ fn payee_of(text: &str) -> Result<Payee, IdentityRefusal> {
         return Ok(Payee::Address(canonical_address(text, &address)));
     }
     let lower = text.to_ascii_lowercase();
-    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Ok(Payee::WorkerKey(lower));
+    if text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if text.len() == KEY_DIGITS {
+            return Ok(Payee::WorkerKey(lower));
+        }
+        if NEARLY_KEY_DIGITS.contains(&text.len()) {
+            return Err(IdentityRefusal::WorkerKey);
+        }
     }
     if lower.starts_with("lno1") {
         return match is_offer(text, &lower) {
@@ -212,8 +236,9 @@ fn is_meant_as_address(text: &str, lower: &str) -> bool {
         });
     // Names of this length in digits and mixed case that begin so are not met otherwise.
     let base58 = (33..=35).contains(&text.len())
-        && text.starts_with(['1', '3'])
+        && text.starts_with(['1', '3', 'm', 'n', '2'])
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && text.bytes().any(|byte| byte.is_ascii_digit())
         && text.bytes().any(|byte| byte.is_ascii_uppercase())
         && text.bytes().any(|byte| byte.is_ascii_lowercase());
     bech32 || base58
@@ -247,6 +272,11 @@ fn host_of(text: &str) -> Option<(&str, &str)> {
         .iter()
         .take_while(|label| is_host_label(label))
         .count();
+    let ends = |at: &usize| {
+        let next = labels.get(at + 1);
+        is_generic(labels[*at]) && next.is_some_and(|next| !is_countrys(next))
+    };
+    let fits = (1..fits).find(ends).map_or(fits, |at| at + 1);
     let taken = (2..=fits)
         .rev()
         .find(|taken| is_top_level(labels[taken - 1]))?;
@@ -272,170 +302,23 @@ fn is_host_label(label: &str) -> bool {
 
 fn is_top_level(label: &str) -> bool {
     let letters = label.len() >= 2 && label.bytes().all(|byte| byte.is_ascii_alphabetic());
-    letters || (label.len() > 4 && label[..4].eq_ignore_ascii_case("xn--"))
+    letters || is_punycode(label)
 }
 
-/// A device's name is only shown: what cannot be shown is left out.
-fn device_name(text: &str) -> Option<String> {
-    let shown = text
-        .chars()
-        .filter(|character| !character.is_control())
-        .take(DEVICE_CHARS_MAX)
-        .collect::<String>();
-    let shown = shown.trim();
-    (!shown.is_empty()).then(|| shown.to_owned())
+fn is_punycode(label: &str) -> bool {
+    label.len() > 4 && label[..4].eq_ignore_ascii_case("xn--")
+}
+
+fn is_generic(label: &str) -> bool {
+    GENERIC_TOP_LEVELS
+        .iter()
+        .any(|generic| label.eq_ignore_ascii_case(generic))
+}
+
+/// Whether it may be the top-level domain of a country.
+fn is_countrys(label: &str) -> bool {
+    is_top_level(label) && (label.len() == 2 || is_punycode(label))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bitcoin::hashes::Hash;
-    use proptest::prelude::*;
-
-    const BECH32: &str = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4";
-    const BASE58: &str = "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa";
-    const OFFER: &str = "lno1pgqppmsrse80qf0aara4slvcjxrvu6j2rp5ftmjy4yntlsmsutpkvkt6878s";
-
-    fn parsed(text: &str) -> (String, Option<String>) {
-        let identity = Identity::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-        (identity.account().to_owned(), identity.device)
-    }
-
-    #[test]
-    fn each_shape_is_told_from_its_device() {
-        let key = "ab".repeat(32);
-        for (text, account, device) in [
-            ("alice", "alice", None),
-            ("alice.rig1", "alice", Some("rig1")),
-            ("alice/rig1", "alice", Some("rig1")),
-            ("alice.rig.1", "alice", Some("rig.1")),
-            ("alice.", "alice", None),
-            ("alice.h\u{e4}userl", "alice", Some("h\u{e4}userl")),
-            ("pool:hash", "pool:hash", None),
-            ("bob@walletofsatoshi.com", "bob@walletofsatoshi.com", None),
-            ("Bob@WalletOfSatoshi.com", "bob@walletofsatoshi.com", None),
-            ("lnwalker@getalby.example", "lnwalker@getalby.example", None),
-            ("you@blink.sv/rig", "you@blink.sv", Some("rig")),
-            ("you@blink.sv/rig.2/x", "you@blink.sv", Some("rig.2/x")),
-            ("you@blink.sv.rig1", "you@blink.sv", Some("rig1")),
-            ("you@blink.sv.1.x", "you@blink.sv", Some("1.x")),
-            ("you@blink.sv.my_rig", "you@blink.sv", Some("my_rig")),
-            ("you@pay.blink.sv", "you@pay.blink.sv", None),
-            ("a.b@mail.example.com", "a.b@mail.example.com", None),
-            ("you@host.xn--p1ai.7", "you@host.xn--p1ai", Some("7")),
-            (BECH32, BECH32, None),
-            (&format!("{BECH32}.s9"), BECH32, Some("s9")),
-            (&format!("{BECH32}/s9"), BECH32, Some("s9")),
-            (&BECH32.to_uppercase(), BECH32, None),
-            (&format!("{BASE58}.s9"), BASE58, Some("s9")),
-            (&format!("{OFFER}.s9"), OFFER, Some("s9")),
-            (&OFFER.to_uppercase(), OFFER, None),
-            (&format!("{key}.s9"), &key, Some("s9")),
-            (&key.to_uppercase(), &key, None),
-        ] {
-            let expected = (account.to_owned(), device.map(str::to_owned));
-            assert_eq!(parsed(text), expected, "{text}");
-        }
-        let long = format!("lno1{}", "q".repeat(251));
-        assert_eq!(parsed(&long), (long.clone(), None));
-    }
-
-    #[test]
-    fn what_nobody_could_be_paid_by_is_refused_with_its_reason() {
-        use IdentityRefusal as Refused;
-        for (text, refusal) in [
-            ("", Refused::Empty),
-            (".rig", Refused::Empty),
-            ("/rig", Refused::Empty),
-            ("a b", Refused::Characters),
-            ("\u{7f}", Refused::Characters),
-            ("\u{e9}", Refused::Characters),
-            (&"a".repeat(129), Refused::Long),
-            (&BECH32.replace("w5", "w6"), Refused::MistypedAddress),
-            (&BASE58.replace("zP", "zQ"), Refused::MistypedAddress),
-            ("bob@wallet", Refused::LightningAddress),
-            ("bob@wallet.1", Refused::LightningAddress),
-            ("@wallet.com", Refused::LightningAddress),
-            ("bob@", Refused::LightningAddress),
-            ("bob@a@b.com", Refused::LightningAddress),
-            ("bob@wallet.com.1/2", Refused::LightningAddress),
-            ("b ob@wallet.com", Refused::LightningAddress),
-            ("lno1", Refused::Offer),
-            ("lno1pgqp.rig", Refused::Offer),
-            ("sri/solo/bc1q/rig", Refused::Solo),
-        ] {
-            assert_eq!(Identity::parse(text), Err(refusal), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_address_of_another_network_cannot_be_paid() {
-        let payee = |text: &str| Identity::parse(text).unwrap().payee;
-        let fits = payee(BECH32).fits(Network::Bitcoin);
-        assert_eq!(fits, Ok(()));
-        for network in [Network::Signet, Network::Regtest] {
-            let refused = payee(BECH32).fits(network);
-            assert_eq!(refused, Err(IdentityRefusal::OtherNetwork));
-            assert_eq!(payee("alice").fits(network), Ok(()));
-        }
-    }
-
-    fn host() -> impl Strategy<Value = String> {
-        "([a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?\\.){1,3}[a-z]{2,8}"
-    }
-
-    fn payee() -> impl Strategy<Value = String> {
-        let key = any::<[u8; 32]>().prop_map(hex::encode);
-        let script = any::<[u8; 20]>().prop_map(|hash| {
-            let program = bitcoin::WPubkeyHash::from_byte_array(hash);
-            let script = bitcoin::ScriptBuf::new_p2wpkh(&program);
-            Address::from_script(&script, Network::Signet).unwrap()
-        });
-        let lightning = ("[a-z0-9_+-][a-z0-9._+-]{0,20}", host())
-            .prop_map(|(name, host)| format!("{name}@{host}"));
-        let offer = "lno1[qpzry9x8gf2tvdw0s3jn54khce6mua7l]{46,120}";
-        let name = "[A-Za-z][A-Za-z0-9_:+-]{0,11}";
-        prop_oneof![
-            key,
-            script.prop_map(|address| address.to_string()),
-            lightning,
-            offer.prop_map(|text| text),
-            name.prop_map(|text| text),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn a_payee_comes_back_whole_with_and_without_a_device(payee in payee(), device in "[a-z0-9]{1,16}") {
-            let alone = Identity::parse(&payee).unwrap();
-            prop_assert_eq!(alone.account(), &payee);
-            prop_assert_eq!(&alone.device, &None);
-            let with = Identity::parse(&format!("{payee}/{device}")).unwrap();
-            prop_assert_eq!(&with.payee, &alone.payee);
-            prop_assert_eq!(with.device.as_deref(), Some(device.as_str()));
-            let dotted = Identity::parse(&format!("{payee}.{device}1")).unwrap();
-            prop_assert_eq!(&dotted.payee, &alone.payee);
-        }
-
-        #[test]
-        fn an_account_is_the_account_of_its_own_name(text in "\\PC{0,80}") {
-            if let Ok(identity) = Identity::parse(&text) {
-                let account = identity.account();
-                prop_assert!(!account.is_empty() && account.len() <= OFFER_BYTES_MAX);
-                prop_assert!(account.bytes().all(|byte| byte.is_ascii_graphic()));
-                let again = Identity::parse(account).unwrap();
-                prop_assert_eq!(again, Identity { payee: identity.payee, device: None });
-            }
-        }
-
-        #[test]
-        fn names_of_the_form_account_dot_rig_keep_their_account(account in "[A-Za-z][A-Za-z0-9_-]{0,11}", rig in "[!-~]{0,20}") {
-            let identity = Identity::parse(&format!("{account}.{rig}"));
-            // A rig with an @ makes a Lightning address of it.
-            if !rig.contains('@') {
-                let identity = identity.unwrap();
-                prop_assert_eq!(identity.account(), account);
-            }
-        }
-    }
-}
+mod tests;

@@ -228,6 +228,16 @@ mod tests {
     }
 
     #[test]
+    fn the_specifications_test_vector_of_a_public_key_holds() {
+        // Section 4.7.1.
+        let text = "9bXiEd8boQVhq7WddEcERUL5tyyJVFYdU8th3HfbNXK3Yw6GRXh";
+        let key: AuthorityPublicKey = text.parse().unwrap();
+        let bytes = "76637000979c1c11af0c300bcd8c7fe48610fce9b9c11e3daee35ae0b08a7455";
+        assert_eq!(hex::encode(key.to_bytes()), bytes);
+        assert_eq!(key.to_string(), text);
+    }
+
+    #[test]
     fn halves_of_different_pairs_are_refused() {
         let public: AuthorityPublicKey = PUBLIC.parse().unwrap();
         let other = AuthoritySecretKey::generate();

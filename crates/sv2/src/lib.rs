@@ -5,14 +5,16 @@
 //! good, who is paid and what a model says is decided by the daemons that use it. Rules come from
 //! the Stratum V2 specification (sections 3 and 4) and from `docs/extension-0x4149.md`.
 
+pub mod certificate;
 pub mod connection;
 pub mod extension;
 pub mod frame;
+pub mod handshake;
 pub mod identity;
 pub mod keys;
 pub mod listener;
 pub mod messages;
-pub mod negotiate;
+pub mod negotiation;
 pub mod outbox;
 pub mod places;
 pub mod server;
@@ -21,12 +23,15 @@ mod share_codes;
 pub mod tlv;
 pub mod vardiff;
 mod wire;
+pub mod worker_tracking;
 
 /// The longest extranonce that Sv2 knows (5.3.3: `extranonce_size` and the channel's own prefix together).
 pub const EXTRANONCE_BYTES_MAX: usize = 32;
 
-pub use connection::{ConnectionError, FrameReader, FrameWriter, accept, connect};
+pub use certificate::Doubt;
+pub use connection::{ConnectionError, FrameReader, FrameWriter};
 pub use frame::{DecodeError, Frame, Message};
+pub use handshake::{accept, connect};
 pub use identity::{Identity, IdentityRefusal, Payee};
 pub use keys::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
 pub use listener::Listener;

@@ -104,3 +104,95 @@ stock_messages! {
     template::SubmitSolution as SubmitSolution = template::SubmitSolutionOwned: 0, template::MESSAGE_TYPE_SUBMIT_SOLUTION, template::CHANNEL_BIT_SUBMIT_SOLUTION;
     template::SetNewPrevHash as TemplateSetNewPrevHash = template::SetNewPrevHashOwned: 0, template::MESSAGE_TYPE_SET_NEW_PREV_HASH, template::CHANNEL_BIT_SET_NEW_PREV_HASH;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of the specification's section 8, and of extension 0x0001.
+    /// Type, whether it is for a channel, and extension, of a message.
+    type Numbers = (u8, bool, u16);
+
+    fn listed() -> Vec<(u8, bool, u16, Numbers)> {
+        fn of<M: Message>() -> (u8, bool, u16) {
+            (M::MESSAGE_TYPE, M::CHANNEL_MSG, M::EXTENSION_TYPE)
+        }
+        vec![
+            (0x00, false, 0, of::<SetupConnection>()),
+            (0x01, false, 0, of::<SetupConnectionSuccess>()),
+            (0x02, false, 0, of::<SetupConnectionError>()),
+            (0x03, true, 0, of::<ChannelEndpointChanged>()),
+            (0x04, false, 0, of::<Reconnect>()),
+            (0x10, false, 0, of::<OpenStandardMiningChannel>()),
+            (0x11, false, 0, of::<OpenStandardMiningChannelSuccess>()),
+            (0x12, false, 0, of::<OpenMiningChannelError>()),
+            (0x13, false, 0, of::<OpenExtendedMiningChannel>()),
+            (0x14, false, 0, of::<OpenExtendedMiningChannelSuccess>()),
+            (0x15, true, 0, of::<NewMiningJob>()),
+            (0x16, true, 0, of::<UpdateChannel>()),
+            (0x17, true, 0, of::<UpdateChannelError>()),
+            (0x18, true, 0, of::<CloseChannel>()),
+            (0x19, true, 0, of::<SetExtranoncePrefix>()),
+            (0x1a, true, 0, of::<SubmitSharesStandard>()),
+            (0x1b, true, 0, of::<SubmitSharesExtended>()),
+            (0x1c, true, 0, of::<SubmitSharesSuccess>()),
+            (0x1d, true, 0, of::<SubmitSharesError>()),
+            (0x1f, true, 0, of::<NewExtendedMiningJob>()),
+            (0x20, true, 0, of::<SetNewPrevHash>()),
+            (0x21, true, 0, of::<SetTarget>()),
+            (0x22, true, 0, of::<SetCustomMiningJob>()),
+            (0x23, true, 0, of::<SetCustomMiningJobSuccess>()),
+            (0x24, true, 0, of::<SetCustomMiningJobError>()),
+            (0x25, false, 0, of::<SetGroupChannel>()),
+            (0x50, false, 0, of::<AllocateMiningJobToken>()),
+            (0x51, false, 0, of::<AllocateMiningJobTokenSuccess>()),
+            (0x55, false, 0, of::<ProvideMissingTransactions>()),
+            (0x56, false, 0, of::<ProvideMissingTransactionsSuccess>()),
+            (0x57, false, 0, of::<DeclareMiningJob>()),
+            (0x58, false, 0, of::<DeclareMiningJobSuccess>()),
+            (0x59, false, 0, of::<DeclareMiningJobError>()),
+            (0x60, false, 0, of::<PushSolution>()),
+            (0x70, false, 0, of::<CoinbaseOutputConstraints>()),
+            (0x71, false, 0, of::<NewTemplate>()),
+            (0x72, false, 0, of::<TemplateSetNewPrevHash>()),
+            (0x73, false, 0, of::<RequestTransactionData>()),
+            (0x74, false, 0, of::<RequestTransactionDataSuccess>()),
+            (0x75, false, 0, of::<RequestTransactionDataError>()),
+            (0x76, false, 0, of::<SubmitSolution>()),
+            (0x00, false, 1, of::<RequestExtensions>()),
+            (0x01, false, 1, of::<RequestExtensionsSuccess>()),
+            (0x02, false, 1, of::<RequestExtensionsError>()),
+        ]
+    }
+
+    #[test]
+    fn every_message_has_the_number_and_the_channel_bit_of_the_specification() {
+        for (message_type, channel_msg, extension_type, ours) in listed() {
+            assert_eq!(ours, (message_type, channel_msg, extension_type));
+        }
+    }
+
+    #[test]
+    fn of_a_bool_only_the_lowest_bit_counts() {
+        let job = NewExtendedMiningJob {
+            channel_id: 1,
+            job_id: 2,
+            min_ntime: Sv2OptionOwned::new(None),
+            version: 3,
+            version_rolling_allowed: true,
+            merkle_path: Seq0255Owned::new(Vec::new()).unwrap(),
+            coinbase_tx_prefix: B064KOwned::new(Vec::new()).unwrap(),
+            coinbase_tx_suffix: B064KOwned::new(Vec::new()).unwrap(),
+        };
+        let bytes = job.write().unwrap();
+        // Behind two ids, an absent time and the version.
+        let at = 4 + 4 + 1 + 4;
+        for (byte, expected) in [(0x01, true), (0xff, true), (0x00, false), (0xfe, false)] {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            let (read, taken) = NewExtendedMiningJob::read(&mut bytes).unwrap();
+            assert_eq!(read.version_rolling_allowed, expected, "{byte:#x}");
+            assert_eq!(taken, bytes.len());
+        }
+    }
+}

@@ -2,7 +2,8 @@
 //! stranger gets a few, and whoever proves work gets more: a farm has a thousand devices behind one address, an attacker
 //! has idle connections. What proves work is the server's affair; nothing is known of it here.
 
-use std::collections::HashMap;
+mod tallies;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,12 +11,10 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use tallies::Tallies;
+
 /// Where only reserved places are left, a stranger has this long to show that it is known.
 const PROBATION: Duration = Duration::from_secs(15);
-/// What an address has proven counts for this long after it is gone: a farm whose line fails comes back whole.
-const MEMORY: Duration = Duration::from_secs(3_600);
-/// Addresses and networks that are remembered, at some hundred bytes each. Beyond it those that hold no place are forgotten.
-const REMEMBERED_MAX: usize = 1 << 16;
 /// Refusals are summed up in the log this often.
 const WORD_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a connection without a deadline is looked at.
@@ -35,7 +34,8 @@ pub struct PlaceLimits {
     pub reserved: usize,
     /// A connection that has proven nothing this long after its beginning is closed.
     pub first_proof: Option<Duration>,
-    /// And one that has proven nothing for this long since the last time.
+    /// And one that has proven nothing for this long since the last time. One that has been at work for less time than
+    /// that may be silent for that time only, but for `first_proof` in any case: a single lucky proof earns little.
     pub silence: Option<Duration>,
 }
 
@@ -76,8 +76,8 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Book {
-    addresses: HashMap<IpAddr, Tally>,
-    networks: HashMap<IpAddr, Tally>,
+    addresses: Tallies,
+    networks: Tallies,
     /// Connections that have proven nothing.
     unproven: usize,
     /// Refusals that the log has not heard of.
@@ -85,56 +85,13 @@ struct Book {
     last_word: Option<Instant>,
 }
 
-/// The connections of an address or a network.
-#[derive(Debug, Default, Clone, Copy)]
-struct Tally {
-    unproven: usize,
-    proven: usize,
-    /// How many had proven work when one of them was last seen off, and until when that counts.
-    remembered: Option<(usize, Instant)>,
-}
-
-impl Tally {
-    fn proven_lately(&self, now: Instant) -> usize {
-        let remembered = self.remembered.filter(|(_, until)| *until > now);
-        remembered.map_or(0, |(count, _)| count).max(self.proven)
-    }
-
-    fn has_room(&self, most: usize, now: Instant) -> bool {
-        self.unproven < most.saturating_add(self.proven_lately(now))
-    }
-
-    fn is_of_use(&self, now: Instant) -> bool {
-        self.unproven > 0 || self.proven_lately(now) > 0
-    }
-
-    fn leave(&mut self, is_proven: bool, now: Instant) {
-        if is_proven {
-            self.remembered = Some((self.proven_lately(now), now + MEMORY));
-            self.proven -= 1;
-        } else {
-            self.unproven -= 1;
-        }
-    }
-}
-
 impl Book {
-    fn tallies(&mut self, address: IpAddr) -> [&mut Tally; 2] {
+    /// The tallies that an address counts in, and what it is called there.
+    fn tallies(&mut self, address: IpAddr) -> [(&mut Tallies, IpAddr); 2] {
         [
-            self.addresses.entry(host_of(address)).or_default(),
-            self.networks.entry(network_of(address)).or_default(),
+            (&mut self.addresses, host_of(address)),
+            (&mut self.networks, network_of(address)),
         ]
-    }
-
-    fn forget(&mut self, now: Instant) {
-        for tallies in [&mut self.addresses, &mut self.networks] {
-            if tallies.len() > REMEMBERED_MAX {
-                tallies.retain(|_, tally| tally.is_of_use(now));
-            }
-            if tallies.len() > REMEMBERED_MAX {
-                tallies.retain(|_, tally| tally.unproven + tally.proven > 0);
-            }
-        }
     }
 }
 
@@ -159,12 +116,10 @@ impl Places {
         let limits = &self.0.limits;
         let address = address.to_canonical();
         let mut book = self.0.book();
-        book.forget(now);
-        let [host, network] = book.tallies(address);
-        let is_known = host.proven_lately(now) > 0;
-        let refusal = if !host.has_room(limits.per_address_max, now) {
+        let (host, network) = (host_of(address), network_of(address));
+        let refusal = if !book.addresses.has_room(host, limits.per_address_max, now) {
             Some(PlaceRefusal::Address)
-        } else if !network.has_room(limits.per_network_max, now) {
+        } else if !book.networks.has_room(network, limits.per_network_max, now) {
             Some(PlaceRefusal::Network)
         } else {
             None
@@ -174,8 +129,10 @@ impl Places {
             tell_refusals(&mut book, address, refusal, now);
             return Err(refusal);
         }
-        host.unproven += 1;
-        network.unproven += 1;
+        let is_known = book.addresses.proven_lately(host, now) > 0;
+        for (tallies, key) in book.tallies(address) {
+            tallies.join(key);
+        }
         let open = limits.connections_max.saturating_sub(limits.reserved);
         let is_on_probation = !is_known && limits.reserved > 0 && book.unproven >= open;
         book.unproven += 1;
@@ -186,7 +143,7 @@ impl Places {
             standing: Mutex::new(Standing {
                 last_proof: None,
                 is_on_probation,
-                is_registered: false,
+                worker: None,
             }),
             _permit: None,
         })
@@ -230,7 +187,8 @@ pub struct Place {
 struct Standing {
     last_proof: Option<Instant>,
     is_on_probation: bool,
-    is_registered: bool,
+    /// Of a registered worker, whether it has earned before.
+    worker: Option<bool>,
 }
 
 impl Place {
@@ -248,12 +206,16 @@ impl Place {
         let is_first = self.standing().last_proof.replace(now).is_none();
         if is_first {
             let mut book = self.inner.book();
-            for tally in book.tallies(self.address) {
-                tally.unproven -= 1;
-                tally.proven += 1;
+            for (tallies, key) in book.tallies(self.address) {
+                tallies.prove(key);
             }
             book.unproven -= 1;
         }
+    }
+
+    /// Whether the connection has proven work.
+    pub fn has_proven(&self) -> bool {
+        self.standing().last_proof.is_some()
     }
 
     /// The connection is of somebody who has proven work before: it may keep a reserved place. It has to prove work
@@ -262,10 +224,13 @@ impl Place {
         self.standing().is_on_probation = false;
     }
 
-    /// The connection is of a registered worker, who earns by other things than shares: it has no deadlines.
-    pub fn register(&self) {
+    /// The connection is of a registered worker, who earns by other things than shares. One that has earned before, which
+    /// its key proves, may keep a reserved place and has no deadlines. Keys cost nothing: another one has as long for its
+    /// first proof as it might be silent after it.
+    pub fn register(&self, has_earned: bool) {
         let mut standing = self.standing();
-        (standing.is_on_probation, standing.is_registered) = (false, true);
+        standing.worker = Some(has_earned);
+        standing.is_on_probation &= !has_earned;
     }
 
     /// Returns once the connection has proven nothing for too long. Cancellation-safe.
@@ -283,11 +248,16 @@ impl Place {
     fn deadline(&self) -> Option<Instant> {
         let limits = &self.inner.limits;
         let standing = self.standing();
-        match (standing.is_registered, standing.last_proof) {
-            (true, _) => None,
-            (false, Some(last)) => limits.silence.map(|silence| last + silence),
-            (false, None) if standing.is_on_probation => Some(self.opened + PROBATION),
-            (false, None) => limits.first_proof.map(|first| self.opened + first),
+        match (standing.worker, standing.last_proof) {
+            (Some(true), _) => None,
+            (_, Some(last)) => {
+                let at_work = last.duration_since(self.opened);
+                let least = limits.first_proof.unwrap_or(Duration::MAX).max(at_work);
+                limits.silence.map(|silence| last + silence.min(least))
+            }
+            (_, None) if standing.is_on_probation => Some(self.opened + PROBATION),
+            (Some(false), None) => limits.silence.map(|silence| self.opened + silence),
+            (None, None) => limits.first_proof.map(|first| self.opened + first),
         }
     }
 
@@ -301,26 +271,11 @@ impl Drop for Place {
         let is_proven = self.standing().last_proof.is_some();
         let now = Instant::now();
         let mut book = self.inner.book();
-        for tally in book.tallies(self.address) {
-            tally.leave(is_proven, now);
+        for (tallies, key) in book.tallies(self.address) {
+            tallies.leave(key, is_proven, now);
         }
         if !is_proven {
             book.unproven -= 1;
-        }
-        let (host, network) = (host_of(self.address), network_of(self.address));
-        if book
-            .addresses
-            .get(&host)
-            .is_some_and(|tally| !tally.is_of_use(now))
-        {
-            book.addresses.remove(&host);
-        }
-        if book
-            .networks
-            .get(&network)
-            .is_some_and(|tally| !tally.is_of_use(now))
-        {
-            book.networks.remove(&network);
         }
     }
 }
@@ -349,122 +304,4 @@ fn prefix(address: Ipv6Addr, bits: u32) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: PlaceLimits = PlaceLimits {
-        connections_max: 40,
-        per_address_max: 4,
-        per_network_max: 8,
-        reserved: 10,
-        first_proof: Some(Duration::from_secs(600)),
-        silence: Some(Duration::from_secs(3_600)),
-    };
-
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    fn fill(places: &Places, from: &str) -> Vec<Place> {
-        std::iter::from_fn(|| places.take(address(from)).ok()).collect()
-    }
-
-    #[test]
-    fn one_host_and_one_network_hold_a_few_idle_places_only() {
-        let places = Places::new(LIMITS);
-        let host = fill(&places, "192.0.2.1");
-        assert_eq!(host.len(), 4);
-        assert_eq!(fill(&places, "::ffff:192.0.2.1").len(), 0);
-        let neighbour = fill(&places, "192.0.2.2");
-        assert_eq!(neighbour.len(), 4);
-        let refused = places.take(address("192.0.2.3")).unwrap_err();
-        assert_eq!(refused, PlaceRefusal::Network);
-        assert_eq!(fill(&places, "198.51.100.1").len(), 4);
-        drop(host);
-        assert_eq!(fill(&places, "192.0.2.3").len(), 4);
-        // A host of IPv6 has more addresses than anybody can count.
-        let _six = fill(&places, "2001:db8:0:1::1");
-        assert_eq!(fill(&places, "2001:db8:0:1:ffff::9").len(), 0);
-        assert_eq!(fill(&places, "2001:db8:0:2::1").len(), 4);
-        assert_eq!(fill(&places, "2001:db8:1:2::1").len(), 4);
-    }
-
-    #[test]
-    fn a_farm_behind_one_address_that_proves_work_gets_in_whole_and_comes_back_whole() {
-        let farm = address("192.0.2.1");
-        let places = Places::new(PlaceLimits {
-            connections_max: 2_000,
-            ..LIMITS
-        });
-        let (mut inside, mut rounds) = (Vec::new(), 0);
-        while inside.len() < 1_000 {
-            inside.extend(fill(&places, "192.0.2.1"));
-            inside.iter().for_each(Place::prove);
-            rounds += 1;
-        }
-        assert!(rounds <= 10, "{rounds}");
-        inside.truncate(1_000);
-        // Its line fails for a moment.
-        drop(inside);
-        let back: Vec<_> = (0..1_000).map(|_| places.take(farm).unwrap()).collect();
-        assert_eq!(back.len(), 1_000);
-        // What it has proven is no good to anybody else, and not for ever.
-        assert_eq!(fill(&places, "203.0.113.1").len(), 4);
-        drop(back);
-        let later = Instant::now() + MEMORY + Duration::from_secs(1);
-        let held: Vec<_> = (0..5).map(|_| places.take_at(farm, later)).collect();
-        assert_eq!(held.iter().filter(|place| place.is_ok()).count(), 4);
-    }
-
-    #[test]
-    fn the_reserved_places_are_for_those_who_are_known() {
-        let places = Places::new(LIMITS);
-        let mut crowd = Vec::new();
-        for network in 0..10 {
-            crowd.extend(fill(&places, &format!("10.{network}.0.1")));
-        }
-        assert_eq!(crowd.len(), 40);
-        let soon = |place: &Place| place.deadline().unwrap() == place.opened + PROBATION;
-        assert_eq!(crowd.iter().filter(|place| !soon(place)).count(), 30);
-        let stranger = &crowd[39];
-        assert!(soon(stranger));
-        stranger.vouch();
-        assert_eq!(
-            stranger.deadline().unwrap(),
-            stranger.opened + LIMITS.first_proof.unwrap()
-        );
-        let worker = &crowd[38];
-        worker.register();
-        assert_eq!(worker.deadline(), None);
-        // An address that has proven work is known.
-        crowd[0].prove();
-        crowd[1].prove();
-        let place = places.take(address("10.0.0.1")).unwrap();
-        assert!(!soon(&place));
-    }
-
-    #[test]
-    fn deadlines_begin_anew_with_each_proof() {
-        let places = Places::new(LIMITS);
-        let place = places.take(address("192.0.2.1")).unwrap();
-        let at = |seconds| place.opened + Duration::from_secs(seconds);
-        assert_eq!(place.deadline(), Some(at(600)));
-        place.prove_at(at(500));
-        assert_eq!(place.deadline(), Some(at(4_100)));
-        place.prove_at(at(3_000));
-        assert_eq!(place.deadline(), Some(at(6_600)));
-        let places = Places::new(PlaceLimits::total(1));
-        assert_eq!(places.take(address("::1")).unwrap().deadline(), None);
-    }
-
-    #[test]
-    fn nothing_is_kept_of_who_has_proven_nothing() {
-        let places = Places::new(LIMITS);
-        for host in 0..100 {
-            drop(fill(&places, &format!("192.0.2.{host}")));
-        }
-        let book = places.0.book();
-        assert!(book.addresses.is_empty() && book.networks.is_empty());
-        assert_eq!(book.unproven, 0);
-    }
-}
+mod tests;

@@ -12,8 +12,10 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connection::{FrameReader, FrameWriter, accept};
+use crate::certificate::CLOCK_BEHIND_MAX;
+use crate::connection::{ConnectionError, FrameReader, FrameWriter};
 use crate::frame::DecodeError;
+use crate::handshake::accept;
 use crate::keys::AuthorityKeys;
 use crate::listener::Listener;
 use crate::outbox::{Outbox, OutboxError};
@@ -103,7 +105,10 @@ impl Server {
         };
         let (mut reader, writer, flags) = match set_up {
             Ok(set_up) => set_up,
-            Err(error) => return tracing::debug!(%address, %error, "a connection was not set up"),
+            Err(SetUpError::Silent) => return self.tell_of_silence(address),
+            Err(SetUpError::Other(error)) => {
+                return tracing::debug!(%address, %error, "a connection was not set up");
+            }
         };
         reader.set_payload_bytes_max(self.payload_bytes_max);
         let (outbox, writing) = Outbox::spawn(writer, self.outbox_max, token.clone());
@@ -132,11 +137,50 @@ impl Server {
     async fn set_up(
         &self,
         stream: TcpStream,
-    ) -> Result<(FrameReader, FrameWriter, u32), SetupError> {
-        let (mut reader, mut writer) =
-            accept(stream, &self.keys, self.certificate_validity).await?;
-        let request = setup::serve(&mut reader, &mut writer, &self.policy).await?;
+    ) -> Result<(FrameReader, FrameWriter, u32), SetUpError> {
+        let (mut reader, mut writer) = accept(stream, &self.keys, self.certificate_validity)
+            .await
+            .map_err(SetupError::from)?;
+        let request = setup::serve(&mut reader, &mut writer, &self.policy)
+            .await
+            .map_err(SetUpError::after_the_handshake)?;
         Ok((reader, writer, request.flags))
+    }
+
+    /// All that a server sees of a client that does not take its certificate.
+    fn tell_of_silence(&self, address: SocketAddr) {
+        tracing::info!(
+            %address,
+            authority = %self.keys.public(),
+            "a client hung up as soon as it had our certificate: most likely its clock is off by more than {} s behind \
+             or {} s ahead, or it asks for another authority key than ours",
+            CLOCK_BEHIND_MAX.as_secs(),
+            self.certificate_validity.as_secs(),
+        );
+    }
+}
+
+/// Why a connection was not set up, as the server tells it.
+enum SetUpError {
+    /// The client went without a word once it had the server's certificate.
+    Silent,
+    Other(SetupError),
+}
+
+impl SetUpError {
+    fn after_the_handshake(error: SetupError) -> Self {
+        match error {
+            SetupError::Connection(ConnectionError::Closed | ConnectionError::Io(_)) => {
+                Self::Silent
+            }
+            error => Self::Other(error),
+        }
+    }
+}
+
+impl From<SetupError> for SetUpError {
+    fn from(error: SetupError) -> Self {
+        Self::Other(error)
     }
 }
 

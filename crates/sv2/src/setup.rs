@@ -48,8 +48,8 @@ pub struct ServerPolicy {
     pub supported_flags: u32,
     /// The client flags it insists on.
     pub required_flags: u32,
-    /// The flags of its own answer.
-    pub success_flags: u32,
+    /// The flags of its own answer to a client with these flags.
+    pub success_flags: fn(u32) -> u32,
 }
 
 /// Why a connection was not set up.
@@ -113,7 +113,7 @@ pub fn answer(
     }
     Ok(SetupConnectionSuccess {
         used_version: PROTOCOL_VERSION,
-        flags: policy.success_flags,
+        flags: (policy.success_flags)(request.flags),
     })
 }
 

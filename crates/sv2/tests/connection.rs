@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use dovetail_sv2::connection::{PAYLOAD_BYTES_DEFAULT, connect_over};
+use dovetail_sv2::connection::PAYLOAD_BYTES_DEFAULT;
 use dovetail_sv2::extension::{self, RegisterWorkerChallenge};
+use dovetail_sv2::handshake::connect_over;
 use dovetail_sv2::setup::{ServerPolicy, SetupError, SetupProtocol, declaration_flags};
 use dovetail_sv2::{
-    AuthorityKeys, ConnectionError, Frame, FrameReader, FrameWriter, Outbox, OutboxError, accept,
-    connect, negotiate, setup,
+    AuthorityKeys, ConnectionError, Doubt, Frame, FrameReader, FrameWriter, Outbox, OutboxError,
+    accept, connect, negotiation, setup,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -82,7 +83,7 @@ async fn a_server_with_another_authority_key_is_refused() {
     let other = AuthorityKeys::generate().public();
     assert!(matches!(
         connect(&address, Some(other)).await,
-        Err(ConnectionError::Handshake(_))
+        Err(ConnectionError::Certificate(Doubt::OtherAuthority))
     ));
 }
 
@@ -151,7 +152,7 @@ fn declaration_policy() -> ServerPolicy {
         protocol: SetupProtocol::JobDeclarationProtocol,
         supported_flags: declaration_flags::DECLARE_TX_DATA,
         required_flags: declaration_flags::DECLARE_TX_DATA,
-        success_flags: 0,
+        success_flags: |_| 0,
     }
 }
 
@@ -196,13 +197,13 @@ async fn extensions_are_granted_over_the_wire_or_refused_with_a_list() {
         let server = async {
             let question = sr.read().await.unwrap();
             let (question, _) = question.decode().unwrap();
-            let answer = match negotiate::answer(&question, &[extension::EXTENSION_TYPE], &[]) {
+            let answer = match negotiation::answer(&question, &[extension::EXTENSION_TYPE], &[]) {
                 Ok(success) => Frame::new(&success),
                 Err(error) => Frame::new(&error),
             };
             sw.write(&answer.unwrap()).await.unwrap();
         };
-        let ((), result) = tokio::join!(server, negotiate::request(&mut cr, &mut cw, &asked));
+        let ((), result) = tokio::join!(server, negotiation::request(&mut cr, &mut cw, &asked));
         assert_eq!(result.ok(), granted);
     }
 }

@@ -27,7 +27,7 @@ fn server(places: PlaceLimits) -> Server {
             protocol: SetupProtocol::MiningProtocol,
             supported_flags: FLAGS,
             required_flags: 0,
-            success_flags: 0,
+            success_flags: |_| 0,
         },
         places,
         outbox_max: FRAMES.into(),

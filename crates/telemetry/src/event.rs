@@ -50,6 +50,9 @@ pub enum Event<'a> {
         work: u64,
         /// What was credited for the hashes.
         credit_msat: Msat,
+        /// Whether that is held until the account's next block: the share's job was one in coinbase-only mode.
+        #[serde(skip_serializing_if = "is_false")]
+        held: bool,
     },
     /// A share was refused.
     ShareRejected {
@@ -98,6 +101,18 @@ pub enum Event<'a> {
         /// Whether the job was declared by the miner.
         declared: bool,
     },
+    /// It is decided whether the chain has a block of a job in coinbase-only mode. What was held for its account up to
+    /// the block is posted, void, or held for the next one.
+    CoinbaseOnlyBlock {
+        /// The block's hash, as explorers print it.
+        hash: &'a str,
+        /// Whose share it was.
+        worker: &'a str,
+        /// `seen`, `not seen`, or `unknown`.
+        result: &'a str,
+        /// What was held.
+        credit_msat: Msat,
+    },
     /// A payout reached its worker.
     PayoutPaid {
         /// Who was paid.
@@ -116,6 +131,10 @@ impl Event<'_> {
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("an event has only strings and numbers")
     }
+}
+
+fn is_false(held: &bool) -> bool {
+    !held
 }
 
 #[cfg(test)]
@@ -160,8 +179,19 @@ mod tests {
                     worker,
                     work: u64::MAX,
                     credit_msat: Msat::new(12),
+                    held: false,
                 },
                 r#"{"event":"share_accepted","kind":"hash","worker":"0a0b","work":18446744073709551615,"credit_msat":12}"#,
+            ),
+            (
+                Event::ShareAccepted {
+                    kind: "hash",
+                    worker,
+                    work: 5,
+                    credit_msat: Msat::new(12),
+                    held: true,
+                },
+                r#"{"event":"share_accepted","kind":"hash","worker":"0a0b","work":5,"credit_msat":12,"held":true}"#,
             ),
             (
                 Event::ShareRejected {
@@ -209,6 +239,15 @@ mod tests {
                     declared: true,
                 },
                 r#"{"event":"block_found","hash":"00ff","worker":"0a0b","declared":true}"#,
+            ),
+            (
+                Event::CoinbaseOnlyBlock {
+                    hash: "00ff",
+                    worker,
+                    result: "not seen",
+                    credit_msat: Msat::new(70),
+                },
+                r#"{"event":"coinbase_only_block","hash":"00ff","worker":"0a0b","result":"not seen","credit_msat":70}"#,
             ),
             (
                 Event::PayoutPaid {

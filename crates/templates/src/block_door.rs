@@ -1,9 +1,10 @@
-//! The way to a node that takes and judges whole blocks, as a handle holds it. Who answers behind it is the
-//! source's affair.
+//! The way to a node that takes and judges whole blocks and knows which it has, as a handle holds it. Who answers
+//! behind it is the source's affair.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::BlockHash;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -18,19 +19,27 @@ const CHECKS_MAX: usize = 8;
 /// Time for an answer, queueing included. A full block is checked in about a second.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// What the node is asked.
-pub(crate) enum Question {
+/// What the node is asked, and where the answer goes.
+pub(crate) enum BlockRequest {
     /// Would the block be valid on the tip but for its proof of work?
-    Check,
+    Check(Vec<u8>, Reply<()>),
     /// Take the block.
-    Submit,
+    Submit(Vec<u8>, Reply<()>),
+    /// Is this block the tip or under it?
+    IsInChain(BlockHash, Reply<bool>),
 }
 
-/// A question with its block, and where the answer goes.
-pub(crate) struct BlockRequest {
-    pub(crate) question: Question,
-    pub(crate) block: Vec<u8>,
-    pub(crate) reply: Reply<()>,
+impl BlockRequest {
+    /// Answers that the node is away.
+    pub(crate) fn refuse(self) {
+        // Whoever asked may have given up.
+        match self {
+            Self::Check(_, reply) | Self::Submit(_, reply) => {
+                drop(reply.send(Err(TemplateError::Unavailable)));
+            }
+            Self::IsInChain(_, reply) => drop(reply.send(Err(TemplateError::Unavailable))),
+        }
+    }
 }
 
 /// The way to a node for whole blocks. Clones share it.
@@ -52,26 +61,30 @@ impl BlockDoor {
     pub(crate) async fn check(&self, block: Vec<u8>) -> Result<(), TemplateError> {
         // Nobody closes the semaphore.
         let turn = self.checks.acquire().await;
-        let answer = self.ask(Question::Check, block).await;
+        let answer = self.ask(|reply| BlockRequest::Check(block, reply)).await;
         drop(turn);
         answer
     }
 
     /// Hands over a solved block. It goes on if the future is dropped.
     pub(crate) async fn submit(&self, block: Vec<u8>) -> Result<(), TemplateError> {
-        self.ask(Question::Submit, block).await
+        self.ask(|reply| BlockRequest::Submit(block, reply)).await
     }
 
-    async fn ask(&self, question: Question, block: Vec<u8>) -> Result<(), TemplateError> {
+    /// Whether the node's tip is this block or stands on it.
+    pub(crate) async fn is_in_chain(&self, block: BlockHash) -> Result<bool, TemplateError> {
+        self.ask(|reply| BlockRequest::IsInChain(block, reply))
+            .await
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> BlockRequest,
+    ) -> Result<T, TemplateError> {
         let (reply, answer) = oneshot::channel();
         let exchange = async {
-            let request = BlockRequest {
-                question,
-                block,
-                reply,
-            };
             self.requests
-                .send(request)
+                .send(request(reply))
                 .await
                 .map_err(|_| TemplateError::Stopped)?;
             answer.await.map_err(|_| TemplateError::Unavailable)?

@@ -1,4 +1,4 @@
-//! Which source to take templates from.
+//! Which source to take templates from, and where solved blocks go besides.
 
 use std::path::PathBuf;
 
@@ -8,6 +8,72 @@ use dovetail_sv2::AuthorityPublicKey;
 use serde::Deserialize;
 
 use crate::chain::DEFAULT_BITS;
+
+/// How many nodes a solved block may be sent to besides the source. A few nodes in different places are enough.
+pub(crate) const BLOCK_SINKS_MAX: usize = 8;
+
+/// The section `[templates]`: the source, and further nodes that get every solved block.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct TemplatesConfig {
+    /// Where templates come from. It gets the blocks that are solved on them.
+    // Its unknown keys are refused by the kind.
+    #[serde(flatten)]
+    pub source: SourceConfig,
+    /// `[[templates.block_sinks]]`: where solved blocks go besides.
+    #[serde(default)]
+    pub block_sinks: Vec<SinkConfig>,
+}
+
+impl TemplatesConfig {
+    /// Rules that the types alone do not carry.
+    ///
+    /// # Errors
+    /// A sentence that names the key and what is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        self.source.check()?;
+        within(
+            "the number of templates.block_sinks",
+            self.block_sinks.len(),
+            0..=BLOCK_SINKS_MAX,
+        )
+    }
+}
+
+impl From<SourceConfig> for TemplatesConfig {
+    fn from(source: SourceConfig) -> Self {
+        Self {
+            source,
+            block_sinks: Vec::new(),
+        }
+    }
+}
+
+/// A node that gets solved blocks, whoever the template came from (`kind = "..."`).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum SinkConfig {
+    /// A Bitcoin Core 31 that serves IPC on a Unix socket: it takes whole blocks. Core 30 has no call for them.
+    BitcoinCore {
+        /// The node's socket.
+        socket: PathBuf,
+    },
+    /// A node's JSON-RPC port: any version of Bitcoin Core, on this machine or another. It takes whole blocks.
+    BitcoinRpc {
+        /// Host and port. The connection is plain HTTP.
+        address: String,
+        /// A file that holds `user:password`: the node's own `.cookie`, or one of yours. It is read anew for each block.
+        cookie_file: PathBuf,
+    },
+    /// An Sv2 Template Provider over Noise. Its protocol has no message for whole blocks: it gets a block as the solution
+    /// of a template of its own with the same transactions, if it has one.
+    TemplateProvider {
+        /// Host and port.
+        address: String,
+        /// Its authority key; without one the provider is not authenticated.
+        #[serde(default)]
+        authority_public_key: Option<AuthorityPublicKey>,
+    },
+}
 
 /// A template source, as a configuration names it (`kind = "..."`).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

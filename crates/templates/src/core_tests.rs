@@ -7,15 +7,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bitcoin::Network;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Network};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::readiness::Standing;
 use crate::test_work::{EASY_BITS, block, coinbase, mined, search, solution};
 use crate::tests::work_at;
-use crate::{RegtestChain, SourceConfig, TemplateError, TemplateHandle, WorkSnapshot, start};
+use crate::{
+    RegtestChain, SourceConfig, TemplateError, TemplateHandle, WorkSnapshot, start, start_on,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -234,9 +237,12 @@ async fn bitcoin_core_says_its_network_and_that_it_is_in_initial_block_download(
     let directory = tempfile::tempdir().unwrap();
     let stop = CancellationToken::new();
     let node = Node::start(directory.path());
-    let handle = start(SourceConfig::bitcoin_core(node.socket()), stop.clone()).unwrap();
+    let on = |network| {
+        let source = SourceConfig::bitcoin_core(node.socket());
+        start_on(network, source, stop.clone()).unwrap()
+    };
     // Another network is told before there is any work.
-    let refused = timeout(PATIENCE, handle.ready(Network::Signet, |_| ()))
+    let refused = timeout(PATIENCE, on(Network::Signet).ready(|_| ()))
         .await
         .unwrap();
     let refused = refused.unwrap_err().to_string();
@@ -245,16 +251,87 @@ async fn bitcoin_core_says_its_network_and_that_it_is_in_initial_block_download(
         "network = \"signet\" is configured, but the node is on regtest"
     );
     // A regtest node without a recent block counts as syncing.
-    let mut said = Vec::new();
-    let waiting = handle.ready(Network::Regtest, |reason| said.push(reason.to_owned()));
-    assert!(timeout(Duration::from_secs(6), waiting).await.is_err());
+    let handle = on(Network::Regtest);
+    let (tell, mut said) = tokio::sync::mpsc::unbounded_channel();
+    let waiting = handle.ready(|reason| tell.send(reason.to_owned()).unwrap());
+    let words = tokio::select! {
+        words = timeout(PATIENCE, said.recv()) => words.unwrap().unwrap(),
+        ready = waiting => panic!("{ready:?}"),
+    };
     assert!(
-        said[0].contains("in initial block download (block 0 of 0 known headers)"),
-        "{said:?}"
+        words.contains("in initial block download (block 0 of 0 known headers)"),
+        "{words}"
     );
     node.cli(&["generatetodescriptor", "1", "raw(51)"]);
-    let ready = handle.ready(Network::Regtest, |_| ());
+    let ready = handle.ready(|_| ());
     timeout(PATIENCE, ready).await.unwrap().unwrap();
+    stop.cancel();
+    timeout(PATIENCE, handle.stopped()).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs DOVETAIL_BITCOIN_NODE, a bitcoin-node 31 with IPC"]
+async fn bitcoin_core_says_whether_its_chain_has_a_block() {
+    let directory = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let (node, handle, _) = connected(directory.path(), &stop).await;
+    let at = |height: &str| -> BlockHash { node.cli(&["getblockhash", height]).parse().unwrap() };
+    let (tip, replaced, under) = (at("20"), at("19"), at("5"));
+    for block in [tip, replaced, under] {
+        assert!(handle.is_in_chain(block).await.unwrap(), "{block}");
+    }
+    let unknown = BlockHash::from_byte_array([7; 32]);
+    assert!(!handle.is_in_chain(unknown).await.unwrap());
+    node.cli(&["invalidateblock", &replaced.to_string()]);
+    assert!(!handle.is_in_chain(replaced).await.unwrap());
+    assert!(handle.is_in_chain(under).await.unwrap());
+    // It was the tip while somebody watched.
+    assert!(handle.is_in_chain(tip).await.unwrap());
+    drop(node);
+    let away = handle.is_in_chain(unknown).await;
+    assert!(matches!(away, Err(TemplateError::Unavailable)), "{away:?}");
+    stop.cancel();
+    timeout(PATIENCE, handle.stopped()).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs DOVETAIL_BITCOIN_NODE, a bitcoin-node 31 with IPC"]
+async fn a_node_that_comes_back_on_another_chain_gives_no_work_and_judges_no_block() {
+    let directory = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let node = Node::start(directory.path());
+    node.cli(&["generatetodescriptor", "20", "raw(51)"]);
+    let (socket, source) = (node.socket(), SourceConfig::bitcoin_core(node.socket()));
+    let handle = start_on(Network::Regtest, source, stop.clone()).unwrap();
+    let work = work_at(&handle, 21).await;
+    let solved = mined(&work);
+    drop(node);
+
+    let other = tempfile::tempdir().unwrap();
+    let mut mainnet = Command::new(std::env::var_os("DOVETAIL_BITCOIN_NODE").unwrap())
+        .args(["-chain=main", "-connect=0", "-listen=0", "-server=0"])
+        .args(["-printtoconsole=0", "-dnsseed=0"])
+        .arg(format!("-ipcbind=unix:{}", socket.display()))
+        .arg(format!("-datadir={}", other.path().display()))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut standing = handle.standing();
+    let elsewhere = standing.wait_for(|now| matches!(now, Standing::WrongNetwork { .. }));
+    timeout(PATIENCE, elsewhere).await.unwrap().unwrap();
+    // It would say high-hash of a regtest block, for good.
+    let answer = handle.submit_block(serialize(&solved)).await;
+    assert!(
+        matches!(answer, Err(TemplateError::Unavailable)),
+        "{answer:?}"
+    );
+    assert_eq!(handle.current().unwrap().sequence, work.sequence);
+    mainnet.kill().unwrap();
+    mainnet.wait().unwrap();
+
+    let node = Node::start(directory.path());
+    node.cli(&["generatetodescriptor", "1", "raw(51)"]);
+    work_at(&handle, 22).await;
     stop.cancel();
     timeout(PATIENCE, handle.stopped()).await.unwrap();
 }

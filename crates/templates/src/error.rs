@@ -100,6 +100,14 @@ impl Unreachable {
         }
     }
 
+    /// What an attempt to read the file `place` came to.
+    pub(crate) fn of_file(place: &str, error: &io::Error) -> Self {
+        Self::Other {
+            place: place.to_owned(),
+            reason: error.to_string(),
+        }
+    }
+
     /// The place was reached, and what answered there could not be spoken with.
     pub(crate) fn other(place: &str, reason: impl Display) -> Self {
         Self::Other {

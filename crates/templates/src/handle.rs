@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::Transaction;
 use bitcoin::block::Header;
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Network, Transaction};
 use stratum_core::template_distribution_sv2::{
     NewTemplateOwned, SetNewPrevHashOwned, SubmitSolutionOwned,
 };
@@ -25,9 +26,9 @@ const REQUESTS_MAX: usize = 64;
 /// The time a request may take, queueing included. A full block travels in far less.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// How many tips of the source are remembered: those of half a day on the main chain, of some seconds where a
-/// test mines fast.
-const TIPS_MAX: usize = 64;
+/// How many tips of the source are remembered: those of a month on the main chain, of some minutes where a test mines
+/// fast.
+const TIPS_MAX: usize = 4_096;
 
 /// A template source. Clones share it; it runs until the token given to [`start`](crate::start) is
 /// cancelled.
@@ -41,6 +42,8 @@ pub struct TemplateHandle {
     stale: watch::Receiver<bool>,
     standing: watch::Receiver<Standing>,
     origin: Origin,
+    /// The network that the source's work must be of, where its user has said one.
+    network: Option<Network>,
     /// A node that takes whole blocks, where the source has one.
     node: Option<BlockDoor>,
     judges_solutions: bool,
@@ -92,6 +95,21 @@ impl TemplateHandle {
         if tips.wait_for(|tips| tips.contains(&hash)).await.is_err() {
             // The source has stopped.
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether a block is in the chain: it was the tip while this process watched, or it is the tip or under it now.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unsupported`] if it was not the tip here and the source cannot be asked (a template provider,
+    /// Bitcoin Core before 31), [`TemplateError::Unavailable`] or [`TemplateError::TimeOut`] if it does not answer.
+    pub async fn is_in_chain(&self, block: BlockHash) -> Result<bool, TemplateError> {
+        if self.tips.borrow().contains(&block.to_byte_array()) {
+            return Ok(true);
+        }
+        match &self.node {
+            Some(node) => node.is_in_chain(block).await,
+            None => self.ask(|reply| Request::IsInChain(block, reply)).await,
         }
     }
 
@@ -159,6 +177,8 @@ impl TemplateHandle {
     pub async fn submit_block(&self, block: impl Into<Vec<u8>>) -> Result<(), TemplateError> {
         let block = block.into();
         match &self.node {
+            // Its judgement would be worth nothing.
+            Some(_) if self.is_elsewhere() => Err(TemplateError::Unavailable),
             Some(node) => node.submit(block).await,
             None => self.ask(|reply| Request::Block(block, reply)).await,
         }
@@ -173,6 +193,7 @@ impl TemplateHandle {
     pub async fn check_block(&self, block: impl Into<Vec<u8>>) -> Result<(), TemplateError> {
         let block = block.into();
         match &self.node {
+            Some(_) if self.is_elsewhere() => Err(TemplateError::Unavailable),
             Some(node) => node.check(block).await,
             None => self.ask(|reply| Request::Check(block, reply)).await,
         }
@@ -187,8 +208,21 @@ impl TemplateHandle {
         &self.origin
     }
 
+    /// Whether the source was of another network when it was last connected to.
+    fn is_elsewhere(&self) -> bool {
+        matches!(*self.standing.borrow(), Standing::WrongNetwork { .. })
+    }
+
+    pub(crate) fn network(&self) -> Option<Network> {
+        self.network
+    }
+
     pub(crate) fn of_origin(self, origin: Origin) -> Self {
         Self { origin, ..self }
+    }
+
+    pub(crate) fn of_network(self, network: Option<Network>) -> Self {
+        Self { network, ..self }
     }
 
     pub(crate) fn with_node(self, node: BlockDoor) -> Self {
@@ -251,6 +285,8 @@ pub(crate) struct Publisher {
     connected: watch::Sender<bool>,
     pub(crate) freshness: Arc<Freshness>,
     standing: watch::Sender<Standing>,
+    /// The network that work must be of, where the user of the source has said one.
+    pub(crate) network: Option<Network>,
 }
 
 impl Publisher {
@@ -296,8 +332,15 @@ impl Publisher {
         });
     }
 
-    pub(crate) fn set_unreachable(&self, reason: String) {
-        self.standing.send_replace(Standing::Unreachable(reason));
+    /// There is no session with the source, for this reason.
+    pub(crate) fn set_lost(&self, error: &TemplateError) {
+        self.standing.send_replace(match error {
+            TemplateError::WrongNetwork { configured, node } => Standing::WrongNetwork {
+                configured: *configured,
+                node: node.clone(),
+            },
+            error => Standing::Unreachable(error.to_string()),
+        });
     }
 }
 
@@ -317,6 +360,7 @@ pub(crate) fn channel() -> (TemplateHandle, Port) {
         stale: freshness.staleness(),
         standing,
         origin: Origin::Provider,
+        network: None,
         node: None,
         judges_solutions: false,
     };
@@ -327,6 +371,7 @@ pub(crate) fn channel() -> (TemplateHandle, Port) {
         connected: connected_sender,
         freshness,
         standing: standing_sender,
+        network: None,
     };
     (
         handle,

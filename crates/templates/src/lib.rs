@@ -29,10 +29,11 @@ mod tests;
 mod wire;
 
 pub use chain::{BlockRejection, ChainError, DEFAULT_BITS, RegtestChain};
-pub use config::SourceConfig;
+pub use config::{SinkConfig, SourceConfig, TemplatesConfig};
 pub use error::{TemplateError, Unreachable};
 pub use handle::TemplateHandle;
+pub use readiness::Readiness;
 pub use request::TransactionData;
-pub use rewards::payout_script;
+pub use rewards::{payout_script, tell_payout};
 pub use snapshot::{WorkSnapshot, height_of};
-pub use source::{COINBASE_BYTES_ADDITIONAL, start};
+pub use source::{COINBASE_BYTES_ADDITIONAL, open_sinks, start, start_on};

@@ -1,16 +1,15 @@
 //! Whether a source gives work, and of the right network: what a daemon waits for before it calls itself ready, and
 //! what it says meanwhile.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use bitcoin::{CompactTarget, Network, Target};
+use bitcoin::Network;
 use tokio::time::{Instant, timeout};
 
 use crate::error::TemplateError;
 use crate::handle::TemplateHandle;
-use crate::snapshot::WorkSnapshot;
-use crate::source::{NodeInfo, node_info};
+use crate::source::{NodeInfo, ask};
 
 /// When it is said why a source gives no work.
 #[derive(Debug, Clone, Copy)]
@@ -27,19 +26,24 @@ const PACE: Pace = Pace {
     interval: Duration::from_secs(60),
 };
 
-/// How often a node is asked what it is before it counts as one that does not say, and the pause in between.
-const QUESTIONS_MAX: u32 = 3;
-const QUESTION_PAUSE: Duration = Duration::from_millis(500);
-
 /// What stands behind a handle.
 #[derive(Debug, Clone)]
 pub(crate) enum Origin {
-    /// A chain of our own, of this network.
-    Chain(Network),
+    /// A chain of our own.
+    Chain,
     /// A Bitcoin Core behind this socket.
     Node(PathBuf),
     /// A template provider, whose protocol has no word for its network.
     Provider,
+}
+
+/// Whether there is work that is worth something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness<'a> {
+    /// There is.
+    Ready,
+    /// There is none, for this reason.
+    NotReady(&'a str),
 }
 
 /// How a source stands.
@@ -49,41 +53,42 @@ pub(crate) enum Standing {
     Connecting,
     /// The last attempt failed for this reason.
     Unreachable(String),
+    /// It is of another network than the configured one: none of its work is taken.
+    WrongNetwork {
+        configured: Network,
+        /// What the source said, or what its template shows.
+        node: String,
+    },
     Connected,
 }
 
 impl TemplateHandle {
-    /// Returns once the source has given work and everything that can be compared says that it is of `network`.
-    /// `not_ready` hears why it is not so yet: soon after the start, when the reason changes, and every minute.
-    /// Cancellation-safe.
+    /// Returns once the source has given work. `not_ready` hears why it has not yet: soon after the start, when the reason
+    /// changes, and every minute. Cancellation-safe.
     ///
     /// # Errors
-    /// [`TemplateError::WrongNetwork`], [`TemplateError::Stopped`].
-    pub async fn ready(
-        &self,
-        network: Network,
-        not_ready: impl FnMut(&str),
-    ) -> Result<(), TemplateError> {
-        self.ready_at(PACE, network, not_ready).await
+    /// [`TemplateError::WrongNetwork`] if the source is of another network than [`start_on`](crate::start_on) was told,
+    /// [`TemplateError::Stopped`].
+    pub async fn ready(&self, not_ready: impl FnMut(&str)) -> Result<(), TemplateError> {
+        self.ready_at(PACE, not_ready).await
+    }
+
+    /// Says from the first work on whether the work is worth something: when it goes [stale](Self::is_stale), with the
+    /// reason, then when the reason changes and every minute, and when there is good work again. Returns when the source
+    /// has stopped. Cancellation-safe.
+    pub async fn tell_readiness(&self, told: impl FnMut(Readiness<'_>)) {
+        self.tell_readiness_at(PACE, told).await;
     }
 
     async fn ready_at(
         &self,
         pace: Pace,
-        network: Network,
         mut not_ready: impl FnMut(&str),
     ) -> Result<(), TemplateError> {
-        let mut is_compared = false;
-        let mut words = Words::new(pace);
+        let mut words = Words::new(pace, pace.first);
         loop {
-            let standing = self.standing().borrow().clone();
-            let work = self.current();
-            if standing == Standing::Connected && !is_compared {
-                is_compared = self.compare(network).await?;
-            }
-            if let Some(work) = &work {
-                compare_target(network, work)?;
-                if !is_compared {
+            if self.current().is_some() {
+                if let (Origin::Provider, Some(network)) = (self.origin(), self.network()) {
                     tracing::warn!(
                         %network,
                         "the template source does not say which network it is on: only the target of its blocks was \
@@ -92,40 +97,69 @@ impl TemplateHandle {
                 }
                 return Ok(());
             }
-            if words.are_due(&standing, Instant::now()) {
-                let reason = self.why_not(&standing).await;
-                if standing == Standing::Connected {
-                    tracing::warn!(reason, "the template source gives no work");
-                }
-                not_ready(&reason);
+            if let Standing::WrongNetwork { configured, node } = &*self.standing().borrow() {
+                return Err(TemplateError::WrongNetwork {
+                    configured: *configured,
+                    node: node.clone(),
+                });
             }
-            self.change(&standing, words.due_in()).await?;
+            let standing = self.say_why_not(&mut words, &mut not_ready).await;
+            let mut work = self.subscribe();
+            let given = async { work.wait_for(Option::is_some).await.is_ok() };
+            self.change(&standing, words.due_in(), given).await?;
         }
     }
 
-    /// Whether the node has said that it is on `network`.
-    async fn compare(&self, network: Network) -> Result<bool, TemplateError> {
-        let node = match self.origin() {
-            Origin::Chain(own) => Some(*own),
-            Origin::Provider => return Ok(false),
-            Origin::Node(socket) => match ask(socket).await {
-                // All that the node said is that it is a test network.
-                Ok(info) if info.network.is_none() && network == Network::Bitcoin => {
-                    return Err(wrong(network, "the node is on a test network"));
-                }
-                Ok(info) => info.network,
-                Err(_) => return Ok(false),
-            },
-        };
-        match node {
-            Some(node) if node != network => Err(wrong(network, &format!("the node is on {node}"))),
-            said => Ok(said.is_some()),
+    async fn tell_readiness_at(&self, pace: Pace, mut told: impl FnMut(Readiness<'_>)) {
+        let mut staleness = self.staleness();
+        while staleness.wait_for(|is_stale| *is_stale).await.is_ok() {
+            let mut not_ready = |reason: &str| told(Readiness::NotReady(reason));
+            let is_back = tokio::select! {
+                biased;
+                fresh = staleness.wait_for(|is_stale| !is_stale) => fresh.is_ok(),
+                () = self.keep_saying_why_not(pace, &mut not_ready) => false,
+            };
+            if !is_back {
+                return;
+            }
+            told(Readiness::Ready);
         }
+    }
+
+    /// Returns when the source has stopped.
+    async fn keep_saying_why_not(&self, pace: Pace, not_ready: &mut impl FnMut(&str)) {
+        let mut words = Words::new(pace, Duration::ZERO);
+        loop {
+            let standing = self.say_why_not(&mut words, not_ready).await;
+            let never = std::future::pending();
+            let changed = self.change(&standing, words.due_in(), never).await;
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Says why there is no work, if that is due; how the source stands.
+    async fn say_why_not(&self, words: &mut Words, not_ready: &mut impl FnMut(&str)) -> Standing {
+        let standing = self.standing().borrow().clone();
+        if words.are_due(&standing, Instant::now()) {
+            let reason = self.why_not(&standing).await;
+            if standing == Standing::Connected {
+                tracing::warn!(reason, "the template source gives no work");
+            }
+            not_ready(&reason);
+        }
+        standing
     }
 
     async fn why_not(&self, standing: &Standing) -> String {
         match (standing, self.origin()) {
             (Standing::Unreachable(reason), _) => reason.clone(),
+            (Standing::WrongNetwork { configured, node }, _) => TemplateError::WrongNetwork {
+                configured: *configured,
+                node: node.clone(),
+            }
+            .to_string(),
             (Standing::Connecting, _) => "the template source is being connected to".to_owned(),
             (Standing::Connected, Origin::Node(socket)) => match ask(socket).await {
                 Ok(info) => without_template(&info),
@@ -137,13 +171,18 @@ impl TemplateHandle {
         }
     }
 
-    /// Returns when something has changed, or after this time.
-    async fn change(&self, before: &Standing, time_max: Duration) -> Result<(), TemplateError> {
-        let (mut standing, mut work) = (self.standing(), self.subscribe());
+    /// Returns when the standing has changed, when `given` has come, or after this time.
+    async fn change(
+        &self,
+        before: &Standing,
+        time_max: Duration,
+        given: impl Future<Output = bool>,
+    ) -> Result<(), TemplateError> {
+        let mut standing = self.standing();
         let changed = async {
             tokio::select! {
                 moved = standing.wait_for(|now| now != before) => moved.is_ok(),
-                given = work.wait_for(Option::is_some) => given.is_ok(),
+                is_given = given => is_given,
             }
         };
         match timeout(time_max, changed).await {
@@ -154,29 +193,23 @@ impl TemplateHandle {
     }
 }
 
-/// Asks the node a few times: one that has just started may not answer the first.
-async fn ask(socket: &Path) -> Result<NodeInfo, TemplateError> {
-    for _ in 1..QUESTIONS_MAX {
-        if let Ok(info) = node_info(socket.to_owned()).await {
-            return Ok(info);
-        }
-        tokio::time::sleep(QUESTION_PAUSE).await;
-    }
-    node_info(socket.to_owned()).await
-}
-
 /// When a reason is due to be said.
 struct Words {
     pace: Pace,
+    /// When it is to be said next, whether it has changed or not.
     due: Instant,
+    /// When a reason that may be gone in a moment is to be said, if it is still there then.
+    due_if_it_lasts: Option<Instant>,
     said: Option<Standing>,
 }
 
 impl Words {
-    fn new(pace: Pace) -> Self {
+    /// The first is due in `first`.
+    fn new(pace: Pace, first: Duration) -> Self {
         Self {
             pace,
-            due: Instant::now() + pace.first,
+            due: Instant::now() + first,
+            due_if_it_lasts: None,
             said: None,
         }
     }
@@ -184,19 +217,27 @@ impl Words {
     fn are_due(&mut self, standing: &Standing, now: Instant) -> bool {
         // A reason that is new is said at once, but what lasts a moment only is not.
         let is_new = self.said.as_ref().is_some_and(|said| said != standing);
-        if is_new && *standing == Standing::Connected {
-            self.due = self.due.min(now + self.pace.first);
+        let lasts_a_moment = matches!(standing, Standing::Connected | Standing::Connecting);
+        match is_new && *standing == Standing::Connected {
+            true => self.due_if_it_lasts = self.due_if_it_lasts.or(Some(now + self.pace.first)),
+            false => self.due_if_it_lasts = None,
         }
-        let is_due = now >= self.due || (is_new && matches!(standing, Standing::Unreachable(_)));
+        let is_due = now >= self.due
+            || self.due_if_it_lasts.is_some_and(|due| now >= due)
+            || (is_new && !lasts_a_moment);
         if is_due {
             self.due = now + self.pace.interval;
+            self.due_if_it_lasts = None;
             self.said = Some(standing.clone());
         }
         is_due
     }
 
     fn due_in(&self) -> Duration {
-        self.due.saturating_duration_since(Instant::now())
+        let due = self
+            .due_if_it_lasts
+            .map_or(self.due, |due| due.min(self.due));
+        due.saturating_duration_since(Instant::now())
     }
 }
 
@@ -216,43 +257,11 @@ fn without_template(info: &NodeInfo) -> String {
     }
 }
 
-fn wrong(configured: Network, node: &str) -> TemplateError {
-    TemplateError::WrongNetwork {
-        configured,
-        node: node.to_owned(),
-    }
-}
-
-/// The easiest target of each network's blocks.
-fn target_max(network: Network) -> Target {
-    match network {
-        Network::Bitcoin | Network::Testnet | Network::Testnet4 => Target::MAX_ATTAINABLE_MAINNET,
-        Network::Signet => Target::MAX_ATTAINABLE_SIGNET,
-        Network::Regtest => Target::MAX_ATTAINABLE_REGTEST,
-    }
-}
-
-/// Whether a template can be of `network` at all. An easier block than the network allows cannot; and one that is as hard
-/// as mainnet's easiest is not of a regtest, where blocks are to be had for the asking.
-fn compare_target(network: Network, work: &WorkSnapshot) -> Result<(), TemplateError> {
-    let target = Target::from_compact(CompactTarget::from_consensus(work.nbits()));
-    let is_too_easy = target > target_max(network);
-    let is_too_hard = network == Network::Regtest && target < Target::MAX_ATTAINABLE_MAINNET;
-    match is_too_easy || is_too_hard {
-        false => Ok(()),
-        true => Err(wrong(
-            network,
-            &format!(
-                "the template source's blocks have the target {:08x}",
-                work.nbits()
-            ),
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::chain::RegtestChain;
     use crate::handle::{Port, channel};
 
@@ -267,11 +276,13 @@ mod tests {
     /// What is said within this time.
     async fn said(handle: &TemplateHandle, pace: Pace, time: Duration) -> Vec<String> {
         let mut said = Vec::new();
-        let ready = handle.ready_at(pace, Network::Regtest, |reason| {
-            said.push(reason.to_owned())
-        });
+        let ready = handle.ready_at(pace, |reason| said.push(reason.to_owned()));
         let _ = timeout(time, ready).await;
         said
+    }
+
+    fn away() -> TemplateError {
+        TemplateError::Protocol("it is away".into())
     }
 
     #[tokio::test]
@@ -282,10 +293,11 @@ mod tests {
             interval: second / 10,
         };
         let (handle, mut port) = channel();
-        port.publisher.set_unreachable("no socket".into());
+        port.publisher.set_lost(&away());
         let words = said(&handle, pace, second).await;
         assert!(words.len() >= 3, "{words:?}");
-        assert!(words.iter().all(|word| word == "no socket"), "{words:?}");
+        let reason = away().to_string();
+        assert!(words.iter().all(|word| *word == reason), "{words:?}");
         port.publisher.set_connected(true);
         let words = said(&handle, pace, second).await;
         assert!(
@@ -293,8 +305,49 @@ mod tests {
             "{words:?}"
         );
         give_work(&mut port, 0x1e00_ffff);
-        let ready = handle.ready_at(pace, Network::Regtest, |reason| panic!("{reason}"));
+        let ready = handle.ready_at(pace, |reason| panic!("{reason}"));
         ready.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_source_that_goes_stale_is_not_ready_with_its_reason_until_it_gives_work_again() {
+        let pace = Pace {
+            first: Duration::from_secs(60),
+            interval: Duration::from_millis(50),
+        };
+        let (handle, mut port) = channel();
+        give_work(&mut port, 0x1e00_ffff);
+        let freshness = Arc::clone(&port.publisher.freshness);
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let telling = handle.tell_readiness_at(pace, |readiness| {
+            let reason = match readiness {
+                Readiness::Ready => None,
+                Readiness::NotReady(reason) => Some(reason.to_owned()),
+            };
+            tell.send(reason).unwrap();
+        });
+        let played = async {
+            let away = away();
+            port.publisher.set_connected(false);
+            port.publisher.set_lost(&away);
+            // At once, and again and again.
+            for _ in 0..3 {
+                assert_eq!(told.recv().await.unwrap(), Some(away.to_string()));
+            }
+            port.publisher.set_lost(&TemplateError::WrongNetwork {
+                configured: Network::Regtest,
+                node: "the node is on signet".into(),
+            });
+            let words = "network = \"regtest\" is configured, but the node is on signet";
+            while told.recv().await.unwrap().as_deref() != Some(words) {}
+            give_work(&mut port, 0x1e00_ffff);
+            while told.recv().await.unwrap().is_some() {}
+        };
+        tokio::select! {
+            () = played => {}
+            () = telling => unreachable!(),
+            () = freshness.watch("a test", Duration::from_millis(100)) => unreachable!(),
+        }
     }
 
     #[test]
@@ -304,6 +357,7 @@ mod tests {
         let mut words = Words {
             pace: PACE,
             due: at(3),
+            due_if_it_lasts: None,
             said: None,
         };
         let absent = Standing::Unreachable("absent".into());
@@ -319,32 +373,33 @@ mod tests {
             .filter(|now| words.are_due(&Standing::Connected, at(*now)))
             .collect();
         assert_eq!(due, [143, 203]);
+        // A provider of another network is connected to for a moment again and again.
+        let elsewhere = Standing::WrongNetwork {
+            configured: Network::Regtest,
+            node: "it is on signet".into(),
+        };
+        assert!(words.are_due(&elsewhere, at(220)));
+        let due: Vec<u64> = (221..=340)
+            .filter(|now| {
+                let connected = words.are_due(&Standing::Connected, at(*now));
+                words.are_due(&elsewhere, at(*now)) || connected
+            })
+            .collect();
+        assert_eq!(due, [280, 340]);
     }
 
     #[tokio::test]
     async fn a_source_of_another_network_is_refused() {
-        let (handle, mut port) = channel();
-        give_work(&mut port, 0x1e00_ffff);
-        // Too easy for the network.
-        for network in [Network::Bitcoin, Network::Testnet4] {
-            let refused = handle.ready(network, |_| ()).await;
-            assert!(
-                matches!(refused, Err(TemplateError::WrongNetwork { .. })),
-                "{refused:?}"
-            );
-        }
-        // Harder than any regtest.
-        let (handle, mut port) = channel();
-        give_work(&mut port, 0x1900_ffff);
-        let refused = handle.ready(Network::Regtest, |_| ()).await;
+        let embedded = crate::SourceConfig::embedded();
+        let stop = tokio_util::sync::CancellationToken::new();
+        let refused = crate::start_on(Network::Bitcoin, embedded, stop).unwrap_err();
         assert!(
-            matches!(refused, Err(TemplateError::WrongNetwork { .. })),
+            matches!(refused, TemplateError::WrongNetwork { .. }),
             "{refused:?}"
         );
-        handle.ready(Network::Bitcoin, |_| ()).await.unwrap();
-        // It says what it is.
-        let handle = handle.of_origin(Origin::Chain(Network::Regtest));
-        let refused = handle.ready(Network::Bitcoin, |_| ()).await;
+        let (handle, port) = channel();
+        port.publisher.set_lost(&refused);
+        let refused = handle.ready(|_| ()).await;
         assert!(
             matches!(refused, Err(TemplateError::WrongNetwork { .. })),
             "{refused:?}"

@@ -1,7 +1,7 @@
 //! What the task that owns a source is asked, and how it answers.
 
-use bitcoin::Transaction;
 use bitcoin::block::Header;
+use bitcoin::{BlockHash, Transaction};
 use stratum_core::template_distribution_sv2::SubmitSolutionOwned;
 use tokio::sync::oneshot;
 
@@ -28,6 +28,8 @@ pub(crate) enum Request {
     Equal(Box<(Header, Transaction)>, Reply<()>),
     /// A block without proof of work: would it be valid on the tip?
     Check(Vec<u8>, Reply<()>),
+    /// Is this block the tip or under it?
+    IsInChain(BlockHash, Reply<bool>),
     Undo(Reply<()>),
 }
 
@@ -44,6 +46,7 @@ impl Request {
                 drop(reply.send(Err(error)));
             }
             Self::TransactionData(_, reply) => drop(reply.send(Err(error))),
+            Self::IsInChain(_, reply) => drop(reply.send(Err(error))),
         }
     }
 }

@@ -1,5 +1,7 @@
-//! Where the rewards of blocks go, as an operator writes it: an address of the pool's network or, for experts, a
-//! script. What nobody can spend is refused here: a block that pays it burns its reward.
+//! Where the rewards of blocks go, as an operator writes it: an address or an output descriptor of the network or, for
+//! experts, a script. What nobody can spend is refused here: a block that pays it burns its reward.
+
+mod descriptor;
 
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::script::Instruction;
@@ -18,9 +20,11 @@ pub fn payout_script(
     let (key, script) = match (address, script) {
         (Some(address), None) => {
             let key = format!("{section}.payout_address");
-            let script =
-                script_of(address, network).map_err(|reason| format!("{key}: {reason}"))?;
-            (key, script)
+            let script = script_of(address.trim(), network);
+            (
+                key.clone(),
+                script.map_err(|reason| format!("{key}: {reason}"))?,
+            )
         }
         (None, Some(hex)) => {
             let key = format!("{section}.payout_script");
@@ -33,12 +37,12 @@ pub fn payout_script(
         }
         (None, None) => {
             return Err(format!(
-                "{section}.payout_address is missing: the address that blocks pay"
+                "{section}.payout_address is missing: the address or descriptor that blocks pay"
             ));
         }
         (Some(_), Some(_)) => {
             return Err(format!(
-                "{section}.payout_address and {section}.payout_script are both given: keep one, the address"
+                "{section}.payout_address and {section}.payout_script are both given: keep one, the address or descriptor"
             ));
         }
     };
@@ -48,13 +52,34 @@ pub fn payout_script(
     }
 }
 
-fn script_of(address: &str, network: Network) -> Result<ScriptBuf, String> {
-    let parsed: Address<NetworkUnchecked> = address
+/// Shows the operator where rewards go: it is the last moment to notice a mistake.
+pub fn tell_payout(script: &Script, network: Network) {
+    match Address::from_script(script, network) {
+        Ok(address) => tracing::info!(%address, script = %script.to_hex_string(), "blocks pay"),
+        // A bare public key has no address.
+        Err(_) => tracing::info!(script = %script.to_hex_string(), "blocks pay"),
+    }
+}
+
+/// The script of an address or an output descriptor.
+fn script_of(text: &str, network: Network) -> Result<ScriptBuf, String> {
+    // Before anything else: what follows repeats what it was given.
+    if let Some(refusal) = descriptor::holds_private_key(text) {
+        return Err(refusal.to_owned());
+    }
+    match text.contains('(') {
+        true => descriptor::script_of(text, network),
+        false => address_script(text, network),
+    }
+}
+
+fn address_script(text: &str, network: Network) -> Result<ScriptBuf, String> {
+    let parsed: Address<NetworkUnchecked> = text
         .parse()
-        .map_err(|error| format!("{address:?} is not an address: {error}"))?;
+        .map_err(|error| format!("{text:?} is no address and no descriptor: {error}"))?;
     let address = parsed
         .require_network(network)
-        .map_err(|_| format!("{address:?} is not an address of the network {network}"))?;
+        .map_err(|_| format!("{text:?} is not an address of the network {network}"))?;
     Ok(address.script_pubkey())
 }
 

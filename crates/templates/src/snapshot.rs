@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use bitcoin::TxOut;
 use bitcoin::consensus::Decodable;
 use bitcoin::opcodes::all::{OP_PUSHNUM_1, OP_PUSHNUM_16};
+use bitcoin::{Amount, CompactTarget, Target, TxOut};
 use dovetail_commitment::block::merkle_root;
 use dovetail_units::header::Tip;
 use stratum_core::template_distribution_sv2::{NewTemplateOwned, SetNewPrevHashOwned};
@@ -38,6 +38,10 @@ pub(crate) enum SnapshotError {
     Height,
     #[error("the coinbase outputs do not parse")]
     Outputs,
+    #[error("the coinbase may pay {0} sat, which is more than there are")]
+    Value(u64),
+    #[error("{0:#010x} is no compact target that a header can have")]
+    Target(u32),
 }
 
 impl WorkSnapshot {
@@ -48,6 +52,13 @@ impl WorkSnapshot {
     ) -> Result<Self, SnapshotError> {
         let height = height_of(template.coinbase_prefix.as_bytes()).ok_or(SnapshotError::Height)?;
         let required_outputs = outputs_of(&template)?;
+        let value_sat = template.coinbase_tx_value_remaining;
+        if Amount::from_sat(value_sat) > Amount::MAX_MONEY {
+            return Err(SnapshotError::Value(value_sat));
+        }
+        if !is_target(prev_hash.n_bits) {
+            return Err(SnapshotError::Target(prev_hash.n_bits));
+        }
         template.future_template = false;
         prev_hash.template_id = template.template_id;
         Ok(Self {
@@ -153,6 +164,14 @@ pub fn height_of(prefix: &[u8]) -> Option<u32> {
     u32::try_from(number).ok()
 }
 
+/// Whether a header can have this compact target: neither zero nor negative nor too large for its 256 bits, and in the
+/// one spelling that nodes give it.
+pub(crate) fn is_target(nbits: u32) -> bool {
+    let compact = CompactTarget::from_consensus(nbits);
+    let target = Target::from_compact(compact);
+    target != Target::ZERO && target.to_compact_lossy() == compact
+}
+
 fn outputs_of(template: &NewTemplateOwned) -> Result<Vec<TxOut>, SnapshotError> {
     if template.coinbase_tx_outputs_count > OUTPUTS_MAX {
         return Err(SnapshotError::Outputs);
@@ -184,6 +203,30 @@ mod tests {
         #[test]
         fn junk_prefixes_do_not_panic(prefix: Vec<u8>) {
             let _ = height_of(&prefix);
+        }
+    }
+
+    #[test]
+    fn zero_negative_and_overflowing_targets_are_none() {
+        for nbits in [0x207f_ffff, 0x1d00_ffff, 0x1703_4219, 0x1e03_ffff] {
+            assert!(is_target(nbits), "{nbits:#010x}");
+        }
+        let wrong = [
+            0,
+            1,
+            0x1d00_0000,
+            // Negative.
+            0x0492_3456,
+            0x20ff_ffff,
+            // Beyond 256 bits.
+            0x217f_ffff,
+            0xff7f_ffff,
+            u32::MAX,
+            // Another spelling.
+            0x1e00_00ff,
+        ];
+        for nbits in wrong {
+            assert!(!is_target(nbits), "{nbits:#010x}");
         }
     }
 

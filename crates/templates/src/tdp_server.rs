@@ -43,7 +43,7 @@ const POLICY: ServerPolicy = ServerPolicy {
     protocol: SetupProtocol::TemplateDistributionProtocol,
     supported_flags: 0,
     required_flags: 0,
-    success_flags: 0,
+    success_flags: |_| 0,
 };
 
 /// Serves `source` on `listener` until `shutdown` is cancelled; returns when every connection has

@@ -1,18 +1,20 @@
 //! What every crate counts in: money ([`Msat`]), work ([`Work`]), the time of day, seeded choices
-//! ([`SplitMix64`]), the bounds of Bitcoin's consensus, what a share's header may hold ([`header`]), and error
-//! codes as enums ([`codes!`]).
+//! ([`SplitMix64`]), the bounds of Bitcoin's consensus, what a share's header may hold ([`header`]), error
+//! codes as enums ([`codes!`]), and how words of strangers are shown ([`harmless`]).
 //!
 //! Numbers and words only: it does no I/O but reading the clock, knows no protocol, and depends on
 //! no other crate of ours.
 
 mod codes;
 pub mod consensus;
+mod harmless;
 pub mod header;
 mod msat;
 mod split_mix;
 pub mod time;
 mod work;
 
+pub use harmless::{Harmless, harmless, harmless_lines, harmless_within, is_harmful};
 pub use msat::Msat;
 pub use split_mix::SplitMix64;
 pub use work::Work;

@@ -9,8 +9,11 @@ use dovetail_audit::HashChain;
 
 pub use memory::{BeaconFileError, Beacons};
 
-/// The longest chain, and so the longest walk to a known value: a second of hashing.
+/// The longest chain, and so the longest walk to a known value: a second of hashing for a whole chain.
 const STEPS_MAX: u32 = 1 << 20;
+/// How far an outcome's step may be behind the newest one: more than a large pool takes in the time of an audit, and
+/// few enough to walk.
+const STEPS_BEHIND_MAX: u32 = 1 << 16;
 /// How many steps are remembered as used. Outcomes come in the order of their steps but for moments.
 const USED_MAX: usize = 1_024;
 
@@ -27,9 +30,18 @@ pub enum BeaconError {
     /// The value does not lead to what was published.
     #[error("the value of step {0} does not follow from the published beacon")]
     NotOfTheChain(u32),
+    /// The step is so far behind the newest one that only a walk of many hashes could check it.
+    #[error("step {0} of the beacon is long past")]
+    TooOld(u32),
     /// A batch was refused for what a sample showed, without the value that chose the sample.
     #[error("the pool reports a mismatch and keeps the value that chose the sample")]
     Kept,
+    /// The answer to a share and the outcome of its claim say different things.
+    #[error("the outcome of a claim contradicts the pool's answer to its share")]
+    Contradiction,
+    /// Shares were accepted, and nothing was ever said of their audits.
+    #[error("the pool accepted the shares of {0} claims in a row without an outcome")]
+    Unexplained(u32),
 }
 
 /// What is known of a pool's chain.
@@ -82,6 +94,9 @@ impl Beacon {
         }
         if step >= STEPS_MAX {
             return Err(BeaconError::TooFar(step));
+        }
+        if self.next_step.saturating_sub(step) > STEPS_BEHIND_MAX {
+            return Err(BeaconError::TooOld(step));
         }
         // `later` is that many hashes from `earlier`: a chain that starts there has it as its tip.
         let leads_to = |earlier: [u8; 32], steps: u32, later: [u8; 32]| {
@@ -157,6 +172,18 @@ mod tests {
             let refused = beacon.reveal(0, step, &later);
             assert_eq!(refused, Err(BeaconError::TooFar(step)));
         }
+    }
+
+    #[test]
+    fn a_step_that_only_a_long_walk_could_check_is_refused_without_it() {
+        let chain = HashChain::from_seed([1; 32], STEPS_BEHIND_MAX + 10);
+        let mut beacon = Beacon::new(chain.tip());
+        let value = |step| chain.preimage(step).unwrap();
+        let newest = STEPS_BEHIND_MAX + 1;
+        assert_eq!(beacon.reveal(0, newest, &value(newest)), Ok(()));
+        assert_eq!(beacon.reveal(0, 2, &value(2)), Ok(()));
+        let old = beacon.reveal(0, 1, &value(1));
+        assert_eq!(old, Err(BeaconError::TooOld(1)));
     }
 
     #[test]

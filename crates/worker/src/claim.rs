@@ -7,11 +7,13 @@
 mod declared_share;
 mod pool_job;
 mod pool_share;
+mod sent_claims;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+use dovetail_commitment::HeaderHash;
 use dovetail_miner::current_job::CurrentJob;
 use dovetail_miner::declared_jobs::{JobError, ShareRequests};
 use dovetail_miner::job::{ExtranonceTooSmall, FoundShare, SHARES_WAITING_MAX};
@@ -22,32 +24,63 @@ use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{BatchOutcome, RegisterBatch};
 use dovetail_sv2::{Outbox, OutboxError};
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use crate::beacon::BeaconError;
 use pool_job::Asked;
 use pool_share::Searched;
+pub use sent_claims::{SentClaim, SentClaims};
 
-/// Time for the pool to answer a registration or a custom job.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// Time for the pool to audit a batch: a replay of up to 64 transcripts, twice where they differ.
-const AUDIT_TIME_MAX: Duration = Duration::from_secs(180);
-/// Time between the answer to a share and the outcome that explains it.
-const OUTCOME_TIME_MAX: Duration = Duration::from_secs(30);
+/// The least time between two requests for a job of the pool: it renews jobs by itself.
+const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How a claim ended.
-#[derive(Debug, Clone, PartialEq)]
+/// How long a pool may take.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimTimes {
+    /// To answer a registration, or a request for a job.
+    pub answer: Duration,
+    /// To audit a batch: a replay of up to 64 transcripts, twice where they differ.
+    pub audit: Duration,
+    /// From the answer to a share until the outcome that explains it.
+    pub outcome: Duration,
+}
+
+impl Default for ClaimTimes {
+    fn default() -> Self {
+        Self {
+            answer: Duration::from_secs(30),
+            audit: Duration::from_secs(180),
+            outcome: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How a claim ended. Whether its batch is credited is what the session read in the outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimEnd {
-    /// The pool settled the batch, one way or the other.
+    /// The pool settled the batch, one way or the other, and its outcome says how.
     Settled {
         /// Whether it is credited.
         accepted: bool,
         /// Why not, if it is not.
         code: String,
-        /// What lets us check the sample, if the pool sent it.
-        outcome: Option<BatchOutcome>,
     },
+    /// The pool accepted the share, and never said how the audit ended.
+    Unexplained,
+    /// The pool broke its word.
+    Broken(BeaconError),
     /// The pool will never pay for the batch.
     Refused(String),
+}
+
+/// What a pool answered to a share with a claim.
+enum ShareAnswer {
+    /// It credits the share.
+    Accepted,
+    /// It refuses the share, with this code.
+    Refused(String),
+    /// Nothing yet, but the outcome says that the batch is credited.
+    Credited,
 }
 
 /// Why a claim has not ended; the batch can be claimed again.
@@ -92,6 +125,8 @@ pub struct Claimer {
     current_job: Arc<CurrentJob>,
     search_here: bool,
     submitter: Submitter,
+    sent: SentClaims,
+    times: ClaimTimes,
     offers: mpsc::Sender<FoundShare>,
     shares: mpsc::Receiver<FoundShare>,
 }
@@ -118,9 +153,24 @@ impl Claimer {
             current_job,
             search_here,
             submitter,
+            sent: SentClaims::default(),
+            times: ClaimTimes::default(),
             offers,
             shares,
         }
+    }
+
+    /// Waits this long for the pool.
+    #[must_use]
+    pub fn with_times(mut self, times: ClaimTimes) -> Self {
+        self.times = times;
+        self
+    }
+
+    /// The claims that it sends, for whoever hears of their outcomes. It must hand on those alone that are of one
+    /// of them.
+    pub fn sent_claims(&self) -> SentClaims {
+        self.sent.clone()
     }
 
     /// Claims with shares of declared jobs.
@@ -146,8 +196,9 @@ impl Claimer {
                 // What is settled or expired leaves a job whose shares are as good as others.
                 let hash_on = match &claimed {
                     Ok(ClaimEnd::Settled { accepted, .. }) => *accepted,
+                    Ok(ClaimEnd::Unexplained) => true,
                     Ok(ClaimEnd::Refused(code)) => *code == Code::BatchExpired,
-                    Err(_) => false,
+                    Ok(ClaimEnd::Broken(_)) | Err(_) => false,
                 };
                 requests.rest(hash_on);
                 self.declared = Some(requests);
@@ -159,7 +210,10 @@ impl Claimer {
 
     /// With jobs that the pool builds.
     async fn claim_with_pool_jobs(&mut self, batch: &ReadyBatch) -> Result<ClaimEnd, ClaimError> {
+        let mut not_before = Instant::now();
         loop {
+            self.pause(not_before).await?;
+            not_before = Instant::now() + REQUEST_INTERVAL;
             let mut job = match self.ask_for_job(batch).await? {
                 Asked::Given(job) => job,
                 Asked::Refused(code) => return Ok(ClaimEnd::Refused(code)),
@@ -178,7 +232,8 @@ impl Claimer {
             };
             match self.submit(batch, &accepted, &found).await? {
                 Some(end) => {
-                    if matches!(end, ClaimEnd::Settled { accepted: true, .. }) {
+                    let accepted = matches!(end, ClaimEnd::Settled { accepted: true, .. });
+                    if accepted || end == ClaimEnd::Unexplained {
                         job.display.settle();
                     }
                     return Ok(end);
@@ -212,7 +267,7 @@ impl Claimer {
             root: batch.root,
             task_ids: batch.task_ids.clone(),
         })?;
-        self.answer(ANSWER_TIME_MAX, |event| match event {
+        self.answer(self.times.answer, |event| match event {
             PoolEvent::BatchRegistered(id) if *id == request_id => Some(None),
             PoolEvent::BatchRefused(id, code) if *id == request_id => Some(Some(code.clone())),
             _ => None,
@@ -227,52 +282,119 @@ impl Claimer {
         job: &AcceptedJob,
         found: &FoundShare,
     ) -> Result<Option<ClaimEnd>, ClaimError> {
-        let sequence_number = self.submitter.submit(job, found, Some(&batch.root))?;
+        // Before it is sent: the outcome must find it.
+        self.sent.add(batch, found);
+        let number = self.submitter.submit(job, found, Some(&batch.root))?;
         tracing::info!(root = %batch.root, job_id = job.job_id, "submitted a share with the claim");
-        // The outcome may come before or after the answer to the share. A success with a later number may
-        // be for this one too, or for one that another task of ours sent before it: the outcome tells.
-        let mut outcome: Option<BatchOutcome> = None;
-        let root = batch.root;
+        let header_hash = HeaderHash::from_bytes(found.hash);
+        let mut outcome = None;
         let answer = self
-            .answer(AUDIT_TIME_MAX, |event| match event {
-                PoolEvent::SharesAccepted { last, .. } if *last == sequence_number => Some(None),
-                PoolEvent::ShareRefused(number, code) if *number == sequence_number => {
-                    Some(Some(code.clone()))
-                }
-                PoolEvent::Outcome(found) if found.root == root => {
-                    outcome = Some(found.clone());
-                    found.accepted.then_some(None)
-                }
-                _ => None,
-            })
+            .share_answer(batch, header_hash, number, &mut outcome)
             .await?;
         match answer {
-            Some(code) if is_stale(&code) => Ok(None),
-            Some(code) if code != Code::InferenceMismatch => refused(code).map(Some),
-            refusal => {
-                if outcome.is_none() {
-                    outcome = self.outcome(batch).await?;
-                }
-                Ok(Some(ClaimEnd::Settled {
-                    accepted: refusal.is_none(),
-                    code: refusal.unwrap_or_default(),
-                    outcome,
+            ShareAnswer::Credited => Ok(Some(settled(true, String::new()))),
+            ShareAnswer::Accepted => {
+                let outcome = self.outcome(batch, header_hash, outcome).await?;
+                Ok(Some(match outcome {
+                    Some(outcome) if outcome.accepted => settled(true, String::new()),
+                    Some(_) => ClaimEnd::Broken(BeaconError::Contradiction),
+                    None => ClaimEnd::Unexplained,
                 }))
+            }
+            ShareAnswer::Refused(code) if code == Code::InferenceMismatch => {
+                let outcome = self.outcome(batch, header_hash, outcome).await?;
+                Ok(Some(match outcome {
+                    Some(outcome) if is_mismatch(&outcome) => settled(false, outcome.code),
+                    Some(_) => ClaimEnd::Broken(BeaconError::Contradiction),
+                    None => ClaimEnd::Broken(BeaconError::Kept),
+                }))
+            }
+            ShareAnswer::Refused(code) => {
+                // An audit that could not be done has shown its step of the beacon: its outcome is still to come.
+                if code != Code::AuditUnavailable {
+                    self.sent.withdraw(&batch.root, &header_hash);
+                }
+                match is_stale(&code) {
+                    true => Ok(None),
+                    false => refused(code).map(Some),
+                }
             }
         }
     }
 
-    /// The outcome of the batch, if the pool sends it in time. Settling does not depend on it.
-    async fn outcome(&mut self, batch: &ReadyBatch) -> Result<Option<BatchOutcome>, ClaimError> {
+    /// Waits for the answer to the share with this number, and keeps the outcome if that comes first.
+    async fn share_answer(
+        &mut self,
+        batch: &ReadyBatch,
+        header_hash: HeaderHash,
+        number: u32,
+        outcome: &mut Option<BatchOutcome>,
+    ) -> Result<ShareAnswer, ClaimError> {
+        // A success with a later number may be for this one too, or for one that another task of ours sent
+        // before it: the outcome tells.
+        let mut acknowledged_later = false;
+        let root = batch.root;
+        let answer = self
+            .answer(self.times.audit, |event| match event {
+                PoolEvent::SharesAccepted { last, .. } if *last == number => {
+                    Some(ShareAnswer::Accepted)
+                }
+                PoolEvent::SharesAccepted { last, .. } => {
+                    acknowledged_later |= last.wrapping_sub(number) <= u32::MAX / 2;
+                    None
+                }
+                PoolEvent::ShareRefused(refused, code) if *refused == number => {
+                    Some(ShareAnswer::Refused(code.clone()))
+                }
+                // Whichever of its shares the pool credits the batch with.
+                PoolEvent::Outcome(found) if found.root == root && found.accepted => {
+                    Some(ShareAnswer::Credited)
+                }
+                PoolEvent::Outcome(found) if found.header_hash == header_hash => {
+                    *outcome = Some(found.clone());
+                    None
+                }
+                _ => None,
+            })
+            .await;
+        match answer {
+            Err(ClaimError::TimeOut) if acknowledged_later => Ok(ShareAnswer::Accepted),
+            answer => answer,
+        }
+    }
+
+    /// The outcome of the claim: the one that is there already, or the one that comes in time.
+    async fn outcome(
+        &mut self,
+        batch: &ReadyBatch,
+        header_hash: HeaderHash,
+        known: Option<BatchOutcome>,
+    ) -> Result<Option<BatchOutcome>, ClaimError> {
+        if known.is_some() {
+            return Ok(known);
+        }
         let outcome = self
-            .answer(OUTCOME_TIME_MAX, |event| match event {
-                PoolEvent::Outcome(found) if found.root == batch.root => Some(found.clone()),
+            .answer(self.times.outcome, |event| match event {
+                PoolEvent::Outcome(found)
+                    if found.root == batch.root && found.header_hash == header_hash =>
+                {
+                    Some(found.clone())
+                }
                 _ => None,
             })
             .await;
         match outcome {
             Err(ClaimError::TimeOut) => Ok(None),
             other => other.map(Some),
+        }
+    }
+
+    /// Waits until this time. What the pool says meanwhile is of no interest.
+    async fn pause(&mut self, until: Instant) -> Result<(), ClaimError> {
+        let time = until.saturating_duration_since(Instant::now());
+        match self.answer(time, |_| None).await {
+            Err(ClaimError::TimeOut) => Ok(()),
+            ended => ended,
         }
     }
 
@@ -299,6 +421,17 @@ impl Claimer {
             .await
             .map_err(|_| ClaimError::TimeOut)?
     }
+}
+
+fn settled(accepted: bool, code: String) -> ClaimEnd {
+    ClaimEnd::Settled { accepted, code }
+}
+
+/// Whether the outcome says that a replay gave something else.
+pub(crate) fn is_mismatch(outcome: &BatchOutcome) -> bool {
+    let undone = Code::parse(&outcome.code);
+    let undone = matches!(undone, Some(Code::AuditUnavailable | Code::Internal));
+    !outcome.accepted && !undone
 }
 
 /// A refusal of the batch, unless its code says that the pool could not do its part.

@@ -1,20 +1,28 @@
 //! The worker's configuration: one TOML file, described in `config/dovetail-worker.toml`.
 
 mod declarator;
+mod files;
 mod pools;
+mod solo;
+mod wallet;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bitcoin::ScriptBuf;
 use dovetail_miner::firmware::FirmwareOptions;
-use dovetail_serving::models::{ModelSources, PoolModels};
+use dovetail_serving::downloads::{Downloads, PoolModels};
+use dovetail_serving::fetch::Pace;
+use dovetail_serving::models::Models;
 use dovetail_sv2::AuthorityPublicKey;
-use dovetail_templates::SourceConfig;
+use dovetail_templates::TemplatesConfig;
+use dovetail_units::header::is_hash_rate;
 use serde::Deserialize;
 
 pub use declarator::{BetweenBatches, JobDeclarator};
+pub use files::FileRefused;
+pub use solo::Solo;
+pub use wallet::Wallet;
 
 /// More pools than anybody lists by preference.
 const POOLS_MAX: usize = 16;
@@ -33,8 +41,8 @@ pub struct Config {
     job_declarator: Option<toml::Value>,
     /// Models that the pool hands out.
     pub fetch: Option<Fetch>,
-    /// Our own node: where block templates come from, for declared jobs and for solo mining.
-    pub templates: Option<SourceConfig>,
+    /// Our own node: where block templates come from, for declared jobs and for solo mining. And where blocks go besides.
+    pub templates: Option<TemplatesConfig>,
     /// What to hash for while no pool can be reached; without it devices stay on the last pool's job.
     pub solo: Option<Solo>,
     /// The Lightning wallet that payouts go to; without it invoices are refused.
@@ -77,6 +85,13 @@ pub struct Worker {
     /// How long a preferred pool must have been there again before we go back to it, in s.
     #[serde(default = "pool_return_s")]
     pub pool_return_s: u64,
+    /// How many tokens may wait for a pool's credit for longer than `uncredited_after_s` before no more tasks are
+    /// taken from it; 0: any number.
+    #[serde(default = "uncredited_tokens_max")]
+    pub uncredited_tokens_max: u64,
+    /// See there; in s.
+    #[serde(default = "uncredited_after_s")]
+    pub uncredited_after_s: u64,
 }
 
 /// Models that are fetched from the pool where they are not here yet.
@@ -107,14 +122,6 @@ pub struct Pool {
     /// Where jobs on our own templates are declared. Without it the pool builds the jobs that carry our
     /// batches.
     pub job_declarator: Option<JobDeclarator>,
-}
-
-/// Mining without a pool.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Solo {
-    /// Whom its blocks pay: hex of a scriptPubKey.
-    pub payout_script: ScriptBuf,
 }
 
 /// The Sv2 mining port for the miner's own firmware.
@@ -149,14 +156,6 @@ pub struct Firmware {
 pub struct Page {
     /// Where browsers connect; port 0 takes a free one.
     pub listen: SocketAddr,
-}
-
-/// A Lightning wallet.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Wallet {
-    /// Its Unix socket.
-    pub socket: PathBuf,
 }
 
 /// What is wrong with a configuration that parses.
@@ -198,8 +197,11 @@ pub enum ConfigRefused {
     #[error("[templates] is used by nothing: add [pool.job_declarator] or [solo], or leave it out")]
     TemplatesUnused,
     /// Blocks that would pay nobody.
-    #[error("solo.payout_script must be the hex of a script that somebody can spend")]
-    PayoutScript,
+    #[error("{0}")]
+    Payout(String),
+    /// Payouts of no amount.
+    #[error("wallet.payout_min_msat must be 1 to wallet.payout_max_msat")]
+    PayoutRange,
     /// Limits of the port for firmware.
     #[error(
         "downstream: connections_max must be 1 to 4096, channels_per_connection_max 1 to 1024, \
@@ -209,12 +211,10 @@ pub enum ConfigRefused {
 }
 
 impl Config {
-    /// Where the models come from.
-    pub fn model_sources(&self) -> ModelSources {
-        ModelSources {
-            files: self.worker.models.clone(),
-            pool: self.fetch.as_ref().map(Fetch::models),
-        }
+    /// The models that are fetched from a pool, to be served beside these.
+    pub fn downloads(&self, models: &Models) -> Option<Downloads> {
+        let fetch = self.fetch.as_ref()?;
+        Some(Downloads::new(fetch.models(), models.clone()))
     }
 
     /// Checks what the types do not.
@@ -242,10 +242,13 @@ impl Config {
         if self.worker.threads > 1024 || self.worker.prefix_cache_mib > 1 << 20 {
             return Err(ConfigRefused::Engine);
         }
-        if !(self.worker.nominal_hash_rate.is_finite() && self.worker.nominal_hash_rate >= 0.0) {
+        if !is_hash_rate(self.worker.nominal_hash_rate) {
             return Err(ConfigRefused::HashRate);
         }
         self.validate_upstreams()?;
+        if !self.wallet.as_ref().is_none_or(Wallet::is_valid) {
+            return Err(ConfigRefused::PayoutRange);
+        }
         match &self.firmware {
             Some(firmware) if !firmware.is_valid() => Err(ConfigRefused::Firmware),
             _ => Ok(()),
@@ -267,7 +270,6 @@ impl Config {
             (false, Some(_)) => return Err(ConfigRefused::TemplatesUnused),
             _ => {}
         }
-        let script = self.solo.as_ref().map(|solo| &solo.payout_script);
         let mut declarators = self
             .pool
             .iter()
@@ -275,10 +277,10 @@ impl Config {
         if !declarators.all(JobDeclarator::is_valid) {
             return Err(ConfigRefused::RenewInterval);
         }
-        if script.is_some_and(|script| script.is_empty() || script.is_op_return()) {
-            return Err(ConfigRefused::PayoutScript);
+        match self.solo.as_ref().map(Solo::payout) {
+            Some(Err(reason)) => Err(ConfigRefused::Payout(reason)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -293,6 +295,7 @@ impl Fetch {
             models: self.models.iter().map(wanted).collect(),
             cache_dir: self.cache_dir.clone(),
             model_bytes_max: self.model_bytes_max,
+            pace: Pace::default(),
         }
     }
 }
@@ -348,6 +351,16 @@ fn search() -> bool {
 fn pool_return_s() -> u64 {
     // A pool that restarts twice in a row should not move everybody twice.
     60
+}
+
+fn uncredited_tokens_max() -> u64 {
+    // Some hours of a small model's work.
+    1_000_000
+}
+
+fn uncredited_after_s() -> u64 {
+    // A batch waits for its share and its audit, and no longer.
+    1_800
 }
 
 fn connections_max() -> usize {
@@ -415,20 +428,11 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_needs_a_pool_or_a_script_that_can_be_paid() {
+    fn a_worker_needs_a_pool_or_solo_mining() {
         let mut config = example();
         config.pool.clear();
         config.solo = None;
         assert_eq!(config.validate(), Err(ConfigRefused::Upstreams));
-        for (script, expected) in [
-            ("", Err(ConfigRefused::PayoutScript)),
-            ("6a00", Err(ConfigRefused::PayoutScript)),
-            ("51", Ok(())),
-        ] {
-            let payout_script = ScriptBuf::from_hex(script).unwrap();
-            config.solo = Some(Solo { payout_script });
-            assert_eq!(config.validate(), expected);
-        }
     }
 
     #[test]

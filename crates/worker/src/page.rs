@@ -5,12 +5,15 @@
 //! the mining no harm.
 
 mod html;
+mod models;
 mod status;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dovetail_serving::downloads::Downloads;
+use dovetail_serving::models::Models;
 use dovetail_sv2::{Listener, PlaceLimits};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -47,6 +50,10 @@ pub struct Page {
     pub started: Instant,
     /// What it counts.
     pub stats: Arc<Stats>,
+    /// The models that it serves,
+    pub models: Models,
+    /// and those that are still to come.
+    pub downloads: Option<Downloads>,
 }
 
 /// Serves the page until `shutdown`, and returns once every connection has ended.
@@ -123,7 +130,8 @@ impl Page {
     }
 
     fn status(&self) -> Status {
-        Status::of(&self.worker, self.started.elapsed(), &self.stats)
+        let models = models::Model::all(&self.models, self.downloads.as_ref());
+        Status::of(&self.worker, self.started.elapsed(), &self.stats, models)
     }
 }
 
@@ -173,6 +181,8 @@ fn respond(status: StatusCode, kind: &'static str, text: String) -> Response<Ful
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dovetail_serving::downloads::PoolModels;
+    use dovetail_serving::fetch::{Pace, Wanted};
     use std::sync::atomic::Ordering;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -183,10 +193,24 @@ mod tests {
         stats.mining.shares_accepted.store(7, Ordering::Relaxed);
         stats.paid_msat.store(42_000, Ordering::Relaxed);
         stats.inference_msat.store(31_500, Ordering::Relaxed);
+        stats.pool("pool.example:3333", |pool| {
+            pool.tokens_generated = 9_001;
+            pool.tokens_credited = 8_002;
+            pool.gets_work = false;
+        });
+        let wanted = PoolModels {
+            api: "http://127.0.0.1:1".to_owned(),
+            models: vec![Wanted::Name("clerk<b>".to_owned())],
+            cache_dir: "none".into(),
+            model_bytes_max: 1,
+            pace: Pace::default(),
+        };
         let page = Page {
             worker: "ab".repeat(32),
             started: Instant::now(),
             stats,
+            models: Models::default(),
+            downloads: Some(Downloads::new(wanted, Models::default())),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -215,7 +239,17 @@ mod tests {
         assert!(page.starts_with("HTTP/1.1 200"), "{page}");
         assert!(page.contains("content-security-policy: default-src 'none'"));
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script"));
-        for shown in [">7<", ">42.000<", ">31.500<"] {
+        let waiting = ">clerk&lt;b&gt;</th><td>waiting for the pool<";
+        for shown in [
+            ">7<",
+            ">42.000<",
+            ">31.500<",
+            "Work for pool.example:3333",
+            ">9001<",
+            ">8002<",
+            "owes",
+            waiting,
+        ] {
             assert!(page.contains(shown), "{page}");
         }
         assert!(get(address, "/page.css").await.contains("text/css"));
@@ -234,6 +268,9 @@ mod tests {
         assert_eq!(status["earned"]["inference_held_msat"], 0);
         assert_eq!(status["shares"]["refused"]["<script>alert(1)</script>"], 1);
         assert_eq!(status["upstream"]["kind"], "none");
+        assert_eq!(status["pools"][0]["address"], "pool.example:3333");
+        assert_eq!(status["pools"][0]["tokens_credited"], 8_002);
+        assert_eq!(status["models"][0]["state"], "waiting");
     }
 
     #[tokio::test]

@@ -2,11 +2,12 @@
 //! the log. Nothing is decided by these counters.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dovetail_miner::stats::{self as mining, RateWindow, add};
+use dovetail_miner::stats::{self as mining, RateWindow, add, count};
 use dovetail_sv2::extension::{BatchOutcome, MSAT_UNKNOWN};
+use serde::Serialize;
 
 /// The counters.
 #[derive(Debug, Default)]
@@ -21,7 +22,7 @@ pub struct Stats {
     pub tasks_finished: AtomicU64,
     /// Tasks failed, refused or dropped.
     pub tasks_failed: AtomicU64,
-    /// Batches credited.
+    /// Batches credited, as the outcomes of this worker's own claims say.
     pub batches_credited: AtomicU64,
     /// Output tokens of those batches.
     pub tokens_credited: AtomicU64,
@@ -29,13 +30,45 @@ pub struct Stats {
     pub inference_msat: AtomicU64,
     /// Batches that the pool will never pay for.
     pub batches_refused: AtomicU64,
-    /// Outcomes by which a pool broke its own beacon; the worker leaves it then.
+    /// Batches whose share a pool accepted without ever saying how their audit ended.
+    pub batches_unexplained: AtomicU64,
+    /// Times that a pool broke its word on audits, which the worker leaves it for.
     pub beacons_broken: AtomicU64,
-    /// Payouts that arrived, in millisatoshi.
+    /// Payouts that the worker's own wallet has, in millisatoshi.
     pub paid_msat: AtomicU64,
-    /// What each pool last said that it holds for this worker. As many as the configuration has pools.
-    held_msat: Mutex<BTreeMap<String, u64>>,
+    /// What is known of each pool by its address. As many as the configuration has pools.
+    pools: Mutex<BTreeMap<String, PoolStats>>,
     generated: Mutex<RateWindow>,
+}
+
+/// What was done for a pool, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PoolStats {
+    /// Output tokens generated for it.
+    pub tokens_generated: u64,
+    /// Output tokens of the batches that it credited.
+    pub tokens_credited: u64,
+    /// Output tokens that have waited too long for credit.
+    pub tokens_overdue: u64,
+    /// Whether tasks are taken from it: not while it owes too much.
+    pub gets_work: bool,
+    /// Outcomes of claims that nobody made.
+    pub outcomes_ignored: u64,
+    /// What it last said that it holds for this worker, in millisatoshi.
+    pub held_msat: u64,
+}
+
+impl Default for PoolStats {
+    fn default() -> Self {
+        Self {
+            tokens_generated: 0,
+            tokens_credited: 0,
+            tokens_overdue: 0,
+            gets_work: true,
+            outcomes_ignored: 0,
+            held_msat: 0,
+        }
+    }
 }
 
 impl Stats {
@@ -47,35 +80,52 @@ impl Stats {
         }
     }
 
-    /// A pool said what it credited a batch with, and what it holds for this worker. It does so once for each
-    /// claim that it audited.
-    pub fn outcome(&self, pool: &str, outcome: &BatchOutcome) {
+    /// A pool said how the audit of one of this worker's claims ended, and what it holds for this worker. The
+    /// batch has this many output tokens.
+    pub fn outcome(&self, pool: &str, outcome: &BatchOutcome, output_tokens: u64) {
         let known = |msat: u64| (msat != MSAT_UNKNOWN).then_some(msat);
         let (credit_msat, held_msat) = (known(outcome.credit_msat), known(outcome.held_msat));
         tracing::info!(root = %outcome.root, accepted = outcome.accepted, credit_msat, held_msat, "what the pool credited the batch with, and what has not matured");
-        add(&self.inference_msat, credit_msat.unwrap_or(0));
-        if let Some(held) = held_msat {
-            let mut pools = self
-                .held_msat
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            pools.insert(pool.to_owned(), held);
+        let tokens = if outcome.accepted { output_tokens } else { 0 };
+        if outcome.accepted {
+            count(&self.batches_credited);
+            add(&self.tokens_credited, output_tokens);
+            add(&self.inference_msat, credit_msat.unwrap_or(0));
         }
+        self.pool(pool, |pool| {
+            pool.tokens_credited = pool.tokens_credited.saturating_add(tokens);
+            pool.held_msat = held_msat.unwrap_or(pool.held_msat);
+        });
+    }
+
+    /// Changes what is known of the pool with this address.
+    pub fn pool(&self, address: &str, change: impl FnOnce(&mut PoolStats)) {
+        let mut pools = self.lock_pools();
+        match pools.get_mut(address) {
+            Some(pool) => change(pool),
+            None => change(pools.entry(address.to_owned()).or_default()),
+        }
+    }
+
+    /// What is known of each pool, by its address.
+    pub fn pools(&self) -> BTreeMap<String, PoolStats> {
+        self.lock_pools().clone()
+    }
+
+    fn lock_pools(&self) -> MutexGuard<'_, BTreeMap<String, PoolStats>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Credit for inference that had not matured when pools last spoke of it, in millisatoshi.
     pub fn held_msat(&self) -> u64 {
-        let pools = self
-            .held_msat
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let held = pools.values().copied();
+        let pools = self.lock_pools();
+        let held = pools.values().map(|pool| pool.held_msat);
         held.fold(0, u64::saturating_add)
     }
 
     /// This many tokens were generated.
     pub fn generated(&self, tokens: usize) {
-        self.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
+        add(&self.tokens, tokens as u64);
         let mut generated = self
             .generated
             .lock()
@@ -97,6 +147,7 @@ impl Stats {
 mod tests {
     use super::*;
     use dovetail_commitment::{BatchRoot, HeaderHash};
+    use std::sync::atomic::Ordering;
 
     #[test]
     fn credit_adds_up_and_what_is_held_is_what_each_pool_said_last() {
@@ -111,12 +162,22 @@ mod tests {
             credit_msat,
             held_msat,
         };
-        stats.outcome("one", &outcome(500, 500));
-        stats.outcome("one", &outcome(700, MSAT_UNKNOWN));
-        stats.outcome("two", &outcome(0, 40));
+        stats.outcome("one", &outcome(500, 500), 10);
+        stats.outcome("one", &outcome(700, MSAT_UNKNOWN), 20);
+        stats.outcome("two", &outcome(0, 40), 40);
         assert_eq!(stats.inference_msat.load(Ordering::Relaxed), 1_200);
+        assert_eq!(stats.tokens_credited.load(Ordering::Relaxed), 30);
+        assert_eq!(stats.pools()["one"].tokens_credited, 30);
         assert_eq!(stats.held_msat(), 540);
-        stats.outcome("one", &outcome(0, u64::MAX - 1));
+        stats.outcome("one", &outcome(0, u64::MAX - 1), 0);
         assert_eq!(stats.held_msat(), u64::MAX);
+        // A refusal credits nothing, whatever it says.
+        let refused = BatchOutcome {
+            accepted: false,
+            ..outcome(9, 0)
+        };
+        stats.outcome("one", &refused, 5);
+        assert_eq!(stats.inference_msat.load(Ordering::Relaxed), 1_200);
+        assert_eq!(stats.batches_credited.load(Ordering::Relaxed), 2);
     }
 }

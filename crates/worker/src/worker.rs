@@ -5,6 +5,7 @@
 mod hash_rate;
 mod session;
 mod session_failure;
+mod uncredited;
 mod upstreams;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use dovetail_commitment::TaskId;
 use dovetail_engine::Runtime;
+use dovetail_lightning::Client;
 use dovetail_miner::current_job::CurrentJob;
 use dovetail_miner::declarator_client::DeclaratorOptions;
 use dovetail_miner::declared_jobs::{DeclaredJobs, DeclaredJobsOptions, ShareRequests, Start};
@@ -24,11 +26,13 @@ use dovetail_miner::pool_jobs::PoolJobs;
 use dovetail_miner::pool_session::{Channel, PoolOptions, PoolSession};
 use dovetail_miner::stats::Upstream as InUse;
 use dovetail_miner::submitter::Submitter;
+use dovetail_serving::downloads::Downloads;
 use dovetail_serving::engine::Engine;
-use dovetail_serving::models::{ModelError, obtain};
+use dovetail_serving::models::{self, ModelError, Models};
 use dovetail_serving::task::TaskEvent;
 use dovetail_serving::task_runner::TaskRunner;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
+use dovetail_templates::Readiness;
 use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -37,12 +41,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::beacon::{BeaconFileError, Beacons};
-use crate::claim::{ClaimEnd, ClaimError, Claimer};
+use crate::claim::{ClaimEnd, ClaimError, ClaimTimes, Claimer};
 use crate::config::{BetweenBatches, Config, Firmware};
 use crate::page::{self, Page};
 use crate::stats::Stats;
+use crate::wallet::Payouts;
 
-use session::{End, Session};
+use session::{ChangeOver, Chatter, End, Session};
 pub use upstreams::NoPoolLeft;
 use upstreams::Upstream;
 
@@ -98,12 +103,19 @@ pub struct Worker {
     firmware: Option<FirmwarePort>,
     page: Option<Bound>,
     started: Instant,
+    /// The models that are served, and those that are still to come from a pool.
+    models: Models,
+    downloads: Option<Downloads>,
     runner: TaskRunner,
     task_events: mpsc::Receiver<TaskEvent>,
     /// What we know of pools' beacons; it outlives sessions and restarts, so that a pool reveals no step twice.
     beacons: Beacons,
     /// Whose the running tasks are, by the pool's place in the list.
     owners: HashMap<TaskId, usize>,
+    /// Payouts under way; a pool may pay on a later session than the one that it announced it on.
+    payouts: Payouts,
+    /// How long pools may take for claims.
+    claim_times: ClaimTimes,
 }
 
 /// A port that is bound and not served yet.
@@ -126,21 +138,25 @@ struct ClaimDone {
 }
 
 impl Worker {
-    /// Reads the key and the models, fetching those that are not here, and starts the template source and
-    /// the engine. While the pool that models are fetched from cannot be reached, it waits for it.
+    /// Reads the key and the models that are here, and starts the template source and the engine. It waits for no
+    /// model that is to be fetched: sessions and devices do without it until it is there.
     ///
     /// # Errors
     /// The first thing that is missing.
     pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Self, StartError> {
         let keys = WorkerKeys::load_or_create(&config.worker.key_file)?;
         let beacons = Beacons::load(&config.worker.key_file.with_extension("beacons"))?;
-        let models = obtain(&config.model_sources()).await?;
+        let models = models::load(&config.worker.models)?;
+        let downloads = config.downloads(&models);
+        if let Some(downloads) = &downloads {
+            downloads.serve_cached().await;
+        }
         let blocks = start_blocks(&config, shutdown).await?;
         let upstream = |pool: &crate::config::Pool| {
             let options = PoolOptions {
                 address: pool.address.clone(),
                 authority: pool.authority_public_key,
-                models: models.keys().copied().collect(),
+                models: models.ids(),
                 max_tasks: config.worker.max_tasks,
                 nominal_hash_rate: config.worker.nominal_hash_rate,
                 declares_jobs: pool.job_declarator.is_some(),
@@ -150,7 +166,7 @@ impl Worker {
         let upstreams = config.pool.iter().map(upstream).collect();
         let tasks_max = usize::from(config.worker.max_tasks);
         let engine = Engine {
-            models,
+            models: models.clone(),
             runtime: Runtime::new(config.worker.threads)?,
             prefix_bytes_max: config.worker.prefix_cache_mib << 20,
         };
@@ -169,6 +185,8 @@ impl Worker {
         let current_job = Arc::<CurrentJob>::default();
         Ok(Self {
             stats: Arc::new(Stats::beside(current_job.stats().clone())),
+            payouts: payouts(&config),
+            claim_times: ClaimTimes::default(),
             config,
             keys,
             upstreams,
@@ -177,11 +195,20 @@ impl Worker {
             firmware,
             page,
             started: Instant::now(),
+            models,
+            downloads,
             runner,
             task_events,
             beacons,
             owners: HashMap::new(),
         })
+    }
+
+    /// Waits this long for pools to answer claims, and no longer.
+    #[must_use]
+    pub fn with_claim_times(mut self, times: ClaimTimes) -> Self {
+        self.claim_times = times;
+        self
     }
 
     /// The key by which the pool knows this worker.
@@ -200,26 +227,30 @@ impl Worker {
         self.page.as_ref().map(|page| page.address)
     }
 
-    /// Works until `shutdown` is cancelled. `ready` is called whenever devices have somebody to work
-    /// for: after each registration, and when solo mining begins.
+    /// Works until `shutdown` is cancelled. `told` hears whenever devices have somebody to work for: after each
+    /// registration, and when solo mining begins; and, each time that it was tried in vain, that they have nobody.
     ///
     /// # Errors
     /// No pool may be used any more.
     pub async fn run(
         mut self,
         shutdown: CancellationToken,
-        mut ready: impl FnMut(&Self),
+        mut told: impl FnMut(&Self, Readiness<'_>),
     ) -> Result<(), NoPoolLeft> {
         let serving = shutdown.child_token();
-        let serving_ports = [self.serve_firmware(&serving), self.serve_page(&serving)];
+        let beside = [
+            self.serve_firmware(&serving),
+            self.serve_page(&serving),
+            self.fetch_models(&serving),
+        ];
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
-            ended = self.sessions(&shutdown, &mut ready) => ended,
+            ended = self.sessions(&shutdown, &mut told) => ended,
         };
         serving.cancel();
-        for port in serving_ports.into_iter().flatten() {
-            if port.await.is_err() {
-                tracing::error!("a port failed");
+        for task in beside.into_iter().flatten() {
+            if task.await.is_err() {
+                tracing::error!("a port, or the fetching of models, failed");
             }
         }
         if let Some(blocks) = &self.blocks
@@ -256,21 +287,31 @@ impl Worker {
             worker: self.keys.name.to_string(),
             started: self.started,
             stats: self.stats.clone(),
+            models: self.models.clone(),
+            downloads: self.downloads.clone(),
         };
         Some(tokio::spawn(page::serve(listener, page, shutdown.clone())))
+    }
+
+    /// Starts to fetch the models that are not here. A session registers them once they have arrived.
+    fn fetch_models(&self, shutdown: &CancellationToken) -> Option<tokio::task::JoinHandle<()>> {
+        let (downloads, shutdown) = (self.downloads.clone()?, shutdown.clone());
+        Some(tokio::spawn(async move {
+            shutdown.run_until_cancelled(downloads.run()).await;
+        }))
     }
 
     /// One session after another.
     async fn sessions(
         &mut self,
         shutdown: &CancellationToken,
-        ready: &mut impl FnMut(&Self),
+        told: &mut impl FnMut(&Self, Readiness<'_>),
     ) -> Result<(), NoPoolLeft> {
         let mut next = None;
         loop {
             let (index, pool) = match next.take() {
                 Some(opened) => opened,
-                None => self.find_pool(ready).await?,
+                None => self.find_pool(told).await?,
             };
             let upstream = &self.upstreams[index];
             tracing::info!(worker = %self.keys.name, pool = upstream.options.address, channel = pool.channel().id, "registered with the pool");
@@ -278,11 +319,12 @@ impl Worker {
                 .meet(&upstream.options.name(), pool.beacon_tip());
             let address = upstream.options.address.clone();
             self.stats.mining.set_upstream(InUse::Pool { address });
-            ready(self);
+            told(self, Readiness::Ready);
             let since = Instant::now();
             let session = self.session(index, pool);
             let ended = self.serve(session, shutdown).await;
             self.runner.cancel_all();
+            self.stats.mining.session_ended();
             match ended {
                 Ok(End::Shutdown) => return Ok(()),
                 Ok(End::ChangeOver(preferred, opened)) => next = Some((preferred, *opened)),
@@ -302,7 +344,8 @@ impl Worker {
             self.current_job.clone(),
             self.config.worker.search,
             numbers.clone(),
-        );
+        )
+        .with_times(self.claim_times);
         let submitter = Submitter::new(
             pool.outbox().clone(),
             numbers.clone(),
@@ -312,26 +355,26 @@ impl Worker {
             Some((jobs, requests)) => (Some(jobs), claimer.with_declared_jobs(requests)),
             None => (None, claimer),
         };
+        let sent_claims = claimer.sent_claims();
+        let pool_name = self.upstreams[index].options.name();
+        sent_claims.set_floor(self.beacons.next_step(&pool_name));
         Session {
             index,
             pool,
             channel,
             claim_events,
+            sent_claims,
             idle_claimer: Some(claimer),
             claims: JoinSet::new(),
             in_flight: None,
-            invoices: JoinSet::new(),
-            asked: None,
+            credited: None,
+            chatter: Chatter::new(Instant::now()),
             pool_jobs: PoolJobs::new(self.current_job.clone()),
             declared_jobs,
             numbers,
-            floor: self
-                .beacons
-                .next_step(&self.upstreams[index].options.name()),
             told_hash_rate: (self.options(index).nominal_hash_rate, Instant::now()),
             scout: self.scout(index),
-            wanted: None,
-            opening: None,
+            change_over: ChangeOver::default(),
         }
     }
 
@@ -366,16 +409,34 @@ impl Worker {
     }
 }
 
+/// Payouts to our wallet, where we have one.
+fn payouts(config: &Config) -> Payouts {
+    match &config.wallet {
+        Some(wallet) => {
+            let client = Client::new(wallet.socket.clone());
+            Payouts::new(Some(client), wallet.payouts_msat())
+        }
+        None => Payouts::new(None, 0..=u64::MAX),
+    }
+}
+
 /// Starts our own node's template source, and what publishes blocks there.
 async fn start_blocks(
     config: &Config,
     shutdown: &CancellationToken,
 ) -> Result<Option<BlockPublisher>, StartError> {
-    let Some(source) = config.templates.clone() else {
+    let Some(config_templates) = config.templates.clone() else {
         return Ok(None);
     };
+    // Without solo mining the pool says what is worth hashing.
+    let source = config_templates.source;
+    let templates = match &config.solo {
+        Some(solo) => dovetail_templates::start_on(solo.network, source, shutdown.clone())?,
+        None => dovetail_templates::start(source, shutdown.clone())?,
+    };
     let (blocks, _) = BlockPublisher::start(PublisherOptions {
-        templates: dovetail_templates::start(source, shutdown.clone())?,
+        templates,
+        sinks: dovetail_templates::open_sinks(&config_templates.block_sinks, shutdown)?,
         dir: Some(config.worker.key_file.with_extension("blocks")),
         solves_templates: true,
         shutdown: shutdown.clone(),

@@ -93,7 +93,7 @@ fn tests(
     )?;
     ignored(
         "found blocks on Bitcoin Core",
-        &["--test", "found_blocks"],
+        &["--test", "found_blocks", "--test", "block_sinks"],
         &[],
     )?;
     ignored(

@@ -92,6 +92,7 @@ impl Fixture {
         let templates = dovetail_templates::start(config, stop.clone()).unwrap();
         let (blocks, _) = BlockPublisher::start(PublisherOptions {
             templates: templates.clone(),
+            sinks: Vec::new(),
             dir: None,
             solves_templates: false,
             shutdown: stop.clone(),

@@ -9,7 +9,7 @@ use bitcoin::hashes::Hash;
 use dovetail_commitment::HeaderHash;
 use dovetail_ledger::LedgerError;
 use dovetail_telemetry::Event;
-use dovetail_templates::block_publisher::{Publication, SolvedBlock, Verdict};
+use dovetail_templates::block_publisher::{Keeping, Publication, SolvedBlock, Verdict};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::assembly::AssemblyError;
@@ -120,25 +120,29 @@ impl FoundBlock {
             (Verdict::Accepted, true) => "seen".to_owned(),
             (Verdict::Refused(reason), _) => format!("refused: {reason}"),
             (Verdict::Unknown, _) => UNJUDGED.to_owned(),
-            (Verdict::NotSeen, _) => "not seen".to_owned(),
+            // What the chain says of it is asked in `followed.rs`.
+            (Verdict::LeftToMiner, _) => MINERS.to_owned(),
         }
     }
 }
 
 /// Hands the block over at once, and records it meanwhile. One that comes again is found once. What cannot be put
-/// together is kept for a person. `height` and `account` are for one of which nothing else is known.
+/// together is kept for a person. `height` and `account` are for one of which nothing else is known. What is returned waits
+/// until the block survives a crash.
 pub(crate) fn publish(
     shared: &Arc<Shared>,
     block: Result<SolvedBlock, AssemblyError>,
     proven: BlockHash,
     height: u32,
     account: &str,
-) {
+) -> Option<Keeping> {
     match block {
         Ok(block) => {
             let found = FoundBlock::of(&block);
             let publication = shared.blocks.publish(block);
+            let keeping = publication.keeping();
             spawn(shared, found, Some(publication), false);
+            Some(keeping)
         }
         Err(error) => {
             let found = FoundBlock {
@@ -155,6 +159,7 @@ pub(crate) fn publish(
                 }
             }
             spawn(shared, found, None, false);
+            None
         }
     }
 }

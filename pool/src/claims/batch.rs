@@ -39,7 +39,7 @@ pub(crate) fn registration_code(refusal: &BatchRefusal) -> Code {
         BatchRefusal::Spent => Code::BatchSpent,
         BatchRefusal::Unfinished => Code::TaskUnfinished,
         BatchRefusal::Size => Code::BatchMalformed,
-        BatchRefusal::TooMany => Code::TooManyBatches,
+        BatchRefusal::TooManyOfTask | BatchRefusal::TooManyOfWorker => Code::TooManyBatches,
         BatchRefusal::RootMismatch => Code::BatchRootMismatch,
         _ => Code::Internal,
     }

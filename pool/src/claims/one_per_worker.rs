@@ -1,5 +1,5 @@
-//! One claim of a worker at a time, across its connections: so its claims of one batch do not race, its
-//! trust is not spent twice, and its audits use the beacon's steps in order.
+//! One at a time of each worker, across its connections. Of claims: so those of one batch do not race, the worker's
+//! trust is not spent twice, and its audits use the beacon's steps in order. And of registrations of batches.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dovetail_commitment::WorkerKey;
 use tokio::sync::{Mutex as Gate, OwnedMutexGuard};
 
-/// How many claims of one worker may stand in line, the one under way included. An honest worker has
+/// How many of one worker may stand in line, the one under way included. An honest worker has
 /// one; a few more cover a reconnection.
 const IN_LINE_MAX: usize = 4;
 

@@ -42,6 +42,8 @@ pub(crate) struct ProvenShare {
     /// What its hashes are worth.
     pub(crate) credit: Msat,
     pub(crate) is_block: bool,
+    /// Whether its job was one in coinbase-only mode.
+    pub(crate) is_coinbase_only: bool,
 }
 
 /// How a batch's claim ended, for the worker.
@@ -121,6 +123,14 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
+    /// The same for the shares of another connection: those of one take turns with those of others.
+    pub(crate) fn for_another_source(&self) -> Self {
+        Self {
+            committer: self.committer.for_another_source(),
+            ..self.clone()
+        }
+    }
+
     /// The tip of the beacon that samples are drawn with, for workers to check revealed values against.
     pub(crate) fn beacon_tip(&self) -> [u8; 32] {
         self.auditor.tip()
@@ -390,6 +400,7 @@ fn entry(share: &ProvenShare, batch: Option<InferenceSettlement>) -> Share {
         },
         is_block: share.is_block,
         credit: share.credit,
+        is_coinbase_only: share.is_coinbase_only,
         batch,
     }
 }
@@ -400,6 +411,7 @@ fn accepted(telemetry: &Telemetry, share: &ProvenShare, kind: &str) {
         worker: &share.account,
         work: share.work.to_u64(),
         credit_msat: share.credit,
+        held: share.is_coinbase_only,
     });
 }
 

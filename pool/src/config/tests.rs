@@ -7,7 +7,7 @@ fn example() -> Config {
 #[test]
 fn sizes_that_nothing_can_be_reckoned_with_are_named() {
     type Change = fn(&mut Config);
-    let changes: [(&str, Change); 16] = [
+    let changes: [(&str, Change); 17] = [
         ("mining.cert_validity_s", |c| {
             c.mining.cert_validity_s = u64::MAX
         }),
@@ -27,6 +27,9 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
         ("ledger.group_max", |c| c.ledger.group_max = usize::MAX),
         ("ledger.group_wait_ms", |c| {
             c.ledger.group_wait_ms = u64::MAX
+        }),
+        ("job_declarator.coinbase_only_seen_within_s", |c| {
+            c.job_declarator.coinbase_only_seen_within_s = 0;
         }),
         ("lightning.interval_ms", |c| {
             c.lightning.interval_ms = u64::MAX

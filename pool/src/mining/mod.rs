@@ -19,6 +19,8 @@ use dovetail_sv2::{AuthorityKeys, Server};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use connection::SHARES_IN_FLIGHT_MAX;
+
 use crate::shared::Shared;
 
 /// How many frames may wait for one miner. The longest burst of a healthy one is a job and a tip
@@ -31,8 +33,17 @@ const POLICY: ServerPolicy = ServerPolicy {
         | mining_flags::REQUIRES_WORK_SELECTION
         | mining_flags::REQUIRES_VERSION_ROLLING,
     required_flags: 0,
-    success_flags: 0,
+    success_flags,
 };
+
+/// What the pool insists on towards a miner with these flags. Whoever sends custom jobs sends them on extended channels,
+/// so it is refused standard ones (5.3.1).
+fn success_flags(client_flags: u32) -> u32 {
+    match client_flags & mining_flags::REQUIRES_WORK_SELECTION {
+        0 => 0,
+        _ => mining_flags::REQUIRES_EXTENDED_CHANNELS,
+    }
+}
 
 /// Accepts miners until `shutdown`.
 pub(crate) async fn serve(

@@ -5,16 +5,17 @@
 
 pub(crate) mod coins;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
-use bitcoin::{Transaction, TxOut};
+use bitcoin::{CompactTarget, Target, Transaction, TxOut};
 use dovetail_miner::coinbase::{JobCoinbase, job_outputs};
 use dovetail_miner::declared_jobs::custom_job;
 use dovetail_miner::pool_session::Channel;
-use dovetail_miner::search::{Found, Search, SearchJob};
+use dovetail_miner::search::{Found, Search, SearchJob, meets};
 use dovetail_miner::template_job::min_ntime;
 use dovetail_sv2::messages::{
     AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B016MOwned, B064KOwned,
@@ -25,7 +26,9 @@ use dovetail_sv2::messages::{
     SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
 };
 use dovetail_sv2::setup::{SetupProtocol, declaration_flags, mining_flags};
-use dovetail_sv2::{AuthorityPublicKey, Frame, FrameReader, FrameWriter, Message, connect, setup};
+use dovetail_sv2::{
+    AuthorityPublicKey, Frame, FrameReader, FrameWriter, Message, connect, negotiation, setup,
+};
 use dovetail_templates::WorkSnapshot;
 use dovetail_tests::scenario::AUTHORITY_PUBLIC;
 use tokio::time::timeout;
@@ -36,6 +39,8 @@ pub(crate) const TIME_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Peer {
     reader: FrameReader,
     writer: FrameWriter,
+    /// The numbers of the protocol's messages that have come.
+    pub(crate) seen: BTreeSet<u8>,
 }
 
 impl Peer {
@@ -47,19 +52,35 @@ impl Peer {
         setup::open(&mut reader, &mut writer, &request)
             .await
             .unwrap();
-        Self { reader, writer }
+        Self {
+            reader,
+            writer,
+            seen: BTreeSet::new(),
+        }
+    }
+
+    /// Asks for an extension; whether it is granted.
+    pub(crate) async fn negotiate(&mut self, extension_type: u16) -> bool {
+        let asked = [extension_type];
+        let granted = negotiation::request(&mut self.reader, &mut self.writer, &asked).await;
+        granted.is_ok_and(|granted| granted == asked)
     }
 
     pub(crate) async fn send<M: Message>(&mut self, message: &M) {
-        let frame = Frame::new(message).unwrap();
-        self.writer.write(&frame).await.unwrap();
+        self.send_frame(&Frame::new(message).unwrap()).await;
+    }
+
+    pub(crate) async fn send_frame(&mut self, frame: &Frame) {
+        self.writer.write(frame).await.unwrap();
     }
 
     pub(crate) async fn frame(&mut self) -> Frame {
-        timeout(TIME_MAX, self.reader.read())
-            .await
-            .unwrap()
-            .unwrap()
+        let frame = timeout(TIME_MAX, self.reader.read()).await.unwrap();
+        let frame = frame.unwrap();
+        if frame.extension_type == 0 {
+            self.seen.insert(frame.message_type);
+        }
+        frame
     }
 
     /// The next message of this kind; others are passed over.
@@ -162,32 +183,31 @@ pub(crate) struct Mining {
 
 impl Mining {
     pub(crate) async fn open(address: &str, identity: &str) -> Self {
-        Self::open_at(address, identity, 100_000.0).await
+        Self::open_at(address, identity, HASH_RATE).await
     }
 
     /// The same, of a client that says that it hashes at this rate.
     pub(crate) async fn open_at(address: &str, identity: &str, nominal_hash_rate: f32) -> Self {
         let flags = mining_flags::REQUIRES_WORK_SELECTION;
-        let mut peer = Peer::open(address, SetupProtocol::MiningProtocol, flags).await;
-        let request = OpenExtendedMiningChannel {
-            request_id: 1,
-            user_identity: Str0255Owned::try_from(identity).unwrap(),
-            nominal_hash_rate,
-            max_target: U256Owned::from([0xff; 32]),
-            min_extranonce_size: 8,
-        };
-        peer.send(&request).await;
-        let success: OpenExtendedMiningChannelSuccess = peer.receive().await;
-        Self {
-            peer,
-            channel: Channel {
-                id: success.channel_id,
-                target: *success.target.as_array(),
-                extranonce_prefix: success.extranonce_prefix.into_bytes(),
-                extranonce_size: usize::from(success.extranonce_size),
-                group_id: success.group_channel_id,
-            },
-        }
+        let peer = Peer::open(address, SetupProtocol::MiningProtocol, flags).await;
+        Self::on(peer, identity, nominal_hash_rate).await
+    }
+
+    /// The same, of a client that hashes the pool's jobs.
+    pub(crate) async fn open_plain(address: &str, identity: &str, nominal_hash_rate: f32) -> Self {
+        let peer = Peer::open(address, SetupProtocol::MiningProtocol, 0).await;
+        Self::on(peer, identity, nominal_hash_rate).await
+    }
+
+    /// Opens a channel on a connection.
+    pub(crate) async fn on(mut peer: Peer, identity: &str, nominal_hash_rate: f32) -> Self {
+        let channel = open_channel(&mut peer, identity, nominal_hash_rate).await;
+        Self { peer, channel }
+    }
+
+    /// Opens another channel beside the one that there is.
+    pub(crate) async fn another_channel(&mut self, identity: &str) -> Channel {
+        open_channel(&mut self.peer, identity, HASH_RATE).await
     }
 
     /// The pool's number for the job, or the code.
@@ -198,15 +218,15 @@ impl Mining {
         self.peer.send(message).await;
         loop {
             let frame = self.peer.frame().await;
+            let asked = (message.channel_id, message.request_id);
             if frame.is::<SetCustomMiningJobSuccess>() {
-                return Ok(frame
-                    .decode::<SetCustomMiningJobSuccess>()
-                    .unwrap()
-                    .0
-                    .job_id);
+                let (success, _) = frame.decode::<SetCustomMiningJobSuccess>().unwrap();
+                assert_eq!((success.channel_id, success.request_id), asked);
+                return Ok(success.job_id);
             }
             if frame.is::<SetCustomMiningJobError>() {
                 let (error, _) = frame.decode::<SetCustomMiningJobError>().unwrap();
+                assert_eq!((error.channel_id, error.request_id), asked);
                 return Err(error.error_code.as_utf8_or_hex());
             }
         }
@@ -219,16 +239,13 @@ impl Mining {
         job: &Job,
         found: &Found,
     ) -> Result<(), String> {
-        let share = SubmitSharesExtended {
-            channel_id: self.channel.id,
-            sequence_number: 1,
-            job_id,
-            nonce: found.nonce,
-            ntime: found.ntime,
-            version: job.work.version(),
-            extranonce: found.extranonce.clone().try_into().unwrap(),
-        };
+        let share = job.share(&self.channel, job_id, found);
         self.peer.send(&share).await;
+        self.answer().await
+    }
+
+    /// The pool's answer to a share; the code if it is refused.
+    pub(crate) async fn answer(&mut self) -> Result<(), String> {
         loop {
             let frame = self.peer.frame().await;
             if frame.is::<SubmitSharesSuccess>() {
@@ -239,6 +256,28 @@ impl Mining {
                 return Err(error.error_code.as_utf8_or_hex());
             }
         }
+    }
+}
+
+/// What a client says that it hashes.
+const HASH_RATE: f32 = 100_000.0;
+
+async fn open_channel(peer: &mut Peer, identity: &str, nominal_hash_rate: f32) -> Channel {
+    let request = OpenExtendedMiningChannel {
+        request_id: 1,
+        user_identity: Str0255Owned::try_from(identity).unwrap(),
+        nominal_hash_rate,
+        max_target: U256Owned::from([0xff; 32]),
+        min_extranonce_size: 8,
+    };
+    peer.send(&request).await;
+    let success: OpenExtendedMiningChannelSuccess = peer.receive().await;
+    Channel {
+        id: success.channel_id,
+        target: *success.target.as_array(),
+        extranonce_prefix: success.extranonce_prefix.into_bytes(),
+        extranonce_size: usize::from(success.extranonce_size),
+        group_id: success.group_channel_id,
     }
 }
 
@@ -298,11 +337,33 @@ impl Job {
 
     /// Hashes the job until a header meets the target.
     pub(crate) async fn search(&self, channel: &Channel, target: [u8; 32]) -> Found {
+        let start = min_ntime(&self.work);
+        self.search_from(channel, target, start).await
+    }
+
+    /// Hashes the job, from this time on, until a header meets the channel's target and does not solve the block.
+    pub(crate) async fn search_no_block(&self, channel: &Channel, mut start: u32) -> Found {
+        loop {
+            let found = self.search_from(channel, channel.target, start).await;
+            if !meets(&found.hash, &self.block_target()) {
+                return found;
+            }
+            start = found.ntime + 1;
+        }
+    }
+
+    /// The target of blocks.
+    pub(crate) fn block_target(&self) -> [u8; 32] {
+        let bits = CompactTarget::from_consensus(self.work.nbits());
+        Target::from_compact(bits).to_le_bytes()
+    }
+
+    async fn search_from(&self, channel: &Channel, target: [u8; 32], start: u32) -> Found {
         let (prefix, suffix) = self.coinbase.stripped_parts();
         let search = SearchJob {
             version: self.work.version(),
             prev_hash: self.work.prev_hash(),
-            min_ntime: min_ntime(&self.work),
+            min_ntime: start,
             nbits: self.work.nbits(),
             coinbase_prefix: [prefix, &channel.extranonce_prefix].concat(),
             coinbase_suffix: suffix.to_vec(),
@@ -312,6 +373,24 @@ impl Job {
         };
         let mut search = Search::start(search);
         timeout(TIME_MAX, search.found()).await.unwrap().unwrap()
+    }
+
+    /// The message that hands in a header.
+    pub(crate) fn share(
+        &self,
+        channel: &Channel,
+        job_id: u32,
+        found: &Found,
+    ) -> SubmitSharesExtended {
+        SubmitSharesExtended {
+            channel_id: channel.id,
+            sequence_number: 1,
+            job_id,
+            nonce: found.nonce,
+            ntime: found.ntime,
+            version: self.work.version(),
+            extranonce: found.extranonce.clone().try_into().unwrap(),
+        }
     }
 
     /// What is pushed for a header that solves the block.

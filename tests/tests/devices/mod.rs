@@ -42,6 +42,8 @@ pub(crate) struct Log {
     pub(crate) jobs: Vec<Given>,
     /// Shares that the worker took.
     pub(crate) taken: usize,
+    /// Headers that met the device's target.
+    pub(crate) found: usize,
 }
 
 impl Log {
@@ -59,13 +61,42 @@ impl Log {
 pub(crate) struct Device {
     log: Arc<Mutex<Log>>,
     changed: watch::Receiver<()>,
+    may_submit: watch::Sender<bool>,
     _task: AbortOnDropHandle<()>,
+}
+
+/// What a device hashes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Everything,
+    /// The jobs of the worker's own templates. It stays on the last of them whatever comes.
+    OwnTemplates,
 }
 
 impl Device {
     /// Connects, and hashes whatever it is given to find headers that meet `target`, which should be harder
     /// than what anybody asks.
-    pub(crate) async fn start((address, key): &(String, String), target: [u8; 32]) -> Self {
+    pub(crate) async fn start(port: &(String, String), target: [u8; 32]) -> Self {
+        Self::connect(port, target, Takes::Everything, true).await
+    }
+
+    /// The same, of a device that hashes jobs of the worker's own templates alone, and keeps what it finds to itself
+    /// until [`Device::submit`].
+    pub(crate) async fn start_on_own_templates(port: &(String, String), target: [u8; 32]) -> Self {
+        Self::connect(port, target, Takes::OwnTemplates, false).await
+    }
+
+    /// Lets it hand in what it has found and will find.
+    pub(crate) fn submit(&self) {
+        self.may_submit.send_replace(true);
+    }
+
+    async fn connect(
+        (address, key): &(String, String),
+        target: [u8; 32],
+        takes: Takes,
+        submits: bool,
+    ) -> Self {
         let authority: AuthorityPublicKey = key.parse().unwrap();
         let (mut reader, mut writer) = connect(address, Some(authority)).await.unwrap();
         let request = request(SetupProtocol::MiningProtocol, 0, address, "test").unwrap();
@@ -82,9 +113,12 @@ impl Device {
         writer.write(&Frame::new(&open).unwrap()).await.unwrap();
         let log = Arc::new(Mutex::new(Log::default()));
         let (notify, changed) = watch::channel(());
+        let (may_submit, submitting) = watch::channel(submits);
         let state = State {
             writer,
             target,
+            takes,
+            submitting,
             channel: None,
             future: HashMap::new(),
             tip: None,
@@ -96,6 +130,7 @@ impl Device {
         Self {
             log,
             changed,
+            may_submit,
             _task: AbortOnDropHandle::new(tokio::spawn(state.run(reader))),
         }
     }
@@ -130,6 +165,8 @@ impl Device {
 struct State {
     writer: FrameWriter,
     target: [u8; 32],
+    takes: Takes,
+    submitting: watch::Receiver<bool>,
     channel: Option<OpenExtendedMiningChannelSuccess>,
     future: HashMap<u32, NewExtendedMiningJob>,
     tip: Option<SetNewPrevHash>,
@@ -201,7 +238,9 @@ impl State {
             root: find_commitment(&coinbase.output).unwrap(),
             path: search.merkle_path.len(),
         };
-        self.current = Some((job.job_id, search.clone(), Search::start(search)));
+        if self.takes == Takes::Everything || !given.pools {
+            self.current = Some((job.job_id, search.clone(), Search::start(search)));
+        }
         self.log.lock().unwrap().jobs.push(given);
         self.notify.send_replace(());
     }
@@ -210,6 +249,11 @@ impl State {
         let Some((job_id, search, _)) = self.current.take() else {
             return;
         };
+        self.log.lock().unwrap().found += 1;
+        self.notify.send_replace(());
+        if self.submitting.wait_for(|submits| *submits).await.is_err() {
+            return;
+        }
         self.sent += 1;
         let share = SubmitSharesExtended {
             channel_id: self.channel.as_ref().unwrap().channel_id,

@@ -1,21 +1,24 @@
 //! The miner: it keeps the jobs and the tip that it was told last, and hashes a share of one when it is told to.
 
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use dovetail_miner::job::{HashJob, JobParts};
 use dovetail_miner::search::meets;
+use dovetail_sv2::handshake::connect_over;
 use dovetail_sv2::messages::{
     CloseChannel, NewExtendedMiningJob, OpenExtendedMiningChannel,
     OpenExtendedMiningChannelSuccess, OpenMiningChannelError, SetNewPrevHash, SetTarget,
     Str0255Owned, SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
 };
 use dovetail_sv2::setup::SetupProtocol;
-use dovetail_sv2::{AuthorityPublicKey, Frame, FrameReader, FrameWriter, Message, connect, setup};
+use dovetail_sv2::{AuthorityPublicKey, Frame, FrameReader, FrameWriter, Message, setup};
 use dovetail_tests::scenario::AUTHORITY_PUBLIC;
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::TIME_MAX;
+use super::{LOCALHOST, TIME_MAX};
 
 /// A job that can be hashed.
 #[derive(Debug, Clone)]
@@ -37,26 +40,38 @@ pub(crate) struct Miner {
     sent: u32,
     /// Answers to shares that nobody has asked for yet.
     answers: HashMap<u32, Result<(), String>>,
+    /// Shares that the pool has acknowledged.
+    accepted: u32,
+    /// The answer to [`Miner::open_another`].
+    opened: Option<Result<(), String>>,
     pub(crate) closed: Option<String>,
 }
 
 impl Miner {
     /// Connects and opens a channel, or says why it was refused.
     pub(crate) async fn open(address: &str, hash_rate: f32) -> Result<Self, String> {
+        Self::open_as("played", LOCALHOST, address, hash_rate).await
+    }
+
+    /// The same in the name of an account, from an address of this machine.
+    pub(crate) async fn open_as(
+        account: &str,
+        from: Ipv4Addr,
+        address: &str,
+        hash_rate: f32,
+    ) -> Result<Self, String> {
         let authority: AuthorityPublicKey = AUTHORITY_PUBLIC.parse().unwrap();
-        let (mut reader, mut writer) = connect(address, Some(authority)).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((from, 0))).unwrap();
+        let stream = socket.connect(address.parse().unwrap()).await.unwrap();
+        let connected = connect_over(stream, Some(authority)).await;
+        let (mut reader, mut writer) = connected.map_err(|error| error.to_string())?;
         let request = setup::request(SetupProtocol::MiningProtocol, 0, address, "test").unwrap();
         setup::open(&mut reader, &mut writer, &request)
             .await
             .unwrap();
-        let open = OpenExtendedMiningChannel {
-            request_id: 1,
-            user_identity: Str0255Owned::try_from("played").unwrap(),
-            nominal_hash_rate: hash_rate,
-            max_target: U256Owned::from([0xff; 32]),
-            min_extranonce_size: 8,
-        };
-        writer.write(&Frame::new(&open).unwrap()).await.unwrap();
+        let open = Frame::new(&open(account, hash_rate)).unwrap();
+        writer.write(&open).await.unwrap();
         let frame = timeout(TIME_MAX, reader.read()).await.unwrap().unwrap();
         if frame.is::<OpenMiningChannelError>() {
             let error = frame.decode::<OpenMiningChannelError>().unwrap().0;
@@ -72,8 +87,22 @@ impl Miner {
             jobs: Vec::new(),
             sent: 0,
             answers: HashMap::new(),
+            accepted: 0,
+            opened: None,
             closed: None,
         })
+    }
+
+    /// Opens another channel on the same connection, and does no more with it; or says why it was refused.
+    pub(crate) async fn open_another(&mut self) -> Result<(), String> {
+        let open = Frame::new(&open("played", 0.0)).unwrap();
+        self.writer.write(&open).await.unwrap();
+        loop {
+            if let Some(opened) = self.opened.take() {
+                return opened;
+            }
+            assert!(self.step().await, "the pool hung up: {:?}", self.closed);
+        }
     }
 
     /// The bytes that the pool puts before this channel's own extranonce.
@@ -94,7 +123,17 @@ impl Miner {
 
     /// Hashes a share of this job with this time, and says what the pool answered.
     pub(crate) async fn share(&mut self, job: &Job, ntime: u32) -> Result<(), String> {
-        let number = self.submit(job, ntime, job.parts.version).await;
+        self.share_of_version(job, ntime, job.parts.version).await
+    }
+
+    /// The same with this version.
+    pub(crate) async fn share_of_version(
+        &mut self,
+        job: &Job,
+        ntime: u32,
+        version: u32,
+    ) -> Result<(), String> {
+        let number = self.submit(job, ntime, version).await;
         loop {
             if let Some(answer) = self.answers.remove(&number) {
                 return answer;
@@ -103,12 +142,42 @@ impl Miner {
         }
     }
 
+    /// Hashes so many shares of this job, and sends all of them before it hears of any; why the pool refused some.
+    pub(crate) async fn flood(&mut self, job: &Job, count: u32) -> Vec<String> {
+        let (ntime, version) = (job.parts.min_ntime, job.parts.version);
+        let shares: Vec<Frame> = (0..count)
+            .map(|_| Frame::new(&self.hash(job, ntime, version)).unwrap())
+            .collect();
+        for share in &shares {
+            self.writer.write(share).await.unwrap();
+        }
+        let before = self.accepted;
+        loop {
+            let refused = self
+                .answers
+                .values()
+                .filter_map(|answer| answer.as_ref().err());
+            let refused: Vec<String> = refused.cloned().collect();
+            if self.accepted - before + u32::try_from(refused.len()).unwrap() >= count {
+                return refused;
+            }
+            assert!(self.step().await, "the pool hung up: {:?}", self.closed);
+        }
+    }
+
     /// Hashes a share and sends it. Its number.
     async fn submit(&mut self, job: &Job, ntime: u32, version: u32) -> u32 {
+        let frame = Frame::new(&self.hash(job, ntime, version)).unwrap();
+        self.writer.write(&frame).await.unwrap();
+        self.sent
+    }
+
+    fn hash(&mut self, job: &Job, ntime: u32, version: u32) -> SubmitSharesExtended {
         self.sent += 1;
         let parts = JobParts {
             // Whatever the rules say.
             min_ntime: ntime,
+            version,
             ..job.parts.clone()
         };
         let target = parts.target;
@@ -118,7 +187,7 @@ impl Miner {
             .map(|nonce| hashed.share(&extranonce, version, ntime, nonce).unwrap())
             .find(|found| meets(&found.hash, &target))
             .unwrap();
-        let share = SubmitSharesExtended {
+        SubmitSharesExtended {
             channel_id: self.channel.channel_id,
             sequence_number: self.sent,
             job_id: job.id,
@@ -126,10 +195,7 @@ impl Miner {
             ntime,
             version,
             extranonce: found.extranonce.try_into().unwrap(),
-        };
-        let frame = Frame::new(&share).unwrap();
-        self.writer.write(&frame).await.unwrap();
-        self.sent
+        }
     }
 
     /// Reads until the pool hangs up; the reason that it gave.
@@ -159,12 +225,18 @@ impl Miner {
         } else if frame.is::<SetTarget>() {
             self.channel.target = message::<SetTarget>(&frame).maximum_target;
         } else if frame.is::<SubmitSharesSuccess>() {
-            let last = message::<SubmitSharesSuccess>(&frame).last_sequence_number;
-            self.answers.insert(last, Ok(()));
+            let success: SubmitSharesSuccess = message(&frame);
+            self.accepted += success.new_submits_accepted_count;
+            self.answers.insert(success.last_sequence_number, Ok(()));
         } else if frame.is::<SubmitSharesError>() {
             let error: SubmitSharesError = message(&frame);
             let code = error.error_code.as_utf8_or_hex();
             self.answers.insert(error.sequence_number, Err(code));
+        } else if frame.is::<OpenExtendedMiningChannelSuccess>() {
+            self.opened = Some(Ok(()));
+        } else if frame.is::<OpenMiningChannelError>() {
+            let error: OpenMiningChannelError = message(&frame);
+            self.opened = Some(Err(error.error_code.as_utf8_or_hex()));
         } else if frame.is::<CloseChannel>() {
             let close: CloseChannel = message(&frame);
             self.closed = Some(close.reason_code.as_utf8_or_hex());
@@ -194,6 +266,16 @@ impl Miner {
             parts,
             with_tip,
         });
+    }
+}
+
+fn open(account: &str, hash_rate: f32) -> OpenExtendedMiningChannel {
+    OpenExtendedMiningChannel {
+        request_id: 1,
+        user_identity: Str0255Owned::try_from(account).unwrap(),
+        nominal_hash_rate: hash_rate,
+        max_target: U256Owned::from([0xff; 32]),
+        min_extranonce_size: 8,
     }
 }
 

@@ -6,9 +6,11 @@
 pub(crate) mod miner;
 pub(crate) mod provider;
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) const TIME_MAX: Duration = Duration::from_secs(30);
+pub(crate) const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 pub(crate) fn now() -> u32 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

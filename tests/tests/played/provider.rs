@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bitcoin::Network;
-use dovetail_sv2::messages::{CoinbaseOutputConstraints, NewTemplate, TemplateSetNewPrevHash};
+use dovetail_sv2::messages::{
+    CoinbaseOutputConstraints, NewTemplate, RequestTransactionData, RequestTransactionDataError,
+    TemplateSetNewPrevHash,
+};
 use dovetail_sv2::server::{Client, Server};
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol};
 use dovetail_sv2::{AuthorityKeys, Outbox, PlaceLimits};
@@ -20,13 +23,33 @@ use super::now;
 enum Told {
     Template(Box<NewTemplate>),
     Tip(Box<TemplateSetNewPrevHash>),
+    /// What no provider says. Clients that come later do not hear it.
+    Odd(Box<Odd>),
+}
+
+/// Messages that make no sense.
+#[derive(Clone)]
+pub(crate) enum Odd {
+    Template(NewTemplate),
+    Tip(TemplateSetNewPrevHash),
+    /// An answer that nobody asked for.
+    NoTransactions(RequestTransactionDataError),
+    /// A client's message.
+    Constraints(CoinbaseOutputConstraints),
+}
+
+/// What was told, and where the newest tip is in it.
+#[derive(Clone, Default)]
+struct Story {
+    told: Vec<Told>,
+    newest_tip: usize,
 }
 
 /// A provider that serves. Dropping it ends it.
 pub(crate) struct Provider {
     pub(crate) address: String,
     pub(crate) keys: AuthorityKeys,
-    told: watch::Sender<Vec<Told>>,
+    told: watch::Sender<Story>,
     next_id: u64,
     tip: TemplateSetNewPrevHash,
     serving: CancellationToken,
@@ -35,16 +58,22 @@ pub(crate) struct Provider {
 impl Provider {
     /// On the first block of a fresh chain.
     pub(crate) async fn start() -> Self {
+        let mut provider = Self::start_silent().await;
+        provider.tip(|_| {});
+        provider
+    }
+
+    /// It gives no template until it is told to, as one does whose node is in initial block download.
+    pub(crate) async fn start_silent() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut provider = Self {
+        let provider = Self {
             address: listener.local_addr().unwrap().to_string(),
             keys: AuthorityKeys::generate(),
-            told: watch::channel(Vec::new()).0,
+            told: watch::channel(Story::default()).0,
             next_id: 1,
             tip: parts(0).1,
             serving: CancellationToken::new(),
         };
-        provider.tip(|_| {});
         provider.serve(listener);
         provider
     }
@@ -66,14 +95,33 @@ impl Provider {
         template.future_template = true;
         self.tip.template_id = template.template_id;
         let tip = Box::new(self.tip.clone());
-        self.tell([Told::Template(Box::new(template)), Told::Tip(tip)]);
+        let told = [Told::Template(Box::new(template)), Told::Tip(tip)];
+        self.told.send_modify(|story| {
+            story.newest_tip = story.told.len();
+            story.told.extend(told);
+        });
+    }
+
+    /// The next template and the tip, for a test to make something odd of them.
+    pub(crate) fn parts(&mut self) -> (NewTemplate, TemplateSetNewPrevHash) {
+        (self.next_template(), self.tip.clone())
+    }
+
+    /// Tells something odd.
+    pub(crate) fn odd(&self, odd: Odd) {
+        self.tell(Told::Odd(Box::new(odd)));
+    }
+
+    /// The tip that was told last.
+    pub(crate) fn tip_now(&self) -> &TemplateSetNewPrevHash {
+        &self.tip
     }
 
     /// Tells a template on the tip, with these changes.
     pub(crate) fn template(&mut self, change: impl FnOnce(&mut NewTemplate)) {
         let mut template = self.next_template();
         change(&mut template);
-        self.tell([Told::Template(Box::new(template))]);
+        self.tell(Told::Template(Box::new(template)));
     }
 
     /// Hangs up, and is not to be reached.
@@ -97,13 +145,20 @@ impl Provider {
     }
 
     fn next_template(&mut self) -> NewTemplate {
-        let template = parts(self.next_id).0;
+        let mut template = parts(self.next_id).0;
         self.next_id += 1;
+        template.version = self.newest_version();
         template
     }
 
-    fn tell<const N: usize>(&self, told: [Told; N]) {
-        self.told.send_modify(|all| all.extend(told));
+    /// The version of the newest template: each has its own.
+    pub(crate) fn newest_version(&self) -> u32 {
+        let number = u32::try_from(self.next_id - 1).unwrap();
+        0x2000_0000 | (number << 13)
+    }
+
+    fn tell(&self, told: Told) {
+        self.told.send_modify(|story| story.told.push(told));
     }
 
     fn serve(&self, listener: TcpListener) {
@@ -114,7 +169,7 @@ impl Provider {
                 protocol: SetupProtocol::TemplateDistributionProtocol,
                 supported_flags: 0,
                 required_flags: 0,
-                success_flags: 0,
+                success_flags: |_| 0,
             },
             places: PlaceLimits::total(16),
             outbox_max: 1_024,
@@ -135,17 +190,25 @@ impl Drop for Provider {
     }
 }
 
-async fn converse(mut client: Client, mut told: watch::Receiver<Vec<Told>>) {
+async fn converse(mut client: Client, mut told: watch::Receiver<Story>) {
     let mut next = None;
+    let mut heard_later = 0;
     loop {
         tokio::select! {
             () = client.token.cancelled() => return,
             frame = client.reader.read() => match frame {
                 Ok(frame) if frame.is::<CoinbaseOutputConstraints>() => {
-                    let all = told.borrow_and_update().clone();
-                    let tip = all.iter().rposition(|told| matches!(told, Told::Tip(_)));
-                    next = Some(tip.unwrap() - 1);
+                    let story = told.borrow_and_update().clone();
+                    next = Some(story.newest_tip);
+                    heard_later = story.told.len();
                     told.mark_changed();
+                }
+                Ok(frame) if frame.is::<RequestTransactionData>() => {
+                    let (request, _) = frame.decode::<RequestTransactionData>().unwrap();
+                    let _ = client.outbox.send(&RequestTransactionDataError {
+                        template_id: request.template_id,
+                        error_code: "no-word-of-the-protocol".try_into().unwrap(),
+                    });
                 }
                 // Nobody asks for anything else that a test needs an answer to.
                 Ok(_) => {}
@@ -155,11 +218,13 @@ async fn converse(mut client: Client, mut told: watch::Receiver<Vec<Told>>) {
                 if changed.is_err() {
                     return;
                 }
-                let all = told.borrow_and_update().clone();
-                for told in &all[next.unwrap()..] {
-                    say(&client.outbox, told);
+                let story = told.borrow_and_update().clone();
+                for (number, told) in story.told.iter().enumerate().skip(next.unwrap()) {
+                    if number >= heard_later || !matches!(told, Told::Odd(_)) {
+                        say(&client.outbox, told);
+                    }
                 }
-                next = Some(all.len());
+                next = Some(story.told.len());
             }
         }
     }
@@ -170,6 +235,12 @@ fn say(outbox: &Outbox, told: &Told) {
     let _ = match told {
         Told::Template(template) => outbox.send(&**template),
         Told::Tip(tip) => outbox.send(&**tip),
+        Told::Odd(odd) => match &**odd {
+            Odd::Template(template) => outbox.send(template),
+            Odd::Tip(tip) => outbox.send(tip),
+            Odd::NoTransactions(error) => outbox.send(error),
+            Odd::Constraints(constraints) => outbox.send(constraints),
+        },
     };
 }
 

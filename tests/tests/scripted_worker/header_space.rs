@@ -121,6 +121,7 @@ impl ScriptedWorker {
                 nonce,
                 version: job.search.version,
                 hash,
+                target: job.search.target,
                 block: false,
             };
             let message = job.channel.share(self.number(), job.id, &found);

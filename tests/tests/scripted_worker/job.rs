@@ -374,6 +374,7 @@ impl ScriptedWorker {
             nonce: found.nonce,
             version: job.search.version,
             hash,
+            target: job.search.target,
             block: false,
         };
         Share {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dovetail_sv2::setup::{SetupProtocol, mining_flags};
 use dovetail_sv2::{
     AuthorityPublicKey, ConnectionError, Frame, FrameReader, FrameWriter, Message, connect,
-    negotiate, setup,
+    negotiation, setup,
 };
 use tokio::time::timeout;
 
@@ -45,7 +45,7 @@ impl Wire {
     /// Negotiates an extension; whether the pool has it.
     pub(crate) async fn negotiate(&mut self, extension_type: u16) -> bool {
         let granted =
-            negotiate::request(&mut self.reader, &mut self.writer, &[extension_type]).await;
+            negotiation::request(&mut self.reader, &mut self.writer, &[extension_type]).await;
         granted.unwrap().contains(&extension_type)
     }
 

@@ -9,19 +9,22 @@ use std::{
 
 use anyhow::{Context, ensure};
 use dovetail_agent::{
-    AgentClient, Answer, FinishReason, Question, ReceiptFile,
+    AgentClient, AgentError, Answer, FinishReason, Question, ReceiptFile,
     receipt_file::Kept,
     verify::{self, Report},
 };
 use dovetail_commitment::ModelId;
-use dovetail_console::{OutputError, Printer};
+use dovetail_console::{OutputError, Printer, print_note};
 use serde_json::json;
+use tokio::time::timeout;
 
-use super::{print_json, receipt, task};
+use super::{model_file, print_json, receipt, task};
 use crate::args::AskArgs;
 
 /// The largest prompt that the protocol between pool and worker can carry.
 const PROMPT_BYTES_MAX: u64 = 65_535;
+/// How long a pool may take to hear that nobody waits any more.
+const CANCEL_TIME_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) async fn ask(pool: &str, args: AskArgs) -> anyhow::Result<ExitCode> {
     let prompt = read_prompt(&args.prompt)?;
@@ -33,19 +36,31 @@ pub(crate) async fn ask(pool: &str, args: AskArgs) -> anyhow::Result<ExitCode> {
         .try_into()
         .context("the pool's model id")?;
 
-    let mut question = Question::new(
-        ModelId::from_bytes(model_id),
-        prompt,
-        args.sampling.params(args.max_tokens),
-    );
+    let model_id = ModelId::from_bytes(model_id);
+    // First: a wrong file should not cost an answer.
+    let vocabulary = args
+        .model_file
+        .as_deref()
+        .map(|path| model_file::load(path, model_id))
+        .transpose()?;
+
+    let mut question = Question::new(model_id, prompt, args.sampling.params(args.max_tokens));
     question.stop = args.sampling.stop()?;
+    question.time_max = Duration::from_secs(args.timeout);
     if let Some(seed) = args.sampling.seed {
         question.seed = seed.0;
     }
     let mut answer = client.ask(question).await?;
+    if let Some(vocabulary) = vocabulary {
+        answer.compare_text(vocabulary)?;
+    }
     let text = follow(&client, &mut answer, args.json).await?;
     if !args.json {
-        eprintln!("[task {}: {}]", answer.task_id(), describe(&answer));
+        print_note(format_args!(
+            "[task {}: {}]",
+            answer.task_id(),
+            describe(&answer)
+        ));
     }
 
     let report = match &args.receipt {
@@ -60,20 +75,24 @@ pub(crate) async fn ask(pool: &str, args: AskArgs) -> anyhow::Result<ExitCode> {
         .map_or(ExitCode::SUCCESS, receipt::exit_code))
 }
 
-/// Streams the answer to stdout (unless it is to be JSON) and returns it whole. Ctrl-C cancels the task at the pool.
-async fn follow(client: &AgentClient, answer: &mut Answer, quiet: bool) -> anyhow::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let mut printer = (!quiet).then(Printer::stdout);
+/// Streams the answer to stdout, or gathers it where it is to be JSON. Ctrl-C cancels the task at the pool.
+async fn follow(
+    client: &AgentClient,
+    answer: &mut Answer,
+    as_json: bool,
+) -> anyhow::Result<Vec<u8>> {
+    let mut gathered = Vec::new();
+    let mut printer = Printer::stdout();
     loop {
         tokio::select! {
-            piece = answer.next() => match piece? {
-                Some(piece) => {
-                    if let Some(printer) = &mut printer {
-                        printer.write(&piece).map_err(OutputError::from)?;
-                    }
-                    text.extend_from_slice(&piece);
+            piece = answer.next() => match piece {
+                Ok(Some(piece)) if as_json => gathered.extend_from_slice(&piece),
+                Ok(Some(piece)) => printer.write(&piece).map_err(OutputError::from)?,
+                Ok(None) => break,
+                Err(error) => {
+                    give_up(client, answer, &error).await;
+                    return Err(error.into());
                 }
-                None => break,
             },
             signal = tokio::signal::ctrl_c() => {
                 signal?;
@@ -82,10 +101,24 @@ async fn follow(client: &AgentClient, answer: &mut Answer, quiet: bool) -> anyho
             }
         }
     }
-    if let Some(printer) = &mut printer {
+    if !as_json {
         printer.finish().map_err(OutputError::from)?;
     }
-    Ok(text)
+    Ok(gathered)
+}
+
+/// Nobody reads what the task still gives.
+async fn give_up(client: &AgentClient, answer: &Answer, error: &AgentError) {
+    let goes_on = matches!(
+        error,
+        AgentError::AnswerLate { .. }
+            | AgentError::Protocol(_)
+            | AgentError::TextOfOtherTokens { .. }
+    );
+    if goes_on {
+        // The error at hand is the one that matters; a pool that is away will notice by itself.
+        let _ = timeout(CANCEL_TIME_MAX, client.cancel(answer.task_id())).await;
+    }
 }
 
 /// Keeps the agent's copy at once, then waits for the pool's receipt, adds it and verifies the whole.
@@ -98,10 +131,10 @@ async fn settle(
     let mut file = answer.to_file();
     file.save(path)?;
     if !args.json {
-        eprintln!(
+        print_note(format_args!(
             "[waiting up to {} s for a share that commits to it]",
             args.wait
-        );
+        ));
     }
     let wait_max = Duration::from_secs(args.wait);
     let receipt_json = client.wait_for_receipt(answer.task_id(), wait_max).await?;
@@ -110,16 +143,28 @@ async fn settle(
 
     let report = verify_file(file, args);
     if !args.json {
+        let path = path.display();
         match report.first_failure {
-            None => eprintln!("[receipt verified and kept in {}]", path.display()),
-            Some(check) => eprintln!(
-                "[the receipt does not hold: {}; see {}]",
-                receipt::name(check),
-                path.display()
-            ),
+            None => print_note(format_args!(
+                "[receipt verified and kept in {path}: it proves the tokens{}]",
+                whose_text(answer)
+            )),
+            Some(check) => print_note(format_args!(
+                "[the receipt does not hold: {}; see {path}]",
+                receipt::name(check)
+            )),
         }
     }
     Ok(report)
+}
+
+/// What is known of the text, which no receipt holds.
+fn whose_text(answer: &Answer) -> &'static str {
+    if answer.is_text_compared() {
+        ", and the text is theirs"
+    } else {
+        "; the text is the pool's word (--model-file compares it)"
+    }
 }
 
 fn verify_file(file: ReceiptFile, args: &AskArgs) -> Report {
@@ -172,6 +217,7 @@ fn print_summary(
         "model": model,
         "model_id": hex::encode(&answer.task().model_id),
         "text": String::from_utf8_lossy(text),
+        "text_compared": answer.is_text_compared(),
         "output_tokens": answer.tokens(),
         "finish_reason": task::finish_reason(answer.task()),
         "price_msat": answer.task().price_msat,

@@ -1,6 +1,7 @@
 //! One module per command. Each returns the exit code, or an error that `main` explains.
 
 pub(crate) mod ask;
+mod model_file;
 pub(crate) mod models;
 pub(crate) mod receipt;
 pub(crate) mod task;

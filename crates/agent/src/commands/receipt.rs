@@ -2,15 +2,16 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use dovetail_agent::{
-    AgentClient, ReceiptFile, receipt_file,
+    AgentClient, ReceiptFile,
+    receipt_file::{self, Kept},
     verify::{self, Check, Line, Outcome, Report},
 };
-use dovetail_console::{OutputError, print_line};
+use dovetail_console::{OutputError, Printer, print_line, print_note};
 
-use super::print_json;
-use crate::args::{ReceiptGetArgs, ReceiptVerifyArgs};
+use super::{model_file, print_json};
+use crate::args::{ReceiptGetArgs, ReceiptTextArgs, ReceiptVerifyArgs};
 
 pub(crate) async fn get(pool: &str, args: &ReceiptGetArgs) -> anyhow::Result<ExitCode> {
     // Read first: a wrong file should not cost a long wait.
@@ -32,7 +33,7 @@ pub(crate) async fn get(pool: &str, args: &ReceiptGetArgs) -> anyhow::Result<Exi
         (Some(file), Some(path)) => {
             file.set_receipt(&receipt_json)?;
             file.save(path)?;
-            eprintln!("receipt put into {}", path.display());
+            print_note(format_args!("receipt put into {}", path.display()));
         }
         _ => print_line(receipt_json)?,
     }
@@ -48,6 +49,25 @@ pub(crate) fn verify(args: &ReceiptVerifyArgs) -> anyhow::Result<ExitCode> {
         print(&report)?;
     }
     Ok(exit_code(&report))
+}
+
+/// The text of the tokens of a receipt that holds. What the pool showed as the text plays no part in it.
+pub(crate) fn text(args: &ReceiptTextArgs) -> anyhow::Result<ExitCode> {
+    let file = ReceiptFile::load(&args.file)?;
+    let tokens = file.output_tokens.clone();
+    let model_id = file.model_id;
+    let kept = Kept::File(Box::new(file));
+    let report = verify::verify(&kept, args.pool_key.map(|key| key.0));
+    if let Some(check) = report.first_failure {
+        bail!("the receipt does not hold: {}", name(check));
+    }
+    let vocabulary = model_file::load(&args.model_file, model_id)?;
+    let mut printer = Printer::stdout();
+    printer
+        .write(&vocabulary.decode(&tokens))
+        .and_then(|()| printer.finish())
+        .map_err(OutputError::from)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn exit_code(report: &Report) -> ExitCode {

@@ -105,6 +105,12 @@ impl Tokenizer {
         Ok(tokens.to_vec())
     }
 
+    /// The bytes of tokens, one after the other.
+    pub(crate) fn decode(&self, tokens: &[u32]) -> Vec<u8> {
+        let bytes = tokens.iter().flat_map(|token| self.bytes_of(*token));
+        bytes.copied().collect()
+    }
+
     pub(crate) fn bytes_of(&self, token: u32) -> &[u8] {
         self.bytes.get(token as usize).map_or(&[], |bytes| bytes)
     }

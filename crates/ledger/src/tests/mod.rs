@@ -2,7 +2,9 @@
 
 mod accounts;
 mod audits;
+mod coinbase_only;
 mod collateral;
+mod devices;
 mod model;
 mod outage;
 mod payouts;
@@ -154,7 +156,7 @@ impl Running {
         let config = CommitterConfig {
             group_max,
             group_wait,
-            queue_max: 1_000,
+            lane_max: 1_000,
             spool_dir: spool_dir.to_owned(),
         };
         let committer = Committer::start(ledger.clone(), config, shutdown.clone())
@@ -180,6 +182,7 @@ fn hash_share(n: u8, account: &str, credit_msat: i64) -> Share {
         kind: ShareKind::Hash,
         is_block: false,
         credit: Msat::new(credit_msat),
+        is_coinbase_only: false,
         batch: None,
     }
 }

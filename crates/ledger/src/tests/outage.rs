@@ -5,7 +5,7 @@ use crate::CommitRefusal;
 
 /// Waits until the ledger has this many shares. The bound only ends a wait that would never end: a
 /// busy machine may take a while for 1,500 commits.
-async fn shares_reach(ledger: &Ledger, count: u64) {
+pub(super) async fn shares_reach(ledger: &Ledger, count: u64) {
     for _ in 0..1200 {
         if ledger
             .stats()

@@ -253,3 +253,45 @@ fn a_block_is_found_once_by_whatever_process() {
         assert_eq!(ledger.stats().await.unwrap().blocks, 1);
     });
 }
+
+#[test]
+fn a_source_that_floods_the_committer_has_nobody_else_refused_or_held_up() {
+    run(|db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let wait = Duration::from_millis(2);
+        let running = Running::start_with(&ledger, dir.path(), 4, wait).await;
+        let numbered = |number: u16, account| {
+            let mut hash = [0; 32];
+            hash[..2].copy_from_slice(&number.to_le_bytes());
+            Share {
+                header_hash: HeaderHash::from_bytes(hash),
+                ..hash_share(0, account, 1)
+            }
+        };
+        let commit = |committer: &Committer, share| {
+            let committer = committer.clone();
+            tokio::spawn(async move { committer.commit(share).await })
+        };
+        // Nothing is committed while the flood comes.
+        let held = db.hold_commits().await;
+        let flood: Vec<_> = (0..600)
+            .map(|number| commit(&running.committer, numbered(number, "flood")))
+            .collect();
+        let other = running.committer.for_another_source();
+        let others: Vec<_> = (600..603)
+            .map(|number| commit(&other, numbered(number, "other")))
+            .collect();
+        held.close().await.unwrap();
+        for share in others.into_iter().chain(flood) {
+            assert_eq!(share.await.unwrap(), Ok(()));
+        }
+        let before: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM shares WHERE account = 'flood' AND created_at <
+             (SELECT max(created_at) FROM shares WHERE account = 'other')",
+        )
+        .fetch_one(&ledger.pool)
+        .await
+        .unwrap();
+        assert!(before < 100, "{before} shares of the flood came first");
+    });
+}

@@ -216,7 +216,9 @@ fn a_task_is_in_a_few_open_batches_at_most() {
             let ids: Vec<TaskId> = batch.iter().map(|of| of.task_id).collect();
             match ledger.register_batch(WORKER, root, &ids).await {
                 Ok(()) => registered.push((root, ids)),
-                Err(refusal) => assert!(matches!(refusal, BatchRefusal::TooMany), "{refusal}"),
+                Err(refusal) => {
+                    assert!(matches!(refusal, BatchRefusal::TooManyOfTask), "{refusal}")
+                }
             }
         }
         assert_eq!(registered.len(), 16);
@@ -228,6 +230,62 @@ fn a_task_is_in_a_few_open_batches_at_most() {
             .register_batch(WORKER, root, &[alone.task_id])
             .await
             .unwrap();
+    });
+}
+
+#[test]
+fn a_worker_has_so_many_open_batches_at_most_however_many_connections_register_them() {
+    run(|db, ledger| async move {
+        let mut batches = Vec::new();
+        for n in 1..=100 {
+            let transcript = finished_task(&ledger, n).await;
+            batches.push((
+                root_of(std::slice::from_ref(&transcript)),
+                transcript.task_id,
+            ));
+        }
+        // All at once, on two connections.
+        let other = db.ledger().await;
+        let registering: Vec<_> = batches
+            .iter()
+            .enumerate()
+            .map(|(at, (root, task))| {
+                let ledger = if at % 2 == 0 { &ledger } else { &other };
+                let (ledger, root, task) = (ledger.clone(), *root, *task);
+                tokio::spawn(async move { ledger.register_batch(WORKER, root, &[task]).await })
+            })
+            .collect();
+        let (mut registered, mut refused) = (Vec::new(), Vec::new());
+        for (registering, batch) in registering.into_iter().zip(&batches) {
+            match registering.await.unwrap() {
+                Ok(()) => registered.push(*batch),
+                Err(BatchRefusal::TooManyOfWorker) => refused.push(*batch),
+                Err(refusal) => panic!("{refusal}"),
+            }
+        }
+        assert_eq!((registered.len(), refused.len()), (64, 36));
+        // Again is harmless.
+        let (root, task) = registered[0];
+        ledger.register_batch(WORKER, root, &[task]).await.unwrap();
+        // One that is settled makes room for another one, and so do those that have expired.
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        let share = inference_share(1, root, 0, &[task]);
+        running.committer.commit(share).await.unwrap();
+        let (root, task) = refused[0];
+        ledger.register_batch(WORKER, root, &[task]).await.unwrap();
+        let (root, task) = refused[1];
+        let full = ledger.register_batch(WORKER, root, &[task]).await;
+        assert!(matches!(full, Err(BatchRefusal::TooManyOfWorker)));
+        ledger.expire_tasks(unix_now() + 601).await.unwrap();
+        let (root, task) = {
+            let transcript = finished_task(&ledger, 101).await;
+            (
+                root_of(std::slice::from_ref(&transcript)),
+                transcript.task_id,
+            )
+        };
+        ledger.register_batch(WORKER, root, &[task]).await.unwrap();
     });
 }
 

@@ -13,7 +13,7 @@ use dovetail_sv2::messages::{
 };
 use dovetail_sv2::server::{Client, EndReason, MiningClock};
 use dovetail_sv2::setup::mining_flags;
-use dovetail_sv2::{Frame, FrameReader, Message, Outbox, negotiate};
+use dovetail_sv2::{Frame, FrameReader, Message, Outbox, negotiation};
 use dovetail_units::header::{TIME_AHEAD_MAX_S, Tip};
 use stratum_core::mining_sv2 as codes;
 use tokio::time::{Instant, sleep_until};
@@ -128,7 +128,7 @@ impl Connection {
         if frame.is::<RequestExtensions>() {
             // We speak none towards firmware: the answer is an error, the connection stays.
             let request: RequestExtensions = frame.message()?;
-            return match negotiate::answer(&request, &[], &[]) {
+            return match negotiation::answer(&request, &[], &[]) {
                 Ok(success) => self.send(&success),
                 Err(error) => self.send(&error),
             };

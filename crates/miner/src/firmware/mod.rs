@@ -58,7 +58,7 @@ pub async fn serve(
             supported_flags: mining_flags::REQUIRES_STANDARD_JOBS
                 | mining_flags::REQUIRES_VERSION_ROLLING,
             required_flags: 0,
-            success_flags: 0,
+            success_flags: |_| 0,
         },
         places: PlaceLimits::total(options.connections_max),
         outbox_max: OUTBOX_MAX,

@@ -12,7 +12,7 @@ use dovetail_sv2::messages::{
     Str0255Owned, U256Owned,
 };
 use dovetail_sv2::setup::{SetupProtocol, mining_flags};
-use dovetail_sv2::{EXTRANONCE_BYTES_MAX, Frame, Outbox, OutboxError, connect, negotiate, setup};
+use dovetail_sv2::{EXTRANONCE_BYTES_MAX, Frame, Outbox, OutboxError, connect, negotiation, setup};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +47,7 @@ impl PoolSession {
             connection,
             channel,
             beacon_tip,
+            models: options.models.clone(),
         })
     }
 }
@@ -75,7 +76,7 @@ async fn negotiated(options: &PoolOptions) -> Result<(FrameReader, FrameWriter),
     .map_err(OutboxError::Encode)?;
     setup::open(&mut reader, &mut writer, &request).await?;
     let granted =
-        negotiate::request(&mut reader, &mut writer, &[extension::EXTENSION_TYPE]).await?;
+        negotiation::request(&mut reader, &mut writer, &[extension::EXTENSION_TYPE]).await?;
     if granted.is_empty() {
         return Err(SessionError::NoExtension);
     }

@@ -15,7 +15,7 @@ use dovetail_sv2::messages::{
 };
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol};
 use dovetail_sv2::{
-    AuthorityKeys, Frame, FrameReader, FrameWriter, Message, accept, negotiate, setup,
+    AuthorityKeys, Frame, FrameReader, FrameWriter, Message, accept, negotiation, setup,
 };
 use tokio::net::TcpListener;
 
@@ -39,7 +39,7 @@ impl Played {
             protocol,
             supported_flags: 0b111,
             required_flags: 0,
-            success_flags: 0,
+            success_flags: |_| 0,
         };
         setup::serve(&mut reader, &mut writer, &policy)
             .await
@@ -93,7 +93,7 @@ impl Played {
 
     pub(crate) async fn grant_extension(&mut self) {
         let request: RequestExtensions = self.expect().await;
-        let answer = negotiate::answer(&request, &[extension::EXTENSION_TYPE], &[]).unwrap();
+        let answer = negotiation::answer(&request, &[extension::EXTENSION_TYPE], &[]).unwrap();
         self.send(&answer).await;
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dovetail_api::models_v1::{FetchModelRequest, FetchModelResponse, models_client::ModelsClient};
 use dovetail_api::v1::{ListModelsRequest, inference_client::InferenceClient};
-use dovetail_api::{MESSAGE_BYTES_MAX, MODEL_CHUNK_BYTES_MAX};
+use dovetail_api::{MESSAGE_BYTES_MAX, MODEL_CHUNK_BYTES_MAX, words};
 use dovetail_commitment::ModelId;
 use tokio::time::timeout;
 use tonic::Streaming;
@@ -14,7 +14,7 @@ use super::FetchError;
 
 /// A pool on the same continent answers in milliseconds.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// For a list, and for the next piece of a file: 256 KiB in this time is a very slow line.
+/// For a list, and for the beginning of a file.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 /// A dead connection is noticed within twice this.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -57,7 +57,7 @@ impl ModelPool {
         let connected = endpoint.connect().await;
         let channel = connected.map_err(|error| FetchError::Unreachable {
             api: api.to_owned(),
-            reason: innermost(&error),
+            reason: words::message(&innermost(&error)),
         })?;
         Ok(Self {
             api: api.to_owned(),
@@ -77,14 +77,9 @@ impl ModelPool {
             .models;
         let mut named = models.iter().filter(|model| model.name == name);
         let Some(model) = named.next() else {
-            let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
             return Err(FetchError::NoSuchName {
                 name: name.to_owned(),
-                known: if known.is_empty() {
-                    "none".to_owned()
-                } else {
-                    known.join(", ")
-                },
+                known: words::names(&models),
             });
         };
         if named.next().is_some() {
@@ -114,10 +109,9 @@ impl ModelPool {
 }
 
 impl Pieces {
-    /// The next piece; `None` where the stream ended in order.
+    /// The next piece, however long it takes; `None` where the stream ended in order. Cancellation-safe.
     pub(super) async fn next(&mut self) -> Result<Option<Piece>, FetchError> {
-        let message = timeout(ANSWER_TIME_MAX, self.stream.message()).await;
-        let message = message.map_err(|_| FetchError::Silent)?;
+        let message = self.stream.message().await;
         let message = message.map_err(|status| FetchError::from_status(&self.api, &status))?;
         Ok(message.map(|message| Piece {
             file_bytes: message.file_bytes,

@@ -1,10 +1,13 @@
-//! Why a model was not fetched.
+//! Why a model was not fetched. What an error repeats of a pool's words is short and harmless ([`dovetail_api::words`]).
 
 use std::path::{Path, PathBuf};
 
 use dovetail_api::codes::{self, Code};
+use dovetail_api::words;
 use dovetail_commitment::ModelId;
 use dovetail_engine::EngineError;
+
+use super::Pace;
 
 /// Why a model was not fetched.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,9 @@ pub enum FetchError {
     /// Nothing came for a while.
     #[error("the pool sent nothing")]
     Silent,
+    /// Something came, but too little.
+    #[error("the pool sends less than {} bytes in {} s", .0.bytes, .0.window.as_secs_f32())]
+    TooSlow(Pace),
     /// No model of the pool has this name.
     #[error("the pool has no model named {name}; it has: {known}")]
     NoSuchName {
@@ -93,22 +99,22 @@ impl FetchError {
     pub(super) fn from_status(api: &str, status: &tonic::Status) -> Self {
         match (codes::code_of(status), status.code()) {
             (Some(code), _) => Self::Refused {
-                code: code.to_owned(),
-                message: status.message().to_owned(),
+                code: words::word(code),
+                message: words::message_of(status),
             },
             (None, tonic::Code::Unimplemented) => Self::NotOffered,
             (None, tonic::Code::Unavailable) => Self::Unreachable {
                 api: api.to_owned(),
-                reason: status.message().to_owned(),
+                reason: words::message_of(status),
             },
-            (None, _) => Self::Broken(status.message().to_owned()),
+            (None, _) => Self::Broken(words::message_of(status)),
         }
     }
 
     /// Whether the same may work a little later.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Broken(_) | Self::Silent => true,
+            Self::Unreachable { .. } | Self::Broken(_) | Self::Silent | Self::TooSlow(_) => true,
             Self::Refused { code, .. } => matches!(
                 Code::parse(code),
                 Some(Code::DownloadsFull | Code::Unavailable)

@@ -2,23 +2,27 @@
 //! after a break, and checked before they run.
 //!
 //! The pool is not trusted. A file's head must carry the id that was asked for before the rest is taken, no
-//! more is taken than the head says and the configuration allows, and the file gets its name only once every
-//! tensor has the digest that the id stands for.
+//! more is taken than the head says and the configuration allows, it has to come at a least rate, and the file gets its
+//! name only once every tensor has the digest that the id stands for.
 
 mod client;
 mod error;
+mod pace;
 mod partial_file;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_commitment::ModelId;
 use dovetail_engine::{EngineError, Model};
+use tokio::time::timeout_at;
 
 pub use error::FetchError;
+pub use pace::Pace;
 
 use client::{ModelPool, Piece};
+use pace::Meter;
 use partial_file::PartialFile;
 
 /// The waits between attempts that brought nothing.
@@ -78,8 +82,10 @@ pub struct Fetcher {
     pub api: String,
     /// The longest file that is taken.
     pub model_bytes_max: u64,
-    /// After so many attempts in a row that brought nothing, it is given up.
+    /// After so many attempts in a row that brought nothing, or too little, it is given up.
     pub attempts_max: u32,
+    /// The slowest server that is put up with.
+    pub pace: Pace,
 }
 
 impl Fetcher {
@@ -167,13 +173,15 @@ impl Fetcher {
         let mut was_resumed = partial.bytes() > 0;
         while !partial.is_whole() {
             was_resumed |= partial.bytes() > 0;
-            let before = partial.bytes();
+            let (before, begun) = (partial.bytes(), Instant::now());
             let ended = self.stream(partial, tell).await;
-            if partial.bytes() > before {
+            let brought = partial.bytes().saturating_sub(before);
+            let went_on = self.pace.is_kept(brought, begun.elapsed());
+            if went_on {
                 attempts = Attempts::new(self.attempts_max);
             }
             match ended {
-                Ok(()) if partial.bytes() > before => {}
+                Ok(()) if went_on || partial.is_whole() => {}
                 Ok(()) => attempts.wait(FetchError::Silent, tell).await?,
                 Err(error) if error.is_passing() => attempts.wait(error, tell).await?,
                 Err(error) => return Err(error),
@@ -190,7 +198,19 @@ impl Fetcher {
     ) -> Result<(), FetchError> {
         let mut pool = ModelPool::connect(&self.api).await?;
         let mut pieces = pool.pieces(partial.id(), partial.bytes()).await?;
-        while let Some(Piece { file_bytes, data }) = pieces.next().await? {
+        let mut meter = Meter::new(self.pace);
+        loop {
+            let Ok(piece) = timeout_at(meter.due(), pieces.next()).await else {
+                meter.turn()?;
+                continue;
+            };
+            let Some(Piece { file_bytes, data }) = piece? else {
+                break;
+            };
+            if data.is_empty() {
+                return Err(FetchError::Protocol("it sent a piece with nothing in it"));
+            }
+            meter.count(data.len());
             if file_bytes > self.model_bytes_max {
                 return Err(FetchError::TooLarge {
                     bytes: file_bytes,
@@ -224,7 +244,7 @@ fn beside(file: &Path) -> PathBuf {
 }
 
 /// Loads a file that must be this model.
-async fn load(file: PathBuf, id: ModelId) -> Result<Model, EngineError> {
+pub(crate) async fn load(file: PathBuf, id: ModelId) -> Result<Model, EngineError> {
     let loading = tokio::task::spawn_blocking(move || {
         let model = Model::load(&file)?;
         if model.id() == id {

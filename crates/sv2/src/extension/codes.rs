@@ -29,7 +29,7 @@ dovetail_units::codes! {
         ClaimMalformed = "claim-malformed",
         /// The connection has no extended channel with this id.
         ChannelUnknown = "channel-unknown",
-        /// One of the batch's tasks is in too many open batches.
+        /// One of the batch's tasks is in too many open batches, or the worker has too many.
         TooManyBatches = "too-many-batches",
         /// The worker asks for jobs faster than the pool builds them.
         TooManyJobs = "too-many-jobs",

@@ -1,4 +1,4 @@
-//! One try to hand a block to its source, by whatever way the source has.
+//! One try to hand a block to a node, by whatever way the node has.
 
 use std::sync::Arc;
 
@@ -6,8 +6,10 @@ use bitcoin::Block;
 use bitcoin::consensus::deserialize;
 
 use super::live_transactions::TransactionList;
+use super::sink::{Sink, Way};
 use super::solved_block::{BrokenBlock, SolvedBlock, Transactions, block_bytes};
-use super::{Inner, Task, Verdict};
+use super::task::Task;
+use super::{Inner, Verdict};
 use crate::chain::BlockRejection;
 use crate::error::TemplateError;
 
@@ -17,15 +19,18 @@ const NOT_YET: [&str; 2] = ["prev-blk-not-found", "time-too-new"];
 /// What a try came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The source has judged the block.
+    /// The node has judged the block.
     Final(Verdict),
-    /// The source got it and does not say what came of it.
+    /// The node got it and does not say what came of it.
     Sent,
-    /// The source did not get it.
+    /// The node did not get it.
     NotSent,
+    /// The node is there and cannot take it, as things stand.
+    CannotTake,
 }
 
 impl Task {
+    /// At the source of its template.
     pub(super) async fn attempt(&self) -> Answer {
         let templates = &self.inner.templates;
         let sent = self.hand_over().await;
@@ -46,9 +51,43 @@ impl Task {
         match (sent, whole) {
             (Ok(()), _) => Answer::Sent,
             // Nothing was to be sent: the chain will show it or not.
-            (Err(_), None) if self.block.is_miners() => Answer::Sent,
+            (Err(_), None) if self.is_miners() => Answer::Sent,
             (Err(_), Some(error)) | (Err(error), None) => {
-                tracing::warn!(hash = %self.hash, %error, "the template source did not take a block; it is sent again");
+                self.not_taken("the template source", &error)
+            }
+        }
+    }
+
+    /// At a further node.
+    pub(super) async fn attempt_at(&self, sink: &Sink) -> Answer {
+        let (sent, is_judge) = match &sink.way {
+            Way::Solutions(handle) => {
+                let block = self.block();
+                let sent = handle.submit_equal(&block.header, &block.coinbase).await;
+                (sent, handle.judges_solutions())
+            }
+            Way::Blocks(door) => match self.whole_block().await {
+                Some(bytes) => (door.submit(bytes.to_vec()).await, true),
+                // Its own source may tell its transactions yet.
+                None => return Answer::NotSent,
+            },
+        };
+        match (judgement(&sent, is_judge), sent) {
+            (Some(verdict), _) => Answer::Final(verdict),
+            (None, Ok(())) => Answer::Sent,
+            (None, Err(error)) => self.not_taken(&sink.name, &error),
+        }
+    }
+
+    fn not_taken(&self, node: &str, error: &TemplateError) -> Answer {
+        let hash = self.hash;
+        match error {
+            TemplateError::Unsupported => {
+                tracing::debug!(%hash, node, "a node cannot take a block: it has no template with its transactions");
+                Answer::CannotTake
+            }
+            error => {
+                tracing::warn!(%hash, node, %error, "a node did not take a block; it is sent again");
                 Answer::NotSent
             }
         }
@@ -57,7 +96,7 @@ impl Task {
     /// Hands the block over as what the source takes: the solution of its template or of an equal one, or the whole
     /// block.
     async fn hand_over(&self) -> Result<(), TemplateError> {
-        let (templates, block) = (&self.inner.templates, &self.block);
+        let (templates, block) = (&self.inner.templates, self.block());
         match &block.transactions {
             Transactions::Here(bytes) if !templates.judges_blocks() => {
                 return templates.submit_block(bytes.to_vec()).await;
@@ -78,7 +117,7 @@ impl Task {
 
     /// The block with its transactions, where they are known without asking.
     pub(super) async fn with_known_transactions(&self) -> SolvedBlock {
-        let mut block = self.block.clone();
+        let mut block = self.block();
         if let Some(list) = self.inner.known(&block.transactions)
             && let Some(bytes) = whole(&block, list).await
         {
@@ -89,19 +128,20 @@ impl Task {
 
     /// The whole block, if its transactions can be had.
     pub(super) async fn whole_block(&self) -> Option<Arc<Vec<u8>>> {
-        let id = match &self.block.transactions {
+        let block = self.block();
+        let id = match &block.transactions {
             Transactions::Here(bytes) => return Some(Arc::clone(bytes)),
             Transactions::Template(id) => (*id)?,
             Transactions::Miners => return None,
         };
-        let list = match self.inner.known(&self.block.transactions) {
+        let list = match self.inner.known(&block.transactions) {
             Some(list) => list,
             None => {
                 let data = self.inner.templates.transaction_data(id).await.ok()?;
                 data.transactions.into_iter().map(Arc::from).collect()
             }
         };
-        whole(&self.block, list).await
+        whole(&block, list).await
     }
 }
 

@@ -1,66 +1,66 @@
-//! Publishes solved blocks, and loses none: a block is handed to the source and written to disk at the same time, and
-//! sent again until the source has taken or judged it or it is too deep to matter, across restarts. Pool, declarator
+//! Publishes solved blocks, and loses none: a block is handed to every node and written to disk at the same time, and
+//! sent again until a node has taken or judged it or it is too deep to matter, across restarts. Pool, declarator
 //! and workers with a node of their own share it. It credits nobody: whoever published a block is told the outcome.
 
 mod attempt;
+#[cfg(test)]
+mod disk_tests;
 mod live_transactions;
 mod record;
+mod sink;
+#[cfg(test)]
+mod sink_tests;
 mod solved_block;
 mod store;
+mod task;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bitcoin::BlockHash;
-use bitcoin::hashes::Hash;
 use dovetail_units::time::unix_now;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::handle::TemplateHandle;
-use attempt::Answer;
 use live_transactions::LiveTransactions;
 use record::Record;
-use store::{Aside, Store, WAITING_MAX};
+use store::Store;
+use task::Task;
 
+pub use sink::Sink;
 pub(crate) use solved_block::solution_of;
 pub use solved_block::{BlockParts, BrokenBlock, Finder, SolvedBlock, Transactions};
 
-/// How soon a block that nobody has judged is sent again, and the longest such pause.
-const PAUSE_MIN: Duration = Duration::from_secs(2);
-const PAUSE_MAX: Duration = Duration::from_secs(300);
-/// The operator is told of a block that nobody has judged after this time.
-const ALARM_AFTER: Duration = Duration::from_secs(60);
-/// A block under this many others, or this old, will not be in the chain any more.
-const DEPTH_MAX: u32 = 100;
-const AGE_MAX_S: u64 = 24 * 60 * 60;
-/// How long a block that only its miner can publish is looked for on the chain.
-const SEEN_TIME_MAX_S: u64 = 10 * 60;
+/// How long the word on a share that solves a block waits for the disk. A disk that takes longer hangs.
+const KEPT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What came of a block, in the source's word or the chain's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The source has it.
+    /// A node has it.
     Accepted,
-    /// The source says what is wrong with it.
+    /// A node says what is wrong with it, and no other has it.
     Refused(String),
-    /// The source never said anything, and the chain has gone on.
+    /// No node ever said anything, and the chain has gone on.
     Unknown,
-    /// Its miner had it to publish, and the chain did not show it.
-    NotSeen,
+    /// It stays with its miner, who alone can publish it: whether the chain has it is to be asked of the chain.
+    LeftToMiner,
 }
 
 /// What a publisher needs.
 #[derive(Debug)]
 pub struct PublisherOptions {
-    /// Where blocks go.
+    /// Where blocks go: the source of their templates.
     pub templates: TemplateHandle,
+    /// Where they go besides.
+    pub sinks: Vec<Sink>,
     /// Where blocks that nobody has judged yet wait; `None`: they do not survive a restart.
     pub dir: Option<PathBuf>,
     /// Whether blocks of the source's own templates are published here: then the transactions of those are fetched as
@@ -77,14 +77,27 @@ pub struct BlockPublisher(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     templates: TemplateHandle,
-    store: Option<Store>,
+    sinks: Vec<Sink>,
+    store: Option<Arc<Store>>,
     transactions: LiveTransactions,
     /// Those that are being published.
-    open: Mutex<HashMap<BlockHash, watch::Sender<Option<Verdict>>>>,
+    open: Mutex<HashMap<BlockHash, watch::Sender<Progress>>>,
     /// How many blocks there have been: each has its number.
     count: watch::Sender<usize>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
+}
+
+/// How far a block is.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    verdict: Option<Verdict>,
+    /// Whether a node has taken or refused it.
+    is_judged: bool,
+    /// Whether it is on disk.
+    is_stored: bool,
+    /// Whether nothing more can be done to keep it: it is on disk, or it cannot be written.
+    is_kept: bool,
 }
 
 /// A block that is being published. The block's file stays until all of these are dropped, so that what came of it is
@@ -92,7 +105,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Publication {
     block: SolvedBlock,
-    verdict: watch::Receiver<Option<Verdict>>,
+    progress: watch::Receiver<Progress>,
 }
 
 impl Publication {
@@ -103,8 +116,29 @@ impl Publication {
 
     /// Waits for what comes of it; `None` if the publisher stops before that. Cancellation-safe.
     pub async fn verdict(&mut self) -> Option<Verdict> {
-        let verdict = self.verdict.wait_for(Option::is_some).await;
-        verdict.ok().and_then(|verdict| verdict.clone())
+        let progress = self.progress.wait_for(|now| now.verdict.is_some()).await;
+        progress.ok().and_then(|progress| progress.verdict.clone())
+    }
+
+    /// What waits until the block cannot be lost any more.
+    pub fn keeping(&self) -> Keeping {
+        Keeping(self.progress.clone())
+    }
+}
+
+/// The wait for a block to be on disk.
+#[derive(Debug)]
+pub struct Keeping(watch::Receiver<Progress>);
+
+impl Keeping {
+    /// Returns once the block survives a crash: it is on disk, or a node has it. Also where that is not possible: the
+    /// disk takes nothing, or hangs.
+    pub async fn done(mut self) {
+        let is_kept = |now: &Progress| now.is_kept || now.verdict.is_some();
+        let kept = timeout(KEPT_TIME_MAX, self.0.wait_for(is_kept)).await;
+        if kept.is_err() {
+            tracing::error!("a solved block is not on disk yet: the disk hangs");
+        }
     }
 }
 
@@ -114,13 +148,15 @@ impl BlockPublisher {
     pub async fn start(options: PublisherOptions) -> (Self, Vec<Publication>) {
         let PublisherOptions {
             templates,
+            sinks,
             dir,
             solves_templates,
             shutdown,
         } = options;
         let publisher = Self(Arc::new(Inner {
             templates,
-            store: dir.map(Store::new),
+            sinks,
+            store: dir.map(|dir| Arc::new(Store::new(dir))),
             transactions: LiveTransactions::default(),
             open: Mutex::default(),
             count: watch::Sender::new(0),
@@ -177,36 +213,50 @@ impl BlockPublisher {
 
     fn begin(&self, block: SolvedBlock, found_at_unix: Option<u64>) -> Publication {
         let hash = block.hash();
-        let (verdict_sender, verdict) = {
-            let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = {
+            let mut open = self.0.lock();
             if let Some(sender) = open.get(&hash) {
-                let verdict = sender.subscribe();
-                return Publication { block, verdict };
+                let progress = sender.subscribe();
+                return Publication { block, progress };
             }
-            let (sender, verdict) = watch::channel(None);
+            let is_stored = found_at_unix.is_some();
+            let sender = watch::Sender::new(Progress {
+                is_stored,
+                is_kept: is_stored,
+                ..Progress::default()
+            });
             open.insert(hash, sender.clone());
-            (sender, verdict)
+            sender
         };
+        let progress = sender.subscribe();
         let mut number = 0;
         self.0.count.send_modify(|count| {
             number = *count;
             *count += 1;
         });
-        let inner = Arc::clone(&self.0);
-        let task = Task {
-            inner,
+        let task = Arc::new(Task {
+            inner: Arc::clone(&self.0),
             hash,
             number,
             found_at_unix: found_at_unix.unwrap_or_else(unix_now),
-            is_stored: found_at_unix.is_some(),
-            block: block.clone(),
-        };
-        self.0.tracker.spawn(task.run(verdict_sender));
-        Publication { block, verdict }
+            block: Mutex::new(block.clone()),
+            progress: sender,
+        });
+        self.0.tracker.spawn(task.run());
+        Publication { block, progress }
     }
 }
 
 impl Inner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<BlockHash, watch::Sender<Progress>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing more is done for this block.
+    fn close(&self, hash: BlockHash) {
+        self.lock().remove(&hash);
+    }
+
     async fn load(&self) -> Vec<(SolvedBlock, u64)> {
         let mut blocks = Vec::new();
         if self.store.is_some() {
@@ -236,176 +286,5 @@ impl Inner {
         };
         let done = tokio::task::spawn_blocking(move || work(&store)).await;
         done.unwrap_or_else(|error| Err(std::io::Error::other(error)))
-    }
-}
-
-/// What publishes one block, from its begin to its end.
-struct Task {
-    inner: Arc<Inner>,
-    hash: BlockHash,
-    number: usize,
-    found_at_unix: u64,
-    is_stored: bool,
-    block: SolvedBlock,
-}
-
-impl Task {
-    async fn run(mut self, verdicts: watch::Sender<Option<Verdict>>) {
-        let verdict = self.verdict().await;
-        if let Some(verdict) = &verdict {
-            self.tell(verdict);
-            verdicts.send_replace(Some(verdict.clone()));
-            // It is noted when nobody holds the publication any more.
-            verdicts.closed().await;
-            self.forget(verdict).await;
-        }
-        let mut open = self
-            .inner
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        open.remove(&self.hash);
-    }
-
-    /// Sends the block until it is judged; `None` if the publisher stops before that.
-    async fn verdict(&mut self) -> Option<Verdict> {
-        let inner = Arc::clone(&self.inner);
-        let mut work = inner.templates.subscribe();
-        let mut connected = inner.templates.connections();
-        let (mut count, number) = (inner.count.subscribe(), self.number);
-        let (mut pause, mut alarm) = (PAUSE_MIN, Some(Instant::now() + ALARM_AFTER));
-        loop {
-            work.mark_unchanged();
-            connected.mark_unchanged();
-            let answer = self.round().await;
-            if let Answer::Final(verdict) = answer {
-                return Some(verdict);
-            }
-            let tip = self.hash.to_byte_array();
-            let next = Instant::now() + pause;
-            tokio::select! {
-                biased;
-                () = inner.shutdown.cancelled() => return None,
-                () = inner.templates.until_tip(tip) => return Some(Verdict::Accepted),
-                // A source that is back, and one that has the templates again after that.
-                () = reconnected(&mut connected) => pause = PAUSE_MIN,
-                Ok(()) = work.changed(), if answer == Answer::NotSent => {}
-                // Too many came after it.
-                () = crowded(&mut count, number) => return Some(Verdict::Unknown),
-                () = sleep_until(next) => pause = (pause * 2).min(PAUSE_MAX),
-            }
-            if let Some(verdict) = self.given_up() {
-                return Some(verdict);
-            }
-            if alarm.is_some_and(|at| at <= Instant::now()) && !self.block.is_miners() {
-                tracing::error!(hash = %self.hash, "a solved block is not known to be in the chain yet; it is sent again");
-                alarm = None;
-            }
-        }
-    }
-
-    /// Sends it once, and writes it down if it is not: neither waits for the other, and neither fails the other.
-    async fn round(&mut self) -> Answer {
-        if !self.is_stored {
-            let store = async {
-                let block = self.with_known_transactions().await;
-                let stored = self.store(&block).await;
-                (block, stored)
-            };
-            let (answer, (block, is_stored)) = tokio::join!(self.attempt(), store);
-            self.is_stored = is_stored;
-            if answer == Answer::NotSent || answer == Answer::Sent {
-                self.block = block;
-                self.complete().await;
-            }
-            return answer;
-        }
-        let answer = self.attempt().await;
-        self.complete().await;
-        answer
-    }
-
-    /// Learns what the block lacks to be whole while the source still knows it, and writes it down again.
-    async fn complete(&mut self) {
-        let Transactions::Template(Some(_)) = self.block.transactions else {
-            return;
-        };
-        if let Some(bytes) = self.whole_block().await {
-            self.block.transactions = Transactions::Here(bytes);
-            self.is_stored = self.store(&self.block).await;
-        }
-    }
-
-    /// Writes the block down; whether it is on disk now.
-    async fn store(&self, block: &SolvedBlock) -> bool {
-        let hash = self.hash;
-        let record = Record::of(block, self.found_at_unix);
-        let put = self.inner.on_disk(move |store| store.put(hash, &record));
-        if let Err(error) = put.await {
-            tracing::error!(%hash, %error, "a solved block cannot be written to disk: it does not survive a restart");
-            return false;
-        }
-        true
-    }
-
-    /// Whether it is too deep to matter, or too long ago.
-    fn given_up(&self) -> Option<Verdict> {
-        let age_s = unix_now().saturating_sub(self.found_at_unix);
-        if self.block.is_miners() {
-            return (age_s > SEEN_TIME_MAX_S).then_some(Verdict::NotSeen);
-        }
-        let work = self.inner.templates.current();
-        let depth = work.zip(self.block.height());
-        let is_deep =
-            depth.is_some_and(|(work, height)| work.height().saturating_sub(height) > DEPTH_MAX);
-        (is_deep || age_s > AGE_MAX_S).then_some(Verdict::Unknown)
-    }
-
-    fn tell(&self, verdict: &Verdict) {
-        let hash = self.hash;
-        match verdict {
-            Verdict::Accepted => tracing::info!(%hash, "the node has a block that was found here"),
-            Verdict::Refused(reason) => {
-                tracing::error!(%hash, reason, "the node refuses a block that was found here");
-            }
-            Verdict::Unknown => {
-                tracing::error!(%hash, "gave up on a block: nobody said what came of it");
-            }
-            Verdict::NotSeen => {
-                tracing::warn!(%hash, "a block that its miner had to publish was not seen on the chain");
-            }
-        }
-    }
-
-    async fn forget(&self, verdict: &Verdict) {
-        let (hash, is_accepted) = (self.hash, *verdict == Verdict::Accepted);
-        let done = self.inner.on_disk(move |store| match is_accepted {
-            true => store.remove(hash),
-            false => store.set_aside(hash, Aside::Judged),
-        });
-        if let Err(error) = done.await {
-            tracing::warn!(%hash, %error, "the file of a block that is judged stays");
-        }
-    }
-}
-
-/// Waits until more blocks have come after this one than may wait.
-async fn crowded(count: &mut watch::Receiver<usize>, number: usize) {
-    let is_crowded = |count: &usize| count.saturating_sub(number) > WAITING_MAX;
-    if count.wait_for(is_crowded).await.is_err() {
-        // The publisher's own task holds the other end.
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Waits until the source has been connected to anew.
-async fn reconnected(connected: &mut watch::Receiver<bool>) {
-    loop {
-        if connected.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-        if *connected.borrow_and_update() {
-            return;
-        }
     }
 }

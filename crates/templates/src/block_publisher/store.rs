@@ -1,9 +1,10 @@
 //! The folder of solved blocks that nobody has judged yet: a synced file for each. It blocks: callers run it away
 //! from the runtime's threads.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use bitcoin::BlockHash;
@@ -42,26 +43,34 @@ impl Aside {
 }
 
 /// The folder.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Store {
     dir: PathBuf,
+    /// The folder itself, locked for as long as this process uses it.
+    locked: OnceLock<File>,
 }
 
 impl Store {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self {
+            dir,
+            locked: OnceLock::new(),
+        }
     }
 
     /// The blocks of an earlier run with the times at which they were found, the oldest first. What is no block is
     /// set aside, and so are the oldest where there are too many.
     pub(super) fn load(&self) -> io::Result<Vec<(SolvedBlock, u64)>> {
         fs::create_dir_all(&self.dir)?;
+        let is_alone = self.lock()?;
         let mut blocks = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "new") {
-                // A crash left it half-written; its block was not written down yet.
-                fs::remove_file(&path)?;
+                // A crash left it half-written; its block was not written down yet. Or another process is writing it.
+                if is_alone {
+                    fs::remove_file(&path)?;
+                }
             } else if path.is_file() {
                 match read(&path) {
                     Ok(block) => blocks.push(block),
@@ -81,6 +90,23 @@ impl Store {
         Ok(blocks)
     }
 
+    /// Whether no other process uses the folder. Where one does, both send its blocks, which is harmless.
+    fn lock(&self) -> io::Result<bool> {
+        let dir = File::open(&self.dir)?;
+        match dir.try_lock() {
+            Ok(()) => {
+                // Nobody else loads this store.
+                let _ = self.locked.set(dir);
+                Ok(true)
+            }
+            Err(TryLockError::WouldBlock) => {
+                tracing::error!(dir = %self.dir.display(), "another process uses this folder of solved blocks: give each its own");
+                Ok(false)
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
     /// Writes a block down; when this returns it survives a crash. One that is there already is replaced.
     pub(super) fn put(&self, hash: BlockHash, record: &Record) -> io::Result<()> {
         write(&self.dir, &self.path(hash), record)
@@ -95,11 +121,8 @@ impl Store {
 
     /// The block needs nothing any more.
     pub(super) fn remove(&self, hash: BlockHash) -> io::Result<()> {
-        match fs::remove_file(self.path(hash)) {
-            // It could not be written, or a person has taken it away.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        // It could not be written, or a person has taken it away.
+        gone(fs::remove_file(self.path(hash)))
     }
 
     /// The block is not sent any more, but a person may want to look at it.
@@ -166,11 +189,22 @@ fn prune(dir: &Path) -> io::Result<()> {
     let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        files.push((entry.metadata()?.modified()?, entry.path()));
+        // Another block's files may be pruned at the same time.
+        if let Ok(metadata) = entry.metadata() {
+            files.push((metadata.modified()?, entry.path()));
+        }
     }
     files.sort();
     let surplus = files.len().saturating_sub(ASIDE_MAX);
     files
         .drain(..surplus)
-        .try_for_each(|(_, path)| fs::remove_file(path))
+        .try_for_each(|(_, path)| gone(fs::remove_file(path)))
+}
+
+/// A file that is not there any more is removed.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }

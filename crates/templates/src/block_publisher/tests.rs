@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::hashes::Hash;
 use bitcoin::{Block, Network, Transaction};
 use dovetail_sv2::AuthorityKeys;
 use stratum_core::template_distribution_sv2::{NewTemplateOwned, SetNewPrevHashOwned};
@@ -12,8 +13,10 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use super::store::WAITING_MAX;
+use super::task::MINERS_TIME_MAX_S;
 use super::*;
-use crate::block_door::BlockDoor;
+use crate::block_door::{BlockDoor, BlockRequest};
 use crate::chain::RegtestChain;
 use crate::handle::{Publisher, channel};
 use crate::request::{Request, TransactionData};
@@ -22,19 +25,20 @@ use crate::test_work::{EASY_BITS, block, coinbase, mined, search};
 use crate::tests::work_at;
 use crate::{SourceConfig, TemplateError, start, tdp_server};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn embedded(stop: &CancellationToken) -> TemplateHandle {
+pub(super) fn embedded(stop: &CancellationToken) -> TemplateHandle {
     start(SourceConfig::embedded_with_bits(EASY_BITS), stop.clone()).unwrap()
 }
 
-async fn publisher(
+pub(super) async fn publisher(
     templates: &TemplateHandle,
     dir: &Path,
     shutdown: &CancellationToken,
 ) -> (BlockPublisher, Vec<Publication>) {
     BlockPublisher::start(PublisherOptions {
         templates: templates.clone(),
+        sinks: Vec::new(),
         dir: Some(dir.to_owned()),
         solves_templates: true,
         shutdown: shutdown.clone(),
@@ -42,7 +46,7 @@ async fn publisher(
     .await
 }
 
-fn parts(block: &Block, work: &WorkSnapshot, transactions: Transactions) -> BlockParts {
+pub(super) fn parts(block: &Block, work: &WorkSnapshot, transactions: Transactions) -> BlockParts {
     BlockParts {
         header: block.header,
         coinbase: serialize(&block.txdata[0]),
@@ -55,16 +59,20 @@ fn parts(block: &Block, work: &WorkSnapshot, transactions: Transactions) -> Bloc
     }
 }
 
-fn solved(block: &Block, work: &WorkSnapshot, transactions: Transactions) -> SolvedBlock {
+pub(super) fn solved(
+    block: &Block,
+    work: &WorkSnapshot,
+    transactions: Transactions,
+) -> SolvedBlock {
     SolvedBlock::assemble(parts(block, work, transactions), block.block_hash()).unwrap()
 }
 
-fn of_template(block: &Block, work: &WorkSnapshot) -> SolvedBlock {
+pub(super) fn of_template(block: &Block, work: &WorkSnapshot) -> SolvedBlock {
     let template = Transactions::Template(Some(work.template_id()));
     solved(block, work, template)
 }
 
-fn files(dir: &Path) -> Vec<String> {
+pub(super) fn files(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten();
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap())
@@ -75,7 +83,7 @@ fn files(dir: &Path) -> Vec<String> {
     names
 }
 
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let wait = async {
         while !done() {
             sleep(Duration::from_millis(5)).await;
@@ -84,20 +92,20 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
     timeout(PATIENCE, wait).await.expect(what);
 }
 
-async fn verdict(mut publication: Publication) -> Option<Verdict> {
+pub(super) async fn verdict(mut publication: Publication) -> Option<Verdict> {
     timeout(PATIENCE, publication.verdict()).await.unwrap()
 }
 
 /// An embedded chain, and a template provider in front of it that comes and goes.
-struct Provider {
-    chain: TemplateHandle,
+pub(super) struct Provider {
+    pub(super) chain: TemplateHandle,
     keys: AuthorityKeys,
     address: String,
     serving: CancellationToken,
 }
 
 impl Provider {
-    async fn start(stop: &CancellationToken) -> Self {
+    pub(super) async fn start(stop: &CancellationToken) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut provider = Self {
             chain: embedded(stop),
@@ -120,18 +128,18 @@ impl Provider {
         ));
     }
 
-    async fn back(&mut self) {
+    pub(super) async fn back(&mut self) {
         let listener = TcpListener::bind(&self.address).await.unwrap();
         self.serve(listener);
     }
 
-    fn client(&self, stop: &CancellationToken) -> TemplateHandle {
+    pub(super) fn client(&self, stop: &CancellationToken) -> TemplateHandle {
         let config =
             SourceConfig::template_provider(self.address.clone(), Some(self.keys.public()));
         start(config, stop.clone()).unwrap()
     }
 
-    async fn away(&self, client: &TemplateHandle) {
+    pub(super) async fn away(&self, client: &TemplateHandle) {
         self.serving.cancel();
         until("the provider goes", || !client.is_connected()).await;
     }
@@ -338,8 +346,13 @@ impl ForgetfulNode {
         });
         tokio::spawn(async move {
             while let Some(request) = questions.recv().await {
-                let _ = taken_sender.send(request.block);
-                let _ = request.reply.send(Ok(()));
+                match request {
+                    BlockRequest::Submit(block, reply) => {
+                        let _ = taken_sender.send(block);
+                        let _ = reply.send(Ok(()));
+                    }
+                    other => other.refuse(),
+                }
             }
         });
         let (template, tip) = template_with(transaction);
@@ -371,14 +384,14 @@ async fn a_node_that_forgot_the_template_gets_the_whole_block() {
 }
 
 #[tokio::test]
-async fn a_block_that_only_its_miner_can_publish_is_looked_for_on_the_chain() {
+async fn a_block_that_only_its_miner_can_publish_is_left_to_its_miner_unless_the_chain_shows_it() {
     let (stop, dir) = (CancellationToken::new(), TempDir::new().unwrap());
     let transaction = bitcoin::constants::genesis_block(Network::Regtest).txdata[0].clone();
     let mut node = ForgetfulNode::start(&transaction);
     let work = work_at(&node.handle, 1).await;
     let lost = solved(&mined(&work), &work, Transactions::Miners);
     let store = Store::new(dir.path().to_owned());
-    let long_ago = unix_now() - SEEN_TIME_MAX_S - 1;
+    let long_ago = unix_now() - MINERS_TIME_MAX_S - 1;
     store
         .put(lost.hash(), &Record::of(&lost, long_ago))
         .unwrap();
@@ -392,7 +405,7 @@ async fn a_block_that_only_its_miner_can_publish_is_looked_for_on_the_chain() {
     tip.prev_hash = found.block_hash().to_byte_array().into();
     node.publisher.publish(template, tip).unwrap();
     assert_eq!(verdict(publication).await, Some(Verdict::Accepted));
-    assert_eq!(verdict(left.remove(0)).await, Some(Verdict::NotSeen));
+    assert_eq!(verdict(left.remove(0)).await, Some(Verdict::LeftToMiner));
     assert!(node.taken.try_recv().is_err(), "nothing was to be sent");
     stop.cancel();
 }

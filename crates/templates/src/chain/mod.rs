@@ -95,6 +95,15 @@ impl RegtestChain {
         self.height
     }
 
+    /// Whether a block is the tip or under it.
+    pub fn contains(&self, hash: BlockHash) -> bool {
+        let height = self.heights.get(&hash).copied();
+        let at = height.and_then(|height| usize::try_from(height).ok());
+        // What was taken back keeps its height.
+        at.and_then(|at| self.blocks.get(at))
+            .is_some_and(|(block, _)| *block == hash)
+    }
+
     /// The compact target that the next block must have.
     pub fn bits(&self) -> CompactTarget {
         self.bits

@@ -157,7 +157,9 @@ fn an_undone_block_is_gone_for_good() {
     let (tip, median) = (chain.tip(), chain.median_time_past());
     let block = mined(&work(&chain));
     let hash = chain.submit(&block, NOW).unwrap();
+    assert!(chain.contains(hash) && chain.contains(tip));
     assert_eq!(chain.undo(), Some(hash));
+    assert!(!chain.contains(hash) && chain.contains(tip));
     assert_eq!((chain.tip(), chain.height()), (tip, 20));
     assert_eq!(chain.median_time_past(), median);
     assert_eq!(chain.submit(&block, NOW), Err(BlockRejection::Duplicate));

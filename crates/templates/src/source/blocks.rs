@@ -1,5 +1,5 @@
-//! Whole blocks and Bitcoin Core: its check of a block that is yet to be hashed, and its submission
-//! of one that was. `bitcoin_core_sv2` has neither, so this is a second IPC connection of our own. It
+//! Whole blocks and Bitcoin Core: its check of a block that is yet to be hashed, its submission of one that
+//! was, and whether its chain has one. `bitcoin_core_sv2` has none of these, so this is a second IPC connection of our own. It
 //! is opened when it is first needed, lives on a thread of its own (its types are not `Send`), and is
 //! opened anew after an error.
 
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use bitcoin::BlockHash;
 use bitcoin_capnp_types::capnp;
 use bitcoin_capnp_types::capnp_rpc::{RpcSystem, rpc_twoparty_capnp, twoparty};
 use bitcoin_capnp_types::init_capnp::init;
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::block_door::{BlockDoor, BlockRequest, Question};
+use crate::block_door::{BlockDoor, BlockRequest};
 use crate::error::TemplateError;
 
 /// Time for the node to accept a connection.
@@ -27,6 +28,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// What the node says of a block that it has, or has and does not build on: it knows it, which is
 /// all that a submission wants.
 const KNOWN: [&str; 3] = ["duplicate", "inconclusive", "duplicate-inconclusive"];
+/// The code of `getblockheader` for a block that the node has never heard of.
+const RPC_UNKNOWN_BLOCK: i64 = -5;
 
 /// Starts the node's thread and returns the door to it. The thread ends with `shutdown`; the node need not be there
 /// yet.
@@ -71,7 +74,7 @@ async fn serve(
             };
         }
         let Some(session) = session.clone() else {
-            let _ = request.reply.send(Err(TemplateError::Unavailable));
+            request.refuse();
             continue;
         };
         tokio::task::spawn_local(async move { session.answer(request).await });
@@ -128,28 +131,63 @@ impl Session {
     }
 
     async fn answer(&self, request: BlockRequest) {
-        let BlockRequest {
-            question,
-            block,
-            mut reply,
-        } = request;
-        let answer = match question {
-            Question::Check => tokio::select! {
+        // Whoever asked may have given up.
+        match request {
+            BlockRequest::Check(block, mut reply) => tokio::select! {
                 // Dropping the call tells the node that nobody waits for it.
-                () = reply.closed() => return,
-                answer = self.check(&block) => answer,
+                () = reply.closed() => {}
+                answer = self.check(&block) => drop(reply.send(self.answered(answer))),
             },
-            Question::Submit => self.submit(&block).await,
-        };
-        let answer = answer.unwrap_or_else(|error| {
+            BlockRequest::Submit(block, reply) => {
+                drop(reply.send(self.answered(self.submit(&block).await)));
+            }
+            BlockRequest::IsInChain(block, reply) => {
+                drop(reply.send(self.answered(self.is_in_chain(block).await)));
+            }
+        }
+    }
+
+    /// What the asker is told where the node did not answer.
+    fn answered<T>(
+        &self,
+        answer: Result<Result<T, TemplateError>, capnp::Error>,
+    ) -> Result<T, TemplateError> {
+        answer.unwrap_or_else(|error| {
             if error.kind == capnp::ErrorKind::Unimplemented {
                 return Err(TemplateError::Unsupported);
             }
             tracing::warn!(%error, "Bitcoin Core did not answer for a block");
             self.lost.set(true);
             Err(TemplateError::Unavailable)
-        });
-        let _ = reply.send(answer);
+        })
+    }
+
+    /// Asks by the node's own RPC interface, which it has over IPC since version 31.
+    pub(super) async fn rpc(&self, question: &str) -> Result<String, capnp::Error> {
+        let mut request = self.init.make_rpc_request();
+        let thread = new_thread(&self.threads).await?;
+        request.get().get_context()?.set_thread(thread);
+        let rpc = request.send().promise.await?.get()?.get_result()?;
+        let mut request = rpc.execute_rpc_request();
+        let thread = new_thread(&self.threads).await?;
+        request.get().get_context()?.set_thread(thread);
+        request.get().set_request(question);
+        request.get().set_uri("/");
+        let response = request.send().promise.await?;
+        Ok(response.get()?.get_result()?.to_string()?)
+    }
+
+    async fn is_in_chain(
+        &self,
+        block: BlockHash,
+    ) -> Result<Result<bool, TemplateError>, capnp::Error> {
+        let question =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"getblockheader","params":["{block}"]}}"#);
+        let text = self.rpc(&question).await?;
+        let known = is_in_chain(&text);
+        known
+            .map(Ok)
+            .ok_or_else(|| capnp::Error::failed(format!("not understood: {text}")))
     }
 
     async fn check(&self, block: &[u8]) -> Result<Result<(), TemplateError>, capnp::Error> {
@@ -180,11 +218,17 @@ impl Session {
         if result.get_result() {
             return Ok(Ok(()));
         }
-        let reason = text(result.get_reason()?);
-        Ok(match KNOWN.contains(&reason.as_str()) {
-            true => Ok(()),
-            false => Err(TemplateError::Refused { reason }),
-        })
+        Ok(known_or_refused(&text(result.get_reason()?)))
+    }
+}
+
+/// What the node's word on a submitted block means.
+pub(super) fn known_or_refused(reason: &str) -> Result<(), TemplateError> {
+    match KNOWN.contains(&reason) {
+        true => Ok(()),
+        false => Err(TemplateError::Refused {
+            reason: reason.to_owned(),
+        }),
     }
 }
 
@@ -200,4 +244,34 @@ fn text(reason: capnp::text::Reader<'_>) -> String {
     reason
         .to_string()
         .unwrap_or_else(|_| "no reason given".into())
+}
+
+/// What the node's answer for a block header says; `None` if it is no such answer.
+fn is_in_chain(text: &str) -> Option<bool> {
+    let answer: serde_json::Value = serde_json::from_str(text).ok()?;
+    if answer["error"]["code"].as_i64() == Some(RPC_UNKNOWN_BLOCK) {
+        return Some(false);
+    }
+    // A block that another one has replaced has -1 of them.
+    let confirmations = answer["result"]["confirmations"].as_i64()?;
+    Some(confirmations > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_in_chain;
+
+    #[test]
+    fn the_nodes_answer_for_a_header_says_whether_its_chain_has_the_block() {
+        let of =
+            |confirmations: i64| format!(r#"{{"result":{{"confirmations":{confirmations}}}}}"#);
+        assert_eq!(is_in_chain(&of(1)), Some(true));
+        assert_eq!(is_in_chain(&of(900_000)), Some(true));
+        assert_eq!(is_in_chain(&of(-1)), Some(false));
+        let unknown = r#"{"error":{"code":-5,"message":"Block not found"}}"#;
+        assert_eq!(is_in_chain(unknown), Some(false));
+        for text in ["", "[]", r#"{"error":{"code":-28}}"#, r#"{"result":{}}"#] {
+            assert_eq!(is_in_chain(text), None, "{text}");
+        }
+    }
 }

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
+use bitcoin::Network;
 use bitcoin_core_sv2::runtime_api::BitcoinCoreVersion;
 use bitcoin_core_sv2::runtime_api::template_distribution_protocol as tdp;
 use stratum_core::parsers_sv2::TemplateDistributionOwned as Tdp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::network::check_node;
 use super::upstream::{Connector, Link};
 use crate::error::{TemplateError, Unreachable};
 
@@ -31,6 +33,7 @@ pub(super) struct Core {
     version: BitcoinCoreVersion,
     fee_threshold_sat: u64,
     interval_min_s: u8,
+    network: Option<Network>,
 }
 
 impl Core {
@@ -49,7 +52,13 @@ impl Core {
             version,
             fee_threshold_sat,
             interval_min_s,
+            network: None,
         })
+    }
+
+    /// A node that must be of this network, if one is given.
+    pub(super) fn of_network(self, network: Option<Network>) -> Self {
+        Self { network, ..self }
     }
 }
 
@@ -90,12 +99,20 @@ impl Connector for Core {
             .map_err(|_| TemplateError::TimeOut)?
             .map_err(|_| TemplateError::Unavailable)??;
         guard.disarm();
-        Ok(CoreLink {
+        let link = CoreLink {
             to_core,
             from_core,
             session,
             ended,
-        })
+        };
+        // Behind the session: if the node is replaced in between, the session is over.
+        if let Some(network) = self.network
+            && let Err(error) = check_node(&self.socket, network).await
+        {
+            link.close().await;
+            return Err(error);
+        }
+        Ok(link)
     }
 }
 

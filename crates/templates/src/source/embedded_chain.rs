@@ -107,6 +107,10 @@ impl Embedded {
                 let _ = reply.send(valid.map_err(TemplateError::from));
                 false
             }
+            Request::IsInChain(hash, reply) => {
+                let _ = reply.send(Ok(self.chain.contains(hash)));
+                false
+            }
             Request::Block(bytes, reply) => {
                 let result = self.chain.submit_bytes(&bytes, header_time_now());
                 let accepted = result.is_ok();
@@ -201,6 +205,30 @@ mod tests {
         assert!(third.template_id() > first.template_id());
         let solved = solution(first.template_id(), &mined(&first));
         handle.submit_solution(solved).await.unwrap();
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_block_is_in_the_chain_once_it_was_the_tip() {
+        let (handle, port) = channel();
+        let stop = CancellationToken::new();
+        start(
+            EASY_BITS,
+            Network::Regtest,
+            TEMPLATE_INTERVAL,
+            port,
+            stop.clone(),
+        )
+        .unwrap();
+        let genesis = handle.current().unwrap();
+        let found = mined(&genesis);
+        assert!(!handle.is_in_chain(found.block_hash()).await.unwrap());
+        let solved = solution(genesis.template_id(), &found);
+        handle.submit_solution(solved).await.unwrap();
+        assert!(handle.is_in_chain(found.block_hash()).await.unwrap());
+        // Another one replaced it since.
+        handle.undo_block().await.unwrap();
+        assert!(handle.is_in_chain(found.block_hash()).await.unwrap());
         stop.cancel();
     }
 }

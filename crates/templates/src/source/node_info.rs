@@ -65,17 +65,7 @@ async fn ask(socket: &Path) -> Result<NodeInfo, capnp::Error> {
 }
 
 async fn chain_info(session: &Session) -> Result<NodeInfo, capnp::Error> {
-    let mut request = session.init.make_rpc_request();
-    let thread = new_thread(&session.threads).await?;
-    request.get().get_context()?.set_thread(thread);
-    let rpc = request.send().promise.await?.get()?.get_result()?;
-    let mut request = rpc.execute_rpc_request();
-    let thread = new_thread(&session.threads).await?;
-    request.get().get_context()?.set_thread(thread);
-    request.get().set_request(QUESTION);
-    request.get().set_uri("/");
-    let response = request.send().promise.await?;
-    let text = response.get()?.get_result()?.to_string()?;
+    let text = session.rpc(QUESTION).await?;
     parse(&text).ok_or_else(|| capnp::Error::failed(format!("not understood: {text}")))
 }
 

@@ -4,7 +4,7 @@
 //! A source numbers its templates as it likes and may start over after a reconnection. Handles see
 //! numbers of our own, so that a solution never reaches a template that it was not made for.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +22,12 @@ use stratum_core::template_distribution_sv2::{
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::network::compare_target;
 use crate::block_publisher::solution_of;
 use crate::error::TemplateError;
 use crate::handle::Publisher;
 use crate::request::{Reply, TransactionData};
-use crate::snapshot::WorkSnapshot;
+use crate::snapshot::{SnapshotError, WorkSnapshot, is_target};
 
 /// Room in bytes that every template keeps for coinbase outputs beyond its own: the pool's payout, the
 /// commitment, and as much again for what a declared job adds. A coinbase with more of them may make a
@@ -41,6 +42,8 @@ const TEMPLATES_MAX: usize = 1_024;
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(600);
 /// Future templates that wait for their tip; providers send one.
 const FUTURES_MAX: usize = 16;
+/// The operator is told of messages that make no sense this often at most.
+const ALARM_INTERVAL: Duration = Duration::from_secs(60);
 /// Requests for transactions in flight; callers ask once per declared job.
 const WAITING_MAX: usize = 64;
 
@@ -64,10 +67,13 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Session<'h> {
     history: &'h mut History,
-    futures: BTreeMap<u64, NewTemplateOwned>,
+    /// The newest last.
+    futures: VecDeque<NewTemplateOwned>,
     tip: Option<SetNewPrevHashOwned>,
     /// When work was given last.
     given_at: Instant,
+    /// When the operator was last told of a message that makes no sense.
+    alarmed_at: Option<Instant>,
     /// Who waits for the transactions of a template, by the source's number, with ours.
     waiting: HashMap<u64, (u64, Vec<Reply<TransactionData>>)>,
 }
@@ -77,9 +83,10 @@ impl<'h> Session<'h> {
         history.session += 1;
         Self {
             history,
-            futures: BTreeMap::new(),
+            futures: VecDeque::new(),
             tip: None,
             given_at: Instant::now(),
+            alarmed_at: None,
             waiting: HashMap::new(),
         }
     }
@@ -92,17 +99,24 @@ impl<'h> Session<'h> {
         })
     }
 
-    /// Takes a message from the source.
+    /// Takes a message from the source. One that makes no sense is passed over, with an alarm, as long as the tip is
+    /// known without it.
     ///
     /// # Errors
-    /// [`TemplateError::Protocol`]: the session is to be ended.
+    /// [`TemplateError::Protocol`], [`TemplateError::WrongNetwork`]: the tip is not known any more, and the session is to be
+    /// ended.
     pub(super) fn on_message(
         &mut self,
         message: Tdp,
         publisher: &mut Publisher,
     ) -> Result<(), TemplateError> {
         match message {
-            Tdp::NewTemplate(template) => self.on_template(template, publisher),
+            Tdp::NewTemplate(template) => {
+                if let Err(reason) = self.on_template(template, publisher) {
+                    self.alarm(&reason);
+                }
+                Ok(())
+            }
             Tdp::SetNewPrevHash(tip) => self.on_tip(tip, publisher),
             Tdp::RequestTransactionDataSuccess(data) => {
                 self.on_transactions(data);
@@ -114,7 +128,23 @@ impl<'h> Session<'h> {
             }
             Tdp::CoinbaseOutputConstraints(_)
             | Tdp::RequestTransactionData(_)
-            | Tdp::SubmitSolution(_) => Err(protocol("it sent a client's message")),
+            | Tdp::SubmitSolution(_) => {
+                self.alarm("it sent a client's message");
+                Ok(())
+            }
+        }
+    }
+
+    fn alarm(&mut self, reason: &str) {
+        let is_new = self
+            .alarmed_at
+            .is_none_or(|at| at.elapsed() >= ALARM_INTERVAL);
+        if is_new {
+            self.alarmed_at = Some(Instant::now());
+            tracing::error!(
+                reason,
+                "ALARM: the template source says what makes no sense; it is passed over"
+            );
         }
     }
 
@@ -122,19 +152,19 @@ impl<'h> Session<'h> {
         &mut self,
         template: NewTemplateOwned,
         publisher: &mut Publisher,
-    ) -> Result<(), TemplateError> {
+    ) -> Result<(), String> {
         if template.future_template {
-            self.futures.insert(template.template_id, template);
-            if self.futures.len() > FUTURES_MAX {
-                self.futures.pop_first();
+            let id = template.template_id;
+            self.futures.retain(|known| known.template_id != id);
+            if self.futures.len() == FUTURES_MAX {
+                self.futures.pop_front();
             }
+            self.futures.push_back(template);
             return Ok(());
         }
-        let tip = self
-            .tip
-            .clone()
-            .ok_or_else(|| protocol("a template before any tip"))?;
-        self.publish(template, tip, publisher)
+        let tip = self.tip.clone().ok_or("a template before any tip")?;
+        self.publish(template.template_id, template, tip, publisher)
+            .map_err(|error| format!("a template: {error}"))
     }
 
     fn on_tip(
@@ -142,27 +172,44 @@ impl<'h> Session<'h> {
         tip: SetNewPrevHashOwned,
         publisher: &mut Publisher,
     ) -> Result<(), TemplateError> {
-        let template = self
-            .futures
-            .remove(&tip.template_id)
+        let id = tip.template_id;
+        if self.tip.as_ref() == Some(&tip) && self.given(id).is_some() {
+            // Miners need no job for what they know.
+            return Ok(());
+        }
+        let future = self.futures.iter().find(|known| known.template_id == id);
+        let template = future
+            .cloned()
+            // Another target or time, and the same template.
+            .or_else(|| self.given(id))
             .ok_or_else(|| protocol("a tip without its template"))?;
+        if let Some(network) = publisher.network.filter(|_| is_target(tip.n_bits)) {
+            compare_target(network, tip.n_bits)?;
+        }
         self.futures.clear();
         self.tip = Some(tip.clone());
-        self.publish(template, tip, publisher)
+        self.publish(id, template, tip, publisher)
+            .map_err(|error| protocol(&format!("a tip: {error}")))
+    }
+
+    /// The template that the source has given in this session under this number of its own.
+    fn given(&self, source_id: u64) -> Option<NewTemplateOwned> {
+        let session = self.history.session;
+        let mut newest = self.history.known.iter().rev();
+        let given = newest.find(|known| known.session == session && known.source_id == source_id);
+        given.map(|known| known.work.template.clone())
     }
 
     fn publish(
         &mut self,
+        source_id: u64,
         mut template: NewTemplateOwned,
         tip: SetNewPrevHashOwned,
         publisher: &mut Publisher,
-    ) -> Result<(), TemplateError> {
-        let source_id = template.template_id;
+    ) -> Result<(), SnapshotError> {
         self.history.last_id += 1;
         template.template_id = self.history.last_id;
-        let work = publisher
-            .publish(template, tip)
-            .map_err(|error| protocol(&error.to_string()))?;
+        let work = publisher.publish(template, tip)?;
         self.remember(work, source_id);
         Ok(())
     }

@@ -46,32 +46,124 @@ fn a_future_template_is_published_with_its_tip_and_not_before() {
     assert_eq!(newest(&handle).sequence, 2);
 }
 
+/// A session that has given its first work.
+fn opened<'h>(history: &'h mut History, port: &mut Port) -> Session<'h> {
+    let mut session = Session::new(history);
+    feed(&mut session, port, 500);
+    session
+}
+
+fn changed(source_id: u64, future: bool, change: impl FnOnce(&mut NewTemplateOwned)) -> Tdp {
+    let (Tdp::NewTemplate(mut template), _) = messages(source_id, future) else {
+        unreachable!()
+    };
+    change(&mut template);
+    Tdp::NewTemplate(template)
+}
+
+fn changed_tip(source_id: u64, change: impl FnOnce(&mut SetNewPrevHashOwned)) -> Tdp {
+    let (_, Tdp::SetNewPrevHash(mut tip)) = messages(source_id, true) else {
+        unreachable!()
+    };
+    change(&mut tip);
+    Tdp::SetNewPrevHash(tip)
+}
+
 #[test]
-fn messages_that_make_no_sense_end_the_session() {
+fn messages_that_make_no_sense_are_passed_over_as_long_as_the_tip_is_known() {
+    let (handle, mut port) = channel();
+    let mut history = History::default();
+    let mut early = Session::new(&mut history);
+    let (template, _) = messages(1, false);
+    early.on_message(template, &mut port.publisher).unwrap();
+    assert!(handle.current().is_none());
+
+    let mut session = opened(&mut history, &mut port);
+    let last = newest(&handle).sequence;
+    let unknown = RequestTransactionDataErrorOwned {
+        template_id: 77,
+        error_code: "no-such-word".try_into().unwrap(),
+    };
+    let unasked = RequestTransactionDataSuccessOwned {
+        template_id: 78,
+        excess_data: Vec::new().try_into().unwrap(),
+        transaction_list: Vec::new().try_into().unwrap(),
+    };
+    let odd = [
+        Session::constraints(),
+        Tdp::RequestTransactionDataError(unknown),
+        Tdp::RequestTransactionDataSuccess(unasked),
+        changed(2, false, |template| template.coinbase_tx_outputs_count = 2),
+        changed(3, false, |template| {
+            template.coinbase_tx_outputs_count = u32::MAX
+        }),
+        changed(4, false, |template| {
+            template.coinbase_prefix = Vec::new().try_into().unwrap();
+        }),
+        changed(5, false, |template| {
+            template.coinbase_tx_value_remaining = u64::MAX
+        }),
+        changed(6, true, |template| template.coinbase_tx_outputs_count = 2),
+        changed_tip(500, |_| {}),
+    ];
+    for message in odd {
+        let words = message.to_string();
+        let taken = session.on_message(message, &mut port.publisher);
+        assert!(taken.is_ok(), "{words}");
+        assert_eq!(newest(&handle).sequence, last, "{words}");
+    }
+    let (template, _) = messages(7, false);
+    session.on_message(template, &mut port.publisher).unwrap();
+    assert_eq!(newest(&handle).sequence, last + 1);
+}
+
+#[test]
+fn a_tip_that_makes_no_sense_ends_the_session_and_gives_no_work() {
+    for nbits in [0, 1, 0x0492_3456, 0x217f_ffff, 0xff7f_ffff, u32::MAX] {
+        let (handle, mut port) = channel();
+        let mut history = History::default();
+        let mut session = opened(&mut history, &mut port);
+        let (template, _) = messages(2, true);
+        session.on_message(template, &mut port.publisher).unwrap();
+        let tip = changed_tip(2, |tip| tip.n_bits = nbits);
+        let ended = session.on_message(tip, &mut port.publisher);
+        assert!(matches!(ended, Err(TemplateError::Protocol(_))));
+        assert_eq!(newest(&handle).sequence, 1);
+    }
     let (_handle, mut port) = channel();
     let mut history = History::default();
-    let mut session = Session::new(&mut history);
-    let (template, tip) = messages(1, false);
-    let (Tdp::NewTemplate(mut broken), _) = messages(2, true) else {
-        unreachable!()
-    };
-    broken.coinbase_tx_outputs_count = 2;
-    session
-        .on_message(Tdp::NewTemplate(broken), &mut port.publisher)
-        .unwrap();
-    let Tdp::SetNewPrevHash(mut broken_tip) = tip.clone() else {
-        unreachable!()
-    };
-    broken_tip.template_id = 2;
-    for message in [
-        template,
-        tip,
-        Session::constraints(),
-        Tdp::SetNewPrevHash(broken_tip),
-    ] {
-        let result = session.on_message(message, &mut port.publisher);
-        assert!(matches!(result, Err(TemplateError::Protocol(_))));
+    let mut session = opened(&mut history, &mut port);
+    let unknown = changed_tip(9, |_| {});
+    let ended = session.on_message(unknown, &mut port.publisher);
+    assert!(matches!(ended, Err(TemplateError::Protocol(_))));
+}
+
+#[test]
+fn a_tip_may_name_a_template_that_was_given_before() {
+    let (handle, mut port) = channel();
+    let mut history = History::default();
+    let mut session = opened(&mut history, &mut port);
+    let other = changed_tip(500, |tip| tip.n_bits = 0x1e03_ffff);
+    session.on_message(other, &mut port.publisher).unwrap();
+    let work = newest(&handle);
+    assert_eq!((work.sequence, work.nbits()), (2, 0x1e03_ffff));
+    // Its solution goes out under the source's number.
+    let question = session.question().unwrap();
+    assert!(matches!(question, Tdp::RequestTransactionData(of) if of.template_id == 500));
+}
+
+#[test]
+fn future_templates_that_are_never_activated_push_out_no_later_one() {
+    let (handle, mut port) = channel();
+    let mut history = History::default();
+    let mut session = opened(&mut history, &mut port);
+    for id in 0..1_000 {
+        let (template, _) = messages(u64::MAX - id, true);
+        session.on_message(template, &mut port.publisher).unwrap();
     }
+    assert_eq!(session.futures.len(), FUTURES_MAX);
+    feed(&mut session, &mut port, 7);
+    assert_eq!(newest(&handle).sequence, 2);
 }
 
 #[test]

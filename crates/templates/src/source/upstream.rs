@@ -46,13 +46,16 @@ pub(super) trait Connector: Send + 'static {
 }
 
 /// Keeps the source until `shutdown` is cancelled or nobody holds a handle any longer. Its work is stale once it has
-/// given none for longer than `stale_after`.
+/// given none for longer than `stale_after`; never, where that is `None`.
 pub(super) async fn run(
     connector: impl Connector,
     port: Port,
-    stale_after: Duration,
+    stale_after: Option<Duration>,
     shutdown: CancellationToken,
 ) {
+    let Some(stale_after) = stale_after else {
+        return keep(connector, port, shutdown).await;
+    };
     let freshness = Arc::clone(&port.publisher.freshness);
     let source = connector.name().to_owned();
     tokio::select! {
@@ -64,7 +67,7 @@ pub(super) async fn run(
 async fn keep(connector: impl Connector, mut port: Port, shutdown: CancellationToken) {
     let mut history = History::default();
     let mut pause = PAUSE_MIN;
-    let mut last_word: Option<(String, Instant)> = None;
+    let mut last_word = LastWord::default();
     loop {
         let Some(connected) = refusing(&mut port, &shutdown, connector.connect()).await else {
             return;
@@ -77,7 +80,6 @@ async fn keep(connector: impl Connector, mut port: Port, shutdown: CancellationT
                 );
                 let started = Instant::now();
                 port.publisher.set_connected(true);
-                last_word = None;
                 let ended = converse(&mut link, &mut port, &mut history, &shutdown).await;
                 port.publisher.set_connected(false);
                 link.close().await;
@@ -85,22 +87,17 @@ async fn keep(connector: impl Connector, mut port: Port, shutdown: CancellationT
                 if started.elapsed() >= GOOD_SESSION {
                     pause = PAUSE_MIN;
                 }
-                tracing::warn!(source = connector.name(), %error, "lost the template source; the last work stands");
+                if matches!(error, TemplateError::WrongNetwork { .. }) {
+                    last_word.say(connector.name(), &error);
+                    port.publisher.set_lost(&error);
+                } else {
+                    last_word = LastWord::default();
+                    tracing::warn!(source = connector.name(), %error, "lost the template source; the last work stands");
+                }
             }
             Err(error) => {
-                let reason = error.to_string();
-                let is_said = last_word
-                    .as_ref()
-                    .is_some_and(|(said, when)| *said == reason && when.elapsed() < WORD_INTERVAL);
-                if !is_said {
-                    tracing::warn!(
-                        source = connector.name(),
-                        reason,
-                        "cannot reach the template source; trying again"
-                    );
-                    last_word = Some((reason.clone(), Instant::now()));
-                }
-                port.publisher.set_unreachable(reason);
+                last_word.say(connector.name(), &error);
+                port.publisher.set_lost(&error);
             }
         }
         let waiting = tokio::time::sleep(pause);
@@ -108,6 +105,37 @@ async fn keep(connector: impl Connector, mut port: Port, shutdown: CancellationT
             return;
         }
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Why there was no session, and when it was said.
+#[derive(Default)]
+struct LastWord(Option<(String, Instant)>);
+
+impl LastWord {
+    /// Says it, unless it was said within the last minute.
+    fn say(&mut self, source: &str, error: &TemplateError) {
+        let reason = error.to_string();
+        let is_said = self
+            .0
+            .as_ref()
+            .is_some_and(|(said, when)| *said == reason && when.elapsed() < WORD_INTERVAL);
+        if is_said {
+            return;
+        }
+        match error {
+            TemplateError::WrongNetwork { .. } => tracing::error!(
+                source,
+                reason,
+                "ALARM: the template source is on another network: its work is not taken"
+            ),
+            _ => tracing::warn!(
+                source,
+                reason,
+                "cannot reach the template source; trying again"
+            ),
+        }
+        self.0 = Some((reason, Instant::now()));
     }
 }
 
@@ -201,10 +229,15 @@ async fn forward(
                 None => Ok(()),
             };
         }
+        // The protocol has no question for it.
+        Request::IsInChain(_, reply) => {
+            let _ = reply.send(Err(TemplateError::Unsupported));
+            return Ok(());
+        }
         Request::Solution(solution, reply) => (session.solution(solution), reply),
         Request::Block(bytes, reply) => (session.solution_of_block(&bytes), reply),
         Request::Equal(solved, reply) => (session.solution_of(&solved.0, &solved.1), reply),
-        // The protocol has no question for it.
+        // Nor for this.
         Request::Check(_, reply) => (Err(TemplateError::Unsupported), reply),
         Request::Undo(reply) => (Err(TemplateError::Unsupported), reply),
     };

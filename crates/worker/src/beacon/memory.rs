@@ -169,13 +169,20 @@ impl Beacons {
             Ok(()) if audited => self.put(pool, &beacon),
             Ok(()) => return Ok(false),
             Err(error) => {
-                if let Some(known) = self.pools.get_mut(pool) {
-                    known.broke = Some(error.to_string());
-                }
+                self.leave(pool, error);
+                return Err(error);
             }
         }
         self.save();
         revealed.map(|()| true)
+    }
+
+    /// Remembers that the pool broke its word, and how.
+    pub fn leave(&mut self, pool: &str, error: BeaconError) {
+        if let Some(known) = self.pools.get_mut(pool) {
+            known.broke = Some(error.to_string());
+        }
+        self.save();
     }
 
     fn put(&mut self, pool: &str, beacon: &Beacon) {

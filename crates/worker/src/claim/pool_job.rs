@@ -11,7 +11,7 @@ use dovetail_sv2::extension::codes::Code;
 
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{ANSWER_TIME_MAX, ClaimError, Claimer};
+use super::{ClaimError, Claimer};
 
 /// A job that the pool takes shares on, and that devices work on.
 pub(super) struct ClaimJob {
@@ -39,7 +39,7 @@ impl Claimer {
             root: batch.root,
         })?;
         let answer = self
-            .answer(ANSWER_TIME_MAX, |event| match event {
+            .answer(self.times.answer, |event| match event {
                 PoolEvent::BatchJob(job) if job.root == batch.root => Some(Ok((**job).clone())),
                 PoolEvent::BatchJobRefused {
                     request_id: id,

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
+use dovetail_console::print_note;
 use dovetail_engine::Model;
-use dovetail_serving::fetch::{Fetcher, Progress, Wanted, file_name};
+use dovetail_serving::fetch::{Fetcher, Pace, Progress, Wanted, file_name};
 
 /// About half a minute of a pool that does not answer.
 const ATTEMPTS_MAX: u32 = 7;
@@ -44,6 +45,7 @@ pub(crate) async fn fetch(arguments: FetchArguments) -> anyhow::Result<(PathBuf,
         api: arguments.pool,
         model_bytes_max: arguments.model_bytes_max,
         attempts_max: ATTEMPTS_MAX,
+        pace: Pace::default(),
     };
     let mut line = ProgressLine::new();
     let fetched = async {
@@ -119,7 +121,7 @@ impl ProgressLine {
 
     fn end(&self) {
         if self.is_terminal && self.drawn.is_some() {
-            eprintln!();
+            print_note("");
         }
     }
 }

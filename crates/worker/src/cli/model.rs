@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use dovetail_console::print_line;
+use dovetail_console::{print_line, print_text};
 use dovetail_engine::{Model, TokenizerKind, tiny};
 
 use super::fetch::{self, FetchArguments};
@@ -105,7 +105,7 @@ fn show(file: &Path, model: &Model, template: bool) -> anyhow::Result<()> {
     print_line(format_args!("ends with   {}", list(&manifest.end_tokens)))?;
     match manifest.chat_template.as_str() {
         "" => print_line("template    none")?,
-        text if template => print_line(format_args!("template    {} bytes:\n{text}", text.len()))?,
+        text if template => print_text(format_args!("template    {} bytes:\n{text}", text.len()))?,
         text => print_line(format_args!("template    {} bytes", text.len()))?,
     }
     print_line(format_args!(

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use dovetail_console::print_line;
+use dovetail_console::{print_note, print_text};
 use dovetail_models::{ImportOptions, ImportReport, MatrixError, Progress, import};
 
 use super::whole_file::write_whole;
@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &ImportArguments) -> anyhow::Result<PathBuf> {
         file.push(format!("{}.safetensors", imported.parts.id()?));
     }
     write_whole(&file, |path| Ok(imported.parts.write(path)?))?;
-    print_line(table(&imported.report).trim_end())?;
+    print_text(table(&imported.report).trim_end())?;
     Ok(file)
 }
 
@@ -70,7 +70,7 @@ impl Meter {
                 let _ = stderr.flush();
             } else if tenths > self.tenths {
                 self.tenths = tenths;
-                eprintln!("{done} of {total} matrices");
+                print_note(format_args!("{done} of {total} matrices"));
             }
         }
     }

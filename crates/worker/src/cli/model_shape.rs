@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use dovetail_commitment::{SamplingParams, StopSequences};
+use dovetail_console::print_note;
 use dovetail_engine::speed::endless;
 use dovetail_engine::{Model, Request, Runtime, run as generate};
 use dovetail_models::random::{self, Sizes};
@@ -73,10 +74,10 @@ pub(crate) fn run(arguments: &ShapeArguments) -> anyhow::Result<()> {
 
 fn measure(arguments: &ShapeArguments, folder: &Path) -> anyhow::Result<()> {
     let sizes = arguments.shape.sizes();
-    eprintln!("making the checkpoint");
+    print_note("making the checkpoint");
     random::write(folder, &sizes, arguments.seed)
         .with_context(|| format!("cannot write the checkpoint into {}", folder.display()))?;
-    eprintln!("importing it");
+    print_note("importing it");
     let options = ImportOptions {
         name: Some("random".to_owned()),
         spread_outliers: !arguments.plain,
@@ -87,7 +88,7 @@ fn measure(arguments: &ShapeArguments, folder: &Path) -> anyhow::Result<()> {
     import(folder, &options, &mut |_| {})?.parts.write(&file)?;
     let model = endless(Model::load(&file)?);
     let runtime = Runtime::new(arguments.threads)?;
-    eprintln!("running both on {} tokens", arguments.tokens);
+    print_note(format_args!("running both on {} tokens", arguments.tokens));
     let text = Sequence {
         tokens: own_words(&runtime, &model, arguments)?,
         counted_from: 1,

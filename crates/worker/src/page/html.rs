@@ -5,6 +5,7 @@ use std::fmt::Write;
 use dovetail_miner::stats::{Templates, Upstream};
 
 use super::Status;
+use crate::stats::PoolStats;
 
 /// The style sheet.
 pub(super) const STYLE: &str = "\
@@ -24,9 +25,14 @@ td{text-align:right;font-variant-numeric:tabular-nums}
 pub(super) fn page(status: &Status) -> String {
     let mut sections = String::new();
     section(&mut sections, "Now", &now(status));
+    section(&mut sections, "Models", &models(status));
     section(&mut sections, "Tasks", &tasks(status));
     section(&mut sections, "Shares", &shares(status));
     section(&mut sections, "Earned", &earned(status));
+    for pool in &status.pools {
+        let title = format!("Work for {}", pool.address);
+        section(&mut sections, &title, &work(&pool.stats));
+    }
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\">\
@@ -68,6 +74,11 @@ fn now(status: &Status) -> Rows {
     ]
 }
 
+fn models(status: &Status) -> Rows {
+    let models = status.models.iter();
+    models.map(|model| row(&model.name, &model.state)).collect()
+}
+
 fn tasks(status: &Status) -> Rows {
     vec![
         row("open", status.tasks.open),
@@ -80,6 +91,7 @@ fn tasks(status: &Status) -> Rows {
 fn shares(status: &Status) -> Rows {
     let mut rows = vec![
         row("credited", status.shares.accepted),
+        row("unanswered", status.shares.unanswered),
         row("lost with a connection", status.shares.lost),
     ];
     let refused = status.shares.refused.iter();
@@ -102,8 +114,26 @@ fn earned(status: &Status) -> Rows {
             "inference: batches refused",
             earned.inference_batches_refused,
         ),
+        row(
+            "inference: batches accepted without a word on their audit",
+            earned.inference_batches_unexplained,
+        ),
         row("solo: blocks", earned.solo_blocks),
         row("paid out, in sat", sat(earned.paid_msat)),
+    ]
+}
+
+fn work(pool: &PoolStats) -> Rows {
+    let taken = match pool.gets_work {
+        true => "yes",
+        false => "no: it owes credit for too many tokens",
+    };
+    vec![
+        row("tokens generated", pool.tokens_generated),
+        row("tokens credited", pool.tokens_credited),
+        row("tokens overdue", pool.tokens_overdue),
+        row("tasks are taken", taken),
+        row("outcomes of claims that nobody made", pool.outcomes_ignored),
     ]
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use dovetail_miner::stats::{Templates, Upstream};
 use serde::Serialize;
 
-use crate::stats::Stats;
+use super::models::Model;
+use crate::stats::{PoolStats, Stats};
 
 /// Everything on the page, as `/status.json` has it. Counts are since the worker's start.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -26,12 +27,16 @@ pub struct Status {
     pub hash_rate: f64,
     /// Tokens per second over the last minutes.
     pub token_rate: f64,
+    /// The models, there or still to come.
+    pub models: Vec<Model>,
     /// Tasks.
     pub tasks: Tasks,
     /// Shares by result.
     pub shares: Shares,
     /// What was earned, by kind.
     pub earned: Earned,
+    /// What was done for each pool, and what came of it.
+    pub pools: Vec<PoolStatus>,
     /// What is connected.
     pub devices: Devices,
 }
@@ -54,7 +59,9 @@ pub struct Tasks {
 pub struct Shares {
     /// Credited by a pool.
     pub accepted: u64,
-    /// Found while no pool was there to take them.
+    /// Sent, and not answered yet.
+    pub unanswered: u64,
+    /// Found while no pool was there to take them, or to answer.
     pub lost: u64,
     /// Refused by a pool, by its code.
     pub refused: BTreeMap<String, u64>,
@@ -74,12 +81,24 @@ pub struct Earned {
     pub inference_msat: u64,
     /// what of it, and of earlier credit, had not matured when pools last spoke of it,
     pub inference_held_msat: u64,
-    /// and batches that will never be.
+    /// batches that will never be,
     pub inference_batches_refused: u64,
+    /// and batches whose share was accepted without a word on their audit.
+    pub inference_batches_unexplained: u64,
     /// Blocks found while mining solo.
     pub solo_blocks: u64,
-    /// Payouts that arrived, in millisatoshi.
+    /// Payouts that the worker's own wallet has, in millisatoshi.
     pub paid_msat: u64,
+}
+
+/// What was done for a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PoolStatus {
+    /// Its address.
+    pub address: String,
+    /// The rest.
+    #[serde(flatten)]
+    pub stats: PoolStats,
 }
 
 /// What is connected.
@@ -93,7 +112,7 @@ pub struct Devices {
 
 impl Status {
     /// The counters as they are now.
-    pub fn of(worker: &str, uptime: Duration, stats: &Stats) -> Self {
+    pub fn of(worker: &str, uptime: Duration, stats: &Stats, models: Vec<Model>) -> Self {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mining = &stats.mining;
         Self {
@@ -104,6 +123,7 @@ impl Status {
             templates: mining.templates(),
             hash_rate: mining.hash_rate(),
             token_rate: stats.token_rate(),
+            models,
             tasks: Tasks {
                 open: count(&stats.tasks_open),
                 finished: count(&stats.tasks_finished),
@@ -112,6 +132,7 @@ impl Status {
             },
             shares: Shares {
                 accepted: count(&mining.shares_accepted),
+                unanswered: mining.open_shares.count() as u64,
                 lost: count(&mining.shares_lost),
                 refused: mining.refusals(),
             },
@@ -122,13 +143,22 @@ impl Status {
                 inference_msat: count(&stats.inference_msat),
                 inference_held_msat: stats.held_msat(),
                 inference_batches_refused: count(&stats.batches_refused),
+                inference_batches_unexplained: count(&stats.batches_unexplained),
                 solo_blocks: count(&mining.solo_blocks),
                 paid_msat: count(&stats.paid_msat),
             },
+            pools: pools(stats),
             devices: Devices {
                 connections: count(&mining.connections),
                 channels: count(&mining.channels),
             },
         }
     }
+}
+
+fn pools(stats: &Stats) -> Vec<PoolStatus> {
+    let pools = stats.pools().into_iter();
+    pools
+        .map(|(address, stats)| PoolStatus { address, stats })
+        .collect()
 }

@@ -1,22 +1,22 @@
 //! One session with a pool: what the pool, the engine, claims and devices say, each handed to whom it concerns.
 
+mod change_over;
+mod chatter;
 mod claims;
+mod payouts;
 mod tasks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use dovetail_lightning::Client;
+use dovetail_commitment::BatchRoot;
 use dovetail_miner::declared_jobs::{DeclaredJobs, PoolNotice};
 use dovetail_miner::job::FoundShare;
 use dovetail_miner::pool_jobs::PoolJobs;
-use dovetail_miner::pool_session::{Channel, PoolEvent, PoolSession, SessionError};
-use dovetail_miner::stats::add;
+use dovetail_miner::pool_session::{Channel, PoolEvent, PoolSession};
 use dovetail_serving::transcripts::ReadyBatch;
 use dovetail_sv2::OutboxError;
-use dovetail_sv2::extension::codes::Code;
-use dovetail_sv2::extension::{PayoutResult, RequestInvoice};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,18 +24,15 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::session_failure::SessionFailure;
 use super::{ClaimDone, Worker};
-use crate::claim::Claimer;
-use crate::wallet::{InvoiceAnswer, invoice};
+use crate::claim::{Claimer, SentClaims};
 
-use claims::{forward, settled_share};
+pub(super) use change_over::ChangeOver;
+pub(super) use chatter::Chatter;
+use claims::settled_share;
 use tasks::deliver;
 
 /// How often expiry and batches are looked at, besides at events.
 const TICK: Duration = Duration::from_millis(250);
-/// Payouts whose invoice is being made. A pool asks for one at a time.
-const INVOICES_MAX: usize = 8;
-/// How long a change to a preferred pool waits for running tasks and claims to end.
-const CHANGE_OVER_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What belongs to one session.
 pub(super) struct Session {
@@ -44,35 +41,34 @@ pub(super) struct Session {
     pub(super) pool: PoolSession,
     pub(super) channel: watch::Sender<Channel>,
     pub(super) claim_events: mpsc::Sender<PoolEvent>,
+    /// The claims that were sent on it and have no outcome yet.
+    pub(super) sent_claims: SentClaims,
     pub(super) idle_claimer: Option<Claimer>,
     pub(super) claims: JoinSet<ClaimDone>,
     /// The batch that is being claimed; it goes back to the others if the session ends.
     pub(super) in_flight: Option<ReadyBatch>,
-    pub(super) invoices: JoinSet<InvoiceAnswer>,
-    /// The payout that an invoice was made for last, and its amount.
-    pub(super) asked: Option<([u8; 32], u64)>,
+    /// The batch that the pool credited last.
+    pub(super) credited: Option<BatchRoot>,
+    /// What the pool says in vain.
+    pub(super) chatter: Chatter,
     pub(super) pool_jobs: PoolJobs,
     /// Makes jobs on templates of our own node, where we have one and the pool a declarator.
     pub(super) declared_jobs: Option<DeclaredJobs>,
     /// Numbers of requests and shares.
     pub(super) numbers: Arc<AtomicU32>,
-    /// The step of the beacon that was the next one when the claim under way, or the last, began.
-    pub(super) floor: u32,
     /// What the pool was told last that devices hash, in h/s, and when.
     pub(super) told_hash_rate: (f32, Instant),
     /// Looks after the pools that we would rather use.
     pub(super) scout: Option<AbortOnDropHandle<usize>>,
-    /// A pool to change over to at the next quiet moment, or at this time.
-    pub(super) wanted: Option<(usize, Instant)>,
-    /// The session with it, while it is being opened.
-    pub(super) opening: Option<AbortOnDropHandle<(usize, Result<PoolSession, SessionError>)>>,
+    /// The session that is to follow on this one, if there is one.
+    pub(super) change_over: ChangeOver,
 }
 
 /// How a session ended that did not fail.
 pub(super) enum End {
     /// We were told to stop.
     Shutdown,
-    /// A pool that we would rather use is there again; the session with it is open.
+    /// The session that follows is open: with a pool that we would rather use, or with this one and more models.
     ChangeOver(usize, Box<PoolSession>),
 }
 
@@ -114,13 +110,10 @@ impl Worker {
                 Some(done) = session.claims.join_next() => {
                     // A panic of the claim's task ends the session, loudly.
                     let done = done.map_err(|_| SessionFailure::Defect("a claim panicked"))?;
-                    self.on_claim(session, done);
+                    self.on_claim(session, done)?;
                 }
-                Some(Ok(answer)) = session.invoices.join_next() => match answer {
-                    InvoiceAnswer::Invoice(invoice) => session.pool.send(&invoice)?,
-                    InvoiceAnswer::Refused(error) => session.pool.send(&error)?,
-                },
-                Some(share) = session.pool_jobs.next_share() => submit(session, &share)?,
+                Some(event) = self.payouts.next() => self.on_payout_event(session, event)?,
+                Some(share) = session.pool_jobs.next_share() => self.submit(session, &share)?,
                 share = settled_share(&mut session.idle_claimer) => {
                     if let Some(claimer) = &session.idle_claimer {
                         claimer.pass_on(&share)?;
@@ -132,22 +125,21 @@ impl Worker {
                 }
                 preferred = once(&mut session.scout) => {
                     let preferred = preferred.ok_or(SessionFailure::Defect("the scout panicked"))?;
-                    let by = Instant::now() + CHANGE_OVER_TIME_MAX;
-                    session.wanted = Some((preferred, by));
+                    session.change_over.prefer(preferred);
                 }
-                opened = once(&mut session.opening) => {
+                opened = once(&mut session.change_over.opening) => {
                     let defect = SessionFailure::Defect("opening a session panicked");
-                    match opened.ok_or(defect)? {
-                        (preferred, Ok(pool)) => return Ok(End::ChangeOver(preferred, Box::new(pool))),
-                        (_, Err(error)) => {
-                            tracing::warn!(%error, "the preferred pool is not there after all");
-                            session.scout = self.scout(session.index);
-                        }
+                    let (index, opened) = opened.ok_or(defect)?;
+                    if let Some(pool) = self.opened(session, index, opened) {
+                        return Ok(End::ChangeOver(index, Box::new(pool)));
                     }
                 }
                 _ = tick.tick() => {
                     let open = self.runner.open() as u64;
                     self.stats.tasks_open.store(open, Ordering::Relaxed);
+                    self.payouts.look(Instant::now());
+                    self.look_at_credit();
+                    self.register_arrived_models(session);
                     self.change_over(session);
                     self.tell_hash_rate(session)?;
                 }
@@ -159,24 +151,15 @@ impl Worker {
     fn on_pool(&mut self, session: &mut Session, event: PoolEvent) -> Result<(), SessionFailure> {
         match event {
             PoolEvent::Task(task) => self.on_assigned(session, task)?,
-            PoolEvent::Cancelled(task_id) => {
-                tracing::info!(task = %task_id, "the task was cancelled");
-                self.runner.cancel(&task_id);
-            }
+            PoolEvent::Cancelled(task_id) => self.on_cancelled(session, &task_id)?,
             PoolEvent::TranscriptAccepted(task_id) => {
-                let upstream = &mut self.upstreams[session.index];
-                upstream.transcripts.accept(&task_id);
-                upstream.waiting_since.get_or_insert_with(Instant::now);
+                self.on_transcript_accepted(session, &task_id)?;
             }
             PoolEvent::TranscriptRefused(task_id, code) => {
-                tracing::warn!(task = %task_id, code, "the pool refused the transcript");
-                // It stays undelivered and is offered again on the next session.
-                if code != Code::Internal {
-                    self.upstreams[session.index].transcripts.remove(&task_id);
-                }
+                self.on_transcript_refused(session, &task_id, &code)?;
             }
-            PoolEvent::InvoiceWanted(request) => self.on_invoice_wanted(session, request),
-            PoolEvent::Payout(result) => self.on_payout(session, &result),
+            PoolEvent::InvoiceWanted(request) => self.on_invoice_wanted(session, &request)?,
+            PoolEvent::Payout(result) => self.on_payout(session, &result)?,
             PoolEvent::ChannelChanged => {
                 session.channel.send_replace(session.pool.channel().clone());
             }
@@ -192,81 +175,50 @@ impl Worker {
                 self.forward_claim(session, PoolEvent::NewTip(tip));
                 self.forward_batch_job(session, batch);
             }
-            PoolEvent::Other => {}
             PoolEvent::SharesAccepted {
-                count, difficulty, ..
+                last,
+                count,
+                difficulty,
             } => {
-                let stats = &self.stats.mining;
-                add(&stats.shares_accepted, u64::from(count));
-                add(&stats.difficulty_accepted, difficulty);
+                if !self.stats.mining.accepted(last, count, difficulty) {
+                    session.chatter.useless()?;
+                }
                 self.forward_claim(session, event);
             }
             PoolEvent::ShareRefused(number, code) => {
-                tracing::info!(number, code, "the pool refused a share");
-                self.stats.mining.refused(&code);
+                self.on_share_refused(session, number, &code)?;
                 self.forward_claim(session, PoolEvent::ShareRefused(number, code));
             }
-            PoolEvent::Outcome(outcome) => {
-                self.check_beacon(session, &outcome)?;
-                let pool = &self.upstreams[session.index].options.address;
-                self.stats.outcome(pool, &outcome);
-                forward(session, PoolEvent::Outcome(outcome));
-            }
+            PoolEvent::Outcome(outcome) => self.on_outcome(session, outcome)?,
+            // There are few of these in a minute; many are answers to nothing.
             PoolEvent::JobAccepted { request_id, job_id } => {
+                session.chatter.useless()?;
                 tell(session, PoolNotice::JobAccepted { request_id, job_id });
             }
             PoolEvent::JobRefused { request_id, code } => {
+                session.chatter.useless()?;
                 tell(session, PoolNotice::JobRefused { request_id, code });
             }
-            answer => forward(session, answer),
+            PoolEvent::Other => session.chatter.useless()?,
+            answer => {
+                session.chatter.useless()?;
+                self.forward_claim(session, answer);
+            }
         }
         Ok(())
     }
 
-    fn on_invoice_wanted(&self, session: &mut Session, request: RequestInvoice) {
-        tracing::info!(payout = %hex::encode(request.payout_id), msat = request.amount_msat, "the pool wants to pay");
-        if session.invoices.len() < INVOICES_MAX {
-            session.asked = Some((request.payout_id, request.amount_msat));
-            let wallet = self.config.wallet.as_ref();
-            let wallet = wallet.map(|wallet| Client::new(wallet.socket.clone()));
-            session.invoices.spawn(invoice(wallet, request));
-        }
-    }
-
-    fn on_payout(&self, session: &mut Session, result: &PayoutResult) {
-        let asked = session.asked.take_if(|(id, _)| *id == result.payout_id);
-        if let (Some((_, msat)), true) = (asked, result.paid) {
-            add(&self.stats.paid_msat, msat);
-        }
-        tracing::info!(payout = %hex::encode(result.payout_id), paid = result.paid, "the payout ended");
-    }
-
-    /// Opens the session with a preferred pool once nothing is under way here, or for long enough.
-    fn change_over(&self, session: &mut Session) {
-        let quiet = self.runner.open() == 0 && session.in_flight.is_none();
-        let due = |(_, by): &mut (usize, Instant)| quiet || Instant::now() >= *by;
-        let Some((preferred, _)) = session.wanted.take_if(due) else {
-            return;
+    /// Submits a share of the pool's own job.
+    fn submit(&self, session: &Session, share: &FoundShare) -> Result<(), OutboxError> {
+        let Some(job_id) = share.upstream_job_id else {
+            return Ok(());
         };
-        let (options, keys) = (self.options(preferred), self.keys.clone());
-        tracing::info!(
-            pool = options.address,
-            "the preferred pool is back; changing over"
-        );
-        session.opening = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            (preferred, super::upstreams::open(&options, &keys).await)
-        })));
+        let number = session.numbers.fetch_add(1, Ordering::Relaxed);
+        let message = session.pool.channel().share(number, job_id, share);
+        let open_shares = &self.stats.mining.open_shares;
+        open_shares.submitted(number, &share.target);
+        session.pool.send(&message)
     }
-}
-
-/// Submits a share of the pool's own job.
-fn submit(session: &Session, share: &FoundShare) -> Result<(), OutboxError> {
-    let Some(job_id) = share.upstream_job_id else {
-        return Ok(());
-    };
-    let number = session.numbers.fetch_add(1, Ordering::Relaxed);
-    let message = session.pool.channel().share(number, job_id, share);
-    session.pool.send(&message)
 }
 
 /// Hands what the pool said to the task of declared jobs, if there is one.

@@ -9,11 +9,13 @@ use dovetail_miner::pool_session::{PoolOptions, PoolSession, SessionError, probe
 use dovetail_miner::solo;
 use dovetail_miner::stats::Upstream as InUse;
 use dovetail_serving::transcripts::Transcripts;
+use dovetail_templates::{Readiness, tell_payout};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Worker;
 use super::session_failure::SessionFailure;
+use super::uncredited::Uncredited;
 use crate::config::{JobDeclarator, Pool};
 
 /// The waits between attempts at one pool.
@@ -47,6 +49,10 @@ pub(super) struct Upstream {
     pub(super) waiting_since: Option<Instant>,
     /// Before this no claim is started, after one failed.
     pub(super) no_claim_before: Option<Instant>,
+    /// Shares of claims that were accepted without an outcome, since the last outcome.
+    pub(super) unexplained: u32,
+    /// What it has not credited.
+    pub(super) uncredited: Uncredited,
     not_before: Instant,
     wait: Duration,
 }
@@ -59,6 +65,8 @@ impl Upstream {
             transcripts: Transcripts::default(),
             waiting_since: None,
             no_claim_before: None,
+            unexplained: 0,
+            uncredited: Uncredited::default(),
             not_before: Instant::now(),
             wait: *BACKOFF.start(),
         }
@@ -85,9 +93,10 @@ impl Worker {
     /// There is no pool left to wait for.
     pub(super) async fn find_pool(
         &mut self,
-        ready: &mut impl FnMut(&Self),
+        told: &mut impl FnMut(&Self, Readiness<'_>),
     ) -> Result<(usize, PoolSession), NoPoolLeft> {
         let mut solo_mining = None;
+        let mut last_failure = None;
         loop {
             for index in 0..self.upstreams.len() {
                 let due = Instant::now() >= self.upstreams[index].not_before;
@@ -99,6 +108,7 @@ impl Worker {
                     Ok(pool) => return Ok((index, pool)),
                     Err(error) => {
                         tracing::warn!(pool = options.address, %error, "no session with the pool");
+                        last_failure = Some(format!("{}: {error}", options.address));
                         self.upstreams[index].ended(Duration::ZERO, Instant::now());
                     }
                 }
@@ -109,7 +119,11 @@ impl Worker {
             }
             if solo_mining.is_some() {
                 self.stats.mining.set_upstream(InUse::Solo);
-                ready(self);
+                told(self, Readiness::Ready);
+            } else if let Some(failure) = &last_failure {
+                let reason =
+                    format!("no session with any pool; the last that was tried is {failure}");
+                told(self, Readiness::NotReady(&reason));
             }
             let usable = (0..self.upstreams.len()).filter(|index| !self.has_left(*index));
             match usable.map(|index| self.upstreams[index].not_before).min() {
@@ -126,6 +140,7 @@ impl Worker {
     /// What we tell a pool about us now.
     pub(super) fn options(&self, index: usize) -> PoolOptions {
         let mut options = self.upstreams[index].options.clone();
+        options.models = self.models.ids();
         if let Some(measured) = self.stats.mining.measured_hash_rate() {
             let measured = measured as f32;
             options.nominal_hash_rate = measured;
@@ -153,8 +168,12 @@ impl Worker {
         let (Some(blocks), Some(config)) = (&self.blocks, &self.config.solo) else {
             return None;
         };
+        let payout = config
+            .payout()
+            .inspect_err(|reason| tracing::error!(reason, "cannot mine solo"))
+            .ok()?;
         tracing::warn!("no pool can be reached; mining solo");
-        let payout = config.payout_script.clone();
+        tell_payout(&payout, config.network);
         let run = solo::run(blocks.clone(), payout, Base::new(self.current_job.clone()));
         Some(AbortOnDropHandle::new(tokio::spawn(run)))
     }

@@ -1,6 +1,9 @@
 //! The device that the tests play.
 
+use std::net::SocketAddr;
+
 use dovetail_miner::search::{Search, SearchJob};
+use dovetail_sv2::AuthorityPublicKey;
 use dovetail_sv2::messages::{
     B032Owned, NewExtendedMiningJob, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess,
     SetNewPrevHash, Str0255Owned, SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
@@ -8,8 +11,9 @@ use dovetail_sv2::messages::{
 use dovetail_sv2::setup::SetupProtocol;
 use tokio::time::timeout;
 
-use crate::fixture::{POOLS, TIME_MAX};
 use crate::support::declarator::payout_script;
+use crate::support::fixture::TIME_MAX;
+use crate::support::pool::POOLS;
 use crate::support::{Played, easy_target};
 
 /// A device that opens a channel and looks at its jobs.
@@ -21,12 +25,12 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    pub(crate) async fn connect(
-        (address, key): &(String, dovetail_sv2::AuthorityPublicKey),
-    ) -> Self {
-        let (mut reader, mut writer) = dovetail_sv2::connect(address, Some(*key)).await.unwrap();
+    pub(crate) async fn connect((address, key): (SocketAddr, AuthorityPublicKey)) -> Self {
+        let address = address.to_string();
+        let connected = dovetail_sv2::connect(&address, Some(key)).await;
+        let (mut reader, mut writer) = connected.unwrap();
         let protocol = SetupProtocol::MiningProtocol;
-        let request = dovetail_sv2::setup::request(protocol, 0, address, "test").unwrap();
+        let request = dovetail_sv2::setup::request(protocol, 0, &address, "test").unwrap();
         dovetail_sv2::setup::open(&mut reader, &mut writer, &request)
             .await
             .unwrap();

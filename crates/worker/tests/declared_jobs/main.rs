@@ -3,24 +3,26 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod device;
-mod fixture;
 mod node;
 mod script;
-#[path = "../../../miner/tests/support/mod.rs"]
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::time::{Duration, Instant};
 
 use bitcoin::ScriptBuf;
+use device::Device;
 use dovetail_sv2::extension::find_claim;
 use dovetail_sv2::messages::{
     DeclareMiningJob, Str0255Owned, SubmitSharesError, SubmitSharesExtended,
 };
-use fixture::{CHANNEL, Fixture, POOLS, committed, pools_tip, session};
 use node::Node;
 use script::Script;
+use support::claim::committed;
 use support::declarator::{give_token, pays};
-use support::listen;
+use support::fixture::Server;
+use support::pool::{CHANNEL, POOLS, pools_tip, session};
+use support::{Fixture, Setup};
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,30 +233,32 @@ async fn a_session_that_ends_while_a_job_is_pending_leaves_devices_on_it_until_t
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_miner_may_want_the_pools_jobs_between_batches() {
-    let fixture = Fixture::start("pool-jobs").await;
-    let mut pool = fixture.pool().await;
-    let mut device = fixture.device().await;
+    let fixture = Fixture::start(Setup::with_devices("pool-jobs")).await;
+    let mut pool = fixture.session().await;
+    let mut device = Device::connect(fixture.firmware()).await;
     pools_tip(&mut pool, 1, [1; 32]).await;
     device.pools_job().await;
     pools_tip(&mut pool, 2, [2; 32]).await;
     device.pools_job().await;
     assert_eq!(device.tip(), [2; 32]);
-    let declared = timeout(Duration::from_secs(1), fixture.declarator.0.accept()).await;
+    let declared = timeout(Duration::from_secs(1), fixture.declarator.listener.accept()).await;
     assert!(declared.is_err(), "a job was declared between batches");
     fixture.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_without_a_declarator_has_its_own_jobs_hashed() {
-    let (second, address, keys) = listen().await;
-    let key = keys.public();
-    let more = format!("[[pool]]\naddress = {address:?}\nauthority_public_key = \"{key}\"\n");
-    let mut script = Script::on(Fixture::start_beside("own-templates", &more).await).await;
+    let second = Server::start().await;
+    let setup = Setup {
+        more: format!("[[pool]]\n{}", second.config()),
+        ..Setup::with_devices("own-templates")
+    };
+    let mut script = Script::on(Fixture::start(setup).await).await;
     let declared = script.declared().await;
     script.device.our_job().await;
     script.accept(&declared, 88).await;
     drop(script.pool);
-    let mut pool = session(&second, &keys).await;
+    let mut pool = session(&second).await;
     for (job_id, tip) in [(1, [7; 32]), (2, [8; 32])] {
         pools_tip(&mut pool, job_id, tip).await;
         script.device.pools_job().await;
@@ -269,8 +273,11 @@ async fn a_pool_without_a_declarator_has_its_own_jobs_hashed() {
 async fn devices_are_on_the_pools_jobs_while_our_node_is_away_for_long_and_on_ours_when_it_is_back()
 {
     let mut node = Node::start().await;
-    let fixture = Fixture::start_on("own-templates", "", &node.config(1)).await;
-    let mut script = Script::on(fixture).await;
+    let setup = Setup {
+        node: node.config(1),
+        ..Setup::with_devices("own-templates")
+    };
+    let mut script = Script::on(Fixture::start(setup).await).await;
     let declared = script.declared().await;
     script.accept(&declared, 81).await;
     script.device.our_job().await;

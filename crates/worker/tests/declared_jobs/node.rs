@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::fixture::{BITS, TIME_MAX};
+use crate::support::fixture::{BLOCKS_NEVER, TIME_MAX};
 
 pub(crate) struct Node {
     chain: TemplateHandle,
@@ -21,7 +21,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) async fn start() -> Self {
         let stop = CancellationToken::new();
-        let chain = SourceConfig::embedded_with_bits(BITS);
+        let chain = SourceConfig::embedded_with_bits(BLOCKS_NEVER);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let node = Self {
             chain: dovetail_templates::start(chain, stop.clone()).unwrap(),

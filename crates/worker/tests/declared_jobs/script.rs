@@ -4,9 +4,9 @@ use dovetail_commitment::BatchRoot;
 use dovetail_sv2::messages::{DeclareMiningJob, NewExtendedMiningJob, SubmitSharesExtended};
 
 use crate::device::Device;
-use crate::fixture::{Fixture, accept_job, pools_tip};
-use crate::support::Played;
 use crate::support::declarator::{accept_declaration, declaration, refuse_declaration};
+use crate::support::pool::{accept_job, batch_of, pools_tip};
+use crate::support::{Fixture, Played, Setup};
 
 /// A worker with a session, a device behind it and a connection to its declarator.
 pub(crate) struct Script {
@@ -19,12 +19,13 @@ pub(crate) struct Script {
 impl Script {
     /// Devices are to hash jobs on own templates.
     pub(crate) async fn start() -> Self {
-        Self::on(Fixture::start("own-templates").await).await
+        let setup = Setup::with_devices("own-templates");
+        Self::on(Fixture::start(setup).await).await
     }
 
     pub(crate) async fn on(fixture: Fixture) -> Self {
-        let pool = fixture.pool().await;
-        let device = fixture.device().await;
+        let pool = fixture.session().await;
+        let device = Device::connect(fixture.firmware()).await;
         let declarator = fixture.declarator().await;
         Self {
             fixture,
@@ -68,13 +69,13 @@ impl Script {
 
     /// The pool takes the batch again, after its claim has failed.
     pub(crate) async fn batch_again(&mut self, root: BatchRoot) {
-        self.fixture.batch_again(&mut self.pool, root).await;
+        batch_of(&mut self.pool, root).await;
     }
 
     /// The pool ends the session, and takes the worker's next one.
     pub(crate) async fn with_pool_again(self) -> Self {
         drop(self.pool);
-        let pool = self.fixture.pool().await;
+        let pool = self.fixture.session().await;
         Self { pool, ..self }
     }
 

@@ -9,6 +9,7 @@ mod dead_files;
 mod edges;
 mod links;
 mod markdown;
+mod named_tests;
 mod settings;
 mod sizes;
 mod test_list;
@@ -42,6 +43,10 @@ pub(crate) fn check() -> anyhow::Result<()> {
         ("commands", commands::problems(&tree, &pages, &crates)),
         ("configuration keys", settings::problems(&tree, &pages)),
         ("list of tests", test_list::problems(&tree, &crates)),
+        (
+            "tests that pages name",
+            named_tests::problems(&tree, &pages),
+        ),
         ("lints", allows::problems(&tree)),
     ];
     let mut count = 0;

@@ -48,6 +48,7 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
+    // Before anybody can ask: services are unknown until they are named.
     set_health(&health, ServingStatus::NotServing).await;
     let service = InferenceService {
         tasks: services.tasks,
@@ -71,18 +72,26 @@ pub(crate) async fn serve(
     served.context("the gRPC server failed")
 }
 
-/// Says `SERVING` once the pool is ready.
+/// Says `SERVING` while the pool is ready, and `NOT_SERVING` before that, and while the template source gives no work.
 async fn report_ready(
     health: &HealthReporter,
     mut readiness: watch::Receiver<bool>,
     shutdown: &CancellationToken,
 ) {
-    let is_ready = tokio::select! {
-        () = shutdown.cancelled() => false,
-        ready = readiness.wait_for(|ready| *ready) => ready.is_ok(),
-    };
-    if is_ready {
-        set_health(health, ServingStatus::Serving).await;
+    loop {
+        let is_ready = *readiness.borrow_and_update();
+        let status = match is_ready {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        set_health(health, status).await;
+        let changed = tokio::select! {
+            () = shutdown.cancelled() => false,
+            changed = readiness.changed() => changed.is_ok(),
+        };
+        if !changed {
+            return set_health(health, ServingStatus::NotServing).await;
+        }
     }
 }
 
@@ -116,99 +125,83 @@ mod tests {
     use super::*;
     use crate::grpc_listener::incoming;
     use tonic::transport::Channel;
-    use tonic_reflection::pb::{v1, v1alpha};
+    use tonic::transport::server::Router;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_check_response::ServingStatus as Said;
+    use tonic_health::pb::health_client::HealthClient;
 
-    /// A port that serves reflection alone.
-    async fn connect() -> Channel {
+    /// A client of a port that serves this.
+    async fn client_of(router: Router) -> Channel {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = tonic::transport::Server::builder().add_routes(reflection().unwrap());
         tokio::spawn(router.serve_with_incoming(incoming(listener)));
         let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
         endpoint.connect().await.unwrap()
     }
 
+    /// The services that a port with reflection alone lists, asked in one version of reflection: both have the same
+    /// messages, in types of their own.
+    macro_rules! services {
+        ($version:ident) => {{
+            use tonic_reflection::pb::$version as version;
+            use version::server_reflection_client::ServerReflectionClient;
+            use version::server_reflection_request::MessageRequest;
+            use version::server_reflection_response::MessageResponse;
+            let router = tonic::transport::Server::builder().add_routes(reflection().unwrap());
+            let mut client = ServerReflectionClient::new(client_of(router).await);
+            let request = version::ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::ListServices(String::new())),
+            };
+            let answers = client.server_reflection_info(tokio_stream::once(request));
+            let answer = answers.await.unwrap().into_inner().message().await.unwrap();
+            let Some(MessageResponse::ListServicesResponse(list)) =
+                answer.unwrap().message_response
+            else {
+                panic!("no list of services");
+            };
+            let names = list.service.into_iter().map(|found| found.name);
+            names.collect::<Vec<String>>()
+        }};
+    }
+
     #[tokio::test]
-    async fn a_pool_that_is_not_ready_says_so_to_whoever_asks_for_its_health() {
-        use tonic_health::pb::HealthCheckRequest;
-        use tonic_health::pb::health_check_response::ServingStatus as Said;
-        use tonic_health::pb::health_client::HealthClient;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+    async fn a_pool_says_whether_it_is_ready_to_whoever_watches_its_health() {
         let (health, health_service) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::NotServing).await;
         let router = tonic::transport::Server::builder().add_service(health_service);
-        tokio::spawn(router.serve_with_incoming(incoming(listener)));
+        let mut client = HealthClient::new(client_of(router).await);
         let (is_ready, readiness) = watch::channel(false);
         let shutdown = CancellationToken::new();
-        let reporting = async { report_ready(&health, readiness, &shutdown).await };
-        let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
-        let mut client = HealthClient::new(endpoint.connect().await.unwrap());
-        for service in ["", dovetail_api::SERVICE_NAME] {
-            let request = HealthCheckRequest {
-                service: service.into(),
-            };
-            let answer = client.check(request).await.unwrap().into_inner();
-            assert_eq!(answer.status(), Said::NotServing, "{service}");
-        }
-        is_ready.send_replace(true);
-        reporting.await;
-        for service in ["", dovetail_api::SERVICE_NAME] {
-            let request = HealthCheckRequest {
-                service: service.into(),
-            };
-            let answer = client.check(request).await.unwrap().into_inner();
-            assert_eq!(answer.status(), Said::Serving, "{service}");
+        let asked = async {
+            for service in ["", dovetail_api::SERVICE_NAME] {
+                let service = service.to_owned();
+                let request = HealthCheckRequest { service };
+                let mut told = client.watch(request).await.unwrap().into_inner();
+                let mut next = async || told.message().await.unwrap().unwrap().status();
+                assert_eq!(next().await, Said::NotServing);
+                for (ready, said) in [(true, Said::Serving), (false, Said::NotServing)] {
+                    is_ready.send_replace(ready);
+                    assert_eq!(next().await, said);
+                }
+            }
+        };
+        tokio::select! {
+            () = asked => {}
+            () = report_ready(&health, readiness, &shutdown) => unreachable!(),
         }
     }
 
     #[tokio::test]
-    async fn clients_that_know_only_v1alpha_are_told_the_services() {
-        use v1alpha::server_reflection_client::ServerReflectionClient;
-        use v1alpha::server_reflection_request::MessageRequest;
-        use v1alpha::server_reflection_response::MessageResponse;
-        let request = v1alpha::ServerReflectionRequest {
-            host: String::new(),
-            message_request: Some(MessageRequest::ListServices(String::new())),
-        };
-        let mut client = ServerReflectionClient::new(connect().await);
-        let answers = client.server_reflection_info(tokio_stream::once(request));
-        let answer = answers.await.unwrap().into_inner().message().await.unwrap();
-        let Some(MessageResponse::ListServicesResponse(list)) = answer.unwrap().message_response
-        else {
-            panic!("no list of services");
-        };
-        let names: Vec<_> = list.service.into_iter().map(|found| found.name).collect();
-        assert!(
-            names.contains(&dovetail_api::SERVICE_NAME.to_owned()),
-            "{names:?}"
-        );
-    }
-
-    #[tokio::test]
-    async fn clients_that_know_v1_are_told_of_both_versions() {
-        use v1::server_reflection_client::ServerReflectionClient;
-        use v1::server_reflection_request::MessageRequest;
-        use v1::server_reflection_response::MessageResponse;
-        let request = v1::ServerReflectionRequest {
-            host: String::new(),
-            message_request: Some(MessageRequest::ListServices(String::new())),
-        };
-        let mut client = ServerReflectionClient::new(connect().await);
-        let answers = client.server_reflection_info(tokio_stream::once(request));
-        let answer = answers.await.unwrap().into_inner().message().await.unwrap();
-        let Some(MessageResponse::ListServicesResponse(list)) = answer.unwrap().message_response
-        else {
-            panic!("no list of services");
-        };
-        let names: Vec<_> = list.service.into_iter().map(|found| found.name).collect();
-        for service in ["v1", "v1alpha"] {
-            let name = format!("grpc.reflection.{service}.ServerReflection");
-            assert!(names.contains(&name), "{names:?}");
+    async fn clients_are_told_the_services_in_either_version_of_reflection() {
+        let (v1, v1alpha) = (services!(v1), services!(v1alpha));
+        for names in [v1, v1alpha] {
+            let ours = dovetail_api::SERVICE_NAME.to_owned();
+            let versions = ["v1", "v1alpha"]
+                .map(|version| format!("grpc.reflection.{version}.ServerReflection"));
+            for name in [&[ours], &versions[..]].concat() {
+                assert!(names.contains(&name), "{names:?}");
+            }
         }
-        assert!(
-            names.contains(&dovetail_api::SERVICE_NAME.to_owned()),
-            "{names:?}"
-        );
     }
 }

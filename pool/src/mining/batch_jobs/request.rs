@@ -102,7 +102,7 @@ impl Connection {
             .channels
             .get_mut(&channel_id)
             .ok_or(Code::ChannelUnknown)?;
-        channel.install(&job).map_err(fault)?;
+        channel.install(&job, Instant::now()).map_err(fault)?;
         self.batch_jobs.remember(channel_id, job.get_job_id(), root);
         Ok(job)
     }

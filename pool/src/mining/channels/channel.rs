@@ -11,7 +11,7 @@ use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Target};
 use dovetail_sv2::vardiff::stated_rate;
-use dovetail_sv2::{Vardiff, share_code};
+use dovetail_sv2::{Identity, Vardiff, share_code};
 use dovetail_templates::block_publisher::SolvedBlock;
 use dovetail_units::Work;
 use dovetail_units::header::JobHeader;
@@ -33,6 +33,7 @@ use stratum_core::mining_sv2::{
 use stratum_core::template_distribution_sv2::SetNewPrevHashOwned as TemplatePrevHash;
 
 use super::given_jobs::GivenJobs;
+use super::job_targets::JobTargets;
 use crate::blocks::{AssemblyError, HeaderFields, assemble, merkle_path};
 use crate::mining::fields::StandardCode;
 use crate::mining::shares::acks::Acks;
@@ -73,7 +74,9 @@ enum Kind {
 pub(crate) struct Channel {
     kind: Kind,
     account: String,
-    job_targets: HashMap<u32, Target>,
+    /// Which of the account's devices it is, where its identity says so.
+    device: Option<String>,
+    job_targets: JobTargets,
     /// Of a standard channel, the jobs whose headers it may still solve: the coinbases that its own jobs'
     /// merkle roots were made of. An extended channel has them itself.
     hashed_jobs: HashMap<u32, Arc<ExtendedJob>>,
@@ -86,19 +89,20 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    pub(crate) fn standard(channel: StandardChannel, account: String, vardiff: Vardiff) -> Self {
-        Self::new(Kind::Standard(Box::new(channel)), account, vardiff)
+    pub(crate) fn standard(channel: StandardChannel, whose: Identity, vardiff: Vardiff) -> Self {
+        Self::new(Kind::Standard(Box::new(channel)), whose, vardiff)
     }
 
-    pub(crate) fn extended(channel: ExtendedChannel, account: String, vardiff: Vardiff) -> Self {
-        Self::new(Kind::Extended(Box::new(channel)), account, vardiff)
+    pub(crate) fn extended(channel: ExtendedChannel, whose: Identity, vardiff: Vardiff) -> Self {
+        Self::new(Kind::Extended(Box::new(channel)), whose, vardiff)
     }
 
-    fn new(kind: Kind, account: String, vardiff: Vardiff) -> Self {
+    fn new(kind: Kind, whose: Identity, vardiff: Vardiff) -> Self {
         Self {
             kind,
-            account,
-            job_targets: HashMap::new(),
+            account: whose.account().to_owned(),
+            device: whose.device,
+            job_targets: JobTargets::default(),
             hashed_jobs: HashMap::new(),
             vardiff,
             looked_at: Instant::now(),
@@ -110,6 +114,11 @@ impl Channel {
     /// The account that its shares are credited to.
     pub(crate) fn account(&self) -> &str {
         &self.account
+    }
+
+    /// Which of the account's devices it is, where its identity says so.
+    pub(crate) fn device(&self) -> Option<&str> {
+        self.device.as_deref()
     }
 
     /// The target of the jobs that come from now on.
@@ -138,29 +147,31 @@ impl Channel {
 
     /// Takes a template's job: kept for the next [`Channel::activate`] if it is a future job,
     /// else the active one at once.
-    pub(crate) fn install(&mut self, job: &Arc<ExtendedJob>) -> Result<(), String> {
+    pub(crate) fn install(&mut self, job: &Arc<ExtendedJob>, now: Instant) -> Result<(), String> {
         let (future, job_id) = (job.is_future(), job.get_job_id());
         self.given.template.insert(job_id);
+        if !future {
+            self.job_targets.insert(job_id, self.target(), now);
+        }
         match &mut self.kind {
             Kind::Standard(channel) => {
                 channel
                     .on_group_channel_job(job.as_ref().clone())
                     .map_err(|error: StandardChannelError| format!("{error:?}"))?;
+                let targets = &self.job_targets;
+                self.hashed_jobs.retain(|id, _| targets.contains(*id));
                 self.hashed_jobs.insert(job_id, Arc::clone(job));
             }
             Kind::Extended(channel) => channel
                 .on_group_channel_job(job.as_ref().clone())
                 .map_err(|error: ExtendedChannelError| format!("{error:?}"))?,
         }
-        if !future {
-            self.job_targets.insert(job_id, self.target());
-        }
         Ok(())
     }
 
     /// Moves to a new tip: the future job of the tip's template becomes the active job and all
     /// earlier jobs go stale.
-    pub(crate) fn activate(&mut self, tip: &TemplatePrevHash) -> Result<(), String> {
+    pub(crate) fn activate(&mut self, tip: &TemplatePrevHash, now: Instant) -> Result<(), String> {
         let job_id = match &mut self.kind {
             Kind::Standard(channel) => {
                 channel
@@ -178,7 +189,7 @@ impl Channel {
         self.job_targets.clear();
         self.hashed_jobs.retain(|id, _| Some(*id) == job_id);
         if let Some(job_id) = job_id {
-            self.job_targets.insert(job_id, self.target());
+            self.job_targets.insert(job_id, self.target(), now);
         }
         Ok(())
     }
@@ -196,10 +207,13 @@ impl Channel {
     }
 
     /// Makes a declared job the active one, with a target of its own. All its fields must have been checked before.
+    /// `job_id` is the miner's number for it; the channel's own, which is returned, is another one.
     pub(crate) fn install_custom(
         &mut self,
+        job_id: u32,
         message: SetCustomMiningJobOwned,
         target: Target,
+        now: Instant,
     ) -> Result<u32, String> {
         let Kind::Extended(channel) = &mut self.kind else {
             return Err("custom jobs need an extended channel".into());
@@ -210,13 +224,13 @@ impl Channel {
         channel.set_target(target).map_err(fault)?;
         let installed = channel.on_set_custom_mining_job(message);
         channel.set_target(channels).map_err(fault)?;
-        let job_id = installed.map_err(fault)?;
-        self.job_targets.insert(job_id, target);
+        let channels_job_id = installed.map_err(fault)?;
+        self.job_targets.insert(channels_job_id, target, now);
         self.given.custom.insert(job_id);
-        Ok(job_id)
+        Ok(channels_job_id)
     }
 
-    /// A job that still takes shares.
+    /// A job that still takes shares, by the channel's number.
     pub(crate) fn live_job(&self, job_id: u32) -> Option<&ExtendedJob> {
         let Kind::Extended(channel) = &self.kind else {
             return None;
@@ -228,7 +242,11 @@ impl Channel {
     }
 
     /// Checks a share's header hash, and what its miner may have done to the job.
-    pub(crate) fn validate(&mut self, share: &SubmittedShare) -> Result<ValidShare, ShareRefusal> {
+    pub(crate) fn validate(
+        &mut self,
+        share: &SubmittedShare,
+        now: Instant,
+    ) -> Result<ValidShare, ShareRefusal> {
         if let Some(rules) = self.rules(share) {
             let HeaderFields { version, ntime, .. } = share.header;
             rules
@@ -260,7 +278,7 @@ impl Channel {
             Err(error) => return Err(refusal(&error)),
         };
         let header_hash = hash.to_byte_array();
-        let Some(job_target) = self.job_targets.get(&share.job_id).copied() else {
+        let Some(job_target) = self.job_targets.get(share.channels_job_id) else {
             return Err(self.no_job(share.job_id));
         };
         // On an easy chain a block can miss the share target; it is then worth a block's work,
@@ -273,7 +291,11 @@ impl Channel {
             _ => job_target,
         };
         let work = work_of(target);
+        // It shows what the miner hashes, whether it counts or not.
         self.vardiff.found(work.get() as f64);
+        if block.is_none() && self.job_targets.has_ended(share.channels_job_id, now) {
+            return Err(ShareRefusal::Standard(ERROR_CODE_SUBMIT_SHARES_STALE_SHARE));
+        }
         Ok(ValidShare {
             header_hash,
             work,
@@ -284,7 +306,7 @@ impl Channel {
 
     /// What a live job says of its headers.
     fn rules(&self, share: &SubmittedShare) -> Option<JobHeader> {
-        let job_id = share.job_id;
+        let job_id = share.channels_job_id;
         let (job, extranonce_size) = match (&self.kind, &share.message) {
             (Kind::Standard(_), ShareMessage::Standard(_)) => {
                 (self.hashed_jobs.get(&job_id)?.as_ref(), 0)
@@ -307,7 +329,7 @@ impl Channel {
     }
 
     /// Why a share's job is none that takes shares.
-    fn no_job(&self, job_id: u32) -> ShareRefusal {
+    pub(crate) fn no_job(&self, job_id: u32) -> ShareRefusal {
         ShareRefusal::Standard(match self.given.contains(job_id) {
             true => ERROR_CODE_SUBMIT_SHARES_STALE_SHARE,
             false => ERROR_CODE_SUBMIT_SHARES_INVALID_JOB_ID,
@@ -321,7 +343,7 @@ impl Channel {
         template_id: Option<u64>,
         proven: BlockHash,
     ) -> Result<SolvedBlock, AssemblyError> {
-        let job_id = share.job_id;
+        let job_id = share.channels_job_id;
         let no_job = AssemblyError::NoJob(job_id);
         let (job, prefix) = match &self.kind {
             Kind::Standard(channel) => {
@@ -342,7 +364,7 @@ impl Channel {
 
     /// What was hashed for a share of an extended channel, if it is what this header's hash says.
     pub(crate) fn hashed(&self, share: &SubmittedShare, header_hash: &[u8; 32]) -> Option<Hashed> {
-        let job = self.live_job(share.job_id)?;
+        let job = self.live_job(share.channels_job_id)?;
         let tip = self.chain_tip()?;
         let coinbase = coinbase_of(job, &share.extranonce);
         let merkle_root =
@@ -455,3 +477,7 @@ fn refusal(error: &ShareValidationError) -> ShareRefusal {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "block_tests.rs"]
+mod tests;

@@ -2,6 +2,9 @@
 
 mod channel;
 mod given_jobs;
+mod job_targets;
 mod opening;
+#[cfg(test)]
+mod outdated_job_tests;
 
 pub(super) use channel::{Channel, ValidShare};

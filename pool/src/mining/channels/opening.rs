@@ -19,6 +19,8 @@ use super::channel::Channel;
 use crate::mining::connection::Connection;
 use crate::mining::fields::{SOURCE_AWAY, StandardCode, code_text, owned};
 
+/// There is no room for another channel.
+const FULL: StandardCode = mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED;
 /// How many shares `channels_sv2` counts before it would acknowledge; we acknowledge what the
 /// ledger has made durable instead, so this only has to be positive.
 const SHARE_BATCH_SIZE: usize = 1;
@@ -29,113 +31,111 @@ const PAST_JOBS_MAX: usize = 64;
 impl Connection {
     pub(in crate::mining) fn on_open_standard(
         &mut self,
-        message: OpenStandardMiningChannelOwned,
+        message: &OpenStandardMiningChannelOwned,
     ) -> Result<(), EndReason> {
         let request_id = message.request_id;
-        if self.flags.requires_work_selection {
-            return self.refuse_open(
-                request_id,
-                mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_STANDARD_CHANNELS_NOT_SUPPORTED_FOR_CUSTOM_WORK,
-            );
-        }
-        let request = match self.admit(
-            &text(message.user_identity.as_bytes()),
-            message.nominal_hash_rate,
-            message.max_target.clone().into_array(),
-        ) {
-            Ok(request) => request,
+        let (channel_id, channel) = match self.standard_channel(message) {
+            Ok(opened) => opened,
             Err(code) => return self.refuse_open(request_id, code),
-        };
-        let Ok(prefix) = self.extranonces().allocate_standard() else {
-            return self.refuse_open(
-                request_id,
-                mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED,
-            );
-        };
-        let channel_id = self.take_channel_id();
-        let opened = StandardChannel::new_for_pool(
-            channel_id,
-            request.account.clone(),
-            prefix,
-            request.max_target,
-            request.vardiff.rate() as f32,
-            SHARE_BATCH_SIZE,
-            self.shared.config.mining.shares_per_minute,
-            self.shared.config.mining.tag.clone(),
-            None,
-        );
-        let channel = match opened {
-            Ok(channel) => Channel::standard(channel, request.account, request.vardiff),
-            Err(error) => return self.refuse_open(request_id, standard_code(&error)),
         };
         self.send(&OpenStandardMiningChannelSuccessOwned {
             request_id,
             channel_id,
             target: channel.target().to_le_bytes().into(),
             extranonce_prefix: owned(channel.extranonce_prefix())?,
-            group_channel_id: self.group_of(&channel),
+            group_channel_id: self.group_id,
         })?;
-        self.begin(channel_id, channel, request.device.as_deref())
+        self.begin(channel_id, channel)
+    }
+
+    fn standard_channel(
+        &mut self,
+        message: &OpenStandardMiningChannelOwned,
+    ) -> Result<(u32, Channel), StandardCode> {
+        if self.flags.requires_work_selection {
+            return Err(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_STANDARD_CHANNELS_NOT_SUPPORTED_FOR_CUSTOM_WORK);
+        }
+        let request = self.admit(
+            &text(message.user_identity.as_bytes()),
+            message.nominal_hash_rate,
+        )?;
+        let prefix = self.extranonces().allocate_standard();
+        let channel_id = self.take_channel_id();
+        let mining = &self.shared.config.mining;
+        let channel = StandardChannel::new_for_pool(
+            channel_id,
+            request.identity.account().to_owned(),
+            prefix.map_err(|_| FULL)?,
+            Target::from_le_bytes(*message.max_target.as_array()),
+            request.vardiff.rate() as f32,
+            SHARE_BATCH_SIZE,
+            mining.shares_per_minute,
+            mining.tag.clone(),
+            None,
+        )
+        .map_err(|error| standard_code(&error))?;
+        let channel = Channel::standard(channel, request.identity, request.vardiff);
+        Ok((channel_id, channel))
     }
 
     pub(in crate::mining) fn on_open_extended(
         &mut self,
-        message: OpenExtendedMiningChannelOwned,
+        message: &OpenExtendedMiningChannelOwned,
     ) -> Result<(), EndReason> {
         let request_id = message.request_id;
-        if self.flags.requires_standard_jobs {
-            return self.refuse_open(
-                request_id,
-                mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_EXTENDED_CHANNELS_NOT_SUPPORTED_FOR_STANDARD_JOBS,
-            );
-        }
-        let request = match self.admit(
-            &text(message.user_identity.as_bytes()),
-            message.nominal_hash_rate,
-            message.max_target.clone().into_array(),
-        ) {
-            Ok(request) => request,
+        let (channel_id, channel) = match self.extended_channel(message) {
+            Ok(opened) => opened,
             Err(code) => return self.refuse_open(request_id, code),
         };
-        let allocated = {
-            let mut extranonces = self.extranonces();
-            extranonces
-                .allocate_extended(usize::from(message.min_extranonce_size))
-                .map(|prefix| (prefix, extranonces.rollable_extranonce_size()))
-        };
-        let Ok((prefix, rollable)) = allocated else {
-            return self.refuse_open(
-                request_id,
-                mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_MIN_EXTRANONCE_SIZE_TOO_LARGE,
-            );
-        };
-        let channel_id = self.take_channel_id();
-        let opened = ExtendedChannel::new_for_pool(
-            channel_id,
-            request.account.clone(),
-            prefix,
-            request.max_target,
-            request.vardiff.rate() as f32,
-            true,
-            u16::from(rollable),
-            SHARE_BATCH_SIZE,
-            self.shared.config.mining.shares_per_minute,
-            self.shared.config.mining.tag.clone(),
-            Some(PAST_JOBS_MAX),
-        );
-        let channel = match opened {
-            Ok(channel) => Channel::extended(channel, request.account, request.vardiff),
-            Err(error) => return self.refuse_open(request_id, extended_code(&error)),
-        };
+        let extended = channel.as_extended();
+        let extranonce_size = extended.map_or(0, ExtendedChannel::get_rollable_extranonce_size);
         self.send(&OpenExtendedMiningChannelSuccessOwned {
             request_id,
             channel_id,
             target: channel.target().to_le_bytes().into(),
-            extranonce_size: u16::from(rollable),
+            extranonce_size,
             extranonce_prefix: owned(channel.extranonce_prefix())?,
-            group_channel_id: self.group_of(&channel),
+            group_channel_id: self.group_id,
         })?;
-        self.begin(channel_id, channel, request.device.as_deref())
+        self.begin(channel_id, channel)
+    }
+
+    fn extended_channel(
+        &mut self,
+        message: &OpenExtendedMiningChannelOwned,
+    ) -> Result<(u32, Channel), StandardCode> {
+        if self.flags.requires_standard_jobs {
+            return Err(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_EXTENDED_CHANNELS_NOT_SUPPORTED_FOR_STANDARD_JOBS);
+        }
+        let request = self.admit(
+            &text(message.user_identity.as_bytes()),
+            message.nominal_hash_rate,
+        )?;
+        let (prefix, rollable) = {
+            let mut extranonces = self.extranonces();
+            let prefix = extranonces.allocate_extended(usize::from(message.min_extranonce_size));
+            (prefix, u16::from(extranonces.rollable_extranonce_size()))
+        };
+        let channel_id = self.take_channel_id();
+        let mining = &self.shared.config.mining;
+        let channel = ExtendedChannel::new_for_pool(
+            channel_id,
+            request.identity.account().to_owned(),
+            prefix.map_err(|_| {
+                mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_MIN_EXTRANONCE_SIZE_TOO_LARGE
+            })?,
+            Target::from_le_bytes(*message.max_target.as_array()),
+            request.vardiff.rate() as f32,
+            true,
+            rollable,
+            SHARE_BATCH_SIZE,
+            mining.shares_per_minute,
+            mining.tag.clone(),
+            Some(PAST_JOBS_MAX),
+        )
+        .map_err(|error| extended_code(&error))?;
+        let channel = Channel::extended(channel, request.identity, request.vardiff);
+        Ok((channel_id, channel))
     }
 
     pub(in crate::mining) fn on_update_channel(
@@ -177,22 +177,15 @@ impl Connection {
     }
 
     /// The checks that both kinds of channel share.
-    fn admit(
-        &mut self,
-        identity: &str,
-        nominal_hash_rate: f32,
-        max_target: [u8; 32],
-    ) -> Result<Admitted, StandardCode> {
+    fn admit(&mut self, identity: &str, nominal_hash_rate: f32) -> Result<Admitted, StandardCode> {
         if self.channels.len() >= self.channels_max() {
-            return Err(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED);
+            return Err(FULL);
         }
         if self.shared.templates.is_stale() {
             return Err(SOURCE_AWAY);
         }
         let identity = self.identity(identity)?;
-        if self.shared.known_accounts.knows(identity.account()) {
-            self.place.vouch();
-        }
+        self.vouch(identity.account());
         let stated = stated_rate(nominal_hash_rate)
             .ok_or(mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_NOMINAL_HASHRATE)?;
         let mining = &self.shared.config.mining;
@@ -201,12 +194,17 @@ impl Connection {
             f64::from(mining.min_hashrate),
             stated,
         );
-        Ok(Admitted {
-            account: identity.account().to_owned(),
-            device: identity.device,
-            max_target: Target::from_le_bytes(max_target),
-            vardiff,
-        })
+        Ok(Admitted { identity, vardiff })
+    }
+
+    /// Whoever has earned before may keep a reserved place for a while.
+    fn vouch(&mut self, account: &str) {
+        if self.voucher.is_none() && !self.place.has_proven() {
+            self.voucher = self.shared.known_accounts.vouch(account);
+            if self.voucher.is_some() {
+                self.place.vouch();
+            }
+        }
     }
 
     /// How many channels the connection may have open now: a few, and more as they prove work.
@@ -230,18 +228,9 @@ impl Connection {
         })
     }
 
-    /// Clients of standard jobs are in no group: they could not use a group's extended jobs.
-    fn group_of(&self, _channel: &Channel) -> u32 {
-        self.group_id
-    }
-
-    /// Gives the new channel its first job, as a future job, and the tip (5.3.15).
-    fn begin(
-        &mut self,
-        channel_id: u32,
-        channel: Channel,
-        device: Option<&str>,
-    ) -> Result<(), EndReason> {
+    /// Gives the new channel its first job, as a future job, and the tip (5.3.15), unless its client makes its own.
+    fn begin(&mut self, channel_id: u32, channel: Channel) -> Result<(), EndReason> {
+        let device = channel.device();
         self.shared.telemetry.emit(&Event::ChannelOpened {
             worker: channel.account(),
             device,
@@ -260,11 +249,9 @@ impl Connection {
     }
 }
 
+/// What a channel is opened with.
 struct Admitted {
-    account: String,
-    /// Which of the account's devices it is.
-    device: Option<String>,
-    max_target: Target,
+    identity: Identity,
     vardiff: Vardiff,
 }
 
@@ -276,7 +263,7 @@ fn standard_code(error: &StandardChannelError) -> StandardCode {
     match error {
         StandardChannelError::OpenChannelInvalidNominalHashrate(code)
         | StandardChannelError::OpenChannelInvalidMaxTarget(code) => code,
-        _ => mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED,
+        _ => FULL,
     }
 }
 
@@ -285,6 +272,6 @@ fn extended_code(error: &ExtendedChannelError) -> StandardCode {
         ExtendedChannelError::OpenChannelInvalidNominalHashrate(code)
         | ExtendedChannelError::OpenChannelInvalidMaxTarget(code)
         | ExtendedChannelError::RequestedMinExtranonceSizeTooLarge(code) => code,
-        _ => mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_CHANNEL_CAPACITY_EXHAUSTED,
+        _ => FULL,
     }
 }

@@ -1,10 +1,13 @@
 //! Each frame goes to the handler of its message. Nothing is decided here.
 
 use dovetail_sv2::extension::{self as ext, EXTENSION_TYPE};
-use dovetail_sv2::{EndReason, Frame, Message, messages, negotiate};
+use dovetail_sv2::{EndReason, Frame, Message, messages, negotiation, worker_tracking};
 
 use super::Connection;
 use crate::mining::shares::share::SubmittedShare;
+
+/// What the pool grants whoever asks.
+const SUPPORTED_EXTENSIONS: [u16; 2] = [EXTENSION_TYPE, worker_tracking::EXTENSION_TYPE];
 
 impl Connection {
     /// Looks the message up by its header alone: `parsers_sv2` would refuse what it does not know.
@@ -20,9 +23,9 @@ impl Connection {
 
     async fn on_mining_frame(&mut self, frame: &Frame) -> Result<(), EndReason> {
         if frame.is::<messages::OpenStandardMiningChannel>() {
-            self.on_open_standard(frame.message()?)
+            self.on_open_standard(&frame.message()?)
         } else if frame.is::<messages::OpenExtendedMiningChannel>() {
-            self.on_open_extended(frame.message()?)
+            self.on_open_extended(&frame.message()?)
         } else if frame.is::<messages::UpdateChannel>() {
             self.on_update_channel(&frame.message()?)
         } else if frame.is::<messages::CloseChannel>() {
@@ -46,13 +49,15 @@ impl Connection {
             return Ok(());
         }
         let request: messages::RequestExtensions = frame.message()?;
-        match negotiate::answer(&request, &[EXTENSION_TYPE], &[]) {
+        match negotiation::answer(&request, &SUPPORTED_EXTENSIONS, &[]) {
             Ok(success) => {
-                self.extension |= success
-                    .supported_extensions
-                    .as_slice()
-                    .contains(&EXTENSION_TYPE);
-                self.send(&success)
+                self.send(&success)?;
+                let granted = success.supported_extensions.as_slice();
+                self.names_devices |= granted.contains(&worker_tracking::EXTENSION_TYPE);
+                match granted.contains(&EXTENSION_TYPE) && !self.extension {
+                    true => self.begin_extension(),
+                    false => Ok(()),
+                }
             }
             Err(error) => self.send(&error),
         }

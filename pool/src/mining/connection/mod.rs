@@ -23,13 +23,15 @@ use super::custom_jobs::accepted_jobs::AcceptedJobs;
 use super::extension::challenge::Registering;
 use super::shares::pending_share::InFlight;
 use super::template_jobs::job_maker::JobMaker;
+use crate::claims::settle::Settler;
+use crate::known_accounts::Voucher;
 use crate::mailboxes::WorkerCommand;
 use crate::shared::Shared;
 use crate::tasks::Connected;
 
-/// How many shares of one connection may be under way to the ledger; beyond it we stop reading
-/// from the miner, which slows nobody else down.
-const IN_FLIGHT_MAX: usize = 256;
+/// How many shares of one connection may be under way to the ledger. Beyond it the connection is not read from, which
+/// slows nobody else down: each has a lane of its own to the ledger. Enough for a thousand shares a second.
+pub(crate) const SHARES_IN_FLIGHT_MAX: usize = 64;
 
 /// What the client asked for in `SetupConnection`.
 #[derive(Debug, Clone, Copy)]
@@ -45,9 +47,13 @@ pub(crate) struct Connection {
     outbox: Outbox,
     /// The connection's place on the port, which it keeps by proving work.
     pub(in crate::mining) place: Arc<Place>,
+    /// What lets it keep a reserved place until it proves work.
+    pub(in crate::mining) voucher: Option<Voucher>,
     pub(in crate::mining) flags: Flags,
     /// Whether extension 0x4149 was negotiated.
     pub(in crate::mining) extension: bool,
+    /// Whether extension 0x0002 was negotiated: shares name the device that found them.
+    pub(in crate::mining) names_devices: bool,
     pub(in crate::mining) group_id: u32,
     next_channel_id: u32,
     pub(in crate::mining) channels: BTreeMap<u32, Channel>,
@@ -59,9 +65,13 @@ pub(crate) struct Connection {
     pub(in crate::mining) min_ntime: u32,
     pub(in crate::mining) accepted: AcceptedJobs,
     pub(in crate::mining) batch_jobs: BatchJobs,
+    /// Settles its shares, which take turns with those of other connections.
+    pub(in crate::mining) settler: Settler,
     pub(in crate::mining) registering: Option<Registering>,
     /// The worker that has registered. Dropping it gives the worker's tasks back.
     pub(in crate::mining) connected: Option<Connected>,
+    /// Whether that worker has registered again elsewhere.
+    is_superseded: bool,
     /// Shares that wait for their settlement. Dropping it drops the waiting, not the settling.
     pub(in crate::mining) in_flight: JoinSet<InFlight>,
     /// How many of them wait for an audit.
@@ -94,6 +104,7 @@ impl Connection {
                 .unwrap_or_else(PoisonError::into_inner)
                 .total_extranonce_len(),
         );
+        let settler = shared.settler.for_another_source();
         let mining = &shared.config.mining;
         let jobs = JobMaker::new(
             Arc::clone(&shared.job_salts),
@@ -107,8 +118,10 @@ impl Connection {
             shared,
             outbox,
             place,
+            voucher: None,
             flags,
             extension: false,
+            names_devices: false,
             // Group ids share the channels' id space (5.2.3); the group is the first of it.
             group_id: 1,
             next_channel_id: 2,
@@ -119,8 +132,10 @@ impl Connection {
             min_ntime: 0,
             accepted: AcceptedJobs::default(),
             batch_jobs: BatchJobs::new(Instant::now().into_std()),
+            settler,
             registering: None,
             connected: None,
+            is_superseded: false,
             in_flight: JoinSet::new(),
             claims_in_flight: 0,
             paused_until: None,
@@ -154,7 +169,13 @@ impl Connection {
                     Ok(done) => self.on_settled(done),
                     Err(_) => Err(EndReason::Fault("a settlement did not end")),
                 },
-                Some(command) = next_command(&mut self.connected) => self.on_command(command),
+                command = next_command(&mut self.connected), if !self.is_superseded => match command {
+                    Some(command) => self.on_command(command),
+                    None => {
+                        self.on_superseded();
+                        Ok(())
+                    }
+                },
                 () = clock.tick() => self
                     .on_vardiff()
                     .and_then(|()| clock.check_idle(!self.channels.is_empty())),
@@ -176,9 +197,15 @@ impl Connection {
         }
     }
 
+    /// The worker has registered on a newer connection: it is known there, and one of many here.
+    fn on_superseded(&mut self) {
+        self.is_superseded = true;
+        self.place.register(false);
+    }
+
     /// Whether the connection is read from: not while too many of its shares are under way, nor in a pause.
     fn reads(&self) -> bool {
-        self.in_flight.len() < IN_FLIGHT_MAX && self.paused_until.is_none()
+        self.in_flight.len() < SHARES_IN_FLIGHT_MAX && self.paused_until.is_none()
     }
 
     /// Reads nothing for this long: its account sends shares faster than it may.
@@ -196,6 +223,12 @@ impl Connection {
     /// The worker that has registered on this connection.
     pub(in crate::mining) fn worker(&self) -> Option<WorkerKey> {
         self.connected.as_ref().map(Connected::worker)
+    }
+
+    /// Whether the client is given the pool's own jobs. One that brings custom jobs has no use for them and knows the tip
+    /// from its own node; but a worker of ours falls back to them.
+    pub(in crate::mining) fn takes_pool_jobs(&self) -> bool {
+        self.extension || !self.flags.requires_work_selection
     }
 
     pub(in crate::mining) fn take_channel_id(&mut self) -> u32 {

@@ -9,7 +9,8 @@ mod coinbase_only_jobs;
 mod declared_jobs;
 mod token;
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use bitcoin::Transaction;
 use dovetail_jd::token::{JobToken, TokenKind};
@@ -18,6 +19,7 @@ use dovetail_sv2::EndReason;
 use dovetail_templates::height_of;
 use dovetail_units::header::TIME_AHEAD_MAX_S;
 use dovetail_units::time::header_time_now;
+use stratum_core::channels_sv2::server::extended::ExtendedChannel;
 use stratum_core::mining_sv2::{
     SetCustomMiningJobErrorOwned, SetCustomMiningJobOwned, SetCustomMiningJobSuccess,
 };
@@ -25,8 +27,8 @@ use stratum_core::mining_sv2::{
 use super::connection::Connection;
 use super::fields::{StandardCode, code_text};
 use crate::header_spaces::HeaderSpace;
-use accepted_jobs::AcceptedJob;
-use codes::{BAD_CHANNEL, BAD_COINBASE, BAD_PREFIX, NOT_SUPPORTED, NOT_YET, STALE};
+use accepted_jobs::{AcceptedJob, ChannelJob};
+use codes::{BAD_CHANNEL, BAD_COINBASE, BAD_PREFIX, BAD_TOKEN, NOT_SUPPORTED, NOT_YET, STALE};
 
 /// The declarator's node may hear of a block before the pool's: how long a job one block ahead waits for the
 /// pool's node to follow. It delays only its own connection.
@@ -82,7 +84,7 @@ impl Connection {
 
     async fn accept_custom_job(
         &mut self,
-        mut message: SetCustomMiningJobOwned,
+        message: SetCustomMiningJobOwned,
     ) -> Result<u32, StandardCode> {
         if !self.flags.requires_work_selection {
             return Err(NOT_SUPPORTED);
@@ -90,14 +92,8 @@ impl Connection {
         if self.shared.templates.is_stale() {
             return Err(STALE);
         }
-        let channel_id = message.channel_id;
-        let channel = self.channels.get(&channel_id).ok_or(BAD_CHANNEL)?;
-        let extended = channel.as_extended().ok_or(BAD_CHANNEL)?;
-        let extranonce_size = extended.get_full_extranonce_size();
-        let (account, tip) = (
-            channel.account().to_owned(),
-            extended.get_chain_tip().cloned(),
-        );
+        let channels = self.channels_for(message.channel_id)?;
+        let (account, extranonce_size) = self.account_of(&channels)?;
         let work = self.work.clone().ok_or(STALE)?;
         let token = JobToken::parse(message.token.as_bytes())
             .map_err(|error| token::bad_token(&account, error))?;
@@ -119,40 +115,95 @@ impl Connection {
             }
         };
         self.spend_token(&token).await?;
+        self.install_custom(&channels, &message, &coinbase, job)
+    }
+
+    /// The channels that a custom job is for: one extended channel, or those of the group. Its standard channels are
+    /// passed over (5.3.18).
+    fn channels_for(&self, channel_id: u32) -> Result<Vec<u32>, StandardCode> {
+        let named = |id: &u32| channel_id == self.group_id || *id == channel_id;
+        let channels = self.channels.iter();
+        let channels: Vec<u32> = channels
+            .filter(|(id, channel)| named(id) && channel.as_extended().is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        match channels.is_empty() {
+            true => Err(BAD_CHANNEL),
+            false => Ok(channels),
+        }
+    }
+
+    /// The account that these channels earn for, which must be one, since a job's token is one account's; and the bytes
+    /// of their whole extranonce, which are as many on all channels of a connection.
+    fn account_of(&self, channels: &[u32]) -> Result<(String, usize), StandardCode> {
+        let channels = channels.iter().filter_map(|id| self.channels.get(id));
+        let mut whose =
+            channels.filter_map(|channel| Some((channel.account(), channel.as_extended()?)));
+        let (account, extended) = whose.next().ok_or(BAD_CHANNEL)?;
+        match whose.all(|(other, _)| other == account) {
+            true => Ok((account.to_owned(), extended.get_full_extranonce_size())),
+            false => Err(BAD_TOKEN),
+        }
+    }
+
+    /// Makes a checked job that of the channels. Header spaces are paid, not jobs: one that they have already is that
+    /// job, and one that was hashed before keeps its target.
+    fn install_custom(
+        &mut self,
+        channels: &[u32],
+        message: &SetCustomMiningJobOwned,
+        coinbase: &Transaction,
+        job: AcceptedJob,
+    ) -> Result<u32, StandardCode> {
+        let space = |id: &u32| {
+            let prefix = self.channels.get(id)?.extranonce_prefix();
+            Some((*id, HeaderSpace::of(message, coinbase, prefix)))
+        };
+        let spaces: BTreeMap<u32, HeaderSpace> = channels.iter().filter_map(space).collect();
+        let is_live = |id: u32, job_id: u32| {
+            let channel = self.channels.get(&id);
+            channel.is_some_and(|channel| channel.live_job(job_id).is_some())
+        };
+        if let Some(job_id) = self.accepted.same(&spaces, is_live) {
+            return Ok(job_id);
+        }
+        let job_id = self.accepted.next_job_id();
+        let mut installed = BTreeMap::new();
+        for (channel_id, space) in spaces {
+            let on_channel = self.install_custom_on(channel_id, job_id, space, message)?;
+            installed.insert(channel_id, on_channel);
+        }
+        self.accepted.insert(job_id, job, installed);
+        Ok(job_id)
+    }
+
+    fn install_custom_on(
+        &mut self,
+        channel_id: u32,
+        job_id: u32,
+        space: HeaderSpace,
+        message: &SetCustomMiningJobOwned,
+    ) -> Result<ChannelJob, StandardCode> {
+        let mut message = message.clone();
+        let channel = self.channels.get_mut(&channel_id).ok_or(BAD_CHANNEL)?;
+        let tip = channel
+            .as_extended()
+            .and_then(ExtendedChannel::get_chain_tip);
         if let Some(tip) = tip.filter(|tip| tip.prev_hash() == message.prev_hash) {
             message.min_ntime =
                 channel_ntime(tip.min_ntime(), message.min_ntime, header_time_now());
             self.min_ntime = self.min_ntime.max(message.min_ntime);
         }
-        self.install_custom(message, &coinbase, job)
-    }
-
-    /// Makes a checked job the channel's. Header spaces are paid, not jobs: one that the channel has already is that
-    /// job, and one that was hashed before keeps its target.
-    fn install_custom(
-        &mut self,
-        message: SetCustomMiningJobOwned,
-        coinbase: &Transaction,
-        job: AcceptedJob,
-    ) -> Result<u32, StandardCode> {
-        let channel_id = message.channel_id;
-        let channel = self.channels.get_mut(&channel_id).ok_or(BAD_CHANNEL)?;
-        let space = HeaderSpace::of(&message, coinbase, channel.extranonce_prefix());
-        let is_live = |job_id: &u32| channel.live_job(*job_id).is_some();
-        let live = self.accepted.with_space(channel_id, space).find(is_live);
-        if let Some(job_id) = live {
-            return Ok(job_id);
-        }
         let tip = *message.prev_hash.as_array();
         let spaces = &self.shared.header_spaces;
         let target = spaces.target(tip, space, channel.target());
         let target = target.ok_or(NOT_YET)?;
-        let job_id = channel.install_custom(message, target).map_err(|error| {
+        let installed = channel.install_custom(job_id, message, target, Instant::now());
+        let job_id = installed.map_err(|error| {
             tracing::error!(error, "a checked job did not fit its channel");
             BAD_COINBASE
         })?;
-        self.accepted.insert(channel_id, job_id, space, job);
-        Ok(job_id)
+        Ok(ChannelJob { job_id, space })
     }
 }
 

@@ -13,16 +13,7 @@ impl Connection {
         message: &RegisterBatch,
     ) -> Result<(), EndReason> {
         let request_id = message.request_id;
-        let registered = match self.worker() {
-            Some(worker) => self
-                .shared
-                .ledger
-                .register_batch(worker, message.root, &message.task_ids)
-                .await
-                .map_err(|refusal| registration_code(&refusal)),
-            None => Err(Code::NotRegistered),
-        };
-        match registered {
+        match self.register_batch(message).await {
             Ok(()) => self.send(&RegisterBatchSuccess { request_id }),
             Err(code) => {
                 tracing::warn!(root = %message.root, %code, "a batch was refused");
@@ -32,5 +23,16 @@ impl Connection {
                 })
             }
         }
+    }
+
+    async fn register_batch(&self, message: &RegisterBatch) -> Result<(), Code> {
+        let worker = self.worker().ok_or(Code::NotRegistered)?;
+        let turn = self.shared.registrations.take(worker).await;
+        let _turn = turn.ok_or(Code::Internal)?;
+        let ledger = &self.shared.ledger;
+        let registered = ledger.register_batch(worker, message.root, &message.task_ids);
+        registered
+            .await
+            .map_err(|refusal| registration_code(&refusal))
     }
 }

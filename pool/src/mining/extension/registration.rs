@@ -23,7 +23,8 @@ impl Connection {
             .iter()
             .filter(|id| self.shared.models.get(id).is_some())
             .count();
-        if known == 0 {
+        // A worker that still fetches its models names none, and only hashes.
+        if known == 0 && !request.models.is_empty() {
             return self.refuse_registration(Code::ModelUnknown);
         }
         let nonce: [u8; 32] = rand::random();
@@ -43,8 +44,9 @@ impl Connection {
         }
         let beacon_tip = self.shared.settler.beacon_tip();
         self.send(&RegisterWorkerSuccess { beacon_tip })?;
-        self.place.register();
         let (worker, room) = (request.worker_key, usize::from(request.max_tasks));
+        let has_earned = self.shared.known_accounts.knows(&worker.to_string());
+        self.place.register(has_earned);
         self.connected = Some(self.shared.tasks.connect(worker, request.models, room));
         Ok(())
     }

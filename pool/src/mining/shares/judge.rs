@@ -1,8 +1,12 @@
 //! The one judge of shares: what a share proves, what it is worth, and which batch it claims.
 
+use std::borrow::Cow;
+use std::time::Instant;
+
 use bitcoin::Target;
 use dovetail_commitment::HeaderHash;
 use dovetail_sv2::tlv::Tlv;
+use dovetail_templates::block_publisher::Keeping;
 use stratum_core::mining_sv2::{
     ERROR_CODE_SUBMIT_SHARES_INVALID_CHANNEL_ID as BAD_CHANNEL,
     ERROR_CODE_SUBMIT_SHARES_STALE_SHARE as STALE,
@@ -23,13 +27,17 @@ pub(super) struct Judged {
     pub(super) proven: ProvenShare,
     /// The target that it was judged by.
     pub(super) target: Target,
+    /// The device that found it, if it has a name.
+    pub(super) device: Option<String>,
     /// What it claims beside its hash.
     pub(super) claim: Option<Claim>,
+    /// Until then its block is not safe, and it is not acknowledged.
+    pub(super) keeping: Option<Keeping>,
 }
 
 impl Connection {
     /// Judges a share. A block that it solves is published as soon as its header is known to be good: before
-    /// its claim is looked at, which may be refused.
+    /// its fields are looked at, which may be refused.
     pub(super) fn judge(
         &mut self,
         share: &SubmittedShare,
@@ -39,16 +47,22 @@ impl Connection {
         let channel = self.channels.get_mut(&channel_id);
         let channel = channel.ok_or(ShareRefusal::Standard(BAD_CHANNEL))?;
         let account = channel.account().to_owned();
-        let mut valid = channel.validate(share)?;
-        let custom = self.accepted.get(channel_id, job_id).cloned();
-        if custom.is_none() && is_declared(job_id) {
+        let accepted = self.accepted.get(channel_id, job_id);
+        let (custom, share) = match (accepted, is_declared(job_id)) {
+            (Some((channels_job_id, job)), _) => (
+                Some(job.clone()),
+                Cow::Owned(share.with_channels_job_id(channels_job_id)),
+            ),
             // What its coinbase pays is not known any more, so neither is what the share is worth.
-            return Err(ShareRefusal::Standard(STALE));
-        }
+            (None, true) => return Err(channel.no_job(job_id)),
+            (None, false) => (None, Cow::Borrowed(share)),
+        };
+        let mut valid = channel.validate(&share, Instant::now())?;
         let proven = self.prove(account, &valid, custom.as_ref());
-        if let Some(block) = valid.block.take() {
-            self.publish(&proven, block, custom.as_ref());
-        } else if self.shared.templates.is_stale() {
+        let block = valid.block.take();
+        let is_block = block.is_some();
+        let keeping = block.and_then(|block| self.publish(&proven, block, custom.as_ref()));
+        if !is_block && self.shared.templates.is_stale() {
             // Nobody knows whether a block on this work could be one.
             return Err(ShareRefusal::Standard(STALE));
         }
@@ -56,13 +70,16 @@ impl Connection {
             Some(job) => job.batch_root,
             None => self.batch_jobs.root_of(channel_id, job_id),
         };
+        let device = self.device(channel_id, fields)?;
         let claim = self
-            .claim(share, fields, &proven.account, committed, &valid)
+            .claim(&share, fields, &proven.account, committed, &valid)
             .map_err(ShareRefusal::Extension)?;
         Ok(Judged {
             proven,
             target: valid.target,
+            device,
             claim,
+            keeping,
         })
     }
 
@@ -86,6 +103,7 @@ impl Connection {
             work: valid.work,
             credit,
             is_block: valid.block.is_some(),
+            is_coinbase_only: custom.is_some_and(AcceptedJob::is_coinbase_only),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 pub(super) mod acks;
 mod claim;
+mod device;
 mod judge;
 pub(super) mod pending_share;
 pub(super) mod refusal;

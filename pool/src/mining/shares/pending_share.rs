@@ -1,6 +1,7 @@
 //! A share that waits for its settlement.
 
 use dovetail_commitment::BatchRoot;
+use dovetail_units::Work;
 
 use super::acks::{Difficulty, Place};
 use crate::claims::settle::Settled;
@@ -14,6 +15,9 @@ pub(crate) struct InFlight {
     pub(super) place: Place,
     pub(super) difficulty: Difficulty,
     pub(super) account: String,
+    /// The device that found it, if it has a name.
+    pub(super) device: Option<String>,
+    pub(super) work: Work,
     /// The batch that the share claims.
     pub(super) claimed: Option<BatchRoot>,
     pub(super) settled: Settled,

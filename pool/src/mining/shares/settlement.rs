@@ -24,7 +24,9 @@ impl Connection {
         let Judged {
             proven,
             target,
+            device,
             claim,
+            keeping,
         } = judged;
         let pause = self
             .shared
@@ -40,17 +42,23 @@ impl Connection {
             place: channel.acks.enter(),
             difficulty: Difficulty::of(target),
             account: proven.account.clone(),
+            device,
+            work: proven.work,
             claimed: claim.as_ref().map(|claim| claim.root),
             // Unless the settlement says otherwise.
             settled: Settled::Refused(Code::Internal.into(), None),
         };
         self.claims_in_flight += usize::from(in_flight.claimed.is_some());
-        let settler = self.shared.settler.clone();
+        let settler = self.settler.clone();
         let task = self.shared.tracker.spawn(async move {
-            match claim {
+            let settled = match claim {
                 Some(claim) => settler.settle_claim(proven, claim).await,
                 None => settler.settle_hash(proven).await,
+            };
+            if let Some(keeping) = keeping {
+                keeping.done().await;
             }
+            settled
         });
         self.in_flight.spawn(async move {
             if let Ok(settled) = task.await {
@@ -96,14 +104,13 @@ impl Connection {
             .map(|channel| &mut channel.acks);
         match done.settled {
             Settled::Accepted(report) => {
-                self.place.prove();
-                self.shared.known_accounts.learn(&done.account);
-                if acks.is_some() {
-                    self.proven_channels.insert(channel_id);
-                }
+                let device = done.device.as_deref();
+                self.shared.devices.count(&done.account, device, done.work);
                 if let Some(acks) = acks {
                     acks.accept(done.place, number, done.difficulty);
+                    self.proven_channels.insert(channel_id);
                 }
+                self.on_work_proven(&done.account);
                 Ok(report)
             }
             Settled::Refused(refusal, report) => {
@@ -122,6 +129,20 @@ impl Connection {
                 }
                 Ok(report)
             }
+        }
+    }
+
+    /// A share of this account is durable: the connection has proven work.
+    fn on_work_proven(&mut self, account: &str) {
+        self.place.prove();
+        self.voucher = None;
+        let is_news = self.shared.known_accounts.learn(account);
+        if is_news
+            && self
+                .worker()
+                .is_some_and(|worker| worker.to_string() == account)
+        {
+            self.place.register(true);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
-use dovetail_templates::block_publisher::SolvedBlock;
+use dovetail_templates::block_publisher::{Keeping, SolvedBlock};
 use stratum_core::channels_sv2::merkle_root::merkle_root_from_path_;
 
 use crate::blocks::{AssemblyError, publish};
@@ -13,13 +13,14 @@ use crate::mining::custom_jobs::accepted_jobs::{AcceptedJob, DeclaredBlock};
 impl Connection {
     /// Publishes a solved block at once: nothing that follows may delay it. The pool's own goes as its template's
     /// solution, a declared one whole. In coinbase-only mode the transactions are the miner's secret, and the block is
-    /// the miner's to publish, unless the pool's own template has the very same ones.
+    /// the miner's to publish, unless the pool's own template has the very same ones. What is returned waits until the block
+    /// survives a crash.
     pub(super) fn publish(
         &self,
         proven: &ProvenShare,
         block: Result<SolvedBlock, AssemblyError>,
         custom: Option<&AcceptedJob>,
-    ) {
+    ) -> Option<Keeping> {
         let hash = BlockHash::from_byte_array(proven.header_hash.to_bytes());
         let height = self.work.as_ref().map_or(0, |work| work.height());
         let declared = custom.and_then(|job| job.block.as_deref());
@@ -27,7 +28,7 @@ impl Connection {
             Some(declared) => with_declared(block, declared),
             None => block,
         });
-        publish(&self.shared, block, hash, height, &proven.account);
+        publish(&self.shared, block, hash, height, &proven.account)
     }
 }
 

@@ -182,25 +182,11 @@ fn rebuilt(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dovetail_templates::SourceConfig;
-    use tokio_util::sync::CancellationToken;
+    use crate::test_support::work;
 
     const EXTRANONCE_BYTES: usize = 16;
     /// Of a coinbase without its witness, what stands before the script: version, count of inputs, outpoint, length.
     const BEFORE_SCRIPT: usize = 4 + 1 + 36 + 1;
-
-    async fn work() -> Arc<WorkSnapshot> {
-        let stop = CancellationToken::new();
-        let source = SourceConfig::Embedded {
-            bits: 0x1e00_ffff,
-            network: bitcoin::Network::Regtest,
-        };
-        let templates = dovetail_templates::start(source, stop.clone()).unwrap();
-        let mut newest = templates.subscribe();
-        let work = newest.wait_for(Option::is_some).await.unwrap().clone();
-        stop.cancel();
-        work.unwrap()
-    }
 
     fn maker(salts: &Arc<JobSalts>) -> JobMaker {
         let script = ScriptBuf::from_bytes(vec![0x51]);
@@ -220,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_job_of_the_pool_has_a_header_space_of_its_own() {
-        let (work, salts) = (work().await, Arc::default());
+        let (work, salts) = (work(0x1e00_ffff).await, Arc::default());
         let root = BatchRoot::from_bytes([3; 32]);
         let mut scripts = std::collections::BTreeSet::new();
         // The same template on two connections, for all channels, for one, and twice for a batch.
@@ -245,7 +231,7 @@ mod tests {
 
     #[tokio::test]
     async fn jobs_that_miners_build_have_another_form() {
-        let (work, salts) = (work().await, Arc::default());
+        let (work, salts) = (work(0x1e00_ffff).await, Arc::default());
         let maker = maker(&salts);
         let height = work.template.coinbase_prefix.as_bytes();
         // As other Sv2 software builds them, and a worker.

@@ -1,7 +1,7 @@
 //! New templates and new tips, told to the channels of one connection (sections 5.3.15 to
 //! 5.3.17): a changed tip is a future job and a `SetNewPrevHash` that activates it; a better
 //! template on the same tip is a job to be mined at once. A tip is changed by another target and by an
-//! earlier time as well.
+//! earlier time as well. Clients that bring custom jobs are told none of it.
 
 pub(super) mod job_maker;
 
@@ -43,6 +43,14 @@ impl Connection {
             true => job_min_ntime(work.min_ntime(), header_time_now()),
             false => self.min_ntime_on(&work),
         };
+        if !self.takes_pool_jobs() {
+            self.min_ntime = min_ntime;
+            self.work = Some(Arc::clone(&work));
+            return match new_tip {
+                true => self.move_tip(&work),
+                false => Ok(()),
+            };
+        }
         let start = match new_tip {
             true => Start::WithItsTip,
             false => Start::AtOnce { min_ntime },
@@ -53,7 +61,7 @@ impl Connection {
         self.min_ntime = min_ntime;
         self.work = Some(Arc::clone(&work));
         for channel in self.channels.values_mut() {
-            install(channel.install(&job))?;
+            install(channel.install(&job, Instant::now()))?;
         }
         if self.flags.requires_standard_jobs {
             self.send_standard_jobs(&job)?;
@@ -79,6 +87,13 @@ impl Connection {
             // No template yet: the first one will reach every channel.
             return Ok(());
         };
+        if !self.takes_pool_jobs() {
+            let tip = self.tip_of(&work);
+            let channel = self.channels.get_mut(&channel_id);
+            return channel.map_or(Ok(()), |channel| {
+                install(channel.activate(&tip, Instant::now()))
+            });
+        }
         let Some(job) = self.build_job(&work, channel_id, Start::WithItsTip) else {
             return Ok(());
         };
@@ -87,9 +102,9 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(&channel_id) else {
             return Ok(());
         };
-        install(channel.install(&job))?;
+        install(channel.install(&job, Instant::now()))?;
         let root = channel.standard_job(job.get_job_id());
-        install(channel.activate(&tip))?;
+        install(channel.activate(&tip, Instant::now()))?;
         self.send_job(channel_id, &job, root)?;
         self.send_tip(channel_id, job.get_job_id(), &work)
     }
@@ -141,11 +156,27 @@ impl Connection {
         }
     }
 
-    fn activate(&mut self, work: &WorkSnapshot, job_id: u32) -> Result<(), EndReason> {
-        let tip = self.tip_of(work);
-        for channel in self.channels.values_mut() {
-            install(channel.activate(&tip))?;
+    /// The inference extension was granted. It is asked for before channels are opened; channels that are open already
+    /// begin anew, with a job of the pool's.
+    pub(in crate::mining) fn begin_extension(&mut self) -> Result<(), EndReason> {
+        let had_pool_jobs = self.takes_pool_jobs();
+        self.extension = true;
+        if had_pool_jobs {
+            return Ok(());
         }
+        let ids: Vec<u32> = self.channels.keys().copied().collect();
+        ids.into_iter().try_for_each(|id| self.first_job(id))
+    }
+
+    /// Moves all channels to the tip of `work`, which ends their jobs on the one before.
+    fn move_tip(&mut self, work: &WorkSnapshot) -> Result<(), EndReason> {
+        let tip = self.tip_of(work);
+        let mut channels = self.channels.values_mut();
+        channels.try_for_each(|channel| install(channel.activate(&tip, Instant::now())))
+    }
+
+    fn activate(&mut self, work: &WorkSnapshot, job_id: u32) -> Result<(), EndReason> {
+        self.move_tip(work)?;
         if self.flags.requires_standard_jobs {
             let ids: Vec<u32> = self.channels.keys().copied().collect();
             ids.into_iter()
@@ -203,13 +234,13 @@ impl Connection {
     }
 
     /// Tells a channel its new target, with a job that carries it: earlier jobs keep theirs (5.3.21), and on a quiet
-    /// chain the next template may take long.
+    /// chain the next template may take long. Whoever brings custom jobs has it with the next one.
     pub(in crate::mining) fn change_target(&mut self, channel_id: u32) -> Result<(), EndReason> {
         let Some(channel) = self.channels.get(&channel_id) else {
             return Ok(());
         };
         self.send_target(channel_id, channel.target())?;
-        let Some(work) = self.work.clone() else {
+        let Some(work) = self.work.clone().filter(|_| self.takes_pool_jobs()) else {
             return Ok(());
         };
         let min_ntime = self.min_ntime_on(&work);
@@ -220,7 +251,7 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(&channel_id) else {
             return Ok(());
         };
-        install(channel.install(&job))?;
+        install(channel.install(&job, Instant::now()))?;
         let root = channel.standard_job(job.get_job_id());
         self.send_job(channel_id, &job, root)?;
         self.retarget_batch_job(channel_id)

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use dovetail_console::print_notes;
+
 /// Whether Ctrl-C was pressed while an answer was on its way.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interrupt {
@@ -23,7 +25,8 @@ impl Interrupt {
                     pressed.is_pressed.store(true, Relaxed);
                 } else if is_interactive {
                     // The terminal has thrown away what was typed.
-                    eprint!("\n[/quit or Ctrl-D ends the program]\n{}", super::PROMPT);
+                    print_notes("\n[/quit or Ctrl-D ends the program]");
+                    super::prompt(super::PROMPT);
                 } else {
                     std::process::exit(130); // what shells make of SIGINT
                 }

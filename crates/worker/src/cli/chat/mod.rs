@@ -6,13 +6,15 @@ mod conversation;
 mod input;
 mod interrupt;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use dovetail_commitment::OUTPUT_TOKENS_MAX;
-use dovetail_console::{OutputError, Printer, SamplingArguments, print_line};
+use dovetail_console::{
+    OutputError, Printer, SamplingArguments, print_line, print_note, print_notes,
+};
 use dovetail_engine::{EngineError, Model, Request, Runtime};
 
 use self::answer::{Answer, AnswerError, Answerer};
@@ -81,15 +83,15 @@ pub(crate) fn run(arguments: &ChatArguments) -> anyhow::Result<()> {
 }
 
 fn greet(model: &Model, runtime: &Runtime) {
-    eprintln!(
+    print_note(format_args!(
         "[{}, context of {} tokens, {} on {} threads; /help says what can be typed]",
         model.name(),
         model.context_tokens(),
         runtime.kernel().name(),
         runtime.threads()
-    );
+    ));
     if model.manifest().chat_template.is_empty() {
-        eprintln!("[the model has no chat template: it sees each message alone]");
+        print_note("[the model has no chat template: it sees each message alone]");
     }
 }
 
@@ -107,7 +109,7 @@ impl ChatSession<'_> {
         let is_interactive = self.is_interactive;
         let ask = |goes_on| {
             if is_interactive {
-                eprint!("{}", if goes_on { PROMPT_MORE } else { PROMPT });
+                prompt(if goes_on { PROMPT_MORE } else { PROMPT });
             }
         };
         loop {
@@ -115,21 +117,21 @@ impl ChatSession<'_> {
                 Input::Message(message) => match self.reply(message) {
                     Ok(()) => {}
                     // Somebody at a terminal can do something about it.
-                    Err(error) if self.is_interactive => eprintln!("[{error:#}]"),
+                    Err(error) if self.is_interactive => print_note(format_args!("[{error:#}]")),
                     Err(error) => return Err(error),
                 },
                 Input::Reset => self.conversation.reset(),
                 Input::Help => help(),
                 Input::Quit => break,
                 Input::Unknown(command) => {
-                    eprintln!(
+                    print_note(format_args!(
                         "[no command {command}; /help lists them, and // begins a message with a slash]"
-                    );
+                    ));
                 }
             }
         }
         if self.is_interactive {
-            eprintln!();
+            print_note("");
         }
         Ok(())
     }
@@ -182,7 +184,7 @@ impl ChatSession<'_> {
                 if !self.arguments.whole && !io::stdout().is_terminal() {
                     print_line("")?;
                 }
-                eprintln!("{}", answer.describe());
+                print_note(answer.describe());
             }
             None => print_line(answer.to_json(&seed))?,
         }
@@ -206,10 +208,19 @@ impl ChatSession<'_> {
 }
 
 fn help() {
-    eprintln!(
+    print_notes(format_args!(
         "[a line is a message; a line of {FENCE} begins and ends one of several lines; // begins one with a slash\n\
          /reset  forgets the conversation so far, but not --system\n\
          /help   says this\n\
          /quit   ends the program, as Ctrl-D does; Ctrl-C ends an answer]"
-    );
+    ));
+}
+
+/// Shows what is not the end of a line.
+pub(super) fn prompt(text: &str) {
+    let mut stderr = io::stderr().lock();
+    // Nobody may be looking.
+    let _ = stderr
+        .write_all(text.as_bytes())
+        .and_then(|()| stderr.flush());
 }

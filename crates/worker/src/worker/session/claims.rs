@@ -2,50 +2,107 @@
 
 use std::time::{Duration, Instant};
 
+use dovetail_commitment::BatchRoot;
 use dovetail_miner::job::FoundShare;
 use dovetail_miner::pool_session::{BatchJob, PoolEvent};
-use dovetail_miner::stats::{add, count};
+use dovetail_miner::stats::count;
 use dovetail_serving::transcripts::BATCH_TRANSCRIPTS_MAX;
 use dovetail_sv2::extension::BatchOutcome;
 
 use super::Session;
-use crate::claim::{ClaimEnd, Claimer};
+use crate::beacon::BeaconError;
+use crate::claim::{ClaimEnd, Claimer, SentClaim, is_mismatch};
 use crate::worker::session_failure::SessionFailure;
+use crate::worker::uncredited::CreditLimit;
 use crate::worker::{ClaimDone, Worker};
 
 /// The wait before a batch is claimed again after its claim failed.
 const CLAIM_RETRY: Duration = Duration::from_secs(2);
+/// Claims in a row whose share a pool accepts without an outcome before the worker leaves it.
+const UNEXPLAINED_MAX: u32 = 3;
 
 impl Worker {
     /// Answers to shares, jobs and tips concern a claim only while one is under way.
-    pub(super) fn forward_claim(&self, session: &Session, event: PoolEvent) {
+    pub(super) fn forward_claim(&self, session: &mut Session, event: PoolEvent) {
         if session.in_flight.is_some() {
             forward(session, event);
         }
     }
 
     /// A job that carries a batch is for the claim of the batch; with none under way it is for nobody.
-    pub(super) fn forward_batch_job(&self, session: &Session, job: Option<BatchJob>) {
+    pub(super) fn forward_batch_job(&self, session: &mut Session, job: Option<BatchJob>) {
         if let Some(job) = job {
             self.forward_claim(session, PoolEvent::BatchJob(Box::new(job)));
         }
     }
 
+    /// The pool refuses a share.
+    pub(super) fn on_share_refused(
+        &self,
+        session: &mut Session,
+        number: u32,
+        code: &str,
+    ) -> Result<(), SessionFailure> {
+        if !self.stats.mining.open_shares.refused(number) {
+            return session.chatter.useless();
+        }
+        if session.chatter.may_log() {
+            tracing::info!(number, code, "the pool refused a share");
+        }
+        self.stats.mining.refused(code);
+        Ok(())
+    }
+
+    /// The pool says how an audit ended. It is believed about a claim that was sent on this session, once.
+    pub(super) fn on_outcome(
+        &mut self,
+        session: &mut Session,
+        outcome: BatchOutcome,
+    ) -> Result<(), SessionFailure> {
+        let pool = self.upstreams[session.index].options.address.clone();
+        let Some(claim) = session.sent_claims.take(&outcome) else {
+            self.stats.pool(&pool, |pool| {
+                pool.outcomes_ignored = pool.outcomes_ignored.saturating_add(1);
+            });
+            return session.chatter.useless();
+        };
+        self.check_beacon(session, &claim, &outcome)?;
+        self.stats.outcome(&pool, &outcome, claim.output_tokens);
+        let upstream = &mut self.upstreams[session.index];
+        if outcome.accepted {
+            upstream.unexplained = 0;
+            session.credited = Some(claim.root);
+        }
+        let in_flight = session.in_flight.as_ref();
+        let is_current = in_flight.is_some_and(|batch| batch.root == claim.root);
+        if outcome.accepted || is_mismatch(&outcome) {
+            upstream.uncredited.settled(claim.output_tokens);
+            if !is_current {
+                // Its claim was given up, and nothing more comes of the batch.
+                for task_id in &claim.task_ids {
+                    upstream.transcripts.remove(task_id);
+                }
+                if !outcome.accepted {
+                    count(&self.stats.batches_refused);
+                }
+            }
+        }
+        self.forward_claim(session, PoolEvent::Outcome(outcome));
+        Ok(())
+    }
+
     /// A pool that breaks its own beacon is left: it may have chosen the sample.
-    pub(super) fn check_beacon(
+    fn check_beacon(
         &mut self,
         session: &Session,
+        claim: &SentClaim,
         outcome: &BatchOutcome,
     ) -> Result<(), SessionFailure> {
         let (root, step) = (outcome.root, outcome.beacon_step);
-        // An outcome of an earlier claim may come late.
-        let current = session.in_flight.as_ref();
-        let is_current = current.is_some_and(|batch| batch.root == root);
-        let floor = if is_current { session.floor } else { 0 };
         let pool = self.upstreams[session.index].options.name();
-        let checked = self.beacons.check(&pool, floor, outcome);
-        match checked {
+        match self.beacons.check(&pool, claim.floor, outcome) {
             Ok(true) => {
+                session.sent_claims.set_floor(self.beacons.next_step(&pool));
                 tracing::info!(%root, header = %outcome.header_hash, accepted = outcome.accepted, step, "the pool revealed the beacon of the audit, and it is of its chain");
                 Ok(())
             }
@@ -59,6 +116,14 @@ impl Worker {
                 Err(error.into())
             }
         }
+    }
+
+    /// The pool broke its word on a claim.
+    fn leave(&mut self, session: &Session, error: BeaconError) -> SessionFailure {
+        count(&self.stats.beacons_broken);
+        let pool = self.upstreams[session.index].options.name();
+        self.beacons.leave(&pool, error);
+        error.into()
     }
 
     /// Claims a batch if there is reason to: nothing is running, or enough wait, or for long enough.
@@ -92,7 +157,6 @@ impl Worker {
         };
         upstream.waiting_since = None;
         tracing::info!(root = %batch.root, transcripts = batch.task_ids.len(), "claiming a batch");
-        session.floor = self.beacons.next_step(&upstream.options.name());
         session.in_flight = Some(batch.clone());
         session.claims.spawn(async move {
             let result = claimer.claim(&batch).await;
@@ -100,22 +164,31 @@ impl Worker {
         });
     }
 
-    pub(super) fn on_claim(&mut self, session: &mut Session, done: ClaimDone) {
+    pub(super) fn on_claim(
+        &mut self,
+        session: &mut Session,
+        done: ClaimDone,
+    ) -> Result<(), SessionFailure> {
         session.idle_claimer = Some(done.claimer);
         let Some(batch) = session.in_flight.take() else {
-            return;
+            return Ok(());
         };
         let root = batch.root;
         match done.result {
             Ok(ClaimEnd::Settled { accepted: true, .. }) => {
                 tracing::info!(%root, transcripts = batch.task_ids.len(), "the pool credited the share and the batch");
-                count(&self.stats.batches_credited);
-                add(&self.stats.tokens_credited, batch.output_tokens());
             }
             Ok(ClaimEnd::Settled { code, .. }) => {
                 tracing::warn!(%root, code, "the audit failed; the batch earns nothing");
                 count(&self.stats.batches_refused);
             }
+            Ok(ClaimEnd::Unexplained) => self.unexplained(session, root)?,
+            Ok(ClaimEnd::Broken(error)) => {
+                tracing::error!(%root, %error, "the pool may have chosen the sample");
+                return Err(self.leave(session, error));
+            }
+            // An earlier share claimed it, and its outcome came after all.
+            Ok(ClaimEnd::Refused(_)) if session.credited == Some(root) => {}
             Ok(ClaimEnd::Refused(code)) => {
                 tracing::warn!(%root, code, "the pool refused the batch");
                 count(&self.stats.batches_refused);
@@ -126,6 +199,46 @@ impl Worker {
                 upstream.no_claim_before = Some(Instant::now() + CLAIM_RETRY);
                 upstream.transcripts.put_back(batch);
             }
+        }
+        Ok(())
+    }
+
+    /// The pool accepted a claim's share, and owes its outcome. It may have failed once; again and again it has not.
+    fn unexplained(&mut self, session: &Session, root: BatchRoot) -> Result<(), SessionFailure> {
+        tracing::warn!(%root, "the pool accepted the share of the claim and never said how the audit ended; that is no credit");
+        count(&self.stats.batches_unexplained);
+        let upstream = &mut self.upstreams[session.index];
+        upstream.unexplained += 1;
+        match upstream.unexplained {
+            times @ UNEXPLAINED_MAX.. => Err(self.leave(session, BeaconError::Unexplained(times))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at what pools owe, and says so where that changes whether they get tasks.
+    pub(super) fn look_at_credit(&mut self) {
+        let limit = self.credit_limit();
+        let now = Instant::now();
+        for upstream in &mut self.upstreams {
+            let overdue = upstream.uncredited.overdue(limit.after, now);
+            let gets_work = !upstream.uncredited.exceeds(limit, now);
+            let address = &upstream.options.address;
+            self.stats.pool(address, |pool| {
+                if pool.gets_work != gets_work {
+                    tracing::warn!(pool = address, overdue, gets_work, "whether tasks are taken from the pool, by the tokens that it has not credited for long");
+                }
+                (pool.tokens_overdue, pool.gets_work) = (overdue, gets_work);
+            });
+        }
+    }
+
+    /// How many tokens a pool may owe.
+    pub(super) fn credit_limit(&self) -> CreditLimit {
+        let config = &self.config.worker;
+        let tokens_max = config.uncredited_tokens_max;
+        CreditLimit {
+            tokens_max: (tokens_max > 0).then_some(tokens_max),
+            after: Duration::from_secs(config.uncredited_after_s),
         }
     }
 }
@@ -144,8 +257,8 @@ pub(super) async fn settled_share(claimer: &mut Option<Claimer>) -> FoundShare {
 }
 
 /// Hands an event to the claimer. A claimer that does not keep up would wait for nothing.
-pub(super) fn forward(session: &Session, event: PoolEvent) {
-    if session.claim_events.try_send(event).is_err() {
+fn forward(session: &mut Session, event: PoolEvent) {
+    if session.claim_events.try_send(event).is_err() && session.chatter.may_log() {
         tracing::warn!("dropped an answer of the pool that nobody waits for");
     }
 }

@@ -1,0 +1,50 @@
+//! What the configuration names besides itself, as `--check-config` looks at it. Nothing is connected to, made or
+//! changed, and of a model only its head is read.
+
+use std::path::PathBuf;
+
+use dovetail_engine::{EngineError, Head};
+use dovetail_miner::keys::{KeyFileError, WorkerKeys, load_authority_keys};
+
+use super::Config;
+use crate::beacon::{BeaconFileError, Beacons};
+
+/// A file that the worker could not start with.
+#[derive(Debug, thiserror::Error)]
+pub enum FileRefused {
+    /// A key file.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// What is remembered of pools' beacons.
+    #[error(transparent)]
+    Beacons(#[from] BeaconFileError),
+    /// A model.
+    #[error("worker.models: {path}: {source}")]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// What the engine said.
+        source: EngineError,
+    },
+}
+
+impl Config {
+    /// Opens and reads the files that it names, as far as they are there.
+    ///
+    /// # Errors
+    /// The first that the worker could not start with.
+    pub fn check_files(&self) -> Result<(), FileRefused> {
+        WorkerKeys::load(&self.worker.key_file)?;
+        Beacons::load(&self.worker.key_file.with_extension("beacons"))?;
+        if let Some(firmware) = &self.firmware {
+            load_authority_keys(&firmware.key_file)?;
+        }
+        for path in &self.worker.models {
+            Head::of_file(path).map_err(|source| FileRefused::Model {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! A pool owes an outcome for each claim that it decided, and for nothing else.
+
+use dovetail_commitment::{BatchRoot, HeaderHash};
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::{BatchOutcome, RegisterBatch};
+
+use crate::support::claim::{Claim, passed};
+use crate::support::fixture::BLOCKS_NEVER;
+use crate::support::pool::{accept_batch, batch_of, hung_up, settled};
+use crate::support::{Fixture, Played, Setup};
+use crate::{impatient, status};
+
+/// The claim of a batch with one task, which has this number.
+async fn claim_of(
+    fixture: &Fixture,
+    pool: &mut Played,
+    declarator: &mut Option<Played>,
+    number: u8,
+) -> Claim {
+    let transcript = fixture.transcript(pool, number).await;
+    let root = accept_batch(pool, &transcript).await;
+    let declarator = match declarator {
+        Some(declarator) => declarator,
+        // The worker connects when it first has something to declare.
+        None => declarator.insert(fixture.declarator().await),
+    };
+    Claim::take(pool, declarator, root).await
+}
+
+#[tokio::test]
+async fn a_mismatch_without_its_outcome_makes_the_worker_leave_for_good() {
+    let fixture = Fixture::start(impatient()).await;
+    let mut pool = fixture.session().await;
+    let root = fixture.batch(&mut pool).await;
+    let mut declarator = fixture.declarator().await;
+    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    let mismatch = Code::InferenceMismatch.as_str();
+    claim.refuse(&mut pool, mismatch).await;
+    hung_up(&mut pool).await;
+    let remembered = fixture.no_pool_is_left().await;
+    assert!(remembered.contains("keeps the value"), "{remembered}");
+}
+
+#[tokio::test]
+async fn a_mismatch_that_its_outcome_calls_an_audit_that_was_not_done_is_one_without_its_outcome() {
+    let fixture = Fixture::start(impatient()).await;
+    let mut pool = fixture.session().await;
+    let root = fixture.batch(&mut pool).await;
+    let mut declarator = fixture.declarator().await;
+    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    let mismatch = Code::InferenceMismatch.as_str();
+    claim.refuse(&mut pool, mismatch).await;
+    let mut evasive = claim.failed(0);
+    evasive.preimage = [0; 32];
+    evasive.code = Code::AuditUnavailable.to_string();
+    pool.send(&evasive).await;
+    hung_up(&mut pool).await;
+    fixture.no_pool_is_left().await;
+}
+
+#[tokio::test]
+async fn an_acceptance_without_its_outcome_is_no_credit_and_the_third_in_a_row_makes_the_worker_leave()
+ {
+    let fixture = Fixture::start(impatient()).await;
+    let mut pool = fixture.session().await;
+    let mut declarator = None;
+    for number in [1, 2] {
+        let claim = claim_of(&fixture, &mut pool, &mut declarator, number).await;
+        claim.accept(&mut pool).await;
+        let seen = status(&fixture, |page| {
+            page["earned"]["inference_batches_unexplained"] == number
+        });
+        let page = seen.await;
+        assert_eq!(page["earned"]["inference_batches"], 0);
+        assert_eq!(page["earned"]["inference_tokens"], 0);
+    }
+    // One that is explained makes good for the two.
+    let good = claim_of(&fixture, &mut pool, &mut declarator, 3).await;
+    good.accept(&mut pool).await;
+    pool.send(&good.passed(0)).await;
+    let page = status(&fixture, |page| page["earned"]["inference_batches"] == 1).await;
+    assert_eq!(page["earned"]["inference_tokens"], 12);
+    assert_eq!(page["earned"]["inference_msat"], 24_000);
+    for number in [4, 5, 6] {
+        let claim = claim_of(&fixture, &mut pool, &mut declarator, number).await;
+        claim.accept(&mut pool).await;
+    }
+    hung_up(&mut pool).await;
+    let remembered = fixture.no_pool_is_left().await;
+    assert!(remembered.contains("3 claims in a row"), "{remembered}");
+}
+
+#[tokio::test]
+async fn only_an_outcome_of_the_very_share_that_was_sent_is_looked_at_and_only_once() {
+    let fixture = Fixture::start(Setup::alone(BLOCKS_NEVER)).await;
+    let mut pool = fixture.session().await;
+    let root = fixture.batch(&mut pool).await;
+    let mut declarator = fixture.declarator().await;
+    // Before its share is there, of a batch that is another's, and of another header.
+    let never_sent = HeaderHash::from_bytes([8; 32]);
+    pool.send(&passed(root, never_sent, 0)).await;
+    settled(&mut pool).await;
+    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    let of_another_batch = BatchOutcome {
+        root: BatchRoot::from_bytes([9; 32]),
+        ..claim.passed(1)
+    };
+    let of_another_header = BatchOutcome {
+        header_hash: HeaderHash::from_bytes([9; 32]),
+        ..claim.passed(2)
+    };
+    // A value that follows from nothing would be a reason to leave, and a walk of 2^20 hashes, if it were looked at.
+    let of_nothing = BatchOutcome {
+        beacon_step: (1 << 20) - 1,
+        preimage: [7; 32],
+        accepted: false,
+        ..of_another_header.clone()
+    };
+    for outcome in [&of_another_batch, &of_another_header, &of_nothing] {
+        pool.send(outcome).await;
+    }
+    settled(&mut pool).await;
+    let page = fixture.status().await;
+    assert_eq!(page["earned"]["inference_batches"], 0);
+    assert_eq!(page["earned"]["inference_msat"], 0);
+    assert_eq!(page["earned"]["inference_held_msat"], 0);
+    assert_eq!(page["pools"][0]["outcomes_ignored"], 4);
+    // Its own is credited, and another of the same share is not.
+    claim.accept(&mut pool).await;
+    pool.send(&claim.passed(3)).await;
+    pool.send(&claim.passed(4)).await;
+    settled(&mut pool).await;
+    let page = fixture.status().await;
+    assert_eq!(page["earned"]["inference_batches"], 1);
+    assert_eq!(page["earned"]["inference_msat"], 24_000);
+    assert_eq!(page["pools"][0]["outcomes_ignored"], 5);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn an_outcome_that_contradicts_the_answer_to_its_share_makes_the_worker_leave() {
+    let fixture = Fixture::start(impatient()).await;
+    let mut pool = fixture.session().await;
+    let root = fixture.batch(&mut pool).await;
+    let mut declarator = fixture.declarator().await;
+    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    claim.accept(&mut pool).await;
+    let mut other = claim.failed(0);
+    other.code = Code::Internal.to_string();
+    other.preimage = [0; 32];
+    pool.send(&other).await;
+    hung_up(&mut pool).await;
+    let remembered = fixture.no_pool_is_left().await;
+    assert!(remembered.contains("contradicts"), "{remembered}");
+}
+
+#[tokio::test]
+async fn an_outcome_that_comes_late_settles_its_batch() {
+    let fixture = Fixture::start(impatient()).await;
+    let mut pool = fixture.session().await;
+    let root = fixture.batch(&mut pool).await;
+    let mut declarator = fixture.declarator().await;
+    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    // The audit could not be done, says the answer; the worker claims the batch again.
+    let unavailable = Code::AuditUnavailable.as_str();
+    claim.refuse(&mut pool, unavailable).await;
+    let again: RegisterBatch = batch_of(&mut pool, root).await;
+    assert_eq!(again.root, root);
+    let mut late = claim.failed(0);
+    late.code = unavailable.to_owned();
+    pool.send(&late).await;
+    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    claim.accept(&mut pool).await;
+    pool.send(&claim.passed(1)).await;
+    let page = status(&fixture, |page| page["earned"]["inference_batches"] == 1).await;
+    assert_eq!(page["earned"]["inference_tokens"], 12);
+    assert_eq!(page["pools"][0]["outcomes_ignored"], 0);
+    fixture.stop().await;
+}

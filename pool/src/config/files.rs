@@ -1,0 +1,49 @@
+//! What the configuration names besides itself, as `--check-config` looks at it. Nothing is connected to, made or
+//! changed, and of a model only its head is read.
+
+use anyhow::{Context, anyhow, ensure};
+use dovetail_daemon::Secret;
+use dovetail_engine::Head;
+use dovetail_ledger::Ledger;
+
+use super::Config;
+use crate::keys::Keys;
+use crate::validation::RemoteValidator;
+
+impl Config {
+    /// The secrets, by their keys.
+    pub fn secrets(&self) -> [(&'static str, &Secret); 4] {
+        [
+            (
+                "mining.authority_secret_key",
+                &self.mining.authority_secret_key,
+            ),
+            ("job_declarator.token_key", &self.job_declarator.token_key),
+            ("ledger.url", &self.ledger.url),
+            ("inference.receipt_key", &self.inference.receipt_key),
+        ]
+    }
+
+    /// Opens and reads the files that it names. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The first that the pool could not start with.
+    pub fn check_files(&self) -> anyhow::Result<()> {
+        Keys::check(self)?;
+        let url = self.ledger.url.read().context("ledger.url")?;
+        Ledger::check_url(&url).context("ledger.url")?;
+        let spool = &self.ledger.spool_dir;
+        ensure!(
+            !spool.exists() || spool.is_dir(),
+            "ledger.spool_dir: {} is no folder",
+            spool.display()
+        );
+        for path in &self.inference.models {
+            Head::of_file(path).with_context(|| format!("inference.models: {}", path.display()))?;
+        }
+        for url in &self.audit.validators {
+            RemoteValidator::new(url).map_err(|reason| anyhow!("audit.validators: {reason}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,57 @@
+//! The pool's secret keys.
+
+use anyhow::Context;
+use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
+use dovetail_jd::token::TokenKey;
+use dovetail_sv2::AuthorityKeys;
+
+use crate::config::Config;
+
+/// The keys, read.
+pub(crate) struct Keys {
+    /// What miners recognise the pool by.
+    pub(crate) authority: AuthorityKeys,
+    /// What signs receipts.
+    pub(crate) receipt: Keypair,
+    /// What authenticates the tokens of declared jobs.
+    pub(crate) token: TokenKey,
+}
+
+impl Keys {
+    /// Reads them; a token key that is not there is made.
+    pub(crate) fn read(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            authority: authority(config)?,
+            receipt: receipt_key(config)?,
+            token: dovetail_jd::config::token_key(&config.job_declarator.token_key)
+                .context("job_declarator.token_key")?,
+        })
+    }
+
+    /// Reads those that are there.
+    pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+        authority(config)?;
+        receipt_key(config)?;
+        let token_key = config.job_declarator.token_key.look_at_key();
+        token_key.map(drop).context("job_declarator.token_key")
+    }
+}
+
+fn authority(config: &Config) -> anyhow::Result<AuthorityKeys> {
+    let secret = config.mining.authority_secret_key.read();
+    let secret = secret.context("mining.authority_secret_key")?;
+    AuthorityKeys::parse(&config.mining.authority_public_key, &secret)
+        .context("mining: the authority keys")
+}
+
+fn receipt_key(config: &Config) -> anyhow::Result<Keypair> {
+    let text = config.inference.receipt_key.read();
+    let text = text.context("inference.receipt_key")?;
+    let bytes: [u8; 32] = hex::decode(text.trim())
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .context("inference.receipt_key must be 64 hex digits")?;
+    let secret = SecretKey::from_slice(&bytes)
+        .context("inference.receipt_key is not a secret key of secp256k1")?;
+    Ok(Keypair::from_secret_key(SECP256K1, &secret))
+}

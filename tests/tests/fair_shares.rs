@@ -1,0 +1,44 @@
+//! One connection's flood is its own affair.
+
+#![allow(clippy::unwrap_used)]
+
+mod played;
+
+use dovetail_tests::scenario::Options;
+use played::LOCALHOST;
+use played::miner::Miner;
+
+/// More than may be under way at once.
+const FLOOD: u32 = 300;
+
+/// The ledger takes one share at a time, so that a flood has to wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_one_connection_floods_the_pool_all_shares_of_another_are_acknowledged() {
+    let options = Options {
+        worker: false,
+        hasher: false,
+        min_hashrate: 100,
+        pool_settings: &[("LEDGER__GROUP_MAX", "1")],
+        ..Options::default()
+    };
+    let (_dir, scenario) = dovetail_tests::scenario(&options).unwrap();
+    let open = |account| Miner::open_as(account, LOCALHOST, &scenario.mining, 0.0);
+    let (mut flooder, mut honest) = (
+        open("flooder").await.unwrap(),
+        open("honest").await.unwrap(),
+    );
+    let flood = tokio::spawn(async move {
+        let job = flooder.job(0, |_| true).await;
+        flooder.flood(&job, FLOOD).await
+    });
+    let job = honest.job(0, |_| true).await;
+    let mut shares = 0;
+    while shares < 20 || !flood.is_finished() {
+        assert_eq!(honest.share(&job, job.parts.min_ntime).await, Ok(()));
+        shares += 1;
+    }
+    // It waits for itself, and loses nothing.
+    assert_eq!(flood.await.unwrap(), Vec::<String>::new());
+    let credited = "SELECT count(*) FROM shares WHERE account = 'flooder'";
+    assert_eq!(scenario.query(credited).unwrap().trim(), FLOOD.to_string());
+}
