@@ -79,7 +79,7 @@ pub(super) enum PreTokenizer {
         #[serde(rename = "use_regex")]
         _use_regex: Option<bool>,
     },
-    Metaspace(Metaspace),
+    Metaspace(#[expect(dead_code, reason = "the shape is looked at")] Metaspace),
     Digits {
         #[serde(rename = "individual_digits")]
         _individual_digits: bool,
@@ -133,7 +133,7 @@ pub(super) enum Decoder {
     },
     ByteFallback,
     Fuse,
-    Metaspace(Metaspace),
+    Metaspace(#[expect(dead_code, reason = "the shape is looked at")] Metaspace),
     Replace {
         pattern: Pattern,
         #[serde(rename = "content")]

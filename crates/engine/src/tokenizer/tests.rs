@@ -364,26 +364,19 @@ fn golden_digests_of_how_the_letters_of_the_world_are_cut() {
     let split = json!({ "type": "Split", "pattern": { "Regex": llama_3 }, "behavior": "Isolated",
         "invert": false });
     let nfc = json!({ "type": "NFC" });
-    for (name, file, golden) in [
-        (
-            "SmolLM2",
-            byte_level(&sequence(digits, true), &Value::Null),
-            "smollm2",
-        ),
-        (
-            "Llama 3",
-            byte_level(&sequence(split.clone(), false), &Value::Null),
-            "llama3",
-        ),
-        ("Qwen 2", byte_level(&sequence(split, false), &nfc), "qwen2"),
-    ] {
-        read_wide(&file);
-        assert_eq!(
-            digest(&file),
-            golden,
-            "{name}: tokens are not those of other builds"
-        );
-    }
+    let files = [
+        byte_level(&sequence(digits, true), &Value::Null),
+        byte_level(&sequence(split.clone(), false), &Value::Null),
+        byte_level(&sequence(split, false), &nfc),
+    ];
+    files.iter().for_each(read_wide);
+    // As SmolLM2, Llama 3 and Qwen 2 do it. Where one of them changes, honest workers of two builds disagree.
+    let golden = [
+        "66f2ad0a77ef3385f8eb7101ede202fe4039f188e64b840f4565cfbaa2f47d73",
+        "a9af3d6940c7675ede4bdb47548d18cdfa6b0d55f3dd67375a13837123fb2fbc",
+        "2b52d6a963249eee1cb698fffe8acb2621d7fd5bf4ad03e56a1d0c440d56691a",
+    ];
+    assert_eq!(files.map(|file| digest(&file)), golden);
 }
 
 /// It is one that is taken.
