@@ -12,6 +12,9 @@ pub enum EngineError {
     /// The model is well-formed but outside what the arithmetic is proven for.
     #[error("unsupported model: {0}")]
     Unsupported(&'static str),
+    /// The model's `tokenizer.json` is none that this engine takes.
+    #[error("the tokenizer is not taken: {0}")]
+    Tokenizer(String),
     /// The prompt leaves no room for output.
     #[error("the prompt has {prompt} tokens, which leaves no room in a context of {context}")]
     PromptTooLong {
@@ -29,4 +32,14 @@ pub enum EngineError {
     /// A sampling parameter is out of its bounds.
     #[error(transparent)]
     Sampling(#[from] dovetail_commitment::SamplingError),
+}
+
+/// What is said of a tokenizer has at most this many bytes: its words may come from a stranger's file.
+const REASON_BYTES_MAX: usize = 200;
+
+impl EngineError {
+    pub(crate) fn tokenizer(reason: &str) -> Self {
+        let reason = reason.escape_debug().take(REASON_BYTES_MAX);
+        Self::Tokenizer(reason.collect())
+    }
 }

@@ -6,8 +6,8 @@ use safetensors::Dtype;
 
 use crate::manifest::Architecture;
 
-/// The largest `tokenizer.json` in use has some 20 MB.
-pub(crate) const TOKENIZER_BYTES_MAX: usize = 64 << 20;
+/// The largest `tokenizer.json` of a supported model has some 20 MB.
+pub(crate) const TOKENIZER_BYTES_MAX: usize = 32 << 20;
 /// The name of the tokenizer's file among the tensors.
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 

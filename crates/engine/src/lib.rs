@@ -48,6 +48,7 @@ pub use record::TRACE_POSITIONS;
 pub use replay::{ReplayInput, forced_trace, replay, teacher_forced};
 pub use runtime::Runtime;
 pub use scale::scale_bits;
+pub use tokenizer::check_tokenizer;
 pub use vocabulary::Vocabulary;
 
 /// The version of the arithmetic and of the trace. Any change of a bit of output is a new version.

@@ -84,6 +84,15 @@ impl Model {
         self.tokenizer.encode(text, true)
     }
 
+    /// The tokens of a conversation that the model's chat template has rendered. The template names every
+    /// control token itself, so the tokenizer puts nothing around the text.
+    ///
+    /// # Errors
+    /// As [`Model::encode`].
+    pub fn encode_rendered(&self, text: &[u8]) -> Result<Vec<u32>, EngineError> {
+        self.tokenizer.encode_rendered(text)
+    }
+
     /// The tokens of a text that goes on where another ended: nothing is put around it.
     ///
     /// # Errors

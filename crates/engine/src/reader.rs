@@ -39,8 +39,9 @@ impl Model {
 fn read(file: impl Read + Seek) -> Result<Model, EngineError> {
     let (head, mut file) = checked_head(file)?;
     let mut reader = Reader::new(&head, &mut file);
-    let (tensors, tokenizer) = reader.tensors(&head.manifest)?;
+    let (tensors, json) = reader.tensors(&head.manifest)?;
     reader.check(&head.manifest)?;
+    let tokenizer = parsed(&head.manifest, json)?;
     Ok(Model {
         id: head.id(),
         manifest: head.manifest,
@@ -57,9 +58,19 @@ pub(crate) fn read_tokenizer(file: impl Read + Seek) -> Result<(ModelId, Tokeniz
     for spec in specs(&head.manifest.architecture) {
         reader.bytes(&spec)?;
     }
-    let tokenizer = reader.tokenizer(&head.manifest)?;
+    let json = reader.tokenizer(&head.manifest)?;
     reader.check(&head.manifest)?;
+    let tokenizer = parsed(&head.manifest, json)?;
     Ok((head.id(), tokenizer))
+}
+
+/// The tokenizer of a file whose digest was compared: until then its bytes are anybody's, whatever id the manifest has.
+fn parsed(manifest: &Manifest, json: Option<Vec<u8>>) -> Result<Tokenizer, EngineError> {
+    let vocabulary = manifest.architecture.vocabulary;
+    match json {
+        None => Ok(Tokenizer::by_bytes()),
+        Some(json) => Tokenizer::from_json(&json, vocabulary, &manifest.end_tokens),
+    }
 }
 
 /// The head of a file that is as long as it says.
@@ -106,7 +117,8 @@ impl<'a, F: Read + Seek> Reader<'a, F> {
         Ok(())
     }
 
-    fn tensors(&mut self, manifest: &Manifest) -> Result<(Tensors, Tokenizer), EngineError> {
+    /// The tensors, and the tokenizer's file if there is one.
+    fn tensors(&mut self, manifest: &Manifest) -> Result<(Tensors, Option<Vec<u8>>), EngineError> {
         let arch = &manifest.architecture;
         let mut specs = specs(arch).into_iter();
         let embedding = self.matrix(&mut specs, false)?;
@@ -190,20 +202,19 @@ impl<'a, F: Read + Seek> Reader<'a, F> {
         Ok(words.map(|word| u32::from_le_bytes(*word)).collect())
     }
 
-    fn tokenizer(&mut self, manifest: &Manifest) -> Result<Tokenizer, EngineError> {
+    fn tokenizer(&mut self, manifest: &Manifest) -> Result<Option<Vec<u8>>, EngineError> {
         match manifest.tokenizer {
-            TokenizerKind::Bytes => Ok(Tokenizer::by_bytes()),
-            TokenizerKind::HuggingFace => {
-                let json = self.tokenizer_json()?;
-                Tokenizer::from_json(&json, manifest.architecture.vocabulary)
-            }
+            TokenizerKind::Bytes => Ok(None),
+            TokenizerKind::HuggingFace => self.tokenizer_json().map(Some),
         }
     }
 
     fn tokenizer_json(&mut self) -> Result<Vec<u8>, EngineError> {
         let length = self.header.info(TOKENIZER).ok_or(MISSING)?.shape.clone();
-        if length.iter().product::<usize>() > TOKENIZER_BYTES_MAX {
-            return Err(EngineError::Format("the tokenizer is too long"));
+        match length[..] {
+            [0..=TOKENIZER_BYTES_MAX] => (),
+            [_] => return Err(EngineError::Format("the tokenizer is too long")),
+            _ => return Err(EngineError::Format("the tokenizer is no row of bytes")),
         }
         self.bytes(&Spec {
             name: TOKENIZER.to_owned(),

@@ -88,7 +88,7 @@ pub fn model(arch: Architecture, seed: u64) -> Result<Model, EngineError> {
 /// A tokenizer without tokens.
 const EMPTY_TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],
 "normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,
-"model":{"type":"WordLevel","vocab":{"<unk>":0},"unk_token":"<unk>"}}"#;
+"model":{"type":"BPE","vocab":{"<unk>":0},"merges":[],"unk_token":"<unk>"}}"#;
 
 /// Scales at which products of unit-variance inputs have unit variance; letters get larger logits
 /// than other bytes, so that the output can be printed.

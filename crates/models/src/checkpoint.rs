@@ -58,6 +58,13 @@ impl Checkpoint {
         let index: Option<Index> = folder.json_if_there(INDEX, INDEX_BYTES_MAX)?;
         // Without either, reading the file says what is missing.
         let Some(index) = index else {
+            if folder.has("pytorch_model.bin") || folder.has("pytorch_model.bin.index.json") {
+                return Err(ImportError::OtherForm {
+                    found: "pytorch_model.bin",
+                    wanted: "model.safetensors",
+                    remedy: "load it once with transformers and save it with save_pretrained",
+                });
+            }
             checkpoint.add_file(SINGLE)?;
             return Ok(checkpoint);
         };
@@ -83,6 +90,11 @@ impl Checkpoint {
             }
         }
         Ok(checkpoint)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub(crate) fn has(&self, tensor: &str) -> bool {
+        self.tensors.contains_key(tensor)
     }
 
     fn add_file(&mut self, file: &str) -> Result<(), ImportError> {
@@ -116,6 +128,9 @@ impl Checkpoint {
         opened
             .read_exact(&mut header_length)
             .map_err(|_| ImportError::corrupt(file, "it is too short"))?;
+        if header_length == *b"version " {
+            return Err(ImportError::LfsPointer(file.to_owned()));
+        }
         let header_length = u64::from_le_bytes(header_length);
         if header_length > HEADER_BYTES_MAX {
             return Err(ImportError::TooLong {

@@ -2,7 +2,7 @@
 //! and is not understood is refused.
 
 use dovetail_engine::Architecture;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::error::ImportError;
 use crate::rope::{Rope, RopeFields};
@@ -38,7 +38,8 @@ struct Raw {
     rope_parameters: Option<RopeFields>,
     partial_rotary_factor: Option<f64>,
     quantization_config: Option<serde::de::IgnoredAny>,
-    sliding_window: Option<usize>,
+    #[serde(default, deserialize_with = "written")]
+    sliding_window: Option<Option<usize>>,
     #[serde(default)]
     use_sliding_window: Option<bool>,
     layer_types: Option<Vec<String>>,
@@ -119,7 +120,7 @@ impl Config {
                 .unwrap_or(raw.hidden_size / raw.num_attention_heads),
             vocabulary: raw.vocab_size,
             context_max: raw.max_position_embeddings,
-            window: raw.sliding_window.filter(|_| windowed),
+            window: raw.window(family).filter(|_| windowed),
             norm_epsilon: raw.rms_norm_eps,
             tied_head: raw.tie_word_embeddings.unwrap_or(false),
             attention_bias,
@@ -218,7 +219,18 @@ impl Config {
     }
 }
 
+/// What a key says where it is written at all, be it null.
+fn written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<usize>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
 impl Raw {
+    /// Where the key is left out, Hugging Face's library has a default for Mistral.
+    fn window(&self, family: &str) -> Option<usize> {
+        let default = (family == "MistralForCausalLM").then_some(4096);
+        self.sliding_window.unwrap_or(default)
+    }
+
     fn refuse_what_is_unknown(&self) -> Result<(), ImportError> {
         if self.quantization_config.is_some() {
             return Err(ImportError::Quantised);

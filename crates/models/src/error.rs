@@ -15,6 +15,22 @@ pub enum ImportError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file of a clone without Git LFS.
+    #[error("{0} is a Git LFS pointer, not the file itself; run `git lfs pull` in the folder")]
+    LfsPointer(String),
+    /// A checkpoint in a form that is not read, for reasons of safety or effort.
+    #[error("the folder has {found} but no {wanted}; {remedy}")]
+    OtherForm {
+        /// What is there.
+        found: &'static str,
+        /// What is read.
+        wanted: &'static str,
+        /// How to get it.
+        remedy: &'static str,
+    },
+    /// The chat template is not one that can be read.
+    #[error("the chat template does not parse (line {0})")]
+    Template(usize),
     /// A file is not what its name says, or is cut off.
     #[error("{file} is corrupt: {reason}")]
     Corrupt {

@@ -50,6 +50,9 @@ impl Folder {
         let mut bytes = Vec::new();
         let read = opened.take(max + 1).read_to_end(&mut bytes);
         let read = read.map_err(|error| self.error(file, error))? as u64;
+        if bytes.starts_with(b"version https://git-lfs") {
+            return Err(ImportError::LfsPointer(file.to_owned()));
+        }
         if read > max {
             return Err(ImportError::TooLong {
                 file: file.to_owned(),

@@ -79,6 +79,8 @@ pub struct ImportReport {
     pub bytes: u64,
     /// Each matrix, in the order of the file.
     pub matrices: Vec<MatrixError>,
+    /// What the model's owner should know: nothing that was refused, and nothing to be left unsaid.
+    pub notes: Vec<String>,
 }
 
 /// What quantising a matrix cost.
@@ -104,14 +106,19 @@ pub fn import(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Imported, ImportError> {
     let folder = Folder::new(dir)?;
-    let config = Config::parse(&folder.read("config.json", CONFIG_BYTES_MAX)?)?;
+    let mut config = Config::parse(&folder.read("config.json", CONFIG_BYTES_MAX)?)?;
     let context = config.context(options.context_tokens)?;
     if options.residual_shift > 6 {
         return Err(ImportError::Config("a residual shift is at most 6".into()));
     }
     let checkpoint = Checkpoint::open(&folder)?;
     check_tensors(&checkpoint, &config)?;
-    let text = Text::read(&folder, &config)?;
+    let mut text = Text::read(&folder, &config)?;
+    let mut notes = std::mem::take(&mut text.notes);
+    if config.tied_head && has_own_head(&checkpoint, &config)? {
+        config.tied_head = false;
+        notes.push(OWN_HEAD.to_owned());
+    }
     let mut importer = Importer::new(&checkpoint, &config, options, progress)?;
     importer.embedding()?;
     for layer in 0..config.layers {
@@ -132,6 +139,7 @@ pub fn import(
         parameters: architecture.parameters(),
         bytes: importer.tensors.values().map(|t| t.len() as u64).sum(),
         matrices: importer.matrices,
+        notes: [notes, importer.notes].concat(),
     };
     let parts = Parts {
         name: options.name.clone().unwrap_or_else(|| folder.name()),
@@ -144,6 +152,25 @@ pub fn import(
     // The engine has the last word about sizes and names.
     parts.manifest()?;
     Ok(Imported { parts, report })
+}
+
+const OWN_HEAD: &str = "config.json ties the head to the embedding, but the checkpoint has another head; \
+    the head is used, as by transformers";
+
+/// Whether a head lies beside the embedding that is to serve as one, and differs from it.
+fn has_own_head(checkpoint: &Checkpoint, config: &Config) -> Result<bool, ImportError> {
+    if !checkpoint.has(HEAD) {
+        return Ok(false);
+    }
+    let rows_max = (CHUNK_WEIGHTS / config.dim).max(1);
+    for first in (0..config.vocabulary).step_by(rows_max) {
+        let count = rows_max.min(config.vocabulary - first);
+        let rows = |name| checkpoint.rows(name, first, count);
+        if rows(HEAD)? != rows(EMBEDDING)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Opens a checkpoint's weights and holds them against its configuration.
@@ -210,6 +237,7 @@ struct Importer<'a> {
     residual_scale: f64,
     tensors: BTreeMap<String, Vec<u8>>,
     matrices: Vec<MatrixError>,
+    notes: Vec<String>,
     progress: &'a mut dyn FnMut(Progress<'_>),
 }
 
@@ -246,6 +274,7 @@ impl<'a> Importer<'a> {
             tied_head,
             tensors: BTreeMap::new(),
             matrices: Vec::new(),
+            notes: Vec::new(),
             progress,
         })
     }
@@ -390,6 +419,12 @@ impl<'a> Importer<'a> {
 
     fn put(&mut self, layer: Option<usize>, matrix: &'static str, name: &str, rows: Rows) {
         let error = rows.error();
+        if rows.vanished > 0 {
+            let vanished = rows.vanished;
+            self.notes.push(format!(
+                "{name}: the weights of {vanished} rows are too small and became zero"
+            ));
+        }
         self.tensors
             .insert(name.replace(".weight", ".scale"), rows.scales);
         self.tensors.insert(name.to_owned(), rows.weights);

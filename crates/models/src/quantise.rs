@@ -14,6 +14,8 @@ pub(crate) struct Rows {
     pub(crate) lost: f64,
     /// The sum of squares of what there was.
     pub(crate) total: f64,
+    /// Rows of weights so small that all became zero.
+    pub(crate) vanished: usize,
 }
 
 /// A weight is beyond what a scale can say.
@@ -34,6 +36,7 @@ pub(crate) fn quantise(matrix: &[f32], columns: usize) -> Result<Rows, TooLarge>
         all.scales.extend(row.scale.to_le_bytes());
         all.lost += row.lost;
         all.total += row.total;
+        all.vanished += usize::from(row.vanished);
     }
     Ok(all)
 }
@@ -44,6 +47,7 @@ impl Rows {
         self.scales.extend(other.scales);
         self.lost += other.lost;
         self.total += other.total;
+        self.vanished += other.vanished;
     }
 
     /// What was lost, relative: the norm of the difference over the norm.
@@ -61,9 +65,14 @@ struct Row {
     scale: u32,
     lost: f64,
     total: f64,
+    vanished: bool,
 }
 
 fn quantise_row(row: &[f32]) -> Result<Row, TooLarge> {
+    // A turn of huge weights overflows, and a comparison with NaN would pass it by.
+    if row.iter().any(|value| !value.is_finite()) {
+        return Err(TooLarge);
+    }
     let peak = row
         .iter()
         .fold(0.0_f32, |peak, value| peak.max(value.abs()));
@@ -88,6 +97,7 @@ fn quantise_row(row: &[f32]) -> Result<Row, TooLarge> {
         scale,
         lost,
         total,
+        vanished: scale == 0 && peak > 0.0,
     })
 }
 
@@ -148,6 +158,9 @@ mod tests {
         let weights: Vec<i8> = rows.weights.iter().map(|w| w.cast_signed()).collect();
         assert_eq!(weights, [50, -127, 0, 127, 2]);
         assert!(rows.lost.sqrt() < 0.005 * 5.0_f64.sqrt());
+        assert!(quantise(&[1.0, f32::NAN], 2).is_err());
+        let tiny = quantise(&[1e-20, 0.0, 0.0, 0.0], 2).unwrap();
+        assert_eq!((tiny.vanished, tiny.scales), (1, vec![0; 8]));
         let zeros = quantise(&[0.0; 8], 4).unwrap();
         assert_eq!((zeros.weights, zeros.scales), (vec![0; 8], vec![0; 8]));
     }

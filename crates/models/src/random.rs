@@ -16,7 +16,7 @@ const CHUNK: usize = 1 << 16;
 /// The text of such a model is none: all its tokens are unknown words.
 const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],
 "normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,
-"model":{"type":"WordLevel","vocab":{"<unk>":0},"unk_token":"<unk>"}}"#;
+"model":{"type":"BPE","vocab":{"<unk>":0},"merges":[],"unk_token":"<unk>"}}"#;
 
 /// The sizes of a Llama.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,14 @@
 //! Rotary positions: the angle by which each pair of a head turns per position.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::ImportError;
 
 /// `rope_scaling`, or `rope_parameters` of newer checkpoints.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub(crate) struct RopeFields {
     rope_type: Option<String>,
     /// The older name of `rope_type`.
@@ -17,6 +20,9 @@ pub(crate) struct RopeFields {
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<f64>,
     partial_rotary_factor: Option<f64>,
+    /// Keys of types that are refused by their name, and of what nobody here knows.
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
 }
 
 /// How positions become angles.
@@ -48,6 +54,13 @@ impl Rope {
         scaling: Option<&RopeFields>,
         parameters: Option<&RopeFields>,
     ) -> Result<Self, ImportError> {
+        if let (Some(scaling), Some(parameters)) = (scaling, parameters)
+            && scaling != parameters
+        {
+            let reason =
+                "rope_scaling and rope_parameters say different things; remove one of them";
+            return Err(ImportError::Rope(reason.into()));
+        }
         let none = RopeFields::default();
         let fields = parameters.or(scaling).unwrap_or(&none);
         let theta = fields.rope_theta.or(theta).unwrap_or(10_000.0);
@@ -77,6 +90,10 @@ impl Rope {
             },
             other => return Err(ImportError::Rope(format!("the type {other:?} is unknown"))),
         };
+        if let Some(key) = fields.others.keys().next() {
+            let reason = format!("the key {key:?} is not one that this type has");
+            return Err(ImportError::Rope(reason));
+        }
         if let Scaling::Llama3 { low, high, .. } = scaling
             && high <= low
         {

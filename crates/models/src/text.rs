@@ -1,14 +1,17 @@
 //! What surrounds the weights: the tokenizer, the tokens that end an output, the chat template.
 
+use dovetail_engine::check_tokenizer;
 use serde::Deserialize;
 use serde_json::Value;
+
+use crate::chat::{Chat, ChatError, Message, render};
 
 use crate::config::{Config, EndTokens};
 use crate::error::ImportError;
 use crate::folder::Folder;
 
 /// The engine's own bound.
-const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
+const TOKENIZER_BYTES_MAX: u64 = 32 << 20;
 /// It lists added tokens one by one: up to a few thousand.
 const TOKENIZER_CONFIG_BYTES_MAX: u64 = 8 << 20;
 const GENERATION_CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -25,6 +28,8 @@ pub(crate) struct Text {
     pub(crate) tokenizer: Option<Vec<u8>>,
     pub(crate) end_tokens: Vec<u32>,
     pub(crate) chat_template: String,
+    /// What the model's owner should know.
+    pub(crate) notes: Vec<String>,
 }
 
 /// `tokenizer_config.json`.
@@ -64,31 +69,125 @@ struct GenerationConfig {
 impl Text {
     pub(crate) fn read(folder: &Folder, config: &Config) -> Result<Self, ImportError> {
         let by_bytes = config.vocabulary == BYTES_VOCABULARY && !folder.has("tokenizer.json");
-        let tokenizer = if by_bytes {
-            None
-        } else {
-            Some(folder.read("tokenizer.json", TOKENIZER_BYTES_MAX)?)
-        };
-        let library = tokenizer.as_deref().map(parse).transpose()?;
-        if let Some(library) = &library {
-            check_vocabulary(library, config.vocabulary)?;
-        }
         let generation: Option<GenerationConfig> =
             folder.json_if_there("generation_config.json", GENERATION_CONFIG_BYTES_MAX)?;
         let end_tokens = generation
             .and_then(|generation| generation.eos_token_id)
             .map_or_else(|| config.end_tokens.clone(), EndTokens::into_vec);
+        let mut notes = Vec::new();
+        let tokenizer = match by_bytes {
+            true => None,
+            false => Some(tokenizer(folder, config, &end_tokens, &mut notes)?),
+        };
         let end_tokens = match (end_tokens.is_empty(), by_bytes) {
             (false, _) => end_tokens,
             (true, true) => vec![BYTES_END],
             (true, false) => return Err(ImportError::NoEndToken),
         };
+        let config: Option<TokenizerConfig> =
+            folder.json_if_there(TOKENIZER_CONFIG, TOKENIZER_CONFIG_BYTES_MAX)?;
+        let config = config.unwrap_or_default();
+        if let (Some(eos), Some(json)) = (&config.eos_token, &tokenizer) {
+            let ends = parse(json)?.token_to_id(eos.text());
+            if ends.is_some_and(|token| !end_tokens.contains(&token)) {
+                notes.push(format!(
+                    "turns end with {:?}, which is none of the tokens that end an output (eos_token_id)",
+                    eos.text()
+                ));
+            }
+        }
+        let chat_template = chat_template(folder, config, &mut notes)?;
         Ok(Self {
-            chat_template: chat_template(folder, library.as_ref())?,
             tokenizer,
             end_tokens,
+            chat_template,
+            notes,
         })
     }
+}
+
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// The tokenizer's file, without what would act on prompts unseen, checked as the engine does at each load.
+fn tokenizer(
+    folder: &Folder,
+    config: &Config,
+    end_tokens: &[u32],
+    notes: &mut Vec<String>,
+) -> Result<Vec<u8>, ImportError> {
+    if !folder.has("tokenizer.json") && folder.has("tokenizer.model") {
+        return Err(ImportError::OtherForm {
+            found: "tokenizer.model",
+            wanted: "tokenizer.json",
+            remedy: "save it once with transformers' AutoTokenizer, which writes both",
+        });
+    }
+    let json = folder.read("tokenizer.json", TOKENIZER_BYTES_MAX)?;
+    let json = harmless(json, end_tokens, notes)?;
+    check_vocabulary(&parse(&json)?, config.vocabulary)?;
+    check_tokenizer(&json, config.vocabulary, end_tokens)?;
+    Ok(json)
+}
+
+/// Takes out what transformers does not apply to prompts either: truncation, padding, and an end token behind
+/// each text. Everything else that is not allowed, the engine refuses.
+fn harmless(
+    json: Vec<u8>,
+    end_tokens: &[u32],
+    notes: &mut Vec<String>,
+) -> Result<Vec<u8>, ImportError> {
+    let parsed: Value =
+        serde_json::from_slice(&json).map_err(|error| ImportError::Tokenizer(error.to_string()))?;
+    let mut file = parsed;
+    let mut changed = false;
+    for key in ["truncation", "padding"] {
+        if let Some(setting) = file.get_mut(key).filter(|setting| !setting.is_null()) {
+            *setting = Value::Null;
+            changed = true;
+            notes.push(format!(
+                "the tokenizer's {key} was taken out; prompts are encoded whole"
+            ));
+        }
+    }
+    if let Some(processor) = file.get_mut("post_processor")
+        && without_end(processor, end_tokens)
+    {
+        changed = true;
+        notes.push("the tokenizer's end token behind each text was taken out".to_owned());
+    }
+    if !changed {
+        return Ok(json);
+    }
+    serde_json::to_vec(&file).map_err(|error| ImportError::Tokenizer(error.to_string()))
+}
+
+/// Takes end tokens off the end of what a post-processor makes of one text. Whether there was one.
+fn without_end(processor: &mut Value, end_tokens: &[u32]) -> bool {
+    if let Some(Value::Array(parts)) = processor.get_mut("processors") {
+        let ended: Vec<bool> = parts
+            .iter_mut()
+            .map(|part| without_end(part, end_tokens))
+            .collect();
+        return ended.contains(&true);
+    }
+    let ids = |name: &str| {
+        let ids = processor.get("special_tokens")?.get(name)?.get("ids")?;
+        serde_json::from_value::<Vec<u32>>(ids.clone()).ok()
+    };
+    let Some(Value::Array(pieces)) = processor.get("single") else {
+        return false;
+    };
+    let ends = |piece: &Value| {
+        let name = piece.get("SpecialToken").and_then(|token| token.get("id"));
+        let ids = name.and_then(Value::as_str).and_then(ids);
+        ids.is_some_and(|ids| ids.iter().any(|id| end_tokens.contains(id)))
+    };
+    let kept = pieces.len() - pieces.iter().rev().take_while(|piece| ends(piece)).count();
+    let ended = kept < pieces.len();
+    if let Some(Value::Array(pieces)) = processor.get_mut("single") {
+        pieces.truncate(kept);
+    }
+    ended
 }
 
 fn parse(json: &[u8]) -> Result<tokenizers::Tokenizer, ImportError> {
@@ -109,36 +208,32 @@ fn check_vocabulary(library: &tokenizers::Tokenizer, vocabulary: usize) -> Resul
 /// other place for them.
 fn chat_template(
     folder: &Folder,
-    library: Option<&tokenizers::Tokenizer>,
+    config: TokenizerConfig,
+    notes: &mut Vec<String>,
 ) -> Result<String, ImportError> {
-    const FILE: &str = "tokenizer_config.json";
-    let config: Option<TokenizerConfig> = folder.json_if_there(FILE, TOKENIZER_CONFIG_BYTES_MAX)?;
-    let config = config.unwrap_or_default();
     let template = if folder.has("chat_template.jinja") {
         let bytes = folder.read("chat_template.jinja", TEMPLATE_BYTES_MAX)?;
         String::from_utf8(bytes)
             .map_err(|error| ImportError::corrupt("chat_template.jinja", error))?
     } else {
-        config
-            .chat_template
-            .map_or_else(String::new, Templates::choose)
+        let named = matches!(config.chat_template, Some(Templates::Named(_)));
+        let chosen = config.chat_template.map(Templates::choose);
+        let chosen = chosen.unwrap_or_default();
+        if chosen.is_empty() && (named || folder.has("chat_template.json")) {
+            notes.push("none of the chat templates is one for plain conversations".to_owned());
+        }
+        chosen
     };
     if template.is_empty() {
         return Ok(template);
     }
-    let text = |special: Option<Special>| match special {
-        Some(Special::Text(text) | Special::Token { content: text }) => text,
-        None => String::new(),
-    };
-    let mut bos = text(config.bos_token);
-    if library.is_some_and(|library| begins_by_itself(library, &bos)) {
-        bos.clear();
-    }
+    let text = |special: &Option<Special>| special.as_ref().map_or("", Special::text).to_owned();
+    // The plus keeps the template's own first line, should it be empty.
     let template = ["bos_token", "eos_token"]
         .into_iter()
-        .zip([bos, text(config.eos_token)])
+        .zip([text(&config.bos_token), text(&config.eos_token)])
         .filter(|(name, _)| template.contains(name))
-        .map(|(name, token)| format!("{{% set {name} = {} %}}", Value::String(token)))
+        .map(|(name, token)| format!("{{% set {name} = {} +%}}", Value::String(token)))
         .collect::<String>()
         + &template;
     let bytes = template.len() as u64;
@@ -149,14 +244,36 @@ fn chat_template(
             max: TEMPLATE_BYTES_MAX,
         });
     }
+    notes.extend(trial(&template)?);
     Ok(template)
 }
 
-/// Whether the tokenizer puts this token before every text, so that a template must not.
-fn begins_by_itself(library: &tokenizers::Tokenizer, bos: &str) -> bool {
-    let first = library.encode_fast("", true).ok();
-    let first = first.and_then(|encoding| encoding.get_ids().first().copied());
-    first.is_some() && first == library.token_to_id(bos)
+/// Renders a conversation of one question, as every chat begins.
+fn trial(template: &str) -> Result<Option<String>, ImportError> {
+    let question = Message {
+        role: "user".to_owned(),
+        content: "Hello".to_owned(),
+    };
+    let chat = Chat {
+        messages: &[question],
+        add_generation_prompt: true,
+        bos_token: "",
+        eos_token: "",
+        unix_s: Some(1_700_000_000),
+    };
+    match render(template, &chat) {
+        Ok(_) => Ok(None),
+        Err(ChatError::Syntax { line }) => Err(ImportError::Template(line)),
+        Err(error) => Ok(Some(format!("a conversation of one question: {error}"))),
+    }
+}
+
+impl Special {
+    fn text(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Token { content: text } => text,
+        }
+    }
 }
 
 impl Templates {

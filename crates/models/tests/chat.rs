@@ -41,6 +41,7 @@ fn rendered(template: &str, texts: &[(&str, &str)]) -> Result<String, ChatError>
             add_generation_prompt: true,
             bos_token: "<s>",
             eos_token: "</s>",
+            unix_s: None,
         },
     )
 }
@@ -138,4 +139,72 @@ fn an_imported_template_brings_the_tokens_it_names() {
     let imported = import(folder.path(), &ImportOptions::default(), &mut |_| {}).unwrap();
     let template = &imported.parts.chat_template;
     assert_eq!(rendered(template, &turns).unwrap(), "a<\"end\">");
+}
+
+fn date_of(template: &str, unix_s: Option<u64>) -> Result<String, ChatError> {
+    let chat = Chat {
+        messages: &[],
+        add_generation_prompt: true,
+        bos_token: "",
+        eos_token: "",
+        unix_s,
+    };
+    render(template, &chat)
+}
+
+#[test]
+fn maps_keep_their_order_and_json_is_pythons() {
+    // As Llama Guard 3 lists its categories.
+    let ordered = "{% set c = ({'S1': 'a', 'S10': 'b', 'S2': 'c'}) %}\
+        {% for k in c %}{{ k }} {% endfor %}{% for k, v in c.items() %}{{ k ~ v }} {% endfor %}";
+    assert_eq!(rendered(ordered, &[]).unwrap(), "S1 S10 S2 S1a S10b S2c ");
+    let message = "{{ messages[0] | tojson }}";
+    assert_eq!(
+        rendered(message, &[("user", "<b> & 'ü' \"\n\u{7f}")]).unwrap(),
+        r#"{"role": "user", "content": "<b> & 'ü' \"\n"#.to_owned() + "\u{7f}\"}"
+    );
+    for (expression, text) in [
+        (
+            "[1, 2.0, true, none, []] | tojson",
+            "[1, 2.0, true, null, []]",
+        ),
+        (
+            "{'b': 1, 'a': {}} | tojson(sort_keys=true)",
+            "{\"a\": {}, \"b\": 1}",
+        ),
+        (
+            "'\u{1f600}' | tojson(ensure_ascii=true)",
+            "\"\\ud83d\\ude00\"",
+        ),
+        (
+            "{'a': [1, {'b': 2}]} | tojson(indent=2)",
+            "{\n  \"a\": [\n    1,\n    {\n      \"b\": 2\n    }\n  ]\n}",
+        ),
+    ] {
+        let template = format!("{{{{ {expression} }}}}");
+        assert_eq!(rendered(&template, &[]).unwrap(), text);
+    }
+    let doubling = "{% set ns = namespace(x=[1]) %}\
+        {% for _ in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}";
+    assert_eq!(rendered(doubling, &[]).unwrap_err(), ChatError::TooLong);
+}
+
+#[test]
+fn templates_use_what_transformers_gives_them() {
+    let loops = "{% for m in range(9) %}{% if m == 1 %}{% continue %}{% endif %}\
+        {% if m == 3 %}{% break %}{% endif %}{{ m }}{% endfor %}";
+    assert_eq!(rendered(loops, &[]).unwrap(), "02");
+    let marked = "{%- generation -%} {{ messages[0].content }} {%- endgeneration %}.";
+    assert_eq!(rendered(marked, &[("assistant", "Hi")]).unwrap(), "Hi.");
+    let iterable = "{{ none is iterable }} {{ [] is iterable }} {{ 'a' is iterable }}";
+    assert_eq!(
+        rendered(iterable, &[]).unwrap().to_lowercase(),
+        "false true true"
+    );
+    let dated = "{{ strftime_now('%d %b %Y') }}";
+    assert_eq!(date_of(dated, Some(1_721_995_200)).unwrap(), "26 Jul 2024");
+    assert!(date_of(dated, None).is_err());
+    let llama =
+        "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}fixed{% endif %}";
+    assert_eq!(date_of(llama, None).unwrap(), "fixed");
 }

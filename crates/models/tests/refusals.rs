@@ -232,7 +232,7 @@ fn a_tokenizer_that_does_not_fit_the_model_is_refused() {
     let tokenizer = |last: u32| {
         json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null,
             "post_processor": null, "decoder": null, "truncation": null, "padding": null,
-            "model": { "type": "WordLevel", "vocab": { "a": 0, "b": last }, "unk_token": "a" } })
+            "model": { "type": "BPE", "vocab": { "a": 0, "b": last }, "merges": [], "unk_token": "a" } })
         .to_string()
     };
     // Without one, only the byte tokenizer's vocabulary is known.

@@ -190,6 +190,7 @@ fn refusal(error: &EngineError) -> TaskError {
         // None of these is the request's fault, and none comes up once a model is loaded.
         EngineError::Read(_)
         | EngineError::Format(_)
+        | EngineError::Tokenizer(_)
         | EngineError::Unsupported(_)
         | EngineError::Threads => TaskError::Internal,
     }

@@ -132,6 +132,7 @@ fn prompt(messages: &[(&str, &str)]) -> String {
         add_generation_prompt: true,
         bos_token: "",
         eos_token: "",
+        unix_s: None,
     };
     render(TEMPLATE, &chat).unwrap()
 }

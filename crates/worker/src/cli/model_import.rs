@@ -105,6 +105,9 @@ fn table(report: &ImportReport) -> String {
         }
         text += "\n";
     }
+    for note in &report.notes {
+        text += &format!("note: {note}\n");
+    }
     text
 }
 
@@ -130,6 +133,7 @@ mod tests {
                 matrix(Some(1), "k_proj", 0.5),
                 matrix(None, "lm_head", 0.004),
             ],
+            notes: vec!["the head is used".to_owned()],
         };
         let text = table(&report);
         let lines: Vec<&str> = text.lines().skip(1).collect();
@@ -141,6 +145,7 @@ mod tests {
                 "layer         q         k",
                 "    0      2.00      3.01",
                 "    1      0.00     50.00",
+                "note: the head is used",
             ]
         );
     }

@@ -1,6 +1,11 @@
 //! Chat templates (Jinja): messages become the text of a prompt. A template comes with a model file, from
 //! anybody, so its time, its memory, its depth and its output are bounded, and it reaches nothing outside.
 
+mod date;
+mod json;
+
+use std::borrow::Cow;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, context};
@@ -34,6 +39,9 @@ pub struct Chat<'a> {
     pub bos_token: &'a str,
     /// Stands at the end of a text; likewise.
     pub eos_token: &'a str,
+    /// The time of day, in seconds since 1970, for templates that tell the model a date. `None`: the
+    /// prompt is to be the same on every day, and `strftime_now` is not there.
+    pub unix_s: Option<u64>,
 }
 
 /// Why a conversation did not become a prompt.
@@ -75,8 +83,9 @@ pub fn render(template: &str, chat: &Chat<'_>) -> Result<String, ChatError> {
     if template.is_empty() {
         return Err(ChatError::NoTemplate);
     }
-    let environment = environment();
-    let parsed = environment.template_from_str(template);
+    let environment = environment(chat.unix_s);
+    let template = without_generation_blocks(template);
+    let parsed = environment.template_from_str(&template);
     let parsed = parsed.map_err(|error| ChatError::Syntax {
         line: error.line().unwrap_or(0),
     })?;
@@ -102,7 +111,33 @@ pub fn render(template: &str, chat: &Chat<'_>) -> Result<String, ChatError> {
     Ok(output)
 }
 
-fn environment() -> Environment<'static> {
+/// `{% generation %}` marks for training what the assistant says; a prompt has its content as it is.
+fn without_generation_blocks(template: &str) -> Cow<'_, str> {
+    if !template.contains("generation") {
+        return template.into();
+    }
+    let mut text = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start + 2);
+        text.push_str(before);
+        let Some(end) = tag.find("%}") else {
+            rest = tag;
+            break;
+        };
+        let (inner, after) = tag.split_at(end);
+        match inner.trim_matches(['-', '+', ' ', '\n', '\t']) {
+            "generation" => text.push_str(&inner.replace("generation", "if true")),
+            "endgeneration" => text.push_str(&inner.replace("endgeneration", "endif")),
+            _ => text.push_str(inner),
+        }
+        rest = after;
+    }
+    text.push_str(rest);
+    text.into()
+}
+
+fn environment(unix_s: Option<u64>) -> Environment<'static> {
     let mut environment = Environment::new();
     let mut syntax = SyntaxConfig::builder();
     // As Hugging Face's library sets them, which is what templates are written for.
@@ -116,6 +151,16 @@ fn environment() -> Environment<'static> {
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_filter("tojson", json::tojson);
+    // None is a value that can be asked for its length here, and not in Python.
+    environment.add_test("iterable", |value: &Value| {
+        !value.is_none() && value.try_iter().is_ok()
+    });
+    if let Some(unix_s) = unix_s {
+        environment.add_function("strftime_now", move |format: &str| {
+            date::strftime(unix_s, format)
+        });
+    }
     environment.add_function("raise_exception", |reason: &str| -> Result<Value, _> {
         Err(minijinja::Error::from(ErrorKind::InvalidOperation)
             .with_source(Raised(shorten(reason))))
