@@ -17,7 +17,7 @@ use dovetail_templates::{SourceConfig, TemplateHandle, WorkSnapshot};
 use dovetail_tests::process::output;
 use dovetail_tests::program;
 use dovetail_tests::scenario::{Options, Scenario};
-use played::miner::{Job as PoolsJob, Miner};
+use played::miner::{Job as PoolsJob, Miner as PlainMiner};
 use played::provider::Provider;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -319,7 +319,9 @@ async fn a_value_above_the_pools_own_template_is_not_believed_and_the_template_a
     provider.template(|template| template.coinbase_tx_value_remaining *= 2);
     let wanted = (worth_sat * 2).to_le_bytes();
     // Who declares jobs is sent none of the pool's: another miner shows when the pool has the template.
-    let mut other = Miner::open(&fixture.scenario.mining, 1e6).await.unwrap();
+    let mut other = PlainMiner::open(&fixture.scenario.mining, 1e6)
+        .await
+        .unwrap();
     let pays = |job: &PoolsJob| {
         let mut places = job.parts.coinbase_suffix.windows(wanted.len());
         places.any(|bytes| bytes == wanted)
