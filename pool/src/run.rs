@@ -121,7 +121,9 @@ pub async fn run(
             declaration,
         };
         let told = |readiness: Readiness<'_>| {
-            is_ready.send_replace(readiness == Readiness::Ready);
+            let now = readiness == Readiness::Ready;
+            // Another reason is no other health.
+            is_ready.send_if_modified(|before| std::mem::replace(before, now) != now);
             match readiness {
                 Readiness::Ready => ready(addresses),
                 Readiness::NotReady(reason) => announce_not_ready(reason),

@@ -269,11 +269,26 @@ fn a_window_that_is_left_out_is_the_librarys() {
         Err(ImportError::SlidingWindow { window: 4096, .. })
     ));
     of(long, 4096).unwrap();
-    of(
-        json!({ "max_position_embeddings": 8192, "sliding_window": null }),
-        8192,
-    )
-    .unwrap();
+}
+
+#[test]
+fn a_window_that_is_written_as_none_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = Recipe {
+        family: "MistralForCausalLM",
+        config: json!({ "max_position_embeddings": 8192 }),
+        ..Recipe::default()
+    };
+    recipe.write(folder.path());
+    let file = folder.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    config["sliding_window"] = Value::Null;
+    std::fs::write(&file, config.to_string()).unwrap();
+    let options = ImportOptions {
+        context_tokens: Some(8192),
+        ..ImportOptions::default()
+    };
+    import(folder.path(), &options, &mut |_| {}).unwrap();
 }
 
 #[test]
