@@ -202,11 +202,26 @@ impl Fixture {
         let ended = timeout(TIME_MAX, self.worker).await;
         let ended = ended.expect("the worker did not leave its pool");
         assert!(ended.unwrap().is_err());
+        assert_bounded_memory();
         std::fs::read_to_string(self.folder.path().join("worker.beacons")).unwrap()
     }
 
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.worker.await.unwrap().unwrap();
+        assert_bounded_memory();
     }
+}
+
+/// What all workers of a test program may take at their worst, with the pools that they are played: whatever a pool
+/// does, none of them grows beyond it.
+const MEMORY_MAX_KIB: u64 = 256 << 10;
+
+/// The most memory that this process has had is within the bound.
+fn assert_bounded_memory() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    let kib: u64 = kib.parse().unwrap();
+    assert!(kib < MEMORY_MAX_KIB, "{kib} KiB");
 }
