@@ -330,7 +330,8 @@ async fn a_node_that_comes_back_on_another_chain_gives_no_work_and_judges_no_blo
     mainnet.wait().unwrap();
 
     let node = Node::start(directory.path());
-    node.cli(&["generatetodescriptor", "1", "raw(51)"]);
+    // It was killed, and may have lost what it had not written yet.
+    node.cli(&["generatetodescriptor", "30", "raw(51)"]);
     // After so many failures it is asked every 15 seconds only, and may be starting just then.
     let mut work = handle.subscribe();
     let is_back =
