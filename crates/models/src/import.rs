@@ -15,7 +15,7 @@ use crate::error::ImportError;
 use crate::folder::Folder;
 use crate::quantise::{self, Rows};
 use crate::rotation::{Rotation, block_of, hadamard_columns, hadamard_rows};
-use crate::shift::{SHIFT_MAX, Shifts, Wish, coarse_embedding, saturation_notes, settle};
+use crate::shift::{SHIFT_MAX, coarse_embedding, saturation_notes, settle};
 use crate::text::Text;
 
 /// `config.json` has some kilobytes.
@@ -133,59 +133,14 @@ pub fn import(
         notes.push(OWN_HEAD.to_owned());
     }
     let mut importer = Importer::new(&checkpoint, &config, options, progress)?;
+    importer.notes = notes;
     importer.embedding()?;
     for layer in 0..config.layers {
         importer.attention(layer)?;
         importer.feed_forward(layer)?;
     }
     importer.head()?;
-    let (cosines, sines) = config.rope.tables(context, config.head_dim);
-    importer.tensors.insert("rotary.cos".to_owned(), cosines);
-    importer.tensors.insert("rotary.sin".to_owned(), sines);
-    let Importer {
-        tensors,
-        tied_head,
-        gain,
-        ..
-    } = importer;
-    let architecture = |shift: u32| {
-        let scale = gain / f64::from(1_u32 << shift);
-        config.architecture(context, scale, tied_head, options.spread_outliers)
-    };
-    let mut parts = Parts {
-        name,
-        architecture: architecture(SHIFT_MAX),
-        tokenizer: text.tokenizer,
-        end_tokens: text.end_tokens,
-        chat_template: text.chat_template,
-        import: Some(IMPORT_VERSION),
-        tensors,
-    };
-    let mut shifts = Shifts {
-        residual: SHIFT_MAX,
-        gate: vec![SHIFT_MAX; config.layers],
-    };
-    let wish = Wish {
-        residual: options.residual_shift,
-        gate: options.gate_shift,
-    };
-    // The engine has the last word about sizes and names.
-    let ranges = settle(&mut parts, &mut shifts, wish, |shift| {
-        architecture(shift).norm_epsilon_q32
-    })?;
-    notes.extend(importer.notes);
-    notes.extend(coarse_embedding(importer.embedding_rms, shifts.residual));
-    notes.extend(saturation_notes(&ranges));
-    let report = ImportReport {
-        parameters: parts.architecture.parameters(),
-        bytes: parts.tensors.values().map(|t| t.len() as u64).sum(),
-        matrices: importer.matrices,
-        residual_shift: shifts.residual,
-        gate_shifts: shifts.gate,
-        ranges,
-        notes,
-    };
-    Ok(Imported { parts, report })
+    importer.finished(name, context, text, options)
 }
 
 const OWN_HEAD: &str = "config.json ties the head to the embedding, but the checkpoint has another head; \
@@ -479,6 +434,50 @@ impl<'a> Importer<'a> {
             done: self.matrices.len(),
             total: 7 * self.config.layers + if self.tied_head { 1 } else { 2 },
         });
+    }
+
+    /// Puts the model together, at the shifts that its values ask for.
+    fn finished(
+        mut self,
+        name: String,
+        context: usize,
+        text: Text,
+        options: &ImportOptions,
+    ) -> Result<Imported, ImportError> {
+        let (cosines, sines) = self.config.rope.tables(context, self.config.head_dim);
+        self.tensors.insert("rotary.cos".to_owned(), cosines);
+        self.tensors.insert("rotary.sin".to_owned(), sines);
+        let (config, gain, tied_head, spread) =
+            (self.config, self.gain, self.tied_head, self.spread);
+        let architecture = |shift: u32| {
+            let scale = gain / f64::from(1_u32 << shift);
+            config.architecture(context, scale, tied_head, spread)
+        };
+        let mut parts = Parts {
+            name,
+            architecture: architecture(SHIFT_MAX),
+            tokenizer: text.tokenizer,
+            end_tokens: text.end_tokens,
+            chat_template: text.chat_template,
+            import: Some(IMPORT_VERSION),
+            tensors: std::mem::take(&mut self.tensors),
+        };
+        // The engine has the last word about sizes and names.
+        let epsilon = |shift| architecture(shift).norm_epsilon_q32;
+        let (shifts, ranges) = settle(&mut parts, options, epsilon)?;
+        let mut notes = self.notes;
+        notes.extend(coarse_embedding(self.embedding_rms, shifts.residual));
+        notes.extend(saturation_notes(&ranges));
+        let report = ImportReport {
+            parameters: parts.architecture.parameters(),
+            bytes: parts.tensors.values().map(|t| t.len() as u64).sum(),
+            matrices: self.matrices,
+            residual_shift: shifts.residual,
+            gate_shifts: shifts.gate,
+            ranges,
+            notes,
+        };
+        Ok(Imported { parts, report })
     }
 
     /// A gain in 32 bits and a power of two, so nothing is cut off.

@@ -8,7 +8,7 @@
 use dovetail_engine::{Model, Parts, Range, Ranges, Runtime, Stored, measure_ranges};
 
 use crate::error::ImportError;
-use crate::import::{EMBEDDING, HEAD, tensor_name};
+use crate::import::{EMBEDDING, HEAD, ImportOptions, tensor_name};
 use crate::sample;
 
 /// The largest r and u: with them the engine's range is that of 65,504, the largest of a half.
@@ -33,25 +33,21 @@ pub(crate) struct Shifts {
     pub(crate) gate: Vec<u32>,
 }
 
-/// What an import was told; `None` where it is to choose.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Wish {
-    pub(crate) residual: Option<u32>,
-    pub(crate) gate: Option<u32>,
-}
-
-/// Chooses the shifts of a model whose tensors have those of `shifts`, brings the tensors to them, and returns
-/// what is stored on the way then. `epsilon` gives what the norms add, by r.
+/// Chooses the shifts of a model whose tensors have the largest ones, unless they are given, brings the tensors to them,
+/// and says what is stored on the way then. `epsilon` gives what the norms add, by r.
 pub(crate) fn settle(
     parts: &mut Parts,
-    shifts: &mut Shifts,
-    wish: Wish,
+    options: &ImportOptions,
     epsilon: impl Fn(u32) -> u32,
-) -> Result<[Range; 9], ImportError> {
+) -> Result<(Shifts, [Range; 9]), ImportError> {
     let runtime = Runtime::new(0)?;
+    let mut shifts = Shifts {
+        residual: SHIFT_MAX,
+        gate: vec![SHIFT_MAX; parts.architecture.layers],
+    };
     let can_tie = parts.architecture.tied_head;
     if can_tie {
-        untie(parts, shifts)?;
+        untie(parts, &shifts)?;
     }
     let mut found = None;
     for round in 0..ROUNDS_MAX {
@@ -59,19 +55,19 @@ pub(crate) fn settle(
         let next = Choice {
             ranges: &ranges,
             parts,
-            now: shifts,
-            wish,
+            now: &shifts,
+            options,
             can_tie,
             lower: round == 0,
         }
         .shifts();
-        if next == *shifts {
+        if next == shifts {
             found = Some(ranges.all());
             break;
         }
-        move_to(parts, shifts, &next)?;
+        move_to(parts, &shifts, &next)?;
         parts.architecture.norm_epsilon_q32 = epsilon(next.residual);
-        *shifts = next;
+        shifts = next;
     }
     let found = match found {
         Some(ranges) => ranges,
@@ -80,7 +76,7 @@ pub(crate) fn settle(
     if can_tie && shifts.residual == 0 {
         tie(parts);
     }
-    Ok(found)
+    Ok((shifts, found))
 }
 
 /// What shifts are chosen by.
@@ -88,7 +84,7 @@ struct Choice<'a> {
     ranges: &'a Ranges,
     parts: &'a Parts,
     now: &'a Shifts,
-    wish: Wish,
+    options: &'a ImportOptions,
     can_tie: bool,
     /// Later rounds only raise shifts, so that they come to an end.
     lower: bool,
@@ -113,7 +109,10 @@ impl Choice<'_> {
         } else {
             shift_for(peak, now)
         };
-        let shift = self.wish.residual.unwrap_or(self.at_least(least, now));
+        let shift = self
+            .options
+            .residual_shift
+            .unwrap_or(self.at_least(least, now));
         let exponent = self.least_exponent(&residual_scales(self.parts));
         shift.max(now.saturating_sub(exponent))
     }
@@ -122,7 +121,7 @@ impl Choice<'_> {
         let peak = |stored| self.ranges.of_layer(stored, layer).peak_q16;
         let peak = peak(Stored::Up).max(peak(Stored::GateProduct));
         let least = self.at_least(shift_for(peak, now), now);
-        let shift = self.wish.gate.unwrap_or(least);
+        let shift = self.options.gate_shift.unwrap_or(least);
         // What u takes from the up projection, it gives to the down projection.
         let exponent = |part: &str| self.least_exponent(&[scale_name(layer, part)]);
         let most = exponent("mlp.down_proj") + residual + now;
