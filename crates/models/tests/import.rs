@@ -171,23 +171,31 @@ fn saturated(ranges: &[Range; 9], kind: Stored) -> u64 {
 
 #[test]
 fn massive_activations_saturate_without_a_choice_of_scales_and_nothing_does_with_it() {
-    let unscaled = ImportOptions {
-        residual_shift: Some(0),
-        gate_shift: Some(0),
-        ..ImportOptions::default()
+    let with_shifts = |residual_shift, gate_shift| {
+        let options = ImportOptions {
+            residual_shift,
+            gate_shift,
+            ..ImportOptions::default()
+        };
+        measure_on(&massive(), &options, 40, 8)
     };
-    let without = measure_on(&massive(), &unscaled, 40, 8);
-    let with = measure_on(&massive(), &ImportOptions::default(), 40, 8);
-    eprintln!("{without:?}\n{with:?}");
-    assert!(saturated(&without.ranges, Stored::Residual) > 0);
-    assert!(saturated(&without.ranges, Stored::GateProduct) > 0);
-    assert!(saturation_notes(&without.ranges).len() >= 2);
-    assert!(with.ranges.iter().all(|range| range.saturated == 0));
-    assert!(with.divergence_nats < 0.01, "{with:?}");
-    assert!(
-        without.divergence_nats > 5.0 * with.divergence_nats,
-        "{without:?} {with:?}"
-    );
+    let chosen = with_shifts(None, None);
+    eprintln!("chosen: {chosen:?}");
+    assert!(chosen.ranges.iter().all(|range| range.saturated == 0));
+    assert!(chosen.divergence_nats < 0.01, "{chosen:?}");
+    for (residual, gate, kind) in [
+        (Some(0), None, Stored::Residual),
+        (None, Some(0), Stored::GateProduct),
+    ] {
+        let unscaled = with_shifts(residual, gate);
+        eprintln!("{kind:?} unscaled: {unscaled:?}");
+        assert!(saturated(&unscaled.ranges, kind) > 0);
+        assert_eq!(saturation_notes(&unscaled.ranges).len(), 1);
+        assert!(
+            unscaled.divergence_nats > 3.0 * chosen.divergence_nats,
+            "{kind:?}: {unscaled:?} {chosen:?}"
+        );
+    }
 }
 
 #[test]
@@ -267,7 +275,7 @@ fn a_head_that_serves_as_the_embedding_is_stored_apart_only_where_the_stream_nee
         }];
         let runtime = Runtime::new(1).unwrap();
         let quality = quality(folder.path(), &runtime, &model(&imported), &sequences).unwrap();
-        assert!(quality.correlation > 0.999, "{quality:?}");
+        assert!(quality.correlation > 0.99, "{quality:?}");
         imported.parts.architecture.tied_head
     };
     let tied = Recipe {
@@ -277,6 +285,7 @@ fn a_head_that_serves_as_the_embedding_is_stored_apart_only_where_the_stream_nee
     assert!(even(&tied));
     assert!(!even(&Recipe {
         tied: true,
+        outliers: 1.0,
         ..massive()
     }));
 }

@@ -15,10 +15,12 @@ const UNITS: [[usize; 2]; 2] = [[8, 9], [10, 11]];
 /// The second massive channel, relative to the first.
 const SECOND: f32 = 0.6;
 /// What the units multiply their input by, and their output.
-const GATE: f32 = 40.0;
-const OUTPUT: f32 = 6.0;
+const GATE: f32 = 25.0;
+const OUTPUT: f32 = 4.0;
 /// The mean at which units fire, relative to the constant channel.
 const THRESHOLD: f32 = 0.75;
+/// The gain of what serves the units alone, wherever others read it.
+const UNREAD: f32 = 0.05;
 /// How large the outputs of layers are, as random models are made here.
 const LAYER: f32 = 0.4;
 
@@ -94,7 +96,10 @@ impl Massive {
                 (CONSTANT, Column::Same(size)),
                 (MEAN, Column::Same(0.0)),
             ]),
-            "model.layers.0.input_layernorm.weight" => columns(vec![(SIGN, Column::Same(1.0))]),
+            "model.layers.0.input_layernorm.weight" => columns(vec![
+                (SIGN, Column::Same(1.0)),
+                (CONSTANT, Column::Same(UNREAD)),
+            ]),
             "model.layers.0.self_attn.v_proj.weight" => rows(vec![(0, vec![(SIGN, 1.0)])]),
             "model.layers.0.self_attn.o_proj.weight" => {
                 rows(vec![(MEAN, vec![(0, after)]), (CONSTANT, Vec::new())])
@@ -102,6 +107,7 @@ impl Massive {
             "model.layers.0.post_attention_layernorm.weight" => columns(vec![
                 (MEAN, Column::Same(1.0)),
                 (CONSTANT, Column::Same(1.0)),
+                (SIGN, Column::Same(UNREAD)),
             ]),
             "model.layers.0.mlp.gate_proj.weight" => rows(each_unit(|sign, _| {
                 vec![(MEAN, sign * GATE), (CONSTANT, -THRESHOLD * GATE)]
@@ -112,6 +118,10 @@ impl Massive {
                 let column =
                     |(unit, channel): (&usize, usize)| (*unit, Column::Alone(channel, OUTPUT));
                 columns(channels.map(column).collect())
+            }
+            _ if tensor.ends_with("norm.weight") => {
+                let unread = [SIGN, MEAN, CONSTANT].map(|channel| (channel, Column::Same(UNREAD)));
+                columns(unread.to_vec())
             }
             _ => Plants::default(),
         }
@@ -146,7 +156,7 @@ mod tests {
         let down = massive.plants("model.layers.0.mlp.down_proj.weight");
         assert_eq!(down.weight(MASSIVE[1], UNITS[1][1]), Some(OUTPUT));
         assert_eq!(down.weight(MASSIVE[0], UNITS[1][1]), Some(0.0));
-        assert_eq!(massive.plants("model.norm.weight").weight(0, SIGN), None);
+        assert_eq!(massive.plants("lm_head.weight").weight(0, SIGN), None);
         let embedding = massive.plants("model.embed_tokens.weight");
         let positive = |token: &usize| embedding.weight(*token, SIGN) == Some(1.0);
         let count = (0..1000).filter(positive).count();
