@@ -7,6 +7,7 @@ use crate::factor::Factor;
 use crate::kernels::{Softmax, unweigh};
 use crate::matrix::{Activations, Matrix};
 use crate::model::{Layer, Model};
+use crate::range::{Stored, Unwatched, Watch};
 use crate::runtime::Runtime;
 
 /// How many positions go through the layers together: enough that arithmetic, not memory, bounds
@@ -35,6 +36,16 @@ struct Row {
 /// `[wanted, dim]` in Q16: the residual stream after the last layer. The caller keeps to the context
 /// and the vocabulary.
 pub(crate) fn advance(runtime: &Runtime, model: &Model, feeds: &mut [Feed<'_>]) -> Vec<i32> {
+    advance_watched(runtime, model, feeds, &Unwatched)
+}
+
+/// The same, and `watch` sees what is stored on the way.
+pub(crate) fn advance_watched<W: Watch>(
+    runtime: &Runtime,
+    model: &Model,
+    feeds: &mut [Feed<'_>],
+    watch: &W,
+) -> Vec<i32> {
     let rows: Vec<Row> = (0..)
         .zip(feeds.iter())
         .flat_map(|(feed, tokens)| {
@@ -59,6 +70,7 @@ pub(crate) fn advance(runtime: &Runtime, model: &Model, feeds: &mut [Feed<'_>]) 
                 runtime,
                 model,
                 rows,
+                watch,
             }
             .run(feeds, &mut hidden);
         }
@@ -78,13 +90,14 @@ pub(crate) fn logits(runtime: &Runtime, model: &Model, hidden: &[i32]) -> Vec<i3
 }
 
 /// Some rows on their way through all layers.
-struct Pass<'a> {
+struct Pass<'a, W> {
     runtime: &'a Runtime,
     model: &'a Model,
     rows: &'a [Row],
+    watch: &'a W,
 }
 
-impl Pass<'_> {
+impl<W: Watch> Pass<'_, W> {
     fn run(&self, feeds: &mut [Feed<'_>], hidden: &mut Vec<i32>) {
         let tensors = &self.model.tensors;
         let dim = self.model.manifest().architecture.dim;
@@ -92,9 +105,10 @@ impl Pass<'_> {
         for row in self.rows {
             x.extend(tensors.embedding.row(row.token as usize));
         }
+        self.watch.see(Stored::Residual, 0, &x);
         for (index, layer) in tensors.layers.iter().enumerate() {
             self.attention(index, layer, feeds, &mut x);
-            self.feed_forward(layer, &mut x);
+            self.feed_forward(index, layer, &mut x);
         }
         for (row, x) in self.rows.iter().zip(x.chunks_exact(dim)) {
             feeds[row.feed].sequence.positions = row.position + 1;
@@ -104,25 +118,33 @@ impl Pass<'_> {
         }
     }
 
-    fn feed_forward(&self, layer: &Layer, x: &mut [i32]) {
+    fn feed_forward(&self, index: usize, layer: &Layer, x: &mut [i32]) {
         let runtime = self.runtime;
         let arch = &self.model.manifest().architecture;
         let normed = Activations::normed(runtime, x, arch.dim, arch.norm_epsilon_q32);
         let [mut gate, up] = Matrix::apply_each(runtime, &normed, [&layer.gate, &layer.up]);
+        self.watch.see(Stored::Gate, index, &gate);
+        self.watch.see(Stored::Up, index, &up);
         let items = gate
             .chunks_exact_mut(arch.hidden_dim)
             .zip(up.chunks_exact(arch.hidden_dim))
             .collect();
         runtime.each(self.elements(arch.hidden_dim), items, |(gate, up)| {
             runtime.kernel.gate(gate, up);
+            // Before they are mixed, which has a wider bound.
+            self.watch.see(Stored::GateProduct, index, gate);
             if arch.mixed_down {
                 runtime.kernel.mix_blocks(gate);
             }
         });
         let gated = Activations::new(runtime, &gate, arch.hidden_dim);
-        self.runtime
-            .kernel
-            .add(x, &layer.down.apply(runtime, &gated));
+        self.add(index, x, &layer.down.apply(runtime, &gated));
+    }
+
+    fn add(&self, index: usize, x: &mut [i32], more: &[i32]) {
+        self.watch.see(Stored::Residual, index, more);
+        self.runtime.kernel.add(x, more);
+        self.watch.see(Stored::Residual, index, x);
     }
 
     fn attention(&self, index: usize, layer: &Layer, feeds: &mut [Feed<'_>], x: &mut [i32]) {
@@ -131,8 +153,13 @@ impl Pass<'_> {
         let normed = Activations::normed(runtime, x, arch.dim, arch.norm_epsilon_q32);
         let matrices = [&layer.query, &layer.key, &layer.value];
         let [mut query, mut key, value] = Matrix::apply_each(runtime, &normed, matrices);
+        self.watch.see(Stored::Query, index, &query);
+        self.watch.see(Stored::Key, index, &key);
+        self.watch.see(Stored::Value, index, &value);
         self.rotate(&mut query, arch.query_dim());
         self.rotate(&mut key, arch.kv_dim());
+        self.watch.see(Stored::Query, index, &query);
+        self.watch.see(Stored::Key, index, &key);
         let heads = key
             .chunks_exact(arch.kv_dim())
             .zip(value.chunks_exact(arch.kv_dim()));
@@ -141,10 +168,9 @@ impl Pass<'_> {
             cache.push(runtime.kernel, key, value, arch.head_dim);
         }
         let attended = self.attend(index, feeds, &query);
+        self.watch.see(Stored::Attention, index, &attended);
         let attended = Activations::new(runtime, &attended, arch.query_dim());
-        runtime
-            .kernel
-            .add(x, &layer.output.apply(runtime, &attended));
+        self.add(index, x, &layer.output.apply(runtime, &attended));
     }
 
     fn rotate(&self, heads: &mut [i32], width: usize) {
@@ -218,9 +244,9 @@ impl Scratch {
     }
 
     /// One query head over its keys and values: `[head_dim]` in Q16.
-    fn head(
+    fn head<W: Watch>(
         &mut self,
-        pass: &Pass<'_>,
+        pass: &Pass<'_, W>,
         query: &[i32],
         (keys, key_peaks): Cached<'_>,
         (values, value_peaks): Cached<'_>,

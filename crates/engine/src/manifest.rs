@@ -1,6 +1,8 @@
 //! What a model is: its sizes, its tokenizer's kind, the digest of its tensors. A manifest's hash names the model.
 
-use serde::{Deserialize, Serialize};
+use std::num::NonZeroU16;
+
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::arith::MIX_BLOCK;
 use crate::tokenizer;
@@ -109,6 +111,19 @@ pub struct Manifest {
     pub chat_template: String,
     /// The version of the arithmetic.
     pub engine_version: u16,
+    /// The version of the importer that made the weights, so that what it changes is a model of another name and not one
+    /// that differs in nothing that can be seen. Left out of models that no importer made.
+    #[serde(
+        default,
+        deserialize_with = "written",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub import: Option<NonZeroU16>,
+}
+
+/// A version that is written is one: not null, not 0.
+fn written<'de, D: Deserializer<'de>>(version: D) -> Result<Option<NonZeroU16>, D::Error> {
+    NonZeroU16::deserialize(version).map(Some)
 }
 
 /// How text becomes tokens.
@@ -148,5 +163,37 @@ impl Manifest {
             ));
         }
         self.architecture.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tiny;
+
+    #[test]
+    fn the_importers_version_is_part_of_the_id_where_there_is_one() {
+        let without = crate::Model::from_bytes(&tiny::generate(1)).unwrap();
+        let mut parts = tiny::parts(without.manifest().architecture, "tiny-1", 1).unwrap();
+        assert_eq!(parts.id().unwrap(), without.id());
+        parts.import = NonZeroU16::new(3);
+        let with = crate::Model::from_bytes(&parts.to_bytes().unwrap()).unwrap();
+        assert_ne!(with.id(), without.id());
+        assert_eq!(with.manifest().import, NonZeroU16::new(3));
+    }
+
+    #[test]
+    fn a_manifest_says_a_version_or_leaves_it_out() {
+        let model = crate::Model::from_bytes(&tiny::generate(1)).unwrap();
+        let text = serde_json::to_string(model.manifest()).unwrap();
+        assert!(!text.contains("import"));
+        let with = |version: &str| {
+            let text = format!("{},\"import\":{version}}}", text.trim_end_matches('}'));
+            serde_json::from_str::<Manifest>(&text).map(|manifest| manifest.import)
+        };
+        assert_eq!(with("1").unwrap(), NonZeroU16::new(1));
+        for version in ["0", "null", "-1", "70000", "\"1\""] {
+            assert!(with(version).is_err(), "{version}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! little-endian.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU16;
 use std::path::Path;
 
 use dovetail_commitment::{ModelId, tagged_hash};
@@ -26,6 +27,8 @@ pub struct Parts {
     pub end_tokens: Vec<u32>,
     /// The chat template; empty where there is none.
     pub chat_template: String,
+    /// See [`Manifest::import`].
+    pub import: Option<NonZeroU16>,
     /// The bytes of each tensor of [`tensor_names`](crate::tensor_names).
     pub tensors: BTreeMap<String, Vec<u8>>,
 }
@@ -66,6 +69,7 @@ impl Parts {
             end_tokens: self.end_tokens.clone(),
             chat_template: self.chat_template.clone(),
             engine_version: ENGINE_VERSION,
+            import: self.import,
         };
         manifest.check()?;
         Ok(manifest)
@@ -76,16 +80,12 @@ impl Parts {
     /// # Errors
     /// As [`Parts::manifest`].
     pub fn id(&self) -> Result<ModelId, EngineError> {
-        Ok(model_id(&self.manifest_text()?))
+        Self::id_of(&self.manifest()?)
     }
 
-    fn manifest_text(&self) -> Result<String, EngineError> {
-        let text = serde_json::to_string(&self.manifest()?)
-            .map_err(|_| EngineError::Format("the manifest does not serialise"))?;
-        if text.len() > MANIFEST_BYTES_MAX {
-            return Err(EngineError::Format("the manifest is too long"));
-        }
-        Ok(text)
+    /// The id of the model of a manifest that was made here.
+    pub(crate) fn id_of(manifest: &Manifest) -> Result<ModelId, EngineError> {
+        Ok(model_id(&text_of(manifest)?))
     }
 
     /// The bytes of the model file.
@@ -112,7 +112,7 @@ impl Parts {
     fn safetensors(
         &self,
     ) -> Result<(HashMap<String, String>, Vec<(String, TensorView<'_>)>), EngineError> {
-        let manifest = self.manifest_text()?;
+        let manifest = text_of(&self.manifest()?)?;
         let mut specs = specs(&self.architecture);
         specs.extend(self.tokenizer.iter().map(|json| Spec {
             name: TOKENIZER.to_owned(),
@@ -129,4 +129,13 @@ impl Parts {
         let views = specs.into_iter().map(view).collect::<Result<_, _>>()?;
         Ok((HashMap::from([(MANIFEST_KEY.to_owned(), manifest)]), views))
     }
+}
+
+fn text_of(manifest: &Manifest) -> Result<String, EngineError> {
+    let text = serde_json::to_string(manifest)
+        .map_err(|_| EngineError::Format("the manifest does not serialise"))?;
+    if text.len() > MANIFEST_BYTES_MAX {
+        return Err(EngineError::Format("the manifest is too long"));
+    }
+    Ok(text)
 }

@@ -14,6 +14,7 @@ use crate::layout::{Spec, TOKENIZER, TOKENIZER_BYTES_MAX, specs, tensor_digest};
 use crate::manifest::{Manifest, TokenizerKind};
 use crate::matrix::Matrix;
 use crate::model::{Layer, Model, Tensors};
+use crate::parts::Parts;
 use crate::scale::RowScale;
 use crate::tokenizer::Tokenizer;
 
@@ -34,13 +35,28 @@ impl Model {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, EngineError> {
         read(std::io::Cursor::new(bytes))
     }
+
+    /// The model that a file of these parts would hold, without making the file. Copies the tensors.
+    ///
+    /// # Errors
+    /// As [`Parts::manifest`] and [`Model::from_bytes`].
+    pub fn from_parts(parts: &Parts) -> Result<Self, EngineError> {
+        let manifest = parts.manifest()?;
+        let (tensors, json) = Reader::new(parts).tensors(&manifest)?;
+        Ok(Self {
+            id: Parts::id_of(&manifest)?,
+            tokenizer: parsed(&manifest, json)?,
+            manifest,
+            tensors,
+        })
+    }
 }
 
 fn read(file: impl Read + Seek) -> Result<Model, EngineError> {
     let (head, mut file) = checked_head(file)?;
-    let mut reader = Reader::new(&head, &mut file);
+    let mut reader = Reader::new(FileTensors::new(&head, &mut file));
     let (tensors, json) = reader.tensors(&head.manifest)?;
-    reader.check(&head.manifest)?;
+    reader.check(&head)?;
     let tokenizer = parsed(&head.manifest, json)?;
     Ok(Model {
         id: head.id(),
@@ -54,12 +70,12 @@ fn read(file: impl Read + Seek) -> Result<Model, EngineError> {
 /// kept.
 pub(crate) fn read_tokenizer(file: impl Read + Seek) -> Result<(ModelId, Tokenizer), EngineError> {
     let (head, mut file) = checked_head(file)?;
-    let mut reader = Reader::new(&head, &mut file);
+    let mut reader = Reader::new(FileTensors::new(&head, &mut file));
     for spec in specs(&head.manifest.architecture) {
         reader.bytes(&spec)?;
     }
     let json = reader.tokenizer(&head.manifest)?;
-    reader.check(&head.manifest)?;
+    reader.check(&head)?;
     let tokenizer = parsed(&head.manifest, json)?;
     Ok((head.id(), tokenizer))
 }
@@ -84,32 +100,91 @@ fn checked_head<F: Read + Seek>(mut file: F) -> Result<(Head, F), EngineError> {
     Ok((head, file))
 }
 
-/// The tensors of a file, taken in the order in which they are hashed.
-struct Reader<'a, F> {
+/// Where tensors come from.
+trait Source {
+    /// The bytes of a tensor that is as long as it must be.
+    fn bytes(&mut self, spec: &Spec) -> Result<Vec<u8>, EngineError>;
+    /// The shape of the tokenizer's file.
+    fn tokenizer_shape(&self) -> Result<Vec<usize>, EngineError>;
+}
+
+/// The tensors of a file.
+struct FileTensors<'a, F> {
     file: F,
     header: &'a Metadata,
     data_from: u64,
-    digests: Vec<u8>,
-    read: usize,
 }
 
-impl<'a, F: Read + Seek> Reader<'a, F> {
+impl<'a, F> FileTensors<'a, F> {
     fn new(head: &'a Head, file: F) -> Self {
         Self {
             file,
             header: &head.header,
             data_from: head.data_from,
+        }
+    }
+}
+
+impl<F: Read + Seek> Source for FileTensors<'_, F> {
+    fn bytes(&mut self, spec: &Spec) -> Result<Vec<u8>, EngineError> {
+        let info = self.header.info(&spec.name).ok_or(MISSING)?;
+        if info.dtype != spec.dtype || info.shape != spec.shape {
+            return Err(EngineError::Format("a tensor has another type or shape"));
+        }
+        let (from, to) = info.data_offsets;
+        // The header was checked against the file's length, so this is no more than there is.
+        let mut bytes = vec![0; to.saturating_sub(from)];
+        if bytes.len() != spec.bytes() {
+            return Err(EngineError::Format("a tensor has another size"));
+        }
+        self.file
+            .seek(SeekFrom::Start(self.data_from + from as u64))?;
+        self.file.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn tokenizer_shape(&self) -> Result<Vec<usize>, EngineError> {
+        Ok(self.header.info(TOKENIZER).ok_or(MISSING)?.shape.clone())
+    }
+}
+
+/// Parts whose manifest was made, so all are there and of the right length.
+impl Source for &Parts {
+    fn bytes(&mut self, spec: &Spec) -> Result<Vec<u8>, EngineError> {
+        match spec.name.as_str() {
+            TOKENIZER => self.tokenizer.clone(),
+            name => self.tensors.get(name).cloned(),
+        }
+        .ok_or(MISSING)
+    }
+
+    fn tokenizer_shape(&self) -> Result<Vec<usize>, EngineError> {
+        Ok(vec![self.tokenizer.as_ref().ok_or(MISSING)?.len()])
+    }
+}
+
+/// Tensors, taken in the order in which they are hashed.
+struct Reader<S> {
+    source: S,
+    digests: Vec<u8>,
+    read: usize,
+}
+
+impl<S: Source> Reader<S> {
+    fn new(source: S) -> Self {
+        Self {
+            source,
             digests: Vec::new(),
             read: 0,
         }
     }
 
     /// Everything was read, and is what the manifest stands for.
-    fn check(&self, manifest: &Manifest) -> Result<(), EngineError> {
-        if self.read != self.header.tensors().len() {
+    fn check(&self, head: &Head) -> Result<(), EngineError> {
+        if self.read != head.header.tensors().len() {
             return Err(EngineError::Format("there are tensors too many"));
         }
-        if tagged_hash("dovetail/tensors", &[&self.digests]) != manifest.tensors_digest {
+        if tagged_hash("dovetail/tensors", &[&self.digests]) != head.manifest.tensors_digest {
             return Err(EngineError::Format(
                 "the tensors are not those of the manifest",
             ));
@@ -210,7 +285,7 @@ impl<'a, F: Read + Seek> Reader<'a, F> {
     }
 
     fn tokenizer_json(&mut self) -> Result<Vec<u8>, EngineError> {
-        let length = self.header.info(TOKENIZER).ok_or(MISSING)?.shape.clone();
+        let length = self.source.tokenizer_shape()?;
         match length[..] {
             [0..=TOKENIZER_BYTES_MAX] => (),
             [_] => return Err(EngineError::Format("the tokenizer is too long")),
@@ -224,19 +299,7 @@ impl<'a, F: Read + Seek> Reader<'a, F> {
     }
 
     fn bytes(&mut self, spec: &Spec) -> Result<Vec<u8>, EngineError> {
-        let info = self.header.info(&spec.name).ok_or(MISSING)?;
-        if info.dtype != spec.dtype || info.shape != spec.shape {
-            return Err(EngineError::Format("a tensor has another type or shape"));
-        }
-        let (from, to) = info.data_offsets;
-        // The header was checked against the file's length, so this is no more than there is.
-        let mut bytes = vec![0; to.saturating_sub(from)];
-        if bytes.len() != spec.bytes() {
-            return Err(EngineError::Format("a tensor has another size"));
-        }
-        self.file
-            .seek(SeekFrom::Start(self.data_from + from as u64))?;
-        self.file.read_exact(&mut bytes)?;
+        let bytes = self.source.bytes(spec)?;
         self.digests.extend(tensor_digest(&spec.name, &bytes));
         self.read += 1;
         Ok(bytes)

@@ -3,9 +3,10 @@
 use crate::EngineError;
 use crate::cache::Sequence;
 use crate::completion::{Output, Request};
-use crate::forward::{Feed, advance, logits};
+use crate::forward::{Feed, advance, advance_watched, logits};
 use crate::generation::{LOGITS_POSITIONS, choose};
 use crate::model::Model;
+use crate::range::{Ranges, Stored, Unwatched, Watch};
 use crate::record::Record;
 use crate::runtime::Runtime;
 
@@ -161,6 +162,34 @@ pub fn teacher_forced(
     model: &Model,
     tokens: &[u32],
 ) -> Result<Vec<i32>, EngineError> {
+    let mut all = Vec::new();
+    forced(runtime, model, tokens, &Unwatched, |logits| {
+        all.extend(logits);
+    })?;
+    Ok(all)
+}
+
+/// The same bits, some positions at a time, and `ranges` sees every value that is stored on the way.
+///
+/// # Errors
+/// As [`teacher_forced`].
+pub fn measure_ranges(
+    runtime: &Runtime,
+    model: &Model,
+    tokens: &[u32],
+    ranges: &Ranges,
+    take: impl FnMut(Vec<i32>),
+) -> Result<(), EngineError> {
+    forced(runtime, model, tokens, ranges, take)
+}
+
+fn forced<W: Watch>(
+    runtime: &Runtime,
+    model: &Model,
+    tokens: &[u32],
+    watch: &W,
+    mut take: impl FnMut(Vec<i32>),
+) -> Result<(), EngineError> {
     let arch = &model.manifest().architecture;
     if tokens.len() > arch.context_tokens {
         return Err(EngineError::PromptTooLong {
@@ -179,9 +208,11 @@ pub fn teacher_forced(
         tokens,
         wanted_from: 0,
     }];
-    let hidden = advance(runtime, model, &mut feed);
-    let states = hidden.chunks(LOGITS_POSITIONS * arch.dim);
-    Ok(states
-        .flat_map(|states| logits(runtime, model, states))
-        .collect())
+    let hidden = advance_watched(runtime, model, &mut feed, watch);
+    for states in hidden.chunks(LOGITS_POSITIONS * arch.dim) {
+        let logits = logits(runtime, model, states);
+        watch.see(Stored::Logits, 0, &logits);
+        take(logits);
+    }
+    Ok(())
 }

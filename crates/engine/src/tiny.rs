@@ -72,6 +72,7 @@ pub fn parts(arch: Architecture, name: &str, seed: u64) -> Result<Parts, EngineE
         tokenizer: (arch.vocabulary != tokenizer::BYTES_VOCABULARY).then(|| EMPTY_TOKENIZER.into()),
         end_tokens: vec![end_token],
         chat_template: String::new(),
+        import: None,
         tensors,
     })
 }

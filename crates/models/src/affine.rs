@@ -1,5 +1,8 @@
 //! A matrix of a checkpoint with its bias.
 
+/// The engine's largest bias, in Q16.
+const BIAS_MAX: f64 = 67_108_864.0;
+
 /// A matrix and what is added to its result; nothing where empty.
 pub(crate) struct Affine {
     pub(crate) weights: Vec<f32>,
@@ -30,4 +33,35 @@ impl Affine {
             }
         }
     }
+}
+
+pub(crate) fn two_to_minus(shift: u32) -> f32 {
+    1.0 / (1_u32 << shift) as f32
+}
+
+pub(crate) fn scale_all(weights: &mut [f32], factor: f32) {
+    for weight in weights {
+        *weight *= factor;
+    }
+}
+
+pub(crate) fn scale_columns(weights: &mut [f32], gain: &[f32]) {
+    for row in weights.chunks_exact_mut(gain.len()) {
+        for (weight, gain) in row.iter_mut().zip(gain) {
+            *weight *= gain;
+        }
+    }
+}
+
+/// Little-endian; `None` where one is out of the engine's bounds.
+pub(crate) fn bias_q16(bias: &[f32]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4 * bias.len());
+    for value in bias {
+        let value = (f64::from(*value) * 65_536.0).round();
+        if value.abs() > BIAS_MAX {
+            return None;
+        }
+        bytes.extend((value as i32).to_le_bytes());
+    }
+    Some(bytes)
 }

@@ -15,6 +15,8 @@ const MIX_BLOCK: usize = 64;
 /// What `config.json` says. Other keys are no concern of inference.
 #[derive(Debug, Deserialize)]
 struct Raw {
+    #[serde(rename = "_name_or_path")]
+    name_or_path: Option<String>,
     #[serde(default)]
     architectures: Option<Vec<String>>,
     hidden_size: usize,
@@ -68,6 +70,8 @@ impl EndTokens {
 /// A checkpoint's sizes and rules, understood.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
+    /// Where its makers had it: an address or a folder.
+    pub(crate) name_or_path: Option<String>,
     pub(crate) dim: usize,
     pub(crate) hidden_dim: usize,
     pub(crate) layers: usize,
@@ -110,6 +114,7 @@ impl Config {
             return Err(ImportError::Config("it has no heads".into()));
         }
         let config = Self {
+            name_or_path: raw.name_or_path.clone(),
             dim: raw.hidden_size,
             hidden_dim: raw.intermediate_size,
             layers: raw.num_hidden_layers,
@@ -175,6 +180,19 @@ impl Config {
 
     pub(crate) fn kv_dim(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+
+    /// The name that was given, or the last part of what the file calls the model.
+    pub(crate) fn name(&self, given: Option<&str>) -> Result<String, ImportError> {
+        if let Some(name) = given {
+            return Ok(name.to_owned());
+        }
+        let path = self.name_or_path.as_deref().unwrap_or_default();
+        let mut parts = path.trim_end_matches(['/', '\\']).rsplit(['/', '\\']);
+        let name = parts.next().unwrap_or_default();
+        let is_name = !matches!(name, "" | "." | "..") && !name.contains(char::is_control);
+        let name = is_name.then(|| name.to_owned());
+        name.ok_or(ImportError::NoName)
     }
 
     /// The context to import: what is asked for, or a default.

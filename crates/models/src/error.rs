@@ -82,6 +82,9 @@ pub enum ImportError {
     /// Something else in `config.json` that the engine cannot do.
     #[error("config.json: {0}")]
     Config(String),
+    /// Nobody named the model.
+    #[error("the model has no name: config.json has no usable _name_or_path; give one with --name")]
+    NoName,
     /// The context asked for is longer than the model was made for.
     #[error("a context of {context} tokens was asked for; the model has {max}")]
     Context {

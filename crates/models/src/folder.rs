@@ -21,12 +21,6 @@ impl Folder {
         Ok(Self(path))
     }
 
-    /// The folder's own name.
-    pub(crate) fn name(&self) -> String {
-        let name = self.0.file_name().unwrap_or_default();
-        name.to_string_lossy().into_owned()
-    }
-
     /// Where a file of this name stands. The caller has checked the name if it is not its own.
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.0.join(file)

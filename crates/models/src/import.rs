@@ -2,11 +2,12 @@
 //! outliers spread, rows quantised. docs/models.md says why each step is exact but the last.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::path::Path;
 
-use dovetail_engine::Parts;
+use dovetail_engine::{Parts, Range};
 
-use crate::affine::Affine;
+use crate::affine::{Affine, bias_q16, scale_all, scale_columns, two_to_minus};
 use crate::balance;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
@@ -14,6 +15,7 @@ use crate::error::ImportError;
 use crate::folder::Folder;
 use crate::quantise::{self, Rows};
 use crate::rotation::{Rotation, block_of, hadamard_columns, hadamard_rows};
+use crate::shift::{SHIFT_MAX, coarse_embedding, saturation_notes, settle};
 use crate::text::Text;
 
 /// `config.json` has some kilobytes.
@@ -22,19 +24,21 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 const CHUNK_WEIGHTS: usize = 4 << 20;
 /// What the engine rotates the input of the down projection by.
 const MIX_BLOCK: usize = 64;
-/// The engine's largest bias, in Q16.
-const BIAS_MAX: f64 = 67_108_864.0;
+/// Stands in the manifest. A change of the importer that changes models is a new version.
+pub const IMPORT_VERSION: NonZeroU16 = NonZeroU16::MIN;
 
 /// How to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportOptions {
-    /// A name for people, 1 to 64 bytes; the folder's where there is none.
+    /// A name for people, 1 to 64 bytes. Where there is none, what `config.json` calls the model.
     pub name: Option<String>,
     /// Positions; where not given, what the model was made for, but at most 4096.
     pub context_tokens: Option<usize>,
-    /// The residual stream is divided by two to this: values saturate at 1024, and some models have
-    /// larger ones. At most 6.
-    pub residual_shift: u32,
+    /// The residual stream is divided by two to this, at most 6: values saturate at 1024, and some models have
+    /// larger ones. Chosen by what the model does where not given.
+    pub residual_shift: Option<u32>,
+    /// The same for the products of the feed-forward layers.
+    pub gate_shift: Option<u32>,
     /// Whether outliers are spread. Off only to measure what that brings.
     pub spread_outliers: bool,
 }
@@ -44,7 +48,8 @@ impl Default for ImportOptions {
         Self {
             name: None,
             context_tokens: None,
-            residual_shift: 2,
+            residual_shift: None,
+            gate_shift: None,
             spread_outliers: true,
         }
     }
@@ -79,6 +84,12 @@ pub struct ImportReport {
     pub bytes: u64,
     /// Each matrix, in the order of the file.
     pub matrices: Vec<MatrixError>,
+    /// By how many bits the residual stream is lowered.
+    pub residual_shift: u32,
+    /// By how many bits the products of each feed-forward layer are lowered.
+    pub gate_shifts: Vec<u32>,
+    /// What the model stored while it read the importer's texts.
+    pub ranges: [Range; 9],
     /// What the model's owner should know: nothing that was refused, and nothing to be left unsaid.
     pub notes: Vec<String>,
 }
@@ -95,7 +106,7 @@ pub struct MatrixError {
 }
 
 /// Imports a folder of Hugging Face's layout: `config.json`, `model.safetensors` or its shards,
-/// `tokenizer.json` and what goes with it. Takes the memory of the finished model and of one matrix in
+/// `tokenizer.json` and what goes with it. Takes the memory of the finished model twice, and of one matrix in
 /// 32 bits. The same files and options give the same bytes on every machine.
 ///
 /// # Errors
@@ -108,8 +119,10 @@ pub fn import(
     let folder = Folder::new(dir)?;
     let mut config = Config::parse(&folder.read("config.json", CONFIG_BYTES_MAX)?)?;
     let context = config.context(options.context_tokens)?;
-    if options.residual_shift > 6 {
-        return Err(ImportError::Config("a residual shift is at most 6".into()));
+    let name = config.name(options.name.as_deref())?;
+    let told = [options.residual_shift, options.gate_shift];
+    if told.into_iter().flatten().any(|shift| shift > SHIFT_MAX) {
+        return Err(ImportError::Config("a shift is at most 6".into()));
     }
     let checkpoint = Checkpoint::open(&folder)?;
     check_tensors(&checkpoint, &config)?;
@@ -120,38 +133,14 @@ pub fn import(
         notes.push(OWN_HEAD.to_owned());
     }
     let mut importer = Importer::new(&checkpoint, &config, options, progress)?;
+    importer.notes = notes;
     importer.embedding()?;
     for layer in 0..config.layers {
         importer.attention(layer)?;
         importer.feed_forward(layer)?;
     }
     importer.head()?;
-    let (cosines, sines) = config.rope.tables(context, config.head_dim);
-    importer.tensors.insert("rotary.cos".to_owned(), cosines);
-    importer.tensors.insert("rotary.sin".to_owned(), sines);
-    let architecture = config.architecture(
-        context,
-        importer.residual_scale,
-        importer.tied_head,
-        options.spread_outliers,
-    );
-    let report = ImportReport {
-        parameters: architecture.parameters(),
-        bytes: importer.tensors.values().map(|t| t.len() as u64).sum(),
-        matrices: importer.matrices,
-        notes: [notes, importer.notes].concat(),
-    };
-    let parts = Parts {
-        name: options.name.clone().unwrap_or_else(|| folder.name()),
-        architecture,
-        tokenizer: text.tokenizer,
-        end_tokens: text.end_tokens,
-        chat_template: text.chat_template,
-        tensors: importer.tensors,
-    };
-    // The engine has the last word about sizes and names.
-    parts.manifest()?;
-    Ok(Imported { parts, report })
+    importer.finished(name, context, text, options)
 }
 
 const OWN_HEAD: &str = "config.json ties the head to the embedding, but the checkpoint has another head; \
@@ -234,7 +223,10 @@ struct Importer<'a> {
     head_block: usize,
     final_gain: Vec<f32>,
     tied_head: bool,
-    residual_scale: f64,
+    /// What the residual stream is multiplied by, besides its shift.
+    gain: f64,
+    /// Of the embedding's weights at the largest shift.
+    embedding_rms: f64,
     tensors: BTreeMap<String, Vec<u8>>,
     matrices: Vec<MatrixError>,
     notes: Vec<String>,
@@ -265,11 +257,8 @@ impl<'a> Importer<'a> {
                 Rotation::none(config.dim)
             },
             head_block: if spread { block_of(config.head_dim) } else { 1 },
-            residual_scale: if tied_head {
-                f64::from(gain)
-            } else {
-                1.0 / f64::from(1 << options.residual_shift)
-            },
+            gain: if tied_head { f64::from(gain) } else { 1.0 },
+            embedding_rms: 0.0,
             final_gain,
             tied_head,
             tensors: BTreeMap::new(),
@@ -280,11 +269,12 @@ impl<'a> Importer<'a> {
     }
 
     fn embedding(&mut self) -> Result<(), ImportError> {
-        let scale = self.residual_factor();
+        let scale = self.lowered(SHIFT_MAX);
         let rows = self.table(EMBEDDING, |rotation, rows| {
             scale_all(rows, scale);
             rotation.rows(rows);
         })?;
+        self.embedding_rms = (rows.total / rows.weights.len().max(1) as f64).sqrt();
         self.put(None, "embed_tokens", EMBEDDING, rows);
         Ok(())
     }
@@ -327,6 +317,8 @@ impl<'a> Importer<'a> {
             .checkpoint
             .tensor(&tensor_name(layer, "self_attn.o_proj.weight"))?;
         hadamard_rows(&mut output, self.head_block);
+        let lowered = self.lowered(SHIFT_MAX);
+        scale_all(&mut output, lowered);
         self.writer(layer, "self_attn", "o_proj", output, config.query_dim())
     }
 
@@ -335,7 +327,10 @@ impl<'a> Importer<'a> {
         let gain = tensor_name(layer, "post_attention_layernorm.weight");
         let gain = self.checkpoint.tensor(&gain)?;
         for name in ["gate_proj", "up_proj"] {
-            let matrix = self.reader(layer, &format!("mlp.{name}"), &gain)?;
+            let mut matrix = self.reader(layer, &format!("mlp.{name}"), &gain)?;
+            if name == "up_proj" {
+                scale_all(&mut matrix.weights, two_to_minus(SHIFT_MAX));
+            }
             self.finish(layer, "mlp", name, matrix)?;
         }
         let mut down = self
@@ -344,6 +339,8 @@ impl<'a> Importer<'a> {
         if self.spread && config.hidden_dim.is_multiple_of(MIX_BLOCK) {
             hadamard_rows(&mut down, MIX_BLOCK);
         }
+        // What the up projection was lowered by, raises this one.
+        scale_all(&mut down, self.lowered(0));
         self.writer(layer, "mlp", "down_proj", down, config.hidden_dim)
     }
 
@@ -393,7 +390,6 @@ impl<'a> Importer<'a> {
         columns: usize,
     ) -> Result<(), ImportError> {
         let name = tensor_name(layer, &format!("{group}.{matrix}.weight"));
-        scale_all(&mut weights, self.residual_factor());
         self.rotation.columns(&mut weights);
         let rows = quantised(&name, &weights, columns)?;
         self.put(Some(layer), matrix, &name, rows);
@@ -440,39 +436,56 @@ impl<'a> Importer<'a> {
         });
     }
 
-    /// A power of two or a gain in 32 bits, so nothing is cut off.
-    fn residual_factor(&self) -> f32 {
-        self.residual_scale as f32
+    /// Puts the model together, at the shifts that its values ask for.
+    fn finished(
+        mut self,
+        name: String,
+        context: usize,
+        text: Text,
+        options: &ImportOptions,
+    ) -> Result<Imported, ImportError> {
+        let (cosines, sines) = self.config.rope.tables(context, self.config.head_dim);
+        self.tensors.insert("rotary.cos".to_owned(), cosines);
+        self.tensors.insert("rotary.sin".to_owned(), sines);
+        let (config, gain, tied_head, spread) =
+            (self.config, self.gain, self.tied_head, self.spread);
+        let architecture = |shift: u32| {
+            let scale = gain / f64::from(1_u32 << shift);
+            config.architecture(context, scale, tied_head, spread)
+        };
+        let mut parts = Parts {
+            name,
+            architecture: architecture(SHIFT_MAX),
+            tokenizer: text.tokenizer,
+            end_tokens: text.end_tokens,
+            chat_template: text.chat_template,
+            import: Some(IMPORT_VERSION),
+            tensors: std::mem::take(&mut self.tensors),
+        };
+        // The engine has the last word about sizes and names.
+        let epsilon = |shift| architecture(shift).norm_epsilon_q32;
+        let (shifts, ranges) = settle(&mut parts, options, epsilon)?;
+        let mut notes = self.notes;
+        notes.extend(coarse_embedding(self.embedding_rms, shifts.residual));
+        notes.extend(saturation_notes(&ranges));
+        let report = ImportReport {
+            parameters: parts.architecture.parameters(),
+            bytes: parts.tensors.values().map(|t| t.len() as u64).sum(),
+            matrices: self.matrices,
+            residual_shift: shifts.residual,
+            gate_shifts: shifts.gate,
+            ranges,
+            notes,
+        };
+        Ok(Imported { parts, report })
+    }
+
+    /// A gain in 32 bits and a power of two, so nothing is cut off.
+    fn lowered(&self, shift: u32) -> f32 {
+        self.gain as f32 * two_to_minus(shift)
     }
 }
 
 fn quantised(name: &str, weights: &[f32], columns: usize) -> Result<Rows, ImportError> {
     quantise::quantise(weights, columns).map_err(|_| ImportError::TooLarge(name.to_owned()))
-}
-
-fn scale_all(weights: &mut [f32], factor: f32) {
-    for weight in weights {
-        *weight *= factor;
-    }
-}
-
-fn scale_columns(weights: &mut [f32], gain: &[f32]) {
-    for row in weights.chunks_exact_mut(gain.len()) {
-        for (weight, gain) in row.iter_mut().zip(gain) {
-            *weight *= gain;
-        }
-    }
-}
-
-/// Little-endian; `None` where one is out of the engine's bounds.
-fn bias_q16(bias: &[f32]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(4 * bias.len());
-    for value in bias {
-        let value = (f64::from(*value) * 65_536.0).round();
-        if value.abs() > BIAS_MAX {
-            return None;
-        }
-        bytes.extend((value as i32).to_le_bytes());
-    }
-    Some(bytes)
 }

@@ -19,8 +19,13 @@ pub mod random;
 pub mod reference;
 mod rope;
 mod rotation;
+mod sample;
+mod shift;
 mod text;
 
 pub use error::ImportError;
-pub use import::{ImportOptions, ImportReport, Imported, MatrixError, Progress, import};
+pub use import::{
+    IMPORT_VERSION, ImportOptions, ImportReport, Imported, MatrixError, Progress, import,
+};
 pub use quality::{Quality, QualityError, Sequence, quality};
+pub use shift::saturation_notes;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dovetail_engine::{EngineError, Model, Runtime, teacher_forced};
+use dovetail_engine::{EngineError, Model, Range, Ranges, Runtime, measure_ranges};
 use serde::Serialize;
 
 use crate::error::ImportError;
@@ -33,6 +33,8 @@ pub struct Quality {
     pub perplexity_reference: f64,
     /// The engine's.
     pub perplexity_engine: f64,
+    /// How large the engine's values got, and how many were cut off.
+    pub ranges: [Range; 9],
 }
 
 impl Quality {
@@ -103,11 +105,15 @@ pub fn quality(
         return Err(EngineError::PromptTooLong { prompt, context }.into());
     }
     let mut sums = Sums::default();
+    let ranges = Ranges::new(&model.manifest().architecture);
     let hidden = reference.hidden(&texts)?;
     let head = reference.head()?;
     // One sequence's logits at a time: they are the largest thing here.
     for ((tokens, hidden), first) in texts.iter().zip(&hidden).zip(firsts) {
-        let engine = teacher_forced(runtime, model, tokens)?;
+        let mut engine = Vec::new();
+        measure_ranges(runtime, model, tokens, &ranges, |logits| {
+            engine.extend(logits);
+        })?;
         let reference = head.logits(hidden);
         let positions = reference
             .chunks_exact(vocabulary)
@@ -120,7 +126,7 @@ pub fn quality(
             sums.add(&reference, &engine, *next as usize);
         }
     }
-    Ok(sums.quality())
+    Ok(sums.quality(ranges.all()))
 }
 
 #[derive(Default)]
@@ -148,7 +154,7 @@ impl Sums {
         self.loss_engine -= of_engine[next];
     }
 
-    fn quality(&self) -> Quality {
+    fn quality(&self, ranges: [Range; 9]) -> Quality {
         let positions = count(self.positions);
         Quality {
             positions: self.positions,
@@ -157,6 +163,7 @@ impl Sums {
             correlation: self.correlation / positions,
             perplexity_reference: (self.loss_reference / positions).exp(),
             perplexity_engine: (self.loss_engine / positions).exp(),
+            ranges,
         }
     }
 }
@@ -198,13 +205,23 @@ fn count(n: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dovetail_engine::Stored;
+
+    fn nothing() -> [Range; 9] {
+        Stored::ALL.map(|stored| Range {
+            stored,
+            peak_q16: 0,
+            saturated: 0,
+            values: 0,
+        })
+    }
 
     #[test]
     fn equal_logits_lose_nothing() {
         let mut sums = Sums::default();
         let logits = [1.0, 3.0, -2.0, 0.5];
         sums.add(&logits, &logits, 1);
-        let quality = sums.quality();
+        let quality = sums.quality(nothing());
         assert_eq!((quality.positions, quality.top1_agreement), (1, 1.0));
         assert!(quality.divergence_nats.abs() < 1e-12);
         assert!((quality.correlation - 1.0).abs() < 1e-12);
@@ -215,7 +232,7 @@ mod tests {
     fn the_perplexity_of_even_logits_is_the_vocabulary() {
         let mut sums = Sums::default();
         sums.add(&[0.0, 1.0], &[0.25, 0.25], 0);
-        let quality = sums.quality();
+        let quality = sums.quality(nothing());
         assert!((quality.perplexity_engine - 2.0).abs() < 1e-12);
         // -ln softmax([0, 1])[0] is ln(1 + e).
         assert!((quality.perplexity_reference - (1.0 + 1.0_f64.exp())).abs() < 1e-12);

@@ -1,6 +1,9 @@
 //! Checkpoints of random weights in the shapes of models that people run: what an import costs can be measured
 //! on them where no trained checkpoint is at hand. They say nothing, but they have what makes quantising hard: a
-//! few channels of the residual stream and a few units of the feed-forward layers that stand out, as in trained models.
+//! few channels of the residual stream and a few units of the feed-forward layers that stand out, and massive
+//! activations at the beginning of a text, as in trained models.
+
+mod massive;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
@@ -8,6 +11,8 @@ use std::path::Path;
 
 use dovetail_units::SplitMix64;
 use serde_json::json;
+
+pub use massive::{Massive, Plants};
 
 /// How much larger than the others what stands out is.
 const OUTLIERS: f32 = 20.0;
@@ -66,6 +71,7 @@ impl Sizes {
 
     fn config(&self) -> serde_json::Value {
         json!({
+            "_name_or_path": "random",
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
             "hidden_size": self.dim,
@@ -90,7 +96,7 @@ impl Sizes {
         let (dim, hidden, head_dim) = (self.dim, self.hidden_dim, self.dim / self.heads);
         // Logits of a deviation of 3, as those of trained models are after their norm.
         let head = 3.0 * root(dim);
-        let embedding = if self.tied_head { head } else { 0.5 };
+        let embedding = self.embedding();
         let mut tensors = vec![Tensor {
             columns_stand_out: true,
             ..Tensor::matrix("model.embed_tokens", self.vocabulary, dim, embedding)
@@ -128,8 +134,29 @@ impl Sizes {
         if !self.tied_head {
             tensors.push(Tensor::matrix("lm_head", self.vocabulary, dim, head));
         }
+        let massive = Massive {
+            embedding,
+            outliers: outlier_factor(OUTLIERS, dim),
+        };
+        for tensor in &mut tensors {
+            tensor.plants = massive.plants(&tensor.name);
+        }
         tensors
     }
+
+    /// The deviation of the embedding's weights.
+    fn embedding(&self) -> f32 {
+        if self.tied_head {
+            3.0 * root(self.dim)
+        } else {
+            0.5
+        }
+    }
+}
+
+/// What three channels that are so much larger make of the root of the mean square.
+pub fn outlier_factor(outliers: f32, dim: usize) -> f32 {
+    (1.0 + 3.0 * (outliers * outliers - 1.0) / dim as f32).sqrt()
 }
 
 fn root(width: usize) -> f32 {
@@ -148,6 +175,7 @@ struct Tensor {
     columns_stand_out: bool,
     /// How much larger what stands out is.
     factor: f32,
+    plants: Plants,
 }
 
 impl Tensor {
@@ -160,6 +188,7 @@ impl Tensor {
             rows_stand_out: false,
             columns_stand_out: false,
             factor: OUTLIERS,
+            plants: Plants::default(),
         }
     }
 
@@ -193,6 +222,7 @@ impl Tensor {
             } else {
                 value
             };
+            let value = self.plants.weight(row, column).unwrap_or(value);
             bytes.extend(to_bfloat(value).to_le_bytes());
         }
         bytes

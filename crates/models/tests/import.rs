@@ -5,9 +5,11 @@ mod test_support;
 
 use std::path::Path;
 
-use dovetail_engine::{Model, Runtime};
+use dovetail_engine::{Model, Range, Runtime, Stored};
 use dovetail_models::random::{self, Sizes};
-use dovetail_models::{ImportOptions, Imported, Quality, Sequence, import, quality};
+use dovetail_models::{
+    IMPORT_VERSION, ImportOptions, Imported, Quality, Sequence, import, quality, saturation_notes,
+};
 use test_support::{Random, Recipe, recipes};
 
 fn imported(folder: &Path, options: &ImportOptions) -> Imported {
@@ -20,13 +22,18 @@ fn model(imported: &Imported) -> Model {
 
 /// Imports and measures over some sequences of random tokens.
 fn measure(recipe: &Recipe, options: &ImportOptions) -> Quality {
+    measure_on(recipe, options, 6, 96)
+}
+
+/// The same over so many sequences of this length.
+fn measure_on(recipe: &Recipe, options: &ImportOptions, count: usize, length: usize) -> Quality {
     let folder = tempfile::tempdir().unwrap();
     recipe.write(folder.path());
     let model = model(&imported(folder.path(), options));
     let mut random = Random::new(7);
-    let sequences: Vec<_> = (0..6)
+    let sequences: Vec<_> = (0..count)
         .map(|_| Sequence {
-            tokens: random.tokens(96, recipe.vocabulary),
+            tokens: random.tokens(length, recipe.vocabulary),
             counted_from: 1,
         })
         .collect();
@@ -146,4 +153,172 @@ fn the_report_names_each_matrix_and_what_it_lost() {
         // Uniform errors of half a step against rows whose peak is some three deviations.
         assert!((0.002..0.01).contains(&matrix.error), "{matrix:?}");
     }
+}
+
+/// Massive activations, as trained models have them.
+fn massive() -> Recipe {
+    Recipe {
+        outliers: 20.0,
+        massive: true,
+        ..Recipe::default()
+    }
+}
+
+fn saturated(ranges: &[Range; 9], kind: Stored) -> u64 {
+    let range = ranges.iter().find(|range| range.stored == kind).unwrap();
+    range.saturated
+}
+
+#[test]
+fn massive_activations_saturate_without_a_choice_of_scales_and_nothing_does_with_it() {
+    let with_shifts = |residual_shift, gate_shift| {
+        let options = ImportOptions {
+            residual_shift,
+            gate_shift,
+            ..ImportOptions::default()
+        };
+        measure_on(&massive(), &options, 40, 8)
+    };
+    let chosen = with_shifts(None, None);
+    eprintln!("chosen: {chosen:?}");
+    assert!(chosen.ranges.iter().all(|range| range.saturated == 0));
+    assert!(chosen.divergence_nats < 0.01, "{chosen:?}");
+    for (residual, gate, kind) in [
+        (Some(0), None, Stored::Residual),
+        (None, Some(0), Stored::GateProduct),
+    ] {
+        let unscaled = with_shifts(residual, gate);
+        eprintln!("{kind:?} unscaled: {unscaled:?}");
+        assert!(saturated(&unscaled.ranges, kind) > 0);
+        assert_eq!(saturation_notes(&unscaled.ranges).len(), 1);
+        assert!(
+            unscaled.divergence_nats > 3.0 * chosen.divergence_nats,
+            "{kind:?}: {unscaled:?} {chosen:?}"
+        );
+    }
+}
+
+#[test]
+fn an_import_chooses_scales_by_what_the_model_does_and_says_what_it_chose() {
+    let folder = tempfile::tempdir().unwrap();
+    massive().write(folder.path());
+    let chosen = imported(folder.path(), &ImportOptions::default()).report;
+    assert!((2..=6).contains(&chosen.residual_shift), "{chosen:?}");
+    assert!(chosen.gate_shifts[0] >= 2, "{chosen:?}");
+    // The other layer has no such products, and keeps its resolution.
+    assert_eq!(chosen.gate_shifts[1], 0, "{chosen:?}");
+    assert!(chosen.notes.is_empty(), "{chosen:?}");
+    for range in &chosen.ranges {
+        let scaled = [Stored::Residual, Stored::Up, Stored::GateProduct].contains(&range.stored);
+        assert!(!scaled || range.peak_q16 < Range::MAX_Q16 / 4, "{range:?}");
+    }
+    let unscaled = ImportOptions {
+        residual_shift: Some(0),
+        ..ImportOptions::default()
+    };
+    let noted = imported(folder.path(), &unscaled).report.notes;
+    assert!(noted[0].starts_with("SATURATED: "), "{noted:?}");
+
+    Recipe::default().write(folder.path());
+    let plain = imported(folder.path(), &ImportOptions::default()).report;
+    assert_eq!(
+        (plain.residual_shift, &plain.gate_shifts[..]),
+        (0, &[0, 0][..])
+    );
+}
+
+#[test]
+fn scales_are_moved_without_a_second_rounding() {
+    let folder = tempfile::tempdir().unwrap();
+    massive().write(folder.path());
+    let [chosen, fixed] = [None, Some(3)].map(|shift| {
+        let options = ImportOptions {
+            residual_shift: shift,
+            gate_shift: shift,
+            ..ImportOptions::default()
+        };
+        imported(folder.path(), &options).parts.tensors
+    });
+    for (name, bytes) in &chosen {
+        let mut other = fixed[name].clone();
+        let mut bytes = bytes.clone();
+        if name.ends_with(".scale") {
+            // The exponents.
+            bytes
+                .iter_mut()
+                .skip(3)
+                .step_by(4)
+                .for_each(|byte| *byte = 0);
+            other
+                .iter_mut()
+                .skip(3)
+                .step_by(4)
+                .for_each(|byte| *byte = 0);
+        }
+        assert_eq!(bytes, other, "{name}");
+    }
+}
+
+#[test]
+fn a_head_that_serves_as_the_embedding_is_stored_apart_only_where_the_stream_needs_a_scale() {
+    let even = |recipe: &Recipe| {
+        let folder = tempfile::tempdir().unwrap();
+        recipe.write(folder.path());
+        let mut tensors = recipe.tensors();
+        let gains = &mut tensors.get_mut("model.norm.weight").unwrap().1;
+        gains.iter_mut().for_each(|gain| *gain = 0.5);
+        recipe.write_tensors(folder.path(), &tensors);
+        let imported = imported(folder.path(), &ImportOptions::default());
+        let sequences = [Sequence {
+            tokens: Random::new(7).tokens(8, recipe.vocabulary),
+            counted_from: 1,
+        }];
+        let runtime = Runtime::new(1).unwrap();
+        let quality = quality(folder.path(), &runtime, &model(&imported), &sequences).unwrap();
+        assert!(quality.correlation > 0.99, "{quality:?}");
+        imported.parts.architecture.tied_head
+    };
+    let tied = Recipe {
+        tied: true,
+        ..Recipe::default()
+    };
+    assert!(even(&tied));
+    assert!(!even(&Recipe {
+        tied: true,
+        outliers: 1.0,
+        ..massive()
+    }));
+}
+
+#[test]
+fn a_model_is_named_by_its_owner_or_its_configuration_and_never_by_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |name_or_path: Option<&str>, given: Option<&str>| {
+        let recipe = Recipe {
+            config: serde_json::json!({ "_name_or_path": name_or_path }),
+            ..Recipe::default()
+        };
+        recipe.write(folder.path());
+        let options = ImportOptions {
+            name: given.map(str::to_owned),
+            ..ImportOptions::default()
+        };
+        import(folder.path(), &options, &mut |_| {}).map(|imported| imported.parts.name)
+    };
+    assert_eq!(of(Some("maker/Model-1B"), None).unwrap(), "Model-1B");
+    assert_eq!(of(Some("/home/a/Model-1B/"), None).unwrap(), "Model-1B");
+    assert_eq!(of(Some("maker/Model-1B"), Some("mine")).unwrap(), "mine");
+    for unusable in [None, Some(""), Some("./"), Some(".."), Some("a/b\n")] {
+        let refused = of(unusable, None).unwrap_err().to_string();
+        assert!(refused.contains("--name"), "{refused}");
+        assert_eq!(of(unusable, Some("mine")).unwrap(), "mine");
+    }
+}
+
+#[test]
+fn an_imported_model_says_which_importer_made_it() {
+    let folder = tempfile::tempdir().unwrap();
+    Recipe::default().write(folder.path());
+    let model = model(&imported(folder.path(), &ImportOptions::default()));
+    assert_eq!(model.manifest().import, Some(IMPORT_VERSION));
 }

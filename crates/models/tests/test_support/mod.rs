@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use dovetail_models::random::{Massive, outlier_factor};
 use dovetail_units::SplitMix64;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -30,6 +31,8 @@ pub(crate) struct Recipe {
     pub(crate) outliers: f32,
     /// The size of the outliers among the biases, where the family has these.
     pub(crate) bias_outliers: f32,
+    /// Whether the beginning of a text has massive activations.
+    pub(crate) massive: bool,
     /// What is added to `config.json`; null removes a key.
     pub(crate) config: Value,
     pub(crate) seed: u64,
@@ -51,6 +54,7 @@ impl Default for Recipe {
             shards: 1,
             outliers: 1.0,
             bias_outliers: 0.0,
+            massive: false,
             config: json!({}),
             seed: 1,
         }
@@ -71,6 +75,7 @@ impl Recipe {
 
     pub(crate) fn write_config(&self, folder: &Path) {
         let mut config = json!({
+            "_name_or_path": "tests/recipe",
             "architectures": [self.family],
             "hidden_size": self.dim,
             "intermediate_size": self.hidden,
@@ -141,7 +146,26 @@ impl Recipe {
             let head = random.matrix(self.vocabulary, self.dim, 3.0 * root(self.dim));
             tensors.insert("lm_head.weight".into(), head);
         }
+        if self.massive {
+            self.plant(&mut tensors);
+        }
         tensors
+    }
+
+    fn plant(&self, tensors: &mut Tensors) {
+        let massive = Massive {
+            embedding: 0.5,
+            outliers: outlier_factor(self.outliers, self.dim),
+        };
+        for (name, (shape, values)) in tensors {
+            let plants = massive.plants(name);
+            let columns = *shape.last().unwrap();
+            for (place, value) in values.iter_mut().enumerate() {
+                if let Some(planted) = plants.weight(place / columns, place % columns) {
+                    *value = planted;
+                }
+            }
+        }
     }
 
     fn layer(

@@ -112,6 +112,9 @@ fn show(file: &Path, model: &Model, template: bool) -> anyhow::Result<()> {
         "engine      version {}",
         manifest.engine_version
     ))?;
+    if let Some(import) = manifest.import {
+        print_line(format_args!("import      version {import}"))?;
+    }
     print_line(format_args!(
         "file        {} bytes",
         std::fs::metadata(file)?.len()

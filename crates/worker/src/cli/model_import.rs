@@ -8,6 +8,7 @@ use clap::Args;
 use dovetail_console::{print_note, print_text};
 use dovetail_models::{ImportOptions, ImportReport, MatrixError, Progress, import};
 
+use super::model_quality::range_line;
 use super::whole_file::write_whole;
 
 /// What to import, and where to.
@@ -18,7 +19,7 @@ pub(crate) struct ImportArguments {
     /// The file to write. In a folder that is there, a file with the model's id as its name.
     #[arg(long)]
     out: PathBuf,
-    /// A name for people, 1 to 64 bytes. The folder's, where not given.
+    /// A name for people, 1 to 64 bytes. Where not given, the last part of `_name_or_path` in `config.json`.
     #[arg(long)]
     name: Option<String>,
     /// Positions that the model can take in. Where not given, what it was made for, but at most 4096.
@@ -105,6 +106,19 @@ fn table(report: &ImportReport) -> String {
         }
         text += "\n";
     }
+    text += &format!("residual stream / 2^{}", report.residual_shift);
+    text += &match (
+        report.gate_shifts.iter().min(),
+        report.gate_shifts.iter().max(),
+    ) {
+        (Some(least), Some(most)) if least == most => format!(", gate products / 2^{least}\n"),
+        (Some(least), Some(most)) => format!(", gate products / 2^{least} to 2^{most}\n"),
+        _ => "\n".to_owned(),
+    };
+    for range in &report.ranges {
+        text += &range_line(range);
+        text += "\n";
+    }
     for note in &report.notes {
         text += &format!("note: {note}\n");
     }
@@ -114,6 +128,7 @@ fn table(report: &ImportReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dovetail_engine::{Range, Stored};
 
     #[test]
     fn the_report_has_a_line_per_layer() {
@@ -133,10 +148,24 @@ mod tests {
                 matrix(Some(1), "k_proj", 0.5),
                 matrix(None, "lm_head", 0.004),
             ],
+            residual_shift: 4,
+            gate_shifts: vec![0, 2],
+            ranges: Stored::ALL.map(|stored| Range {
+                stored,
+                peak_q16: 3 << 15,
+                saturated: 0,
+                values: 9,
+            }),
             notes: vec!["the head is used".to_owned()],
         };
         let text = table(&report);
-        let lines: Vec<&str> = text.lines().skip(1).collect();
+        let is_range = |line: &&str| line.starts_with("peak of the ");
+        assert_eq!(text.lines().filter(is_range).count(), 9);
+        let lines: Vec<&str> = text
+            .lines()
+            .skip(1)
+            .filter(|line| !is_range(line))
+            .collect();
         assert_eq!(
             lines,
             [
@@ -145,6 +174,7 @@ mod tests {
                 "layer         q         k",
                 "    0      2.00      3.01",
                 "    1      0.00     50.00",
+                "residual stream / 2^4, gate products / 2^0 to 2^2",
                 "note: the head is used",
             ]
         );

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use dovetail_console::{OutputError, print_line};
-use dovetail_engine::{Model, Runtime};
-use dovetail_models::{Quality, Sequence, quality};
+use dovetail_console::{OutputError, print_line, print_note};
+use dovetail_engine::{Model, Range, Runtime};
+use dovetail_models::{Quality, Sequence, quality, saturation_notes};
 use serde::Deserialize;
 
 /// More would take hours on the reference, and gains nothing.
@@ -67,7 +67,22 @@ pub(crate) fn show(measured: &Quality, model: &Model, as_json: bool) -> anyhow::
     } else {
         print(measured)?;
     }
+    // On standard error, so that it is seen beside JSON too.
+    for note in saturation_notes(&measured.ranges) {
+        print_note(note);
+    }
     Ok(())
+}
+
+/// The largest of a kind of values, and how many were cut off.
+pub(crate) fn range_line(range: &Range) -> String {
+    format!(
+        "peak of the {:<18}{:>9.2}  saturated {} of {}",
+        range.stored.name(),
+        f64::from(range.peak_q16) / 65_536.0,
+        range.saturated,
+        range.values
+    )
 }
 
 /// A prompt and what the model should say.
@@ -126,5 +141,9 @@ fn print(quality: &Quality) -> Result<(), OutputError> {
     line(
         "perplexity ratio",
         format!("{:.5}", quality.perplexity_ratio()),
-    )
+    )?;
+    for range in &quality.ranges {
+        print_line(range_line(range))?;
+    }
+    Ok(())
 }
