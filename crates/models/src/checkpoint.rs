@@ -255,22 +255,21 @@ impl Checkpoint {
         let whole_blocks = || ImportError::corrupt(&entry.file, format!("rows of {name}"));
         let mut file = std::fs::File::open(self.folder.path(&entry.file)).map_err(io)?;
         // A vector is one row, or as many as it has numbers.
-        let (row_numbers, rows) = match entry.paired {
-            Some(_) => (columns, first..first + count),
-            None => (count * columns, 0..1),
+        let (row_numbers, rows, skipped) = match entry.paired {
+            Some(_) => (columns, first..first + count, 0),
+            None => (count * columns, 0..1, first * columns),
         };
-        let row_bytes = encoding.bytes(row_numbers).ok_or_else(whole_blocks)?;
-        let skipped = if entry.paired.is_some() { 0 } else { first * columns };
         let skipped = encoding.bytes(skipped).ok_or_else(whole_blocks)?;
-        let mut values = Vec::new();
-        // No more than the file has, by its header's check.
+        let row_bytes = encoding.bytes(row_numbers).ok_or_else(whole_blocks)?;
+        // No more than the file has, by its header's check; in numbers, eight times that at most.
+        let mut values = Vec::with_capacity(count * columns);
         let mut bytes = vec![0; row_bytes];
         for row in rows {
             let from = skipped + entry.place(row) * row_bytes;
             let from = SeekFrom::Start(entry.offset + from as u64);
             file.seek(from).map_err(io)?;
             file.read_exact(&mut bytes).map_err(io)?;
-            values.extend(encoding.decode(&bytes));
+            encoding.decode(&bytes, &mut values);
         }
         if values.iter().all(|value| value.is_finite()) {
             Ok(values)

@@ -60,32 +60,34 @@ impl Encoding {
         (numbers / self.block_numbers()).checked_mul(self.block_bytes())
     }
 
-    /// The numbers of whole blocks.
-    pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
+    /// Appends the numbers of whole blocks.
+    pub(crate) fn decode(self, bytes: &[u8], out: &mut Vec<f32>) {
         match self {
-            Self::F32 => blocks(bytes, |word, out| out.push(f32::from_le_bytes(*word))),
-            Self::F16 => blocks(bytes, |half, out| out.push(from_half(*half))),
-            Self::BF16 => blocks(bytes, |half, out| {
+            Self::F32 => blocks(bytes, out, |word, out| out.push(f32::from_le_bytes(*word))),
+            Self::F16 => blocks(bytes, out, |half, out| out.push(from_half(*half))),
+            Self::BF16 => blocks(bytes, out, |half, out| {
                 out.push(f32::from_bits(u32::from(u16::from_le_bytes(*half)) << 16));
             }),
-            Self::Q4_0 => blocks(bytes, q4_0),
-            Self::Q4_1 => blocks(bytes, q4_1),
-            Self::Q5_0 => blocks(bytes, q5_0),
-            Self::Q5_1 => blocks(bytes, q5_1),
-            Self::Q8_0 => blocks(bytes, q8_0),
-            Self::Q4_K => blocks(bytes, q4_k),
-            Self::Q5_K => blocks(bytes, q5_k),
-            Self::Q6_K => blocks(bytes, q6_k),
+            Self::Q4_0 => blocks(bytes, out, q4_0),
+            Self::Q4_1 => blocks(bytes, out, q4_1),
+            Self::Q5_0 => blocks(bytes, out, q5_0),
+            Self::Q5_1 => blocks(bytes, out, q5_1),
+            Self::Q8_0 => blocks(bytes, out, q8_0),
+            Self::Q4_K => blocks(bytes, out, q4_k),
+            Self::Q5_K => blocks(bytes, out, q5_k),
+            Self::Q6_K => blocks(bytes, out, q6_k),
         }
     }
 }
 
-fn blocks<const BYTES: usize>(bytes: &[u8], block: fn(&[u8; BYTES], &mut Vec<f32>)) -> Vec<f32> {
-    let mut out = Vec::new();
+fn blocks<const BYTES: usize>(
+    bytes: &[u8],
+    out: &mut Vec<f32>,
+    block: fn(&[u8; BYTES], &mut Vec<f32>),
+) {
     for bytes in bytes.as_chunks::<BYTES>().0 {
-        block(bytes, &mut out);
+        block(bytes, out);
     }
-    out
 }
 
 fn q4_0(block: &[u8; 18], out: &mut Vec<f32>) {
@@ -248,7 +250,8 @@ mod tests {
         for encoding in encodings {
             let golden = &golden[&format!("{encoding:?}")];
             let bytes = unhex(&golden.bytes);
-            let values = encoding.decode(&bytes);
+            let mut values = Vec::new();
+            encoding.decode(&bytes, &mut values);
             assert_eq!(encoding.bytes(values.len()), Some(bytes.len()));
             let ours: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             assert!(ours == unhex(&golden.values), "{encoding:?}");

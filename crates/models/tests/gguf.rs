@@ -124,7 +124,10 @@ fn tensors_that_do_not_fit_the_file_are_refused() {
     assert!(words(&bytes[..head / 2]).contains("cut off"));
     assert!(words(b"").contains("cut off"));
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n";
-    assert!(matches!(refusal_of_bytes(pointer), ImportError::LfsPointer(_)));
+    assert!(matches!(
+        refusal_of_bytes(pointer),
+        ImportError::LfsPointer(_)
+    ));
     // The last line of the table ends with the tensor's place.
     let moved = |offset: u64| {
         let mut bytes = bytes.clone();
@@ -140,8 +143,15 @@ fn tensors_that_do_not_fit_the_file_are_refused() {
 fn what_a_gguf_file_has_beyond_its_architecture_is_refused() {
     let mut file = file_of(&Recipe::default());
     let first = file.tensors[0].clone();
-    file.tensors.push(("blk.0.attn_q_norm.weight".to_owned(), vec![16], 0, vec![0; 64]));
-    assert!(matches!(refusal(&file), ImportError::TensorExtra(name) if name.contains("attn_q_norm")));
+    file.tensors.push((
+        "blk.0.attn_q_norm.weight".to_owned(),
+        vec![16],
+        0,
+        vec![0; 64],
+    ));
+    assert!(
+        matches!(refusal(&file), ImportError::TensorExtra(name) if name.contains("attn_q_norm"))
+    );
     file.tensors.pop();
     file.tensors.push(first);
     assert!(refusal(&file).to_string().contains("twice"));
@@ -161,7 +171,12 @@ fn what_a_gguf_file_has_beyond_its_architecture_is_refused() {
 fn memory_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    line.unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+    line.unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 /// A change of a file's head.
@@ -210,7 +225,9 @@ fn changed(bytes: &[u8], head: usize, changes: &[Change]) -> Vec<u8> {
             Change::Word(at, word) => {
                 let at = at.index(head);
                 let places = bytes[at..].iter_mut();
-                places.zip(word.to_le_bytes()).for_each(|(old, new)| *old = new);
+                places
+                    .zip(word.to_le_bytes())
+                    .for_each(|(old, new)| *old = new);
             }
             Change::Cut(at) => bytes.truncate(at.index(bytes.len() + 1)),
             Change::Taken(at, length) => drop(bytes.drain(range(at, *length))),

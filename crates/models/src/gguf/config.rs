@@ -28,7 +28,10 @@ const KNOWN: [&str; 18] = [
     "rope.scale_linear",
 ];
 /// What the positions were scaled from, and that the model was trained so: notes for people.
-const NOTES: [&str; 2] = ["rope.scaling.original_context_length", "rope.scaling.finetuned"];
+const NOTES: [&str; 2] = [
+    "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+];
 
 /// Which of the families a file is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

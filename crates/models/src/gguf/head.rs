@@ -239,7 +239,9 @@ impl<R: Read> Source<R> {
 
 fn within(what: &str, count: u64, max: u64) -> Result<u64, Refusal> {
     if count > max {
-        return Err(format!("its head names {count} {what}; at most {max} are taken"));
+        return Err(format!(
+            "its head names {count} {what}; at most {max} are taken"
+        ));
     }
     Ok(count)
 }

@@ -96,7 +96,6 @@ impl Gguf {
         })
     }
 
-
     /// The file's name.
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -166,7 +165,9 @@ impl Metadata {
     fn number(&self, key: &str) -> Result<Option<f64>, ImportError> {
         match self.0.get(key) {
             None => Ok(None),
-            Some(Value::Number(number)) if number.is_finite() => Ok(number.to_string().parse().ok()),
+            Some(Value::Number(number)) if number.is_finite() => {
+                Ok(number.to_string().parse().ok())
+            }
             Some(_) => Err(Self::refusal(key, "is no finite number")),
         }
     }
@@ -309,9 +310,13 @@ fn divisors(file: &mut File, tensor: Option<&Tensor>) -> Result<Vec<f64>, Import
     file.seek(SeekFrom::Start(tensor.offset))
         .and_then(|_| file.read_exact(&mut bytes))
         .map_err(|_| refusal("cannot be read"))?;
-    let divisors = tensor.encoding.decode(&bytes).into_iter().map(f64::from);
-    let divisors: Vec<f64> = divisors.collect();
-    if !divisors.iter().all(|divisor| (1e-6..=1e6).contains(divisor)) {
+    let mut divisors = Vec::new();
+    tensor.encoding.decode(&bytes, &mut divisors);
+    let divisors: Vec<f64> = divisors.into_iter().map(f64::from).collect();
+    if !divisors
+        .iter()
+        .all(|divisor| (1e-6..=1e6).contains(divisor))
+    {
         return Err(refusal("has a number that is out of bounds"));
     }
     Ok(divisors)

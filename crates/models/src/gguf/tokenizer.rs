@@ -193,7 +193,9 @@ impl<'a> Tokens<'a> {
     /// What is put around a raw prompt.
     fn post_processor(&self) -> Result<Json, ImportError> {
         let wanted = |key: &str, default: bool| -> Result<bool, ImportError> {
-            let wanted = self.metadata.truth(&format!("tokenizer.ggml.add_{key}_token"))?;
+            let wanted = self
+                .metadata
+                .truth(&format!("tokenizer.ggml.add_{key}_token"))?;
             Ok(wanted.unwrap_or(default))
         };
         let mut pieces = Vec::new();
@@ -342,12 +344,24 @@ mod tests {
     }
 
     fn metadata(changes: &[(&str, Value)]) -> Metadata {
-        let names = ["<|endoftext|>", "a", "b", "ab", "1", "[PAD]", "<|im_end|>", "<tool>"];
+        let names = [
+            "<|endoftext|>",
+            "a",
+            "b",
+            "ab",
+            "1",
+            "[PAD]",
+            "<|im_end|>",
+            "<tool>",
+        ];
         let mut pairs = BTreeMap::from([
             (MODEL.to_owned(), text("gpt2")),
             (PRE.to_owned(), text("smollm")),
             (TOKENS.to_owned(), texts(&names)),
-            (KINDS.to_owned(), Value::Wholes(vec![3, 1, 1, 1, 1, 5, 3, 4])),
+            (
+                KINDS.to_owned(),
+                Value::Wholes(vec![3, 1, 1, 1, 1, 5, 3, 4]),
+            ),
             (MERGES.to_owned(), texts(&["a b"])),
             ("tokenizer.ggml.eos_token_id".to_owned(), Value::Whole(6)),
             ("tokenizer.ggml.bos_token_id".to_owned(), Value::Whole(0)),
@@ -370,7 +384,11 @@ mod tests {
     fn each_way_to_cut_gives_a_tokenizer_that_the_engine_takes() {
         for pre in ["smollm", "llama-bpe", "qwen2", "gpt-2"] {
             let made = made(&[(PRE, text(pre))]);
-            assert_eq!(made["model"]["vocab"].as_object().unwrap().len(), 7, "{pre}");
+            assert_eq!(
+                made["model"]["vocab"].as_object().unwrap().len(),
+                7,
+                "{pre}"
+            );
             assert_eq!(made["model"]["vocab"]["<|im_end|>"], 6, "{pre}");
             assert_eq!(made["added_tokens"].as_array().unwrap().len(), 3, "{pre}");
             assert_eq!(made["added_tokens"][2]["special"], false, "{pre}");
@@ -397,7 +415,10 @@ mod tests {
     #[test]
     fn an_output_ends_with_the_tokens_that_llama_cpp_ends_it_with() {
         let metadata = metadata(&[("tokenizer.ggml.eot_token_id", Value::Whole(6))]);
-        assert_eq!(Tokens::read(&metadata).unwrap().end_tokens().unwrap(), [6, 0]);
+        assert_eq!(
+            Tokens::read(&metadata).unwrap().end_tokens().unwrap(),
+            [6, 0]
+        );
     }
 
     #[test]

@@ -172,7 +172,9 @@ fn paired(values: &[f32], head_dim: usize, columns: usize) -> Vec<f32> {
 fn q8_0(values: &[f32]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for block in values.as_chunks::<32>().0 {
-        let peak = block.iter().fold(0_f32, |peak, value| peak.max(value.abs()));
+        let peak = block
+            .iter()
+            .fold(0_f32, |peak, value| peak.max(value.abs()));
         let exponent = (peak / 127.0).log2().ceil().clamp(-14.0, 15.0) as i32;
         bytes.extend((((exponent + 15) as u16) << 10).to_le_bytes());
         let steps = block.map(|value| (value / 2_f32.powi(exponent)).round() as i8);
