@@ -286,7 +286,10 @@ mod tests {
         let factor = ("llama.rope.scaling.factor", Value::Number(4.0));
         let kind = |kind: &str| ("llama.rope.scaling.type", Value::Text(kind.to_owned()));
         let expected = json!({ "rope_type": "linear", "factor": 4.0 });
-        assert_eq!(config(std::slice::from_ref(&factor))["rope_scaling"], expected);
+        assert_eq!(
+            config(std::slice::from_ref(&factor))["rope_scaling"],
+            expected
+        );
         let named = config(&[factor.clone(), kind("linear")]);
         assert_eq!(named["rope_scaling"], expected);
         let none = config(&[factor.clone(), kind("none")]);
