@@ -1,5 +1,5 @@
-//! The weights of a checkpoint: one safetensors file, or shards with an index. Read tensor by tensor,
-//! or a range of rows at a time, so that a model never stands in memory in floating point.
+//! The weights of a checkpoint: one safetensors file, shards with an index, or a GGUF file. Read tensor by
+//! tensor, or a range of rows at a time, so that a model never stands in memory in floating point.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -9,8 +9,10 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
+use crate::encoding::Encoding;
 use crate::error::ImportError;
 use crate::folder::Folder;
+use crate::gguf::Gguf;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -31,10 +33,37 @@ struct Index {
 #[derive(Debug)]
 struct Entry {
     file: String,
-    dtype: Dtype,
+    /// The type's name where it is none that is read.
+    encoding: Result<Encoding, String>,
     shape: Vec<usize>,
     /// From the file's beginning.
     offset: u64,
+    /// The width of a head whose rows stand in pairs, as llama.cpp turns them: row `i` of the first half, then
+    /// row `i` of the second.
+    paired: Option<usize>,
+}
+
+impl Entry {
+    fn encoding(&self, name: &str) -> Result<Encoding, ImportError> {
+        self.encoding.clone().map_err(|dtype| ImportError::Dtype {
+            tensor: name.to_owned(),
+            dtype,
+        })
+    }
+
+    /// Where the row that is wanted stands.
+    fn place(&self, row: usize) -> usize {
+        let Some(head_dim) = self.paired else {
+            return row;
+        };
+        let (head, row, half) = (row / head_dim, row % head_dim, head_dim / 2);
+        let row = if row < half {
+            2 * row
+        } else {
+            2 * (row - half) + 1
+        };
+        head * head_dim + row
+    }
 }
 
 /// The tensors of a checkpoint, by name.
@@ -51,6 +80,10 @@ impl Checkpoint {
             folder: folder.clone(),
             tensors: BTreeMap::new(),
         };
+        if let Some(gguf) = folder.gguf() {
+            checkpoint.add_gguf(gguf);
+            return Ok(checkpoint);
+        }
         if folder.has(SINGLE) {
             checkpoint.add_file(SINGLE)?;
             return Ok(checkpoint);
@@ -97,6 +130,20 @@ impl Checkpoint {
         self.tensors.contains_key(tensor)
     }
 
+    /// The file was held against its head when it was opened.
+    fn add_gguf(&mut self, gguf: &Gguf) {
+        for (name, tensor) in gguf.tensors() {
+            let entry = Entry {
+                file: gguf.name().to_owned(),
+                encoding: Ok(tensor.encoding),
+                shape: tensor.shape.clone(),
+                offset: tensor.offset,
+                paired: gguf.paired(name),
+            };
+            self.tensors.insert(name.clone(), entry);
+        }
+    }
+
     fn add_file(&mut self, file: &str) -> Result<(), ImportError> {
         let (header, data_from) = self.header(file)?;
         for (name, info) in header.tensors() {
@@ -107,9 +154,15 @@ impl Checkpoint {
             } = info;
             let entry = Entry {
                 file: file.to_owned(),
-                dtype: *dtype,
+                encoding: match dtype {
+                    Dtype::F32 => Ok(Encoding::F32),
+                    Dtype::F16 => Ok(Encoding::F16),
+                    Dtype::BF16 => Ok(Encoding::BF16),
+                    other => Err(format!("{other:?}")),
+                },
                 shape: shape.clone(),
                 offset: data_from + data_offsets.0 as u64,
+                paired: None,
             };
             if let Some(other) = self.tensors.insert(name.clone(), entry) {
                 let reason = format!("{name} is in {} too", other.file);
@@ -166,12 +219,7 @@ impl Checkpoint {
     ) -> Result<(), ImportError> {
         for (name, shape) in expected {
             let entry = self.entry(name)?;
-            if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                return Err(ImportError::Dtype {
-                    tensor: name.clone(),
-                    dtype: format!("{:?}", entry.dtype),
-                });
-            }
+            entry.encoding(name)?;
             if entry.shape != *shape {
                 return Err(ImportError::Shape {
                     tensor: name.clone(),
@@ -201,16 +249,28 @@ impl Checkpoint {
         count: usize,
     ) -> Result<Vec<f32>, ImportError> {
         let entry = self.entry(name)?;
+        let encoding = entry.encoding(name)?;
         let columns: usize = entry.shape.iter().skip(1).product();
-        let width = if entry.dtype == Dtype::F32 { 4 } else { 2 };
         let io = |error| self.folder.error(&entry.file, error);
+        let whole_blocks = || ImportError::corrupt(&entry.file, format!("rows of {name}"));
         let mut file = std::fs::File::open(self.folder.path(&entry.file)).map_err(io)?;
-        let from = entry.offset + (first * columns * width) as u64;
-        file.seek(SeekFrom::Start(from)).map_err(io)?;
-        // No more than the file has, by its header's check.
-        let mut bytes = vec![0; count * columns * width];
-        file.read_exact(&mut bytes).map_err(io)?;
-        let values = decode(entry.dtype, &bytes);
+        // A vector is one row, or as many as it has numbers.
+        let (row_numbers, rows, skipped) = match entry.paired {
+            Some(_) => (columns, first..first + count, 0),
+            None => (count * columns, 0..1, first * columns),
+        };
+        let skipped = encoding.bytes(skipped).ok_or_else(whole_blocks)?;
+        let row_bytes = encoding.bytes(row_numbers).ok_or_else(whole_blocks)?;
+        // No more than the file has, by its header's check; in numbers, eight times that at most.
+        let mut values = Vec::with_capacity(count * columns);
+        let mut bytes = vec![0; row_bytes];
+        for row in rows {
+            let from = skipped + entry.place(row) * row_bytes;
+            let from = SeekFrom::Start(entry.offset + from as u64);
+            file.seek(from).map_err(io)?;
+            file.read_exact(&mut bytes).map_err(io)?;
+            encoding.decode(&bytes, &mut values);
+        }
         if values.iter().all(|value| value.is_finite()) {
             Ok(values)
         } else {
@@ -231,56 +291,9 @@ fn is_plain_name(name: &str) -> bool {
     plain && parts.next().is_none() && !name.contains(['/', '\\', ':', '\0'])
 }
 
-fn decode(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
-    let halves = || bytes.as_chunks::<2>().0.iter().copied();
-    match dtype {
-        Dtype::F32 => {
-            let words = bytes.as_chunks::<4>().0.iter();
-            words.map(|word| f32::from_le_bytes(*word)).collect()
-        }
-        Dtype::BF16 => halves()
-            .map(|half| f32::from_bits(u32::from(u16::from_le_bytes(half)) << 16))
-            .collect(),
-        _ => halves()
-            .map(|half| from_half(u16::from_le_bytes(half)))
-            .collect(),
-    }
-}
-
-/// An IEEE 754 half: 1 bit of sign, 5 of exponent, 10 of fraction. All of them are exact in 32 bits.
-fn from_half(half: u16) -> f32 {
-    let (exponent, fraction) = (u32::from(half >> 10 & 31), u32::from(half & 1023));
-    let size = match exponent {
-        // Subnormal: the fraction times 2^-24. Below 2^10, so exact.
-        0 => fraction as f32 / 16_777_216.0,
-        31 if fraction == 0 => f32::INFINITY,
-        31 => f32::NAN,
-        _ => f32::from_bits((exponent + 127 - 15) << 23 | fraction << 13),
-    };
-    if half >> 15 == 1 { -size } else { size }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn halves_are_read_exactly() {
-        let known = [
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x3555, 0.333_251_95),
-            (0x7bff, 65_504.0),
-            (0x0400, 6.103_515_6e-5),
-            (0x03ff, 6.097_555e-5),
-            (0x0001, 5.960_464_5e-8),
-        ];
-        for (bits, value) in known {
-            assert_eq!(from_half(bits), value, "{bits:#x}");
-        }
-        assert!(from_half(0x8000).is_sign_negative());
-        assert!(from_half(0x7c00).is_infinite() && from_half(0x7e00).is_nan());
-    }
 
     #[test]
     fn only_plain_names_are_files_of_the_folder() {

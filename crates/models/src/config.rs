@@ -5,8 +5,12 @@ use dovetail_engine::Architecture;
 use serde::{Deserialize, Deserializer};
 
 use crate::error::ImportError;
+use crate::folder::Folder;
+use crate::gguf::Gguf;
 use crate::rope::{Rope, RopeFields};
 
+/// `config.json` has some kilobytes.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// The context that is taken where none is asked for: the tables and a worker's caches grow with it.
 const CONTEXT_DEFAULT: usize = 4096;
 /// The feed-forward width must be a multiple of this for the engine to mix it.
@@ -90,8 +94,19 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// Reads a checkpoint's configuration.
+    pub(crate) fn read(folder: &Folder) -> Result<Self, ImportError> {
+        let mut config = Self::parse(&folder.read("config.json", CONFIG_BYTES_MAX)?)?;
+        if let Some(divisors) = folder.gguf().map(Gguf::rope_divisors)
+            && !divisors.is_empty()
+        {
+            config.rope.divide(divisors, config.head_dim)?;
+        }
+        Ok(config)
+    }
+
     /// Parses `config.json`.
-    pub(crate) fn parse(json: &[u8]) -> Result<Self, ImportError> {
+    fn parse(json: &[u8]) -> Result<Self, ImportError> {
         let raw: Raw = serde_json::from_slice(json)
             .map_err(|error| ImportError::corrupt("config.json", error))?;
         let family = match raw.architectures.as_deref() {

@@ -109,8 +109,19 @@ pub enum ImportError {
         /// What the file says.
         found: Vec<usize>,
     },
-    /// A tensor is not in F32, F16 or BF16.
-    #[error("the tensor {tensor} has the type {dtype}; F32, F16 and BF16 are supported")]
+    /// A GGUF file's metadata say what is not supported, or do not fit each other.
+    #[error("the file's {key} {reason}")]
+    Metadata {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor has a type that is not read.
+    #[error(
+        "the tensor {tensor} has the type {dtype}; F32, F16 and BF16 are supported, in a GGUF file also Q4_0, \
+        Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K"
+    )]
     Dtype {
         /// Its name.
         tensor: String,

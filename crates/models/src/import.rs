@@ -18,8 +18,6 @@ use crate::rotation::{Rotation, block_of, hadamard_columns, hadamard_rows};
 use crate::shift::{SHIFT_MAX, coarse_embedding, saturation_notes, settle};
 use crate::text::Text;
 
-/// `config.json` has some kilobytes.
-const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Embedding and head are taken this many weights at a time.
 const CHUNK_WEIGHTS: usize = 4 << 20;
 /// What the engine rotates the input of the down projection by.
@@ -105,8 +103,8 @@ pub struct MatrixError {
     pub error: f64,
 }
 
-/// Imports a folder of Hugging Face's layout: `config.json`, `model.safetensors` or its shards,
-/// `tokenizer.json` and what goes with it. Takes the memory of the finished model twice, and of one matrix in
+/// Imports a folder of Hugging Face's layout (`config.json`, `model.safetensors` or its shards,
+/// `tokenizer.json` and what goes with it) or a GGUF file. Takes the memory of the finished model twice, and of one matrix in
 /// 32 bits. The same files and options give the same bytes on every machine.
 ///
 /// # Errors
@@ -117,7 +115,7 @@ pub fn import(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Imported, ImportError> {
     let folder = Folder::new(dir)?;
-    let mut config = Config::parse(&folder.read("config.json", CONFIG_BYTES_MAX)?)?;
+    let mut config = Config::read(&folder)?;
     let context = config.context(options.context_tokens)?;
     let name = config.name(options.name.as_deref())?;
     let told = [options.residual_shift, options.gate_shift];
@@ -165,7 +163,7 @@ fn has_own_head(checkpoint: &Checkpoint, config: &Config) -> Result<bool, Import
 /// Opens a checkpoint's weights and holds them against its configuration.
 pub(crate) fn open(dir: &Path) -> Result<(Checkpoint, Config), ImportError> {
     let folder = Folder::new(dir)?;
-    let config = Config::parse(&folder.read("config.json", CONFIG_BYTES_MAX)?)?;
+    let config = Config::read(&folder)?;
     let checkpoint = Checkpoint::open(&folder)?;
     check_tensors(&checkpoint, &config)?;
     Ok((checkpoint, config))

@@ -1,5 +1,5 @@
-//! Models from elsewhere: imports checkpoints of Hugging Face's layout for the engine, measures what that
-//! costs in quality, and renders chat templates.
+//! Models from elsewhere: imports checkpoints of Hugging Face's layout and GGUF files for the engine, measures
+//! what that costs in quality, and renders chat templates.
 //!
 //! What a worker runs is made here once; nothing here runs while it works, so floating point is allowed,
 //! but in the importer only operations that every machine rounds alike. The crate knows no Bitcoin, no
@@ -10,8 +10,10 @@ mod balance;
 pub mod chat;
 mod checkpoint;
 mod config;
+mod encoding;
 mod error;
 mod folder;
+mod gguf;
 mod import;
 pub mod quality;
 mod quantise;

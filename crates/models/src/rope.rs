@@ -26,10 +26,12 @@ pub(crate) struct RopeFields {
 }
 
 /// How positions become angles.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rope {
     theta: f64,
     scaling: Scaling,
+    /// What each pair's angle is divided by, where a file says it pair by pair; empty where by nothing.
+    divisors: Vec<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -101,7 +103,26 @@ impl Rope {
                 "high_freq_factor is not above low_freq_factor".into(),
             ));
         }
-        Ok(Self { theta, scaling })
+        Ok(Self {
+            theta,
+            scaling,
+            divisors: Vec::new(),
+        })
+    }
+
+    /// Divides each pair's angle: how GGUF files say Llama 3's scaling.
+    pub(crate) fn divide(&mut self, divisors: &[f64], head_dim: usize) -> Result<(), ImportError> {
+        if self.scaling != Scaling::None {
+            let reason = "the file scales them by a factor and by a tensor";
+            return Err(ImportError::Rope(reason.into()));
+        }
+        if divisors.len() != head_dim / 2 {
+            let (found, pairs) = (divisors.len(), head_dim / 2);
+            let reason = format!("there are {found} divisors for {pairs} pairs");
+            return Err(ImportError::Rope(reason));
+        }
+        self.divisors = divisors.to_vec();
+        Ok(())
     }
 
     /// The angle per position of each pair, in radians: `[head_dim / 2]`. In software, so that every
@@ -110,7 +131,8 @@ impl Rope {
         (0..head_dim / 2)
             .map(|pair| {
                 let exponent = to_f64(2 * pair) / to_f64(head_dim);
-                self.scaling.apply(1.0 / libm::pow(self.theta, exponent))
+                let frequency = self.scaling.apply(1.0 / libm::pow(self.theta, exponent));
+                frequency / self.divisors.get(pair).copied().unwrap_or(1.0)
             })
             .collect()
     }

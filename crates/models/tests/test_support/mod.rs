@@ -2,6 +2,8 @@
 //! trained models have.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod gguf;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 

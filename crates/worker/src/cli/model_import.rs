@@ -1,4 +1,4 @@
-//! `dovetail-worker model import`: a checkpoint becomes a model file, with what that cost.
+//! `dovetail-worker model import`: a checkpoint or a GGUF file becomes a model file, with what that cost.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -14,12 +14,14 @@ use super::whole_file::write_whole;
 /// What to import, and where to.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArguments {
-    /// The folder with `config.json`, the safetensors and `tokenizer.json`.
-    dir: PathBuf,
+    /// The folder with `config.json`, the safetensors and `tokenizer.json`; or a GGUF file.
+    #[arg(value_name = "DIR|FILE.gguf")]
+    source: PathBuf,
     /// The file to write. In a folder that is there, a file with the model's id as its name.
     #[arg(long)]
     out: PathBuf,
-    /// A name for people, 1 to 64 bytes. Where not given, the last part of `_name_or_path` in `config.json`.
+    /// A name for people, 1 to 64 bytes. Where not given, the last part of `_name_or_path` in `config.json`, or
+    /// `general.name` of a GGUF file.
     #[arg(long)]
     name: Option<String>,
     /// Positions that the model can take in. Where not given, what it was made for, but at most 4096.
@@ -34,8 +36,8 @@ pub(crate) fn run(arguments: &ImportArguments) -> anyhow::Result<PathBuf> {
         context_tokens: arguments.context,
         ..ImportOptions::default()
     };
-    let imported = import(&arguments.dir, &options, &mut Meter::new().callback())
-        .with_context(|| format!("cannot import {}", arguments.dir.display()))?;
+    let imported = import(&arguments.source, &options, &mut Meter::new().callback())
+        .with_context(|| format!("cannot import {}", arguments.source.display()))?;
     let mut file = arguments.out.clone();
     if file.is_dir() {
         file.push(format!("{}.safetensors", imported.parts.id()?));
