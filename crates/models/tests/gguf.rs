@@ -50,7 +50,7 @@ fn a_gguf_file_gives_the_model_that_its_checkpoint_gives() {
         file.version = version;
         file.write(&path);
         let (own, checkpoint) = (imported(&path), imported(folder.path()));
-        assert_eq!(own.parts.name, "small");
+        assert_eq!(own.parts.name, "random");
         assert_eq!(own.parts.architecture, checkpoint.parts.architecture);
         assert!(own.parts.tensors == checkpoint.parts.tensors);
         // What ends a turn, and what ends a text.
