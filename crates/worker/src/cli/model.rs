@@ -31,7 +31,7 @@ enum ModelCommand {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Import a checkpoint of Hugging Face's layout (docs/models.md).
+    /// Import a checkpoint of Hugging Face's layout, or a GGUF file (docs/models.md).
     Import(ImportArguments),
     /// Measure what importing a model cost: the engine beside the checkpoint in floating point, on a text.
     Quality(QualityArguments),
