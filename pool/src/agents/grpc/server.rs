@@ -78,13 +78,18 @@ async fn report_ready(
     mut readiness: watch::Receiver<bool>,
     shutdown: &CancellationToken,
 ) {
+    // What was said before this began. Whoever watches is told changes only.
+    let mut said = false;
     loop {
         let is_ready = *readiness.borrow_and_update();
         let status = match is_ready {
             true => ServingStatus::Serving,
             false => ServingStatus::NotServing,
         };
-        set_health(health, status).await;
+        if is_ready != said {
+            set_health(health, status).await;
+            said = is_ready;
+        }
         let changed = tokio::select! {
             () = shutdown.cancelled() => false,
             changed = readiness.changed() => changed.is_ok(),
