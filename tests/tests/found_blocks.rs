@@ -1,5 +1,5 @@
 //! A block that the pool says was found is in the chain under the very hash that it names: found on a standard
-//! channel and on an extended one, on the embedded chain and on Bitcoin Core. That the chain's height rises
+//! channel, on an extended one and by a device behind a worker, on the embedded chain and on Bitcoin Core. That the chain's height rises
 //! proves nothing: regtest's easy target takes half of all headers, wrong ones too.
 
 #![allow(clippy::unwrap_used)]
@@ -16,17 +16,20 @@ use tempfile::TempDir;
 /// Blocks to wait for: of a mistake that half of all headers survive, one in a thousand would come through.
 const BLOCKS: usize = 10;
 
-/// The plain hasher opens a standard channel, the tests' device an extended one.
+/// The plain hasher opens a standard channel, the tests' device an extended one, at the pool or at a worker that
+/// declares its jobs.
 #[derive(Clone, Copy)]
 enum Channel {
     Standard,
     Extended,
+    BehindWorker,
 }
 
 /// Starts a pool with one miner, and has it find blocks.
 async fn finds_blocks(channel: Channel, core: Option<CoreParts>) -> (TempDir, Scenario) {
     let options = Options {
-        worker: false,
+        worker: matches!(channel, Channel::BehindWorker),
+        firmware: matches!(channel, Channel::BehindWorker),
         hasher: matches!(channel, Channel::Standard),
         // A block or two a second, so that the embedded chain's source shows each of them as its tip; on Bitcoin
         // Core's regtest every share is one.
@@ -38,17 +41,23 @@ async fn finds_blocks(channel: Channel, core: Option<CoreParts>) -> (TempDir, Sc
     let start = move || dovetail_tests::scenario(&options).unwrap();
     let (dir, mut scenario) = tokio::task::spawn_blocking(start).await.unwrap();
     let pool = (scenario.mining.clone(), AUTHORITY_PUBLIC.to_owned());
-    let _device = match channel {
+    let port = match channel {
         Channel::Standard => None,
-        Channel::Extended => Some(Device::start(&pool, hard_target()).await),
+        Channel::Extended => Some(pool),
+        Channel::BehindWorker => scenario.firmware.clone(),
+    };
+    let _device = match port {
+        None => None,
+        Some(port) => Some(Device::start(&port, hard_target()).await),
     };
     let account = match channel {
-        Channel::Standard => "hasher",
-        Channel::Extended => "device",
+        Channel::Standard => "hasher".to_owned(),
+        Channel::Extended => "device".to_owned(),
+        Channel::BehindWorker => scenario.worker_key.clone().unwrap(),
     };
     for _ in 0..BLOCKS {
         let found = scenario.pool.event("block_found", TIME_MAX).unwrap();
-        assert_eq!(found["worker"], account);
+        assert_eq!(found["worker"], account.as_str());
         let hash = found["hash"].as_str().unwrap();
         assert!(
             is_known(&mut scenario, hash),
@@ -129,4 +138,15 @@ async fn bitcoin_core_knows_every_block_of_a_standard_channel() {
 #[ignore = "needs Bitcoin Core: cargo xtask test"]
 async fn bitcoin_core_knows_every_block_of_an_extended_channel() {
     every_block_is_on_core(Channel::Extended).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_behind_a_worker_is_in_the_chain_under_the_announced_hash() {
+    finds_blocks(Channel::BehindWorker, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Bitcoin Core: cargo xtask test"]
+async fn bitcoin_core_knows_every_block_behind_a_worker() {
+    every_block_is_on_core(Channel::BehindWorker).await;
 }
