@@ -34,12 +34,12 @@ pub enum EngineError {
     Sampling(#[from] dovetail_commitment::SamplingError),
 }
 
-/// What is said of a tokenizer has at most this many bytes: its words may come from a stranger's file.
-const REASON_BYTES_MAX: usize = 200;
+/// What is said of a tokenizer has at most this many letters: its words may come from a stranger's file.
+const REASON_LETTERS_MAX: usize = 200;
 
 impl EngineError {
     pub(crate) fn tokenizer(reason: &str) -> Self {
-        let reason = reason.escape_debug().take(REASON_BYTES_MAX);
+        let reason = reason.escape_debug().take(REASON_LETTERS_MAX);
         Self::Tokenizer(reason.collect())
     }
 }

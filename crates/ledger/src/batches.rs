@@ -13,7 +13,7 @@ const BATCHES_PER_TASK_MAX: i64 = 16;
 /// Open batches that a worker may have. It claims one at a time, and each has room for 64 tasks.
 const BATCHES_PER_WORKER_MAX: i64 = 64;
 /// The class of the advisory locks of workers that register batches: one registration of a worker at a time, or two that
-/// come at once would not count each other.
+/// come at once would not count each other. Locks of two numbers are none of those of one (`collateral.rs`).
 const REGISTRATION_LOCKS: i32 = 0x4149;
 
 /// Where a batch stands.

@@ -83,7 +83,9 @@ pub enum ImportError {
     #[error("config.json: {0}")]
     Config(String),
     /// Nobody named the model.
-    #[error("the model has no name: config.json has no usable _name_or_path; give one with --name")]
+    #[error(
+        "the model has no name: no usable _name_or_path in config.json, or general.name in a GGUF file; give one with --name"
+    )]
     NoName,
     /// The context asked for is longer than the model was made for.
     #[error("a context of {context} tokens was asked for; the model has {max}")]

@@ -1,5 +1,5 @@
 //! From a checkpoint to the parts of a model file: norm gains folded into the weights behind them,
-//! outliers spread, rows quantised. docs/models.md says why each step is exact but the last.
+//! outliers spread, rows quantised. docs/models.md says why each step is exact but the rounding.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;

@@ -22,8 +22,9 @@ const LABEL_BYTES_MAX: usize = 63;
 const OFFER_BYTES_MIN: usize = 50;
 /// What bech32 is written with (BIP 173). BOLT12 uses it without a checksum.
 const BECH32_DIGITS: &str = "qpzry9x8gf2tvdw0s3jn54khce6mua7l";
-/// How long what is all hexadecimal and not a worker's key was hardly meant as anything else.
+/// The hexadecimal digits of a worker's key.
 const KEY_DIGITS: usize = 64;
+/// What is all hexadecimal and about as long was hardly meant as anything else.
 const NEARLY_KEY_DIGITS: std::ops::RangeInclusive<usize> = 60..=68;
 /// Top-level domains behind which only a country's can follow, as in `com.au`: whatever else comes is a device.
 const GENERIC_TOP_LEVELS: [&str; 8] = ["app", "cash", "com", "io", "me", "net", "org", "xyz"];

@@ -111,12 +111,12 @@ stock_messages! {
 mod tests {
     use super::*;
 
-    /// The table of the specification's section 8, and of extension 0x0001.
     /// Type, whether it is for a channel, and extension, of a message.
     type Numbers = (u8, bool, u16);
 
+    /// The table of the specification's section 8, and of extension 0x0001.
     fn listed() -> Vec<(u8, bool, u16, Numbers)> {
-        fn of<M: Message>() -> (u8, bool, u16) {
+        fn of<M: Message>() -> Numbers {
             (M::MESSAGE_TYPE, M::CHANNEL_MSG, M::EXTENSION_TYPE)
         }
         vec![

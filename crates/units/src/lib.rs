@@ -1,6 +1,6 @@
 //! What every crate counts in: money ([`Msat`]), work ([`Work`]), the time of day, seeded choices
 //! ([`SplitMix64`]), the bounds of Bitcoin's consensus, what a share's header may hold ([`header`]), error
-//! codes as enums ([`codes!`]), and how words of strangers are shown ([`harmless`]).
+//! codes as enums ([`codes!`]), and how words of strangers are shown ([`harmless()`]).
 //!
 //! Numbers and words only: it does no I/O but reading the clock, knows no protocol, and depends on
 //! no other crate of ours.

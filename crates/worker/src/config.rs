@@ -139,13 +139,13 @@ pub struct Firmware {
     /// How many channels one connection may open, 1 to 1024.
     #[serde(default = "channels_per_connection_max")]
     pub channels_per_connection_max: usize,
-    /// What vardiff steers each channel to. Difficulty never exceeds what the pool asks.
+    /// What vardiff steers each channel to. Difficulty exceeds what the pool asks only where that is a flood.
     #[serde(default = "shares_per_minute")]
     pub shares_per_minute: f32,
     /// The least hash rate that is assumed of a device, in h/s.
     #[serde(default = "min_hash_rate")]
     pub min_hash_rate: f32,
-    /// The least time between two jobs on one tip, in ms. A new tip never waits.
+    /// The least time between two jobs on one tip, in ms. A new tip waits only if another came a moment before.
     #[serde(default = "job_interval_ms")]
     pub job_interval_ms: u64,
 }

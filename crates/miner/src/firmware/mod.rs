@@ -30,11 +30,11 @@ pub struct FirmwareOptions {
     pub connections_max: usize,
     /// How many channels one connection may open.
     pub channels_per_connection_max: usize,
-    /// What vardiff steers each channel to. Difficulty never exceeds what the upstream asks.
+    /// What vardiff steers each channel to. Difficulty exceeds what the upstream asks only where that is a flood.
     pub shares_per_minute: f32,
     /// The least hash rate that is assumed of a device, in h/s.
     pub min_hash_rate: f32,
-    /// The least time between two jobs on one tip. A new tip never waits.
+    /// The least time between two jobs on one tip. A new tip waits only if another came a moment before.
     pub job_interval: Duration,
 }
 

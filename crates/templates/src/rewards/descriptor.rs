@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use miniscript::descriptor::checksum::Engine;
 
-    // Of BIP 32, test vector 1 (chain m), and the same for test networks.
+    // Of BIP 32, test vector 1 (chain m).
     const XPUB: &str = "xpub661MyMwAqRbcFtXgS5sYJABqqG9YLmC4Q1Rdap9gSE8NqtwybGhePY2gZ29ESFjqJoCu1Rupje8YtGqsefD265TMg7usUDFdp6W1EGMcet8";
     const XPRV: &str = "xprv9s21ZrQH143K3QTDL4LXw2F7HEK3wJUD2nW2nRk4stbPy6cq3jPPqjiChkVvvNKmPGJxWUtg6LnF5kejMRNNU3TGtRBeJgk33yuGBxrMPHi";
     /// The generator of secp256k1.

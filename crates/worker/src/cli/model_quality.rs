@@ -15,7 +15,7 @@ const TEXT_BYTES_MAX: u64 = 16 << 20;
 /// What to measure, and on what.
 #[derive(Debug, Args)]
 pub(crate) struct QualityArguments {
-    /// The checkpoint's folder.
+    /// The checkpoint's folder, or the GGUF file.
     dir: PathBuf,
     /// The model file that was imported from it.
     file: PathBuf,

@@ -228,7 +228,7 @@ impl Connection {
         })
     }
 
-    /// Gives the new channel its first job, as a future job, and the tip (5.3.15), unless its client makes its own.
+    /// Gives the new channel its first job, as a future job, and the tip (5.3.15), unless its client takes none of the pool's jobs.
     fn begin(&mut self, channel_id: u32, channel: Channel) -> Result<(), EndReason> {
         let device = channel.device();
         self.shared.telemetry.emit(&Event::ChannelOpened {

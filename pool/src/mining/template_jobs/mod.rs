@@ -1,7 +1,8 @@
 //! New templates and new tips, told to the channels of one connection (sections 5.3.15 to
 //! 5.3.17): a changed tip is a future job and a `SetNewPrevHash` that activates it; a better
 //! template on the same tip is a job to be mined at once. A tip is changed by another target and by an
-//! earlier time as well. Clients that bring custom jobs are told none of it.
+//! earlier time as well. Clients that bring custom jobs are told none of it, but for
+//! workers of ours, which fall back to the pool's.
 
 pub(super) mod job_maker;
 
@@ -234,7 +235,7 @@ impl Connection {
     }
 
     /// Tells a channel its new target, with a job that carries it: earlier jobs keep theirs (5.3.21), and on a quiet
-    /// chain the next template may take long. Whoever brings custom jobs has it with the next one.
+    /// chain the next template may take long. Whoever is given no jobs of the pool's has it with its next one.
     pub(in crate::mining) fn change_target(&mut self, channel_id: u32) -> Result<(), EndReason> {
         let Some(channel) = self.channels.get(&channel_id) else {
             return Ok(());
