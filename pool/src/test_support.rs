@@ -221,10 +221,7 @@ impl Finished {
 /// The work of a fresh embedded chain with this target.
 pub(crate) async fn work(bits: u32) -> Arc<WorkSnapshot> {
     let stop = CancellationToken::new();
-    let source = SourceConfig::Embedded {
-        bits,
-        network: bitcoin::Network::Regtest,
-    };
+    let source = SourceConfig::embedded_with_bits(bits);
     let templates = dovetail_templates::start(source, stop.clone()).unwrap();
     let mut newest = templates.subscribe();
     let work = newest.wait_for(Option::is_some).await.unwrap().clone();

@@ -15,7 +15,6 @@ impl Layout<'_> {
         let maturity_batches = options.maturity_batches;
         let task_lifetime_s = options.task_lifetime_s;
         let hash_msat_per_mebihash = options.hash_msat_per_mebihash;
-        let seen_within_s = options.coinbase_only_seen_within_s;
         let more_models: String = options
             .more_models
             .iter()
@@ -37,7 +36,7 @@ listen = \"127.0.0.1:0\"
 [job_declarator]
 listen = \"127.0.0.1:0\"
 coinbase_only = true
-coinbase_only_seen_within_s = {seen_within_s}
+coinbase_only_seen_within_s = 1800
 token_key = {{ file = \"{dir}/token.key\" }}
 [ledger]
 url = \"{url}\"

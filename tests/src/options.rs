@@ -46,8 +46,6 @@ pub struct Options {
     pub pool_settings: &'static [(&'static str, &'static str)],
     /// What 2^20 expected hashes earn, in msat.
     pub hash_msat_per_mebihash: u32,
-    /// How long a block of a coinbase-only job is looked for on the chain, in seconds.
-    pub coinbase_only_seen_within_s: u32,
     /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
     pub real: Option<RealParts>,
 }
@@ -75,7 +73,6 @@ impl Default for Options {
             task_lifetime_s: 600,
             pool_settings: &[],
             hash_msat_per_mebihash: 10,
-            coinbase_only_seen_within_s: 1_800,
             real: None,
         }
     }

@@ -45,7 +45,6 @@ impl Fixture {
             // Some million hashes find a block.
             bits: "1e03ffff",
             hash_msat_per_mebihash: HASH_MSAT_PER_MEBIHASH,
-            coinbase_only_seen_within_s: LONG_S,
             templates: provider.map(|provider| provider.config(600)),
             ..Options::default()
         };

@@ -2,7 +2,6 @@
 //! for it, and once it is there it is registered without a restart.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[path = "../../miner/tests/support/mod.rs"]
 mod support;
 
 use std::sync::Arc;
@@ -12,13 +11,15 @@ use dovetail_api::models_v1::{
     FetchModelRequest, FetchModelResponse,
     models_server::{self, ModelsServer},
 };
-use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_commitment::ModelId;
 use dovetail_engine::{Model, tiny};
-use dovetail_sv2::extension::{AssignTask, Bytes, RegisterWorker, StreamTokens};
+use dovetail_sv2::AuthorityKeys;
+use dovetail_sv2::extension::{RegisterWorker, StreamTokens};
 use dovetail_sv2::setup::SetupProtocol;
-use dovetail_sv2::{AuthorityKeys, Message};
 use dovetail_worker::config::Config;
 use dovetail_worker::worker::Worker;
+use support::fixture::TIME_MAX;
+use support::pool::{hung_up, next, task};
 use support::{Played, easy_target, listen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,9 +27,6 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
-
-/// How long something that must happen may take on a busy machine.
-const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Hands its file out a byte at a time until it is told to be honest.
 #[derive(Clone)]
@@ -162,24 +160,6 @@ impl Fixture {
     }
 }
 
-fn task(model_id: ModelId) -> AssignTask {
-    AssignTask {
-        task_id: TaskId::from_bytes([1; 32]),
-        model_id,
-        prompt: Bytes(b"hello".to_vec()),
-        salt: [3; 32],
-        sampling: SamplingParams {
-            temperature_milli: 700,
-            top_k: 0,
-            top_p_milli: 1000,
-            max_tokens: 12,
-        },
-        stop: StopSequences::default(),
-        seed: [4; 32],
-        deadline_ms: 600_000,
-    }
-}
-
 #[tokio::test]
 async fn a_worker_is_at_work_before_its_model_is_there_and_registers_it_when_it_arrives() {
     let fixture = Fixture::start().await;
@@ -192,20 +172,10 @@ async fn a_worker_is_at_work_before_its_model_is_there_and_registers_it_when_it_
     assert_eq!(register.models, [fixture.model_id]);
     fixture.until_state("served").await;
     // The session without the model ends once that with it is open, and tasks are served on it.
-    let ended = tokio::time::timeout(TIME_MAX, async {
-        while first.reader.read().await.is_ok() {}
-    });
-    ended.await.unwrap();
-    second.send(&task(fixture.model_id)).await;
-    let tokens = tokio::time::timeout(TIME_MAX, async {
-        loop {
-            let frame = second.reader.read().await.unwrap();
-            if frame.message_type == StreamTokens::MESSAGE_TYPE {
-                return frame.decode::<StreamTokens>().unwrap().0;
-            }
-        }
-    });
-    assert_eq!(tokens.await.unwrap().first_position, 0);
+    hung_up(&mut first).await;
+    second.send(&task(fixture.model_id, 1)).await;
+    let tokens: StreamTokens = next(&mut second).await;
+    assert_eq!(tokens.first_position, 0);
     fixture.stop.cancel();
     fixture.worker.await.unwrap();
 }

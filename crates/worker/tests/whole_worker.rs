@@ -9,7 +9,7 @@ use std::time::Duration;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{DeliverTranscript, RegisterBatch};
 use dovetail_sv2::messages::{PushSolution, SubmitSharesSuccess};
-use support::claim::{Claim, take_declaration, take_share};
+use support::claim::{Claim, claimed, take_declaration, take_share};
 use support::fixture::{BLOCKS_ALWAYS, BLOCKS_NEVER};
 use support::pool::{CHANNEL, EXTRANONCE_PREFIX, hung_up};
 use support::{Fixture, Played, Setup};
@@ -21,11 +21,7 @@ async fn nothing_more(pool: &mut Played) {
 
 #[tokio::test]
 async fn a_task_becomes_tokens_a_transcript_a_declared_job_and_a_claiming_share() {
-    let fixture = Fixture::start(Setup::alone(BLOCKS_NEVER)).await;
-    let mut pool = fixture.session().await;
-    let root = fixture.batch(&mut pool).await;
-    let mut declarator = fixture.declarator().await;
-    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    let (fixture, mut pool, _declarator, claim) = claimed(Setup::alone(BLOCKS_NEVER)).await;
     // One success for the claim and a share behind it.
     pool.send(&SubmitSharesSuccess {
         channel_id: CHANNEL,
@@ -41,11 +37,8 @@ async fn a_task_becomes_tokens_a_transcript_a_declared_job_and_a_claiming_share(
 
 #[tokio::test]
 async fn a_stale_share_leads_to_another_declaration_and_a_mismatch_to_none() {
-    let fixture = Fixture::start(Setup::alone(BLOCKS_NEVER)).await;
-    let mut pool = fixture.session().await;
-    let root = fixture.batch(&mut pool).await;
-    let mut declarator = fixture.declarator().await;
-    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    let (fixture, mut pool, mut declarator, claim) = claimed(Setup::alone(BLOCKS_NEVER)).await;
+    let root = claim.root;
     claim.refuse(&mut pool, "stale-share").await;
     let claim = Claim::take(&mut pool, &mut declarator, root).await;
     let mismatch = Code::InferenceMismatch.as_str();
@@ -102,11 +95,7 @@ async fn a_transcript_without_an_answer_is_delivered_again_on_the_next_session()
 
 #[tokio::test]
 async fn a_pool_that_breaks_its_beacon_is_left_for_good() {
-    let fixture = Fixture::start(Setup::alone(BLOCKS_NEVER)).await;
-    let mut pool = fixture.session().await;
-    let root = fixture.batch(&mut pool).await;
-    let mut declarator = fixture.declarator().await;
-    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    let (fixture, mut pool, _declarator, claim) = claimed(Setup::alone(BLOCKS_NEVER)).await;
     let mismatch = Code::InferenceMismatch.as_str();
     claim.refuse(&mut pool, mismatch).await;
     let mut chosen = claim.failed(0);

@@ -50,12 +50,7 @@ impl Service {
             ("INFERENCE__MODELS", format!("[\"{}\"]", model.display())),
             ("INFERENCE__RECEIPT_KEY", format!("\"{key}\"")),
         ];
-        let values: Vec<_> = own
-            .iter()
-            .map(|(key, value)| (*key, &value[..]))
-            .chain(values.iter().copied())
-            .collect();
-        Self::start(name, dir, &POOL, &values, change)
+        Self::start(name, dir, &POOL, &own, values, change)
     }
 
     /// A declarator, with these values over the example.
@@ -73,18 +68,14 @@ impl Service {
                 format!("{}/blocks", dir.path().display()),
             ),
         ];
-        let values: Vec<_> = own
-            .iter()
-            .map(|(key, value)| (*key, &value[..]))
-            .chain(values.iter().copied())
-            .collect();
-        Self::start(name, dir, &DECLARATOR, &values, change)
+        Self::start(name, dir, &DECLARATOR, &own, values, change)
     }
 
     fn start(
         name: &str,
         dir: tempfile::TempDir,
         kind: &Kind,
+        own: &[(&str, String)],
         values: &[(&str, &str)],
         change: impl FnOnce(&mut Command),
     ) -> Self {
@@ -109,6 +100,9 @@ impl Service {
             .env(section("AUTHORITY_PUBLIC_KEY"), AUTHORITY_PUBLIC)
             .env(section("AUTHORITY_SECRET_KEY"), AUTHORITY_SECRET)
             .env(key("LEDGER__URL"), url);
+        for (name, value) in own {
+            command.env(key(name), value);
+        }
         for (name, value) in values {
             command.env(key(name), value);
         }

@@ -12,15 +12,14 @@ use dovetail_miner::pool_watch::Patience;
 use dovetail_sv2::Frame;
 use dovetail_sv2::extension::RequestBatchJob;
 use dovetail_sv2::messages::{
-    B064KOwned, NewExtendedMiningJob, Seq0255Owned, SetNewPrevHash, SetTarget, Sv2OptionOwned,
-    U256Owned,
+    B064KOwned, NewExtendedMiningJob, SetTarget, Sv2OptionOwned, U256Owned,
 };
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::support::fixture::{BLOCKS_NEVER, Server, TIME_MAX};
-use crate::support::pool::{CHANNEL, EXTRANONCE_PREFIX, EXTRANONCE_SIZE, session};
-use crate::support::{Fixture, Played, Setup, coinbase};
+use crate::support::fixture::{Server, TIME_MAX};
+use crate::support::pool::{CHANNEL, job, pools_tip, session, tip};
+use crate::support::{Fixture, Played, Setup};
 
 /// Not as long as a miner would wait, so that nobody waits for the tests.
 fn impatience() -> Patience {
@@ -79,33 +78,6 @@ impl Choice {
     }
 }
 
-/// A future job of the pool.
-fn job(job_id: u32) -> NewExtendedMiningJob {
-    let extranonce_bytes = EXTRANONCE_PREFIX.len() + usize::from(EXTRANONCE_SIZE);
-    let (prefix, suffix) = coinbase(&[1, 1], extranonce_bytes);
-    NewExtendedMiningJob {
-        channel_id: CHANNEL,
-        job_id,
-        min_ntime: Sv2OptionOwned::new(None),
-        version: 0x2000_0000,
-        version_rolling_allowed: true,
-        merkle_path: Seq0255Owned::new(vec![]).unwrap(),
-        coinbase_tx_prefix: B064KOwned::new(prefix).unwrap(),
-        coinbase_tx_suffix: B064KOwned::new(suffix).unwrap(),
-    }
-}
-
-/// The tip that makes a job current.
-fn tip(job_id: u32, prev_hash: [u8; 32]) -> SetNewPrevHash {
-    SetNewPrevHash {
-        channel_id: CHANNEL,
-        job_id,
-        prev_hash: prev_hash.into(),
-        min_ntime: 1_700_000_000,
-        nbits: BLOCKS_NEVER,
-    }
-}
-
 /// A job for at once that carries the batch.
 fn batch_job(job_id: u32, root: BatchRoot) -> NewExtendedMiningJob {
     let mut job = job(job_id);
@@ -152,8 +124,7 @@ async fn a_pool_that_answers_no_share_is_left() {
     let choice = Choice::start(impatience()).await;
     let _device = choice.device();
     let mut pool = choice.fixture.session().await;
-    pool.send(&job(1)).await;
-    pool.send(&tip(1, [9; 32])).await;
+    pools_tip(&mut pool, 1, [9; 32]).await;
     choice.goes_on().await;
 }
 
@@ -161,8 +132,7 @@ async fn a_pool_that_answers_no_share_is_left() {
 async fn a_pool_that_asks_for_shares_that_nobody_finds_is_left() {
     let choice = Choice::start(impatience()).await;
     let mut pool = choice.fixture.session().await;
-    pool.send(&job(1)).await;
-    pool.send(&tip(1, [9; 32])).await;
+    pools_tip(&mut pool, 1, [9; 32]).await;
     pool.send(&target(1)).await;
     choice.goes_on().await;
 }
@@ -209,8 +179,7 @@ async fn a_pool_whose_target_moves_all_the_time_is_not_asked_for_jobs_in_a_circl
     };
     let fixture = Fixture::start(setup).await;
     let mut pool = fixture.session().await;
-    pool.send(&job(1)).await;
-    pool.send(&tip(1, [9; 32])).await;
+    pools_tip(&mut pool, 1, [9; 32]).await;
     let root = fixture.batch(&mut pool).await;
     let Played {
         mut reader,

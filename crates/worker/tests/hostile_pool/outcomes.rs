@@ -4,7 +4,7 @@ use dovetail_commitment::{BatchRoot, HeaderHash};
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{BatchOutcome, RegisterBatch};
 
-use crate::support::claim::{Claim, passed};
+use crate::support::claim::{Claim, claimed, passed};
 use crate::support::fixture::BLOCKS_NEVER;
 use crate::support::pool::{accept_batch, batch_of, hung_up, settled};
 use crate::support::{Fixture, Played, Setup};
@@ -29,11 +29,7 @@ async fn claim_of(
 
 #[tokio::test]
 async fn a_mismatch_without_its_outcome_makes_the_worker_leave_for_good() {
-    let fixture = Fixture::start(impatient()).await;
-    let mut pool = fixture.session().await;
-    let root = fixture.batch(&mut pool).await;
-    let mut declarator = fixture.declarator().await;
-    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    let (fixture, mut pool, _declarator, claim) = claimed(impatient()).await;
     let mismatch = Code::InferenceMismatch.as_str();
     claim.refuse(&mut pool, mismatch).await;
     hung_up(&mut pool).await;
@@ -43,11 +39,7 @@ async fn a_mismatch_without_its_outcome_makes_the_worker_leave_for_good() {
 
 #[tokio::test]
 async fn a_mismatch_that_its_outcome_calls_an_audit_that_was_not_done_is_one_without_its_outcome() {
-    let fixture = Fixture::start(impatient()).await;
-    let mut pool = fixture.session().await;
-    let root = fixture.batch(&mut pool).await;
-    let mut declarator = fixture.declarator().await;
-    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    let (fixture, mut pool, _declarator, claim) = claimed(impatient()).await;
     let mismatch = Code::InferenceMismatch.as_str();
     claim.refuse(&mut pool, mismatch).await;
     let mut evasive = claim.failed(0);
@@ -139,11 +131,7 @@ async fn only_an_outcome_of_the_very_share_that_was_sent_is_looked_at_and_only_o
 
 #[tokio::test]
 async fn an_outcome_that_contradicts_the_answer_to_its_share_makes_the_worker_leave() {
-    let fixture = Fixture::start(impatient()).await;
-    let mut pool = fixture.session().await;
-    let root = fixture.batch(&mut pool).await;
-    let mut declarator = fixture.declarator().await;
-    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    let (fixture, mut pool, _declarator, claim) = claimed(impatient()).await;
     claim.accept(&mut pool).await;
     let mut other = claim.failed(0);
     other.code = Code::Internal.to_string();
@@ -156,11 +144,8 @@ async fn an_outcome_that_contradicts_the_answer_to_its_share_makes_the_worker_le
 
 #[tokio::test]
 async fn an_outcome_that_comes_late_settles_its_batch() {
-    let fixture = Fixture::start(impatient()).await;
-    let mut pool = fixture.session().await;
-    let root = fixture.batch(&mut pool).await;
-    let mut declarator = fixture.declarator().await;
-    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    let (fixture, mut pool, mut declarator, claim) = claimed(impatient()).await;
+    let root = claim.root;
     // The audit could not be done, says the answer; the worker claims the batch again.
     let unavailable = Code::AuditUnavailable.as_str();
     claim.refuse(&mut pool, unavailable).await;

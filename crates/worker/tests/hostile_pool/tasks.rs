@@ -80,7 +80,6 @@ async fn a_pool_that_owes_too_much_gets_no_work_until_it_has_paid_up() {
     };
     let fixture = Fixture::start(setup).await;
     let mut pool = fixture.session().await;
-    let mut declarator = None;
     let mut transcripts = Vec::new();
     for number in [1, 2] {
         transcripts.push(fixture.transcript(&mut pool, number).await);
@@ -95,8 +94,8 @@ async fn a_pool_that_owes_too_much_gets_no_work_until_it_has_paid_up() {
     assert_eq!(refused, Code::TooManyTasks.as_str());
     // It credits one batch.
     let root = accept_batch(&mut pool, &transcripts[0]).await;
-    let declarator = declarator.insert(fixture.declarator().await);
-    let claim = Claim::take(&mut pool, declarator, root).await;
+    let mut declarator = fixture.declarator().await;
+    let claim = Claim::take(&mut pool, &mut declarator, root).await;
     claim.accept(&mut pool).await;
     pool.send(&claim.passed(0)).await;
     let page = status(&fixture, |page| page["pools"][0]["gets_work"] == true).await;

@@ -14,7 +14,7 @@ use stratum_core::channels_sv2::server::jobs::factory::JobFactory;
 
 use super::declarator::{accept_declaration, declaration, payout_script};
 use super::pool::{CHANNEL, EXTRANONCE_PREFIX, EXTRANONCE_SIZE, chain};
-use super::{Played, easy_target};
+use super::{Fixture, Played, Setup, easy_target};
 
 const FULL_EXTRANONCE_SIZE: usize = EXTRANONCE_PREFIX.len() + EXTRANONCE_SIZE as usize;
 
@@ -68,6 +68,16 @@ impl Claim {
             ..self.passed(step)
         }
     }
+}
+
+/// A worker that claims the batch of its first task: with the pool and the declarator that took the claim.
+pub(crate) async fn claimed(setup: Setup) -> (Fixture, Played, Played, Claim) {
+    let fixture = Fixture::start(setup).await;
+    let mut pool = fixture.session().await;
+    let root = fixture.batch(&mut pool).await;
+    let mut declarator = fixture.declarator().await;
+    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    (fixture, pool, declarator, claim)
 }
 
 /// The outcome of an audit of a share with this header, which passed and was drawn with this step of the beacon.

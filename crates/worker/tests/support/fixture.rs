@@ -219,9 +219,6 @@ const MEMORY_MAX_KIB: u64 = 256 << 10;
 
 /// The most memory that this process has had is within the bound.
 fn assert_bounded_memory() {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
-    let kib: u64 = kib.parse().unwrap();
+    let kib = dovetail_console::peak_rss_bytes().unwrap() / 1024;
     assert!(kib < MEMORY_MAX_KIB, "{kib} KiB");
 }

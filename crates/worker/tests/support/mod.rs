@@ -1,5 +1,5 @@
 //! A running worker, and the pool, the job declarator and the device that tests play for it.
-#![allow(dead_code, clippy::unwrap_used, missing_docs)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, missing_docs)]
 
 pub(crate) mod claim;
 pub(crate) mod fixture;

@@ -169,11 +169,12 @@ pub(crate) async fn accept_job(pool: &mut Played, job_id: u32) {
     pool.send(&success).await;
 }
 
-/// The pool has a job of its own on this tip.
-pub(crate) async fn pools_tip(pool: &mut Played, job_id: u32, prev_hash: [u8; 32]) {
-    let (prefix, suffix) = coinbase(&[1, 1], 3 + usize::from(EXTRANONCE_SIZE));
+/// A future job of the pool.
+pub(crate) fn job(job_id: u32) -> NewExtendedMiningJob {
+    let extranonce_bytes = EXTRANONCE_PREFIX.len() + usize::from(EXTRANONCE_SIZE);
+    let (prefix, suffix) = coinbase(&[1, 1], extranonce_bytes);
     assert!(suffix.ends_with(&POOLS));
-    let job = NewExtendedMiningJob {
+    NewExtendedMiningJob {
         channel_id: CHANNEL,
         job_id,
         min_ntime: Sv2OptionOwned::new(None),
@@ -182,14 +183,22 @@ pub(crate) async fn pools_tip(pool: &mut Played, job_id: u32, prev_hash: [u8; 32
         merkle_path: Seq0255Owned::new(vec![]).unwrap(),
         coinbase_tx_prefix: B064KOwned::new(prefix).unwrap(),
         coinbase_tx_suffix: B064KOwned::new(suffix).unwrap(),
-    };
-    pool.send(&job).await;
-    let tip = SetNewPrevHash {
+    }
+}
+
+/// The tip that makes a job current.
+pub(crate) fn tip(job_id: u32, prev_hash: [u8; 32]) -> SetNewPrevHash {
+    SetNewPrevHash {
         channel_id: CHANNEL,
         job_id,
         prev_hash: prev_hash.into(),
         min_ntime: 1_700_000_000,
         nbits: BLOCKS_NEVER,
-    };
-    pool.send(&tip).await;
+    }
+}
+
+/// The pool has a job of its own on this tip.
+pub(crate) async fn pools_tip(pool: &mut Played, job_id: u32, prev_hash: [u8; 32]) {
+    pool.send(&job(job_id)).await;
+    pool.send(&tip(job_id, prev_hash)).await;
 }

@@ -1,26 +1,19 @@
 //! The block of a share, on both kinds of channel: the very bytes that were hashed, or nothing that is submitted.
 
 use bitcoin::ScriptBuf;
-use dovetail_templates::{SourceConfig, WorkSnapshot};
+use dovetail_templates::WorkSnapshot;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use stratum_core::mining_sv2::{SubmitSharesExtendedOwned, SubmitSharesStandardOwned};
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::mining::template_jobs::job_maker::{JobMaker, Start};
+use crate::test_support::work;
 
 const CHANNEL: u32 = 3;
 const EXTRANONCE_BYTES: u8 = 16;
 
-/// Work on which every other header is a block.
-async fn work() -> Arc<WorkSnapshot> {
-    let stop = CancellationToken::new();
-    let source = SourceConfig::embedded_with_bits(0x207f_ffff);
-    let templates = dovetail_templates::start(source, stop.clone()).unwrap();
-    let work = templates.current().unwrap();
-    stop.cancel();
-    work
-}
+/// On work with this target every other header is a block.
+const BITS: u32 = 0x207f_ffff;
 
 fn job(work: &WorkSnapshot, maker: &mut JobMaker) -> Arc<ExtendedJob> {
     Arc::new(maker.build(work, CHANNEL, Start::WithItsTip).unwrap())
@@ -101,7 +94,7 @@ fn solved(
 
 #[tokio::test]
 async fn the_block_of_a_share_has_the_hash_that_was_proven() {
-    let work = work().await;
+    let work = work(BITS).await;
     for is_standard in [true, false] {
         let job = job(&work, &mut maker());
         let mut channel = channel(is_standard, &work, &job);
@@ -112,7 +105,7 @@ async fn the_block_of_a_share_has_the_hash_that_was_proven() {
 
 #[tokio::test]
 async fn a_block_whose_coinbase_was_not_hashed_is_kept_and_not_published() {
-    let work = work().await;
+    let work = work(BITS).await;
     // A standard channel: the coinbase at hand is another job's.
     let mut maker = maker();
     let (hashed, other) = (job(&work, &mut maker), job(&work, &mut maker));
