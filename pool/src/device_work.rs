@@ -3,7 +3,6 @@
 //! here and in the ledger.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::records;
 
 /// How often what was counted goes to the ledger.
 const WRITE_INTERVAL: Duration = Duration::from_secs(15);
@@ -102,24 +102,13 @@ pub(crate) async fn keep(devices: Arc<DeviceWork>, ledger: Ledger, shutdown: Can
 /// # Errors
 /// If the ledger cannot be read.
 pub async fn print_devices(config: &Config, account: &str, json: bool) -> anyhow::Result<()> {
-    let ledger = Ledger::connect(&config.ledger.url.read()?, 2)
-        .await
-        .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
+    let ledger = records::connect(config).await?;
     let devices = ledger
         .devices(account)
         .await
         .context("cannot read the devices: has this pool's database been migrated?")?;
-    let mut out = std::io::stdout().lock();
-    for device in &devices {
-        match json {
-            true => writeln!(out, "{}", serde_json::to_string(device)?)?,
-            false => writeln!(out, "{}", text(device))?,
-        }
-    }
-    if devices.is_empty() && !json {
-        writeln!(out, "no device of this account has been seen lately")?;
-    }
-    Ok(())
+    let none = "no device of this account has been seen lately";
+    records::print(&devices, json, text, none)
 }
 
 fn text(record: &DeviceRecord) -> String {
@@ -128,7 +117,7 @@ fn text(record: &DeviceRecord) -> String {
         name => name,
     };
     format!(
-        "{name}: {:.3e} h/s, {} shares, {} hashes, last share {} s ago",
+        "{name}: {:.3e} h/s, {} shares, {} hashes, last share {} s ago\n",
         record.hash_rate,
         record.shares,
         record.work,

@@ -21,6 +21,7 @@ mod mailboxes;
 mod mining;
 mod models;
 mod payouts;
+mod records;
 mod run;
 mod share_pace;
 mod shared;

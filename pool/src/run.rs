@@ -40,6 +40,7 @@ use crate::mailboxes::Mailboxes;
 use crate::mining::SHARES_IN_FLIGHT_MAX;
 use crate::models::Models;
 use crate::payouts::{InvoiceAnswers, Payouts};
+use crate::records;
 use crate::share_pace::SharePace;
 use crate::shared::Shared;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
@@ -107,7 +108,7 @@ pub async fn run(
     for publication in waiting {
         blocks::resume(&shared, publication);
     }
-    start_chores(&base, &shared, &shutdown);
+    start_chores(&shared, &shutdown);
     let opening = async {
         if !has_work(&shared, &shutdown).await? {
             return Ok(());
@@ -121,9 +122,7 @@ pub async fn run(
             declaration,
         };
         let told = |readiness: Readiness<'_>| {
-            let now = readiness == Readiness::Ready;
-            // Another reason is no other health.
-            is_ready.send_if_modified(|before| std::mem::replace(before, now) != now);
+            is_ready.send_replace(readiness == Readiness::Ready);
             match readiness {
                 Readiness::Ready => ready(addresses),
                 Readiness::NotReady(reason) => announce_not_ready(reason),
@@ -256,10 +255,7 @@ struct Base {
 impl Base {
     async fn start(config: &Config) -> anyhow::Result<Self> {
         let models = Models::load(&config.inference.models)?;
-        let url = config.ledger.url.read()?;
-        let ledger = Ledger::connect(&url, config.ledger.connections_max)
-            .await
-            .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
+        let ledger = records::open(config, config.ledger.connections_max).await?;
         ledger
             .migrate()
             .await
@@ -441,9 +437,9 @@ fn start_payouts(shared: &Shared, mailboxes: Mailboxes, shutdown: &CancellationT
 }
 
 /// Starts what goes on whoever is connected.
-fn start_chores(base: &Base, shared: &Arc<Shared>, shutdown: &CancellationToken) {
-    let (tracker, tasks) = (&base.tracker, base.tasks.clone());
-    tracker.spawn(expire(tasks, shutdown.clone()));
+fn start_chores(shared: &Arc<Shared>, shutdown: &CancellationToken) {
+    let tracker = &shared.tracker;
+    tracker.spawn(expire(shared.tasks.clone(), shutdown.clone()));
     tracker.spawn(mature(Arc::clone(shared), shutdown.clone()));
     let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());
     tracker.spawn(following);

@@ -105,8 +105,8 @@ impl Server {
         };
         let (mut reader, writer, flags) = match set_up {
             Ok(set_up) => set_up,
-            Err(SetUpError::Silent) => return self.tell_of_silence(address),
-            Err(SetUpError::Other(error)) => {
+            Err(NotSetUp::Silent) => return self.tell_of_silence(address),
+            Err(NotSetUp::Other(error)) => {
                 return tracing::debug!(%address, %error, "a connection was not set up");
             }
         };
@@ -134,16 +134,13 @@ impl Server {
         let _ = writing.await;
     }
 
-    async fn set_up(
-        &self,
-        stream: TcpStream,
-    ) -> Result<(FrameReader, FrameWriter, u32), SetUpError> {
+    async fn set_up(&self, stream: TcpStream) -> Result<(FrameReader, FrameWriter, u32), NotSetUp> {
         let (mut reader, mut writer) = accept(stream, &self.keys, self.certificate_validity)
             .await
             .map_err(SetupError::from)?;
         let request = setup::serve(&mut reader, &mut writer, &self.policy)
             .await
-            .map_err(SetUpError::after_the_handshake)?;
+            .map_err(NotSetUp::after_the_handshake)?;
         Ok((reader, writer, request.flags))
     }
 
@@ -161,13 +158,13 @@ impl Server {
 }
 
 /// Why a connection was not set up, as the server tells it.
-enum SetUpError {
+enum NotSetUp {
     /// The client went without a word once it had the server's certificate.
     Silent,
     Other(SetupError),
 }
 
-impl SetUpError {
+impl NotSetUp {
     fn after_the_handshake(error: SetupError) -> Self {
         match error {
             SetupError::Connection(ConnectionError::Closed | ConnectionError::Io(_)) => {
@@ -178,7 +175,7 @@ impl SetUpError {
     }
 }
 
-impl From<SetupError> for SetUpError {
+impl From<SetupError> for NotSetUp {
     fn from(error: SetupError) -> Self {
         Self::Other(error)
     }

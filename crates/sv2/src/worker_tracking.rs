@@ -8,9 +8,9 @@ use crate::tlv::Tlv;
 /// The extension's number; negotiated by extension 0x0001.
 pub const EXTENSION_TYPE: u16 = extensions_sv2::EXTENSION_TYPE_WORKER_HASHRATE_TRACKING;
 /// The field that names the device, appended to `SubmitSharesExtended`.
-pub const USER_IDENTITY_FIELD_TYPE: u8 = 0x01;
+pub const USER_IDENTITY_FIELD_TYPE: u8 = extensions_sv2::TLV_FIELD_TYPE_USER_IDENTITY;
 /// The longest name of a device.
-pub const USER_IDENTITY_BYTES_MAX: usize = 32;
+pub const USER_IDENTITY_BYTES_MAX: usize = extensions_sv2::MAX_USER_IDENTITY_LENGTH;
 
 /// A name that is longer than the extension allows. A message with such a field is to be refused (3.4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,11 +1,10 @@
 //! `dovetail-pool coinbase-only`: what accounts did on jobs that nobody else can check, for an operator.
 
-use std::io::Write;
-
 use anyhow::Context;
-use dovetail_ledger::{CoinbaseOnlyRecord, Ledger};
+use dovetail_ledger::CoinbaseOnlyRecord;
 
 use crate::config::Config;
+use crate::records;
 
 /// Prints what one account or all did on jobs in coinbase-only mode, those with the most held first, at most `limit`; as
 /// one JSON object per line, or for people. Only reads the ledger, so it may run beside the pool.
@@ -18,25 +17,17 @@ pub async fn print_coinbase_only(
     json: bool,
     limit: u32,
 ) -> anyhow::Result<()> {
-    let ledger = Ledger::connect(&config.ledger.url.read()?, 2)
-        .await
-        .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
+    let ledger = records::connect(config).await?;
     let records = ledger
         .coinbase_only_records(account.as_deref(), limit)
         .await
         .context("cannot read the held credit: has this pool's database been migrated?")?;
-    let mut out = std::io::stdout().lock();
-    for record in &records {
-        if json {
-            writeln!(out, "{}", serde_json::to_string(record)?)?;
-        } else {
-            write!(out, "{}", text(record))?;
-        }
-    }
-    if records.is_empty() && !json {
-        writeln!(out, "no account has mined in coinbase-only mode")?;
-    }
-    Ok(())
+    records::print(
+        &records,
+        json,
+        text,
+        "no account has mined in coinbase-only mode",
+    )
 }
 
 fn text(record: &CoinbaseOnlyRecord) -> String {

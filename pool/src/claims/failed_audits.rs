@@ -1,12 +1,11 @@
 //! `dovetail-pool audits`: the failed audits, for an operator whom a worker asks about one.
 
-use std::io::Write;
-
 use anyhow::Context;
 use dovetail_commitment::WorkerKey;
-use dovetail_ledger::{FailedAuditRecord, Ledger};
+use dovetail_ledger::FailedAuditRecord;
 
 use crate::config::Config;
+use crate::records;
 
 /// Prints the failed audits of one worker or of all, the newest first, at most `limit`; as one JSON object
 /// per line, or for people. Only reads the ledger, so it may run beside the pool.
@@ -19,25 +18,12 @@ pub async fn print_audits(
     json: bool,
     limit: u32,
 ) -> anyhow::Result<()> {
-    let ledger = Ledger::connect(&config.ledger.url.read()?, 2)
-        .await
-        .context("cannot connect to Postgres: is ledger.url right and the server running?")?;
+    let ledger = records::connect(config).await?;
     let records = ledger
         .failed_audits(worker, limit)
         .await
         .context("cannot read the failed audits: has this pool's database been migrated?")?;
-    let mut out = std::io::stdout().lock();
-    for record in &records {
-        if json {
-            writeln!(out, "{}", serde_json::to_string(record)?)?;
-        } else {
-            write!(out, "{}", text(record))?;
-        }
-    }
-    if records.is_empty() && !json {
-        writeln!(out, "no audit has failed")?;
-    }
-    Ok(())
+    records::print(&records, json, text, "no audit has failed")
 }
 
 fn text(record: &FailedAuditRecord) -> String {
