@@ -56,7 +56,7 @@ fn read(file: impl Read + Seek) -> Result<Model, EngineError> {
     let (head, mut file) = checked_head(file)?;
     let mut reader = Reader::new(FileTensors::new(&head, &mut file));
     let (tensors, json) = reader.tensors(&head.manifest)?;
-    reader.check(&head)?;
+    reader.source.check(&head)?;
     let tokenizer = parsed(&head.manifest, json)?;
     Ok(Model {
         id: head.id(),
@@ -72,10 +72,10 @@ pub(crate) fn read_tokenizer(file: impl Read + Seek) -> Result<(ModelId, Tokeniz
     let (head, mut file) = checked_head(file)?;
     let mut reader = Reader::new(FileTensors::new(&head, &mut file));
     for spec in specs(&head.manifest.architecture) {
-        reader.bytes(&spec)?;
+        reader.source.bytes(&spec)?;
     }
     let json = reader.tokenizer(&head.manifest)?;
-    reader.check(&head)?;
+    reader.source.check(&head)?;
     let tokenizer = parsed(&head.manifest, json)?;
     Ok((head.id(), tokenizer))
 }
@@ -108,11 +108,13 @@ trait Source {
     fn tokenizer_shape(&self) -> Result<Vec<usize>, EngineError>;
 }
 
-/// The tensors of a file.
+/// The tensors of a file, hashed as they are read.
 struct FileTensors<'a, F> {
     file: F,
     header: &'a Metadata,
     data_from: u64,
+    digests: Vec<u8>,
+    read: usize,
 }
 
 impl<'a, F> FileTensors<'a, F> {
@@ -121,7 +123,22 @@ impl<'a, F> FileTensors<'a, F> {
             file,
             header: &head.header,
             data_from: head.data_from,
+            digests: Vec::new(),
+            read: 0,
         }
+    }
+
+    /// Everything was read, and is what the manifest stands for.
+    fn check(&self, head: &Head) -> Result<(), EngineError> {
+        if self.read != head.header.tensors().len() {
+            return Err(EngineError::Format("there are tensors too many"));
+        }
+        if tagged_hash("dovetail/tensors", &[&self.digests]) != head.manifest.tensors_digest {
+            return Err(EngineError::Format(
+                "the tensors are not those of the manifest",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -140,6 +157,8 @@ impl<F: Read + Seek> Source for FileTensors<'_, F> {
         self.file
             .seek(SeekFrom::Start(self.data_from + from as u64))?;
         self.file.read_exact(&mut bytes)?;
+        self.digests.extend(tensor_digest(&spec.name, &bytes));
+        self.read += 1;
         Ok(bytes)
     }
 
@@ -166,30 +185,11 @@ impl Source for &Parts {
 /// Tensors, taken in the order in which they are hashed.
 struct Reader<S> {
     source: S,
-    digests: Vec<u8>,
-    read: usize,
 }
 
 impl<S: Source> Reader<S> {
     fn new(source: S) -> Self {
-        Self {
-            source,
-            digests: Vec::new(),
-            read: 0,
-        }
-    }
-
-    /// Everything was read, and is what the manifest stands for.
-    fn check(&self, head: &Head) -> Result<(), EngineError> {
-        if self.read != head.header.tensors().len() {
-            return Err(EngineError::Format("there are tensors too many"));
-        }
-        if tagged_hash("dovetail/tensors", &[&self.digests]) != head.manifest.tensors_digest {
-            return Err(EngineError::Format(
-                "the tensors are not those of the manifest",
-            ));
-        }
-        Ok(())
+        Self { source }
     }
 
     /// The tensors, and the tokenizer's file if there is one.
@@ -237,6 +237,7 @@ impl<S: Source> Reader<S> {
         let columns = spec.shape.last().copied().unwrap_or(1);
         // The same memory: bytes become signed in place.
         let weights: Vec<i8> = self
+            .source
             .bytes(&spec)?
             .into_iter()
             .map(u8::cast_signed)
@@ -272,7 +273,7 @@ impl<S: Source> Reader<S> {
     }
 
     fn words(&mut self, specs: &mut impl Iterator<Item = Spec>) -> Result<Vec<u32>, EngineError> {
-        let bytes = self.bytes(&specs.next().ok_or(MISSING)?)?;
+        let bytes = self.source.bytes(&specs.next().ok_or(MISSING)?)?;
         let words = bytes.as_chunks::<4>().0.iter();
         Ok(words.map(|word| u32::from_le_bytes(*word)).collect())
     }
@@ -291,18 +292,11 @@ impl<S: Source> Reader<S> {
             [_] => return Err(EngineError::Format("the tokenizer is too long")),
             _ => return Err(EngineError::Format("the tokenizer is no row of bytes")),
         }
-        self.bytes(&Spec {
+        self.source.bytes(&Spec {
             name: TOKENIZER.to_owned(),
             dtype: Dtype::U8,
             shape: length,
         })
-    }
-
-    fn bytes(&mut self, spec: &Spec) -> Result<Vec<u8>, EngineError> {
-        let bytes = self.source.bytes(spec)?;
-        self.digests.extend(tensor_digest(&spec.name, &bytes));
-        self.read += 1;
-        Ok(bytes)
     }
 }
 

@@ -99,7 +99,7 @@ impl OpenShares {
 }
 
 /// Whether a sequence number is not behind `last`; the numbers of a long session begin anew.
-fn is_up_to(number: u32, last: u32) -> bool {
+pub fn is_up_to(number: u32, last: u32) -> bool {
     last.wrapping_sub(number) <= u32::MAX / 2
 }
 

@@ -11,7 +11,7 @@ use bitcoin::Target;
 use dovetail_units::header::Tip;
 use tokio::time::Instant;
 
-use crate::search::Hash256;
+use crate::search::{Hash256, hashes_of};
 use crate::share_numbers::{AnswerTimes, ShareNumbers};
 
 /// The network's easiest target of blocks on test networks that allow it after twenty minutes without one: there, two nodes
@@ -232,10 +232,7 @@ fn check_bits(tip: &Tip, nodes: &VecDeque<Tip>) -> Result<(), Neglect> {
 
 /// Whether shares of this target are found at all. Without devices there is nothing to say.
 fn is_reached(target: &Hash256, hash_rate: f64) -> bool {
-    let work = Target::from_le_bytes(*target).to_work().to_be_bytes();
-    let hashes = work
-        .iter()
-        .fold(0.0, |sum, byte| sum * 256.0 + f64::from(*byte));
+    let hashes = hashes_of(Target::from_le_bytes(*target));
     hash_rate <= 0.0 || hashes / hash_rate <= SHARE_TIME_MAX.as_secs_f64()
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bitcoin::Target;
 use bitcoin::hashes::{Hash, HashEngine, sha256, sha256d};
 use dovetail_commitment::block::merkle_root;
 
@@ -20,6 +21,15 @@ pub type Hash256 = [u8; 32];
 /// Whether a header hash (internal byte order) is at or under a target (little-endian).
 pub fn meets(hash: &Hash256, target: &Hash256) -> bool {
     hash.iter().rev().cmp(target.iter().rev()).is_le()
+}
+
+/// The hashes that a target takes on average, for statistics.
+pub(crate) fn hashes_of(target: Target) -> f64 {
+    target
+        .to_work()
+        .to_be_bytes()
+        .iter()
+        .fold(0.0, |sum, byte| sum * 256.0 + f64::from(*byte))
 }
 
 /// The 80 bytes of a block header.

@@ -1,7 +1,6 @@
 //! A matrix of a checkpoint with its bias.
 
-/// The engine's largest bias, in Q16.
-const BIAS_MAX: f64 = 67_108_864.0;
+use dovetail_engine::Range;
 
 /// A matrix and what is added to its result; nothing where empty.
 pub(crate) struct Affine {
@@ -58,7 +57,7 @@ pub(crate) fn bias_q16(bias: &[f32]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(4 * bias.len());
     for value in bias {
         let value = (f64::from(*value) * 65_536.0).round();
-        if value.abs() > BIAS_MAX {
+        if value.abs() > f64::from(Range::MAX_Q16) {
             return None;
         }
         bytes.extend((value as i32).to_le_bytes());

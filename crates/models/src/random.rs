@@ -96,7 +96,7 @@ impl Sizes {
         let (dim, hidden, head_dim) = (self.dim, self.hidden_dim, self.dim / self.heads);
         // Logits of a deviation of 3, as those of trained models are after their norm.
         let head = 3.0 * root(dim);
-        let embedding = self.embedding();
+        let embedding = if self.tied_head { head } else { 0.5 };
         let mut tensors = vec![Tensor {
             columns_stand_out: true,
             ..Tensor::matrix("model.embed_tokens", self.vocabulary, dim, embedding)
@@ -142,15 +142,6 @@ impl Sizes {
             tensor.plants = massive.plants(&tensor.name);
         }
         tensors
-    }
-
-    /// The deviation of the embedding's weights.
-    fn embedding(&self) -> f32 {
-        if self.tied_head {
-            3.0 * root(self.dim)
-        } else {
-            0.5
-        }
     }
 }
 

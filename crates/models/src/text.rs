@@ -87,8 +87,8 @@ impl Text {
         let config: Option<TokenizerConfig> =
             folder.json_if_there(TOKENIZER_CONFIG, TOKENIZER_CONFIG_BYTES_MAX)?;
         let config = config.unwrap_or_default();
-        if let (Some(eos), Some(json)) = (&config.eos_token, &tokenizer) {
-            let ends = parse(json)?.token_to_id(eos.text());
+        if let (Some(eos), Some((_, library))) = (&config.eos_token, &tokenizer) {
+            let ends = library.token_to_id(eos.text());
             if ends.is_some_and(|token| !end_tokens.contains(&token)) {
                 notes.push(format!(
                     "turns end with {:?}, which is none of the tokens that end an output (eos_token_id)",
@@ -98,7 +98,7 @@ impl Text {
         }
         let chat_template = chat_template(folder, config, &mut notes)?;
         Ok(Self {
-            tokenizer,
+            tokenizer: tokenizer.map(|(json, _)| json),
             end_tokens,
             chat_template,
             notes,
@@ -108,13 +108,13 @@ impl Text {
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-/// The tokenizer's file, without what would act on prompts unseen, checked as the engine does at each load.
+/// The tokenizer's file and what the library makes of it, without what would act on prompts unseen, checked as the engine does at each load.
 fn tokenizer(
     folder: &Folder,
     config: &Config,
     end_tokens: &[u32],
     notes: &mut Vec<String>,
-) -> Result<Vec<u8>, ImportError> {
+) -> Result<(Vec<u8>, tokenizers::Tokenizer), ImportError> {
     if !folder.has("tokenizer.json") && folder.has("tokenizer.model") {
         return Err(ImportError::OtherForm {
             found: "tokenizer.model",
@@ -124,9 +124,10 @@ fn tokenizer(
     }
     let json = folder.read("tokenizer.json", TOKENIZER_BYTES_MAX)?;
     let json = harmless(json, end_tokens, notes)?;
-    check_vocabulary(&parse(&json)?, config.vocabulary)?;
+    let library = parse(&json)?;
+    check_vocabulary(&library, config.vocabulary)?;
     check_tokenizer(&json, config.vocabulary, end_tokens)?;
-    Ok(json)
+    Ok((json, library))
 }
 
 /// Takes out what transformers does not apply to prompts either: truncation, padding, and an end token behind
@@ -136,9 +137,8 @@ fn harmless(
     end_tokens: &[u32],
     notes: &mut Vec<String>,
 ) -> Result<Vec<u8>, ImportError> {
-    let parsed: Value =
+    let mut file: Value =
         serde_json::from_slice(&json).map_err(|error| ImportError::Tokenizer(error.to_string()))?;
-    let mut file = parsed;
     let mut changed = false;
     for key in ["truncation", "padding"] {
         if let Some(setting) = file.get_mut(key).filter(|setting| !setting.is_null()) {

@@ -55,7 +55,7 @@ pub enum TemplateError {
         reason: String,
     },
     /// This kind of source takes solutions of its own templates only, and the block is of none; or
-    /// it takes no block back.
+    /// it takes no block back, or cannot be asked whether its chain has one.
     #[error("the template source cannot do this: it judges and takes its own templates only")]
     Unsupported,
     /// The source said something that makes no sense. It is left and connected to anew.
@@ -100,15 +100,7 @@ impl Unreachable {
         }
     }
 
-    /// What an attempt to read the file `place` came to.
-    pub(crate) fn of_file(place: &str, error: &io::Error) -> Self {
-        Self::Other {
-            place: place.to_owned(),
-            reason: error.to_string(),
-        }
-    }
-
-    /// The place was reached, and what answered there could not be spoken with.
+    /// The place cannot be used for a reason of its own: what answers there cannot be spoken with, or a file cannot be read.
     pub(crate) fn other(place: &str, reason: impl Display) -> Self {
         Self::Other {
             place: place.to_owned(),

@@ -20,11 +20,9 @@ pub fn payout_script(
     let (key, script) = match (address, script) {
         (Some(address), None) => {
             let key = format!("{section}.payout_address");
-            let script = script_of(address.trim(), network);
-            (
-                key.clone(),
-                script.map_err(|reason| format!("{key}: {reason}"))?,
-            )
+            let script =
+                script_of(address.trim(), network).map_err(|reason| format!("{key}: {reason}"))?;
+            (key, script)
         }
         (None, Some(hex)) => {
             let key = format!("{section}.payout_script");

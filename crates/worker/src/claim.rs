@@ -16,6 +16,7 @@ use dovetail_commitment::HeaderHash;
 use dovetail_miner::current_job::CurrentJob;
 use dovetail_miner::declared_jobs::{JobError, ShareRequests};
 use dovetail_miner::job::{FoundShare, SHARES_WAITING_MAX, UnfitJob};
+use dovetail_miner::open_shares::is_up_to;
 use dovetail_miner::pool_session::{Channel, PoolEvent};
 use dovetail_miner::share_numbers::ShareNumbers;
 use dovetail_miner::submitter::{AcceptedJob, Submitter};
@@ -340,7 +341,7 @@ impl Claimer {
                     Some(ShareAnswer::Accepted)
                 }
                 PoolEvent::SharesAccepted { last, .. } => {
-                    acknowledged_later |= last.wrapping_sub(number) <= u32::MAX / 2;
+                    acknowledged_later |= is_up_to(number, *last);
                     None
                 }
                 PoolEvent::ShareRefused(refused, code) if *refused == number => {

@@ -71,14 +71,7 @@ pub(super) enum Normalizer {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", deny_unknown_fields)]
 pub(super) enum PreTokenizer {
-    ByteLevel {
-        #[serde(rename = "add_prefix_space")]
-        _add_prefix_space: bool,
-        #[serde(rename = "trim_offsets")]
-        _trim_offsets: bool,
-        #[serde(rename = "use_regex")]
-        _use_regex: Option<bool>,
-    },
+    ByteLevel(#[expect(dead_code, reason = "the shape is looked at")] ByteLevel),
     Metaspace(#[expect(dead_code, reason = "the shape is looked at")] Metaspace),
     Digits {
         #[serde(rename = "individual_digits")]
@@ -99,14 +92,7 @@ pub(super) enum PreTokenizer {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", deny_unknown_fields)]
 pub(super) enum PostProcessor {
-    ByteLevel {
-        #[serde(rename = "add_prefix_space")]
-        _add_prefix_space: bool,
-        #[serde(rename = "trim_offsets")]
-        _trim_offsets: bool,
-        #[serde(rename = "use_regex")]
-        _use_regex: Option<bool>,
-    },
+    ByteLevel(#[expect(dead_code, reason = "the shape is looked at")] ByteLevel),
     TemplateProcessing {
         single: Vec<Piece>,
         // Pairs are never encoded.
@@ -123,14 +109,7 @@ pub(super) enum PostProcessor {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", deny_unknown_fields)]
 pub(super) enum Decoder {
-    ByteLevel {
-        #[serde(rename = "add_prefix_space")]
-        _add_prefix_space: bool,
-        #[serde(rename = "trim_offsets")]
-        _trim_offsets: bool,
-        #[serde(rename = "use_regex")]
-        _use_regex: Option<bool>,
-    },
+    ByteLevel(#[expect(dead_code, reason = "the shape is looked at")] ByteLevel),
     ByteFallback,
     Fuse,
     Metaspace(#[expect(dead_code, reason = "the shape is looked at")] Metaspace),
@@ -150,6 +129,17 @@ pub(super) enum Decoder {
     Sequence {
         decoders: Vec<Decoder>,
     },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ByteLevel {
+    #[serde(rename = "add_prefix_space")]
+    _add_prefix_space: bool,
+    #[serde(rename = "trim_offsets")]
+    _trim_offsets: bool,
+    #[serde(rename = "use_regex")]
+    _use_regex: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

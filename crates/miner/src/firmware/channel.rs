@@ -13,7 +13,7 @@ use stratum_core::mining_sv2 as codes;
 
 use super::seen::{NoRoom, SharesSeen};
 use crate::job::{Offered, SharedJob};
-use crate::search::{Hash256, meets};
+use crate::search::{Hash256, hashes_of, meets};
 
 /// Jobs on one tip that still take shares. Firmware that is further behind is not hashing.
 const JOBS_MAX: usize = 8;
@@ -254,15 +254,6 @@ impl Channel {
             difficulty: whole(given.target.difficulty_float()),
         })
     }
-}
-
-/// The expected hashes for a target, for statistics.
-fn hashes_of(target: Target) -> f64 {
-    target
-        .to_work()
-        .to_be_bytes()
-        .iter()
-        .fold(0.0, |sum, byte| sum * 256.0 + f64::from(*byte))
 }
 
 fn whole(difficulty: f64) -> u64 {

@@ -94,7 +94,7 @@ impl Task {
         let mut count = inner.count.subscribe();
         let (mut pause, mut alarm) = (PAUSE_MIN, Some(Instant::now() + ALARM_AFTER));
         let mut vain = 0;
-        if self.is_miners() && !lane.takes_solutions() {
+        if self.is_miners() && handle.is_none() {
             return Some(Verdict::LeftToMiner);
         }
         loop {
@@ -144,11 +144,7 @@ impl Task {
     /// Sends it once. The own source's lane also writes it down: neither waits for the other, and neither fails the
     /// other.
     async fn round(&self, lane: &Lane) -> Answer {
-        let sink = match lane {
-            Lane::Own => None,
-            Lane::Sink(sink) => Some(sink),
-        };
-        if let Some(sink) = sink {
+        if let Lane::Sink(sink) = lane {
             return self.attempt_at(sink).await;
         }
         if self.is_stored() {
@@ -305,7 +301,7 @@ impl Lane {
         }
     }
 
-    /// Where the chain can be watched.
+    /// Where the chain can be watched, and a solution handed over; a node that takes whole blocks has none.
     fn handle<'a>(&'a self, inner: &'a Inner) -> Option<&'a TemplateHandle> {
         match self {
             Self::Own => Some(&inner.templates),
@@ -313,13 +309,6 @@ impl Lane {
                 Way::Solutions(handle) => Some(handle),
                 Way::Blocks(_) => None,
             },
-        }
-    }
-
-    fn takes_solutions(&self) -> bool {
-        match self {
-            Self::Own => true,
-            Self::Sink(sink) => matches!(sink.way, Way::Solutions(_)),
         }
     }
 }

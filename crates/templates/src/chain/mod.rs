@@ -15,6 +15,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, BlockHash, CompactTarget, Network, Target};
 use dovetail_units::consensus::BLOCK_BYTES_MAX;
 
+use crate::snapshot::is_target;
 use crate::subsidy::HalvingInterval;
 
 pub use rules::BlockRejection;
@@ -64,11 +65,7 @@ impl RegtestChain {
         }
         let compact = CompactTarget::from_consensus(bits);
         let target = Target::from_compact(compact);
-        // Compact targets have several spellings (and negative ones); a header has one.
-        if target == Target::ZERO
-            || target > Target::MAX_ATTAINABLE_REGTEST
-            || target.to_compact_lossy() != compact
-        {
+        if !is_target(bits) || target > Target::MAX_ATTAINABLE_REGTEST {
             return Err(ChainError::Bits(bits));
         }
         let genesis = bitcoin::constants::genesis_block(Network::Regtest);

@@ -140,7 +140,7 @@ async fn read_cookie(path: &Path) -> Result<String, TemplateError> {
         Ok(cookie)
     };
     read.await
-        .map_err(|error: std::io::Error| Unreachable::of_file(&place, &error).into())
+        .map_err(|error: std::io::Error| Unreachable::other(&place, error).into())
 }
 
 /// Why a node has not taken a block.

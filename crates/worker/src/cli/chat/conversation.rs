@@ -90,15 +90,9 @@ impl Conversation {
                 // An import has written into the template what they stand for.
                 bos_token: "",
                 eos_token: "",
-                unix_s: now(),
+                unix_s: Some(dovetail_units::time::unix_now()),
             },
         )?;
         Ok(model.encode_rendered(text.as_bytes())?)
     }
-}
-
-/// The time of day, for templates that tell the model what day it is.
-fn now() -> Option<u64> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.ok().map(|now| now.as_secs())
 }
