@@ -265,6 +265,9 @@ mod tests {
     use crate::chain::RegtestChain;
     use crate::handle::{Port, channel};
 
+    /// Longer than anything takes on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
     /// Gives the first work, with this target.
     fn give_work(port: &mut Port, bits: u32) {
         let chain = RegtestChain::new(Network::Regtest, bits).unwrap();
@@ -344,7 +347,7 @@ mod tests {
             while told.recv().await.unwrap().is_some() {}
         };
         tokio::select! {
-            () = played => {}
+            played = timeout(PATIENCE, played) => played.expect("it says nothing more"),
             () = telling => unreachable!(),
             () = freshness.watch("a test", Duration::from_millis(100)) => unreachable!(),
         }
@@ -399,7 +402,8 @@ mod tests {
         );
         let (handle, port) = channel();
         port.publisher.set_lost(&refused);
-        let refused = handle.ready(|_| ()).await;
+        let refused = timeout(PATIENCE, handle.ready(|_| ())).await;
+        let refused = refused.expect("it is waited for");
         assert!(
             matches!(refused, Err(TemplateError::WrongNetwork { .. })),
             "{refused:?}"
@@ -411,7 +415,7 @@ mod tests {
         let handle = crate::start(config, stop.clone()).unwrap();
         let mut standing = handle.standing();
         let unreachable = standing.wait_for(|now| matches!(now, Standing::Unreachable(_)));
-        let standing = timeout(Duration::from_secs(20), unreachable)
+        let standing = timeout(PATIENCE, unreachable)
             .await
             .unwrap()
             .unwrap()

@@ -306,6 +306,51 @@ async fn no_more_than_the_limit_of_blocks_wait_and_the_newest_are_those() {
     stop.cancel();
 }
 
+/// A source whose protocol has no answer to solutions: it takes each one, and tells of it here.
+fn taking_source() -> (TemplateHandle, Publisher, mpsc::UnboundedReceiver<()>) {
+    let (handle, mut port) = channel();
+    let (got_sender, got) = mpsc::unbounded_channel();
+    let mut requests = port.requests;
+    tokio::spawn(async move {
+        while let Some(request) = requests.recv().await {
+            match request {
+                Request::Solution(_, reply) => {
+                    let _ = reply.send(Ok(()));
+                    let _ = got_sender.send(());
+                }
+                other => other.refuse(TemplateError::Unsupported),
+            }
+        }
+    });
+    let chain = RegtestChain::new(Network::Regtest, EASY_BITS).unwrap();
+    let (template, tip) = chain.template(1, 1_800_000_000);
+    port.publisher.publish(template, tip).unwrap();
+    (handle, port.publisher, got)
+}
+
+#[tokio::test]
+async fn a_block_that_was_only_sent_is_sent_again_until_the_chain_shows_it() {
+    let (stop, dir) = (CancellationToken::new(), TempDir::new().unwrap());
+    let (handle, mut source, mut got) = taking_source();
+    let work = work_at(&handle, 1).await;
+    let (blocks, _) = publisher(&handle, dir.path(), &stop).await;
+    let found = mined(&work);
+    let mut publication = blocks.publish(of_template(&found, &work));
+    for _ in 0..2 {
+        let sent = timeout(PATIENCE, got.recv()).await;
+        sent.expect("it is not sent again").unwrap();
+    }
+    assert!(publication.progress.borrow_and_update().verdict.is_none());
+    assert_eq!(files(dir.path()).len(), 1);
+    let (mut template, mut tip) = (work.template.clone(), work.prev_hash.clone());
+    (template.template_id, tip.template_id) = (2, 2);
+    tip.prev_hash = found.block_hash().to_byte_array().into();
+    source.publish(template, tip).unwrap();
+    assert_eq!(verdict(publication).await, Some(Verdict::Accepted));
+    until("the file is gone", || files(dir.path()).is_empty()).await;
+    stop.cancel();
+}
+
 /// A node that has forgotten every template, and gives out one with a transaction.
 struct ForgetfulNode {
     handle: TemplateHandle,
@@ -427,4 +472,21 @@ fn a_record_is_read_back_as_the_block_that_was_written() {
         let changed = text.replace(&coinbase, &coinbase.replacen("0", "1", 1));
         assert!(Record::parse(changed.as_bytes()).is_err());
     }
+}
+
+#[test]
+fn a_record_with_transactions_that_its_header_does_not_commit_to_is_refused() {
+    let chain = RegtestChain::new(Network::Regtest, EASY_BITS).unwrap();
+    let (template, tip) = chain.template(1, 1_800_000_000);
+    let work = WorkSnapshot::new(template, tip, 1).unwrap();
+    let mut found = mined(&work);
+    let whole = Transactions::Here(Arc::new(serialize(&found)));
+    let record = Record::of(&solved(&found, &work, whole), 5);
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&record.to_bytes().unwrap()).unwrap();
+    assert_eq!(record["block"], hex::encode(serialize(&found)));
+    let genesis = bitcoin::constants::genesis_block(Network::Regtest);
+    found.txdata.push(genesis.txdata[0].clone());
+    record["block"] = hex::encode(serialize(&found)).into();
+    assert!(Record::parse(record.to_string().as_bytes()).is_err());
 }

@@ -104,6 +104,8 @@ fn messages_that_make_no_sense_are_passed_over_as_long_as_the_tip_is_known() {
             template.coinbase_tx_value_remaining = u64::MAX
         }),
         changed(6, true, |template| template.coinbase_tx_outputs_count = 2),
+        // One more than it says.
+        changed(8, false, |template| template.coinbase_tx_outputs_count = 0),
         changed_tip(500, |_| {}),
     ];
     for message in odd {
