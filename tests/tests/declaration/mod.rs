@@ -85,12 +85,17 @@ impl Peer {
 
     /// The next message of this kind; others are passed over.
     pub(crate) async fn receive<M: Message>(&mut self) -> M {
-        loop {
-            let frame = self.frame().await;
-            if frame.is::<M>() {
-                return frame.decode::<M>().unwrap().0;
+        let searched = async {
+            loop {
+                let frame = self.frame().await;
+                if frame.is::<M>() {
+                    return frame.decode::<M>().unwrap().0;
+                }
             }
-        }
+        };
+        // Others may come for ever.
+        let found = timeout(TIME_MAX, searched).await;
+        found.unwrap_or_else(|_| panic!("no message {:#04x} came", M::MESSAGE_TYPE))
     }
 }
 

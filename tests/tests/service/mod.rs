@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_tests::postgres::Postgres;
 use dovetail_tests::process::Daemon;
@@ -195,9 +195,12 @@ pub(crate) fn notify_socket(dir: &Path) -> (Notify, PathBuf) {
 impl Notify {
     /// Reads until a word that begins so; all words up to it.
     pub(crate) fn until(&self, begin: &str) -> Vec<String> {
+        let deadline = Instant::now() + TIME_MAX;
         let mut words = Vec::new();
         loop {
-            let word = self.0.recv_timeout(TIME_MAX);
+            // Others may come for ever: a watchdog is fed.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let word = self.0.recv_timeout(left);
             let word = word.unwrap_or_else(|error| panic!("no {begin}: {error}: {words:?}"));
             words.push(word);
             if words.last().is_some_and(|word| word.starts_with(begin)) {
