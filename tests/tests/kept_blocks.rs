@@ -7,14 +7,18 @@ mod devices;
 mod kept;
 mod played;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
 use devices::{Device, TIME_MAX, hard_target};
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
 use kept::{block_in, chain_has, start};
-use played::miner::Miner;
+use played::miner::{Job, Miner};
 use played::now;
 use played::provider::Provider;
+use tempfile::TempDir;
 
 /// A target that nothing meets.
 const NOTHING: [u8; 32] = [0; 32];
@@ -109,20 +113,50 @@ async fn a_pool_whose_folder_of_blocks_cannot_be_written_still_finds_blocks() {
     assert!(scenario.pool.log().contains("cannot be written to disk"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_share_that_solves_a_block_is_acknowledged_when_the_block_is_on_disk() {
+/// A miner on a pool whose source is away, with a job of which every other header is a block.
+async fn blocks_without_a_source() -> (TempDir, Scenario, Miner, Job) {
     let mut provider = Provider::start().await;
-    // Every other header is a block.
     provider.tip(|tip| tip.n_bits = 0x207f_ffff);
     let options = Options {
         min_hashrate: 1,
         templates: Some(provider.config(60)),
         ..options()
     };
-    let (_dir, mut scenario) = start(options).await;
+    let (dir, scenario) = start(options).await;
     let mut miner = Miner::open(&scenario.mining, 1.0).await.unwrap();
     let job = miner.job(0, |_| true).await;
     provider.leave();
+    (dir, scenario, miner, job)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_word_on_a_share_that_solves_a_block_waits_for_the_disk() {
+    let (_dir, scenario, mut miner, job) = blocks_without_a_source().await;
+    let (share, hash) = miner.block(&job, now());
+    let hash = BlockHash::from_byte_array(hash);
+    // Whoever writes into a pipe waits until somebody reads from it: the disk hangs.
+    let pipe = scenario.file("spool/blocks").join(format!("{hash}.new"));
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    miner.hand_in(&share).await;
+    let deadline = Instant::now() + TIME_MAX;
+    while scenario.query("SELECT count(*) FROM shares").unwrap() != "1" {
+        assert!(Instant::now() < deadline, "the share is not in the ledger");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The pool had time to say so: it answers other questions meanwhile.
+    for _ in 0..20 {
+        let _ = miner.open_another().await;
+    }
+    assert!(!miner.is_answered(share.sequence_number));
+    let written = tokio::task::spawn_blocking(move || std::fs::read(pipe).unwrap());
+    miner.answer(share.sequence_number).await.unwrap();
+    assert!(!written.await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_solves_a_block_is_acknowledged_when_the_block_is_on_disk() {
+    let (_dir, mut scenario, mut miner, job) = blocks_without_a_source().await;
     let mut acknowledged = 0;
     for _ in 0..10 {
         miner.share(&job, now()).await.unwrap();

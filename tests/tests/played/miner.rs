@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use dovetail_miner::job::{HashJob, JobParts};
+use dovetail_miner::job::{FoundShare, HashJob, JobParts};
 use dovetail_miner::search::meets;
 use dovetail_sv2::handshake::connect_over;
 use dovetail_sv2::messages::{
@@ -134,12 +134,33 @@ impl Miner {
         version: u32,
     ) -> Result<(), String> {
         let number = self.submit(job, ntime, version).await;
+        self.answer(number).await
+    }
+
+    /// What the pool answers to the share of this number.
+    pub(crate) async fn answer(&mut self, number: u32) -> Result<(), String> {
         loop {
             if let Some(answer) = self.answers.remove(&number) {
                 return answer;
             }
             assert!(self.step().await, "the pool hung up: {:?}", self.closed);
         }
+    }
+
+    /// Whether the share of this number has been answered by what has been read.
+    pub(crate) fn is_answered(&self, number: u32) -> bool {
+        self.answers.contains_key(&number)
+    }
+
+    /// A share of this job that solves a block, to be handed in later, and the hash of its header.
+    pub(crate) fn block(&mut self, job: &Job, ntime: u32) -> (SubmitSharesExtended, [u8; 32]) {
+        self.search(job, ntime, job.parts.version, |found| found.block)
+    }
+
+    /// Sends a share, and waits for nothing.
+    pub(crate) async fn hand_in(&mut self, share: &SubmitSharesExtended) {
+        let frame = Frame::new(share).unwrap();
+        self.writer.write(&frame).await.unwrap();
     }
 
     /// Hashes so many shares of this job, and sends all of them before it hears of any; why the pool refused some.
@@ -167,12 +188,25 @@ impl Miner {
 
     /// Hashes a share and sends it. Its number.
     async fn submit(&mut self, job: &Job, ntime: u32, version: u32) -> u32 {
-        let frame = Frame::new(&self.hash(job, ntime, version)).unwrap();
-        self.writer.write(&frame).await.unwrap();
-        self.sent
+        let share = self.hash(job, ntime, version);
+        self.hand_in(&share).await;
+        share.sequence_number
     }
 
     fn hash(&mut self, job: &Job, ntime: u32, version: u32) -> SubmitSharesExtended {
+        let target = job.parts.target;
+        let is_share = |found: &FoundShare| meets(&found.hash, &target);
+        self.search(job, ntime, version, is_share).0
+    }
+
+    /// Hashes until a header is as wanted; the share that it makes, and its hash.
+    fn search(
+        &mut self,
+        job: &Job,
+        ntime: u32,
+        version: u32,
+        wanted: impl Fn(&FoundShare) -> bool,
+    ) -> (SubmitSharesExtended, [u8; 32]) {
         self.sent += 1;
         let parts = JobParts {
             // Whatever the rules say.
@@ -180,14 +214,13 @@ impl Miner {
             version,
             ..job.parts.clone()
         };
-        let target = parts.target;
         let hashed = HashJob::new(job.id, parts, mpsc::channel(1).0).unwrap();
         let extranonce = u64::from(self.sent).to_be_bytes();
         let found = (0..)
             .map(|nonce| hashed.share(&extranonce, version, ntime, nonce).unwrap())
-            .find(|found| meets(&found.hash, &target))
+            .find(wanted)
             .unwrap();
-        SubmitSharesExtended {
+        let share = SubmitSharesExtended {
             channel_id: self.channel.channel_id,
             sequence_number: self.sent,
             job_id: job.id,
@@ -195,7 +228,8 @@ impl Miner {
             ntime,
             version,
             extranonce: found.extranonce.try_into().unwrap(),
-        }
+        };
+        (share, found.hash)
     }
 
     /// Reads until the pool hangs up; the reason that it gave.
