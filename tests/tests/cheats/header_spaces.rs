@@ -1,5 +1,6 @@
 //! One hash is paid once, whatever targets its miner has played for.
 
+use bitcoin::{Amount, ScriptBuf, TxOut};
 use dovetail_tests::scenario::Options;
 
 use crate::fixture::{Case, options};
@@ -12,6 +13,9 @@ const HEADERS: u32 = 400_000;
 const RATES: [f32; 4] = [8_000.0, 1_000.0, 2_000.0, 4_000.0];
 /// Shares that are under way at once.
 const AT_ONCE: usize = 64;
+
+/// More custom jobs than a connection keeps.
+const JOBS: u8 = 17;
 
 /// The shares' work is what was hashed, by expectation. Its variance is that times a share's work, at most. By Bernstein's
 /// inequality six standard deviations are exceeded by chance less than once in four million runs.
@@ -78,5 +82,35 @@ async fn a_declared_job_that_is_brought_again_is_the_same_job_with_the_same_targ
     cheat.state_rate(8_000.0).await;
     let again = cheat.job(None).await;
     assert_eq!(again.id, first.id);
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_job_that_the_pool_has_forgotten_has_its_first_target() {
+    // A block by chance would be another tip, on which the job is another one.
+    let options = Options {
+        bits: "1d00ffff",
+        ..options()
+    };
+    let case = Case::on_new_pool(options).await;
+    let mut cheat = case.worker().await;
+    let first = cheat.job(None).await;
+    cheat.state_rate(8_000.0).await;
+    for number in 0..JOBS {
+        let another = TxOut {
+            value: Amount::ZERO,
+            script_pubkey: ScriptBuf::new_op_return([number]),
+        };
+        let identity = cheat.keys.name;
+        let declared = cheat
+            .declare_as(identity, None, |outputs| outputs.insert(1, another))
+            .await
+            .unwrap();
+        cheat.set(&declared).await.unwrap();
+    }
+    let again = cheat.job(None).await;
+    assert_ne!(again.id, first.id);
+    let share = cheat.hash_as_easy(&again, &first).await;
+    assert_eq!(cheat.submit(&share, None).await, Verdict::Hashes);
     case.end().await;
 }

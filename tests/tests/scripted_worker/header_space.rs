@@ -68,6 +68,18 @@ impl ScriptedWorker {
         self.given(&job)
     }
 
+    /// Searches a share of a job that meets the target of an easier one only.
+    pub(crate) async fn hash_as_easy(&mut self, job: &Job, easier: &Job) -> Share {
+        let [target, easy] = [job, easier].map(|job| Target::from_le_bytes(job.search.target));
+        assert!(target < easy);
+        loop {
+            let share = self.hash_to(job, easier.search.target, 0).await;
+            if Target::from_le_bytes(share.hash) > target {
+                return share;
+            }
+        }
+    }
+
     /// Tries so many headers of each space of these jobs, once. The shares, each under the hardest target that it meets,
     /// and how many headers were tried.
     pub(crate) fn hash_once(&mut self, jobs: &[Job], headers: u32) -> (Vec<Share>, u64) {

@@ -352,7 +352,7 @@ impl ScriptedWorker {
         self.hash_to(job, target.to_le_bytes(), BLOCK_AHEAD_S).await
     }
 
-    async fn hash_to(&mut self, job: &Job, target: [u8; 32], ahead_s: u32) -> Share {
+    pub(super) async fn hash_to(&mut self, job: &Job, target: [u8; 32], ahead_s: u32) -> Share {
         let search = SearchJob {
             target,
             min_ntime: job.search.min_ntime.saturating_add(ahead_s),
