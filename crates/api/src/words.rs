@@ -65,6 +65,6 @@ mod tests {
         assert_eq!(names(&[]), "none");
         assert_eq!(names(&[model("tiny"), model("clerk\n")]), "tiny, clerk\\n");
         let many = vec![model("m"); 20];
-        assert!(names(&many).ends_with("m, and 4 more"));
+        assert_eq!(names(&many), format!("{}and 4 more", "m, ".repeat(16)));
     }
 }

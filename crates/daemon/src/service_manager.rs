@@ -122,10 +122,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify.sock");
         let _socket = UnixDatagram::bind(&path).unwrap();
-        // Its queue has some hundred places at most.
-        let refused = (0..100_000).find_map(|_| send(path.as_os_str(), Word::Alive).err());
-        assert_eq!(refused.unwrap().kind(), io::ErrorKind::WouldBlock);
-        assert!(send(path.as_os_str(), Word::Ready).is_err());
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // Its queue has some hundred places at most.
+            let refused = (0..100_000).find_map(|_| send(path.as_os_str(), Word::Alive).err());
+            let refused = refused.map(|error| error.kind());
+            tell.send((refused, send(path.as_os_str(), Word::Ready).is_err()))
+        });
+        let told = told.recv_timeout(Duration::from_secs(20));
+        let (refused, is_late) = told.expect("it is waited for");
+        assert_eq!(refused, Some(io::ErrorKind::WouldBlock));
+        assert!(is_late);
     }
 
     #[test]

@@ -148,6 +148,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_coinbase_that_is_written_with_its_witness_is_no_job() {
+        let with_witness = |parts: &mut JobParts| {
+            let (prefix, suffix) = (&mut parts.coinbase_prefix, &mut parts.coinbase_suffix);
+            // Marker and flag behind the version, and one item of 32 bytes before the lock time.
+            prefix.splice(4..4, [0, 1]);
+            let at = suffix.len() - 4;
+            suffix.splice(at..at, [[1, 32].as_slice(), &[0; 32]].concat());
+        };
+        assert_eq!(job(with_witness).unwrap_err(), UnfitJob::Witness);
+    }
+
+    #[test]
     fn a_job_that_devices_could_not_be_told_of_is_none() {
         // A long payout list fits ..
         let outputs = |bytes: usize| {

@@ -23,6 +23,8 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 const PIECE: usize = 10_000;
+/// Longer than anything takes on a busy machine.
+const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What the stand-in does.
 #[derive(Default)]
@@ -177,7 +179,8 @@ impl Fixture {
 
     /// Fetches, which must fail and leave no file under the model's name.
     async fn failure(&self) -> FetchError {
-        let error = self.fetch().await.unwrap_err();
+        let fetched = tokio::time::timeout(TIME_MAX, self.fetch()).await;
+        let error = fetched.expect("it is waited for").unwrap_err();
         assert!(!self.file().exists());
         error
     }
@@ -203,6 +206,10 @@ async fn a_model_is_fetched_once_and_then_taken_from_its_file() {
     assert_eq!(fixture.offsets(), [0]);
     // A file that is damaged on the disk is fetched again.
     std::fs::write(fixture.file(), &fixture.pool.file[..1000]).unwrap();
+    fixture.fetch().await.unwrap();
+    assert_eq!(fixture.offsets(), [0]);
+    // And so is one that is whole and another model's.
+    std::fs::write(fixture.file(), tiny::generate(2)).unwrap();
     fixture.fetch().await.unwrap();
     assert_eq!(fixture.offsets(), [0]);
 }

@@ -15,6 +15,7 @@ use dovetail_commitment::ModelId;
 use dovetail_engine::{Model, tiny};
 use dovetail_sv2::AuthorityKeys;
 use dovetail_sv2::extension::{RegisterWorker, StreamTokens};
+use dovetail_sv2::messages::OpenExtendedMiningChannel;
 use dovetail_sv2::setup::SetupProtocol;
 use dovetail_worker::config::Config;
 use dovetail_worker::worker::Worker;
@@ -124,14 +125,13 @@ impl Fixture {
         }
     }
 
-    /// The worker's next session, and what it registers.
-    async fn session(&self) -> (Played, RegisterWorker) {
+    /// The worker's next session: what it registers, and the channel that it asks for.
+    async fn session(&self) -> (Played, RegisterWorker, OpenExtendedMiningChannel) {
         let opening = async {
             let protocol = SetupProtocol::MiningProtocol;
             let mut pool = Played::accept(&self.pool, &self.pool_keys, protocol).await;
             let (register, open) = pool.register([1; 32]).await;
-            pool.open_channel(&open, 5, easy_target(), 8).await;
-            (pool, register)
+            (pool, register, open)
         };
         tokio::time::timeout(TIME_MAX, opening).await.unwrap()
     }
@@ -160,18 +160,32 @@ impl Fixture {
     }
 }
 
+/// Whether the worker has not ended the session by now.
+async fn is_open(pool: &mut Played) -> bool {
+    loop {
+        match tokio::time::timeout(Duration::ZERO, pool.reader.read()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return false,
+            Err(_) => return true,
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_worker_is_at_work_before_its_model_is_there_and_registers_it_when_it_arrives() {
     let fixture = Fixture::start().await;
-    let (mut first, register) = fixture.session().await;
+    let (mut first, register, open) = fixture.session().await;
+    first.open_channel(&open, 5, easy_target(), 8).await;
     assert!(register.models.is_empty(), "{:?}", register.models);
     fixture.until_state("fetching").await;
 
     fixture.honest.send_replace(true);
-    let (mut second, register) = fixture.session().await;
+    let (mut second, register, open) = fixture.session().await;
     assert_eq!(register.models, [fixture.model_id]);
     fixture.until_state("served").await;
-    // The session without the model ends once that with it is open, and tasks are served on it.
+    // The session without the model ends once that with it is open, and not before; and tasks are served on it.
+    assert!(is_open(&mut first).await);
+    second.open_channel(&open, 5, easy_target(), 8).await;
     hung_up(&mut first).await;
     second.send(&task(fixture.model_id, 1)).await;
     let tokens: StreamTokens = next(&mut second).await;

@@ -219,3 +219,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn of_a_devices_name_what_can_be_shown_is_kept_and_no_more_than_64_characters() {
+    let device = |name: &str| parsed(&format!("alice.{name}")).1;
+    let shown = Some("a[31mb".to_owned());
+    assert_eq!(device("a\u{1b}[31mb\n"), shown);
+    assert_eq!(device("\u{7}"), None);
+    let longest = "\u{e4}".repeat(64);
+    assert_eq!(device(&longest).as_ref(), Some(&longest));
+    assert_eq!(device(&format!("{longest}x")), Some(longest));
+}
