@@ -44,6 +44,8 @@ struct Pool {
     models: Vec<Model>,
     /// `CreateTask` is refused with these words.
     refuses: bool,
+    /// `StreamTask` is answered with an error.
+    opens_no_stream: bool,
     /// The events of a stream; without any, its head does not even come.
     events: Option<Arc<dyn Fn() -> Events + Send + Sync>>,
     /// What `GetReceipt` answers.
@@ -167,6 +169,7 @@ impl Inference for Pool {
         _: Request<v1::StreamTaskRequest>,
     ) -> Result<Response<Events>, Status> {
         match &self.events {
+            _ if self.opens_no_stream => Err(Status::unavailable("no stream")),
             Some(events) => Ok(Response::new(events())),
             None => std::future::pending().await,
         }
@@ -333,6 +336,18 @@ async fn a_stream_whose_beginning_never_comes_is_not_waited_for() {
     let question = Question::new(ModelId::from_bytes([7; 32]), b"x".to_vec(), sampling);
     let asked = client.ask(question).await;
     assert!(matches!(asked, Err(AgentError::Unreachable { .. })));
+}
+
+#[tokio::test]
+async fn a_task_whose_stream_never_opens_is_cancelled() {
+    let pool = Pool {
+        opens_no_stream: true,
+        ..tiny_pool()
+    };
+    let output = dovetail(&pool.serve().await, &["ask", "x"]).await;
+    complaint(&output);
+    let asked = pool.asked.lock().unwrap().clone();
+    assert_eq!(*pool.cancelled.lock().unwrap(), [asked]);
 }
 
 /// Nothing in it steers a terminal or begins a line of its own.

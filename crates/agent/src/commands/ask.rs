@@ -13,7 +13,7 @@ use dovetail_agent::{
     receipt_file::Kept,
     verify::{self, Report},
 };
-use dovetail_commitment::ModelId;
+use dovetail_commitment::{ModelId, TaskId};
 use dovetail_console::{OutputError, Printer, print_note};
 use serde_json::json;
 use tokio::time::timeout;
@@ -50,7 +50,7 @@ pub(crate) async fn ask(pool: &str, args: AskArgs) -> anyhow::Result<ExitCode> {
     if let Some(seed) = args.sampling.seed {
         question.seed = seed.0;
     }
-    let mut answer = client.ask(question).await?;
+    let mut answer = begin(&client, question).await?;
     if let Some(vocabulary) = vocabulary {
         answer.compare_text(vocabulary)?;
     }
@@ -73,6 +73,16 @@ pub(crate) async fn ask(pool: &str, args: AskArgs) -> anyhow::Result<ExitCode> {
     Ok(report
         .as_ref()
         .map_or(ExitCode::SUCCESS, receipt::exit_code))
+}
+
+/// Asks. Whatever keeps the answer from beginning, the pool may have the task.
+async fn begin(client: &AgentClient, question: Question) -> Result<Answer, AgentError> {
+    let task_id = question.task_id;
+    let begun = client.ask(question).await;
+    if begun.is_err() {
+        stop(client, task_id).await;
+    }
+    begun
 }
 
 /// Streams the answer to stdout, or gathers it where it is to be JSON. Ctrl-C cancels the task at the pool.
@@ -116,9 +126,13 @@ async fn give_up(client: &AgentClient, answer: &Answer, error: &AgentError) {
             | AgentError::TextOfOtherTokens { .. }
     );
     if goes_on {
-        // The error at hand is the one that matters; a pool that is away will notice by itself.
-        let _ = timeout(CANCEL_TIME_MAX, client.cancel(answer.task_id())).await;
+        stop(client, answer.task_id()).await;
     }
+}
+
+/// Cancels a task. The error at hand is the one that matters; a pool that is away will notice by itself.
+async fn stop(client: &AgentClient, task_id: TaskId) {
+    let _ = timeout(CANCEL_TIME_MAX, client.cancel(task_id)).await;
 }
 
 /// Keeps the agent's copy at once, then waits for the pool's receipt, adds it and verifies the whole.
