@@ -269,6 +269,12 @@ impl MiningClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::PAYLOAD_BYTES_DEFAULT;
+    use crate::frame::Frame;
+    use crate::handshake::connect_over;
+    use crate::messages::SetupConnection;
+    use crate::setup::SetupProtocol;
+    use socket2::SockRef;
 
     #[tokio::test]
     async fn a_connection_is_idle_once_it_has_had_no_channel_for_two_minutes() {
@@ -280,5 +286,61 @@ mod tests {
         assert!(clock.check_idle_at(false, at(229)).is_ok());
         let idle = clock.check_idle_at(false, at(231));
         assert!(matches!(idle, Err(EndReason::Idle)));
+    }
+
+    fn server() -> Server {
+        Server {
+            keys: AuthorityKeys::generate(),
+            certificate_validity: Duration::from_secs(60),
+            policy: ServerPolicy {
+                protocol: SetupProtocol::MiningProtocol,
+                supported_flags: 0,
+                required_flags: 0,
+                success_flags: |_| 0,
+            },
+            places: PlaceLimits::total(1),
+            outbox_max: 1,
+            payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
+        }
+    }
+
+    /// How the server sees a client that has taken its certificate, and leaves after these messages.
+    async fn left_after(messages: &[SetupConnection]) -> NotSetUp {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            server().set_up(stream).await.map(drop)
+        };
+        let leaving = async {
+            let stream = TcpStream::connect(address).await.unwrap();
+            // What is written to it from its end on fails at once.
+            let at_once = Some(Duration::ZERO);
+            SockRef::from(&stream).set_linger(at_once).unwrap();
+            let (_reader, mut writer) = connect_over(stream, None).await.unwrap();
+            for message in messages {
+                let frame = Frame::new(message).unwrap();
+                writer.write(&frame).await.unwrap();
+            }
+        };
+        let (served, ()) = tokio::join!(serving, leaving);
+        served.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn only_a_client_that_went_without_a_word_is_said_to_doubt_the_certificate() {
+        assert!(matches!(left_after(&[]).await, NotSetUp::Silent));
+        let request = |protocol| setup::request(protocol, 0, "127.0.0.1:1", "test").unwrap();
+        for protocol in [
+            SetupProtocol::MiningProtocol,
+            // It is refused, and hears no more of it.
+            SetupProtocol::JobDeclarationProtocol,
+        ] {
+            let left = left_after(&[request(protocol)]).await;
+            let NotSetUp::Other(error) = left else {
+                panic!("{protocol:?}: it is said to doubt the certificate");
+            };
+            assert!(matches!(error, SetupError::Unanswered(_)), "{error}");
+        }
     }
 }

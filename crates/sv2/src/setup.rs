@@ -67,6 +67,9 @@ pub enum SetupError {
     /// Our own message breaks a limit.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// The client had set the connection up, and was gone when it was to be answered.
+    #[error("the client was gone before it was answered: {0}")]
+    Unanswered(#[source] ConnectionError),
     /// We refused the client, or the server refused us.
     #[error("the connection was refused: {code} (flags {flags:#x})")]
     Refused {
@@ -136,11 +139,15 @@ pub async fn serve(
     };
     match answer {
         Ok(success) => {
-            writer.write(&Frame::new(&success)?).await?;
+            let answer = Frame::new(&success)?;
+            let written = writer.write(&answer).await;
+            written.map_err(SetupError::Unanswered)?;
             Ok(request?)
         }
         Err(refusal) => {
-            writer.write(&Frame::new(&refusal)?).await?;
+            let answer = Frame::new(&refusal)?;
+            let written = writer.write(&answer).await;
+            written.map_err(SetupError::Unanswered)?;
             let _ = writer.shutdown().await;
             request?;
             Err(SetupError::Refused {
