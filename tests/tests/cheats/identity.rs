@@ -5,9 +5,10 @@ use dovetail_miner::keys::WorkerKeys;
 use dovetail_sv2::extension::{
     EXTENSION_TYPE, RegisterWorkerProof, sign_registration, verify_registration,
 };
+use dovetail_tests::scenario::Options;
 
-use crate::fixture::Case;
-use crate::scripted_worker::{Wire, assert_refused, challenge, prove};
+use crate::fixture::{Case, options};
+use crate::scripted_worker::{Verdict, Wire, assert_refused, challenge, prove};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_not_ones_own() {
@@ -69,5 +70,24 @@ async fn a_claim_and_a_batch_without_a_registration() {
     // The worker itself claims it.
     worker.claim(&batch.root).await.credited();
     case.earned_batches(&worker, 1);
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_without_deadlines_on_a_connection_that_the_key_has_left() {
+    let options = Options {
+        // One good share at the beginning is good for as long again.
+        pool_settings: &[("MINING__FIRST_SHARE_S", "10")],
+        ..options()
+    };
+    let case = Case::on_new_pool(options).await;
+    let mut left = case.worker().await;
+    let job = left.job(None).await;
+    let mut here = case.again(&left.keys).await;
+    // The key's first good share.
+    assert_eq!(left.submit_new(&job, None).await, Verdict::Hashes);
+    left.wire.hung_up().await;
+    let job = here.job(None).await;
+    assert_eq!(here.submit_new(&job, None).await, Verdict::Hashes);
     case.end().await;
 }

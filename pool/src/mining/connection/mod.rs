@@ -71,7 +71,7 @@ pub(crate) struct Connection {
     /// The worker that has registered. Dropping it gives the worker's tasks back.
     pub(in crate::mining) connected: Option<Connected>,
     /// Whether that worker has registered again elsewhere.
-    is_superseded: bool,
+    pub(in crate::mining) is_superseded: bool,
     /// Shares that wait for their settlement. Dropping it drops the waiting, not the settling.
     pub(in crate::mining) in_flight: JoinSet<InFlight>,
     /// How many of them wait for an audit.

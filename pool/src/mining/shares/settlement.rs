@@ -136,12 +136,13 @@ impl Connection {
     fn on_work_proven(&mut self, account: &str) {
         self.place.prove();
         self.voucher = None;
-        let is_news = self.shared.known_accounts.learn(account);
-        if is_news
-            && self
-                .worker()
+        self.shared.known_accounts.learn(account);
+        // One that has registered elsewhere is a worker there. The place of before is one of many.
+        let is_its_own = || {
+            self.worker()
                 .is_some_and(|worker| worker.to_string() == account)
-        {
+        };
+        if !self.is_superseded && is_its_own() {
             self.place.register(true);
         }
     }
