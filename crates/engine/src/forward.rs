@@ -218,7 +218,8 @@ impl<W: Watch> Pass<'_, W> {
         // Besides its products, a position of a head costs its share of the softmax.
         let products = positions * arch.heads * (2 * arch.head_dim + 32);
         // Where there are few jobs for the threads, these split the blocks of positions too.
-        let split = 2 * self.runtime.parts(products) > jobs.len();
+        let parts = self.runtime.parts(products);
+        let split = parts > 1 && jobs.len() < 2 * parts;
         self.runtime
             .each(products, jobs, |job| job.run(self.runtime, arch, split));
         attended
