@@ -189,6 +189,8 @@ fn norm(x: &[f32], gain: &[f32], epsilon: f64) -> Vec<f32> {
 
 /// As many rows of weights as fit the second cache beside the rows that they meet.
 const ROWS_TOGETHER: usize = 16;
+/// How many positions meet a row of weights while it is in registers.
+const FOUR: usize = 4;
 
 /// `weights [out, in]` times each row of `x [len, in]`: `[len, out]`.
 fn linear(weights: &[f32], columns: usize, bias: Option<&[f32]>, x: &[f32]) -> Vec<f32> {
@@ -198,12 +200,13 @@ fn linear(weights: &[f32], columns: usize, bias: Option<&[f32]>, x: &[f32]) -> V
     let blocks = weights.par_chunks(ROWS_TOGETHER * columns);
     let products = by_row.par_chunks_mut(ROWS_TOGETHER * len.max(1));
     blocks.zip(products).for_each(|(rows, products)| {
-        for (position, x) in x.chunks_exact(columns).enumerate() {
+        for (index, x) in x.chunks(FOUR * columns).enumerate() {
+            let positions = FOUR * index..(FOUR * index + FOUR).min(len);
             for (row, products) in rows
                 .chunks_exact(columns)
                 .zip(products.chunks_exact_mut(len))
             {
-                products[position] = dot(row, x);
+                dots(row, x, &mut products[positions.clone()]);
             }
         }
     });
@@ -215,6 +218,35 @@ fn linear(weights: &[f32], columns: usize, bias: Option<&[f32]>, x: &[f32]) -> V
         }
     }
     out
+}
+
+/// The products of a row with up to four others, one after the other in `x`.
+fn dots(row: &[f32], x: &[f32], out: &mut [f32]) {
+    const LANES: usize = 8;
+    let columns = row.len();
+    let (Some(out), Some((a, x))) = (out.as_mut_array::<FOUR>(), x.split_at_checked(columns))
+    else {
+        for (out, x) in out.iter_mut().zip(x.chunks_exact(columns)) {
+            *out = dot(row, x);
+        }
+        return;
+    };
+    let ((b, x), (row, rest)) = (x.split_at(columns), row.as_chunks::<LANES>());
+    let (c, d) = x.split_at(columns);
+    let [a, b, c, d] = [a, b, c, d].map(|x| x.as_chunks::<LANES>());
+    let mut sums = [[0.0_f32; LANES]; FOUR];
+    for ((((row, a), b), c), d) in row.iter().zip(a.0).zip(b.0).zip(c.0).zip(d.0) {
+        for lane in 0..LANES {
+            sums[0][lane] += row[lane] * a[lane];
+            sums[1][lane] += row[lane] * b[lane];
+            sums[2][lane] += row[lane] * c[lane];
+            sums[3][lane] += row[lane] * d[lane];
+        }
+    }
+    for ((out, sums), x) in out.iter_mut().zip(&sums).zip([a.1, b.1, c.1, d.1]) {
+        let rest: f32 = rest.iter().zip(x).map(|(a, b)| a * b).sum();
+        *out = sums.iter().sum::<f32>() + rest;
+    }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {

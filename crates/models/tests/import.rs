@@ -29,16 +29,21 @@ fn measure(recipe: &Recipe, options: &ImportOptions) -> Quality {
 fn measure_on(recipe: &Recipe, options: &ImportOptions, count: usize, length: usize) -> Quality {
     let folder = tempfile::tempdir().unwrap();
     recipe.write(folder.path());
-    let model = model(&imported(folder.path(), options));
+    measure_folder(folder.path(), options, count, length)
+}
+
+fn measure_folder(folder: &Path, options: &ImportOptions, count: usize, length: usize) -> Quality {
+    let model = model(&imported(folder, options));
+    let vocabulary = model.manifest().architecture.vocabulary;
     let mut random = Random::new(7);
     let sequences: Vec<_> = (0..count)
         .map(|_| Sequence {
-            tokens: random.tokens(length, recipe.vocabulary),
+            tokens: random.tokens(length, vocabulary),
             counted_from: 1,
         })
         .collect();
     let runtime = Runtime::new(1).unwrap();
-    quality(folder.path(), &runtime, &model, &sequences).unwrap()
+    quality(folder, &runtime, &model, &sequences).unwrap()
 }
 
 #[test]
@@ -177,7 +182,12 @@ fn massive_activations_saturate_without_a_choice_of_scales_and_nothing_does_with
             gate_shift,
             ..ImportOptions::default()
         };
-        measure_on(&massive(), &options, 40, 8)
+        // Beyond what the stream can hold at all, but for its scale.
+        let recipe = Recipe {
+            stream: 6.0,
+            ..massive()
+        };
+        measure_on(&recipe, &options, 40, 8)
     };
     let chosen = with_shifts(None, None);
     eprintln!("chosen: {chosen:?}");
