@@ -5,6 +5,7 @@ use dovetail_commitment::ModelId;
 use crate::EngineError;
 use crate::manifest::Manifest;
 use crate::matrix::Matrix;
+use crate::tied::TiedHead;
 use crate::tokenizer::Tokenizer;
 
 #[derive(Debug, Clone)]
@@ -22,12 +23,20 @@ pub(crate) struct Layer {
 pub(crate) struct Tensors {
     pub(crate) embedding: Matrix,
     pub(crate) layers: Vec<Layer>,
-    /// `None` where the embedding serves.
-    pub(crate) head: Option<Matrix>,
+    pub(crate) head: LastMatrix,
     /// `[context, head_dim / 2]`, Q30.
     pub(crate) cos: Vec<i32>,
     /// `[context, head_dim / 2]`, Q30.
     pub(crate) sin: Vec<i32>,
+}
+
+/// What gives the logits.
+#[derive(Debug, Clone)]
+pub(crate) enum LastMatrix {
+    /// A matrix of its own.
+    Apart(Matrix),
+    /// The embedding.
+    Tied(TiedHead),
 }
 
 /// A model that was checked and can run.
@@ -69,8 +78,11 @@ impl Model {
                 .into_iter()
                 .chain([&layer.gate, &layer.up, &layer.down])
         });
-        let outer = [Some(&tensors.embedding), tensors.head.as_ref()];
-        let matrices = matrices.chain(outer.into_iter().flatten());
+        let head = match &tensors.head {
+            LastMatrix::Apart(matrix) => Some(matrix),
+            LastMatrix::Tied(_) => None,
+        };
+        let matrices = matrices.chain([&tensors.embedding]).chain(head);
         let angles = size_of_val(&tensors.cos[..]) + size_of_val(&tensors.sin[..]);
         matrices.map(Matrix::memory_bytes).sum::<usize>() + angles
     }

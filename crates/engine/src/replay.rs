@@ -12,6 +12,9 @@ use crate::runtime::Runtime;
 
 /// How many positions are replayed together, at least, where there are transcripts enough.
 const REPLAY_POSITIONS: usize = 512;
+/// How many positions are in memory at once, at most, unless a single group has more: their caches are the largest thing
+/// here (400 MB of them for a model of SmolLM's size). Enough for 32 threads with groups of twice the least size.
+const POSITIONS_IN_FLIGHT_MAX: usize = 1 << 15;
 
 /// A completion that somebody says to have computed.
 #[derive(Clone)]
@@ -34,19 +37,45 @@ pub fn replay(
     inputs: &[ReplayInput],
 ) -> Vec<Result<Output, EngineError>> {
     let groups = replay_groups(inputs);
-    // As many at a time as there are threads: while one is in work that does not split, the others go on. More
-    // would only take memory.
-    let replayed = groups
-        .chunks(runtime.threads())
+    let replayed = rounds(&groups, runtime.threads())
+        .into_iter()
         .flat_map(|groups| runtime.map(groups, |group| replay_group(runtime, model, group)));
     replayed.flatten().collect()
+}
+
+/// Groups that are replayed side by side: as many at a time as there are threads, since while one is in work that does
+/// not split, the others go on; and no more than memory is meant for.
+fn rounds<'a, 'b>(groups: &'b [&'a [ReplayInput]], threads: usize) -> Vec<&'b [&'a [ReplayInput]]> {
+    let mut rounds = Vec::new();
+    let mut rest = groups;
+    while !rest.is_empty() {
+        let mut positions = 0;
+        let fits = |group: &&&[ReplayInput]| {
+            positions += group.iter().map(positions_of).sum::<usize>();
+            positions <= POSITIONS_IN_FLIGHT_MAX
+        };
+        let count = rest.iter().take(threads).take_while(fits).count().max(1);
+        let (round, others) = rest.split_at(count);
+        rounds.push(round);
+        rest = others;
+    }
+    rounds
+}
+
+/// How many positions an input has at most; the model's context bounds them too.
+fn positions_of(input: &ReplayInput) -> usize {
+    let output = input
+        .tokens
+        .len()
+        .min(input.request.sampling.max_tokens as usize);
+    input.request.prompt_tokens.len() + output
 }
 
 /// Those that go through the model together.
 fn replay_groups(inputs: &[ReplayInput]) -> Vec<&[ReplayInput]> {
     let mut positions = 0;
     let is_full = |input: &ReplayInput| {
-        positions += input.request.prompt_tokens.len() + input.tokens.len();
+        positions += positions_of(input);
         let is_full = positions >= REPLAY_POSITIONS;
         if is_full {
             positions = 0;
@@ -215,4 +244,51 @@ fn forced<W: Watch>(
         take(logits);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dovetail_commitment::{SamplingParams, StopSequences};
+
+    fn input(prompt: usize, output: usize) -> ReplayInput {
+        ReplayInput {
+            request: Request {
+                prompt_tokens: vec![1; prompt],
+                sampling: SamplingParams {
+                    temperature_milli: 0,
+                    top_k: 0,
+                    top_p_milli: 1000,
+                    max_tokens: 64,
+                },
+                seed: [0; 32],
+                stop: StopSequences::default(),
+            },
+            tokens: vec![2; output],
+        }
+    }
+
+    #[test]
+    fn long_replays_side_by_side_take_no_more_memory_than_is_meant_for_them() {
+        let most = POSITIONS_IN_FLIGHT_MAX;
+        let inputs = [
+            // Output beyond what was asked for is never taken in.
+            input(most / 2 - 64, 1 << 20),
+            input(most / 2 - 64, 64),
+            input(1000, 0),
+            input(2 * most, 0),
+            input(600, 0),
+            input(600, 0),
+            input(600, 0),
+        ];
+        let groups = replay_groups(&inputs);
+        assert_eq!(groups.len(), 7);
+        let counts = |threads| -> Vec<usize> {
+            let rounds = rounds(&groups, threads);
+            rounds.iter().map(|round| round.len()).collect()
+        };
+        assert_eq!(counts(16), [2, 1, 1, 3]);
+        assert_eq!(counts(2), [2, 1, 1, 2, 1]);
+        assert_eq!(counts(1), [1; 7]);
+    }
 }

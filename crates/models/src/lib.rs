@@ -30,5 +30,5 @@ pub use gguf::GgufParts;
 pub use import::{
     IMPORT_VERSION, ImportOptions, ImportReport, Imported, MatrixError, Progress, import,
 };
-pub use quality::{Quality, QualityError, Sequence, quality};
+pub use quality::{Quality, QualityError, Sequence, quality, quality_with_progress};
 pub use shift::saturation_notes;

@@ -107,6 +107,7 @@ fn talker(folder: &Path, dim: usize, context_tokens: usize) -> (String, Arc<Mode
         tied_head: false,
         attention_bias: false,
         mixed_down: true,
+        turn: 1,
     };
     let parts = Parts {
         chat_template: TEMPLATE.to_owned(),

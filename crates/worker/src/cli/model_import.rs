@@ -24,7 +24,7 @@ pub(crate) struct ImportArguments {
     /// `general.name` of a GGUF file.
     #[arg(long)]
     name: Option<String>,
-    /// Positions that the model can take in. Where not given, what it was made for, but at most 4096.
+    /// Positions that the model can take in. Where not given, what it was made for, but at most 8192.
     #[arg(long)]
     context: Option<usize>,
 }

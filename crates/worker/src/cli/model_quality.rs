@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use dovetail_console::{OutputError, print_line, print_note};
 use dovetail_engine::{Model, Range, Runtime};
-use dovetail_models::{Quality, Sequence, quality, saturation_notes};
+use dovetail_models::{Quality, Sequence, quality_with_progress, saturation_notes};
 use serde::Deserialize;
 
 /// More would take hours on the reference, and gains nothing.
@@ -53,7 +53,19 @@ pub(crate) fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
         sequence.tokens.truncate(window);
     }
     let runtime = Runtime::new(arguments.threads)?;
-    let measured = quality(&arguments.dir, &runtime, &model, &sequences)?;
+    let mut tenths = 0;
+    let measured = quality_with_progress(
+        &arguments.dir,
+        &runtime,
+        &model,
+        &sequences,
+        &mut |done, total| {
+            if 10 * done / total > tenths {
+                tenths = 10 * done / total;
+                print_note(format_args!("{done} of {total} steps"));
+            }
+        },
+    )?;
     show(&measured, &model, arguments.json)
 }
 
