@@ -2,7 +2,8 @@
 //! worker cannot have one.
 
 use dovetail_commitment::{
-    FinishReason, StopSequences, Transcript, output_digest, prompt_commitment, trace_root,
+    Constraint, FinishReason, GUIDE, StopSequences, Transcript, output_digest, prompt_commitment,
+    trace_root,
 };
 use dovetail_engine::{ENGINE_VERSION, Model, Output, ReplayInput, Request, Runtime};
 
@@ -17,8 +18,19 @@ pub struct Evidence {
     pub prompt: Vec<u8>,
     /// Its stop sequences.
     pub stop: StopSequences,
+    /// Its constraint.
+    pub constraint: Option<Constraint>,
     /// The tokens as the worker delivered them.
     pub output_tokens: Vec<u32>,
+}
+
+impl Evidence {
+    /// Whether this release can replay it at all: a constraint for another guide means other masks. What cannot be
+    /// replayed says nothing about its worker.
+    pub fn is_replayable(&self) -> bool {
+        let constraint = self.constraint.as_ref();
+        constraint.is_none_or(|constraint| constraint.guide() == GUIDE)
+    }
 }
 
 impl AsRef<Self> for Evidence {
@@ -189,7 +201,12 @@ fn replay_input(model: &Model, evidence: &Evidence) -> Result<ReplayInput, Misma
         return Err(Mismatch::EngineVersion);
     }
     if transcript.prompt_commitment
-        != prompt_commitment(&evidence.salt, &evidence.stop, &evidence.prompt)
+        != prompt_commitment(
+            &evidence.salt,
+            &evidence.stop,
+            evidence.constraint.as_ref(),
+            &evidence.prompt,
+        )
     {
         return Err(Mismatch::Prompt);
     }
@@ -206,6 +223,7 @@ fn replay_input(model: &Model, evidence: &Evidence) -> Result<ReplayInput, Misma
             sampling: transcript.sampling,
             seed: transcript.seed,
             stop: evidence.stop.clone(),
+            constraint: evidence.constraint.clone(),
         },
         tokens: tokens.clone(),
     })
@@ -237,7 +255,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use dovetail_commitment::{SamplingParams, TaskId, WorkerKey};
+    use dovetail_commitment::{Form, SamplingParams, TaskId, WorkerKey};
     use dovetail_engine::{run, tiny};
 
     fn runtime() -> Runtime {
@@ -254,6 +272,14 @@ mod tests {
     }
 
     fn stopped(model: &Arc<Model>, stop: StopSequences) -> Evidence {
+        generated(model, stop, None)
+    }
+
+    fn generated(
+        model: &Arc<Model>,
+        stop: StopSequences,
+        constraint: Option<Constraint>,
+    ) -> Evidence {
         let (salt, prompt) = ([4; 32], b"an invoice".to_vec());
         let sampling = SamplingParams {
             temperature_milli: 800,
@@ -266,6 +292,7 @@ mod tests {
             sampling,
             seed: [5; 32],
             stop: stop.clone(),
+            constraint: constraint.clone(),
         };
         let output = run(&runtime(), model, request).unwrap();
         Evidence {
@@ -274,7 +301,7 @@ mod tests {
                 worker_key: WorkerKey::from_bytes([2; 32]),
                 model_id: model.id(),
                 engine_version: ENGINE_VERSION,
-                prompt_commitment: prompt_commitment(&salt, &stop, &prompt),
+                prompt_commitment: prompt_commitment(&salt, &stop, constraint.as_ref(), &prompt),
                 sampling,
                 seed: [5; 32],
                 output_tokens: u32::try_from(output.tokens.len()).unwrap(),
@@ -285,6 +312,7 @@ mod tests {
             salt,
             prompt,
             stop,
+            constraint,
             output_tokens: output.tokens,
         }
     }
@@ -360,9 +388,75 @@ mod tests {
         assert_eq!(replay(&model, &made_up), Err(Mismatch::Prompt));
 
         let mut past = whole;
-        past.transcript.prompt_commitment = prompt_commitment(&past.salt, &stop, &past.prompt);
+        past.transcript.prompt_commitment = 
+            prompt_commitment(&past.salt, &stop, None, &past.prompt);
         past.stop = stop;
         assert_eq!(replay(&model, &past), Err(Mismatch::Length));
+    }
+
+    fn commit_again(evidence: &mut Evidence) {
+        evidence.transcript.prompt_commitment = prompt_commitment(
+            &evidence.salt,
+            &evidence.stop,
+            evidence.constraint.as_ref(),
+            &evidence.prompt,
+        );
+    }
+
+    #[test]
+    fn an_answer_of_the_form_that_was_asked_for_passes_and_one_without_it_is_a_lie() {
+        let model = tiny_model(1);
+        let digits = Form::Regex("[0-9]{3}(, [0-9]{3})*".to_owned());
+        let digits = Some(Constraint::new(digits).unwrap());
+        let good = generated(&model, StopSequences::default(), digits.clone());
+        let text = model.decode(&good.output_tokens);
+        assert!(text.iter().all(|byte| b"0123456789, ".contains(byte)));
+        assert_eq!(replay(&model, &good), Ok(()));
+
+        // The constraint ignored, under the commitment that was asked for.
+        let mut free = honest(&model);
+        free.constraint.clone_from(&digits);
+        commit_again(&mut free);
+        let caught = replay(&model, &free);
+        assert!(matches!(caught, Err(Mismatch::Tokens { .. })), "{caught:?}");
+
+        // Another form than the one that was asked for.
+        let mut other = good.clone();
+        let letters = Form::Regex("[a-z]+".to_owned());
+        other.constraint = Some(Constraint::new(letters).unwrap());
+        assert_eq!(replay(&model, &other), Err(Mismatch::Prompt));
+        other.constraint = None;
+        assert_eq!(replay(&model, &other), Err(Mismatch::Prompt));
+
+        // A form that the model is said not to meet.
+        let mut given_up = with_tokens(good.clone(), good.output_tokens[..5].to_vec());
+        given_up.transcript.finish_reason = FinishReason::ConstraintUnmet;
+        assert_eq!(replay(&model, &given_up), Err(Mismatch::Length));
+    }
+
+    #[test]
+    fn an_answer_that_cannot_have_its_form_passes_as_such() {
+        let model = tiny_model(1);
+        // The tiny model's tokens are bytes, and the text is UTF-8: every letter can be written, so the guide has
+        // to give up for another reason than a missing token.
+        let costly = Form::Regex("(.{0,40}a.{0,40}b.{0,40}c.{0,40}d){1,40}".to_owned());
+        let constraint = Constraint::new(costly).unwrap();
+        let Ok(()) = model.check_constraint(&constraint) else {
+            return;
+        };
+        let evidence = generated(&model, StopSequences::default(), Some(constraint));
+        assert_eq!(replay(&model, &evidence), Ok(()));
+    }
+
+    #[test]
+    fn evidence_for_another_guide_is_no_evidence() {
+        let mut evidence = honest(&tiny_model(1));
+        assert!(evidence.is_replayable());
+        let form = || Form::Regex("[a-z]+".to_owned());
+        evidence.constraint = Some(Constraint::new(form()).unwrap());
+        assert!(evidence.is_replayable());
+        evidence.constraint = Some(Constraint::for_guide("another-1", form()).unwrap());
+        assert!(!evidence.is_replayable());
     }
 
     #[test]

@@ -358,13 +358,20 @@ mod tests {
         let some = StopSequences::new(vec![b"prompt".to_vec()]).unwrap();
         for (stop, prompt) in [(&none, "other"), (&some, "prompt"), (&some, "")] {
             assert_eq!(
-                verify_content(&transcript, &[4; 32], stop, prompt.as_bytes(), &[1, 2, 3]),
+                verify_content(
+                    &transcript,
+                    &[4; 32],
+                    stop,
+                    None,
+                    prompt.as_bytes(),
+                    &[1, 2, 3]
+                ),
                 Err(ReceiptError::Prompt)
             );
         }
         for other in [&[1, 2][..], &[1, 2, 4], &[1, 2, 3, 4]] {
             assert_eq!(
-                verify_content(&transcript, &[4; 32], &none, b"prompt", other),
+                verify_content(&transcript, &[4; 32], &none, None, b"prompt", other),
                 Err(ReceiptError::Output)
             );
         }

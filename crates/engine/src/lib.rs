@@ -36,6 +36,7 @@ mod tokenizer;
 mod vocabulary;
 
 pub use completion::{Output, Request};
+pub use dovetail_guide::GuideError;
 pub use error::EngineError;
 pub use generation::{Generation, run, step};
 pub use head::Head;

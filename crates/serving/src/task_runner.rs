@@ -134,6 +134,7 @@ mod tests {
                 max_tokens: 24,
             },
             stop: StopSequences::default(),
+            constraint: None,
             seed: [number; 32],
             deadline: Duration::from_secs(60),
         }
@@ -146,6 +147,7 @@ mod tests {
             sampling: task.sampling,
             seed: task.seed,
             stop: task.stop.clone(),
+            constraint: task.constraint.clone(),
         };
         run(&Runtime::new(1).unwrap(), model, request).unwrap()
     }
