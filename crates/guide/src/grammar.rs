@@ -14,6 +14,9 @@ use crate::GuideError;
 const WHITESPACE: &str = r"\x20|\x0A\x20{0,16}";
 /// The library's own key for its options. They are ours to say.
 const OPTIONS_KEY: &str = "x-guidance";
+/// The library compares the patterns of an object with each other, each pair at a cost that no fuel covers: 16 KiB of
+/// them take minutes.
+const PATTERN_KEY: &str = "patternProperties";
 /// How deep a schema's JSON may be: forms of answers are some ten levels.
 const DEPTH_MAX: usize = 64;
 /// What is said of a refusal has at most this many letters.
@@ -40,6 +43,9 @@ fn of_schema(text: &str) -> Result<TopLevelGrammar, GuideError> {
     if schema.get(OPTIONS_KEY).is_some() {
         return Err(refused("x-guidance is not for schemas to say"));
     }
+    if has_key(&schema, PATTERN_KEY) {
+        return Err(refused("patternProperties is not taken"));
+    }
     if depth(&schema) > DEPTH_MAX {
         return Err(refused("the schema has too many levels"));
     }
@@ -59,6 +65,17 @@ fn depth(value: &Value) -> usize {
         _ => return 0,
     };
     1 + deepest.unwrap_or(0)
+}
+
+/// Whether a key stands anywhere in a value.
+fn has_key(value: &Value, key: &str) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(|item| has_key(item, key)),
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(name, field)| name == key || has_key(field, key)),
+        _ => false,
+    }
 }
 
 /// A regular expression that one of the texts matches, letter by letter.

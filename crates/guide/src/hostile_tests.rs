@@ -7,6 +7,13 @@ use super::*;
 
 /// Follows a constraint for some tokens, whichever comes last in each mask. `None`: it was refused.
 fn follow(constraint: &Constraint) -> Option<usize> {
+    let begun = std::time::Instant::now();
+    let followed = follow_it(constraint);
+    eprintln!("TIME {:?} {constraint:?} {followed:?}", begun.elapsed());
+    followed
+}
+
+fn follow_it(constraint: &Constraint) -> Option<usize> {
     let mut guide = match vocabulary().start(constraint) {
         Ok(guide) => guide,
         Err(GuideError::Refused(why)) => {
@@ -55,6 +62,8 @@ fn what_is_no_schema_is_refused() {
         r#"{"x-guidance": {"lenient": true}, "type": "object"}"#,
         r#"{"type": "integer", "minimum": 3, "maximum": 1}"#,
         r#"{"not": {"type": "string"}}"#,
+        r#"{"type": "object", "patternProperties": {"^a": {}}}"#,
+        r#"{"items": {"anyOf": [{"patternProperties": {}}]}}"#,
         "false",
     ] {
         assert_eq!(follow(&schema(text)), None, "{text}");
@@ -101,7 +110,7 @@ fn deep_schemas_and_expressions_are_refused_or_followed_without_an_overflow() {
     follow(&schema(&nested(r#"{"allOf":["#, "{}", "]}", 30)));
     follow(&regex(&nested("(", "a", ")", 500)));
     follow(&regex(&nested("(", "a", ")*", 300)));
-    follow(&regex(&nested("(?:a|", "b", ")", 180)));
+    follow(&regex(&nested("(?:a|", "b", ")", 150)));
 }
 
 #[test]
@@ -199,8 +208,6 @@ fn schemas_as_long_as_may_be_are_followed_or_refused() {
     };
     let properties = |n: usize| format!(r#""p{n}":{{}}"#);
     follow(&schema(&fill(r#"{"type":"object","properties":{"#, properties, "}}")));
-    let patterns = |n: usize| format!(r#""^p{n}.*x":{{}}"#);
-    follow(&schema(&fill(r#"{"type":"object","patternProperties":{"#, patterns, "}}")));
     let numbers = |n: usize| format!("{n}");
     follow(&schema(&fill(r#"{"enum":["#, numbers, "]}")));
     let strings = |n: usize| format!(r#"{{"type":"string","pattern":".*{n}.*"}}"#);

@@ -30,13 +30,13 @@ fn regex(text: &str) -> Constraint {
 /// Whether the whole text may be the output, taken byte by byte, and end there.
 fn accepts(constraint: &Constraint, text: &str) -> bool {
     let mut guide = vocabulary().start(constraint).unwrap();
-    for byte in text.bytes() {
+    for (index, byte) in text.bytes().enumerate() {
         let Ok(mask) = guide.mask() else { return false };
         if !mask.allows(u32::from(byte)) {
             return false;
         }
         if guide.take(u32::from(byte)).unwrap() {
-            return text.ends_with(char::from(byte));
+            return index + 1 == text.len();
         }
     }
     guide.mask().unwrap().allows(END)
@@ -129,9 +129,11 @@ fn a_regular_expression_covers_all_of_the_output() {
         assert!(!accepts(&date, text), "{text}");
     }
     let slashes = regex(r"a/b\/c(\\|d)");
-    assert!(accepts(&slashes, "a/b/cd") && accepts(&slashes, "a/b/c\\"));
+    assert!(accepts(&slashes, "a/b/cd"));
+    assert!(accepts(&slashes, "a/b/c\\"));
     let some = regex("(yes)?");
-    assert!(accepts(&some, "") && accepts(&some, "yes") && !accepts(&some, "ye"));
+    assert!(accepts(&some, "yes") && !accepts(&some, "ye"));
+    assert!(accepts(&some, ""));
 }
 
 #[test]
@@ -279,7 +281,7 @@ fn two_processes_make_the_same_masks() {
 }
 
 /// What `GUIDE` stands for. It changes only with that name.
-const GOLDEN: &str = "";
+const GOLDEN: &str = "fac12a4a57e4dd79f496ea4b35925473098a6981f39e4bac125f4e91243c065a";
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
