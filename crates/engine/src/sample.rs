@@ -194,6 +194,23 @@ mod tests {
         }
 
         #[test]
+        fn a_mask_leaves_the_choice_that_the_other_tokens_alone_would_give(
+            logits in proptest::collection::vec(-(1_i32 << 20)..1 << 20, 2..50),
+            bits in proptest::collection::vec(any::<bool>(), 50),
+            temperature_milli in prop_oneof![Just(0_u32), 1..=2000_u32],
+            top_k in 0_u32..10,
+            seed: [u8; 32],
+        ) {
+            let kept: Vec<u32> = (0..).zip(&logits).filter(|(token, _)| bits[*token as usize]).map(|(token, _)| token).collect();
+            prop_assume!(!kept.is_empty());
+            let mask = Mask::of(&kept, logits.len());
+            let params = params(temperature_milli, top_k, 900);
+            let alone: Vec<i32> = kept.iter().map(|token| logits[*token as usize]).collect();
+            let expected = kept[choose(&alone, None, &params, &seed, 3) as usize];
+            prop_assert_eq!(choose(&logits, Some(&mask), &params, &seed, 3), expected);
+        }
+
+        #[test]
         fn the_same_seed_and_position_draw_the_same_token(seed: [u8; 32], position: u32) {
             let logits = [0, 1 << 16, 2 << 16, 3 << 16];
                         let draw = || choose(&logits, None, &params(1000, 0, 1000), &seed, position);

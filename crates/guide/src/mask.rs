@@ -11,8 +11,22 @@ pub struct Mask {
 }
 
 impl Mask {
+    /// These tokens of so many.
+    pub fn of(tokens: &[u32], vocabulary: usize) -> Self {
+        let mut words = vec![0_u32; vocabulary.div_ceil(32)];
+        for token in tokens {
+            if let Some(word) = words.get_mut(*token as usize / 32) {
+                *word |= 1 << (token % 32);
+            }
+        }
+        Self::from_words(words, vocabulary)
+    }
+
     pub(crate) fn new(set: &SimpleVob, vocabulary: usize) -> Self {
-        let mut words: Vec<u32> = set.as_slice().to_vec();
+        Self::from_words(set.as_slice().to_vec(), vocabulary)
+    }
+
+    fn from_words(mut words: Vec<u32>, vocabulary: usize) -> Self {
         // The library keeps a bit more than there are tokens.
         words.resize(vocabulary.div_ceil(32), 0);
         if let (Some(last), rest @ 1..) = (words.last_mut(), vocabulary % 32) {
@@ -77,6 +91,7 @@ mod tests {
                 .filter(|token| bits[*token])
                 .map(|token| u32::try_from(token).unwrap())
                 .collect();
+            prop_assert_eq!(&mask, &Mask::of(&expected, vocabulary));
             prop_assert_eq!(mask.tokens().collect::<Vec<_>>(), expected.clone());
             prop_assert_eq!((mask.len(), mask.is_empty()), (expected.len(), expected.is_empty()));
             for token in 0..250 {
