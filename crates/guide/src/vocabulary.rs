@@ -30,7 +30,7 @@ const LIMITS: ParserLimits = ParserLimits {
     // Parser items for one mask: some 3 ms.
     step_max_items: 50_000,
     // 1 to 2 kB of memory each.
-    max_lexer_states: 20_000,
+    max_lexer_states: 10_000,
     // Symbols of a grammar. 16 KiB of schema make a few thousand.
     max_grammar_size: 50_000,
     // Saves time later where it is spent first: not for answers of a few hundred tokens.

@@ -54,6 +54,7 @@ pub struct Sampling {
 /// The form that an answer must have. Each token is chosen among those that can go on with it, and the model may end
 /// its answer only where the form is complete. It gives form, not truth. docs/api.md says what is taken.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Constraint {
     #[prost(oneof = "constraint::Form", tags = "1, 2, 3")]
     pub form: ::core::option::Option<constraint::Form>,
@@ -61,6 +62,7 @@ pub struct Constraint {
 /// Nested message and enum types in `Constraint`.
 pub mod constraint {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[prost(skip_debug)]
     pub enum Form {
         /// JSON that this JSON Schema describes; the text of the schema, at most 16 KiB.
         #[prost(string, tag = "1")]
@@ -75,6 +77,7 @@ pub mod constraint {
 }
 /// 1 to 256 texts, none of them empty, of 16 KiB together with 2 bytes for each.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Choice {
     #[prost(string, repeated, tag = "1")]
     pub texts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
