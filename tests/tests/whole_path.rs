@@ -80,7 +80,10 @@ fn an_agent_that_asks_with_a_schema_gets_json_of_it_and_a_receipt_for_it() {
     let answer = scenario.ask(prompt, 300, "receipt.json", &form).unwrap();
     assert_eq!(answer["finish_reason"], "stop");
     let order: Value = serde_json::from_str(answer["text"].as_str().unwrap()).unwrap();
-    assert!(order["vendor"].is_string() && order["paid"].is_boolean(), "{order}");
+    assert!(
+        order["vendor"].is_string() && order["paid"].is_boolean(),
+        "{order}"
+    );
     assert!(order["pieces"].is_array() && order.as_object().unwrap().len() == 3);
     assert_eq!(answer["receipt"]["verified"], true);
     let settled = scenario.pool.event("batch_settled", TIME_MAX).unwrap();
@@ -108,7 +111,10 @@ fn an_agent_that_asks_with_a_schema_gets_json_of_it_and_a_receipt_for_it() {
     std::fs::write(&schema, r#"{"not": {"type": "string"}}"#).unwrap();
     let refused = scenario.ask(prompt, 8, "refused.json", &form).unwrap_err();
     let refused = format!("{refused:#}");
-    assert!(refused.contains("constraint-invalid") && refused.contains("not"), "{refused}");
+    assert!(
+        refused.contains("constraint-invalid") && refused.contains("not"),
+        "{refused}"
+    );
     let choice = ["--choice", "yes", "--choice", "no"];
     let answer = scenario.ask(prompt, 8, "choice.json", &choice).unwrap();
     assert!(["yes", "no"].contains(&answer["text"].as_str().unwrap()));

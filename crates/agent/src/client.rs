@@ -9,9 +9,7 @@ use dovetail_api::{
     v1::{self, inference_client::InferenceClient},
     words,
 };
-use dovetail_commitment::{
-    Constraint, Form, ModelId, SamplingParams, StopSequences, TaskId,
-};
+use dovetail_commitment::{Constraint, Form, ModelId, SamplingParams, StopSequences, TaskId};
 use dovetail_console::harmless;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{

@@ -65,7 +65,6 @@ fn generate() -> Result<Files, Box<dyn Error>> {
             .skip_debug([
                 ".dovetail.inference.v1.CreateTaskRequest",
                 ".dovetail.inference.v1.Constraint",
-                ".dovetail.inference.v1.Constraint.form",
                 ".dovetail.inference.v1.Choice",
                 ".dovetail.inference.v1.TokenChunk",
                 ".dovetail.validation.v1.Evidence",

@@ -47,9 +47,7 @@ pub enum ConstraintError {
     )]
     Choice,
     /// No name, or one with other letters.
-    #[error(
-        "a guide's name has 1 to {GUIDE_BYTES_MAX} small letters, digits and signs of \"+-.\""
-    )]
+    #[error("a guide's name has 1 to {GUIDE_BYTES_MAX} small letters, digits and signs of \"+-.\"")]
     Guide,
     /// Not what [`Constraint::encode`] writes.
     #[error("the encoding of the constraint is damaged")]
@@ -70,9 +68,8 @@ impl Constraint {
     /// # Errors
     /// A name or a form out of its bounds.
     pub fn for_guide(guide: &str, form: Form) -> Result<Self, ConstraintError> {
-        let signs = |byte: u8| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte)
-        };
+        let signs =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
         if !(1..=GUIDE_BYTES_MAX).contains(&guide.len()) || !guide.bytes().all(signs) {
             return Err(ConstraintError::Guide);
         }
@@ -247,9 +244,8 @@ mod tests {
             refused(regex(REGEX_BYTES_MAX + 1)),
             Some(ConstraintError::Regex)
         );
-        let choice = |texts: &[usize]| {
-            Form::Choice(texts.iter().map(|bytes| "x".repeat(*bytes)).collect())
-        };
+        let choice =
+            |texts: &[usize]| Form::Choice(texts.iter().map(|bytes| "x".repeat(*bytes)).collect());
         assert_eq!(refused(choice(&[1; CHOICES_MAX])), None);
         assert_eq!(refused(choice(&[CONSTRAINT_BYTES_MAX - 2])), None);
         for texts in [

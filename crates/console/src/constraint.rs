@@ -92,10 +92,7 @@ mod tests {
             constraint.map(|constraint| constraint.form().clone())
         };
         assert_eq!(form(&[]), None);
-        assert_eq!(
-            form(&["--regex", "a+"]),
-            Some(Form::Regex("a+".to_owned()))
-        );
+        assert_eq!(form(&["--regex", "a+"]), Some(Form::Regex("a+".to_owned())));
         assert_eq!(
             form(&["--choice", "yes", "--choice", "no"]),
             Some(Form::Choice(vec!["yes".to_owned(), "no".to_owned()]))

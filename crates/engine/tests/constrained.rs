@@ -74,7 +74,12 @@ fn a_model_that_knows_nothing_answers_in_json_of_the_schema_and_the_replay_agree
     for (temperature_milli, seed) in [(0, 1), (800, 2), (1500, 3), (2000, 4)] {
         let request = request(schema(), temperature_milli, seed);
         let output = output(&request);
-        assert_eq!(output.finish_reason, FinishReason::Stop, "{}", text(&output));
+        assert_eq!(
+            output.finish_reason,
+            FinishReason::Stop,
+            "{}",
+            text(&output)
+        );
         let order: Value = serde_json::from_str(&text(&output)).unwrap();
         assert!(order["vendor"].as_str().unwrap().chars().count() <= 10);
         assert!(order["paid"].is_boolean());
@@ -151,7 +156,10 @@ fn an_answer_that_reaches_its_limit_before_its_form_is_complete_ends_there() {
     let mut short = request(schema(), 800, 1);
     short.sampling.max_tokens = 9;
     let output = output(&short);
-    assert_eq!((output.tokens.len(), output.finish_reason), (9, FinishReason::Length));
+    assert_eq!(
+        (output.tokens.len(), output.finish_reason),
+        (9, FinishReason::Length)
+    );
     let again = replayed(&Runtime::new(1).unwrap(), &[(&short, &output.tokens)]);
     assert_eq!(again, [output]);
 }
@@ -161,7 +169,10 @@ fn a_stop_sequence_ends_an_answer_before_its_form_does() {
     let mut request = request(regex("[0-9]{3}-[0-9]{3}"), 800, 1);
     request.stop = StopSequences::new(vec![b"-".to_vec()]).unwrap();
     let output = output(&request);
-    assert_eq!((output.tokens.len(), output.finish_reason), (4, FinishReason::Stop));
+    assert_eq!(
+        (output.tokens.len(), output.finish_reason),
+        (4, FinishReason::Stop)
+    );
 }
 
 /// A model that has no other letters than these, and ends with another token.
@@ -175,12 +186,15 @@ fn model_of_letters(letters: &str) -> Arc<Model> {
     let names: Vec<String> = names
         .map(|(index, letter)| format!("\"{letter}\":{}", index + 1))
         .collect();
-    parts.tokenizer = Some(format!(
-        r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],
+    parts.tokenizer = Some(
+        format!(
+            r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],
 "normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,
 "model":{{"type":"BPE","vocab":{{"<unk>":0,{}}},"merges":[],"unk_token":"<unk>"}}}}"#,
-        names.join(",")
-    ).into());
+            names.join(",")
+        )
+        .into(),
+    );
     Arc::new(Model::from_bytes(&parts.to_bytes().unwrap()).unwrap())
 }
 
@@ -193,7 +207,10 @@ fn a_form_that_the_model_has_no_letters_for_ends_for_that_reason_and_the_replay_
     let runtime = Runtime::new(1).unwrap();
     // After "ab" the form wants more of "b", or a letter that the model lacks: it writes "b" to its limit.
     let endless = run(&runtime, &model, request.clone()).unwrap();
-    assert_eq!((endless.tokens.len(), endless.finish_reason), (20, FinishReason::Length));
+    assert_eq!(
+        (endless.tokens.len(), endless.finish_reason),
+        (20, FinishReason::Length)
+    );
 
     request.constraint = regex("abd");
     let unmet = run(&runtime, &model, request.clone()).unwrap();
@@ -219,11 +236,20 @@ fn what_is_no_form_is_refused_before_anything_is_computed() {
         constraint(Form::JsonSchema("{\"type\": 7}".to_owned())),
     ] {
         let errors = refused(bad);
-        assert!(matches!(errors.0, EngineError::Constraint(GuideError::Refused(_))));
-        assert!(matches!(errors.1, EngineError::Constraint(GuideError::Refused(_))));
+        assert!(matches!(
+            errors.0,
+            EngineError::Constraint(GuideError::Refused(_))
+        ));
+        assert!(matches!(
+            errors.1,
+            EngineError::Constraint(GuideError::Refused(_))
+        ));
     }
     let form = Form::Regex("a".to_owned());
     let other = Constraint::for_guide("another-1", form).unwrap();
     let errors = refused(Some(other));
-    assert!(matches!(errors.0, EngineError::Constraint(GuideError::OtherGuide)));
+    assert!(matches!(
+        errors.0,
+        EngineError::Constraint(GuideError::OtherGuide)
+    ));
 }

@@ -164,7 +164,10 @@ fn combinations_that_multiply_are_refused_or_bounded() {
         format!(r#"{{"anyOf":[{}]}}"#, all.join(","))
     };
     let all: Vec<String> = (0..10).map(options).collect();
-    follow(&schema(&format!(r#"{{"type":"object","allOf":[{}]}}"#, all.join(","))));
+    follow(&schema(&format!(
+        r#"{{"type":"object","allOf":[{}]}}"#,
+        all.join(",")
+    )));
     // Definitions that double each other.
     let doubled: Vec<String> = (0..30)
         .map(|n| {
@@ -174,7 +177,10 @@ fn combinations_that_multiply_are_refused_or_bounded() {
             )
         })
         .collect();
-    let text = format!(r##"{{"$defs":{{{},"d30":{{}}}},"$ref":"#/$defs/d0"}}"##, doubled.join(","));
+    let text = format!(
+        r##"{{"$defs":{{{},"d30":{{}}}},"$ref":"#/$defs/d0"}}"##,
+        doubled.join(",")
+    );
     follow(&schema(&text));
     // The same with siblings, so that each is written out.
     let doubled: Vec<String> = (0..20)
@@ -207,7 +213,11 @@ fn schemas_as_long_as_may_be_are_followed_or_refused() {
         text + tail
     };
     let properties = |n: usize| format!(r#""p{n}":{{}}"#);
-    follow(&schema(&fill(r#"{"type":"object","properties":{"#, properties, "}}")));
+    follow(&schema(&fill(
+        r#"{"type":"object","properties":{"#,
+        properties,
+        "}}",
+    )));
     let numbers = |n: usize| format!("{n}");
     follow(&schema(&fill(r#"{"enum":["#, numbers, "]}")));
     let strings = |n: usize| format!(r#"{{"type":"string","pattern":".*{n}.*"}}"#);
@@ -215,7 +225,11 @@ fn schemas_as_long_as_may_be_are_followed_or_refused() {
     follow(&schema(&fill(r#"{"allOf":["#, strings, "]}")));
     follow(&schema(&fill(r#"{"oneOf":["#, strings, "]}")));
     let required = |n: usize| format!(r#""r{n}""#);
-    follow(&schema(&fill(r#"{"type":"object","required":["#, required, "]}")));
+    follow(&schema(&fill(
+        r#"{"type":"object","required":["#,
+        required,
+        "]}",
+    )));
     follow(&regex(&"a?".repeat(REGEX_BYTES_MAX / 2)));
     follow(&regex(&".*a".repeat(REGEX_BYTES_MAX / 3)));
     let texts = (0..256).map(|n| format!("{n:062}")).collect();

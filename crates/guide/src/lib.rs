@@ -25,7 +25,10 @@ pub use vocabulary::Vocabulary;
 #[derive(Debug, thiserror::Error)]
 pub enum GuideError {
     /// It is for the guide of another release, which allows other tokens.
-    #[error("the constraint is for another guide; this one is {}", dovetail_commitment::GUIDE)]
+    #[error(
+        "the constraint is for another guide; this one is {}",
+        dovetail_commitment::GUIDE
+    )]
     OtherGuide,
     /// It says nothing that the guide understands, or more than it follows. The words are for whoever wrote it: they
     /// may quote it, so they belong in no log.
@@ -61,7 +64,11 @@ impl Guide {
             allowed.set(*token as usize, may_end);
         }
         let mask = Mask::new(&allowed, self.vocabulary);
-        if mask.is_empty() { Err(Unmet) } else { Ok(mask) }
+        if mask.is_empty() {
+            Err(Unmet)
+        } else {
+            Ok(mask)
+        }
     }
 
     /// Goes on by a token that the last mask allows and that is no end token. Returns whether the form is complete, so

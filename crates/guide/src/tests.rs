@@ -55,7 +55,10 @@ fn walk(
     for _ in 0..tokens_max {
         let mask = guide.mask().unwrap();
         let tokens: Vec<u32> = mask.tokens().collect();
-        let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        let bytes: Vec<u8> = tokens
+            .iter()
+            .flat_map(|token| token.to_le_bytes())
+            .collect();
         digest = tagged_hash("test/masks", &[&digest, &bytes]);
         let token = tokens[choose(tokens.len())];
         if token == END {
@@ -247,7 +250,9 @@ fn digest_of_masks() -> String {
         for seed in 0..4_usize {
             let mut state = seed;
             let (_, digest) = walk(&constraint, 300, |count| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 (state >> 33) % count
             });
             all.extend(digest);

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use dovetail_commitment::{Constraint, GUIDE};
 use llguidance::api::ParserLimits;
-use llguidance::toktrie::{
-    ApproximateTokEnv, INVALID_TOKEN, TokEnv, TokRxInfo, TokTrie, TokenId,
-};
+use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, TokEnv, TokRxInfo, TokTrie, TokenId};
 use llguidance::{Matcher, ParserFactory};
 
 use crate::grammar;

@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dovetail_commitment::{
-    Constraint, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
-};
+use dovetail_commitment::{Constraint, ModelId, SamplingParams, StopSequences, TaskId, Transcript};
 
 /// The most tokens of one [`TaskEvent::Tokens`].
 pub const CHUNK_TOKENS_MAX: usize = 64;

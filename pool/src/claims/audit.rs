@@ -198,7 +198,8 @@ fn evidence_of(batch: &BatchRecord) -> Option<Vec<Arc<Evidence>>> {
 pub(crate) mod tests {
     use super::*;
     use dovetail_commitment::{
-        Constraint, FinishReason, Form, PromptCommitment, SamplingParams, StopSequences, TaskId, Transcript,
+        Constraint, FinishReason, Form, PromptCommitment, SamplingParams, StopSequences, TaskId,
+        Transcript,
     };
 
     /// Evidence that decodes and that no model ever gave.

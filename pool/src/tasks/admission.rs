@@ -92,7 +92,8 @@ impl Tasks {
     ) -> Result<TaskRecord, AdmissionError> {
         let task = self.check(order, paid)?;
         if let Some(constraint) = &task.constraint {
-            self.read_constraint(task.model_id, constraint.clone()).await?;
+            self.read_constraint(task.model_id, constraint.clone())
+                .await?;
         }
         let id = task.id;
         if self.live.workers_for(&task.model_id) == 0 {

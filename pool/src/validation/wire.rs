@@ -22,7 +22,11 @@ pub(super) fn evidence_to_proto(evidence: &Evidence) -> proto::Evidence {
         prompt: evidence.prompt.clone(),
         stop: evidence.stop.iter().map(<[u8]>::to_vec).collect(),
         output_tokens: evidence.output_tokens.clone(),
-        constraint: evidence.constraint.as_ref().map(Constraint::encode).unwrap_or_default(),
+        constraint: evidence
+            .constraint
+            .as_ref()
+            .map(Constraint::encode)
+            .unwrap_or_default(),
     }
 }
 

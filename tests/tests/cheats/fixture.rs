@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use dovetail_agent::{AgentClient, AgentError, Question};
-use dovetail_commitment::{Constraint, Form, FinishReason, SamplingParams, StopSequences, Transcript, WorkerKey};
+use dovetail_commitment::{
+    Constraint, FinishReason, Form, SamplingParams, StopSequences, Transcript, WorkerKey,
+};
 use dovetail_engine::Model;
 use dovetail_miner::keys::WorkerKeys;
 use dovetail_sv2::extension::AssignTask;
@@ -270,11 +272,7 @@ impl Case {
     }
 
     /// A task whose output must have this form.
-    pub(crate) async fn task_of_form(
-        &self,
-        worker: &mut ScriptedWorker,
-        form: Form,
-    ) -> AssignTask {
+    pub(crate) async fn task_of_form(&self, worker: &mut ScriptedWorker, form: Form) -> AssignTask {
         let question = Question {
             constraint: Some(Constraint::new(form).unwrap()),
             ..question(&self.models().asked, StopSequences::default())
@@ -375,11 +373,7 @@ fn question(model: &Model, stop: StopSequences) -> Question {
 }
 
 /// Has an agent ask for a completion, which it does not wait for; the task as the worker gets it.
-async fn asked(
-    agent: &Agent,
-    question: Question,
-    worker: &mut ScriptedWorker,
-) -> AssignTask {
+async fn asked(agent: &Agent, question: Question, worker: &mut ScriptedWorker) -> AssignTask {
     let client = agent.client.clone();
     agent.reading.lock().unwrap().spawn(async move {
         let mut answer = client.ask(question).await.unwrap();

@@ -11,7 +11,10 @@ async fn state(ledger: &Ledger, n: u8) -> (TaskState, bool) {
         .unwrap();
     assert_eq!(task.stop.is_some(), task.prompt.is_some());
     assert_eq!(task.constraint.is_some(), task.prompt.is_some());
-    assert!(task.constraint.is_none_or(|form| Some(form) == new_task(n).constraint));
+    assert!(
+        task.constraint
+            .is_none_or(|form| Some(form) == new_task(n).constraint)
+    );
     assert!(task.stop.is_none_or(|stop| stop == new_task(n).stop));
     (task.state, task.prompt.is_some())
 }

@@ -125,7 +125,11 @@ fn limits_hold_in_both_directions() {
     }
 
     let constraint_at = stop_at + 1 + 3 + 4;
-    for (at, value) in [(constraint_at, 4), (constraint_at + 1, 0), (constraint_at + 2, b'G')] {
+    for (at, value) in [
+        (constraint_at, 4),
+        (constraint_at + 1, 0),
+        (constraint_at + 2, b'G'),
+    ] {
         let mut frame = Frame::new(&task()).unwrap();
         frame.payload[at] = value;
         assert!(frame.decode::<AssignTask>().is_err());
@@ -158,7 +162,10 @@ fn the_longest_task_fits_the_default_payload_limit() {
 #[test]
 fn prompts_stay_out_of_debug_output() {
     let shown = format!("{:?}", task());
-    assert!(!shown.contains("sky") && !shown.contains("END") && !shown.contains("a\":1"), "{shown}");
+    assert!(
+        !shown.contains("sky") && !shown.contains("END") && !shown.contains("a\":1"),
+        "{shown}"
+    );
 }
 
 #[test]
