@@ -18,7 +18,7 @@ use dovetail_commitment::{
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::*;
 use dovetail_sv2::messages::{B032Owned, SubmitSharesExtended};
-use dovetail_sv2::{Frame, Message};
+use dovetail_sv2::Frame;
 
 use vectors::Vectors;
 
