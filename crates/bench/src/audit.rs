@@ -132,6 +132,7 @@ fn generate(
                 sampling,
                 seed: tagged_hash("bench", &[&next.to_le_bytes()]),
                 stop: StopSequences::default(),
+                constraint: None,
             };
             open.push((request.clone(), Generation::new(model, request)?));
             next += 1;

@@ -65,6 +65,7 @@ fn read(file: impl Read + Seek) -> Result<Model, EngineError> {
         manifest: head.manifest,
         tensors,
         tokenizer,
+        guides: std::sync::OnceLock::new(),
     })
 }
 
