@@ -3,6 +3,7 @@
 
 mod config;
 mod head;
+mod pieces;
 mod tokenizer;
 
 use std::collections::BTreeMap;
