@@ -66,8 +66,7 @@ pub enum QualityError {
     TooShort,
 }
 
-/// Runs both over the sequences, each from its beginning and no longer than the model's context. Takes
-/// about as long as the reference takes: some 2 operations per weight and token on all cores.
+/// As [`quality_of`], on the checkpoint in this folder or GGUF file.
 ///
 /// # Errors
 /// [`QualityError`].
@@ -77,7 +76,20 @@ pub fn quality(
     model: &Model,
     sequences: &[Sequence],
 ) -> Result<Quality, QualityError> {
-    let reference = Reference::open(dir)?;
+    quality_of(&Reference::open(dir)?, runtime, model, sequences)
+}
+
+/// Runs both over the sequences, each from its beginning and no longer than the model's context. Takes
+/// about as long as the reference takes: some 2 operations per weight and token on all cores.
+///
+/// # Errors
+/// [`QualityError`].
+pub fn quality_of(
+    reference: &Reference,
+    runtime: &Runtime,
+    model: &Model,
+    sequences: &[Sequence],
+) -> Result<Quality, QualityError> {
     let vocabulary = model.manifest().architecture.vocabulary;
     if reference.vocabulary() != vocabulary {
         return Err(QualityError::Vocabulary {
