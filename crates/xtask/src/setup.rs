@@ -90,6 +90,34 @@ pub(crate) const FOR_THE_PEER: &[Package] = &[
     },
 ];
 
+/// Needed to get packages from PyPI.
+const FOR_PIP: &[Package] = &[Package {
+    name: "python3-pip",
+    any_of: &["/usr/bin/pip3", "/usr/local/bin/pip3"],
+}];
+
+/// Needed to get packages from npm.
+const FOR_NPM: &[Package] = &[Package {
+    name: "npm",
+    any_of: &["/usr/bin/npm", "/usr/local/bin/npm"],
+}];
+
+/// Makes sure that Python has pip, wherever it comes from.
+pub(crate) fn pip() -> anyhow::Result<()> {
+    if output(Command::new("python3").args(["-m", "pip", "--version"])).is_ok() {
+        return Ok(());
+    }
+    install(FOR_PIP)
+}
+
+/// Makes sure that there is npm, wherever it comes from.
+pub(crate) fn npm() -> anyhow::Result<()> {
+    if output(Command::new("npm").arg("--version")).is_ok() {
+        return Ok(());
+    }
+    install(FOR_NPM)
+}
+
 /// Installs what the workspace needs.
 pub(crate) fn packages() -> anyhow::Result<()> {
     install(NEEDED)
