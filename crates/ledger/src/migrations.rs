@@ -28,6 +28,7 @@ const FILES: [(&str, &str); 11] = [
     file!("0009_devices.sql"),
     file!("0010_open_batches.sql"),
     file!("0011_answer_forms.sql"),
+    file!("0012_coinbase_only_accounts.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools

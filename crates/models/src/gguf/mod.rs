@@ -4,6 +4,7 @@
 mod config;
 mod head;
 mod parts;
+mod pieces;
 mod tokenizer;
 
 pub use parts::GgufParts;

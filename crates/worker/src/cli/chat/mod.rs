@@ -2,8 +2,8 @@
 //! that a task with the same prompt, sampling and seed gives.
 
 mod answer;
-mod conversation;
-mod input;
+pub(super) mod conversation;
+pub(super) mod input;
 mod interrupt;
 
 use std::io::{self, IsTerminal, Write};
