@@ -39,6 +39,7 @@ mod turn;
 mod vocabulary;
 
 pub use completion::{Output, Request};
+pub use dovetail_guide::GuideError;
 pub use error::EngineError;
 pub use generation::{Generation, run, step};
 pub use head::Head;

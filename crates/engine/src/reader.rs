@@ -50,6 +50,7 @@ impl Model {
             tokenizer: parsed(&manifest, json)?,
             manifest,
             tensors,
+            guides: std::sync::OnceLock::new(),
         })
     }
 }
@@ -65,6 +66,7 @@ fn read(file: impl Read + Seek) -> Result<Model, EngineError> {
         manifest: head.manifest,
         tensors,
         tokenizer,
+        guides: std::sync::OnceLock::new(),
     })
 }
 

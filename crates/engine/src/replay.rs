@@ -119,7 +119,7 @@ fn replay_group(
             let states = tokens?.len() + 1 - input.request.prompt_tokens.len();
             let (states, others) = rest.split_at(states * arch.dim);
             rest = others;
-            Ok(check_states(runtime, model, input, states))
+            check_states(runtime, model, input, states)
         })
         .collect()
 }
@@ -136,22 +136,44 @@ fn tokens_to_replay(model: &Model, input: &ReplayInput) -> Vec<u32> {
 }
 
 /// Chooses a token from each hidden state until one is not the given one.
-fn check_states(runtime: &Runtime, model: &Model, input: &ReplayInput, states: &[i32]) -> Output {
+fn check_states(
+    runtime: &Runtime,
+    model: &Model,
+    input: &ReplayInput,
+    states: &[i32],
+) -> Result<Output, EngineError> {
     let arch = &model.manifest().architecture;
-    let mut record = Record::new(model, input.request.clone());
+    let mut record = Record::new(model, input.request.clone())?;
     let mut given = input.tokens.iter();
-    'input: for states in states.chunks(LOGITS_POSITIONS * arch.dim) {
-        let count = states.len() / arch.dim;
-        let records = (0..count).map(|ahead| (&record, ahead));
-        let chosen = choose(runtime, model, states, records);
-        for (hidden, token) in states.chunks_exact(arch.dim).zip(chosen) {
-            let token = record.take(model, hidden, token);
-            if token.is_none() || token.as_ref() != given.next() || record.finished.is_some() {
-                break 'input;
-            }
+    // Whether the token that was chosen is the given one and others follow.
+    let mut take = |record: &mut Record, hidden: &[i32], token: u32| {
+        let token = record.take(model, hidden, token);
+        token.is_some() && token.as_ref() == given.next() && record.finished.is_none()
+    };
+    for states in states.chunks(LOGITS_POSITIONS * arch.dim) {
+        let mut hidden = states.chunks_exact(arch.dim);
+        let goes_on = if record.is_guided() {
+            // What may come next is known only when the token before it is taken.
+            let logits = logits(runtime, model, states);
+            let mut rows = hidden.zip(logits.chunks_exact(arch.vocabulary));
+            rows.all(|(hidden, logits)| {
+                record.prepare();
+                let token = record.choose(logits, 0);
+                take(&mut record, hidden, token)
+            })
+        } else {
+            let records = (0..hidden.len()).map(|ahead| (&record, ahead));
+            let mut chosen = choose(runtime, model, states, records).into_iter();
+            hidden.all(|hidden| {
+                let token = chosen.next();
+                token.is_some_and(|token| take(&mut record, hidden, token))
+            })
+        };
+        if !goes_on {
+            break;
         }
     }
-    record.finish()
+    Ok(record.finish())
 }
 
 /// The trace that the model gives when it only reads the given tokens, whatever it would have
@@ -174,7 +196,7 @@ pub fn forced_trace(
         wanted_from: input.request.prompt_tokens.len() - 1,
     }];
     let hidden = advance(runtime, model, &mut feed);
-    let mut record = Record::new(model, input.request.clone());
+    let mut record = Record::unguided(model, input.request.clone());
     hidden
         .chunks_exact(arch.dim)
         .for_each(|state| record.note(state));
@@ -263,6 +285,7 @@ mod tests {
                 },
                 seed: [0; 32],
                 stop: StopSequences::default(),
+                constraint: None,
             },
             tokens: vec![2; output],
         }

@@ -46,6 +46,7 @@ fn golden_answers_of_clerk_are_the_same_on_all_kernels_and_threads_and_in_replay
             },
             seed: [7; 32],
             stop: StopSequences::default(),
+            constraint: None,
         };
         for kernel in Kernel::available() {
             for threads in [1, 4] {

@@ -34,6 +34,7 @@ fn request(prompt: &str, temperature_milli: u32, seed: u8) -> Request {
         },
         seed: [seed; 32],
         stop: StopSequences::default(),
+        constraint: None,
     }
 }
 

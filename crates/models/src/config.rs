@@ -96,6 +96,11 @@ pub(crate) struct Config {
 impl Config {
     /// Reads a checkpoint's configuration.
     pub(crate) fn read(folder: &Folder) -> Result<Self, ImportError> {
+        if !folder.has("config.json")
+            && let Some(name) = folder.gguf_beside()
+        {
+            return Err(ImportError::GgufInFolder(name));
+        }
         let mut config = Self::parse(&folder.read("config.json", CONFIG_BYTES_MAX)?)?;
         if let Some(divisors) = folder.gguf().map(Gguf::rope_divisors)
             && !divisors.is_empty()

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dovetail_engine::{Parts, Range, Turn};
 
+use crate::adapter::{AdapterReport, merge_into};
 use crate::affine::{Affine, bias_q16, gains_q16, scale_all, scale_columns, two_to_minus};
 use crate::balance;
 use crate::checkpoint::Checkpoint;
@@ -32,6 +33,8 @@ pub const IMPORT_VERSION: NonZeroU16 = NonZeroU16::MIN.saturating_add(1);
 pub struct ImportOptions {
     /// A name for people, 1 to 64 bytes. Where there is none, what `config.json` calls the model.
     pub name: Option<String>,
+    /// A LoRA adapter in PEFT's layout that is merged into the weights. The model needs a name then.
+    pub adapter: Option<PathBuf>,
     /// Positions; where not given, what the model was made for, but at most 8192.
     pub context_tokens: Option<usize>,
     /// The residual stream is divided by two to this, at most 3: it saturates at 8192, and some models have
@@ -47,6 +50,7 @@ impl Default for ImportOptions {
     fn default() -> Self {
         Self {
             name: None,
+            adapter: None,
             context_tokens: None,
             residual_shift: None,
             gate_shift: None,
@@ -88,6 +92,8 @@ pub struct ImportReport {
     pub residual_shift: u32,
     /// By how many bits the products of each feed-forward layer are lowered.
     pub gate_shifts: Vec<u32>,
+    /// The adapter that was merged.
+    pub adapter: Option<AdapterReport>,
     /// What the model stored while it read the importer's texts.
     pub ranges: [Range; 9],
     /// What the model's owner should know: nothing that was refused, and nothing to be left unsaid.
@@ -125,10 +131,14 @@ pub fn import(
     {
         return Err(ImportError::Config("a shift is too large".into()));
     }
-    let checkpoint = Checkpoint::open(&folder)?;
+    let mut checkpoint = Checkpoint::open(&folder)?;
     check_tensors(&checkpoint, &config)?;
     let mut text = Text::read(&folder, &config)?;
     let mut notes = std::mem::take(&mut text.notes);
+    let adapter = match &options.adapter {
+        Some(dir) => Some(merge_into(&mut checkpoint, dir, options, &mut notes)?),
+        None => None,
+    };
     if config.tied_head && has_own_head(&checkpoint, &config)? {
         config.tied_head = false;
         notes.push(OWN_HEAD.to_owned());
@@ -141,7 +151,9 @@ pub fn import(
         importer.feed_forward(layer)?;
     }
     importer.head()?;
-    importer.finished(name, context, text, options)
+    let mut imported = importer.finished(name, context, text, options)?;
+    imported.report.adapter = adapter;
+    Ok(imported)
 }
 
 const OWN_HEAD: &str = "config.json ties the head to the embedding, but the checkpoint has another head; \
@@ -163,16 +175,8 @@ fn has_own_head(checkpoint: &Checkpoint, config: &Config) -> Result<bool, Import
     Ok(false)
 }
 
-/// Opens a checkpoint's weights and holds them against its configuration.
-pub(crate) fn open(dir: &Path) -> Result<(Checkpoint, Config), ImportError> {
-    let folder = Folder::new(dir)?;
-    let config = Config::read(&folder)?;
-    let checkpoint = Checkpoint::open(&folder)?;
-    check_tensors(&checkpoint, &config)?;
-    Ok((checkpoint, config))
-}
-
-fn check_tensors(checkpoint: &Checkpoint, config: &Config) -> Result<(), ImportError> {
+/// Holds a checkpoint's tensors against its configuration.
+pub(crate) fn check_tensors(checkpoint: &Checkpoint, config: &Config) -> Result<(), ImportError> {
     let (dim, hidden) = (config.dim, config.hidden_dim);
     let (query, kv) = (config.query_dim(), config.kv_dim());
     let mut expected = BTreeMap::from([
@@ -477,6 +481,7 @@ impl<'a> Importer<'a> {
             matrices: self.matrices,
             residual_shift: shifts.residual,
             gate_shifts: shifts.gate,
+            adapter: None,
             ranges,
             notes,
         };

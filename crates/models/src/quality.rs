@@ -67,8 +67,7 @@ pub enum QualityError {
     TooShort,
 }
 
-/// Runs both over the sequences, each from its beginning and no longer than the model's context. Takes
-/// about as long as the reference takes: some 2 operations per weight and token on all cores.
+/// As [`quality_of`], on the checkpoint in this folder or GGUF file.
 ///
 /// # Errors
 /// [`QualityError`].
@@ -78,21 +77,28 @@ pub fn quality(
     model: &Model,
     sequences: &[Sequence],
 ) -> Result<Quality, QualityError> {
-    quality_with_progress(dir, runtime, model, sequences, &mut |_, _| {})
+    quality_of(
+        &Reference::open(dir)?,
+        runtime,
+        model,
+        sequences,
+        &mut |_, _| {},
+    )
 }
 
-/// The same, and `progress` hears of each layer of the reference and each sequence that is done, and of how many in all.
+/// Runs both over the sequences, each from its beginning and no longer than the model's context. Takes
+/// about as long as the reference takes: some 2 operations per weight and token on all cores.
+/// `progress` hears of each layer of the reference and each sequence that is done, and of how many in all.
 ///
 /// # Errors
 /// [`QualityError`].
-pub fn quality_with_progress(
-    dir: &Path,
+pub fn quality_of(
+    reference: &Reference,
     runtime: &Runtime,
     model: &Model,
     sequences: &[Sequence],
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Quality, QualityError> {
-    let reference = Reference::open(dir)?;
     let vocabulary = model.manifest().architecture.vocabulary;
     if reference.vocabulary() != vocabulary {
         return Err(QualityError::Vocabulary {

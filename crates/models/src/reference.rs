@@ -5,10 +5,12 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use crate::adapter::Adapter;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::ImportError;
-use crate::import::{EMBEDDING, FINAL_NORM, HEAD, open, tensor_name};
+use crate::folder::Folder;
+use crate::import::{EMBEDDING, FINAL_NORM, HEAD, check_tensors, tensor_name};
 
 /// A checkpoint that can be run. Layers are read as they are needed, so it takes little memory.
 #[derive(Debug)]
@@ -30,7 +32,21 @@ impl Reference {
     /// # Errors
     /// [`ImportError`] where it could not be imported for its configuration or its tensors.
     pub fn open(dir: &Path) -> Result<Self, ImportError> {
-        let (checkpoint, config) = open(dir)?;
+        Self::adapted(dir, None)
+    }
+
+    /// As [`Reference::open`], with a LoRA adapter merged into the weights where there is one.
+    ///
+    /// # Errors
+    /// As [`Reference::open`], and where the adapter cannot be merged.
+    pub fn adapted(dir: &Path, adapter: Option<&Path>) -> Result<Self, ImportError> {
+        let folder = Folder::new(dir)?;
+        let config = Config::read(&folder)?;
+        let mut checkpoint = Checkpoint::open(&folder)?;
+        check_tensors(&checkpoint, &config)?;
+        if let Some(dir) = adapter {
+            checkpoint.adapt(Adapter::open(dir)?)?;
+        }
         Ok(Self { checkpoint, config })
     }
 

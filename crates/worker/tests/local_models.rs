@@ -86,6 +86,7 @@ fn expected(model: &Arc<Model>, prompt: &str, sampling: SamplingParams, seed: u8
         sampling,
         seed: bytes,
         stop: StopSequences::default(),
+        constraint: None,
     };
     run(&Runtime::new(1).unwrap(), model, request)
         .unwrap()

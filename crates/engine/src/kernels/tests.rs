@@ -194,3 +194,17 @@ fn the_largest_sums_do_not_overflow() {
         assert_eq!(sums, [32_767 * 127 * (1 << 17); 2], "{}", kernel.name());
     }
 }
+
+#[test]
+fn steps_of_four_rows_take_each_row_once() {
+    for count in 0..50 {
+        let mut taken: Vec<usize> = Vec::new();
+        for step in 0..quarter(count) {
+            let rows: Vec<usize> = four_apart(step, count).collect();
+            assert!((1..=4).contains(&rows.len()) && rows[0] == step);
+            taken.extend(rows);
+        }
+        taken.sort_unstable();
+        assert_eq!(taken, (0..count).collect::<Vec<_>>());
+    }
+}
