@@ -40,7 +40,7 @@ impl Turn {
             twelves: 0,
             twenties: 0,
         };
-        dividing.filter_map(Self::of_order).next().unwrap_or(none)
+        dividing.find_map(Self::of_order).unwrap_or(none)
     }
 
     /// How many rows it has.

@@ -252,11 +252,10 @@ fn dots(row: &[f32], x: &[f32], out: &mut [f32]) {
     let [a, b, c, d] = [a, b, c, d].map(|x| x.as_chunks::<LANES>());
     let mut sums = [[0.0_f32; LANES]; FOUR];
     for ((((row, a), b), c), d) in row.iter().zip(a.0).zip(b.0).zip(c.0).zip(d.0) {
-        for lane in 0..LANES {
-            sums[0][lane] += row[lane] * a[lane];
-            sums[1][lane] += row[lane] * b[lane];
-            sums[2][lane] += row[lane] * c[lane];
-            sums[3][lane] += row[lane] * d[lane];
+        for (sums, x) in sums.iter_mut().zip([a, b, c, d]) {
+            for (sum, (weight, x)) in sums.iter_mut().zip(row.iter().zip(x)) {
+                *sum += weight * x;
+            }
         }
     }
     for ((out, sums), x) in out.iter_mut().zip(&sums).zip([a.1, b.1, c.1, d.1]) {
