@@ -32,7 +32,7 @@ impl Turn {
 
     /// The largest whose order divides this width.
     pub fn largest(width: usize) -> Self {
-        let dividing = (1..=width)
+        let mut dividing = (1..=width)
             .rev()
             .filter(|order| width.is_multiple_of(*order));
         let none = Self {
