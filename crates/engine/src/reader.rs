@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use dovetail_commitment::{ModelId, tagged_hash};
 use safetensors::Dtype;
@@ -48,6 +49,7 @@ impl Model {
             tokenizer: parsed(&manifest, json)?,
             manifest,
             tensors,
+            guides: OnceLock::new(),
         })
     }
 }
@@ -63,7 +65,7 @@ fn read(file: impl Read + Seek) -> Result<Model, EngineError> {
         manifest: head.manifest,
         tensors,
         tokenizer,
-        guides: std::sync::OnceLock::new(),
+        guides: OnceLock::new(),
     })
 }
 
