@@ -129,18 +129,21 @@ impl Model {
     /// # Errors
     /// [`EngineError::Constraint`] with words for whoever wrote it.
     pub fn check_constraint(&self, constraint: &Constraint) -> Result<(), EngineError> {
-        Ok(self.guide(constraint).map(drop)?)
+        Ok(self.guides()?.check(constraint)?)
     }
 
     /// Begins to follow a constraint.
     pub(crate) fn guide(&self, constraint: &Constraint) -> Result<Guide, GuideError> {
+        self.guides()?.start(constraint)
+    }
+
+    fn guides(&self) -> Result<&Vocabulary, GuideError> {
         let vocabulary = self.guides.get_or_init(|| {
             let tokens = 0..u32::try_from(self.manifest.architecture.vocabulary).unwrap_or(0);
             let texts = tokens.map(|token| self.tokenizer.bytes_of(token));
             Vocabulary::new(texts, &self.manifest.end_tokens).ok()
         });
-        let vocabulary = vocabulary.as_ref().ok_or(GuideError::Vocabulary)?;
-        vocabulary.start(constraint)
+        vocabulary.as_ref().ok_or(GuideError::Vocabulary)
     }
 
     /// Whether an output ends with this token.

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use dovetail_commitment::{ModelId, tagged_hash};
 use safetensors::Dtype;
@@ -50,7 +51,7 @@ impl Model {
             tokenizer: parsed(&manifest, json)?,
             manifest,
             tensors,
-            guides: std::sync::OnceLock::new(),
+            guides: OnceLock::new(),
         })
     }
 }
@@ -66,7 +67,7 @@ fn read(file: impl Read + Seek) -> Result<Model, EngineError> {
         manifest: head.manifest,
         tensors,
         tokenizer,
-        guides: std::sync::OnceLock::new(),
+        guides: OnceLock::new(),
     })
 }
 

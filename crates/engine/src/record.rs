@@ -94,12 +94,11 @@ impl Record {
         self.tokens.push(token);
         // The prompt and all tokens but the last are taken in.
         let taken_in = self.request.prompt_tokens.len() + self.tokens.len() - 1;
-        let is_complete = self.guide.as_mut().map(|guide| guide.take(token));
+        // One that gives up here has no token for the next position.
+        let is_complete = self.guide.as_mut().map(|guide| guide.take(token)) == Some(Ok(true));
         let stops = self.stops_with(model.tokenizer.bytes_of(token));
-        if stops || is_complete == Some(Ok(true)) {
+        if stops || is_complete {
             self.finished = Some(FinishReason::Stop);
-        } else if is_complete == Some(Err(Unmet)) {
-            self.finished = Some(FinishReason::ConstraintUnmet);
         } else if taken_in >= self.context_tokens
             || self.tokens.len() >= self.request.sampling.max_tokens as usize
         {

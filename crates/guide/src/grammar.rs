@@ -7,18 +7,11 @@ use llguidance::JsonCompileOptions;
 use llguidance::api::TopLevelGrammar;
 use serde_json::Value;
 
-use crate::GuideError;
+use crate::{GuideError, schema};
 
 /// What may stand between the tokens of JSON, once: a space, or a new line with a few spaces. Without an end to it a
 /// model could write nothing else until its last token. A part of what the guide's name names.
 const WHITESPACE: &str = r"\x20|\x0A\x20{0,16}";
-/// The library's own key for its options. They are ours to say.
-const OPTIONS_KEY: &str = "x-guidance";
-/// The library compares the patterns of an object with each other, each pair at a cost that no fuel covers: 16 KiB of
-/// them take minutes.
-const PATTERN_KEY: &str = "patternProperties";
-/// How deep a schema's JSON may be: forms of answers are some ten levels.
-const DEPTH_MAX: usize = 64;
 /// What is said of a refusal has at most this many letters.
 const REASON_LETTERS_MAX: usize = 300;
 
@@ -37,45 +30,13 @@ pub(crate) fn of(form: &Form) -> Result<TopLevelGrammar, GuideError> {
 fn of_schema(text: &str) -> Result<TopLevelGrammar, GuideError> {
     let mut schema: Value = serde_json::from_str(text)
         .map_err(|error| refused(&format!("the schema is no JSON: {error}")))?;
-    if !schema.is_object() {
-        return Err(refused("the schema is no JSON object"));
-    }
-    if schema.get(OPTIONS_KEY).is_some() {
-        return Err(refused("x-guidance is not for schemas to say"));
-    }
-    if has_key(&schema, PATTERN_KEY) {
-        return Err(refused("patternProperties is not taken"));
-    }
-    if depth(&schema) > DEPTH_MAX {
-        return Err(refused("the schema has too many levels"));
-    }
+    schema::check(&schema).map_err(refused)?;
     let options = JsonCompileOptions {
         whitespace_pattern: Some(WHITESPACE.to_owned()),
         ..JsonCompileOptions::default()
     };
     options.apply_to(&mut schema);
     Ok(TopLevelGrammar::from_json_schema(schema))
-}
-
-/// How many levels of JSON there are. What is parsed has few: the parser has a bound of its own.
-fn depth(value: &Value) -> usize {
-    let deepest = match value {
-        Value::Array(items) => items.iter().map(depth).max(),
-        Value::Object(fields) => fields.values().map(depth).max(),
-        _ => return 0,
-    };
-    1 + deepest.unwrap_or(0)
-}
-
-/// Whether a key stands anywhere in a value.
-fn has_key(value: &Value, key: &str) -> bool {
-    match value {
-        Value::Array(items) => items.iter().any(|item| has_key(item, key)),
-        Value::Object(fields) => fields
-            .iter()
-            .any(|(name, field)| name == key || has_key(field, key)),
-        _ => false,
-    }
 }
 
 /// A regular expression that one of the texts matches, letter by letter.

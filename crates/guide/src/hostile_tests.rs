@@ -64,6 +64,9 @@ fn what_is_no_schema_is_refused() {
         r#"{"not": {"type": "string"}}"#,
         r#"{"type": "object", "patternProperties": {"^a": {}}}"#,
         r#"{"items": {"anyOf": [{"patternProperties": {}}]}}"#,
+        r#"{"type": "integer", "multipleOf": 1000003}"#,
+        r#"{"type": "number", "multipleOf": 1e-300}"#,
+        r#"{"allOf": [{"type": "string", "pattern": "a"}, {"pattern": "b"}]}"#,
         "false",
     ] {
         assert_eq!(follow(&schema(text)), None, "{text}");
@@ -145,8 +148,8 @@ fn bounds_that_explode_are_refused_or_bounded() {
         r#"{"type": "array", "items": {"type": "array", "minItems": 100000}, "maxItems": 100000}"#,
         r#"{"type": "array", "items": {}, "minItems": 4294967296, "maxItems": 4294967297}"#,
         r#"{"type": "object", "minProperties": 1000000, "maxProperties": 1000001}"#,
-        r#"{"type": "integer", "multipleOf": 1000003}"#,
-        r#"{"type": "number", "multipleOf": 1e-300, "minimum": 1e300}"#,
+        r#"{"type": "number", "multipleOf": 0.001, "minimum": 1e300}"#,
+        r#"{"allOf": [{"type": "number", "multipleOf": 0.001}, {"multipleOf": 0.01}]}"#,
         r#"{"type": "integer", "minimum": -1e308, "maximum": 1e308}"#,
         r#"{"type": "string", "pattern": "(a{1000}){1000}", "maxLength": 100000}"#,
         r#"{"type": "string", "pattern": "^(.*a){20}$", "minLength": 1000, "maxLength": 5000}"#,
@@ -221,9 +224,19 @@ fn schemas_as_long_as_may_be_are_followed_or_refused() {
     let numbers = |n: usize| format!("{n}");
     follow(&schema(&fill(r#"{"enum":["#, numbers, "]}")));
     let strings = |n: usize| format!(r#"{{"type":"string","pattern":".*{n}.*"}}"#);
-    follow(&schema(&fill(r#"{"anyOf":["#, strings, "]}")));
-    follow(&schema(&fill(r#"{"allOf":["#, strings, "]}")));
-    follow(&schema(&fill(r#"{"oneOf":["#, strings, "]}")));
+    for many in ["anyOf", "allOf", "oneOf"] {
+        let text = fill(&format!(r#"{{"{many}":["#), strings, "]}");
+        assert_eq!(follow(&schema(&text)), None);
+    }
+    // As many patterns as may be, each within the one before, and many lengths for one.
+    let within: Vec<String> = (0..16)
+        .map(|n| format!(r#"{{"type":"string","pattern":".*{n}.*","anyOf":["#))
+        .collect();
+    let text = format!("{}{{}}{}", within.concat(), "]}".repeat(16));
+    follow(&schema(&text));
+    let lengths = |n: usize| format!(r##"{{"$ref":"#/$defs/a","maxLength":{n}}}"##);
+    let head = r#"{"$defs":{"a":{"type":"string","pattern":"(.*a){9}"}},"anyOf":["#;
+    follow(&schema(&fill(head, lengths, "]}")));
     let required = |n: usize| format!(r#""r{n}""#);
     follow(&schema(&fill(
         r#"{"type":"object","required":["#,

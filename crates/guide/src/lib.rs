@@ -7,6 +7,7 @@
 
 mod grammar;
 mod mask;
+mod schema;
 mod stack;
 mod vocabulary;
 

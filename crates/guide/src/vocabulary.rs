@@ -9,7 +9,7 @@ use llguidance::{Matcher, ParserFactory};
 
 use crate::grammar;
 use crate::stack::on_a_stack;
-use crate::{Guide, GuideError};
+use crate::{Guide, GuideError, Unmet};
 
 /// Texts that begin with this byte stand for special tokens in the library. No UTF-8 has it.
 const SPECIAL: u8 = TokTrie::SPECIAL_TOKEN_MARKER;
@@ -74,6 +74,18 @@ impl Vocabulary {
             factory: factory.ok_or(GuideError::Vocabulary)?,
             tokens: words.len(),
             end_tokens,
+        })
+    }
+
+    /// Whether a constraint is one that can be begun.
+    ///
+    /// # Errors
+    /// As [`Vocabulary::start`], and [`GuideError::Refused`] if no token may be the first.
+    pub fn check(&self, constraint: &Constraint) -> Result<(), GuideError> {
+        let mut guide = self.start(constraint)?;
+        let first = guide.mask();
+        first.map(drop).map_err(|Unmet| {
+            grammar::refused("no token of the model begins it, or it is too costly to follow")
         })
     }
 

@@ -91,10 +91,6 @@ impl Tasks {
         paid: &Paid,
     ) -> Result<TaskRecord, AdmissionError> {
         let task = self.check(order, paid)?;
-        if let Some(constraint) = &task.constraint {
-            self.read_constraint(task.model_id, constraint.clone())
-                .await?;
-        }
         let id = task.id;
         if self.live.workers_for(&task.model_id) == 0 {
             return Err(AdmissionError::NoWorker);
@@ -102,6 +98,10 @@ impl Tasks {
         // Before the task is stored, so that its agent may try again with the same id.
         if !self.live.has_room(self.limits.queue_max) {
             return Err(AdmissionError::QueueFull);
+        }
+        if let Some(constraint) = &task.constraint {
+            self.read_constraint(task.model_id, constraint.clone())
+                .await?;
         }
         let created = self.ledger.create_task(&task).await;
         let created = created.map_err(|error| match error {
