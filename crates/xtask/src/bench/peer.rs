@@ -40,7 +40,9 @@ impl Peer {
             let read = |folder: &Path| std::fs::read(folder.join(name)).ok();
             read(&source) == read(&folder)
         };
-        let installed = folder.join("node_modules").exists() && same("package-lock.json");
+        // npm writes its own list last.
+        let whole = folder.join("node_modules").join(".package-lock.json");
+        let installed = whole.exists() && same("package-lock.json");
         for name in FILES {
             std::fs::copy(source.join(name), folder.join(name))
                 .with_context(|| format!("cannot copy {name}"))?;

