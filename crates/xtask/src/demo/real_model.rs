@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Figures, STORY_TIME_MAX, Story, leave_running, start, verify};
 
-const QUESTION: &str = "What is the capital of France?";
+const QUESTION: &str = "Which city is the capital of France?";
 /// A sentence of the model's has some ten tokens.
 const CHAT_TOKENS: &str = "24";
 /// A text with two facts, and what is to be found in it.
