@@ -133,6 +133,7 @@ fn begin<'a>(model: &Arc<Model>, document: &'a Document) -> anyhow::Result<Answe
         },
         seed: [0; 32],
         stop: StopSequences::default(),
+        constraint: None,
     };
     Ok(Answering {
         document,

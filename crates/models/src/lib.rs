@@ -28,6 +28,7 @@ mod text;
 
 pub use adapter::AdapterReport;
 pub use error::ImportError;
+pub use gguf::GgufParts;
 pub use import::{
     IMPORT_VERSION, ImportOptions, ImportReport, Imported, MatrixError, Progress, import,
 };

@@ -20,6 +20,8 @@ const KEY_BYTES_MAX: u64 = 65_535;
 const TENSOR_NAME_BYTES_MAX: u64 = 64;
 /// A chat template is the longest string in use.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
+/// Magic, version, and the numbers of tensors and pairs stand before the pairs.
+pub(super) const PAIRS_FROM: u64 = 24;
 /// ggml's own.
 const DIMENSIONS_MAX: u32 = 4;
 
@@ -60,6 +62,8 @@ pub(super) struct Line {
 pub(super) struct Head {
     pub(super) pairs: BTreeMap<String, Value>,
     pub(super) lines: Vec<Line>,
+    /// Where the pairs end.
+    pub(super) pairs_to: u64,
     /// How long it is.
     pub(super) bytes: u64,
 }
@@ -95,6 +99,7 @@ impl Head {
                 return Err(format!("the key {key:?} is there twice"));
             }
         }
+        let pairs_to = source.read;
         let mut lines = Vec::new();
         for _ in 0..tensors {
             lines.push(source.line()?);
@@ -102,6 +107,7 @@ impl Head {
         Ok(Self {
             pairs,
             lines,
+            pairs_to,
             bytes: source.read,
         })
     }

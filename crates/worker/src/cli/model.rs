@@ -97,6 +97,12 @@ fn show(file: &Path, model: &Model, template: bool) -> anyhow::Result<()> {
     for (_, mark) in marks.iter().filter(|(set, _)| *set) {
         print_line(format_args!("            {mark}"))?;
     }
+    if arch.turn > 1 {
+        let order = arch.turn;
+        print_line(format_args!(
+            "            stream turned in blocks of {order}"
+        ))?;
+    }
     print_line(format_args!("context     {} tokens", arch.context_tokens))?;
     let tokenizer = match manifest.tokenizer {
         TokenizerKind::Bytes => "bytes",

@@ -24,7 +24,7 @@ pub(crate) struct ImportArguments {
     /// `general.name` of a GGUF file.
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Positions that the model can take in. Where not given, what it was made for, but at most 4096.
+    /// Positions that the model can take in. Where not given, what it was made for, but at most 8192.
     #[arg(long)]
     pub(crate) context: Option<usize>,
     /// A LoRA adapter in PEFT's layout, merged into the weights. The model needs a name then.

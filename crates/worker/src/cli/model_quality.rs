@@ -58,7 +58,19 @@ pub(crate) fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
     }
     let runtime = Runtime::new(arguments.threads)?;
     let reference = Reference::adapted(&arguments.dir, arguments.adapter.as_deref())?;
-    let measured = quality_of(&reference, &runtime, &model, &sequences)?;
+    let mut tenths = 0;
+    let measured = quality_of(
+        &reference,
+        &runtime,
+        &model,
+        &sequences,
+        &mut |done, total| {
+            if 10 * done / total > tenths {
+                tenths = 10 * done / total;
+                print_note(format_args!("{done} of {total} steps"));
+            }
+        },
+    )?;
     show(&measured, &model, arguments.json)
 }
 
