@@ -25,7 +25,7 @@ pub(crate) enum Command {
     /// List the models that the pool has, with prices and the number of workers.
     Models(ModelsArgs),
     /// Ask for a completion; the text streams to stdout.
-    Ask(AskArgs),
+    Ask(Box<AskArgs>),
     /// Look at or stop a task.
     #[command(subcommand)]
     Task(TaskCommand),

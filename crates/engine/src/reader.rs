@@ -50,6 +50,7 @@ impl Model {
             tokenizer: parsed(&manifest, json)?,
             manifest,
             tensors,
+            guides: std::sync::OnceLock::new(),
         })
     }
 }

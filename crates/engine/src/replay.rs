@@ -285,6 +285,7 @@ mod tests {
                 },
                 seed: [0; 32],
                 stop: StopSequences::default(),
+                constraint: None,
             },
             tokens: vec![2; output],
         }

@@ -45,7 +45,7 @@ impl Turn {
 
     /// How many rows it has.
     pub fn order(self) -> usize {
-        12_usize.pow(self.twelves) * 20_usize.pow(self.twenties) << self.twos
+        (12_usize.pow(self.twelves) * 20_usize.pow(self.twenties)) << self.twos
     }
 
     /// The product with each column of `[rows, columns]`, block by block of rows, not divided by anything. Each result

@@ -60,6 +60,15 @@ fn tests(
         );
         return Ok(());
     }
+    models_of_others(steps, postgres)?;
+    on_other_peoples_programs(steps)
+}
+
+/// What needs the templates and the model that other people made, from npm and PyPI.
+fn models_of_others(
+    steps: &mut Steps,
+    postgres: &dovetail_tests::postgres::Postgres,
+) -> anyhow::Result<()> {
     let prompts = steps.step("chat templates of models in use", chat_templates::rendered)?;
     steps.step("chat templates beside jinja2", || {
         crate::steps::run(
@@ -76,7 +85,11 @@ fn tests(
     })?;
     steps.step("the whole path with SmolLM2", || {
         demo::check_smollm2(postgres)
-    })?;
+    })
+}
+
+/// What needs Bitcoin Core, a Lightning node and the SRI clients.
+fn on_other_peoples_programs(steps: &mut Steps) -> anyhow::Result<()> {
     let core = steps.step("Bitcoin Core", programs::bitcoin_core)?;
     let sri = steps.step("SRI clients", programs::sri)?;
     steps.step("lints of the Lightning node", || {

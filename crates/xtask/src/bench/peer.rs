@@ -6,7 +6,6 @@ use std::process::Command;
 
 use anyhow::Context;
 use dovetail_tests::cache;
-use dovetail_tests::process::output;
 use serde_json::Value;
 
 use super::report::report;
