@@ -300,6 +300,7 @@ mod tests {
 
     use super::*;
 
+    /// What `tests/golden/adapter.py` printed.
     #[derive(Deserialize)]
     struct Golden {
         rank: usize,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Figures, STORY_TIME_MAX, Story, leave_running, start, verify};
 
-const QUESTION: &str = "What is the capital of France?";
+const QUESTION: &str = "Name the capital of France.";
 /// A sentence of the model's has some ten tokens.
 const CHAT_TOKENS: &str = "24";
 /// A text with two facts, and what is to be found in it.
@@ -119,7 +119,8 @@ impl Asked {
         let said: Value = serde_json::from_str(said.trim())?;
         let answer = said["text"].as_str().context("the answer has no text")?;
         let answer = answer.trim().to_owned();
-        story.tell("agent", &format!("was answered {answer}"));
+        let line: Vec<&str> = answer.split_whitespace().collect();
+        story.tell("agent", &format!("was answered {}", line.join(" ")));
         Ok(answer)
     }
 }
