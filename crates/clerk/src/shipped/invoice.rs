@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
+use super::date::{Date, DateStyle};
+use super::layout::Layout;
+use super::money::{Currency, MoneyStyle, plain};
+use super::words;
 use crate::World;
-use crate::date::{Date, DateStyle};
-use crate::layout::Layout;
-use crate::money::{Currency, MoneyStyle, plain};
 use crate::rng::Rng;
-use crate::words;
 
 /// What an invoice says. Its JSON is the answer, with the keys in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
+use super::date::{Date, DateStyle};
+use super::words;
 use crate::World;
-use crate::date::{Date, DateStyle};
 use crate::rng::Rng;
-use crate::words;
 
 /// The highest stock and target that a sheet shows.
 pub const LEVEL_MAX: u32 = 99;
