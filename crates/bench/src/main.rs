@@ -89,6 +89,12 @@ enum Command {
         /// The documents' seed.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Documents of the wide generator.
+        #[arg(long)]
+        wide: bool,
+        /// A folder with papers of other people (`NAME.txt` and their truth in `NAME.json`) instead of documents.
+        #[arg(long, conflicts_with = "wide")]
+        outside: Option<PathBuf>,
         /// Threads; 0: one per core.
         #[arg(long, default_value_t = 0)]
         threads: usize,
@@ -171,10 +177,21 @@ fn main() -> anyhow::Result<()> {
             model,
             count,
             seed,
+            wide,
+            outside,
             threads,
         } => {
-            let report = clerk::evaluate(&Arc::new(load(&model)?), threads, seed, count)?;
-            println!("{}", serde_json::to_string(&report)?);
+            let model = Arc::new(load(&model)?);
+            let report = match outside {
+                Some(folder) => {
+                    let papers = dovetail_clerk::outside::papers(&folder)?;
+                    serde_json::to_string(&clerk::evaluate_outside(&model, threads, &papers)?)?
+                }
+                None => {
+                    serde_json::to_string(&clerk::evaluate(&model, threads, seed, count, wide)?)?
+                }
+            };
+            println!("{report}");
         }
         Command::AuditGame(game) => {
             let report = game::report(game::Rules {

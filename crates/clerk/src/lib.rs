@@ -9,6 +9,7 @@
 pub mod answer;
 pub mod check;
 mod marks;
+pub mod outside;
 mod rng;
 pub mod schema;
 mod shipped;

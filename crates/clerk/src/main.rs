@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use dovetail_clerk::answer::SCHEMA;
 use dovetail_clerk::check::check;
 use dovetail_clerk::{Document, World, documents, fragments, wide_documents};
+use dovetail_console::{print_line, print_text};
 
 /// The longest text and answer that are looked at: far more than any model reads.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
@@ -118,9 +119,10 @@ fn look(text: &Path, answer: &Path, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         let mut object = serde_json::to_value(&report)?;
         object["doubtful"] = report.is_doubtful().into();
-        println!("{object}");
+        print_line(object)?;
     } else {
-        println!("{report}");
+        print_text(&report)?;
+        print_line("")?;
     }
     Ok(if report.is_doubtful() {
         ExitCode::from(DOUBTFUL)

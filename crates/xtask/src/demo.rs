@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use dovetail_clerk::check::{Field, check};
 use dovetail_clerk::{Document, marks, sample_invoice};
 use dovetail_tests::process::output;
 use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario, ServedModel};
@@ -76,12 +77,26 @@ impl Question {
         serde_json::from_str(&self.answer).unwrap_or_else(|_| json!(self.answer))
     }
 
+    /// The fields that are doubtful without knowing the truth; nothing where the answer is no JSON.
+    fn doubtful(&self) -> Option<Vec<String>> {
+        let report = check(&self.document.prompt, &self.answer);
+        let doubtful = report.fields.into_iter().filter(Field::is_doubtful);
+        report
+            .valid
+            .then(|| doubtful.map(|field| field.name).collect())
+    }
+
     fn told(&self) -> String {
+        let doubts = match self.doubtful().as_deref() {
+            None => "not of the schema, all of it is doubtful".to_owned(),
+            Some([]) => "nothing in it is doubtful".to_owned(),
+            Some(doubtful) => format!("doubtful are {}", doubtful.join(" and ")),
+        };
         let (right, of, wrong) = self.marked();
         match &wrong[..] {
-            [] => format!("compares it with the invoice: all {of} fields are right"),
+            [] => format!("compares it with the invoice: {doubts}; all {of} fields are right"),
             wrong => format!(
-                "compares it with the invoice: {right} of {of} fields are right, not {}; it should be {}",
+                "compares it with the invoice: {doubts}; {right} of {of} fields are right, not {}; it should be {}",
                 wrong.join(" and "),
                 self.document.answer
             ),
@@ -179,6 +194,7 @@ fn tell_story(
     Ok(json!({
         "invoice_seed": question.seed,
         "invoice_answer": question.answer(),
+        "invoice_doubtful": question.doubtful(),
         "invoice_fields": of,
         "invoice_fields_right": right,
         "shares_accepted": figures.shares_accepted,

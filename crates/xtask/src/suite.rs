@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 
+use crate::bench::outside;
 use crate::steps::{Steps, cargo};
 use crate::{programs, setup, tidy};
 
@@ -58,6 +59,14 @@ fn tests(
         eprintln!("\nleft out by --fast: Bitcoin Core and the SRI clients");
         return Ok(());
     }
+    steps.step("clerk on papers of other people, a figure", || {
+        // Nobody should make the model fit these papers, so no figure of them fails; nor does a registry out of reach.
+        let bench = dovetail_tests::program("dovetail-bench");
+        if let Err(error) = outside::measure(&bench, &dovetail_tests::clerk_model()) {
+            eprintln!("not measured: {error:#}");
+        }
+        Ok(())
+    })?;
     let core = steps.step("Bitcoin Core", programs::bitcoin_core)?;
     let sri = steps.step("SRI clients", programs::sri)?;
     steps.step("lints of the Lightning node", || {
