@@ -4,7 +4,7 @@ use std::env;
 
 use dovetail_agent::{AgentClient, ModelId, Question, SamplingParams};
 use dovetail_clerk::check::check;
-use dovetail_console::print_line;
+use dovetail_console::{print_line, print_text};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -33,7 +33,7 @@ async fn main() -> anyhow::Result<()> {
 
     // The model never says that it does not know. The check says what not to use unseen.
     let report = check(&invoice, &said);
-    print_line(report.to_string())?;
+    print_text(&report)?;
     anyhow::ensure!(!report.is_doubtful(), "look at the invoice yourself");
     Ok(())
 }

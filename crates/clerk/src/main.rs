@@ -122,7 +122,6 @@ fn look(text: &Path, answer: &Path, json: bool) -> anyhow::Result<ExitCode> {
         print_line(object)?;
     } else {
         print_text(&report)?;
-        print_line("")?;
     }
     Ok(if report.is_doubtful() {
         ExitCode::from(DOUBTFUL)

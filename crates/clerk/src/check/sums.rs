@@ -127,21 +127,21 @@ fn maybe_without_tax(facts: &Facts, answer: &Json) -> bool {
     if total == 0 || answer.get("tax").is_some() {
         return false;
     }
-    let seen = |amount_e4: i64| {
-        let of_items = match answer.get("items") {
-            Some(Json::List(items)) => items
-                .iter()
-                .any(|item| amount(item, "price") == Some(amount_e4)),
-            _ => false,
-        };
-        of_items
-            || amount(answer, "discount") == Some(amount_e4)
-            || amount(answer, "shipping") == Some(amount_e4)
+    let is_price = |amount_e4: i64| match answer.get("items") {
+        Some(Json::List(items)) => items
+            .iter()
+            .any(|item| amount(item, "price") == Some(amount_e4)),
+        _ => false,
+    };
+    let is_named = |amount_e4: i64| {
+        ["discount", "shipping"]
+            .iter()
+            .any(|key| amount(answer, key) == Some(amount_e4))
     };
     let amounts = &facts.figures.amounts;
     amounts.iter().any(|&tax| {
         let small = tax > 0 && tax <= total / 100 * TAX_PERCENT_MAX;
         let larger = total.saturating_add(tax);
-        small && !seen(tax) && !seen(larger) && amounts.contains(&larger)
+        small && !is_named(tax) && !is_price(larger) && amounts.contains(&larger)
     })
 }

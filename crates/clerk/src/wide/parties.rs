@@ -118,9 +118,7 @@ impl Paper<'_> {
             }
             _ => {
                 let vendor = self.vendor_block(rng);
-                let inline = [&vendor[..1], &vendor[1..]]
-                    .concat()
-                    .join(rng.pick(&[" · ", ", ", " | ", " - ", "  "]));
+                let inline = vendor.join(rng.pick(&[" · ", ", ", " | ", " - ", "  "]));
                 let mut lines = vec![inline, String::new()];
                 lines.extend(self.customer_block(rng, false));
                 lines.extend([String::new(), title]);

@@ -75,7 +75,7 @@ impl Paper<'_> {
                 if rows
                     .iter()
                     .flatten()
-                    .any(|cell| cell.contains(mark.trim_start()))
+                    .any(|cell| cell.contains(mark.trim_matches(' ')))
                 {
                     self.lined(rng, &rows, columns)
                 } else {
