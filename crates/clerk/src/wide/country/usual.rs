@@ -5,7 +5,7 @@ use super::{
     GBP, HARD_SPACES, IT_DAYS, Language, MXN, NL_DAYS, POINT, SPACES, US_DAYS, USD, country,
 };
 
-pub(super) static USUAL: &[Country] = &[Country] = &[
+pub(super) static USUAL: &[Country] = &[
     country!(
         "United Kingdom",
         English,
