@@ -226,6 +226,7 @@ fn begin<'a>(
         },
         seed: [0; 32],
         stop: StopSequences::default(),
+        constraint: None,
     };
     Ok(Some(Answering {
         document,

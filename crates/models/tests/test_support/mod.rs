@@ -355,7 +355,12 @@ impl Random {
         self.0.normal()
     }
 
-    fn matrix(&mut self, rows: usize, columns: usize, size: f32) -> (Vec<usize>, Vec<f32>) {
+    pub(crate) fn matrix(
+        &mut self,
+        rows: usize,
+        columns: usize,
+        size: f32,
+    ) -> (Vec<usize>, Vec<f32>) {
         let values = (0..rows * columns).map(|_| size * self.normal()).collect();
         (vec![rows, columns], values)
     }

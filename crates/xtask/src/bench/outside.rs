@@ -65,6 +65,7 @@ fn papers() -> anyhow::Result<PathBuf> {
 
 /// Has pip fetch the source, of that hash only.
 fn fetch(folder: &Path) -> anyhow::Result<()> {
+    setup::pip()?;
     let wanted = folder.join("wanted.txt");
     std::fs::write(
         &wanted,
