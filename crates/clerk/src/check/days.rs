@@ -69,7 +69,8 @@ pub(super) fn days(text: &str) -> HashSet<Day> {
     for at in 0..pieces.len() {
         found.extend(in_figures(&pieces[at..]).into_iter().flatten());
         if let Piece::Word(word) = pieces[at] {
-            found.extend(month(word).and_then(|month| named(&pieces, at, month)));
+            let named = month(word).map(|month| named(&pieces, at, month));
+            found.extend(named.into_iter().flatten().flatten());
         }
     }
     found
@@ -156,20 +157,25 @@ fn in_figures(pieces: &[Piece<'_>]) -> [Option<Day>; 2] {
     }
 }
 
-/// A day with its month's name at that place: the day before or behind it, the year behind.
-fn named(pieces: &[Piece<'_>], at: usize, month: u32) -> Option<Day> {
-    let before = pieces[..at].iter().rev().copied();
+/// A day with its month's name at that place: the day before it and the year behind, or both behind. A number that
+/// happens to stand before `May 26, 2026` makes both readings days.
+fn named(pieces: &[Piece<'_>], at: usize, month: u32) -> [Option<Day>; 2] {
+    let before = next_number(&mut pieces[..at].iter().rev().copied());
     let mut behind = pieces[at + 1..].iter().copied();
-    let first = next_number(&mut behind)?;
-    if let Some(day) = next_number(&mut before.clone()).filter(|digits| digits.len() <= 2) {
-        let year = number(first)?;
-        let year = if first.len() == 2 { 2000 + year } else { year };
-        if let Some(day) = valid((year, month, number(day)?)) {
-            return Some(day);
-        }
-    }
-    let year = next_number(&mut behind).filter(|digits| digits.len() == 4)?;
-    valid((number(year)?, month, number(first)?))
+    let Some(first) = next_number(&mut behind) else {
+        return [None, None];
+    };
+    let second = next_number(&mut behind);
+    [
+        day_of(month, before, Some(first)),
+        day_of(month, Some(first), second.filter(|year| year.len() == 4)),
+    ]
+}
+
+fn day_of(month: u32, day: Option<&str>, year: Option<&str>) -> Option<Day> {
+    let (day, year) = (day.filter(|day| day.len() <= 2)?, year?);
+    let century = if year.len() == 2 { 2000 } else { 0 };
+    valid((century + number(year)?, month, number(day)?))
 }
 
 /// The number that comes next, with no more than a few small words and marks before it.
@@ -236,6 +242,8 @@ mod tests {
                 days(text)
             );
         }
+        let both = days("no. 7-12 of May 26, 2026");
+        assert!(both.contains(&(2026, 5, 26)), "{both:?}");
         assert!(days("1er février 2024").contains(&(2024, 2, 1)));
         assert!(days("Feb 29, 2024").contains(&(2024, 2, 29)));
     }

@@ -6,7 +6,12 @@
 #[must_use]
 pub fn tokens_at_most(text: &str) -> usize {
     let (mut tokens, mut letters, mut spaces) = (0, 0_usize, 0_usize);
+    // The end of a text costs as much as the end of a line.
     for c in text.chars().chain(['\n']) {
+        if c != ' ' {
+            tokens += spaces.div_ceil(24);
+            spaces = 0;
+        }
         if c.is_alphabetic() {
             letters += if c.is_ascii() { 1 } else { 2 };
             continue;
@@ -15,12 +20,10 @@ pub fn tokens_at_most(text: &str) -> usize {
         letters = 0;
         if c == ' ' {
             spaces += 1;
-            continue;
+        } else {
+            // A mark outside ASCII may be one token for each of its bytes.
+            tokens += c.len_utf8();
         }
-        tokens += spaces.div_ceil(24);
-        spaces = 0;
-        // A mark outside ASCII may be one token for each of its bytes.
-        tokens += c.len_utf8();
     }
     tokens
 }
@@ -34,6 +37,7 @@ mod tests {
         assert_eq!(tokens_at_most("12.50"), 6);
         assert_eq!(tokens_at_most("bolt"), 3);
         assert_eq!(tokens_at_most("a   b"), 4);
+        assert_eq!(tokens_at_most("a b c d"), 8);
         assert_eq!(tokens_at_most("€"), 4);
     }
 }
