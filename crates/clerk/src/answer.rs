@@ -62,7 +62,6 @@ pub struct NextOrder {
     pub order: u32,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
 fn is_false(value: &bool) -> bool {
     !value
 }
