@@ -106,7 +106,7 @@ impl Facts {
             let behind = self.folded[at + word.len()..].chars().next();
             let letter = |c: Option<char>| c.is_some_and(char::is_alphabetic);
             // In `A$5` the dollar is not the American one; behind a sign a letter says nothing.
-            !letter(before) && !(word.ends_with(char::is_alphabetic) && letter(behind))
+            !(letter(before) || word.ends_with(char::is_alphabetic) && letter(behind))
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::rng::Rng;
 
 /// What an invoice says. Its JSON is the answer, with the keys in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Invoice {
+pub(super) struct Invoice {
     /// Who sends it, as it is printed.
     pub vendor: String,
     /// The invoice's number, as it is printed.
@@ -28,7 +28,7 @@ pub struct Invoice {
 
 /// A row of an invoice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Item {
+pub(super) struct Item {
     /// What it is, as it is printed.
     pub text: String,
     /// How many.

@@ -12,7 +12,7 @@ pub const LEVEL_MAX: u32 = 99;
 
 /// What a stock sheet asks for. Its JSON is the answer, with the keys in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NextOrder {
+pub(super) struct NextOrder {
     /// What is in stock, as it is printed.
     pub item: String,
     /// What the history's last row leaves.
