@@ -2,11 +2,14 @@
 
 use super::columns::{Side, beside, padded, table, width};
 use super::country::filled;
-use super::paper::Paper;
+use super::paper::{Omitted, Paper};
 use super::parties::one_of;
 use super::plan::Plan;
 use super::{names, paper};
 use crate::rng::Rng;
+
+/// The plans whose number and day are each a pair of their own, so that one can be left out.
+pub(super) const MAY_OMIT: [u32; 6] = [0, 1, 4, 7, 8, 9];
 
 /// A label and what stands for it.
 type Pair = (String, String);
@@ -54,9 +57,14 @@ impl Paper<'_> {
 
     /// Number, day and what stands around them, in an order.
     fn pairs(&mut self, rng: &mut Rng) -> Vec<Pair> {
-        let mut pairs = vec![self.number_pair(rng), self.date_pair(rng)];
+        let (number, day) = (self.number_pair(rng), self.date_pair(rng));
+        let mut pairs = match self.omitted {
+            Some(Omitted::Number) => vec![day],
+            Some(Omitted::Day) => vec![number],
+            None => vec![number, day],
+        };
         if rng.chance(35) {
-            pairs.swap(0, 1);
+            pairs.reverse();
         }
         for _ in 0..[0, 0, 1, 1, 2, 3][rng.index(6)] {
             let at = rng.index(pairs.len() + 1);

@@ -4,11 +4,22 @@ use super::bill::Bill;
 use super::day::DayForm;
 use super::figures::Figures;
 use super::labels::Labels;
+use super::meta;
 use super::pen::Pen;
 use super::plan::Plan;
 use crate::World;
 use crate::answer::Invoice;
 use crate::rng::Rng;
+
+/// Of a hundred papers, those that lack their number or their day.
+const OMITTED_PERCENT: u32 = 6;
+
+/// What a paper does not say, though most do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Omitted {
+    Number,
+    Day,
+}
 
 /// A paper in the making, with the choices that hold for all of it.
 pub(super) struct Paper<'a> {
@@ -19,6 +30,7 @@ pub(super) struct Paper<'a> {
     pub(super) figures: Figures,
     pub(super) days: DayForm,
     pub(super) percent_apart: bool,
+    pub(super) omitted: Option<Omitted>,
     /// Whether something printed says which of the currencies of one symbol is meant.
     pub(super) hinted: bool,
     /// Whether the tax is printed as one amount.
@@ -28,19 +40,29 @@ pub(super) struct Paper<'a> {
 /// An invoice of at most so many rows: what it says, and its text.
 pub(super) fn draw(rng: &mut Rng, world: World, rows_max: u32) -> (Invoice, String) {
     let bill = Bill::draw(rng, world, rows_max);
+    let plan = Plan::draw(rng, world);
+    let may_omit = meta::MAY_OMIT.contains(&plan.meta) && rng.chance(OMITTED_PERCENT);
+    let omitted = may_omit.then(|| [Omitted::Number, Omitted::Day][rng.index(2)]);
     let mut paper = Paper {
         bill: &bill,
         world,
-        plan: Plan::draw(rng, world),
+        plan,
         pen: Pen::draw(rng),
         figures: Figures::draw(rng, bill.country, bill.currency),
         days: bill.country.days[rng.index(bill.country.days.len())],
         percent_apart: rng.chance(50),
+        omitted,
         hinted: false,
         tax_printed: false,
     };
     let text = paper.text(rng);
-    (bill.answer(paper.tax_printed), text)
+    let mut answer = bill.answer(paper.tax_printed);
+    match omitted {
+        Some(Omitted::Number) => answer.number = None,
+        Some(Omitted::Day) => answer.date = None,
+        None => {}
+    }
+    (answer, text)
 }
 
 /// What stands before a day in letters of that language.
