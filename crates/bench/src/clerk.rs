@@ -1,11 +1,13 @@
 //! How often the small model `clerk` is right: greedy answers of the exact engine to documents that it
 //! was not trained on, marked field by field.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::ensure;
-use dovetail_clerk::outside::{Paper, Tally};
+use clap::Args;
+use dovetail_clerk::outside::{Paper, Tally, papers};
 use dovetail_clerk::{Document, Kind, World, documents, fields, marks, wide_documents};
 use dovetail_commitment::{SamplingParams, StopSequences};
 use dovetail_engine::{Generation, Model, Request, Runtime, step};
@@ -18,9 +20,39 @@ const ANSWER_TOKENS_MAX: u32 = 320;
 /// Longer than any right answer to a paper of many rows.
 const WIDE_ANSWER_TOKENS_MAX: u32 = 900;
 
+/// What is asked of the model.
+#[derive(Debug, Args)]
+pub(crate) struct Work {
+    /// Documents to answer.
+    #[arg(long, default_value_t = 1000)]
+    count: usize,
+    /// The documents' seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Documents of the wide generator.
+    #[arg(long)]
+    wide: bool,
+    /// A folder with papers of other people (`NAME.txt` and their truth in `NAME.json`) instead of documents.
+    #[arg(long, conflicts_with = "wide")]
+    outside: Option<PathBuf>,
+}
+
+/// Has the model answer, and gives the report as JSON.
+///
+/// # Errors
+/// If the model cannot take the documents in, there is none, or papers cannot be read.
+pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow::Result<String> {
+    Ok(match &work.outside {
+        Some(folder) => {
+            serde_json::to_string(&evaluate_outside(model, threads, &papers(folder)?)?)?
+        }
+        None => serde_json::to_string(&evaluate(model, threads, work)?)?,
+    })
+}
+
 /// What came out.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+struct Report {
     model: String,
     model_id: String,
     seed: u64,
@@ -53,17 +85,11 @@ struct Answering<'a> {
     generation: Generation,
 }
 
-/// Has the model answer `count` documents of that seed.
-///
-/// # Errors
-/// If the model cannot take a document in, or there is none.
-pub(crate) fn evaluate(
-    model: &Arc<Model>,
-    threads: usize,
-    seed: u64,
-    count: usize,
-    wide: bool,
-) -> anyhow::Result<Report> {
+/// Has the model answer documents of a generator.
+fn evaluate(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow::Result<Report> {
+    let Work {
+        count, seed, wide, ..
+    } = *work;
     ensure!(count > 0, "at least one document has to be answered");
     let runtime = Runtime::new(threads)?;
     let documents: Vec<Document> = if wide {
@@ -121,7 +147,7 @@ pub(crate) fn evaluate(
 
 /// What came out on papers that other people wrote.
 #[derive(Debug, Serialize)]
-pub(crate) struct OutsideReport {
+struct OutsideReport {
     model: String,
     model_id: String,
     /// Papers that the model's context has no room for.
@@ -131,10 +157,7 @@ pub(crate) struct OutsideReport {
 }
 
 /// Has the model answer papers of other people, and looks which wrong fields the check marks.
-///
-/// # Errors
-/// If there is no room for threads, or a prompt is no text to the model.
-pub(crate) fn evaluate_outside(
+fn evaluate_outside(
     model: &Arc<Model>,
     threads: usize,
     papers: &[Paper],
@@ -264,7 +287,13 @@ mod tests {
         let mut asked: Vec<String> = documents.into_iter().map(|d| d.prompt).collect();
         asked.sort();
         assert_eq!(answered, asked);
-        assert!(evaluate(&model, 1, 5, 0, false).is_err());
+        let nothing = Work {
+            count: 0,
+            seed: 5,
+            wide: false,
+            outside: None,
+        };
+        assert!(evaluate(&model, 1, &nothing).is_err());
     }
 
     #[test]

@@ -100,21 +100,12 @@ enum Command {
         /// The model file.
         #[arg(long)]
         model: PathBuf,
-        /// Documents to answer.
-        #[arg(long, default_value_t = 1000)]
-        count: usize,
-        /// The documents' seed.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Documents of the wide generator.
-        #[arg(long)]
-        wide: bool,
-        /// A folder with papers of other people (`NAME.txt` and their truth in `NAME.json`) instead of documents.
-        #[arg(long, conflicts_with = "wide")]
-        outside: Option<PathBuf>,
         /// Threads; 0: one per core.
         #[arg(long, default_value_t = 0)]
         threads: usize,
+        /// What is asked of it.
+        #[command(flatten)]
+        work: clerk::Work,
     },
     /// What cheating the audit brings and costs, computed and played.
     AuditGame(AuditGame),
@@ -215,24 +206,12 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Clerk {
             model,
-            count,
-            seed,
-            wide,
-            outside,
             threads,
-        } => {
-            let model = Arc::new(load(&model)?);
-            let report = match outside {
-                Some(folder) => {
-                    let papers = dovetail_clerk::outside::papers(&folder)?;
-                    serde_json::to_string(&clerk::evaluate_outside(&model, threads, &papers)?)?
-                }
-                None => {
-                    serde_json::to_string(&clerk::evaluate(&model, threads, seed, count, wide)?)?
-                }
-            };
-            println!("{report}");
-        }
+            work,
+        } => println!(
+            "{}",
+            clerk::measure(&Arc::new(load(&model)?), threads, &work)?
+        ),
         Command::AuditGame(game) => {
             let report = game::report(game.rules());
             match game.json {
