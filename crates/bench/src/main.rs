@@ -100,15 +100,12 @@ enum Command {
         /// The model file.
         #[arg(long)]
         model: PathBuf,
-        /// Documents to answer.
-        #[arg(long, default_value_t = 1000)]
-        count: usize,
-        /// The documents' seed.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
         /// Threads; 0: one per core.
         #[arg(long, default_value_t = 0)]
         threads: usize,
+        /// What is asked of it.
+        #[command(flatten)]
+        work: clerk::Work,
     },
     /// What cheating the audit brings and costs, computed and played.
     AuditGame(AuditGame),
@@ -209,13 +206,12 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Clerk {
             model,
-            count,
-            seed,
             threads,
-        } => {
-            let report = clerk::evaluate(&Arc::new(load(&model)?), threads, seed, count)?;
-            println!("{}", serde_json::to_string(&report)?);
-        }
+            work,
+        } => println!(
+            "{}",
+            clerk::measure(&Arc::new(load(&model)?), threads, &work)?
+        ),
         Command::AuditGame(game) => {
             let report = game::report(game.rules());
             match game.json {

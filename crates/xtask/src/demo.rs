@@ -1,22 +1,22 @@
 //! `cargo xtask demo`: the whole path as a live story.
 
+mod question;
 mod real_model;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use dovetail_clerk::{Document, marks, sample_invoice};
 use dovetail_tests::fetch_smollm2;
 use dovetail_tests::postgres::Postgres;
 use dovetail_tests::process::output;
 use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario, ServedModel};
-use dovetail_units::time::since_epoch;
 use serde_json::{Value, json};
 
 use crate::agent::{AgentNews, ask};
 use crate::steps::{Steps, cargo, run as run_command};
 use crate::{programs, setup};
+use question::Question;
 
 /// How long the story may take once everything runs.
 const STORY_TIME_MAX: Duration = Duration::from_secs(180);
@@ -58,52 +58,6 @@ enum DemoModel {
     /// SmolLM2-135M-Instruct, which pip gets from PyPI once: it chats, and extracts by a schema.
     #[value(name = "smollm2", alias = "SmolLM2")]
     SmolLm2,
-}
-
-/// What the agent sends, and what the worker's model makes of it.
-struct Question {
-    seed: u64,
-    /// The invoice and its truth.
-    document: Document,
-    answer: String,
-}
-
-impl Question {
-    fn new(seed: Option<u64>) -> Self {
-        let seed = seed.unwrap_or_else(|| {
-            // A seed that people can type again.
-            since_epoch().as_millis() as u64 % 1_000_000
-        });
-        Self {
-            seed,
-            document: sample_invoice(seed),
-            answer: String::new(),
-        }
-    }
-
-    /// How many of the answer's fields are right, of how many, and which are not.
-    fn marked(&self) -> (usize, usize, Vec<&'static str>) {
-        let marks = marks(&self.document, &self.answer);
-        let wrong: Vec<&str> = marks.iter().filter(|m| !m.right).map(|m| m.field).collect();
-        (marks.len() - wrong.len(), marks.len(), wrong)
-    }
-
-    /// The answer's JSON, or its text where it is none.
-    fn answer(&self) -> Value {
-        serde_json::from_str(&self.answer).unwrap_or_else(|_| json!(self.answer))
-    }
-
-    fn told(&self) -> String {
-        let (right, of, wrong) = self.marked();
-        match &wrong[..] {
-            [] => format!("compares it with the invoice: all {of} fields are right"),
-            wrong => format!(
-                "compares it with the invoice: {right} of {of} fields are right, not {}; it should be {}",
-                wrong.join(" and "),
-                self.document.answer
-            ),
-        }
-    }
 }
 
 /// What the story counts, from what the pool and the agent report.
@@ -235,6 +189,7 @@ fn tell_story(
     Ok(json!({
         "invoice_seed": question.seed,
         "invoice_answer": question.answer(),
+        "invoice_doubtful": question.doubtful(),
         "invoice_fields": of,
         "invoice_fields_right": right,
         "shares_accepted": figures.shares_accepted,

@@ -44,6 +44,16 @@ const NEEDED: &[Package] = &[
     },
 ];
 
+/// Needed to read papers that come as PDF.
+pub(crate) const FOR_OUTSIDE_PAPERS: &[Package] = &[Package {
+    name: "poppler-utils",
+    any_of: &[
+        "/usr/bin/pdftotext",
+        "/usr/local/bin/pdftotext",
+        "/opt/homebrew/bin/pdftotext",
+    ],
+}];
+
 /// Needed to build and to run Bitcoin Core, besides what the workspace needs.
 pub(crate) const FOR_BITCOIN_CORE: &[Package] = &[
     Package {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 
+use crate::bench::outside;
 use crate::steps::{Steps, cargo};
 use crate::{chat_templates, demo, programs, setup, tidy};
 
@@ -85,6 +86,14 @@ fn models_of_others(
     })?;
     steps.step("the whole path with SmolLM2", || {
         demo::check_smollm2(postgres)
+    })?;
+    steps.step("clerk on papers of other people, a figure", || {
+        // Nobody should make the model fit these papers, so no figure of them fails; nor does a registry out of reach.
+        let bench = dovetail_tests::program("dovetail-bench");
+        if let Err(error) = outside::measure(&bench, &dovetail_tests::clerk_model()) {
+            eprintln!("not measured: {error:#}");
+        }
+        Ok(())
     })
 }
 

@@ -3,6 +3,7 @@
 mod audit;
 mod clerk;
 mod engine;
+pub(crate) mod outside;
 mod peer;
 mod real_model;
 mod report;

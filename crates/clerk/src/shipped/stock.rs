@@ -2,17 +2,17 @@
 
 use serde::Serialize;
 
+use super::date::{Date, DateStyle};
+use super::words;
 use crate::World;
-use crate::date::{Date, DateStyle};
 use crate::rng::Rng;
-use crate::words;
 
 /// The highest stock and target that a sheet shows.
 pub const LEVEL_MAX: u32 = 99;
 
 /// What a stock sheet asks for. Its JSON is the answer, with the keys in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NextOrder {
+pub(super) struct NextOrder {
     /// What is in stock, as it is printed.
     pub item: String,
     /// What the history's last row leaves.

@@ -117,7 +117,7 @@ const CITIES: &[&str] = &[
 ];
 
 /// A family or brand name.
-fn name(rng: &mut Rng, world: World) -> String {
+pub(crate) fn name(rng: &mut Rng, world: World) -> String {
     match world {
         World::Unseen => joined(rng.pick(STARTS_UNSEEN), rng.pick(ENDS_UNSEEN)),
         World::Training if rng.chance(45) => {

@@ -2,16 +2,16 @@
 
 use serde::Serialize;
 
+use super::date::{Date, DateStyle};
+use super::layout::Layout;
+use super::money::{Currency, MoneyStyle, plain};
+use super::words;
 use crate::World;
-use crate::date::{Date, DateStyle};
-use crate::layout::Layout;
-use crate::money::{Currency, MoneyStyle, plain};
 use crate::rng::Rng;
-use crate::words;
 
 /// What an invoice says. Its JSON is the answer, with the keys in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Invoice {
+pub(super) struct Invoice {
     /// Who sends it, as it is printed.
     pub vendor: String,
     /// The invoice's number, as it is printed.
@@ -28,7 +28,7 @@ pub struct Invoice {
 
 /// A row of an invoice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Item {
+pub(super) struct Item {
     /// What it is, as it is printed.
     pub text: String,
     /// How many.
