@@ -25,7 +25,7 @@ CREATE TABLE coinbase_only_credits (
 -- One sum of each account grows.
 CREATE UNIQUE INDEX coinbase_only_credits_open ON coinbase_only_credits (account) WHERE state = 'open';
 CREATE INDEX coinbase_only_credits_followed ON coinbase_only_credits (account) WHERE state = 'followed';
-CREATE INDEX coinbase_only_credits_account ON coinbase_only_credits (account);
+CREATE INDEX coinbase_only_credits_decided ON coinbase_only_credits (account) WHERE state IN ('posted', 'voided', 'carried');
 
 -- open -> followed -> posted | voided | carried. An open sum only grows; a followed one ends once, by its transfer.
 CREATE FUNCTION coinbase_only_credits_follow_transfers() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,6 +1,6 @@
 //! A task as a worker is given it.
 
-use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_commitment::{Constraint, ModelId, SamplingParams, StopSequences, TaskId};
 use dovetail_ledger::NewTask;
 
 /// Everything a worker needs to run a task. Its `Debug` shows the id alone: it holds a prompt.
@@ -10,6 +10,7 @@ pub(crate) struct Assignment {
     pub(crate) model: ModelId,
     pub(crate) prompt: Vec<u8>,
     pub(crate) stop: StopSequences,
+    pub(crate) constraint: Option<Constraint>,
     pub(crate) salt: [u8; 32],
     pub(crate) sampling: SamplingParams,
     pub(crate) seed: [u8; 32],
@@ -30,6 +31,7 @@ impl From<NewTask> for Assignment {
             model: task.model_id,
             prompt: task.prompt,
             stop: task.stop,
+            constraint: task.constraint,
             salt: task.salt,
             sampling: task.sampling,
             seed: task.seed,

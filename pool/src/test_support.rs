@@ -281,6 +281,7 @@ impl Worker {
             model_id: model.id(),
             prompt: format!("{leaf}?").into_bytes(),
             stop: StopSequences::new(vec![b"zz".to_vec()]).unwrap(),
+            constraint: None,
             salt: id("salt", [worker, batch, leaf]),
             sampling,
             seed: id("seed", [worker, batch, leaf]),
@@ -293,6 +294,7 @@ impl Worker {
             sampling,
             seed: task.seed,
             stop: task.stop.clone(),
+            constraint: task.constraint.clone(),
         };
         let mut generations: Vec<Generation> = tasks
             .iter()
@@ -315,7 +317,12 @@ impl Worker {
                     worker_key,
                     model_id: model.id(),
                     engine_version: ENGINE_VERSION,
-                    prompt_commitment: prompt_commitment(&task.salt, &task.stop, &task.prompt),
+                    prompt_commitment: prompt_commitment(
+                        &task.salt,
+                        &task.stop,
+                        task.constraint.as_ref(),
+                        &task.prompt,
+                    ),
                     sampling,
                     seed: task.seed,
                     output_tokens: u32::try_from(output.tokens.len()).unwrap(),

@@ -15,6 +15,8 @@ mod served_model;
 
 use std::path::PathBuf;
 
+pub use served_model::fetch_smollm2;
+
 /// The checkout's root.
 pub fn root() -> PathBuf {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));

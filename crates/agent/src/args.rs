@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use dovetail_commitment::TaskId;
-use dovetail_console::SamplingArguments;
+use dovetail_console::{ConstraintArguments, SamplingArguments};
 
 /// Where the demo's pool listens by default.
 const DEFAULT_POOL: &str = "http://127.0.0.1:50051";
@@ -25,7 +25,7 @@ pub(crate) enum Command {
     /// List the models that the pool has, with prices and the number of workers.
     Models(ModelsArgs),
     /// Ask for a completion; the text streams to stdout.
-    Ask(AskArgs),
+    Ask(Box<AskArgs>),
     /// Look at or stop a task.
     #[command(subcommand)]
     Task(TaskCommand),
@@ -54,6 +54,8 @@ pub(crate) struct AskArgs {
     pub(crate) max_tokens: u32,
     #[command(flatten)]
     pub(crate) sampling: SamplingArguments,
+    #[command(flatten)]
+    pub(crate) constraint: ConstraintArguments,
     /// Keep what was asked and answered in this file, wait for the pool's receipt, and verify it.
     #[arg(long, value_name = "FILE")]
     pub(crate) receipt: Option<PathBuf>,
@@ -209,6 +211,7 @@ mod tests {
             "dovetail ask --max-tokens 4097 x",
             "dovetail ask --seed zz x",
             "dovetail ask --wait 5 x",
+            "dovetail ask --regex a --choice b x",
             "dovetail ask --timeout 0 x",
             "dovetail ask --timeout 86401 x",
             "dovetail receipt text f",

@@ -9,7 +9,7 @@ use dovetail_api::{
     v1::{self, inference_client::InferenceClient},
     words,
 };
-use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_commitment::{Constraint, Form, ModelId, SamplingParams, StopSequences, TaskId};
 use dovetail_console::harmless;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{
@@ -47,6 +47,8 @@ pub struct Question {
     pub prompt: Vec<u8>,
     /// Where the answer ends, besides where the model ends it.
     pub stop: StopSequences,
+    /// The form that the answer must have. The guide that it names is the pool's once the pool has taken it.
+    pub constraint: Option<Constraint>,
     /// How tokens are chosen, and how many at most.
     pub sampling: SamplingParams,
     /// Seed of the sampling.
@@ -68,6 +70,7 @@ impl Question {
             model_id,
             prompt,
             stop: StopSequences::default(),
+            constraint: None,
             sampling,
             seed: rand::random(),
             salt: rand::random(),
@@ -82,6 +85,7 @@ impl Question {
             model_id: self.model_id.to_bytes().to_vec(),
             prompt: self.prompt.clone(),
             stop: self.stop.iter().map(<[u8]>::to_vec).collect(),
+            constraint: self.constraint.as_ref().map(constraint_to_wire),
             sampling: Some(sampling_to_wire(&self.sampling)),
             seed: self.seed.to_vec(),
             salt: self.salt.to_vec(),
@@ -181,12 +185,13 @@ impl AgentClient {
 
     /// Hands the question to the pool and follows the answer. Repeating it with the same question is safe: it is the
     /// same task.
-    pub async fn ask(&self, question: Question) -> Result<Answer, AgentError> {
+    pub async fn ask(&self, mut question: Question) -> Result<Answer, AgentError> {
         let begun = Instant::now();
         let request = self.unary(question.to_request());
         let mut inner = self.inner.clone();
         let task = self.call(inner.create_task(request)).await?.task;
         let task = expect_task(task, question.task_id)?;
+        question.constraint = for_guide_of(&task, question.constraint)?;
         Answer::start(self.clone(), question, task, begun).await
     }
 
@@ -315,6 +320,34 @@ fn sampling_to_wire(sampling: &SamplingParams) -> v1::Sampling {
         top_k: sampling.top_k,
         top_p_milli: sampling.top_p_milli,
         max_tokens: sampling.max_tokens,
+    }
+}
+
+fn constraint_to_wire(constraint: &Constraint) -> v1::Constraint {
+    use v1::constraint::Form as Wire;
+    let form = match constraint.form() {
+        Form::JsonSchema(text) => Wire::JsonSchema(text.clone()),
+        Form::Regex(text) => Wire::Regex(text.clone()),
+        Form::Choice(texts) => Wire::Choice(v1::Choice {
+            texts: texts.clone(),
+        }),
+    };
+    v1::Constraint { form: Some(form) }
+}
+
+/// The constraint as the transcript will commit to it: with the name of the pool's guide. A pool that names none has a
+/// task that has ended, or knows no constraints; then the agent's own copy decides whether the receipt holds.
+fn for_guide_of(
+    task: &Task,
+    constraint: Option<Constraint>,
+) -> Result<Option<Constraint>, AgentError> {
+    match constraint {
+        Some(constraint) if !task.guide.is_empty() => {
+            let named = Constraint::for_guide(&task.guide, constraint.form().clone());
+            let named = named.map_err(|error| AgentError::Protocol(error.to_string()))?;
+            Ok(Some(named))
+        }
+        constraint => Ok(constraint),
     }
 }
 

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Models(args) => commands::models::list(&cli.pool, args.json).await,
-        Command::Ask(args) => commands::ask::ask(&cli.pool, args).await,
+        Command::Ask(args) => commands::ask::ask(&cli.pool, *args).await,
         Command::Task(TaskCommand::Get(args)) => commands::task::get(&cli.pool, &args).await,
         Command::Task(TaskCommand::Cancel(args)) => commands::task::cancel(&cli.pool, &args).await,
         Command::Receipt(ReceiptCommand::Get(args)) => {

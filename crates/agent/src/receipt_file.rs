@@ -10,7 +10,9 @@ use std::{
     path::Path,
 };
 
-use dovetail_commitment::{ModelId, SamplingParams, TaskId, receipt::Receipt};
+use dovetail_commitment::{
+    Constraint, ConstraintError, Form, ModelId, SamplingParams, TaskId, receipt::Receipt,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{AgentError, Question};
@@ -42,6 +44,9 @@ pub struct ReceiptFile {
     pub prompt: Prompt,
     /// Its stop sequences.
     pub stop: Vec<Prompt>,
+    /// Its constraint; left out where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<KeptConstraint>,
     /// The output as the agent saw it.
     pub output_tokens: Vec<u32>,
     /// What the pool signed; none until the task is settled.
@@ -90,6 +95,62 @@ impl From<Sampling> for SamplingParams {
             top_p_milli,
             max_tokens,
         }
+    }
+}
+
+/// A [`Constraint`] as JSON.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptConstraint {
+    /// The name of the pool's guide.
+    pub guide: String,
+    /// The form that was asked for.
+    pub form: KeptForm,
+}
+
+/// A [`Form`] as JSON.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // The names are those of `Form`.
+pub enum KeptForm {
+    JsonSchema(String),
+    Regex(String),
+    Choice(Vec<String>),
+}
+
+impl KeptConstraint {
+    /// What the transcript commits to.
+    ///
+    /// # Errors
+    /// A form or a name out of its bounds.
+    pub fn constraint(&self) -> Result<Constraint, ConstraintError> {
+        let form = match &self.form {
+            KeptForm::JsonSchema(text) => Form::JsonSchema(text.clone()),
+            KeptForm::Regex(text) => Form::Regex(text.clone()),
+            KeptForm::Choice(texts) => Form::Choice(texts.clone()),
+        };
+        Constraint::for_guide(&self.guide, form)
+    }
+}
+
+impl From<&Constraint> for KeptConstraint {
+    fn from(constraint: &Constraint) -> Self {
+        let form = match constraint.form() {
+            Form::JsonSchema(text) => KeptForm::JsonSchema(text.clone()),
+            Form::Regex(text) => KeptForm::Regex(text.clone()),
+            Form::Choice(texts) => KeptForm::Choice(texts.clone()),
+        };
+        Self {
+            guide: constraint.guide().to_owned(),
+            form,
+        }
+    }
+}
+
+impl std::fmt::Debug for KeptConstraint {
+    // As private as the prompt.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KeptConstraint(for {})", self.guide)
     }
 }
 
@@ -159,6 +220,7 @@ impl ReceiptFile {
                 .iter()
                 .map(|stop| stop.to_vec().into())
                 .collect(),
+            constraint: question.constraint.as_ref().map(KeptConstraint::from),
             output_tokens,
             receipt: None,
         }
@@ -296,6 +358,27 @@ mod tests {
             1,
             "nothing left beside it"
         );
+    }
+
+    #[test]
+    fn a_constraint_is_read_back_with_its_guide_and_its_absence_leaves_no_field() {
+        let text = || "[a-z]+".to_owned();
+        for form in [
+            Form::JsonSchema("{}".to_owned()),
+            Form::Regex(text()),
+            Form::Choice(vec![text(), text()]),
+        ] {
+            let constraint = Constraint::for_guide("guide-1", form).unwrap();
+            let mut question = question(b"x");
+            question.constraint = Some(constraint.clone());
+            let file = ReceiptFile::pending(&question, vec![]);
+            assert!(!format!("{file:?}").contains("a-z"));
+            let json = serde_json::to_string(&file).unwrap();
+            let back: ReceiptFile = serde_json::from_str(&json).unwrap();
+            assert_eq!(back.constraint.unwrap().constraint(), Ok(constraint));
+        }
+        let without = serde_json::to_string(&ReceiptFile::pending(&question(b"x"), vec![]));
+        assert!(!without.unwrap().contains("constraint"));
     }
 
     #[cfg(unix)]

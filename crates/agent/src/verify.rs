@@ -11,7 +11,7 @@ use dovetail_commitment::{
 };
 use serde::Serialize;
 
-use crate::receipt_file::{Kept, ReceiptFile};
+use crate::receipt_file::{Kept, KeptConstraint, ReceiptFile};
 
 /// One thing that a receipt must satisfy. The order is the order of checking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -194,10 +194,15 @@ fn check_copy(transcript: &Transcript, copy: &ReceiptFile) -> Result<(), (Check,
     let stop = copy.stop.iter().map(|stop| stop.as_bytes().to_vec());
     let stop =
         StopSequences::new(stop.collect()).map_err(|error| (Check::Prompt, error.to_string()))?;
+    let constraint = copy.constraint.as_ref().map(KeptConstraint::constraint);
+    let constraint = constraint
+        .transpose()
+        .map_err(|error| (Check::Prompt, error.to_string()))?;
     receipt::verify_content(
         transcript,
         &copy.salt,
         &stop,
+        constraint.as_ref(),
         copy.prompt.as_bytes(),
         &copy.output_tokens,
     )

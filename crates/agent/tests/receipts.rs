@@ -54,7 +54,12 @@ fn transcript(question: &Question) -> Transcript {
         worker_key: WorkerKey::from_bytes([2; 32]),
         model_id: question.model_id,
         engine_version: 1,
-        prompt_commitment: prompt_commitment(&question.salt, &question.stop, &question.prompt),
+        prompt_commitment: prompt_commitment(
+            &question.salt,
+            &question.stop,
+            question.constraint.as_ref(),
+            &question.prompt,
+        ),
         sampling: question.sampling,
         seed: question.seed,
         output_tokens: u32::try_from(TOKENS.len()).unwrap(),

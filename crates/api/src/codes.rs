@@ -17,6 +17,8 @@ dovetail_units::codes! {
         PromptTooLong = "prompt-too-long",
         /// A sampling parameter is out of its bounds.
         SamplingInvalid = "sampling-invalid",
+        /// The form that is asked for is too long, or none that the pool's guide follows.
+        ConstraintInvalid = "constraint-invalid",
         /// A field has the wrong length, or is missing.
         ArgumentInvalid = "argument-invalid",
         /// This pool does not work for free, and the task is not paid for.
@@ -66,9 +68,10 @@ impl Code {
             Self::ModelUnknown | Self::QuoteUnknown | Self::TaskUnknown | Self::ReceiptNever => {
                 tonic::Code::NotFound
             }
-            Self::PromptTooLong | Self::SamplingInvalid | Self::ArgumentInvalid => {
-                tonic::Code::InvalidArgument
-            }
+            Self::PromptTooLong
+            | Self::SamplingInvalid
+            | Self::ConstraintInvalid
+            | Self::ArgumentInvalid => tonic::Code::InvalidArgument,
             Self::PaymentRequired | Self::QuoteExpired | Self::ReceiptPending => {
                 tonic::Code::FailedPrecondition
             }

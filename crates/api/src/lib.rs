@@ -67,8 +67,8 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// download takes little memory on either side.
 pub const MODEL_CHUNK_BYTES_MAX: usize = 256 * 1024;
 
-/// The largest message between a pool and a validator: 64 transcripts with the longest prompts (64 KiB) and outputs
-/// (4,096 tokens of up to 5 bytes), and room for their fields.
+/// The largest message between a pool and a validator: 64 transcripts with the longest prompts (64 KiB), outputs
+/// (4,096 tokens of up to 5 bytes) and constraints (16 KiB), and room for their fields.
 pub const VALIDATION_MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The most transcripts in one request to a validator.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::v1::{CreateTaskRequest, TokenChunk};
+use crate::v1::constraint::Form;
+use crate::v1::{Choice, Constraint, CreateTaskRequest, TokenChunk};
 use crate::validation_v1::Evidence;
 
 impl fmt::Debug for Evidence {
@@ -19,6 +20,32 @@ impl fmt::Debug for CreateTaskRequest {
         f.debug_struct("CreateTaskRequest")
             .field("prompt_bytes", &self.prompt.len())
             .field("sampling", &self.sampling)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Constraint")
+            .field("form", &self.form)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::JsonSchema(_) => "JsonSchema",
+            Self::Regex(_) => "Regex",
+            Self::Choice(_) => "Choice",
+        })
+    }
+}
+
+impl fmt::Debug for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Choice")
+            .field("texts", &self.texts.len())
             .finish_non_exhaustive()
     }
 }
@@ -40,7 +67,13 @@ mod tests {
     fn debug_shows_neither_prompt_nor_output() {
         let request = CreateTaskRequest {
             prompt: b"private words".to_vec(),
+            constraint: Some(Constraint {
+                form: Some(Form::JsonSchema("private words".to_owned())),
+            }),
             ..Default::default()
+        };
+        let choice = Choice {
+            texts: vec!["private words".to_owned()],
         };
         let chunk = TokenChunk {
             text: b"private answer".to_vec(),
@@ -49,9 +82,13 @@ mod tests {
         let evidence = Evidence {
             prompt: b"private words".to_vec(),
             stop: vec![b"private".to_vec()],
+            constraint: b"private".to_vec(),
             ..Default::default()
         };
-        let shown = format!("{request:?} {chunk:?} {evidence:?}");
+        let shown = format!(
+            "{request:?} {:?} {choice:?} {chunk:?} {evidence:?}",
+            request.constraint
+        );
         assert!(!shown.contains("private"));
         assert!(
             !shown.contains("112"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::bail;
+use clap::builder::RangedU64ValueParser;
 use dovetail_audit::{sample, sample_size};
 use dovetail_commitment::{HeaderHash, SamplingParams, StopSequences, tagged_hash};
 use dovetail_engine::{Generation, Model, Output, ReplayInput, Request, Runtime, replay, step};
@@ -13,16 +14,22 @@ use serde::Serialize;
 const TRUSTED: u64 = u64::MAX;
 
 /// What is done.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Work {
-    /// Transcripts of the batch, 1 to 64.
+    /// Transcripts of the batch.
+    #[arg(long, default_value_t = 64, value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     pub(crate) transcripts: usize,
     /// Tokens of each prompt: models of random weights have no text.
+    #[arg(long, default_value_t = 64)]
     pub(crate) prompt: usize,
     /// Tokens of each output.
+    #[arg(long, default_value_t = 64)]
     pub(crate) generate: u32,
     /// Tasks that the worker runs side by side.
+    #[arg(long, default_value_t = 8)]
     pub(crate) side_by_side: usize,
+    /// How often; the best counts.
+    #[arg(long, default_value_t = 3)]
     pub(crate) repeat: u32,
 }
 
@@ -125,6 +132,7 @@ fn generate(
                 sampling,
                 seed: tagged_hash("bench", &[&next.to_le_bytes()]),
                 stop: StopSequences::default(),
+                constraint: None,
             };
             open.push((request.clone(), Generation::new(model, request)?));
             next += 1;

@@ -1,27 +1,64 @@
 //! How often the small model `clerk` is right: greedy answers of the exact engine to documents that it
 //! was not trained on, marked field by field.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::ensure;
-use dovetail_clerk::{Document, Kind, World, documents, fields, marks};
+use clap::Args;
+use dovetail_clerk::outside::{Paper, Tally, papers};
+use dovetail_clerk::{Document, Kind, World, documents, fields, marks, wide_documents};
 use dovetail_commitment::{SamplingParams, StopSequences};
 use dovetail_engine::{Generation, Model, Request, Runtime, step};
 use serde::Serialize;
 
 /// Documents that are read side by side: enough to fill the kernels.
 const TOGETHER_MAX: usize = 32;
-/// Longer than any right answer.
+/// Longer than any right answer to the shipped model's documents.
 const ANSWER_TOKENS_MAX: u32 = 320;
+/// Longer than any right answer to a paper of many rows.
+const WIDE_ANSWER_TOKENS_MAX: u32 = 900;
+
+/// What is asked of the model.
+#[derive(Debug, Args)]
+pub(crate) struct Work {
+    /// Documents to answer.
+    #[arg(long, default_value_t = 1000)]
+    count: usize,
+    /// The documents' seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Documents of the wide generator.
+    #[arg(long)]
+    wide: bool,
+    /// A folder with papers of other people (`NAME.txt` and their truth in `NAME.json`) instead of documents.
+    #[arg(long, conflicts_with = "wide")]
+    outside: Option<PathBuf>,
+}
+
+/// Has the model answer, and gives the report as JSON.
+///
+/// # Errors
+/// If the model cannot take the documents in, there is none, or papers cannot be read.
+pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow::Result<String> {
+    Ok(match &work.outside {
+        Some(folder) => {
+            serde_json::to_string(&evaluate_outside(model, threads, &papers(folder)?)?)?
+        }
+        None => serde_json::to_string(&evaluate(model, threads, work)?)?,
+    })
+}
 
 /// What came out.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+struct Report {
     model: String,
     model_id: String,
     seed: u64,
     documents: usize,
+    /// Those that the model's context has no room for; none of their fields is right.
+    too_long: usize,
     /// Answers that are the expected one byte for byte.
     whole_right: usize,
     /// Invoices' fields first, then the stock sheets'.
@@ -48,19 +85,23 @@ struct Answering<'a> {
     generation: Generation,
 }
 
-/// Has the model answer `count` documents of that seed.
-///
-/// # Errors
-/// If the model cannot take a document in, or there is none.
-pub(crate) fn evaluate(
-    model: &Arc<Model>,
-    threads: usize,
-    seed: u64,
-    count: usize,
-) -> anyhow::Result<Report> {
+/// Has the model answer documents of a generator.
+fn evaluate(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow::Result<Report> {
+    let Work {
+        count, seed, wide, ..
+    } = *work;
     ensure!(count > 0, "at least one document has to be answered");
     let runtime = Runtime::new(threads)?;
-    let documents: Vec<Document> = documents(seed, World::Unseen, count).collect();
+    let documents: Vec<Document> = if wide {
+        wide_documents(seed, World::Unseen, count).collect()
+    } else {
+        documents(seed, World::Unseen, count).collect()
+    };
+    let tokens_max = if wide {
+        WIDE_ANSWER_TOKENS_MAX
+    } else {
+        ANSWER_TOKENS_MAX
+    };
     let mut tallies: Vec<FieldReport> = [Kind::Invoice, Kind::Stock]
         .into_iter()
         .flat_map(|kind| fields(kind).iter().map(move |field| (kind, field)))
@@ -72,14 +113,22 @@ pub(crate) fn evaluate(
             percent: 100.0,
         })
         .collect();
-    let (mut whole_right, mut tokens_generated) = (0, 0);
+    let (mut whole_right, mut tokens_generated, mut too_long) = (0, 0, 0);
     let begun = Instant::now();
-    answer_all(&runtime, model, &documents, |document, tokens| {
-        let answer = model.decode(tokens);
-        whole_right += usize::from(answer == document.answer.as_bytes());
-        tokens_generated += tokens.len();
-        count_marks(&mut tallies, document, &String::from_utf8_lossy(&answer));
-    })?;
+    answer_all(
+        &runtime,
+        model,
+        &documents,
+        tokens_max,
+        |document, tokens| {
+            too_long += usize::from(tokens.is_none());
+            let tokens = tokens.unwrap_or_default();
+            let answer = model.decode(tokens);
+            whole_right += usize::from(answer == document.answer.as_bytes());
+            tokens_generated += tokens.len();
+            count_marks(&mut tallies, document, &String::from_utf8_lossy(&answer));
+        },
+    )?;
     let seen = tallies.iter().filter(|tally| tally.of > 0);
     let lowest_percent = seen.map(|tally| tally.percent).fold(100.0, f64::min);
     Ok(Report {
@@ -87,6 +136,7 @@ pub(crate) fn evaluate(
         model_id: model.id().to_string(),
         seed,
         documents: documents.len(),
+        too_long,
         whole_right,
         fields: tallies,
         lowest_percent,
@@ -95,12 +145,66 @@ pub(crate) fn evaluate(
     })
 }
 
-/// Answers all documents, several at a time, and gives each answer's tokens to `take`.
+/// What came out on papers that other people wrote.
+#[derive(Debug, Serialize)]
+struct OutsideReport {
+    model: String,
+    model_id: String,
+    /// Papers that the model's context has no room for.
+    too_long: usize,
+    #[serde(flatten)]
+    tally: Tally,
+}
+
+/// Has the model answer papers of other people, and looks which wrong fields the check marks.
+fn evaluate_outside(
+    model: &Arc<Model>,
+    threads: usize,
+    papers: &[Paper],
+) -> anyhow::Result<OutsideReport> {
+    let runtime = Runtime::new(threads)?;
+    let documents: Vec<Document> = papers
+        .iter()
+        .map(|paper| Document {
+            kind: Kind::Invoice,
+            prompt: paper.text.clone(),
+            // Which paper an answer is to; the truth has another form.
+            answer: paper.name.clone(),
+        })
+        .collect();
+    let (mut tally, mut too_long) = (Tally::default(), 0);
+    let tokens_max = WIDE_ANSWER_TOKENS_MAX;
+    answer_all(
+        &runtime,
+        model,
+        &documents,
+        tokens_max,
+        |document, tokens| {
+            too_long += usize::from(tokens.is_none());
+            let answer = tokens.map(|tokens| model.decode(tokens));
+            let answer = answer.as_deref().map(String::from_utf8_lossy);
+            let asked = papers.iter().filter(|paper| paper.name == document.answer);
+            for paper in asked {
+                tally.count(paper, answer.as_deref());
+            }
+        },
+    )?;
+    Ok(OutsideReport {
+        model: model.name().to_owned(),
+        model_id: model.id().to_string(),
+        too_long,
+        tally,
+    })
+}
+
+/// Answers all documents, several at a time, and gives each answer's tokens to `take`; none for a document that
+/// leaves no room for an answer in the model's context.
 fn answer_all(
     runtime: &Runtime,
     model: &Arc<Model>,
     documents: &[Document],
-    mut take: impl FnMut(&Document, &[u32]),
+    tokens_max: u32,
+    mut take: impl FnMut(&Document, Option<&[u32]>),
 ) -> anyhow::Result<()> {
     let mut waiting = documents.iter();
     let mut open: Vec<Answering<'_>> = Vec::new();
@@ -108,7 +212,10 @@ fn answer_all(
         while open.len() < TOGETHER_MAX
             && let Some(document) = waiting.next()
         {
-            open.push(begin(model, document)?);
+            match begin(model, document, tokens_max)? {
+                Some(answering) => open.push(answering),
+                None => take(document, None),
+            }
         }
         if open.is_empty() {
             return Ok(());
@@ -117,27 +224,37 @@ fn answer_all(
             open.iter_mut().map(|one| &mut one.generation).collect();
         step(runtime, &mut generations);
         for over in open.extract_if(.., |one| one.generation.is_finished()) {
-            take(over.document, &over.generation.finish().tokens);
+            take(over.document, Some(&over.generation.finish().tokens));
         }
     }
 }
 
-fn begin<'a>(model: &Arc<Model>, document: &'a Document) -> anyhow::Result<Answering<'a>> {
+fn begin<'a>(
+    model: &Arc<Model>,
+    document: &'a Document,
+    tokens_max: u32,
+) -> anyhow::Result<Option<Answering<'a>>> {
+    let prompt_tokens = model.encode(document.prompt.as_bytes())?;
+    let context = model.context_tokens();
+    if prompt_tokens.len() >= context {
+        return Ok(None);
+    }
     let request = Request {
-        prompt_tokens: model.encode(document.prompt.as_bytes())?,
+        prompt_tokens,
         sampling: SamplingParams {
             temperature_milli: 0,
             top_k: 0,
             top_p_milli: 1000,
-            max_tokens: ANSWER_TOKENS_MAX,
+            max_tokens: tokens_max,
         },
         seed: [0; 32],
         stop: StopSequences::default(),
+        constraint: None,
     };
-    Ok(Answering {
+    Ok(Some(Answering {
         document,
         generation: Generation::new(model, request)?,
-    })
+    }))
 }
 
 fn count_marks(tallies: &mut [FieldReport], document: &Document, answer: &str) {
@@ -162,7 +279,7 @@ mod tests {
         let documents: Vec<Document> = documents(5, World::Unseen, 4).collect();
         let runtime = Runtime::new(1).unwrap();
         let mut answered = Vec::new();
-        answer_all(&runtime, &model, &documents, |document, _| {
+        answer_all(&runtime, &model, &documents, 320, |document, _| {
             answered.push(document.prompt.clone());
         })
         .unwrap();
@@ -170,7 +287,13 @@ mod tests {
         let mut asked: Vec<String> = documents.into_iter().map(|d| d.prompt).collect();
         asked.sort();
         assert_eq!(answered, asked);
-        assert!(evaluate(&model, 1, 5, 0).is_err());
+        let nothing = Work {
+            count: 0,
+            seed: 5,
+            wide: false,
+            outside: None,
+        };
+        assert!(evaluate(&model, 1, &nothing).is_err());
     }
 
     #[test]

@@ -9,10 +9,19 @@ use dovetail_engine::{Model, Runtime};
 use serde::Serialize;
 
 /// What is done.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Work {
+    /// Tokens of the prompt.
+    #[arg(long, default_value_t = 8)]
     pub(crate) prompt: usize,
+    /// Tokens to generate.
+    #[arg(long, default_value_t = 256)]
     pub(crate) generate: u32,
+    /// Tokens of the long prompt, which is measured alone.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) prefill: usize,
+    /// How often; the best counts, since what else a machine does only ever slows it down.
+    #[arg(long, default_value_t = 3)]
     pub(crate) repeat: u32,
 }
 
@@ -85,7 +94,7 @@ fn round(runtime: &Runtime, model: &Arc<Model>, work: &Work) -> anyhow::Result<R
     let run = generate(runtime, model, load)?;
     let replay = run.replay(runtime)?;
     let prompt = Load {
-        prompt_tokens: 256.min(model.context_tokens() - 1),
+        prompt_tokens: work.prefill.clamp(1, model.context_tokens() - 1),
         output_tokens: 1,
         ..load
     };

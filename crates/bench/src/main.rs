@@ -5,6 +5,9 @@ mod audit;
 mod clerk;
 mod engine;
 mod game;
+mod gguf;
+mod peer_model;
+mod quality;
 mod shape;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +16,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use dovetail_engine::{Model, speed, tiny};
+use dovetail_models::{ImportOptions, import};
 
 use crate::shape::Shape;
 
@@ -25,7 +29,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a model of random weights.
+    /// Write a model of random weights, and one of the same sizes for llama.cpp.
     Make {
         /// The sizes.
         #[arg(long)]
@@ -33,6 +37,39 @@ enum Command {
         /// Where to.
         #[arg(long)]
         out: PathBuf,
+        /// Where to write llama.cpp's, in Q8_0.
+        #[arg(long)]
+        peer: Option<PathBuf>,
+    },
+    /// Import a GGUF file, and write it in Q8_0 for llama.cpp.
+    Import {
+        /// The GGUF file.
+        #[arg(long)]
+        checkpoint: PathBuf,
+        /// The model's name.
+        #[arg(long)]
+        name: String,
+        /// Where to.
+        #[arg(long)]
+        out: PathBuf,
+        /// Where to write llama.cpp's, in Q8_0.
+        #[arg(long)]
+        peer: PathBuf,
+    },
+    /// Compare an imported model with its checkpoint in floating point.
+    Quality {
+        /// The checkpoint's folder, or the GGUF file.
+        #[arg(long)]
+        checkpoint: PathBuf,
+        /// The model file that was imported from it.
+        #[arg(long)]
+        model: PathBuf,
+        /// A text; may be given several times.
+        #[arg(long = "text")]
+        texts: Vec<PathBuf>,
+        /// Tokens of each text.
+        #[arg(long, default_value_t = 2048)]
+        tokens: usize,
     },
     /// Generate with a model, replay that, and say how fast. A process of its own, so that its peak of
     /// memory is the engine's.
@@ -43,15 +80,8 @@ enum Command {
         /// Threads; 0: one per core.
         #[arg(long, default_value_t = 0)]
         threads: usize,
-        /// Tokens of the prompt.
-        #[arg(long, default_value_t = 8)]
-        prompt: usize,
-        /// Tokens to generate.
-        #[arg(long, default_value_t = 256)]
-        generate: u32,
-        /// How often; the best counts, since what else a machine does only ever slows it down.
-        #[arg(long, default_value_t = 3)]
-        repeat: u32,
+        #[command(flatten)]
+        work: engine::Work,
     },
     /// Generate a worker's batch and replay it as an audit does, whole and at the floor.
     Audit {
@@ -61,21 +91,8 @@ enum Command {
         /// Threads; 0: one per core.
         #[arg(long, default_value_t = 0)]
         threads: usize,
-        /// Transcripts of the batch.
-        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u8).range(1..=64))]
-        transcripts: u8,
-        /// Tokens of each prompt.
-        #[arg(long, default_value_t = 64)]
-        prompt: usize,
-        /// Tokens of each output.
-        #[arg(long, default_value_t = 64)]
-        generate: u32,
-        /// Tasks that the worker runs side by side.
-        #[arg(long, default_value_t = 8)]
-        side_by_side: usize,
-        /// How often; the best counts.
-        #[arg(long, default_value_t = 3)]
-        repeat: u32,
+        #[command(flatten)]
+        work: audit::Work,
     },
     /// Have a model answer invoices and stock sheets that clerk was not trained on, and count what is
     /// right, field by field.
@@ -83,15 +100,12 @@ enum Command {
         /// The model file.
         #[arg(long)]
         model: PathBuf,
-        /// Documents to answer.
-        #[arg(long, default_value_t = 1000)]
-        count: usize,
-        /// The documents' seed.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
         /// Threads; 0: one per core.
         #[arg(long, default_value_t = 0)]
         threads: usize,
+        /// What is asked of it.
+        #[command(flatten)]
+        work: clerk::Work,
     },
     /// What cheating the audit brings and costs, computed and played.
     AuditGame(AuditGame),
@@ -126,66 +140,80 @@ struct AuditGame {
     json: bool,
 }
 
+impl AuditGame {
+    fn rules(&self) -> game::Rules {
+        game::Rules {
+            leaves: usize::from(self.leaves),
+            cost: self.cost,
+            collateral_batches: self.collateral,
+            shares: self.shares,
+            batches: self.batches,
+            workers: self.workers,
+            seed: self.seed,
+        }
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Make { shape, out } => {
+        Command::Make { shape, out, peer } => {
             let parts = tiny::parts(shape.architecture(), shape.name(), 1)?;
             parts.write(&out)?;
+            if let Some(peer) = peer {
+                peer_model::random(&shape.architecture(), &peer)?;
+            }
+        }
+        Command::Import {
+            checkpoint,
+            name,
+            out,
+            peer,
+        } => {
+            let options = ImportOptions {
+                name: Some(name),
+                ..ImportOptions::default()
+            };
+            import(&checkpoint, &options, &mut |_| ())?
+                .parts
+                .write(&out)?;
+            peer_model::requantised(&checkpoint, &peer)?;
+        }
+        Command::Quality {
+            checkpoint,
+            model,
+            texts,
+            tokens,
+        } => {
+            let measured = quality::measure(&checkpoint, &load(&model)?, &texts, tokens)?;
+            println!("{}", serde_json::to_string(&measured)?);
         }
         Command::Engine {
             model,
             threads,
-            prompt,
-            generate,
-            repeat,
+            work,
         } => {
             let model = speed::endless(load(&model)?);
-            let work = engine::Work {
-                prompt,
-                generate,
-                repeat,
-            };
             let measured = engine::measure(&model, threads, &work)?;
             println!("{}", serde_json::to_string(&measured)?);
         }
         Command::Audit {
             model,
             threads,
-            transcripts,
-            prompt,
-            generate,
-            side_by_side,
-            repeat,
+            work,
         } => {
-            let work = audit::Work {
-                transcripts: transcripts.into(),
-                prompt,
-                generate,
-                side_by_side,
-                repeat,
-            };
             let measured = audit::measure(&Arc::new(load(&model)?), threads, &work)?;
             println!("{}", serde_json::to_string(&measured)?);
         }
         Command::Clerk {
             model,
-            count,
-            seed,
             threads,
-        } => {
-            let report = clerk::evaluate(&Arc::new(load(&model)?), threads, seed, count)?;
-            println!("{}", serde_json::to_string(&report)?);
-        }
+            work,
+        } => println!(
+            "{}",
+            clerk::measure(&Arc::new(load(&model)?), threads, &work)?
+        ),
         Command::AuditGame(game) => {
-            let report = game::report(game::Rules {
-                leaves: usize::from(game.leaves),
-                cost: game.cost,
-                collateral_batches: game.collateral,
-                shares: game.shares,
-                batches: game.batches,
-                workers: game.workers,
-                seed: game.seed,
-            });
+            let report = game::report(game.rules());
             match game.json {
                 true => println!("{}", serde_json::to_string(&report)?),
                 false => print!("{report}"),

@@ -44,6 +44,7 @@ impl Shape {
             tied_head: false,
             attention_bias: false,
             mixed_down: true,
+            turn: 1,
         }
     }
 }

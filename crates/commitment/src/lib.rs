@@ -5,6 +5,7 @@
 
 pub mod block;
 pub mod coinbase;
+mod constraint;
 mod ids;
 mod merkle;
 pub mod receipt;
@@ -12,6 +13,10 @@ mod stop;
 mod tagged_hash;
 mod transcript;
 
+pub use constraint::{
+    CHOICES_MAX, CONSTRAINT_BYTES_MAX, Constraint, ConstraintError, Form, GUIDE, GUIDE_BYTES_MAX,
+    REGEX_BYTES_MAX,
+};
 pub use ids::{
     BatchRoot, HeaderHash, IdError, LeafHash, ModelId, PromptCommitment, TaskId, WorkerKey,
 };

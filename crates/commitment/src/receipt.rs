@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::block::merkle_root;
 use crate::coinbase;
+use crate::constraint::Constraint;
 use crate::ids::{BatchRoot, HeaderHash, LeafHash};
 use crate::merkle::{InclusionProof, PROOF_STEPS_MAX};
 use crate::stop::StopSequences;
@@ -236,7 +237,7 @@ fn flatten(nodes: &[LeafHash]) -> Vec<u8> {
     nodes.iter().flat_map(|node| node.to_bytes()).collect()
 }
 
-/// Checks the agent's own copy of prompt, stop sequences and output against a transcript.
+/// Checks the agent's own copy of prompt, stop sequences, constraint and output against a transcript.
 ///
 /// # Errors
 /// [`ReceiptError::Prompt`] or [`ReceiptError::Output`].
@@ -244,10 +245,11 @@ pub fn verify_content(
     transcript: &Transcript,
     salt: &[u8; 32],
     stop: &StopSequences,
+    constraint: Option<&Constraint>,
     prompt: &[u8],
     output_tokens: &[u32],
 ) -> Result<(), ReceiptError> {
-    if prompt_commitment(salt, stop, prompt) != transcript.prompt_commitment {
+    if prompt_commitment(salt, stop, constraint, prompt) != transcript.prompt_commitment {
         return Err(ReceiptError::Prompt);
     }
     if output_tokens.len() != transcript.output_tokens as usize
@@ -313,6 +315,7 @@ mod tests {
                 &verified.transcript,
                 &[4; 32],
                 &StopSequences::default(),
+                None,
                 b"prompt",
                 &[1, 2, 3]
             ),
@@ -355,13 +358,20 @@ mod tests {
         let some = StopSequences::new(vec![b"prompt".to_vec()]).unwrap();
         for (stop, prompt) in [(&none, "other"), (&some, "prompt"), (&some, "")] {
             assert_eq!(
-                verify_content(&transcript, &[4; 32], stop, prompt.as_bytes(), &[1, 2, 3]),
+                verify_content(
+                    &transcript,
+                    &[4; 32],
+                    stop,
+                    None,
+                    prompt.as_bytes(),
+                    &[1, 2, 3]
+                ),
                 Err(ReceiptError::Prompt)
             );
         }
         for other in [&[1, 2][..], &[1, 2, 4], &[1, 2, 3, 4]] {
             assert_eq!(
-                verify_content(&transcript, &[4; 32], &none, b"prompt", other),
+                verify_content(&transcript, &[4; 32], &none, None, b"prompt", other),
                 Err(ReceiptError::Output)
             );
         }

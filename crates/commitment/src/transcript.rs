@@ -1,6 +1,7 @@
 //! A transcript: everything that fixes one completion, so that replaying it must give the same
 //! bits. Its encoding has a fixed order and length; its tagged hash is the leaf of a batch.
 
+use crate::constraint::Constraint;
 use crate::ids::{LeafHash, ModelId, PromptCommitment, TaskId, WorkerKey};
 use crate::stop::StopSequences;
 use crate::tagged_hash::tagged_hash;
@@ -85,13 +86,20 @@ pub enum FinishReason {
     Length = 1,
     /// The agent stopped it.
     Cancelled = 2,
+    /// No token of the model goes on with the form that was asked for, or the guide gave up on it.
+    ConstraintUnmet = 3,
 }
 
 impl FinishReason {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Stop, Self::Length, Self::Cancelled]
-            .into_iter()
-            .find(|reason| *reason as u8 == byte)
+        [
+            Self::Stop,
+            Self::Length,
+            Self::Cancelled,
+            Self::ConstraintUnmet,
+        ]
+        .into_iter()
+        .find(|reason| *reason as u8 == byte)
     }
 }
 
@@ -106,7 +114,7 @@ pub struct Transcript {
     pub model_id: ModelId,
     /// The version of the arithmetic.
     pub engine_version: u16,
-    /// [`prompt_commitment`] of the prompt and its stop sequences.
+    /// [`prompt_commitment`] of the prompt, its stop sequences and its constraint.
     pub prompt_commitment: PromptCommitment,
     /// How tokens were chosen.
     pub sampling: SamplingParams,
@@ -223,10 +231,24 @@ impl Reader<'_> {
     }
 }
 
-/// The salted commitment to a prompt and its stop sequences. The salt keeps short prompts from being guessed.
-pub fn prompt_commitment(salt: &[u8; 32], stop: &StopSequences, prompt: &[u8]) -> PromptCommitment {
-    let parts: [&[u8]; 3] = [salt, &stop.encode(), prompt];
-    PromptCommitment::from_bytes(tagged_hash("dovetail/prompt", &parts))
+/// The salted commitment to a prompt, its stop sequences and its constraint. The salt keeps short prompts from being
+/// guessed. A prompt with a constraint has a tag of its own.
+pub fn prompt_commitment(
+    salt: &[u8; 32],
+    stop: &StopSequences,
+    constraint: Option<&Constraint>,
+    prompt: &[u8],
+) -> PromptCommitment {
+    let stop = stop.encode();
+    let digest = match constraint {
+        None => tagged_hash("dovetail/prompt", &[salt, &stop, prompt]),
+        Some(constraint) => {
+            let constraint = constraint.encode();
+            let parts: [&[u8]; 4] = [salt, &stop, &constraint, prompt];
+            tagged_hash("dovetail/constrained-prompt", &parts)
+        }
+    };
+    PromptCommitment::from_bytes(digest)
 }
 
 /// The digest of output tokens: each as a little-endian `u32`.
@@ -241,6 +263,7 @@ pub fn output_digest(tokens: &[u32]) -> [u8; 32] {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::constraint::Form;
     use proptest::prelude::*;
 
     pub(crate) fn example(n: u8) -> Transcript {
@@ -249,7 +272,12 @@ pub(crate) mod tests {
             worker_key: WorkerKey::from_bytes([2; 32]),
             model_id: ModelId::from_bytes([3; 32]),
             engine_version: 1,
-            prompt_commitment: prompt_commitment(&[4; 32], &StopSequences::default(), b"prompt"),
+            prompt_commitment: prompt_commitment(
+                &[4; 32],
+                &StopSequences::default(),
+                None,
+                b"prompt",
+            ),
             sampling: SamplingParams {
                 temperature_milli: 700,
                 top_k: 40,
@@ -271,6 +299,32 @@ pub(crate) mod tests {
             example(1).leaf().to_string(),
             "4a86f3e7eca95fe8381d702a9f3c23ab8177d97013a555f7a93eb251260ede67"
         );
+    }
+
+    #[test]
+    fn a_constraint_and_its_guide_are_committed_to_and_none_changes_nothing() {
+        let commitment = |constraint: Option<&Constraint>| {
+            prompt_commitment(&[4; 32], &StopSequences::default(), constraint, b"prompt")
+        };
+        let of = |guide: &str, form: Form| {
+            let constraint = Constraint::for_guide(guide, form).unwrap();
+            commitment(Some(&constraint))
+        };
+        let text = || "abc".to_owned();
+        let all = [
+            commitment(None),
+            of("guide-1", Form::JsonSchema(text())),
+            of("guide-2", Form::JsonSchema(text())),
+            of("guide-1", Form::Regex(text())),
+            of("guide-1", Form::Regex("abd".to_owned())),
+            of("guide-1", Form::Choice(vec![text()])),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[..index].contains(one), "{index}");
+        }
+        let stop = StopSequences::default().encode();
+        let parts: [&[u8]; 3] = [&[4; 32], &stop, b"prompt"];
+        assert_eq!(all[0].to_bytes(), tagged_hash("dovetail/prompt", &parts));
     }
 
     proptest! {

@@ -11,6 +11,8 @@ use crate::factor::Factor;
 
 /// Values are kept within this bound, which is 1024.0 in Q16: saturation is part of the definition.
 pub(crate) const VALUE_MAX: i32 = 1 << 26;
+/// The bound of the residual stream and of what is added to it, 8192.0.
+pub(crate) const RESIDUAL_MAX: i32 = 1 << 29;
 /// The base-2 logarithm of e in Q32.
 pub(crate) const LOG2_E_Q32: u64 = 6_196_328_019;
 /// From this many halvings on, a Q30 weight counts as zero.
@@ -27,8 +29,13 @@ pub(crate) fn shift_round(n: i64, shift: u32) -> i64 {
 /// Saturates to the range of values.
 #[inline(always)]
 pub(crate) fn clamp(value: i64) -> i32 {
-    const BOUND: i64 = 1 << 26;
-    value.clamp(-BOUND, BOUND) as i32
+    saturate(value, VALUE_MAX)
+}
+
+/// Saturates to a range.
+#[inline(always)]
+pub(crate) fn saturate(value: i64, max: i32) -> i32 {
+    value.clamp(-i64::from(max), i64::from(max)) as i32
 }
 
 /// Bits of a number: 0 for 0, 27 for 2^26.
@@ -173,6 +180,20 @@ pub(crate) fn norm_factor(x: &[i32], peak: u32, epsilon_q32: u32) -> Factor {
     if peak == 0 {
         return Factor::ZERO;
     }
+    let NormRoot { root, peak } = norm_root(x, peak, epsilon_q32);
+    Factor::of(peak << 23, 127 * root)
+}
+
+/// The root mean square of a vector, epsilon included, at the scale at which its peak has 24 bits.
+pub(crate) struct NormRoot {
+    /// Times 2^7.
+    pub(crate) root: u128,
+    /// The peak at that scale.
+    pub(crate) peak: u128,
+}
+
+/// See [`norm_factor`]; `peak` is that of `x`, above 0 and below 2^30.
+pub(crate) fn norm_root(x: &[i32], peak: u32, epsilon_q32: u32) -> NormRoot {
     // All to the scale at which the peak has 24 bits, so that squares add up in 64.
     let up = 24_u32.saturating_sub(bits(peak));
     let down = bits(peak).saturating_sub(24);
@@ -185,9 +206,10 @@ pub(crate) fn norm_factor(x: &[i32], peak: u32, epsilon_q32: u32) -> Factor {
         .sum();
     let mean = u128::from(squares / x.len().max(1) as u64);
     let epsilon = (u128::from(epsilon_q32) << (2 * up)) >> (2 * down);
-    let root = ((mean + epsilon) << 14).isqrt();
-    let peak = u128::from((peak << up) >> down);
-    Factor::of(peak << 23, 127 * root)
+    NormRoot {
+        root: ((mean + epsilon) << 14).isqrt(),
+        peak: u128::from((peak << up) >> down),
+    }
 }
 
 /// Rotates the pair by the angle whose cosine and sine are given in Q30.

@@ -1,5 +1,7 @@
 //! Keys and values of a sequence so far, in int8 with one scale per head and position.
 
+use std::ops::Range;
+
 use crate::arith::peak;
 use crate::kernels::{Kernel, Rows};
 use crate::manifest::Architecture;
@@ -43,21 +45,21 @@ impl Heads {
         }
     }
 
-    /// One head over the first `count` positions, and its peaks.
+    /// One head over some positions, and its peaks.
     pub(crate) fn head(
         &self,
         arch: &Architecture,
         head: usize,
-        count: usize,
+        positions: Range<usize>,
     ) -> (Rows<'_>, &[u32]) {
         let rows = Rows {
-            data: &self.values[head * arch.head_dim..],
+            data: &self.values[positions.start * arch.kv_dim() + head * arch.head_dim..],
             stride: arch.kv_dim(),
             columns: arch.head_dim,
-            count,
+            count: positions.len(),
             sums: &[],
         };
-        (rows, &self.peaks[head][..count])
+        (rows, &self.peaks[head][positions])
     }
 
     fn first(&self, arch: &Architecture, positions: usize) -> Self {

@@ -1,6 +1,6 @@
 //! A completion before and after: what fixes it, and what comes of it.
 
-use dovetail_commitment::{FinishReason, SamplingParams, StopSequences};
+use dovetail_commitment::{Constraint, FinishReason, SamplingParams, StopSequences};
 
 use crate::EngineError;
 use crate::model::Model;
@@ -16,6 +16,8 @@ pub struct Request {
     pub seed: [u8; 32],
     /// The output ends with the token after which its text contains one of these.
     pub stop: StopSequences,
+    /// The form that the output must have, if any: [`Model::check_constraint`] says whether it is one that is followed.
+    pub constraint: Option<Constraint>,
 }
 
 impl Request {

@@ -32,6 +32,9 @@ pub enum EngineError {
     /// A sampling parameter is out of its bounds.
     #[error(transparent)]
     Sampling(#[from] dovetail_commitment::SamplingError),
+    /// The form that is asked for is none that is followed. Its words may quote it: they are for who asked.
+    #[error(transparent)]
+    Constraint(#[from] dovetail_guide::GuideError),
 }
 
 /// What is said of a tokenizer has at most this many letters: its words may come from a stranger's file.

@@ -14,7 +14,7 @@ impl Factor {
     };
 
     /// `numerator / denominator` rounded down to 31 bits. Both are below 2^90 and the quotient lies
-    /// between 2^-60 and 2^29, so that the shift is at least 1.
+    /// between 2^-90 and 2^29, so that the shift is at least 1.
     pub(crate) fn of(numerator: u128, denominator: u128) -> Self {
         if numerator == 0 || denominator == 0 {
             return Self::ZERO;
@@ -29,6 +29,18 @@ impl Factor {
         Self {
             mantissa: u32::try_from(scaled(shift)).unwrap_or(u32::MAX >> 1),
             shift,
+        }
+    }
+
+    /// This times 2^doublings. The caller knows that the shift stays at least 1.
+    pub(crate) fn doubled(self, doublings: u32) -> Self {
+        if self.mantissa == 0 {
+            return self;
+        }
+        debug_assert!(self.shift > doublings);
+        Self {
+            mantissa: self.mantissa,
+            shift: self.shift.saturating_sub(doublings).max(1),
         }
     }
 }

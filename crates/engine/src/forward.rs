@@ -1,12 +1,11 @@
 //! Tokens through the model. Every position is computed from its own sequence alone, each row of it
 //! independently, so the result does not depend on what else is computed beside it.
 
-use crate::arith::{LOG2_E_Q32, peak};
+use crate::arith::RESIDUAL_MAX;
+use crate::attention::{Job, tile_rows};
 use crate::cache::Sequence;
-use crate::factor::Factor;
-use crate::kernels::{Softmax, unweigh};
 use crate::matrix::{Activations, Matrix};
-use crate::model::{Layer, Model};
+use crate::model::{LastMatrix, Layer, Model};
 use crate::range::{Stored, Unwatched, Watch};
 use crate::runtime::Runtime;
 
@@ -81,11 +80,16 @@ pub(crate) fn advance_watched<W: Watch>(
 /// The logits of hidden states: `[states, vocabulary]`, Q16.
 pub(crate) fn logits(runtime: &Runtime, model: &Model, hidden: &[i32]) -> Vec<i32> {
     let arch = &model.manifest().architecture;
-    let head = model.tensors.head.as_ref();
-    let head = head.unwrap_or(&model.tensors.embedding);
-    runtime.run(|| {
-        let normed = Activations::normed(runtime, hidden, arch.dim, arch.norm_epsilon_q32);
-        head.apply(runtime, &normed)
+    let (dim, epsilon) = (arch.dim, arch.norm_epsilon_q32);
+    runtime.run(|| match &model.tensors.head {
+        LastMatrix::Apart(head) => {
+            let normed = Activations::normed(runtime, hidden, dim, epsilon);
+            head.apply(runtime, &normed)
+        }
+        LastMatrix::Tied(head) => {
+            let normed = Activations::tied(runtime, hidden, dim, epsilon, head);
+            model.tensors.embedding.apply(runtime, &normed)
+        }
     })
 }
 
@@ -143,7 +147,7 @@ impl<W: Watch> Pass<'_, W> {
 
     fn add(&self, index: usize, x: &mut [i32], more: &[i32]) {
         self.watch.see(Stored::Residual, index, more);
-        self.runtime.kernel.add(x, more);
+        self.runtime.kernel.add(x, more, RESIDUAL_MAX);
         self.watch.see(Stored::Residual, index, x);
     }
 
@@ -188,28 +192,36 @@ impl<W: Watch> Pass<'_, W> {
         let arch = &self.model.manifest().architecture;
         let group = arch.heads / arch.kv_heads * arch.head_dim;
         let mut attended = vec![0; query.len()];
-        let items: Vec<_> = attended
-            .chunks_exact_mut(group)
-            .zip(query.chunks_exact(group))
-            .enumerate()
-            .collect();
+        let mut groups = query
+            .chunks_exact(group)
+            .zip(attended.chunks_exact_mut(group));
+        let of_one_feed = self.rows.chunk_by(|a, b| a.feed == b.feed);
+        let mut jobs = Vec::new();
+        for rows in of_one_feed.flat_map(|rows| rows.chunks(tile_rows(arch))) {
+            let job = |kv_head| Job {
+                cache: &feeds[rows[0].feed].sequence.layers[index],
+                kv_head,
+                position: rows[0].position,
+                queries: Vec::with_capacity(rows.len()),
+                outs: Vec::with_capacity(rows.len()),
+            };
+            let mut heads: Vec<Job<'_>> = (0..arch.kv_heads).map(job).collect();
+            for _ in rows {
+                for (job, (query, out)) in heads.iter_mut().zip(groups.by_ref()) {
+                    job.queries.push(query);
+                    job.outs.push(out);
+                }
+            }
+            jobs.extend(heads);
+        }
         let positions: usize = self.rows.iter().map(|row| row.position + 1).sum();
         // Besides its products, a position of a head costs its share of the softmax.
         let products = positions * arch.heads * (2 * arch.head_dim + 32);
-        let work = |scratch: &mut Scratch, (item, (out, query)): (usize, (&mut [i32], &[i32]))| {
-            let row = self.rows[item / arch.kv_heads];
-            let cache = &feeds[row.feed].sequence.layers[index];
-            let head = item % arch.kv_heads;
-            let (keys, key_peaks) = cache.keys.head(arch, head, row.position + 1);
-            let (values, value_peaks) = cache.values.head(arch, head, row.position + 1);
-            scratch.fit(row.position + 1, arch.head_dim);
-            let heads = out.chunks_exact_mut(arch.head_dim);
-            for (out, query) in heads.zip(query.chunks_exact(arch.head_dim)) {
-                scratch.head(self, query, (&keys, key_peaks), (&values, value_peaks), out);
-            }
-        };
-        let make = Scratch::default;
-        self.runtime.each_with(products, items, make, work);
+        // Where there are few jobs for the threads, these split the blocks of positions too.
+        let parts = self.runtime.parts(products);
+        let split = parts > 1 && jobs.len() < 2 * parts;
+        self.runtime
+            .each(products, jobs, |job| job.run(self.runtime, arch, split));
         attended
     }
 
@@ -223,62 +235,5 @@ impl<W: Watch> Pass<'_, W> {
     }
 }
 
-/// Room for one head's attention.
-#[derive(Default)]
-struct Scratch {
-    query: Vec<i8>,
-    scores: Vec<i32>,
-    weights: Vec<i16>,
-    sums: Vec<i64>,
-}
-
-type Cached<'a> = (&'a crate::kernels::Rows<'a>, &'a [u32]);
-
-impl Scratch {
-    /// Its content does not matter: each head writes all of it.
-    fn fit(&mut self, positions: usize, head_dim: usize) {
-        self.query.resize(head_dim, 0);
-        self.scores.resize(positions, 0);
-        self.weights.resize(positions, 0);
-        self.sums.resize(head_dim, 0);
-    }
-
-    /// One query head over its keys and values: `[head_dim]` in Q16.
-    fn head<W: Watch>(
-        &mut self,
-        pass: &Pass<'_, W>,
-        query: &[i32],
-        (keys, key_peaks): Cached<'_>,
-        (values, value_peaks): Cached<'_>,
-        out: &mut [i32],
-    ) {
-        let arch = &pass.model.manifest().architecture;
-        let kernel = pass.runtime.kernel;
-        let query_peak = peak(query);
-        kernel.quantise(query, query_peak, &mut self.query);
-        kernel.dots(keys, &self.query, &mut self.scores);
-        let mut softmax = Softmax {
-            scores: &mut self.scores,
-            key_peaks,
-            value_peaks,
-            query: score_factor(query_peak, arch.head_dim),
-            weights: &mut self.weights,
-            factor: Factor::ZERO,
-        };
-        kernel.softmax(&mut softmax);
-        let factor = softmax.factor;
-        kernel.weigh(&self.weights, values, &mut self.sums);
-        unweigh(&self.sums, factor, out);
-    }
-}
-
-/// What a unit of (product of int8, times key peak, over 2^17) is worth as a score: in Q16, to base 2,
-/// divided by the root of the head's width.
-fn score_factor(query_peak: u32, head_dim: usize) -> Factor {
-    let root_q16 = u128::from(((head_dim as u64) << 32).isqrt());
-    let numerator = (u128::from(query_peak) * u128::from(LOG2_E_Q32)) << 17;
-    Factor::of(numerator, (127 * 127 * root_q16) << 32)
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -30,14 +30,15 @@ impl Generation {
     /// A completion that has yet to take its prompt in.
     ///
     /// # Errors
-    /// A prompt that is empty, out of the vocabulary, or leaves no room; sampling out of bounds.
+    /// A prompt that is empty, out of the vocabulary, or leaves no room; sampling out of bounds; a form that is not
+    /// followed.
     pub fn new(model: &Arc<Model>, request: Request) -> Result<Self, EngineError> {
         request.check(model)?;
         Ok(Self {
             sequence: Sequence::new(&model.manifest().architecture),
             next: request.prompt_tokens.clone(),
             prompt: request.prompt_tokens.clone(),
-            record: Record::new(model, request),
+            record: Record::new(model, request)?,
             model: Arc::clone(model),
         })
     }
@@ -155,6 +156,7 @@ fn step_model(
         .chunks(LOGITS_POSITIONS * arch.dim)
         .zip(ready.chunks(LOGITS_POSITIONS))
     {
+        prepare(runtime, generations, ready);
         let choosing = ready.iter().map(|index| (&generations[*index].record, 0));
         let chosen = choose(runtime, model, hidden, choosing);
         let states = hidden.chunks_exact(arch.dim);
@@ -164,6 +166,20 @@ fn step_model(
             given[*index] = token;
             generation.next.extend(token);
         }
+    }
+}
+
+/// Has those of these that follow a form find out which tokens may come next, side by side.
+fn prepare(runtime: &Runtime, generations: &mut [&mut Generation], ready: &[usize]) {
+    let guided: Vec<&mut Record> = (0..)
+        .zip(generations.iter_mut())
+        .filter(|(index, _)| ready.binary_search(index).is_ok())
+        .map(|(_, generation)| &mut generation.record)
+        .filter(|record| record.is_guided())
+        .collect();
+    if !guided.is_empty() {
+        // A mask takes longer than a thread to start on it.
+        runtime.run(|| runtime.each(usize::MAX, guided, Record::prepare));
     }
 }
 

@@ -11,6 +11,9 @@ pub(crate) const TOKENIZER_BYTES_MAX: usize = 32 << 20;
 /// The name of the tokenizer's file among the tensors.
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
+/// The final norm's gains, where they are not part of a head.
+pub(crate) const GAINS: &str = "model.norm.gain";
+
 /// One tensor that a file must have.
 pub(crate) struct Spec {
     pub(crate) name: String,
@@ -61,7 +64,13 @@ pub(crate) fn specs(arch: &Architecture) -> Vec<Spec> {
         matrix(&name("mlp.up"), arch.hidden_dim, dim, false);
         matrix(&name("mlp.down"), dim, arch.hidden_dim, false);
     }
-    if !arch.tied_head {
+    if arch.tied_head {
+        specs.push(Spec {
+            name: GAINS.to_owned(),
+            dtype: Dtype::I32,
+            shape: vec![dim],
+        });
+    } else {
         matrix("lm_head", arch.vocabulary, dim, false);
     }
     for name in ["rotary.cos", "rotary.sin"] {

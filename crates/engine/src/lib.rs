@@ -9,6 +9,7 @@
 #![cfg_attr(not(test), deny(clippy::float_arithmetic))]
 
 mod arith;
+mod attention;
 mod cache;
 mod completion;
 mod error;
@@ -31,11 +32,14 @@ mod runtime;
 mod sample;
 mod scale;
 pub mod speed;
+mod tied;
 pub mod tiny;
 mod tokenizer;
+mod turn;
 mod vocabulary;
 
 pub use completion::{Output, Request};
+pub use dovetail_guide::GuideError;
 pub use error::EngineError;
 pub use generation::{Generation, run, step};
 pub use head::Head;
@@ -51,7 +55,8 @@ pub use replay::{ReplayInput, forced_trace, measure_ranges, replay, teacher_forc
 pub use runtime::Runtime;
 pub use scale::scale_bits;
 pub use tokenizer::check_tokenizer;
+pub use turn::Turn;
 pub use vocabulary::Vocabulary;
 
 /// The version of the arithmetic and of the trace. Any change of a bit of output is a new version.
-pub const ENGINE_VERSION: u16 = 2;
+pub const ENGINE_VERSION: u16 = 3;

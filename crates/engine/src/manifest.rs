@@ -1,11 +1,14 @@
 //! What a model is: its sizes, its tokenizer's kind, the digest of its tensors. A manifest's hash names the model.
 
+use std::cmp::Ordering;
 use std::num::NonZeroU16;
 
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::arith::MIX_BLOCK;
 use crate::tokenizer;
+use crate::turn::Turn;
 use crate::{ENGINE_VERSION, EngineError};
 
 /// The sizes of a Llama-family model.
@@ -32,15 +35,58 @@ pub struct Architecture {
     /// What RMSNorm adds to the mean square, in Q32.
     pub norm_epsilon_q32: u32,
     /// Whether the embedding serves as the head. Left out of the manifest where it does not.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "only_true",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub tied_head: bool,
     /// Whether queries, keys and values have a bias (Qwen2). Left out where they have none.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "only_true",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub attention_bias: bool,
     /// Whether the input of each layer's last matrix goes through a Hadamard transform of blocks of
     /// 64, which spreads outliers; the matrix is turned likewise. Left out where it does not.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "only_true",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub mixed_down: bool,
+    /// The order of the Hadamard matrix by which the residual stream is turned, block by block
+    /// ([`Turn`]); the engine needs it where the head is tied. Left out where it is 1, no turn.
+    #[serde(
+        default = "no_turn",
+        deserialize_with = "above_one",
+        skip_serializing_if = "is_no_turn"
+    )]
+    pub turn: usize,
+}
+
+fn no_turn() -> usize {
+    1
+}
+
+fn is_no_turn(order: &usize) -> bool {
+    *order == 1
+}
+
+/// What can be left out is not written: one model, one manifest, one id.
+fn only_true<'de, D: Deserializer<'de>>(flag: D) -> Result<bool, D::Error> {
+    match bool::deserialize(flag)? {
+        true => Ok(true),
+        false => Err(D::Error::custom("false is left out")),
+    }
+}
+
+fn above_one<'de, D: Deserializer<'de>>(order: D) -> Result<usize, D::Error> {
+    match usize::deserialize(order)? {
+        0 | 1 => Err(D::Error::custom("no turn is left out")),
+        order => Ok(order),
+    }
 }
 
 impl Architecture {
@@ -54,7 +100,7 @@ impl Architecture {
         self.head_dim * self.kv_heads
     }
 
-    /// How many weights the matrices hold.
+    /// How many weights the matrices hold; a tied head counts once.
     pub fn parameters(&self) -> usize {
         let attention = 2 * self.dim * (self.query_dim() + self.kv_dim());
         let feed_forward = 3 * self.dim * self.hidden_dim;
@@ -86,6 +132,11 @@ impl Architecture {
         if self.mixed_down && !self.hidden_dim.is_multiple_of(MIX_BLOCK) {
             return Err(EngineError::Unsupported(
                 "a mixed feed-forward width must be a multiple of 64",
+            ));
+        }
+        if Turn::of_order(self.turn).is_none() || !self.dim.is_multiple_of(self.turn) {
+            return Err(EngineError::Unsupported(
+                "the turn is of no order that there is, or does not divide the width",
             ));
         }
         Ok(())
@@ -141,8 +192,18 @@ const END_TOKENS_MAX: usize = 16;
 
 impl Manifest {
     pub(crate) fn check(&self) -> Result<(), EngineError> {
-        if self.engine_version != ENGINE_VERSION {
-            return Err(EngineError::Unsupported("made for another engine version"));
+        match self.engine_version.cmp(&ENGINE_VERSION) {
+            Ordering::Equal => {}
+            Ordering::Less => {
+                return Err(EngineError::Unsupported(
+                    "it was made for an older version of the arithmetic; import it again, or fetch it again",
+                ));
+            }
+            Ordering::Greater => {
+                return Err(EngineError::Unsupported(
+                    "it was made for a newer version of the arithmetic; update Dovetail",
+                ));
+            }
         }
         if self.name.is_empty() || self.name.len() > 64 {
             return Err(EngineError::Format("a name has 1 to 64 bytes"));
@@ -180,6 +241,49 @@ mod tests {
         let with = crate::Model::from_bytes(&parts.to_bytes().unwrap()).unwrap();
         assert_ne!(with.id(), without.id());
         assert_eq!(with.manifest().import, NonZeroU16::new(3));
+    }
+
+    #[test]
+    fn what_can_be_left_out_is_not_written() {
+        let model = crate::Model::from_bytes(&tiny::generate(1)).unwrap();
+        let text = serde_json::to_string(model.manifest()).unwrap();
+        let with = |key: &str| {
+            let text = text.replace("\"dim\":", &format!("{key},\"dim\":"));
+            serde_json::from_str::<Manifest>(&text)
+        };
+        for key in [
+            "\"tied_head\":true",
+            "\"attention_bias\":true",
+            "\"turn\":12",
+        ] {
+            assert!(with(key).is_ok(), "{key}");
+        }
+        for key in [
+            "\"tied_head\":false",
+            "\"attention_bias\":false",
+            "\"turn\":1",
+            "\"turn\":0",
+            "\"turn\":null",
+        ] {
+            assert!(with(key).is_err(), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_turn_that_does_not_fit_and_another_version_are_refused_in_words() {
+        let model = crate::Model::from_bytes(&tiny::generate(1)).unwrap();
+        let refused = |manifest: &Manifest| manifest.check().unwrap_err().to_string();
+        let mut manifest = model.manifest().clone();
+        for turn in [0, 3, 12, 128] {
+            manifest.architecture.turn = turn;
+            assert!(refused(&manifest).contains("the turn is of no order"));
+        }
+        manifest.architecture.turn = 64;
+        manifest.check().unwrap();
+        manifest.engine_version = ENGINE_VERSION - 1;
+        assert!(refused(&manifest).contains("import it again"));
+        manifest.engine_version = ENGINE_VERSION + 1;
+        assert!(refused(&manifest).contains("update Dovetail"));
     }
 
     #[test]

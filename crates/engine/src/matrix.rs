@@ -5,6 +5,7 @@ use crate::factor::Factor;
 use crate::kernels::{Packed, Rows, Vectors};
 use crate::runtime::Runtime;
 use crate::scale::RowScale;
+use crate::tied::TiedHead;
 
 /// How many products are computed before they are scaled: 128 KiB of them.
 const BLOCK_PRODUCTS: usize = 1 << 15;
@@ -20,6 +21,8 @@ pub(crate) struct Matrix {
     sums: Vec<i32>,
     /// Added to each row's result, in Q16; empty where there is none.
     bias: Vec<i32>,
+    /// Results saturate here.
+    max: i32,
 }
 
 impl Matrix {
@@ -29,6 +32,7 @@ impl Matrix {
         weights: Vec<i8>,
         scales: Vec<RowScale>,
         bias: Vec<i32>,
+        max: i32,
     ) -> Self {
         debug_assert_eq!(weights.len(), scales.len() * columns);
         debug_assert!(bias.is_empty() || bias.len() == scales.len());
@@ -39,6 +43,7 @@ impl Matrix {
             weights,
             scales,
             bias,
+            max,
         }
     }
 
@@ -107,9 +112,9 @@ impl Matrix {
         runtime.kernel.products(&rows, &x.vectors(), outs);
         let scales = &self.scales[range.clone()];
         for (out, factor) in outs.iter_mut().zip(&x.factors) {
-            runtime.kernel.requantise(out, scales, *factor);
+            runtime.kernel.requantise(out, scales, *factor, self.max);
             if !self.bias.is_empty() {
-                runtime.kernel.add(out, &self.bias[range.clone()]);
+                runtime.kernel.add(out, &self.bias[range.clone()], self.max);
             }
         }
     }
@@ -184,6 +189,33 @@ impl Activations {
         Self::quantised(runtime, x, columns, |x, peak| {
             arith::norm_factor(x, peak, epsilon_q32)
         })
+    }
+
+    /// What the embedding meets where it serves as the head: see [`TiedHead::apply`].
+    pub(crate) fn tied(
+        runtime: &Runtime,
+        x: &[i32],
+        columns: usize,
+        epsilon_q32: u32,
+        head: &TiedHead,
+    ) -> Self {
+        let mut turned = vec![0; x.len()];
+        let mut factors = vec![Factor::ZERO; x.len() / columns];
+        let items = x
+            .chunks_exact(columns)
+            .zip(turned.chunks_exact_mut(columns))
+            .zip(&mut factors)
+            .collect();
+        // Some fifty additions of 64 bits an element.
+        runtime.each(64 * x.len(), items, |((x, turned), factor)| {
+            let (vector, worth) = head.apply(x, epsilon_q32);
+            turned.copy_from_slice(&vector);
+            *factor = worth;
+        });
+        Self {
+            factors,
+            ..Self::quantised(runtime, &turned, columns, |_, _| Factor::ZERO)
+        }
     }
 
     fn quantised(

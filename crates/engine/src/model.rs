@@ -1,10 +1,14 @@
 //! A model in memory: its manifest, which names it, and its tensors. It comes from a file (`reader.rs`).
 
-use dovetail_commitment::ModelId;
+use std::sync::OnceLock;
+
+use dovetail_commitment::{Constraint, ModelId};
+use dovetail_guide::{Guide, GuideError, Vocabulary};
 
 use crate::EngineError;
 use crate::manifest::Manifest;
 use crate::matrix::Matrix;
+use crate::tied::TiedHead;
 use crate::tokenizer::Tokenizer;
 
 #[derive(Debug, Clone)]
@@ -22,12 +26,20 @@ pub(crate) struct Layer {
 pub(crate) struct Tensors {
     pub(crate) embedding: Matrix,
     pub(crate) layers: Vec<Layer>,
-    /// `None` where the embedding serves.
-    pub(crate) head: Option<Matrix>,
+    pub(crate) head: LastMatrix,
     /// `[context, head_dim / 2]`, Q30.
     pub(crate) cos: Vec<i32>,
     /// `[context, head_dim / 2]`, Q30.
     pub(crate) sin: Vec<i32>,
+}
+
+/// What gives the logits.
+#[derive(Debug, Clone)]
+pub(crate) enum LastMatrix {
+    /// A matrix of its own.
+    Apart(Matrix),
+    /// The embedding.
+    Tied(TiedHead),
 }
 
 /// A model that was checked and can run.
@@ -37,6 +49,8 @@ pub struct Model {
     pub(crate) manifest: Manifest,
     pub(crate) tensors: Tensors,
     pub(crate) tokenizer: Tokenizer,
+    /// What constraints are followed with; made for the first of them.
+    pub(crate) guides: OnceLock<Option<Vocabulary>>,
 }
 
 impl Model {
@@ -69,8 +83,11 @@ impl Model {
                 .into_iter()
                 .chain([&layer.gate, &layer.up, &layer.down])
         });
-        let outer = [Some(&tensors.embedding), tensors.head.as_ref()];
-        let matrices = matrices.chain(outer.into_iter().flatten());
+        let head = match &tensors.head {
+            LastMatrix::Apart(matrix) => Some(matrix),
+            LastMatrix::Tied(_) => None,
+        };
+        let matrices = matrices.chain([&tensors.embedding]).chain(head);
         let angles = size_of_val(&tensors.cos[..]) + size_of_val(&tensors.sin[..]);
         matrices.map(Matrix::memory_bytes).sum::<usize>() + angles
     }
@@ -104,6 +121,29 @@ impl Model {
     /// The bytes of tokens; special ones give none.
     pub fn decode(&self, tokens: &[u32]) -> Vec<u8> {
         self.tokenizer.decode(tokens)
+    }
+
+    /// Whether outputs of this form can be asked for. Takes some milliseconds, and for the first constraint the time
+    /// to look through all tokens, a fraction of a second.
+    ///
+    /// # Errors
+    /// [`EngineError::Constraint`] with words for whoever wrote it.
+    pub fn check_constraint(&self, constraint: &Constraint) -> Result<(), EngineError> {
+        Ok(self.guides()?.check(constraint)?)
+    }
+
+    /// Begins to follow a constraint.
+    pub(crate) fn guide(&self, constraint: &Constraint) -> Result<Guide, GuideError> {
+        self.guides()?.start(constraint)
+    }
+
+    fn guides(&self) -> Result<&Vocabulary, GuideError> {
+        let vocabulary = self.guides.get_or_init(|| {
+            let tokens = 0..u32::try_from(self.manifest.architecture.vocabulary).unwrap_or(0);
+            let texts = tokens.map(|token| self.tokenizer.bytes_of(token));
+            Vocabulary::new(texts, &self.manifest.end_tokens).ok()
+        });
+        vocabulary.as_ref().ok_or(GuideError::Vocabulary)
     }
 
     /// Whether an output ends with this token.

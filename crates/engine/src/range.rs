@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use crate::arith::{VALUE_MAX, peak};
+use crate::arith::{RESIDUAL_MAX, VALUE_MAX, peak};
 use crate::manifest::Architecture;
 
-/// A kind of value that saturates at ±1024.
+/// A kind of value that saturates: the residual stream at ±8192, all others at ±1024.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stored {
@@ -46,6 +46,14 @@ impl Stored {
         Self::Logits,
     ];
 
+    /// The bound, Q16.
+    pub const fn max_q16(self) -> u32 {
+        match self {
+            Self::Residual => RESIDUAL_MAX.unsigned_abs(),
+            _ => VALUE_MAX.unsigned_abs(),
+        }
+    }
+
     /// The kind in words.
     pub fn name(self) -> &'static str {
         match self {
@@ -76,9 +84,6 @@ pub struct Range {
 }
 
 impl Range {
-    /// The bound of all values, Q16.
-    pub const MAX_Q16: u32 = VALUE_MAX.unsigned_abs();
-
     fn none(stored: Stored) -> Self {
         Self {
             stored,
@@ -172,8 +177,8 @@ impl Watch for Ranges {
         cell.peak.fetch_max(peak, Ordering::Relaxed);
         cell.values
             .fetch_add(values.len() as u64, Ordering::Relaxed);
-        if peak >= Range::MAX_Q16 {
-            let at_bound = |value: &&i32| value.unsigned_abs() >= Range::MAX_Q16;
+        if peak >= stored.max_q16() {
+            let at_bound = |value: &&i32| value.unsigned_abs() >= stored.max_q16();
             let count = values.iter().filter(at_bound).count() as u64;
             cell.saturated.fetch_add(count, Ordering::Relaxed);
         }
@@ -199,10 +204,12 @@ mod tests {
             let range = ranges.of_layer(Stored::Key, layer);
             (range.peak_q16, range.saturated, range.values)
         };
-        assert_eq!(of(1), (Range::MAX_Q16, 2, 4));
+        assert_eq!(of(1), (Stored::Key.max_q16(), 2, 4));
+        ranges.see(Stored::Residual, 0, &[VALUE_MAX, -RESIDUAL_MAX]);
+        assert_eq!(ranges.of(Stored::Residual).saturated, 1);
         assert_eq!(of(2), (7, 0, 2));
         assert_eq!(ranges.of(Stored::Key).values, 6);
-        assert_eq!(ranges.of(Stored::Residual), Range::none(Stored::Residual));
+        assert_eq!(ranges.of(Stored::Query), Range::none(Stored::Query));
     }
 
     #[test]

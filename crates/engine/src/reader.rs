@@ -2,21 +2,24 @@
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use dovetail_commitment::{ModelId, tagged_hash};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use crate::EngineError;
-use crate::arith::VALUE_MAX;
+use crate::arith::{RESIDUAL_MAX, VALUE_MAX};
 use crate::head::{Head, WRONG_LENGTH};
 use crate::layout::{Spec, TOKENIZER, TOKENIZER_BYTES_MAX, specs, tensor_digest};
 use crate::manifest::{Manifest, TokenizerKind};
 use crate::matrix::Matrix;
-use crate::model::{Layer, Model, Tensors};
+use crate::model::{LastMatrix, Layer, Model, Tensors};
 use crate::parts::Parts;
 use crate::scale::RowScale;
+use crate::tied::{GAIN_MAX, TiedHead};
 use crate::tokenizer::Tokenizer;
+use crate::turn::Turn;
 
 impl Model {
     /// Reads a model file tensor by tensor; one that is not as long as its header says is refused
@@ -48,6 +51,7 @@ impl Model {
             tokenizer: parsed(&manifest, json)?,
             manifest,
             tensors,
+            guides: OnceLock::new(),
         })
     }
 }
@@ -63,6 +67,7 @@ fn read(file: impl Read + Seek) -> Result<Model, EngineError> {
         manifest: head.manifest,
         tensors,
         tokenizer,
+        guides: OnceLock::new(),
     })
 }
 
@@ -204,16 +209,19 @@ impl<S: Source> Reader<S> {
                 query: self.matrix(&mut specs, bias)?,
                 key: self.matrix(&mut specs, bias)?,
                 value: self.matrix(&mut specs, bias)?,
-                output: self.matrix(&mut specs, false)?,
+                output: self.writer(&mut specs)?,
                 gate: self.matrix(&mut specs, false)?,
                 up: self.matrix(&mut specs, false)?,
-                down: self.matrix(&mut specs, false)?,
+                down: self.writer(&mut specs)?,
             });
         }
         let head = if arch.tied_head {
-            None
+            LastMatrix::Tied(TiedHead {
+                gains: self.integers(&mut specs, GAIN_MAX)?,
+                turn: Turn::of_order(arch.turn).ok_or(MISSING)?,
+            })
         } else {
-            Some(self.matrix(&mut specs, false)?)
+            LastMatrix::Apart(self.matrix(&mut specs, false)?)
         };
         let cos = self.integers(&mut specs, 1 << 30)?;
         let sin = self.integers(&mut specs, 1 << 30)?;
@@ -228,10 +236,25 @@ impl<S: Source> Reader<S> {
         Ok((tensors, tokenizer))
     }
 
+    /// A matrix whose results stay within the range of values.
     fn matrix(
         &mut self,
         specs: &mut impl Iterator<Item = Spec>,
         bias: bool,
+    ) -> Result<Matrix, EngineError> {
+        self.bounded(specs, bias, VALUE_MAX)
+    }
+
+    /// A matrix that writes to the residual stream.
+    fn writer(&mut self, specs: &mut impl Iterator<Item = Spec>) -> Result<Matrix, EngineError> {
+        self.bounded(specs, false, RESIDUAL_MAX)
+    }
+
+    fn bounded(
+        &mut self,
+        specs: &mut impl Iterator<Item = Spec>,
+        bias: bool,
+        max: i32,
     ) -> Result<Matrix, EngineError> {
         let spec = specs.next().ok_or(MISSING)?;
         let columns = spec.shape.last().copied().unwrap_or(1);
@@ -252,7 +275,7 @@ impl<S: Source> Reader<S> {
         } else {
             Vec::new()
         };
-        Ok(Matrix::new(columns, weights, scales, bias))
+        Ok(Matrix::new(columns, weights, scales, bias, max))
     }
 
     /// Integers of this magnitude at most.
@@ -267,7 +290,9 @@ impl<S: Source> Reader<S> {
             .map(u32::cast_signed)
             .collect();
         if values.iter().any(|value| !(-max..=max).contains(value)) {
-            return Err(EngineError::Format("a bias or an angle is out of bounds"));
+            return Err(EngineError::Format(
+                "a bias, a gain or an angle is out of bounds",
+            ));
         }
         Ok(values)
     }

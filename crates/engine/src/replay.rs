@@ -12,6 +12,9 @@ use crate::runtime::Runtime;
 
 /// How many positions are replayed together, at least, where there are transcripts enough.
 const REPLAY_POSITIONS: usize = 512;
+/// How many positions are in memory at once, at most, unless a single group has more: their caches are the largest thing
+/// here (400 MB of them for a model of SmolLM's size). Enough for 32 threads with groups of twice the least size.
+const POSITIONS_IN_FLIGHT_MAX: usize = 1 << 15;
 
 /// A completion that somebody says to have computed.
 #[derive(Clone)]
@@ -34,19 +37,45 @@ pub fn replay(
     inputs: &[ReplayInput],
 ) -> Vec<Result<Output, EngineError>> {
     let groups = replay_groups(inputs);
-    // As many at a time as there are threads: while one is in work that does not split, the others go on. More
-    // would only take memory.
-    let replayed = groups
-        .chunks(runtime.threads())
+    let replayed = rounds(&groups, runtime.threads())
+        .into_iter()
         .flat_map(|groups| runtime.map(groups, |group| replay_group(runtime, model, group)));
     replayed.flatten().collect()
+}
+
+/// Groups that are replayed side by side: as many at a time as there are threads, since while one is in work that does
+/// not split, the others go on; and no more than memory is meant for.
+fn rounds<'a, 'b>(groups: &'b [&'a [ReplayInput]], threads: usize) -> Vec<&'b [&'a [ReplayInput]]> {
+    let mut rounds = Vec::new();
+    let mut rest = groups;
+    while !rest.is_empty() {
+        let mut positions = 0;
+        let fits = |group: &&&[ReplayInput]| {
+            positions += group.iter().map(positions_of).sum::<usize>();
+            positions <= POSITIONS_IN_FLIGHT_MAX
+        };
+        let count = rest.iter().take(threads).take_while(fits).count().max(1);
+        let (round, others) = rest.split_at(count);
+        rounds.push(round);
+        rest = others;
+    }
+    rounds
+}
+
+/// How many positions an input has at most; the model's context bounds them too.
+fn positions_of(input: &ReplayInput) -> usize {
+    let output = input
+        .tokens
+        .len()
+        .min(input.request.sampling.max_tokens as usize);
+    input.request.prompt_tokens.len() + output
 }
 
 /// Those that go through the model together.
 fn replay_groups(inputs: &[ReplayInput]) -> Vec<&[ReplayInput]> {
     let mut positions = 0;
     let is_full = |input: &ReplayInput| {
-        positions += input.request.prompt_tokens.len() + input.tokens.len();
+        positions += positions_of(input);
         let is_full = positions >= REPLAY_POSITIONS;
         if is_full {
             positions = 0;
@@ -90,7 +119,7 @@ fn replay_group(
             let states = tokens?.len() + 1 - input.request.prompt_tokens.len();
             let (states, others) = rest.split_at(states * arch.dim);
             rest = others;
-            Ok(check_states(runtime, model, input, states))
+            check_states(runtime, model, input, states)
         })
         .collect()
 }
@@ -107,22 +136,44 @@ fn tokens_to_replay(model: &Model, input: &ReplayInput) -> Vec<u32> {
 }
 
 /// Chooses a token from each hidden state until one is not the given one.
-fn check_states(runtime: &Runtime, model: &Model, input: &ReplayInput, states: &[i32]) -> Output {
+fn check_states(
+    runtime: &Runtime,
+    model: &Model,
+    input: &ReplayInput,
+    states: &[i32],
+) -> Result<Output, EngineError> {
     let arch = &model.manifest().architecture;
-    let mut record = Record::new(model, input.request.clone());
+    let mut record = Record::new(model, input.request.clone())?;
     let mut given = input.tokens.iter();
-    'input: for states in states.chunks(LOGITS_POSITIONS * arch.dim) {
-        let count = states.len() / arch.dim;
-        let records = (0..count).map(|ahead| (&record, ahead));
-        let chosen = choose(runtime, model, states, records);
-        for (hidden, token) in states.chunks_exact(arch.dim).zip(chosen) {
-            let token = record.take(model, hidden, token);
-            if token.is_none() || token.as_ref() != given.next() || record.finished.is_some() {
-                break 'input;
-            }
+    // Whether the token that was chosen is the given one and others follow.
+    let mut take = |record: &mut Record, hidden: &[i32], token: u32| {
+        let token = record.take(model, hidden, token);
+        token.is_some() && token.as_ref() == given.next() && record.finished.is_none()
+    };
+    for states in states.chunks(LOGITS_POSITIONS * arch.dim) {
+        let mut hidden = states.chunks_exact(arch.dim);
+        let goes_on = if record.is_guided() {
+            // What may come next is known only when the token before it is taken.
+            let logits = logits(runtime, model, states);
+            let mut rows = hidden.zip(logits.chunks_exact(arch.vocabulary));
+            rows.all(|(hidden, logits)| {
+                record.prepare();
+                let token = record.choose(logits, 0);
+                take(&mut record, hidden, token)
+            })
+        } else {
+            let records = (0..hidden.len()).map(|ahead| (&record, ahead));
+            let mut chosen = choose(runtime, model, states, records).into_iter();
+            hidden.all(|hidden| {
+                let token = chosen.next();
+                token.is_some_and(|token| take(&mut record, hidden, token))
+            })
+        };
+        if !goes_on {
+            break;
         }
     }
-    record.finish()
+    Ok(record.finish())
 }
 
 /// The trace that the model gives when it only reads the given tokens, whatever it would have
@@ -145,7 +196,7 @@ pub fn forced_trace(
         wanted_from: input.request.prompt_tokens.len() - 1,
     }];
     let hidden = advance(runtime, model, &mut feed);
-    let mut record = Record::new(model, input.request.clone());
+    let mut record = Record::unguided(model, input.request.clone());
     hidden
         .chunks_exact(arch.dim)
         .for_each(|state| record.note(state));
@@ -215,4 +266,52 @@ fn forced<W: Watch>(
         take(logits);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dovetail_commitment::{SamplingParams, StopSequences};
+
+    fn input(prompt: usize, output: usize) -> ReplayInput {
+        ReplayInput {
+            request: Request {
+                prompt_tokens: vec![1; prompt],
+                sampling: SamplingParams {
+                    temperature_milli: 0,
+                    top_k: 0,
+                    top_p_milli: 1000,
+                    max_tokens: 64,
+                },
+                seed: [0; 32],
+                stop: StopSequences::default(),
+                constraint: None,
+            },
+            tokens: vec![2; output],
+        }
+    }
+
+    #[test]
+    fn long_replays_side_by_side_take_no_more_memory_than_is_meant_for_them() {
+        let most = POSITIONS_IN_FLIGHT_MAX;
+        let inputs = [
+            // Output beyond what was asked for is never taken in.
+            input(most / 2 - 64, 1 << 20),
+            input(most / 2 - 64, 64),
+            input(1000, 0),
+            input(2 * most, 0),
+            input(600, 0),
+            input(600, 0),
+            input(600, 0),
+        ];
+        let groups = replay_groups(&inputs);
+        assert_eq!(groups.len(), 7);
+        let counts = |threads| -> Vec<usize> {
+            let rounds = rounds(&groups, threads);
+            rounds.iter().map(|round| round.len()).collect()
+        };
+        assert_eq!(counts(16), [2, 1, 1, 3]);
+        assert_eq!(counts(2), [2, 1, 1, 2, 1]);
+        assert_eq!(counts(1), [1; 7]);
+    }
 }

@@ -61,6 +61,15 @@ impl Runtime {
         self.run(|| items.par_iter().map(work).collect())
     }
 
+    /// What `work` makes of each number below `count`, side by side, in order. For work that runs on the pool already.
+    pub(crate) fn collect<R: Send>(
+        &self,
+        count: usize,
+        work: impl Fn(usize) -> R + Send + Sync,
+    ) -> Vec<R> {
+        (0..count).into_par_iter().map(work).collect()
+    }
+
     /// Into how many parts work of this many products is worth splitting.
     pub(crate) fn parts(&self, products: usize) -> usize {
         (products / PRODUCTS_PER_PART_MIN).clamp(1, self.threads())
@@ -73,22 +82,10 @@ impl Runtime {
         items: Vec<T>,
         work: impl Fn(T) + Send + Sync,
     ) {
-        self.each_with(products, items, || (), |(), item| work(item));
-    }
-
-    /// The same with something that a thread makes once and uses for many items.
-    pub(crate) fn each_with<T: Send, S>(
-        &self,
-        products: usize,
-        items: Vec<T>,
-        make: impl Fn() -> S + Send + Sync,
-        work: impl Fn(&mut S, T) + Send + Sync,
-    ) {
         if self.parts(products) == 1 {
-            let mut made = make();
-            items.into_iter().for_each(|item| work(&mut made, item));
+            items.into_iter().for_each(work);
         } else {
-            items.into_par_iter().for_each_init(make, work);
+            items.into_par_iter().for_each(work);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! top-p from randomness that the seed and the position fix.
 
 use dovetail_commitment::{SamplingParams, tagged_hash};
+use dovetail_guide::Mask;
 
 use crate::arith::{LOG2_E_Q32, VALUE_MAX, tables};
 
@@ -9,17 +10,18 @@ use crate::arith::{LOG2_E_Q32, VALUE_MAX, tables};
 /// suffice. Sorting a whole vocabulary would take longer than a small model's layers.
 const SORTED_FIRST: usize = 64;
 
-/// The next token. Ties go to the lower token id.
+/// The next token, of those that `allowed` has, or of all. Ties go to the lower token id.
 pub(crate) fn choose(
     logits: &[i32],
+    allowed: Option<&Mask>,
     sampling: &SamplingParams,
     seed: &[u8; 32],
     position: u32,
 ) -> u32 {
     if sampling.temperature_milli == 0 {
-        return greedy(logits);
+        return allowed.map_or_else(|| greedy(logits), |mask| greedy_among(logits, mask));
     }
-    let mut candidates = Candidates::new(logits, sampling.top_k as usize);
+    let mut candidates = Candidates::new(logits, allowed, sampling.top_k as usize);
     let top = candidates.sorted(1).first().copied().unwrap_or(0);
     // A logit's distance from the top in Q16, to base 2, over the temperature.
     let per_unit = 1000 * LOG2_E_Q32 / u64::from(sampling.temperature_milli);
@@ -48,6 +50,14 @@ fn greedy(logits: &[i32]) -> u32 {
     u32::try_from(block * BLOCK + at).unwrap_or(0)
 }
 
+fn greedy_among(logits: &[i32], mask: &Mask) -> u32 {
+    let likelier = |best: (u32, i32), token: u32| match logits.get(token as usize) {
+        Some(logit) if *logit > best.1 => (token, *logit),
+        _ => best,
+    };
+    mask.tokens().fold((0, i32::MIN), likelier).0
+}
+
 fn random(seed: &[u8; 32], position: u32) -> u64 {
     let hash = tagged_hash("dovetail/token", &[seed, &position.to_le_bytes()]);
     let (random, _) = hash.split_first_chunk::<8>().expect("a hash has 32 bytes");
@@ -63,10 +73,16 @@ struct Candidates {
 }
 
 impl Candidates {
-    /// The `top_k` likeliest tokens; all where that is 0.
-    fn new(logits: &[i32], top_k: usize) -> Self {
+    /// The `top_k` likeliest tokens of those that are allowed; all of them where that is 0.
+    fn new(logits: &[i32], allowed: Option<&Mask>, top_k: usize) -> Self {
         let key = |(token, logit): (u64, &i32)| u64::from(VALUE_MAX.abs_diff(*logit)) << 32 | token;
-        let mut keys: Vec<u64> = (0..).zip(logits).map(key).collect();
+        let mut keys: Vec<u64> = match allowed {
+            None => (0..).zip(logits).map(key).collect(),
+            Some(mask) => {
+                let pair = |token: u32| Some((u64::from(token), logits.get(token as usize)?));
+                mask.tokens().filter_map(pair).map(key).collect()
+            }
+        };
         if top_k > 0 && top_k < keys.len() {
             keys.select_nth_unstable(top_k - 1);
             keys.truncate(top_k);
@@ -138,7 +154,7 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_first_of_the_largest() {
-        let choice = choose(&[1, 5, 5, 2], &params(0, 0, 1000), &[0; 32], 0);
+        let choice = choose(&[1, 5, 5, 2], None, &params(0, 0, 1000), &[0; 32], 0);
         assert_eq!(choice, 1);
     }
 
@@ -147,7 +163,7 @@ mod tests {
         let logits = [0, 1 << 16, 2 << 16, 3 << 16, -5 << 16];
         let draws = |params: &SamplingParams| {
             [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
-                .map(|position| choose(&logits, params, &[7; 32], position))
+                .map(|position| choose(&logits, None, params, &[7; 32], position))
         };
         assert_eq!(
             draws(&params(1000, 0, 1000)),
@@ -166,21 +182,38 @@ mod tests {
     proptest! {
         #[test]
         fn top_k_of_one_is_greedy(logits in proptest::collection::vec(-(1_i32 << 26)..1 << 26, 1..50), seed: [u8; 32], position: u32) {
-                        let one = choose(&logits, &params(1500, 1, 1000), &seed, position);
+                        let one = choose(&logits, None, &params(1500, 1, 1000), &seed, position);
             prop_assert_eq!(one, greedy(&logits));
         }
 
         #[test]
         fn a_drawn_token_is_among_the_likeliest_k(logits in proptest::collection::vec(-(1_i32 << 20)..1 << 20, 1..50), k in 1_u32..50, seed: [u8; 32]) {
-            let token = choose(&logits, &params(1000, k, 900), &seed, 7);
+            let token = choose(&logits, None, &params(1000, k, 900), &seed, 7);
             let better = logits.iter().filter(|l| **l > logits[token as usize]).count();
             prop_assert!(better < k as usize);
         }
 
         #[test]
+        fn a_mask_leaves_the_choice_that_the_other_tokens_alone_would_give(
+            logits in proptest::collection::vec(-(1_i32 << 20)..1 << 20, 2..50),
+            bits in proptest::collection::vec(any::<bool>(), 50),
+            temperature_milli in prop_oneof![Just(0_u32), 1..=2000_u32],
+            top_k in 0_u32..10,
+            seed: [u8; 32],
+        ) {
+            let kept: Vec<u32> = (0..).zip(&logits).filter(|(token, _)| bits[*token as usize]).map(|(token, _)| token).collect();
+            prop_assume!(!kept.is_empty());
+            let mask = Mask::of(&kept, logits.len());
+            let params = params(temperature_milli, top_k, 900);
+            let alone: Vec<i32> = kept.iter().map(|token| logits[*token as usize]).collect();
+            let expected = kept[choose(&alone, None, &params, &seed, 3) as usize];
+            prop_assert_eq!(choose(&logits, Some(&mask), &params, &seed, 3), expected);
+        }
+
+        #[test]
         fn the_same_seed_and_position_draw_the_same_token(seed: [u8; 32], position: u32) {
             let logits = [0, 1 << 16, 2 << 16, 3 << 16];
-                        let draw = || choose(&logits, &params(1000, 0, 1000), &seed, position);
+                        let draw = || choose(&logits, None, &params(1000, 0, 1000), &seed, position);
             prop_assert_eq!(draw(), draw());
         }
     }

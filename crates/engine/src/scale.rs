@@ -2,7 +2,7 @@
 //! quantised vector gets one as it is made; a product is requantised with both.
 
 use crate::EngineError;
-use crate::arith::{clamp, shift_round};
+use crate::arith::{RESIDUAL_MAX, saturate, shift_round};
 use crate::factor::Factor;
 
 /// The scale of a row of weights: `mantissa / 2^(23 + exponent)`, the exponent in the highest byte
@@ -53,7 +53,10 @@ impl RowScale {
     /// `weight` times this, in Q16.
     pub(crate) fn dequantise(self, weight: i8) -> i32 {
         let wide = (i64::from(weight) * i64::from(self.mantissa())) << 16;
-        clamp(shift_round(wide, (23 + self.exponent()).min(62)))
+        saturate(
+            shift_round(wide, (23 + self.exponent()).min(62)),
+            RESIDUAL_MAX,
+        )
     }
 }
 
@@ -65,9 +68,9 @@ pub fn scale_bits(mantissa: u32, exponent: u32) -> Option<u32> {
 }
 
 /// Turns the exact sums of one token into Q16 values, in place: `sums[r]` with the scale of row `r`
-/// and the factor of the token. Two roundings: to the sum's own unit, then to Q16.
+/// and the factor of the token, saturated to `max`. Two roundings: to the sum's own unit, then to Q16.
 #[inline(always)]
-pub(crate) fn requantise(sums: &mut [i32], scales: &[RowScale], factor: Factor) {
+pub(crate) fn requantise(sums: &mut [i32], scales: &[RowScale], factor: Factor, max: i32) {
     let mantissa = i64::from(factor.mantissa.cast_signed());
     for (sum, scale) in sums.iter_mut().zip(scales) {
         // As long as the sum at most; 32 bits let compilers multiply them as such.
@@ -75,6 +78,6 @@ pub(crate) fn requantise(sums: &mut [i32], scales: &[RowScale], factor: Factor) 
         let scaled = i64::from(shift_round(product, 24) as i32);
         // scaled * 2^24 / 2^(23 + exponent) * mantissa / 2^shift.
         let shift = (scale.exponent() + factor.shift - 1).min(62);
-        *sum = clamp(shift_round(scaled * mantissa, shift));
+        *sum = saturate(shift_round(scaled * mantissa, shift), max);
     }
 }

@@ -96,6 +96,7 @@ fn request(model: &Model, load: Load, sequence: usize) -> Request {
         },
         seed: [1; 32],
         stop: StopSequences::default(),
+        constraint: None,
     }
 }
 

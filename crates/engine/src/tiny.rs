@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use dovetail_units::SplitMix64;
 
-use crate::layout::tensor_names;
+use crate::layout::{GAINS, tensor_names};
 use crate::manifest::Architecture;
 use crate::parts::Parts;
 use crate::scale::RowScale;
@@ -27,6 +27,7 @@ const ARCHITECTURE: Architecture = Architecture {
     tied_head: false,
     attention_bias: false,
     mixed_down: true,
+    turn: 1,
 };
 /// 2 pi in Q60.
 const TAU_Q60: i128 = 7_244_019_458_077_122_842;
@@ -53,10 +54,10 @@ pub fn parts(arch: Architecture, name: &str, seed: u64) -> Result<Parts, EngineE
             let quarter = if tensor.ends_with("cos") { 0 } else { 3 };
             rotations(arch.context_tokens, arch.head_dim / 2, quarter)
         } else if tensor.ends_with("bias") {
-            weights(&mut random, bytes / 4)
-                .iter()
-                .flat_map(|b| i32::from(b.cast_signed()).to_le_bytes())
-                .collect()
+            integers(&mut random, bytes / 4, |b| b)
+        } else if tensor == GAINS {
+            // 0.5 to 1.5.
+            integers(&mut random, bytes / 4, |b| (1 << 16) + 256 * b)
         } else {
             scales(&arch, &tensor, bytes / 4)
         };
@@ -150,6 +151,13 @@ fn cos_q60(angle: i128) -> i128 {
         sum += term;
     }
     -sum
+}
+
+/// What `of` makes of numbers from -127 to 127.
+fn integers(random: &mut SplitMix64, count: usize, of: impl Fn(i32) -> i32) -> Vec<u8> {
+    let bytes = weights(random, count);
+    let numbers = bytes.iter().map(|byte| of(i32::from(byte.cast_signed())));
+    numbers.flat_map(i32::to_le_bytes).collect()
 }
 
 /// Weights from -127 to 127, uniform enough.

@@ -167,7 +167,7 @@ impl Ledger {
             return recorded(&mut transaction, audit).await;
         };
         sqlx::query(
-            "UPDATE tasks SET state = 'failed', error_code = 'inference-mismatch', prompt = NULL, stop = NULL
+            "UPDATE tasks SET state = 'failed', error_code = 'inference-mismatch', prompt = NULL, stop = NULL, answer_form = NULL
              WHERE id = ANY($1) AND state = 'finished'",
         )
         .bind(ids)

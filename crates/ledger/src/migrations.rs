@@ -16,7 +16,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 12] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
@@ -27,6 +27,8 @@ const FILES: [(&str, &str); 10] = [
     file!("0008_coinbase_only.sql"),
     file!("0009_devices.sql"),
     file!("0010_open_batches.sql"),
+    file!("0011_answer_forms.sql"),
+    file!("0012_coinbase_only_accounts.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools

@@ -185,7 +185,7 @@ async fn settle_batch(
         return Ok(Err(CommitRefusal::Invalid));
     }
     sqlx::query(
-        "UPDATE tasks SET state = 'settled', prompt = NULL, stop = NULL WHERE id = ANY($1)",
+        "UPDATE tasks SET state = 'settled', prompt = NULL, stop = NULL, answer_form = NULL WHERE id = ANY($1)",
     )
     .bind(&ids)
     .execute(&mut *connection)

@@ -2,8 +2,8 @@
 //! that names the state it starts from, so two callers cannot both take it.
 
 use dovetail_commitment::{
-    ModelId, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest,
-    prompt_commitment, tagged_hash,
+    Constraint, ModelId, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey,
+    output_digest, prompt_commitment, tagged_hash,
 };
 use dovetail_units::Msat;
 use dovetail_units::time::unix_now;
@@ -57,6 +57,8 @@ pub struct NewTask {
     pub prompt: Vec<u8>,
     /// Where to stop.
     pub stop: StopSequences,
+    /// The form that the output must have.
+    pub constraint: Option<Constraint>,
     /// The salt of the prompt's commitment.
     pub salt: [u8; 32],
     /// How to sample.
@@ -73,7 +75,12 @@ impl NewTask {
     /// What tells a repeated request from another one. The seed is left out: the pool may have
     /// chosen it.
     fn request_hash(&self) -> [u8; 32] {
-        let prompt = prompt_commitment(&self.salt, &self.stop, &self.prompt);
+        let prompt = prompt_commitment(
+            &self.salt,
+            &self.stop,
+            self.constraint.as_ref(),
+            &self.prompt,
+        );
         tagged_hash(
             "dovetail/request",
             &[
@@ -98,6 +105,8 @@ pub struct TaskRecord {
     pub prompt: Option<Vec<u8>>,
     /// Gone with the prompt.
     pub stop: Option<StopSequences>,
+    /// Gone with the prompt, too; none as well for a task that was asked for without one.
+    pub constraint: Option<Constraint>,
     /// The salt of the prompt's commitment.
     pub salt: [u8; 32],
     /// How to sample.
@@ -121,7 +130,7 @@ pub struct TaskRecord {
 }
 
 impl TaskRecord {
-    pub(crate) const COLUMNS: &'static str = "id, state, model_id, prompt, stop, salt, sampling, seed, \
+    pub(crate) const COLUMNS: &'static str = "id, state, model_id, prompt, stop, answer_form, salt, sampling, seed, \
         price_msat, worker, transcript, output_tokens, error_code, created_at, expires_at";
 
     /// Whether it was settled or has failed: its transcript earns nothing any more.
@@ -137,6 +146,7 @@ impl TaskRecord {
         let tokens: Option<Vec<u8>> = row.try_get("output_tokens")?;
         let sampling: Vec<u8> = row.try_get("sampling")?;
         let stop: Option<Vec<u8>> = row.try_get("stop")?;
+        let form: Option<Vec<u8>> = row.try_get("answer_form")?;
         let unix = |value: i64| u64::try_from(value).map_err(|_| LedgerError::Corrupt("task"));
         Ok(Self {
             id: TaskId::from_bytes(array(row.try_get("id")?)?),
@@ -144,6 +154,7 @@ impl TaskRecord {
             model_id: ModelId::from_bytes(array(row.try_get("model_id")?)?),
             prompt: row.try_get("prompt")?,
             stop: stop.map(|bytes| stop_from(&bytes)).transpose()?,
+            constraint: form.map(|bytes| constraint_from(&bytes)).transpose()?,
             salt: array(row.try_get("salt")?)?,
             sampling: sampling_from(&sampling).ok_or_else(corrupt)?,
             seed: array(row.try_get("seed")?)?,
@@ -183,6 +194,13 @@ fn stop_from(bytes: &[u8]) -> Result<StopSequences, LedgerError> {
     }
 }
 
+fn constraint_from(bytes: &[u8]) -> Result<Constraint, LedgerError> {
+    match Constraint::decode_optional_from(bytes) {
+        Ok((Some(constraint), [])) => Ok(constraint),
+        _ => Err(LedgerError::Corrupt("task")),
+    }
+}
+
 fn tokens_from(bytes: &[u8]) -> Vec<u32> {
     bytes
         .chunks_exact(4)
@@ -215,8 +233,8 @@ impl Ledger {
         let request_hash = task.request_hash().to_vec();
         let inserted = sqlx::query(
             "INSERT INTO tasks (id, state, model_id, prompt, stop, request_hash, salt, sampling, seed,
-                                price_msat, created_at, expires_at)
-             VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                                price_msat, created_at, expires_at, answer_form)
+             VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
              ON CONFLICT (id) DO NOTHING",
         )
         .bind(task.id.to_bytes().to_vec())
@@ -230,6 +248,7 @@ impl Ledger {
         .bind(task.price.get())
         .bind(seconds(unix_now()))
         .bind(seconds(task.expires_at_unix))
+        .bind(task.constraint.as_ref().map(Constraint::encode))
         .execute(&self.pool)
         .await?;
         if inserted.rows_affected() == 1 {
@@ -350,7 +369,7 @@ impl Ledger {
         code: &str,
     ) -> Result<bool, LedgerError> {
         let done = sqlx::query(
-            "UPDATE tasks SET state = 'failed', error_code = $3, prompt = NULL, stop = NULL
+            "UPDATE tasks SET state = 'failed', error_code = $3, prompt = NULL, stop = NULL, answer_form = NULL
              WHERE id = $1 AND state IN ('queued', 'assigned') AND ($2::bytea IS NULL OR worker = $2)",
         )
         .bind(id.to_bytes().to_vec())
@@ -367,7 +386,7 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn cancel_task(&self, id: TaskId) -> Result<bool, LedgerError> {
         let done = sqlx::query(
-            "UPDATE tasks SET state = 'cancelled', prompt = NULL, stop = NULL
+            "UPDATE tasks SET state = 'cancelled', prompt = NULL, stop = NULL, answer_form = NULL
              WHERE id = $1 AND state IN ('queued', 'assigned')",
         )
         .bind(id.to_bytes().to_vec())
@@ -382,7 +401,7 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn expire_tasks(&self, now_unix: u64) -> Result<Vec<TaskId>, LedgerError> {
         let ids: Vec<Vec<u8>> = sqlx::query_scalar(
-            "UPDATE tasks SET state = 'expired', prompt = NULL, stop = NULL
+            "UPDATE tasks SET state = 'expired', prompt = NULL, stop = NULL, answer_form = NULL
              WHERE state IN ('queued', 'assigned', 'finished') AND expires_at <= $1 RETURNING id",
         )
         .bind(seconds(now_unix))
@@ -400,7 +419,7 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn fail_unfinished(&self, code: &str) -> Result<u64, LedgerError> {
         let done = sqlx::query(
-            "UPDATE tasks SET state = 'failed', error_code = $1, prompt = NULL, stop = NULL
+            "UPDATE tasks SET state = 'failed', error_code = $1, prompt = NULL, stop = NULL, answer_form = NULL
              WHERE state IN ('queued', 'assigned')",
         )
         .bind(code)

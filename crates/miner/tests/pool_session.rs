@@ -49,6 +49,7 @@ fn task() -> AssignTask {
             max_tokens: 4,
         },
         stop: StopSequences::default(),
+        constraint: None,
         seed: [4; 32],
         deadline_ms: 1000,
     }

@@ -1,6 +1,6 @@
 //! A matrix of a checkpoint with its bias.
 
-use dovetail_engine::Range;
+use dovetail_engine::Stored;
 
 /// A matrix and what is added to its result; nothing where empty.
 pub(crate) struct Affine {
@@ -52,12 +52,21 @@ pub(crate) fn scale_columns(weights: &mut [f32], gain: &[f32]) {
     }
 }
 
-/// Little-endian; `None` where one is out of the engine's bounds.
+/// Biases of queries, keys and values, little-endian; `None` where one is out of the engine's bounds.
 pub(crate) fn bias_q16(bias: &[f32]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(4 * bias.len());
-    for value in bias {
-        let value = (f64::from(*value) * 65_536.0).round();
-        if value.abs() > f64::from(Range::MAX_Q16) {
+    q16(bias, 1.0)
+}
+
+/// Gains times 2^shift, likewise: their bound is the same.
+pub(crate) fn gains_q16(gains: &[f32], shift: u32) -> Option<Vec<u8>> {
+    q16(gains, f64::from(1_u32 << shift))
+}
+
+fn q16(values: &[f32], factor: f64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4 * values.len());
+    for value in values {
+        let value = (f64::from(*value) * factor * 65_536.0).round();
+        if value.abs() > f64::from(Stored::Query.max_q16()) || value.is_nan() {
             return None;
         }
         bytes.extend((value as i32).to_le_bytes());

@@ -9,6 +9,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
+use crate::adapter::Adapter;
 use crate::encoding::Encoding;
 use crate::error::ImportError;
 use crate::folder::Folder;
@@ -71,15 +72,14 @@ impl Entry {
 pub(crate) struct Checkpoint {
     folder: Folder,
     tensors: BTreeMap<String, Entry>,
+    /// What is added to matrices as they are read.
+    adapter: Option<Box<Adapter>>,
 }
 
 impl Checkpoint {
     /// Reads the headers of all files and holds them against the files' lengths and the index.
     pub(crate) fn open(folder: &Folder) -> Result<Self, ImportError> {
-        let mut checkpoint = Self {
-            folder: folder.clone(),
-            tensors: BTreeMap::new(),
-        };
+        let mut checkpoint = Self::empty(folder);
         if let Some(gguf) = folder.gguf() {
             checkpoint.add_gguf(gguf);
             return Ok(checkpoint);
@@ -123,6 +123,33 @@ impl Checkpoint {
             }
         }
         Ok(checkpoint)
+    }
+
+    fn empty(folder: &Folder) -> Self {
+        Self {
+            folder: folder.clone(),
+            tensors: BTreeMap::new(),
+            adapter: None,
+        }
+    }
+
+    /// Reads the header of one safetensors file.
+    pub(crate) fn single(folder: &Folder, file: &str) -> Result<Self, ImportError> {
+        let mut checkpoint = Self::empty(folder);
+        checkpoint.add_file(file)?;
+        Ok(checkpoint)
+    }
+
+    /// Merges an adapter into all matrices that are read from now on.
+    pub(crate) fn adapt(&mut self, adapter: Adapter) -> Result<(), ImportError> {
+        adapter.check(|name| Some(self.tensors.get(name)?.shape.as_slice()))?;
+        self.adapter = Some(Box::new(adapter));
+        Ok(())
+    }
+
+    /// The names of all tensors, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
     }
 
     /// Whether there is a tensor of this name.
@@ -271,10 +298,15 @@ impl Checkpoint {
             file.read_exact(&mut bytes).map_err(io)?;
             encoding.decode(&bytes, &mut values);
         }
-        if values.iter().all(|value| value.is_finite()) {
-            Ok(values)
-        } else {
-            Err(ImportError::NotFinite(name.to_owned()))
+        let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+        let mut is_finite = finite(&values);
+        if let Some(adapter) = self.adapter.as_deref().filter(|_| is_finite) {
+            adapter.add(name, first, columns, &mut values)?;
+            is_finite = finite(&values);
+        }
+        match is_finite {
+            true => Ok(values),
+            false => Err(ImportError::NotFinite(name.to_owned())),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::rope::{Rope, RopeFields};
 /// `config.json` has some kilobytes.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// The context that is taken where none is asked for: the tables and a worker's caches grow with it.
-const CONTEXT_DEFAULT: usize = 4096;
+const CONTEXT_DEFAULT: usize = 8192;
 /// The feed-forward width must be a multiple of this for the engine to mix it.
 const MIX_BLOCK: usize = 64;
 
@@ -96,6 +96,11 @@ pub(crate) struct Config {
 impl Config {
     /// Reads a checkpoint's configuration.
     pub(crate) fn read(folder: &Folder) -> Result<Self, ImportError> {
+        if !folder.has("config.json")
+            && let Some(name) = folder.gguf_beside()
+        {
+            return Err(ImportError::GgufInFolder(name));
+        }
         let mut config = Self::parse(&folder.read("config.json", CONFIG_BYTES_MAX)?)?;
         if let Some(divisors) = folder.gguf().map(Gguf::rope_divisors)
             && !divisors.is_empty()
@@ -230,7 +235,6 @@ impl Config {
         &self,
         context_tokens: usize,
         residual_scale: f64,
-        tied_head: bool,
         mixed: bool,
     ) -> Architecture {
         let epsilon = self.norm_epsilon * residual_scale * residual_scale * 4_294_967_296.0;
@@ -243,11 +247,12 @@ impl Config {
             head_dim: self.head_dim,
             vocabulary: self.vocabulary,
             context_tokens,
-            // Below 2^31 by the check above, unless a tied head's gain is above 1; saturates then.
+            // Below 2^31 by the check above.
             norm_epsilon_q32: epsilon.round() as u32,
-            tied_head,
+            tied_head: self.tied_head,
             attention_bias: self.attention_bias,
             mixed_down: mixed && self.hidden_dim.is_multiple_of(MIX_BLOCK),
+            turn: 1,
         }
     }
 }

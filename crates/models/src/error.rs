@@ -28,6 +28,9 @@ pub enum ImportError {
         /// How to get it.
         remedy: &'static str,
     },
+    /// A folder around a GGUF file.
+    #[error("the folder has no config.json, but {0}; name that file")]
+    GgufInFolder(String),
     /// The chat template is not one that can be read.
     #[error("the chat template does not parse (line {0})")]
     Template(usize),
@@ -136,6 +139,9 @@ pub enum ImportError {
     /// A weight is larger than the engine's scales can say.
     #[error("the tensor {0} has a weight that is too large")]
     TooLarge(String),
+    /// An adapter that cannot be merged into the checkpoint as it was meant.
+    #[error("the adapter {0}")]
+    Adapter(String),
     /// The tokenizer does not parse.
     #[error("the tokenizer does not parse: {0}")]
     Tokenizer(String),

@@ -38,6 +38,14 @@ impl Folder {
         Ok(Self { path, gguf: None })
     }
 
+    /// The name of a GGUF file in the folder.
+    pub(crate) fn gguf_beside(&self) -> Option<String> {
+        let files = std::fs::read_dir(&self.path).ok()?;
+        let names = files.flatten().map(|file| file.file_name());
+        let mut names = names.filter_map(|name| name.into_string().ok());
+        names.find(|name| name.ends_with(".gguf"))
+    }
+
     /// The GGUF file that stands for a folder.
     pub(crate) fn gguf(&self) -> Option<&Gguf> {
         self.gguf.as_deref()

@@ -3,19 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use dovetail_engine::{Parts, Range};
+use dovetail_engine::{Parts, Range, Turn};
 
-use crate::affine::{Affine, bias_q16, scale_all, scale_columns, two_to_minus};
+use crate::adapter::{AdapterReport, merge_into};
+use crate::affine::{Affine, bias_q16, gains_q16, scale_all, scale_columns, two_to_minus};
 use crate::balance;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::ImportError;
 use crate::folder::Folder;
 use crate::quantise::{self, Rows};
-use crate::rotation::{Rotation, block_of, hadamard_columns, hadamard_rows};
-use crate::shift::{SHIFT_MAX, coarse_embedding, saturation_notes, settle};
+use crate::rotation::{Rotation, no_turn, turn_columns, turn_of_power, turn_rows};
+use crate::shift::{
+    GATE_SHIFT_MAX, RESIDUAL_SHIFT_MAX, coarse_embedding, saturation_notes, settle,
+};
 use crate::text::Text;
 
 /// Embedding and head are taken this many weights at a time.
@@ -23,19 +26,21 @@ const CHUNK_WEIGHTS: usize = 4 << 20;
 /// What the engine rotates the input of the down projection by.
 const MIX_BLOCK: usize = 64;
 /// Stands in the manifest. A change of the importer that changes models is a new version.
-pub const IMPORT_VERSION: NonZeroU16 = NonZeroU16::MIN;
+pub const IMPORT_VERSION: NonZeroU16 = NonZeroU16::MIN.saturating_add(1);
 
 /// How to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportOptions {
     /// A name for people, 1 to 64 bytes. Where there is none, what `config.json` calls the model.
     pub name: Option<String>,
-    /// Positions; where not given, what the model was made for, but at most 4096.
+    /// A LoRA adapter in PEFT's layout that is merged into the weights. The model needs a name then.
+    pub adapter: Option<PathBuf>,
+    /// Positions; where not given, what the model was made for, but at most 8192.
     pub context_tokens: Option<usize>,
-    /// The residual stream is divided by two to this, at most 6: values saturate at 1024, and some models have
-    /// larger ones. Chosen by what the model does where not given.
+    /// The residual stream is divided by two to this, at most 3: it saturates at 8192, and some models have
+    /// larger values. Chosen by what the model does where not given.
     pub residual_shift: Option<u32>,
-    /// The same for the products of the feed-forward layers.
+    /// The same for the products of the feed-forward layers, at most 6: they saturate at 1024.
     pub gate_shift: Option<u32>,
     /// Whether outliers are spread. Off only to measure what that brings.
     pub spread_outliers: bool,
@@ -45,6 +50,7 @@ impl Default for ImportOptions {
     fn default() -> Self {
         Self {
             name: None,
+            adapter: None,
             context_tokens: None,
             residual_shift: None,
             gate_shift: None,
@@ -86,6 +92,8 @@ pub struct ImportReport {
     pub residual_shift: u32,
     /// By how many bits the products of each feed-forward layer are lowered.
     pub gate_shifts: Vec<u32>,
+    /// The adapter that was merged.
+    pub adapter: Option<AdapterReport>,
     /// What the model stored while it read the importer's texts.
     pub ranges: [Range; 9],
     /// What the model's owner should know: nothing that was refused, and nothing to be left unsaid.
@@ -118,14 +126,19 @@ pub fn import(
     let mut config = Config::read(&folder)?;
     let context = config.context(options.context_tokens)?;
     let name = config.name(options.name.as_deref())?;
-    let told = [options.residual_shift, options.gate_shift];
-    if told.into_iter().flatten().any(|shift| shift > SHIFT_MAX) {
-        return Err(ImportError::Config("a shift is at most 6".into()));
+    if options.residual_shift.unwrap_or(0) > RESIDUAL_SHIFT_MAX
+        || options.gate_shift.unwrap_or(0) > GATE_SHIFT_MAX
+    {
+        return Err(ImportError::Config("a shift is too large".into()));
     }
-    let checkpoint = Checkpoint::open(&folder)?;
+    let mut checkpoint = Checkpoint::open(&folder)?;
     check_tensors(&checkpoint, &config)?;
     let mut text = Text::read(&folder, &config)?;
     let mut notes = std::mem::take(&mut text.notes);
+    let adapter = match &options.adapter {
+        Some(dir) => Some(merge_into(&mut checkpoint, dir, options, &mut notes)?),
+        None => None,
+    };
     if config.tied_head && has_own_head(&checkpoint, &config)? {
         config.tied_head = false;
         notes.push(OWN_HEAD.to_owned());
@@ -138,7 +151,9 @@ pub fn import(
         importer.feed_forward(layer)?;
     }
     importer.head()?;
-    importer.finished(name, context, text, options)
+    let mut imported = importer.finished(name, context, text, options)?;
+    imported.report.adapter = adapter;
+    Ok(imported)
 }
 
 const OWN_HEAD: &str = "config.json ties the head to the embedding, but the checkpoint has another head; \
@@ -160,16 +175,8 @@ fn has_own_head(checkpoint: &Checkpoint, config: &Config) -> Result<bool, Import
     Ok(false)
 }
 
-/// Opens a checkpoint's weights and holds them against its configuration.
-pub(crate) fn open(dir: &Path) -> Result<(Checkpoint, Config), ImportError> {
-    let folder = Folder::new(dir)?;
-    let config = Config::read(&folder)?;
-    let checkpoint = Checkpoint::open(&folder)?;
-    check_tensors(&checkpoint, &config)?;
-    Ok((checkpoint, config))
-}
-
-fn check_tensors(checkpoint: &Checkpoint, config: &Config) -> Result<(), ImportError> {
+/// Holds a checkpoint's tensors against its configuration.
+pub(crate) fn check_tensors(checkpoint: &Checkpoint, config: &Config) -> Result<(), ImportError> {
     let (dim, hidden) = (config.dim, config.hidden_dim);
     let (query, kv) = (config.query_dim(), config.kv_dim());
     let mut expected = BTreeMap::from([
@@ -205,6 +212,8 @@ fn check_tensors(checkpoint: &Checkpoint, config: &Config) -> Result<(), ImportE
 pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 pub(crate) const FINAL_NORM: &str = "model.norm.weight";
 pub(crate) const HEAD: &str = "lm_head.weight";
+/// The final norm's gains in a model file, where the head is tied.
+const GAINS: &str = "model.norm.gain";
 
 /// The name of a part of a layer.
 pub(crate) fn tensor_name(layer: usize, part: &str) -> String {
@@ -217,12 +226,9 @@ struct Importer<'a> {
     config: &'a Config,
     spread: bool,
     rotation: Rotation,
-    /// How many neighbours of a head's values are rotated into each other.
-    head_block: usize,
+    /// What a head's values are turned by.
+    head_turn: Turn,
     final_gain: Vec<f32>,
-    tied_head: bool,
-    /// What the residual stream is multiplied by, besides its shift.
-    gain: f64,
     /// Of the embedding's weights at the largest shift.
     embedding_rms: f64,
     tensors: BTreeMap<String, Vec<u8>>,
@@ -240,11 +246,6 @@ impl<'a> Importer<'a> {
     ) -> Result<Self, ImportError> {
         let final_gain = checkpoint.tensor(FINAL_NORM)?;
         let spread = options.spread_outliers;
-        // One gain for all is a scale of the stream, with which the embedding still serves as the head.
-        let gain = final_gain.first().copied().unwrap_or(1.0);
-        let even =
-            final_gain.iter().all(|other| *other == gain) && (1.0 / 64.0..=1.0).contains(&gain);
-        let tied_head = config.tied_head && even;
         Ok(Self {
             checkpoint,
             config,
@@ -254,11 +255,13 @@ impl<'a> Importer<'a> {
             } else {
                 Rotation::none(config.dim)
             },
-            head_block: if spread { block_of(config.head_dim) } else { 1 },
-            gain: if tied_head { f64::from(gain) } else { 1.0 },
+            head_turn: if spread {
+                Turn::largest(config.head_dim)
+            } else {
+                no_turn()
+            },
             embedding_rms: 0.0,
             final_gain,
-            tied_head,
             tensors: BTreeMap::new(),
             matrices: Vec::new(),
             notes: Vec::new(),
@@ -267,7 +270,7 @@ impl<'a> Importer<'a> {
     }
 
     fn embedding(&mut self) -> Result<(), ImportError> {
-        let scale = self.lowered(SHIFT_MAX);
+        let scale = two_to_minus(RESIDUAL_SHIFT_MAX);
         let rows = self.table(EMBEDDING, |rotation, rows| {
             scale_all(rows, scale);
             rotation.rows(rows);
@@ -278,16 +281,12 @@ impl<'a> Importer<'a> {
     }
 
     fn head(&mut self) -> Result<(), ImportError> {
-        if self.tied_head {
+        // The embedding's matrix serves, and the gains stand apart.
+        if self.config.tied_head {
             return Ok(());
         }
-        let source = if self.config.tied_head {
-            EMBEDDING
-        } else {
-            HEAD
-        };
         let gain = self.final_gain.clone();
-        let rows = self.table(source, |rotation, rows| {
+        let rows = self.table(HEAD, |rotation, rows| {
             scale_columns(rows, &gain);
             rotation.rows(rows);
         })?;
@@ -306,17 +305,16 @@ impl<'a> Importer<'a> {
         if self.spread {
             balance::pairs(config, &mut query, &mut key);
         }
-        hadamard_columns(&mut value.weights, config.dim, self.head_block);
-        hadamard_rows(&mut value.bias, self.head_block);
+        turn_columns(&mut value.weights, config.dim, self.head_turn);
+        turn_rows(&mut value.bias, self.head_turn);
         for (name, matrix) in [("q_proj", query), ("k_proj", key), ("v_proj", value)] {
             self.finish(layer, "self_attn", name, matrix)?;
         }
         let mut output = self
             .checkpoint
             .tensor(&tensor_name(layer, "self_attn.o_proj.weight"))?;
-        hadamard_rows(&mut output, self.head_block);
-        let lowered = self.lowered(SHIFT_MAX);
-        scale_all(&mut output, lowered);
+        turn_rows(&mut output, self.head_turn);
+        scale_all(&mut output, two_to_minus(RESIDUAL_SHIFT_MAX));
         self.writer(layer, "self_attn", "o_proj", output, config.query_dim())
     }
 
@@ -327,7 +325,7 @@ impl<'a> Importer<'a> {
         for name in ["gate_proj", "up_proj"] {
             let mut matrix = self.reader(layer, &format!("mlp.{name}"), &gain)?;
             if name == "up_proj" {
-                scale_all(&mut matrix.weights, two_to_minus(SHIFT_MAX));
+                scale_all(&mut matrix.weights, two_to_minus(GATE_SHIFT_MAX));
             }
             self.finish(layer, "mlp", name, matrix)?;
         }
@@ -335,10 +333,11 @@ impl<'a> Importer<'a> {
             .checkpoint
             .tensor(&tensor_name(layer, "mlp.down_proj.weight"))?;
         if self.spread && config.hidden_dim.is_multiple_of(MIX_BLOCK) {
-            hadamard_rows(&mut down, MIX_BLOCK);
+            turn_rows(&mut down, turn_of_power(MIX_BLOCK));
         }
-        // What the up projection was lowered by, raises this one.
-        scale_all(&mut down, self.lowered(0));
+        // What the up projection is lowered by, raises this one.
+        let raised = two_to_minus(RESIDUAL_SHIFT_MAX) / two_to_minus(GATE_SHIFT_MAX);
+        scale_all(&mut down, raised);
         self.writer(layer, "mlp", "down_proj", down, config.hidden_dim)
     }
 
@@ -430,7 +429,7 @@ impl<'a> Importer<'a> {
         (self.progress)(Progress {
             tensor: name,
             done: self.matrices.len(),
-            total: 7 * self.config.layers + if self.tied_head { 1 } else { 2 },
+            total: 7 * self.config.layers + if self.config.tied_head { 1 } else { 2 },
         });
     }
 
@@ -445,24 +444,34 @@ impl<'a> Importer<'a> {
         let (cosines, sines) = self.config.rope.tables(context, self.config.head_dim);
         self.tensors.insert("rotary.cos".to_owned(), cosines);
         self.tensors.insert("rotary.sin".to_owned(), sines);
-        let (config, gain, tied_head, spread) =
-            (self.config, self.gain, self.tied_head, self.spread);
+        let (config, spread) = (self.config, self.spread);
         let architecture = |shift: u32| {
-            let scale = gain / f64::from(1_u32 << shift);
-            config.architecture(context, scale, tied_head, spread)
+            let scale = f64::from(two_to_minus(shift));
+            let mut architecture = config.architecture(context, scale, spread);
+            architecture.turn = self.rotation.order();
+            architecture
         };
         let mut parts = Parts {
             name,
-            architecture: architecture(SHIFT_MAX),
+            architecture: architecture(RESIDUAL_SHIFT_MAX),
             tokenizer: text.tokenizer,
             end_tokens: text.end_tokens,
             chat_template: text.chat_template,
             import: Some(IMPORT_VERSION),
             tensors: std::mem::take(&mut self.tensors),
         };
+        let final_gain = &self.final_gain;
         // The engine has the last word about sizes and names.
-        let epsilon = |shift| architecture(shift).norm_epsilon_q32;
-        let (shifts, ranges) = settle(&mut parts, options, epsilon)?;
+        let (shifts, ranges) = settle(&mut parts, options, |parts, shift| {
+            parts.architecture = architecture(shift);
+            if config.tied_head {
+                // The embedding was divided, and the logits are not to be.
+                let gains = gains_q16(final_gain, shift);
+                let gains = gains.ok_or_else(|| ImportError::TooLarge(FINAL_NORM.to_owned()))?;
+                parts.tensors.insert(GAINS.to_owned(), gains);
+            }
+            Ok(())
+        })?;
         let mut notes = self.notes;
         notes.extend(coarse_embedding(self.embedding_rms, shifts.residual));
         notes.extend(saturation_notes(&ranges));
@@ -472,15 +481,11 @@ impl<'a> Importer<'a> {
             matrices: self.matrices,
             residual_shift: shifts.residual,
             gate_shifts: shifts.gate,
+            adapter: None,
             ranges,
             notes,
         };
         Ok(Imported { parts, report })
-    }
-
-    /// A gain in 32 bits and a power of two, so nothing is cut off.
-    fn lowered(&self, shift: u32) -> f32 {
-        self.gain as f32 * two_to_minus(shift)
     }
 }
 

@@ -5,6 +5,7 @@
 //! but in the importer only operations that every machine rounds alike. The crate knows no Bitcoin, no
 //! sockets, and nothing of the network. docs/models.md explains it.
 
+mod adapter;
 mod affine;
 mod balance;
 pub mod chat;
@@ -25,9 +26,11 @@ mod sample;
 mod shift;
 mod text;
 
+pub use adapter::AdapterReport;
 pub use error::ImportError;
+pub use gguf::GgufParts;
 pub use import::{
     IMPORT_VERSION, ImportOptions, ImportReport, Imported, MatrixError, Progress, import,
 };
-pub use quality::{Quality, QualityError, Sequence, quality};
+pub use quality::{Quality, QualityError, Sequence, quality, quality_of};
 pub use shift::saturation_notes;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dovetail_engine::{EngineError, Model, Range, Ranges, Runtime, measure_ranges};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::ImportError;
@@ -66,8 +67,7 @@ pub enum QualityError {
     TooShort,
 }
 
-/// Runs both over the sequences, each from its beginning and no longer than the model's context. Takes
-/// about as long as the reference takes: some 2 operations per weight and token on all cores.
+/// As [`quality_of`], on the checkpoint in this folder or GGUF file.
 ///
 /// # Errors
 /// [`QualityError`].
@@ -77,7 +77,28 @@ pub fn quality(
     model: &Model,
     sequences: &[Sequence],
 ) -> Result<Quality, QualityError> {
-    let reference = Reference::open(dir)?;
+    quality_of(
+        &Reference::open(dir)?,
+        runtime,
+        model,
+        sequences,
+        &mut |_, _| {},
+    )
+}
+
+/// Runs both over the sequences, each from its beginning and no longer than the model's context. Takes
+/// about as long as the reference takes: some 2 operations per weight and token on all cores.
+/// `progress` hears of each layer of the reference and each sequence that is done, and of how many in all.
+///
+/// # Errors
+/// [`QualityError`].
+pub fn quality_of(
+    reference: &Reference,
+    runtime: &Runtime,
+    model: &Model,
+    sequences: &[Sequence],
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Quality, QualityError> {
     let vocabulary = model.manifest().architecture.vocabulary;
     if reference.vocabulary() != vocabulary {
         return Err(QualityError::Vocabulary {
@@ -106,25 +127,32 @@ pub fn quality(
     }
     let mut sums = Sums::default();
     let ranges = Ranges::new(&model.manifest().architecture);
-    let hidden = reference.hidden(&texts)?;
+    let reference_layers = reference.layers();
+    let total = reference_layers + texts.len();
+    let hidden = reference.hidden(&texts, &mut |layers| progress(layers, total))?;
     let head = reference.head()?;
     // One sequence's logits at a time: they are the largest thing here.
-    for ((tokens, hidden), first) in texts.iter().zip(&hidden).zip(firsts) {
+    for (index, ((tokens, hidden), first)) in texts.iter().zip(&hidden).zip(firsts).enumerate() {
         let mut engine = Vec::new();
         measure_ranges(runtime, model, tokens, &ranges, |logits| {
             engine.extend(logits);
         })?;
         let reference = head.logits(hidden);
-        let positions = reference
-            .chunks_exact(vocabulary)
-            .zip(engine.chunks_exact(vocabulary))
+        let pairs = reference
+            .par_chunks_exact(vocabulary)
+            .zip(engine.par_chunks_exact(vocabulary))
             .zip(&tokens[1..])
             .skip(first - 1);
-        for ((reference, engine), next) in positions {
-            let reference: Vec<f64> = reference.iter().map(|l| f64::from(*l)).collect();
-            let engine: Vec<f64> = engine.iter().map(|l| f64::from(*l) / 65_536.0).collect();
-            sums.add(&reference, &engine, *next as usize);
-        }
+        let compared: Vec<Sums> = pairs
+            .map(|((reference, engine), next)| {
+                let reference: Vec<f64> = reference.iter().map(|l| f64::from(*l)).collect();
+                let engine: Vec<f64> = engine.iter().map(|l| f64::from(*l) / 65_536.0).collect();
+                Sums::of(&reference, &engine, *next as usize)
+            })
+            .collect();
+        // In order, so that the figures are the same on any number of threads.
+        compared.iter().for_each(|position| sums.add(position));
+        progress(reference_layers + index + 1, total);
     }
     Ok(sums.quality(ranges.all()))
 }
@@ -140,18 +168,30 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, reference: &[f64], engine: &[f64], next: usize) {
+    /// Those of one position.
+    fn of(reference: &[f64], engine: &[f64], next: usize) -> Self {
         let (of_reference, of_engine) = (log_softmax(reference), log_softmax(engine));
-        self.positions += 1;
-        self.agreed += usize::from(likeliest(reference) == likeliest(engine));
-        self.divergence += of_reference
+        let divergence = of_reference
             .iter()
             .zip(&of_engine)
-            .map(|(reference, engine)| reference.exp() * (reference - engine))
-            .sum::<f64>();
-        self.correlation += correlation(reference, engine);
-        self.loss_reference -= of_reference[next];
-        self.loss_engine -= of_engine[next];
+            .map(|(reference, engine)| reference.exp() * (reference - engine));
+        Self {
+            positions: 1,
+            agreed: usize::from(likeliest(reference) == likeliest(engine)),
+            divergence: divergence.sum(),
+            correlation: correlation(reference, engine),
+            loss_reference: -of_reference[next],
+            loss_engine: -of_engine[next],
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.positions += other.positions;
+        self.agreed += other.agreed;
+        self.divergence += other.divergence;
+        self.correlation += other.correlation;
+        self.loss_reference += other.loss_reference;
+        self.loss_engine += other.loss_engine;
     }
 
     fn quality(&self, ranges: [Range; 9]) -> Quality {
@@ -220,7 +260,7 @@ mod tests {
     fn equal_logits_lose_nothing() {
         let mut sums = Sums::default();
         let logits = [1.0, 3.0, -2.0, 0.5];
-        sums.add(&logits, &logits, 1);
+        sums.add(&Sums::of(&logits, &logits, 1));
         let quality = sums.quality(nothing());
         assert_eq!((quality.positions, quality.top1_agreement), (1, 1.0));
         assert!(quality.divergence_nats.abs() < 1e-12);
@@ -231,7 +271,7 @@ mod tests {
     #[test]
     fn the_perplexity_of_even_logits_is_the_vocabulary() {
         let mut sums = Sums::default();
-        sums.add(&[0.0, 1.0], &[0.25, 0.25], 0);
+        sums.add(&Sums::of(&[0.0, 1.0], &[0.25, 0.25], 0));
         let quality = sums.quality(nothing());
         assert!((quality.perplexity_engine - 2.0).abs() < 1e-12);
         // -ln softmax([0, 1])[0] is ln(1 + e).

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use crate::adapter::Adapter;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::ImportError;
-use crate::import::{EMBEDDING, FINAL_NORM, HEAD, open, tensor_name};
+use crate::folder::Folder;
+use crate::import::{EMBEDDING, FINAL_NORM, HEAD, check_tensors, tensor_name};
 
 /// A checkpoint that can be run. Layers are read as they are needed, so it takes little memory.
 #[derive(Debug)]
@@ -30,7 +32,21 @@ impl Reference {
     /// # Errors
     /// [`ImportError`] where it could not be imported for its configuration or its tensors.
     pub fn open(dir: &Path) -> Result<Self, ImportError> {
-        let (checkpoint, config) = open(dir)?;
+        Self::adapted(dir, None)
+    }
+
+    /// As [`Reference::open`], with a LoRA adapter merged into the weights where there is one.
+    ///
+    /// # Errors
+    /// As [`Reference::open`], and where the adapter cannot be merged.
+    pub fn adapted(dir: &Path, adapter: Option<&Path>) -> Result<Self, ImportError> {
+        let folder = Folder::new(dir)?;
+        let config = Config::read(&folder)?;
+        let mut checkpoint = Checkpoint::open(&folder)?;
+        check_tensors(&checkpoint, &config)?;
+        if let Some(dir) = adapter {
+            checkpoint.adapt(Adapter::open(dir)?)?;
+        }
         Ok(Self { checkpoint, config })
     }
 
@@ -39,12 +55,22 @@ impl Reference {
         self.config.vocabulary
     }
 
+    /// How many layers it has.
+    pub fn layers(&self) -> usize {
+        self.config.layers
+    }
+
     /// The hidden states of each sequence after the final norm: `[len, dim]` each. Reads all layers
-    /// once, for however many sequences. The tokens are of the vocabulary.
+    /// once, for however many sequences. The tokens are of the vocabulary. `progress` hears how many layers are
+    /// done.
     ///
     /// # Errors
     /// [`ImportError`] where a tensor cannot be read.
-    pub fn hidden(&self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ImportError> {
+    pub fn hidden(
+        &self,
+        sequences: &[Vec<u32>],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<f32>>, ImportError> {
         let dim = self.config.dim;
         let embedding = self.checkpoint.tensor(EMBEDDING)?;
         let embed = |tokens: &Vec<u32>| -> Vec<f32> {
@@ -53,11 +79,12 @@ impl Reference {
         };
         let mut states: Vec<Vec<f32>> = sequences.iter().map(embed).collect();
         drop(embedding);
-        for layer in 0..self.config.layers {
-            let layer = Layer::read(&self.checkpoint, &self.config, layer)?;
+        for index in 0..self.config.layers {
+            let layer = Layer::read(&self.checkpoint, &self.config, index)?;
             for x in &mut states {
                 layer.run(&self.config, x);
             }
+            progress(index + 1);
         }
         let gain = self.checkpoint.tensor(FINAL_NORM)?;
         let normed = states.iter();
@@ -176,14 +203,29 @@ fn norm(x: &[f32], gain: &[f32], epsilon: f64) -> Vec<f32> {
         .collect()
 }
 
+/// As many rows of weights as fit the second cache beside the rows that they meet.
+const ROWS_TOGETHER: usize = 16;
+/// How many positions meet a row of weights while it is in registers.
+const FOUR: usize = 4;
+
 /// `weights [out, in]` times each row of `x [len, in]`: `[len, out]`.
 fn linear(weights: &[f32], columns: usize, bias: Option<&[f32]>, x: &[f32]) -> Vec<f32> {
     let (rows, len) = (weights.len() / columns, x.len() / columns);
-    // Each row of weights is read once and meets all of `x`.
-    let by_row: Vec<f32> = weights
-        .par_chunks_exact(columns)
-        .flat_map_iter(|row| x.chunks_exact(columns).map(move |x| dot(row, x)))
-        .collect();
+    // Each row of weights is read once and meets all of `x`, which some rows read together.
+    let mut by_row = vec![0.0; rows * len];
+    let blocks = weights.par_chunks(ROWS_TOGETHER * columns);
+    let products = by_row.par_chunks_mut(ROWS_TOGETHER * len.max(1));
+    blocks.zip(products).for_each(|(rows, products)| {
+        for (index, x) in x.chunks(FOUR * columns).enumerate() {
+            let positions = FOUR * index..(FOUR * index + FOUR).min(len);
+            for (row, products) in rows
+                .chunks_exact(columns)
+                .zip(products.chunks_exact_mut(len))
+            {
+                dots(row, x, &mut products[positions.clone()]);
+            }
+        }
+    });
     let mut out = vec![0.0; rows * len];
     for (row, values) in by_row.chunks_exact(len.max(1)).enumerate() {
         let bias = bias.map_or(0.0, |bias| bias[row]);
@@ -192,6 +234,34 @@ fn linear(weights: &[f32], columns: usize, bias: Option<&[f32]>, x: &[f32]) -> V
         }
     }
     out
+}
+
+/// The products of a row with up to four others, one after the other in `x`.
+fn dots(row: &[f32], x: &[f32], out: &mut [f32]) {
+    const LANES: usize = 8;
+    let columns = row.len();
+    let (Some(out), Some((a, x))) = (out.as_mut_array::<FOUR>(), x.split_at_checked(columns))
+    else {
+        for (out, x) in out.iter_mut().zip(x.chunks_exact(columns)) {
+            *out = dot(row, x);
+        }
+        return;
+    };
+    let ((b, x), (row, rest)) = (x.split_at(columns), row.as_chunks::<LANES>());
+    let (c, d) = x.split_at(columns);
+    let [a, b, c, d] = [a, b, c, d].map(|x| x.as_chunks::<LANES>());
+    let mut sums = [[0.0_f32; LANES]; FOUR];
+    for ((((row, a), b), c), d) in row.iter().zip(a.0).zip(b.0).zip(c.0).zip(d.0) {
+        for (sums, x) in sums.iter_mut().zip([a, b, c, d]) {
+            for (sum, (weight, x)) in sums.iter_mut().zip(row.iter().zip(x)) {
+                *sum += weight * x;
+            }
+        }
+    }
+    for ((out, sums), x) in out.iter_mut().zip(&sums).zip([a.1, b.1, c.1, d.1]) {
+        let rest: f32 = rest.iter().zip(x).map(|(a, b)| a * b).sum();
+        *out = sums.iter().sum::<f32>() + rest;
+    }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {

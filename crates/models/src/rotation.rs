@@ -2,25 +2,32 @@
 //! so one outlier coarsens all others; an orthonormal rotation spreads it, and the same rotation of the weights
 //! behind it takes it back, exactly in real arithmetic.
 //!
-//! The rotation is Sylvester's Hadamard matrix in blocks, its own inverse; the residual stream's also has
+//! The rotation is a Hadamard matrix ([`Turn`]), its own inverse; the residual stream's also has
 //! random signs before it (as in QuaRot), so that what vectors have in common lands nowhere special. Only
-//! additions and one multiplication: every machine gets the same bits.
+//! additions and one multiplication, in a fixed order: every machine gets the same bits.
 
+use dovetail_engine::Turn;
 use dovetail_units::SplitMix64;
 
 /// The residual stream's signs come from this; it is part of what an import is, so it never changes.
 const SIGNS_SEED: u64 = 0x646f_7665_7461_696c;
 
-/// The largest power of two that divides this.
-pub(crate) fn block_of(width: usize) -> usize {
-    1 << width.trailing_zeros().min(20)
+/// The matrix of one row, which leaves everything as it is.
+pub(crate) fn no_turn() -> Turn {
+    Turn::largest(1)
+}
+
+/// The matrix of this order, a power of two.
+pub(crate) fn turn_of_power(order: usize) -> Turn {
+    debug_assert!(order.is_power_of_two());
+    Turn::of_order(order).unwrap_or_else(no_turn)
 }
 
 /// The residual stream's rotation.
 #[derive(Debug, Clone)]
 pub(crate) struct Rotation {
     signs: Vec<f32>,
-    block: usize,
+    turn: Turn,
 }
 
 impl Rotation {
@@ -34,7 +41,7 @@ impl Rotation {
             .collect();
         Self {
             signs,
-            block: block_of(width),
+            turn: Turn::largest(width),
         }
     }
 
@@ -42,8 +49,13 @@ impl Rotation {
     pub(crate) fn none(width: usize) -> Self {
         Self {
             signs: vec![1.0; width],
-            block: 1,
+            turn: no_turn(),
         }
+    }
+
+    /// The order of its matrix.
+    pub(crate) fn order(&self) -> usize {
+        self.turn.order()
     }
 
     /// Rotates each row: for matrices that read the stream, and for the embedding.
@@ -52,8 +64,8 @@ impl Rotation {
             for (value, sign) in row.iter_mut().zip(&self.signs) {
                 *value *= sign;
             }
-            hadamard_rows(row, self.block);
         }
+        turn_rows(matrix, self.turn);
     }
 
     /// Rotates each column: for matrices that write to the stream.
@@ -64,35 +76,24 @@ impl Rotation {
                 *value *= sign;
             }
         }
-        hadamard_columns(matrix, columns, self.block);
+        turn_columns(matrix, columns, self.turn);
     }
 }
 
-/// The transform of each `block` neighbours, where `block` is a power of two.
-pub(crate) fn hadamard_rows(values: &mut [f32], block: usize) {
-    hadamard_columns(values, 1, block);
+/// Turns as many neighbours as the matrix has rows, and the next ones, and so on.
+pub(crate) fn turn_rows(values: &mut [f32], turn: Turn) {
+    turn_columns(values, 1, turn);
 }
 
-/// The transform of each column of `[rows, columns]`, in blocks of rows.
-pub(crate) fn hadamard_columns(matrix: &mut [f32], columns: usize, block: usize) {
-    if block <= 1 {
+/// Turns each column of `[rows, columns]`, in blocks of rows.
+pub(crate) fn turn_columns(matrix: &mut [f32], columns: usize, turn: Turn) {
+    if turn.order() == 1 {
         return;
     }
-    for rows in matrix.chunks_exact_mut(block * columns) {
-        let mut stride = columns;
-        while stride < rows.len() {
-            for pair in rows.chunks_exact_mut(2 * stride) {
-                let (upper, lower) = pair.split_at_mut(stride);
-                for (a, b) in upper.iter_mut().zip(lower) {
-                    (*a, *b) = (*a + *b, *a - *b);
-                }
-            }
-            stride *= 2;
-        }
-        let size = 1.0 / (block as f32).sqrt();
-        for value in rows {
-            *value *= size;
-        }
+    turn.apply(matrix, columns);
+    let size = 1.0 / (turn.order() as f32).sqrt();
+    for value in matrix {
+        *value *= size;
     }
 }
 
@@ -112,8 +113,9 @@ mod tests {
         let (mut a, mut b) = (vector(1), vector(5));
         let before = dot(&a, &b);
         let rotation = Rotation::new(24);
-        assert_eq!(rotation.block, 8);
+        assert_eq!(rotation.order(), 24);
         rotation.rows(&mut a);
+        assert!(dot(&a, &a) > 1.0 && a != vector(1));
         // A matrix of one column is rotated like a row.
         rotation.columns(&mut b);
         assert!((dot(&a, &b) - before).abs() < 1e-4);
@@ -123,18 +125,10 @@ mod tests {
     fn an_outlier_is_spread_over_its_block_and_comes_back() {
         let mut x = vec![0.0; 64];
         x[17] = 8.0;
-        hadamard_rows(&mut x, 64);
+        let turn = turn_of_power(64);
+        turn_rows(&mut x, turn);
         assert!(x.iter().all(|value| (value.abs() - 1.0).abs() < 1e-6));
-        hadamard_rows(&mut x, 64);
+        turn_rows(&mut x, turn);
         assert!((x[17] - 8.0).abs() < 1e-5 && x[16].abs() < 1e-5);
-    }
-
-    #[test]
-    fn columns_are_rotated_as_rows_of_the_transpose() {
-        let mut matrix: Vec<f32> = (0..12).map(|i| i as f32).collect();
-        let mut first: Vec<f32> = matrix.iter().step_by(3).copied().collect();
-        hadamard_columns(&mut matrix, 3, 4);
-        hadamard_rows(&mut first, 4);
-        assert!(matrix.iter().step_by(3).eq(&first));
     }
 }

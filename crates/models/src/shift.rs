@@ -8,15 +8,12 @@
 use dovetail_engine::{Model, Parts, Range, Ranges, Runtime, Stored, measure_ranges};
 
 use crate::error::ImportError;
-use crate::import::{EMBEDDING, HEAD, ImportOptions, tensor_name};
+use crate::import::{EMBEDDING, ImportOptions, tensor_name};
 use crate::sample;
 
-/// The largest r and u: with them the engine's range is that of 65,504, the largest of a half.
-pub(crate) const SHIFT_MAX: u32 = 6;
-/// Peaks are brought below a quarter of the range: other texts have larger ones.
-const PEAK_TARGET: u32 = Range::MAX_Q16 / 4;
-/// A head that serves as the embedding too is stored apart, which costs its size, only from here on.
-const PEAK_TIED_MAX: u32 = Range::MAX_Q16 / 2;
+/// The largest r and the largest u: with them the engine's range is that of 65,504, the largest of a half.
+pub(crate) const RESIDUAL_SHIFT_MAX: u32 = 3;
+pub(crate) const GATE_SHIFT_MAX: u32 = 6;
 /// One run at the largest shifts, one that confirms the choice, and some that raise what it did not.
 const ROUNDS_MAX: usize = 5;
 /// Weights of the embedding that are smaller, in units of the engine, lose more by rounding than by int8.
@@ -34,21 +31,18 @@ pub(crate) struct Shifts {
 }
 
 /// Chooses the shifts of a model whose tensors have the largest ones, unless they are given, brings the tensors to them,
-/// and says what is stored on the way then. `epsilon` gives what the norms add, by r.
+/// and says what is stored on the way then. `adapt` brings to r what does not follow from a scale's exponent.
 pub(crate) fn settle(
     parts: &mut Parts,
     options: &ImportOptions,
-    epsilon: impl Fn(u32) -> u32,
+    adapt: impl Fn(&mut Parts, u32) -> Result<(), ImportError>,
 ) -> Result<(Shifts, [Range; 9]), ImportError> {
     let runtime = Runtime::new(0)?;
     let mut shifts = Shifts {
-        residual: SHIFT_MAX,
-        gate: vec![SHIFT_MAX; parts.architecture.layers],
+        residual: RESIDUAL_SHIFT_MAX,
+        gate: vec![GATE_SHIFT_MAX; parts.architecture.layers],
     };
-    let can_tie = parts.architecture.tied_head;
-    if can_tie {
-        untie(parts, &shifts)?;
-    }
+    adapt(parts, shifts.residual)?;
     let mut found = None;
     for round in 0..ROUNDS_MAX {
         let ranges = measure(&runtime, parts)?;
@@ -57,7 +51,6 @@ pub(crate) fn settle(
             parts,
             now: &shifts,
             options,
-            can_tie,
             lower: round == 0,
         }
         .shifts();
@@ -66,16 +59,13 @@ pub(crate) fn settle(
             break;
         }
         move_to(parts, &shifts, &next)?;
-        parts.architecture.norm_epsilon_q32 = epsilon(next.residual);
+        adapt(parts, next.residual)?;
         shifts = next;
     }
     let found = match found {
         Some(ranges) => ranges,
         None => measure(&runtime, parts)?.all(),
     };
-    if can_tie && shifts.residual == 0 {
-        tie(parts);
-    }
     Ok((shifts, found))
 }
 
@@ -85,7 +75,6 @@ struct Choice<'a> {
     parts: &'a Parts,
     now: &'a Shifts,
     options: &'a ImportOptions,
-    can_tie: bool,
     /// Later rounds only raise shifts, so that they come to an end.
     lower: bool,
 }
@@ -103,12 +92,7 @@ impl Choice<'_> {
     fn residual(&self) -> u32 {
         let now = self.now.residual;
         let peak = self.ranges.of(Stored::Residual).peak_q16;
-        let fits_tied = u64::from(peak) << now < u64::from(PEAK_TIED_MAX);
-        let least = if self.can_tie && fits_tied {
-            0
-        } else {
-            shift_for(peak, now)
-        };
+        let least = shift_for(Stored::Residual, peak, now);
         let shift = self
             .options
             .residual_shift
@@ -120,7 +104,7 @@ impl Choice<'_> {
     fn gate(&self, layer: usize, now: u32, residual: u32) -> u32 {
         let peak = |stored| self.ranges.of_layer(stored, layer).peak_q16;
         let peak = peak(Stored::Up).max(peak(Stored::GateProduct));
-        let least = self.at_least(shift_for(peak, now), now);
+        let least = self.at_least(shift_for(Stored::GateProduct, peak, now), now);
         let shift = self.options.gate_shift.unwrap_or(least);
         // What u takes from the up projection, it gives to the down projection.
         let exponent = |part: &str| self.least_exponent(&[scale_name(layer, part)]);
@@ -146,11 +130,17 @@ impl Choice<'_> {
     }
 }
 
-/// The least shift at which a peak that was seen at the shift `at` lies below the target.
-fn shift_for(peak_q16: u32, at: u32) -> u32 {
+/// The least shift at which a peak of this kind that was seen at the shift `at` lies below a quarter of the range: other
+/// texts have larger ones.
+fn shift_for(stored: Stored, peak_q16: u32, at: u32) -> u32 {
     let peak = u64::from(peak_q16) << at;
-    let fits = |shift: &u32| peak >> shift < u64::from(PEAK_TARGET);
-    (0..SHIFT_MAX).find(fits).unwrap_or(SHIFT_MAX)
+    let target = u64::from(stored.max_q16() / 4);
+    let most = match stored {
+        Stored::Residual => RESIDUAL_SHIFT_MAX,
+        _ => GATE_SHIFT_MAX,
+    };
+    let fits = |shift: &u32| peak >> shift < target;
+    (0..most).find(fits).unwrap_or(most)
 }
 
 fn scale_name(layer: usize, part: &str) -> String {
@@ -165,26 +155,6 @@ fn residual_scales(parts: &Parts) -> Vec<String> {
 
 fn scales_of(weight: &str) -> String {
     weight.replace(".weight", ".scale")
-}
-
-/// Stores the head apart from the embedding that it is, before the stream was divided.
-fn untie(parts: &mut Parts, shifts: &Shifts) -> Result<(), ImportError> {
-    let copy = |name: &str| parts.tensors.get(name).cloned().unwrap_or_default();
-    let (weights, mut scales) = (copy(EMBEDDING), copy(&scales_of(EMBEDDING)));
-    if !shift_scales(&mut scales, -i64::from(shifts.residual)) {
-        return Err(ImportError::TooLarge(EMBEDDING.to_owned()));
-    }
-    parts.tensors.insert(HEAD.to_owned(), weights);
-    parts.tensors.insert(scales_of(HEAD), scales);
-    parts.architecture.tied_head = false;
-    Ok(())
-}
-
-/// The embedding is the head again.
-fn tie(parts: &mut Parts) {
-    parts.tensors.remove(HEAD);
-    parts.tensors.remove(&scales_of(HEAD));
-    parts.architecture.tied_head = true;
 }
 
 /// Brings all scales from one choice to another.
@@ -239,7 +209,7 @@ fn measure(runtime: &Runtime, parts: &Parts) -> Result<Ranges, ImportError> {
 
 /// What to say of an embedding that the shift of the stream leaves few bits. `rms`: of its weights at the largest shift.
 pub(crate) fn coarse_embedding(rms: f64, shift: u32) -> Option<String> {
-    let units = rms * f64::from(1_u32 << (SHIFT_MAX - shift)) * 65_536.0;
+    let units = rms * f64::from(1_u32 << (RESIDUAL_SHIFT_MAX - shift)) * 65_536.0;
     (units < UNITS_MIN).then(|| {
         format!(
             "the embedding is small beside the largest values of the residual stream; its weights are rounded to \
@@ -253,8 +223,9 @@ pub(crate) fn coarse_embedding(rms: f64, shift: u32) -> Option<String> {
 pub fn saturation_notes(ranges: &[Range]) -> Vec<String> {
     let note = |range: &Range| {
         let (name, count, values) = (range.stored.name(), range.saturated, range.values);
+        let bound = range.stored.max_q16() >> 16;
         format!(
-            "SATURATED: {count} of {values} {name} were cut off at 1024; the model says other things than it should"
+            "SATURATED: {count} of {values} {name} were cut off at {bound}; the model says other things than it should"
         )
     };
     let saturated = ranges.iter().filter(|range| range.saturated > 0);
@@ -268,16 +239,20 @@ mod tests {
     #[test]
     fn a_shift_brings_a_peak_below_a_quarter_of_the_range() {
         let q16 = |value: u32| value << 16;
-        for (peak, at, shift) in [
-            (0, 6, 0),
-            (q16(3), 6, 0),
-            (q16(4), 6, 1),
-            (q16(1000), 0, 2),
-            (q16(255), 1, 1),
-            (q16(50), 6, 4),
-            (q16(1024), 6, 6),
+        for (stored, peak, at, shift) in [
+            (Stored::GateProduct, 0, 6, 0),
+            (Stored::GateProduct, q16(3), 6, 0),
+            (Stored::GateProduct, q16(4), 6, 1),
+            (Stored::Up, q16(1000), 0, 2),
+            (Stored::Up, q16(255), 1, 1),
+            (Stored::Up, q16(50), 6, 4),
+            (Stored::GateProduct, q16(1024), 6, 6),
+            (Stored::Residual, q16(255), 3, 0),
+            (Stored::Residual, q16(256), 3, 1),
+            (Stored::Residual, q16(8000), 0, 2),
+            (Stored::Residual, q16(8192), 3, 3),
         ] {
-            assert_eq!(shift_for(peak, at), shift, "{peak} {at}");
+            assert_eq!(shift_for(stored, peak, at), shift, "{stored:?} {peak} {at}");
         }
     }
 
@@ -305,6 +280,6 @@ mod tests {
         };
         let notes = saturation_notes(&[range(Stored::Key, 0), range(Stored::Up, 7)]);
         assert_eq!(notes.len(), 1);
-        assert!(notes[0].starts_with("SATURATED: 7 of 100 up projections"));
+        assert!(notes[0].starts_with("SATURATED: 7 of 100 up projections were cut off at 1024"));
     }
 }

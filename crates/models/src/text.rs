@@ -22,6 +22,9 @@ const BYTES_VOCABULARY: usize = 258;
 /// Its end.
 const BYTES_END: u32 = 257;
 
+/// Some day, for templates that name one.
+const TRIAL_UNIX_S: u64 = 1_700_000_000;
+
 /// All that is text about text.
 #[derive(Debug)]
 pub(crate) struct Text {
@@ -87,16 +90,20 @@ impl Text {
         let config: Option<TokenizerConfig> =
             folder.json_if_there(TOKENIZER_CONFIG, TOKENIZER_CONFIG_BYTES_MAX)?;
         let config = config.unwrap_or_default();
-        if let (Some(eos), Some((_, library))) = (&config.eos_token, &tokenizer) {
-            let ends = library.token_to_id(eos.text());
-            if ends.is_some_and(|token| !end_tokens.contains(&token)) {
-                notes.push(format!(
-                    "turns end with {:?}, which is none of the tokens that end an output (eos_token_id)",
-                    eos.text()
-                ));
+        let eos_token = config.eos_token.as_ref().map(|eos| eos.text().to_owned());
+        let chat_template = chat_template(folder, config, &mut notes)?;
+        if let Some((_, library)) = &tokenizer {
+            let written = turn_end(&chat_template, library);
+            let named = eos_token.filter(|eos| written.as_ref() != Some(eos));
+            for end in written.into_iter().chain(named) {
+                let token = library.token_to_id(&end);
+                if token.is_some_and(|token| !end_tokens.contains(&token)) {
+                    notes.push(format!(
+                        "turns end with {end:?}, which is none of the tokens that end an output (eos_token_id)"
+                    ));
+                }
             }
         }
-        let chat_template = chat_template(folder, config, &mut notes)?;
         Ok(Self {
             tokenizer: tokenizer.map(|(json, _)| json),
             end_tokens,
@@ -259,13 +266,36 @@ fn trial(template: &str) -> Result<Option<String>, ImportError> {
         add_generation_prompt: true,
         bos_token: "",
         eos_token: "",
-        unix_s: Some(1_700_000_000),
+        unix_s: Some(TRIAL_UNIX_S),
     };
     match render(template, &chat) {
         Ok(_) => Ok(None),
         Err(ChatError::Syntax { line }) => Err(ImportError::Template(line)),
         Err(error) => Ok(Some(format!("a conversation of one question: {error}"))),
     }
+}
+
+/// The control token that a template writes behind an answer, if it writes one.
+fn turn_end(template: &str, library: &tokenizers::Tokenizer) -> Option<String> {
+    const ANSWER: &str = "An answer.";
+    let message = |role: &str, content: &str| Message {
+        role: role.to_owned(),
+        content: content.to_owned(),
+    };
+    let chat = Chat {
+        messages: &[message("user", "Hello"), message("assistant", ANSWER)],
+        add_generation_prompt: false,
+        bos_token: "",
+        eos_token: "",
+        unix_s: Some(TRIAL_UNIX_S),
+    };
+    let text = render(template, &chat).ok()?;
+    let (_, behind) = text.rsplit_once(ANSWER)?;
+    let added = library.get_added_tokens_decoder().into_values();
+    let ends =
+        added.filter(|token| token.special && behind.trim_start().starts_with(&token.content));
+    // Of two that begin alike, the longer one stands there.
+    ends.map(|token| token.content).max_by_key(String::len)
 }
 
 impl Special {

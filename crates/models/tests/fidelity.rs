@@ -195,6 +195,16 @@ fn a_turn_that_ends_with_no_end_token_is_told_at_the_import() {
     assert!(noted[0].contains("\"<s>\""), "{noted:?}");
     write_tokenizer_config(folder.path(), &json!({ "eos_token": "</s>" }));
     assert!(imported(folder.path()).report.notes.is_empty());
+    // What counts is what the template writes.
+    let template = "{% for m in messages %}{{ m.content + '<s>\n' }}{% endfor %}";
+    let config = json!({ "eos_token": "</s>", "chat_template": template });
+    write_tokenizer_config(folder.path(), &config);
+    let noted = imported(folder.path()).report.notes;
+    assert!(noted[0].contains("\"<s>\""), "{noted:?}");
+    let template = template.replace("<s>", "</s>");
+    let config = json!({ "eos_token": "</s>", "chat_template": template });
+    write_tokenizer_config(folder.path(), &config);
+    assert!(imported(folder.path()).report.notes.is_empty());
 }
 
 #[test]
@@ -336,4 +346,9 @@ fn files_that_are_not_what_they_seem_are_told_by_name() {
             "{refused}"
         );
     }
+    // Nor is a folder with a GGUF file that file.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("small.Q8_0.gguf"), "GGUF").unwrap();
+    let refused = refusal(folder.path()).to_string();
+    assert!(refused.contains("small.Q8_0.gguf"), "{refused}");
 }

@@ -181,7 +181,7 @@ fn a_real_model_knows_the_capital_of_france() {
     let model = Model::from_bytes(&imported.parts.to_bytes().unwrap()).unwrap();
     let question = Message {
         role: "user".to_owned(),
-        content: "What is the capital of France?".to_owned(),
+        content: "Name the capital of France.".to_owned(),
     };
     let chat = Chat {
         messages: &[question],

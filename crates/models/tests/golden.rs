@@ -32,7 +32,7 @@ type Golden = BTreeMap<String, Vec<Vec<f32>>>;
 /// Runs the reference and holds it against PyTorch's logits.
 fn compare(name: &str, folder: &Path, tokens: Vec<u32>, golden: &Golden) {
     let reference = Reference::open(folder).unwrap();
-    let hidden = reference.hidden(&[tokens]).unwrap();
+    let hidden = reference.hidden(&[tokens], &mut |_| {}).unwrap();
     let logits = reference.head().unwrap().logits(&hidden[0]);
     let golden = golden[name].concat();
     let ours = &logits[logits.len() - golden.len()..];

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use dovetail_commitment::{
     FinishReason, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment, trace_root,
 };
-use dovetail_engine::{ENGINE_VERSION, EngineError, Generation, Prefixes, Request, step};
+use dovetail_engine::{
+    ENGINE_VERSION, EngineError, Generation, GuideError, Prefixes, Request, step,
+};
 use tokio::sync::mpsc;
 
 use crate::engine::Engine;
@@ -103,6 +105,7 @@ impl Scheduler {
             sampling: task.sampling,
             seed: task.seed,
             stop: task.stop.clone(),
+            constraint: task.constraint.clone(),
         };
         Generation::new(&model, request).map_err(refused)
     }
@@ -157,7 +160,12 @@ impl Scheduler {
             worker_key: self.worker_key,
             model_id: task.model_id,
             engine_version: ENGINE_VERSION,
-            prompt_commitment: prompt_commitment(&task.salt, &task.stop, &task.prompt),
+            prompt_commitment: prompt_commitment(
+                &task.salt,
+                &task.stop,
+                task.constraint.as_ref(),
+                &task.prompt,
+            ),
             sampling: task.sampling,
             seed: task.seed,
             output_tokens,
@@ -187,6 +195,9 @@ fn refusal(error: &EngineError) -> TaskError {
         EngineError::PromptTooLong { .. } => TaskError::PromptTooLong,
         EngineError::PromptInvalid => TaskError::PromptInvalid,
         EngineError::Sampling(_) => TaskError::SamplingInvalid,
+        // Its words stay here: they may quote what was asked for.
+        EngineError::Constraint(GuideError::OtherGuide) => TaskError::GuideUnknown,
+        EngineError::Constraint(_) => TaskError::ConstraintInvalid,
         // None of these is the request's fault, and none comes up once a model is loaded.
         EngineError::Read(_)
         | EngineError::Format(_)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId, Transcript};
+use dovetail_commitment::{Constraint, ModelId, SamplingParams, StopSequences, TaskId, Transcript};
 
 /// The most tokens of one [`TaskEvent::Tokens`].
 pub const CHUNK_TOKENS_MAX: usize = 64;
@@ -25,6 +25,8 @@ pub struct Task {
     pub sampling: SamplingParams,
     /// What ends the output.
     pub stop: StopSequences,
+    /// The form that the output must have.
+    pub constraint: Option<Constraint>,
     /// What choices are drawn from.
     pub seed: [u8; 32],
     /// After this nobody wants the output any more.
@@ -56,6 +58,12 @@ pub enum TaskError {
     /// A sampling parameter is out of its bounds.
     #[error("a sampling parameter is out of its bounds")]
     SamplingInvalid,
+    /// The form that is asked for is none that is followed.
+    #[error("the constraint is none that is followed")]
+    ConstraintInvalid,
+    /// The constraint is for the guide of another release.
+    #[error("the constraint is for another guide")]
+    GuideUnknown,
     /// Nothing is wrong with the task.
     #[error("the engine failed")]
     Internal,

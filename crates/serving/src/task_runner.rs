@@ -98,7 +98,8 @@ mod tests {
     use std::time::Duration;
 
     use dovetail_commitment::{
-        FinishReason, ModelId, SamplingParams, StopSequences, output_digest, trace_root,
+        Constraint, FinishReason, Form, ModelId, SamplingParams, StopSequences, output_digest,
+        prompt_commitment, trace_root,
     };
     use dovetail_engine::{Model, Output, Request, Runtime, run};
 
@@ -134,6 +135,7 @@ mod tests {
                 max_tokens: 24,
             },
             stop: StopSequences::default(),
+            constraint: None,
             seed: [number; 32],
             deadline: Duration::from_secs(60),
         }
@@ -146,6 +148,7 @@ mod tests {
             sampling: task.sampling,
             seed: task.seed,
             stop: task.stop.clone(),
+            constraint: task.constraint.clone(),
         };
         run(&Runtime::new(1).unwrap(), model, request).unwrap()
     }
@@ -189,6 +192,45 @@ mod tests {
         runner.take(task(other, 1, b"x")).unwrap();
         runner.take(task(id, 2, &[b'x'; 30_000])).unwrap();
         for expected in [TaskError::ModelUnknown, TaskError::PromptTooLong] {
+            match events.recv().await.unwrap() {
+                TaskEvent::Failed { error, .. } => assert_eq!(error, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_form_is_followed_and_committed_to_and_one_that_cannot_be_is_refused() {
+        let models = models();
+        let model = models.all().remove(0);
+        let id = model.id();
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
+        let regex = |text: &str| Form::Regex(text.to_owned());
+        let of = |number: u8, constraint: Constraint| Task {
+            constraint: Some(constraint),
+            ..task(id, number, b"When?")
+        };
+        let date = of(1, Constraint::new(regex("[0-9]{4}-[0-9]{2}")).unwrap());
+        runner.take(date.clone()).unwrap();
+        let transcript = loop {
+            if let TaskEvent::Finished { transcript, .. } = events.recv().await.unwrap() {
+                break transcript;
+            }
+        };
+        let output = expected(&model, &date);
+        assert_eq!(output.tokens.len(), 7);
+        assert_eq!(transcript.output_digest, output_digest(&output.tokens));
+        let constraint = date.constraint.as_ref();
+        let commitment = prompt_commitment(&date.salt, &date.stop, constraint, &date.prompt);
+        assert_eq!(transcript.prompt_commitment, commitment);
+
+        let broken = of(2, Constraint::new(regex("(")).unwrap());
+        let other = of(3, Constraint::for_guide("another-1", regex("a")).unwrap());
+        for (task, expected) in [
+            (broken, TaskError::ConstraintInvalid),
+            (other, TaskError::GuideUnknown),
+        ] {
+            runner.take(task).unwrap();
             match events.recv().await.unwrap() {
                 TaskEvent::Failed { error, .. } => assert_eq!(error, expected),
                 other => panic!("{other:?}"),

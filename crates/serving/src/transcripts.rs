@@ -168,7 +168,12 @@ pub(crate) mod tests {
             worker_key: WorkerKey::from_bytes([1; 32]),
             model_id: ModelId::from_bytes([2; 32]),
             engine_version: 1,
-            prompt_commitment: prompt_commitment(&[0; 32], &StopSequences::default(), b"hello"),
+            prompt_commitment: prompt_commitment(
+                &[0; 32],
+                &StopSequences::default(),
+                None,
+                b"hello",
+            ),
             sampling: SamplingParams {
                 temperature_milli: 0,
                 top_k: 0,

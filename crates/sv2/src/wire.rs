@@ -234,6 +234,24 @@ impl Field for dovetail_commitment::StopSequences {
     }
 }
 
+/// `U8`, 0 for none; then `STR0_255` and `B0_64K`, which is also how the prompt's commitment takes it in.
+impl Field for Option<dovetail_commitment::Constraint> {
+    fn take(fields: &mut Fields<'_>, name: &str) -> Result<Self, DecodeError> {
+        let decoded = dovetail_commitment::Constraint::decode_optional_from(fields.bytes);
+        let (constraint, rest) =
+            decoded.map_err(|error| fields.refuse(&format!("{name}: {error}")))?;
+        fields.slice(name, fields.bytes.len() - rest.len())?;
+        Ok(constraint)
+    }
+
+    fn put(&self, out: &mut Vec<u8>, _name: &str) -> Result<(), String> {
+        out.extend(dovetail_commitment::Constraint::encode_optional(
+            self.as_ref(),
+        ));
+        Ok(())
+    }
+}
+
 /// Writes one message's fields; used by the `messages!` macro of the extension.
 pub(crate) fn encode_error(message_type: u8, reason: String) -> EncodeError {
     EncodeError {

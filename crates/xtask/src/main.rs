@@ -3,6 +3,7 @@
 
 mod agent;
 mod bench;
+mod chat_templates;
 mod demo;
 mod programs;
 mod protobuf;

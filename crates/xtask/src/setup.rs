@@ -44,6 +44,16 @@ const NEEDED: &[Package] = &[
     },
 ];
 
+/// Needed to read papers that come as PDF.
+pub(crate) const FOR_OUTSIDE_PAPERS: &[Package] = &[Package {
+    name: "poppler-utils",
+    any_of: &[
+        "/usr/bin/pdftotext",
+        "/usr/local/bin/pdftotext",
+        "/opt/homebrew/bin/pdftotext",
+    ],
+}];
+
 /// Needed to build and to run Bitcoin Core, besides what the workspace needs.
 pub(crate) const FOR_BITCOIN_CORE: &[Package] = &[
     Package {
@@ -74,21 +84,39 @@ pub(crate) const FOR_BITCOIN_CORE: &[Package] = &[
     },
 ];
 
-/// Needed to build llama.cpp, with which the engine is compared.
-pub(crate) const FOR_THE_PEER: &[Package] = &[
+/// Needed to get packages from PyPI.
+const FOR_PIP: &[Package] = &[Package {
+    name: "python3-pip",
+    any_of: &["/usr/bin/pip3", "/usr/local/bin/pip3"],
+}];
+
+/// Needed to get packages from npm, and to run them.
+const FOR_NPM: &[Package] = &[
     Package {
-        name: "cmake",
-        any_of: &["/usr/bin/cmake", "/usr/local/bin/cmake"],
+        name: "nodejs",
+        any_of: &["/usr/bin/node", "/usr/local/bin/node"],
     },
     Package {
-        name: "libclang-dev",
-        any_of: &[
-            "/usr/lib/llvm-14/lib/libclang.so",
-            "/usr/lib/llvm-19/lib/libclang.so",
-            "/usr/lib/libclang.so",
-        ],
+        name: "npm",
+        any_of: &["/usr/bin/npm", "/usr/local/bin/npm"],
     },
 ];
+
+/// Makes sure that Python has pip, wherever it comes from.
+pub(crate) fn pip() -> anyhow::Result<()> {
+    if output(Command::new("python3").args(["-m", "pip", "--version"])).is_ok() {
+        return Ok(());
+    }
+    install(FOR_PIP)
+}
+
+/// Makes sure that there is npm, wherever it comes from.
+pub(crate) fn npm() -> anyhow::Result<()> {
+    if output(Command::new("npm").arg("--version")).is_ok() {
+        return Ok(());
+    }
+    install(FOR_NPM)
+}
 
 /// Installs what the workspace needs.
 pub(crate) fn packages() -> anyhow::Result<()> {

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use clap::Args;
 
+use crate::bench::outside;
 use crate::steps::{Steps, cargo};
-use crate::{programs, setup, tidy};
+use crate::{chat_templates, demo, programs, setup, tidy};
 
 /// Which tests.
 #[derive(Debug, Args)]
@@ -55,9 +56,49 @@ fn tests(
         )
     })?;
     if arguments.fast {
-        eprintln!("\nleft out by --fast: Bitcoin Core and the SRI clients");
+        eprintln!(
+            "\nleft out by --fast: chat templates, SmolLM2, Bitcoin Core and the SRI clients"
+        );
         return Ok(());
     }
+    models_of_others(steps, postgres)?;
+    on_other_peoples_programs(steps)
+}
+
+/// What needs the templates and the model that other people made, from npm and PyPI.
+fn models_of_others(
+    steps: &mut Steps,
+    postgres: &dovetail_tests::postgres::Postgres,
+) -> anyhow::Result<()> {
+    let prompts = steps.step("chat templates of models in use", chat_templates::rendered)?;
+    steps.step("chat templates beside jinja2", || {
+        crate::steps::run(
+            cargo(&[
+                "test",
+                "--workspace",
+                "--test",
+                "templates",
+                "--",
+                "--ignored",
+            ])
+            .env("DOVETAIL_CHAT_TEMPLATES", &prompts),
+        )
+    })?;
+    steps.step("the whole path with SmolLM2", || {
+        demo::check_smollm2(postgres)
+    })?;
+    steps.step("clerk on papers of other people, a figure", || {
+        // Nobody should make the model fit these papers, so no figure of them fails; nor does a registry out of reach.
+        let bench = dovetail_tests::program("dovetail-bench");
+        if let Err(error) = outside::measure(&bench, &dovetail_tests::clerk_model()) {
+            eprintln!("not measured: {error:#}");
+        }
+        Ok(())
+    })
+}
+
+/// What needs Bitcoin Core, a Lightning node and the SRI clients.
+fn on_other_peoples_programs(steps: &mut Steps) -> anyhow::Result<()> {
     let core = steps.step("Bitcoin Core", programs::bitcoin_core)?;
     let sri = steps.step("SRI clients", programs::sri)?;
     steps.step("lints of the Lightning node", || {

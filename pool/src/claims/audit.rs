@@ -122,6 +122,12 @@ impl Auditor {
 
     /// Has the sample replayed, each model's part in one go, and a mismatch once more.
     async fn replay(&self, evidence: &[Arc<Evidence>], sample: &[usize]) -> AuditOutcome {
+        let mut sampled = sample.iter().filter_map(|index| evidence.get(*index));
+        if !sampled.all(|evidence| evidence.is_replayable()) {
+            // Asked for before an update of this pool: nobody has lied.
+            tracing::warn!("a task with a constraint for another guide cannot be replayed");
+            return AuditOutcome::Unavailable;
+        }
         let mut by_model: BTreeMap<ModelId, Vec<usize>> = BTreeMap::new();
         for &index in sample {
             let Some(evidence) = evidence.get(index) else {
@@ -181,6 +187,7 @@ fn evidence_of(batch: &BatchRecord) -> Option<Vec<Arc<Evidence>>> {
             salt: task.salt,
             prompt: task.prompt.clone()?,
             stop: task.stop.clone()?,
+            constraint: task.constraint.clone(),
             output_tokens: task.output_tokens.clone()?,
         }))
     };
@@ -191,7 +198,8 @@ fn evidence_of(batch: &BatchRecord) -> Option<Vec<Arc<Evidence>>> {
 pub(crate) mod tests {
     use super::*;
     use dovetail_commitment::{
-        FinishReason, PromptCommitment, SamplingParams, StopSequences, TaskId, Transcript,
+        Constraint, FinishReason, Form, PromptCommitment, SamplingParams, StopSequences, TaskId,
+        Transcript,
     };
 
     /// Evidence that decodes and that no model ever gave.
@@ -218,6 +226,7 @@ pub(crate) mod tests {
             salt: [8; 32],
             prompt: b"a prompt".to_vec(),
             stop: StopSequences::new(vec![b"\n\n".to_vec(), b"END".to_vec()]).unwrap(),
+            constraint: Some(Constraint::new(Form::Regex("[a-z]+".to_owned())).unwrap()),
             output_tokens: vec![1, 2, 3],
         }
     }

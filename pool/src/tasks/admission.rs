@@ -1,9 +1,10 @@
 //! Admitting a task: what is checked, stored and queued. The same order again finds the task as it stands.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dovetail_api::codes::Code;
-use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_commitment::{Constraint, ModelId, SamplingParams, StopSequences, TaskId};
 use dovetail_engine::Model;
 use dovetail_ledger::{LedgerError, NewTask, TaskRecord};
 use dovetail_units::time::{since_epoch, unix_now};
@@ -12,6 +13,11 @@ use super::order::Order;
 use super::pricing::{Paid, QUOTE_VALIDITY, Quote};
 use super::{TaskError, Tasks};
 use crate::assignment::Assignment;
+
+/// So many constraints are read at once: reading one may take a core for a while, and strangers send them.
+pub(super) const CONSTRAINT_READERS: usize = 2;
+/// Whoever has waited this long for a turn is told to come back later.
+const READER_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Why a task is not admitted, or no price is named for it. No message holds anything of a prompt.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +30,11 @@ pub(crate) enum AdmissionError {
     ContextFull,
     #[error("{0}")]
     SamplingInvalid(String),
+    /// A form that is too long, or none that the guide follows. The words are for the agent, and may quote it.
+    #[error("{0}")]
+    ConstraintInvalid(String),
+    #[error("too many constraints wait to be read already")]
+    ConstraintsFull,
     /// A prompt that the model cannot encode, or stop sequences that are out of bounds.
     #[error("{0}")]
     Invalid(String),
@@ -88,6 +99,10 @@ impl Tasks {
         if !self.live.has_room(self.limits.queue_max) {
             return Err(AdmissionError::QueueFull);
         }
+        if let Some(constraint) = &task.constraint {
+            self.read_constraint(task.model_id, constraint.clone())
+                .await?;
+        }
         let created = self.ledger.create_task(&task).await;
         let created = created.map_err(|error| match error {
             LedgerError::Conflict(_) => AdmissionError::IdTaken,
@@ -128,6 +143,9 @@ impl Tasks {
         }
         let stop = StopSequences::new(order.stop)
             .map_err(|error| AdmissionError::Invalid(error.to_string()))?;
+        let constraint = order.form.map(Constraint::new).transpose();
+        let constraint =
+            constraint.map_err(|error| AdmissionError::ConstraintInvalid(error.to_string()))?;
         Ok(NewTask {
             id: order
                 .id
@@ -135,12 +153,33 @@ impl Tasks {
             model_id: order.model,
             prompt: order.prompt,
             stop,
+            constraint,
             salt: order.salt,
             sampling: order.sampling,
             seed: order.seed.unwrap_or_else(rand::random),
             price: paid.price(),
             expires_at_unix: unix_now().saturating_add(self.limits.lifetime_s),
         })
+    }
+
+    /// Finds out whether outputs of this model can have the form, away from the tasks of the runtime.
+    async fn read_constraint(
+        &self,
+        model: ModelId,
+        constraint: Constraint,
+    ) -> Result<(), AdmissionError> {
+        let model = self.model(&model)?;
+        let turn = Arc::clone(&self.constraint_readers).acquire_owned();
+        let turn = tokio::time::timeout(READER_WAIT_MAX, turn).await;
+        let Ok(Ok(turn)) = turn else {
+            return Err(AdmissionError::ConstraintsFull);
+        };
+        let reading = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            model.check_constraint(&constraint)
+        });
+        let read = reading.await.map_err(|_| AdmissionError::Unfinished)?;
+        read.map_err(|error| AdmissionError::ConstraintInvalid(error.to_string()))
     }
 
     fn model(&self, id: &ModelId) -> Result<Arc<Model>, AdmissionError> {

@@ -72,11 +72,12 @@ fn is_of(
 ) -> Result<bool, DeliveryError> {
     let prompt = task.prompt.as_deref().ok_or(DeliveryError::TaskUnknown)?;
     let stop = task.stop.as_ref().ok_or(DeliveryError::TaskUnknown)?;
+    let commitment = prompt_commitment(&task.salt, stop, task.constraint.as_ref(), prompt);
     Ok(transcript.task_id == task.id
         && transcript.worker_key == worker
         && transcript.model_id == task.model_id
         && transcript.engine_version == dovetail_engine::ENGINE_VERSION
-        && transcript.prompt_commitment == prompt_commitment(&task.salt, stop, prompt)
+        && transcript.prompt_commitment == commitment
         && transcript.sampling == task.sampling
         && transcript.seed == task.seed
         && transcript.output_tokens as usize == tokens.len()

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_commitment::{
-    FinishReason, SamplingParams, Transcript, WorkerKey, output_digest, prompt_commitment,
+    FinishReason, Form, GUIDE, SamplingParams, Transcript, WorkerKey, output_digest,
+    prompt_commitment,
 };
 use tokio::time::timeout;
 
@@ -53,6 +54,7 @@ impl Fixture {
             model: self.model,
             prompt: b"an invoice".to_vec(),
             stop: Vec::new(),
+            form: None,
             salt: [0; 32],
             sampling: SAMPLING,
             seed: Some([0; 32]),
@@ -87,7 +89,12 @@ fn transcript(task: &Assignment, worker: WorkerKey, tokens: &[u32]) -> Transcrip
         worker_key: worker,
         model_id: task.model,
         engine_version: dovetail_engine::ENGINE_VERSION,
-        prompt_commitment: prompt_commitment(&task.salt, &task.stop, &task.prompt),
+        prompt_commitment: prompt_commitment(
+            &task.salt,
+            &task.stop,
+            task.constraint.as_ref(),
+            &task.prompt,
+        ),
         sampling: task.sampling,
         seed: task.seed,
         output_tokens: u32::try_from(tokens.len()).unwrap(),
@@ -110,6 +117,42 @@ async fn a_connection_that_is_dropped_gives_its_tasks_back_and_another_worker_ge
     assert_eq!(record.worker, Some(SECOND));
     assert_eq!(record.state, TaskState::Assigned);
     drop(second);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_form_that_cannot_be_followed_is_refused_before_anything_is_stored() {
+    let fixture = Fixture::start().await;
+    let mut worker = fixture.connect(FIRST);
+    let schema = |text: &str| Form::JsonSchema(text.to_owned());
+    for form in [
+        Form::Regex("(".to_owned()),
+        Form::Choice(Vec::new()),
+        schema(&" ".repeat(20_000)),
+        schema("{"),
+        schema(r#"{"$ref": "https://example.invalid/schema.json"}"#),
+        schema(r#"{"type": "object", "patternProperties": {}}"#),
+    ] {
+        let order = Order {
+            form: Some(form),
+            ..fixture.order(1)
+        };
+        let refused = fixture.admit(order).await;
+        assert!(matches!(refused, Err(AdmissionError::ConstraintInvalid(_))));
+    }
+    let task = fixture.tasks.task(TaskId::from_bytes([1; 32])).await;
+    assert!(matches!(task, Err(TaskError::Unknown)));
+
+    let form = Form::Choice(vec!["yes".to_owned(), "no".to_owned()]);
+    let order = Order {
+        form: Some(form.clone()),
+        ..fixture.order(1)
+    };
+    fixture.admit(order).await.unwrap();
+    let task = given(&mut worker).await;
+    let constraint = task.constraint.as_ref().unwrap();
+    assert_eq!((constraint.form(), constraint.guide()), (&form, GUIDE));
+    drop(worker);
     fixture.end().await;
 }
 

@@ -21,11 +21,14 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use dovetail_api::codes::Code;
 use dovetail_commitment::{ModelId, TaskId};
 use dovetail_ledger::{BatchRecord, Ledger, LedgerError, TaskRecord, TaskState};
 use dovetail_telemetry::Telemetry;
 use dovetail_units::time::unix_now;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use admission::AdmissionError;
@@ -86,6 +89,8 @@ pub(crate) struct Tasks {
     prices: Prices,
     telemetry: Telemetry,
     tracker: TaskTracker,
+    /// For those who have a constraint read.
+    constraint_readers: Arc<Semaphore>,
 }
 
 /// Why a task cannot be shown.
@@ -120,6 +125,7 @@ impl Tasks {
             prices: parts.prices,
             telemetry: parts.telemetry,
             tracker: parts.tracker,
+            constraint_readers: Arc::new(Semaphore::new(admission::CONSTRAINT_READERS)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A task as its agent orders it.
 
-use dovetail_commitment::{ModelId, SamplingParams, TaskId};
+use dovetail_commitment::{Form, ModelId, SamplingParams, TaskId};
 
 /// What an agent orders. Nothing in it has been checked. No `Debug`: it holds a prompt.
 pub(crate) struct Order {
@@ -12,6 +12,8 @@ pub(crate) struct Order {
     pub(crate) prompt: Vec<u8>,
     /// Where to stop.
     pub(crate) stop: Vec<Vec<u8>>,
+    /// The form that the answer must have.
+    pub(crate) form: Option<Form>,
     /// The salt of the prompt's commitment.
     pub(crate) salt: [u8; 32],
     /// How to sample.

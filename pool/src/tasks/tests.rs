@@ -21,6 +21,7 @@ fn assignment(n: u8) -> Assignment {
         model: ModelId::from_bytes([7; 32]),
         prompt: b"secret".to_vec(),
         stop: StopSequences::default(),
+        constraint: None,
         salt: [0; 32],
         sampling: SamplingParams {
             temperature_milli: 0,

@@ -50,6 +50,9 @@ pub(crate) enum ValidatorError {
         /// What this pool has.
         ours: u32,
     },
+    /// It follows constraints in another way.
+    #[error("the validator has another guide than the pool: run the same release")]
+    Guide,
     /// It does not have the model.
     #[error("the validator does not have the model")]
     ModelUnknown,

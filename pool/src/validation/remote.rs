@@ -8,7 +8,7 @@ use dovetail_api::validation_v1::validation_client::ValidationClient;
 use dovetail_api::validation_v1::{DescribeRequest, ReplayRequest};
 use dovetail_api::{VALIDATION_EVIDENCE_MAX, VALIDATION_MESSAGE_BYTES_MAX};
 use dovetail_audit::Verdict;
-use dovetail_commitment::ModelId;
+use dovetail_commitment::{GUIDE, ModelId};
 use dovetail_engine::ENGINE_VERSION;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -67,6 +67,9 @@ impl Validator for RemoteValidator {
                 ours,
             });
         }
+        if described.guide != GUIDE {
+            return Err(ValidatorError::Guide);
+        }
         described
             .model_ids
             .iter()
@@ -81,6 +84,7 @@ impl Validator for RemoteValidator {
             let request = ReplayRequest {
                 engine_version: u32::from(ENGINE_VERSION),
                 model_id: work.model.to_bytes().to_vec(),
+                guide: GUIDE.to_owned(),
                 evidence: evidence
                     .iter()
                     .map(|evidence| evidence_to_proto(evidence))

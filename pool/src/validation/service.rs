@@ -12,7 +12,7 @@ use dovetail_api::validation_v1::{
     DescribeRequest, DescribeResponse, ReplayRequest, ReplayResponse,
 };
 use dovetail_api::{VALIDATION_EVIDENCE_MAX, VALIDATION_MESSAGE_BYTES_MAX};
-use dovetail_commitment::ModelId;
+use dovetail_commitment::{GUIDE, ModelId};
 use dovetail_engine::{ENGINE_VERSION, Runtime};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -114,6 +114,7 @@ impl Validation for Service {
             model_ids: self.models.ids().map(|id| id.to_bytes().to_vec()).collect(),
             kernel: self.runtime.kernel().name().to_owned(),
             threads: u32::try_from(self.runtime.threads()).unwrap_or(u32::MAX),
+            guide: GUIDE.to_owned(),
         }))
     }
 
@@ -148,6 +149,11 @@ fn work_of(request: ReplayRequest) -> Result<Work, Status> {
     if request.engine_version != u32::from(ENGINE_VERSION) {
         return Err(Status::failed_precondition(
             "another version of the arithmetic: run the pool's release",
+        ));
+    }
+    if request.guide != GUIDE {
+        return Err(Status::failed_precondition(
+            "another guide: run the pool's release",
         ));
     }
     if !(1..=VALIDATION_EVIDENCE_MAX).contains(&request.evidence.len()) {

@@ -51,6 +51,7 @@ fn honest(model: &Arc<Model>, n: u8) -> Evidence {
         sampling,
         seed: [n; 32],
         stop: stop.clone(),
+        constraint: None,
     };
     let output = run(&runtime(), model, request).unwrap();
     assert_ne!(output.finish_reason, FinishReason::Cancelled);
@@ -60,7 +61,7 @@ fn honest(model: &Arc<Model>, n: u8) -> Evidence {
             worker_key: WorkerKey::from_bytes([2; 32]),
             model_id: model.id(),
             engine_version: ENGINE_VERSION,
-            prompt_commitment: prompt_commitment(&salt, &stop, &prompt),
+            prompt_commitment: prompt_commitment(&salt, &stop, None, &prompt),
             sampling,
             seed: [n; 32],
             output_tokens: u32::try_from(output.tokens.len()).unwrap(),
@@ -71,6 +72,7 @@ fn honest(model: &Arc<Model>, n: u8) -> Evidence {
         salt,
         prompt,
         stop,
+        constraint: None,
         output_tokens: output.tokens,
     }
 }
@@ -169,6 +171,7 @@ async fn the_port_refuses_what_is_malformed_and_too_much() {
         engine_version: u32::from(ENGINE_VERSION),
         model_id: model.id().to_bytes().to_vec(),
         evidence: vec![good.clone(); count],
+        guide: dovetail_commitment::GUIDE.to_owned(),
     };
     let mut code = async |request: ReplayRequest| client.replay(request).await.unwrap_err().code();
     assert_eq!(code(request(0)).await, tonic::Code::InvalidArgument);
@@ -178,6 +181,9 @@ async fn the_port_refuses_what_is_malformed_and_too_much() {
     assert_eq!(code(bad).await, tonic::Code::InvalidArgument);
     let mut bad = request(1);
     bad.engine_version += 1;
+    assert_eq!(code(bad).await, tonic::Code::FailedPrecondition);
+    let mut bad = request(1);
+    bad.guide.push('0');
     assert_eq!(code(bad).await, tonic::Code::FailedPrecondition);
     let mut bad = request(1);
     bad.evidence[0].prompt = vec![b'x'; 9 << 20];

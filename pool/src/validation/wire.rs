@@ -3,7 +3,7 @@
 
 use dovetail_api::validation_v1 as proto;
 use dovetail_audit::{Evidence, Finding, Mismatch, Replayed, Verdict};
-use dovetail_commitment::{StopSequences, Transcript};
+use dovetail_commitment::{Constraint, StopSequences, Transcript};
 
 /// The longest prompt, as the protobuf file says.
 const PROMPT_BYTES_MAX: usize = 64 * 1024;
@@ -22,6 +22,11 @@ pub(super) fn evidence_to_proto(evidence: &Evidence) -> proto::Evidence {
         prompt: evidence.prompt.clone(),
         stop: evidence.stop.iter().map(<[u8]>::to_vec).collect(),
         output_tokens: evidence.output_tokens.clone(),
+        constraint: evidence
+            .constraint
+            .as_ref()
+            .map(Constraint::encode)
+            .unwrap_or_default(),
     }
 }
 
@@ -38,8 +43,20 @@ pub(super) fn evidence_from_proto(evidence: proto::Evidence) -> Result<Evidence,
         salt: array(&evidence.salt)?,
         prompt: evidence.prompt,
         stop: StopSequences::new(evidence.stop).map_err(|_| Malformed("a stop sequence"))?,
+        constraint: constraint(&evidence.constraint)?,
         output_tokens: evidence.output_tokens,
     })
+}
+
+/// Empty: none.
+fn constraint(bytes: &[u8]) -> Result<Option<Constraint>, Malformed> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    match Constraint::decode_optional_from(bytes) {
+        Ok((constraint @ Some(_), [])) => Ok(constraint),
+        _ => Err(Malformed("a constraint")),
+    }
 }
 
 pub(super) fn verdict_to_proto(verdict: &Verdict) -> proto::Verdict {
@@ -90,12 +107,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn evidence_comes_back_as_it_was_with_its_stop_sequences() {
+    fn evidence_comes_back_as_it_was_with_its_stop_sequences_and_its_constraint() {
         let evidence = crate::claims::audit::tests::evidence_without_meaning();
         let back = evidence_from_proto(evidence_to_proto(&evidence)).unwrap();
         assert_eq!(back.transcript, evidence.transcript);
         assert_eq!(back.stop, evidence.stop);
         assert!(!back.stop.is_empty());
+        assert_eq!(back.constraint, evidence.constraint);
+        assert!(back.constraint.is_some());
         assert_eq!((back.salt, back.prompt), (evidence.salt, evidence.prompt));
         assert_eq!(back.output_tokens, evidence.output_tokens);
     }
@@ -104,13 +123,16 @@ mod tests {
     fn evidence_out_of_bounds_is_refused() {
         let evidence = crate::claims::audit::tests::evidence_without_meaning();
         let good = evidence_to_proto(&evidence);
-        let spoils: [fn(&mut proto::Evidence); 6] = [
+        let spoils: [fn(&mut proto::Evidence); 9] = [
             |it| it.transcript.truncate(10),
             |it| it.salt.clear(),
             |it| it.prompt = vec![0; PROMPT_BYTES_MAX + 1],
             |it| it.stop = vec![vec![1]; 5],
             |it| it.stop = vec![Vec::new()],
             |it| it.output_tokens = vec![0; OUTPUT_TOKENS_MAX + 1],
+            |it| it.constraint.push(0),
+            |it| it.constraint.truncate(3),
+            |it| it.constraint = vec![0],
         ];
         for spoil in spoils {
             let mut bad = good.clone();

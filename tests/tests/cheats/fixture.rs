@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use dovetail_agent::{AgentClient, AgentError, Question};
-use dovetail_commitment::{FinishReason, SamplingParams, StopSequences, Transcript, WorkerKey};
+use dovetail_commitment::{
+    Constraint, FinishReason, Form, SamplingParams, StopSequences, Transcript, WorkerKey,
+};
 use dovetail_engine::Model;
 use dovetail_miner::keys::WorkerKeys;
 use dovetail_sv2::extension::AssignTask;
@@ -265,7 +267,17 @@ impl Case {
         worker: &mut ScriptedWorker,
         stop: StopSequences,
     ) -> AssignTask {
-        asked(&self.agent, &self.models().asked, worker, stop).await
+        let question = question(&self.models().asked, stop);
+        asked(&self.agent, question, worker).await
+    }
+
+    /// A task whose output must have this form.
+    pub(crate) async fn task_of_form(&self, worker: &mut ScriptedWorker, form: Form) -> AssignTask {
+        let question = Question {
+            constraint: Some(Constraint::new(form).unwrap()),
+            ..question(&self.models().asked, StopSequences::default())
+        };
+        asked(&self.agent, question, worker).await
     }
 
     /// An honest transcript of a new task, delivered.
@@ -361,13 +373,7 @@ fn question(model: &Model, stop: StopSequences) -> Question {
 }
 
 /// Has an agent ask for a completion, which it does not wait for; the task as the worker gets it.
-async fn asked(
-    agent: &Agent,
-    model: &Model,
-    worker: &mut ScriptedWorker,
-    stop: StopSequences,
-) -> AssignTask {
-    let question = question(model, stop);
+async fn asked(agent: &Agent, question: Question, worker: &mut ScriptedWorker) -> AssignTask {
     let client = agent.client.clone();
     agent.reading.lock().unwrap().spawn(async move {
         let mut answer = client.ask(question).await.unwrap();
@@ -377,7 +383,7 @@ async fn asked(
 }
 
 async fn worked(agent: &Agent, model: &Arc<Model>, worker: &mut ScriptedWorker) -> Transcript {
-    let task = asked(agent, model, worker, StopSequences::default()).await;
+    let task = asked(agent, question(model, StopSequences::default()), worker).await;
     let output = honest(model, &task);
     assert_eq!(output.finish_reason, FinishReason::Length);
     worker.deliver_output(&task, &output).await.unwrap()

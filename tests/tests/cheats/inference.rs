@@ -1,6 +1,6 @@
 //! Lies about the computation. Only a replay finds them, and a new worker is replayed whole.
 
-use dovetail_commitment::{FinishReason, StopSequences};
+use dovetail_commitment::{Constraint, FinishReason, Form, StopSequences};
 use dovetail_engine::{ENGINE_VERSION, Output, ReplayInput, Request, Runtime, forced_trace};
 use dovetail_sv2::extension::AssignTask;
 
@@ -182,6 +182,66 @@ async fn an_output_padded_past_the_stop_sequence() {
         },
     )
     .await;
+    case.end().await;
+}
+
+/// Three digits again and again: nothing that the tiny model would write by itself.
+fn digits() -> Form {
+    Form::Regex("[0-9]{3}(, [0-9]{3}){3,20}".to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_constraint_ignored() {
+    let (case, mut cheat) = Case::with_worker().await;
+    let task = case.task_of_form(&mut cheat, digits()).await;
+    let free = |models: &Models, task: &AssignTask, output: &mut Output| {
+        let honest = std::mem::replace(
+            output,
+            rewritten(&models.asked, task, |request| request.constraint = None),
+        );
+        assert_ne!(honest.tokens[0], output.tokens[0]);
+    };
+    caught(&case, &mut cheat, &task, "tokens", free).await;
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_constraint_than_the_one_that_was_asked_for() {
+    let (case, mut cheat) = Case::with_worker().await;
+    let task = case.task_of_form(&mut cheat, digits()).await;
+    // Easier: digits as well, but fewer.
+    let easier = |models: &Models, task: &AssignTask, output: &mut Output| {
+        *output = rewritten(&models.asked, task, |request| {
+            let form = Form::Regex("[0-9]{3}".to_owned());
+            request.constraint = Some(Constraint::new(form).unwrap());
+        });
+    };
+    caught(&case, &mut cheat, &task, "length", easier).await;
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_constraint_that_is_said_to_be_unmet() {
+    let (case, mut cheat) = Case::with_worker().await;
+    let task = case.task_of_form(&mut cheat, digits()).await;
+    let given_up = |_: &Models, _: &AssignTask, output: &mut Output| {
+        output.tokens.truncate(4);
+        output.trace.truncate(1);
+        output.finish_reason = FinishReason::ConstraintUnmet;
+    };
+    caught(&case, &mut cheat, &task, "length", given_up).await;
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_honest_answer_of_the_form_is_credited() {
+    let (case, mut worker) = Case::with_worker().await;
+    let task = case.task_of_form(&mut worker, digits()).await;
+    let output = honest(&case.models().asked, &task);
+    let text = case.models().asked.decode(&output.tokens);
+    assert!(text.iter().all(|byte| b"0123456789, ".contains(byte)));
+    let batch = worker.batch_output(&task, &output).await;
+    worker.claim(&batch.root).await.credited();
     case.end().await;
 }
 

@@ -16,7 +16,7 @@ async fn a_transcript_with_any_field_changed() {
     let good = transcript(cheat.keys.name, &task, &output);
     cheat.stream(task.task_id, &output.tokens).await;
 
-    let other_prompt = prompt_commitment(&task.salt, &task.stop, b"something easier");
+    let other_prompt = prompt_commitment(&task.salt, &task.stop, None, b"something easier");
     let lies: [fn(&mut Transcript); 9] = [
         |t| t.task_id = TaskId::from_bytes([9; 32]),
         |t| t.worker_key = dovetail_commitment::WorkerKey::from_bytes([9; 32]),

@@ -56,6 +56,7 @@ pub(crate) fn request(model: &Model, task: &AssignTask) -> Request {
         sampling: task.sampling,
         seed: task.seed,
         stop: task.stop.clone(),
+        constraint: task.constraint.clone(),
     }
 }
 
@@ -87,7 +88,12 @@ pub(crate) fn transcript(worker: WorkerKey, task: &AssignTask, output: &Output) 
         worker_key: worker,
         model_id: task.model_id,
         engine_version: ENGINE_VERSION,
-        prompt_commitment: prompt_commitment(&task.salt, &task.stop, &task.prompt.0),
+        prompt_commitment: prompt_commitment(
+            &task.salt,
+            &task.stop,
+            task.constraint.as_ref(),
+            &task.prompt.0,
+        ),
         sampling: task.sampling,
         seed: task.seed,
         output_tokens: u32::try_from(output.tokens.len()).unwrap(),

@@ -28,6 +28,7 @@ const CANCEL_TIME_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) async fn ask(pool: &str, args: AskArgs) -> anyhow::Result<ExitCode> {
     let prompt = read_prompt(&args.prompt)?;
+    let constraint = args.constraint.constraint()?;
     let client = AgentClient::connect(pool).await?;
     let model = client.find_model(args.model.as_deref()).await?;
     let model_id: [u8; 32] = model
@@ -46,6 +47,7 @@ pub(crate) async fn ask(pool: &str, args: AskArgs) -> anyhow::Result<ExitCode> {
 
     let mut question = Question::new(model_id, prompt, args.sampling.params(args.max_tokens));
     question.stop = args.sampling.stop()?;
+    question.constraint = constraint;
     question.time_max = Duration::from_secs(args.timeout);
     if let Some(seed) = args.sampling.seed {
         question.seed = seed.0;
@@ -208,6 +210,7 @@ fn read_prompt(argument: &str) -> anyhow::Result<Vec<u8>> {
 fn describe(answer: &Answer) -> String {
     let ending = match answer.finish_reason() {
         FinishReason::Stop => "the model ended it",
+        FinishReason::ConstraintUnmet => "the model could not go on in the form that was asked for",
         FinishReason::Length => "it reached its longest length",
         FinishReason::Cancelled => "it was cancelled",
         FinishReason::Unspecified => "done",

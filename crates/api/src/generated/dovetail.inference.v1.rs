@@ -51,6 +51,37 @@ pub struct Sampling {
     #[prost(uint32, tag = "4")]
     pub max_tokens: u32,
 }
+/// The form that an answer must have. Each token is chosen among those that can go on with it, and the model may end
+/// its answer only where the form is complete. It gives form, not truth. docs/api.md says what is taken.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Constraint {
+    #[prost(oneof = "constraint::Form", tags = "1, 2, 3")]
+    pub form: ::core::option::Option<constraint::Form>,
+}
+/// Nested message and enum types in `Constraint`.
+pub mod constraint {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[prost(skip_debug)]
+    pub enum Form {
+        /// JSON that this JSON Schema describes; the text of the schema, at most 16 KiB.
+        #[prost(string, tag = "1")]
+        JsonSchema(::prost::alloc::string::String),
+        /// All of the answer matches this regular expression; at most 1 KiB.
+        #[prost(string, tag = "2")]
+        Regex(::prost::alloc::string::String),
+        /// The answer is one of these texts.
+        #[prost(message, tag = "3")]
+        Choice(super::Choice),
+    }
+}
+/// 1 to 256 texts, none of them empty, of 16 KiB together with 2 bytes for each.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Choice {
+    #[prost(string, repeated, tag = "1")]
+    pub texts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct QuoteTaskRequest {
     #[prost(bytes = "vec", tag = "1")]
@@ -93,8 +124,8 @@ pub struct CreateTaskRequest {
     /// Seed of the sampling, 32 bytes. Empty: the pool chooses one and reports it in the task.
     #[prost(bytes = "vec", tag = "5")]
     pub seed: ::prost::alloc::vec::Vec<u8>,
-    /// 32 random bytes, chosen and kept by the agent. The transcript commits to hash(salt, stop, prompt), so a
-    /// receipt can be shown without giving the prompt away, and the prompt proven by showing the salt.
+    /// 32 random bytes, chosen and kept by the agent. The transcript commits to hash(salt, stop, prompt), and
+    /// to the constraint if there is one, so a receipt can be shown without giving the prompt away, and the prompt proven by showing the salt.
     #[prost(bytes = "vec", tag = "6")]
     pub salt: ::prost::alloc::vec::Vec<u8>,
     /// From QuoteTask. Empty: at the pool's current price.
@@ -104,6 +135,9 @@ pub struct CreateTaskRequest {
     /// most 4, of 1 to 64 bytes each. That token stays in the output. Part of what the salt hides.
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub stop: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// The form of the answer. Left out: none. Part of what the salt hides, together with the name of the pool's guide.
+    #[prost(message, optional, tag = "9")]
+    pub constraint: ::core::option::Option<Constraint>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateTaskResponse {
@@ -209,6 +243,10 @@ pub struct Task {
     /// The task is EXPIRED if it is not settled by then.
     #[prost(int64, tag = "11")]
     pub expires_at_unix_ms: i64,
+    /// The name of the guide that the constraint is for, such as llguidance-1.9.1+1: the transcript commits to it. Empty
+    /// for a task without a constraint, and for one that has ended.
+    #[prost(string, tag = "12")]
+    pub guide: ::prost::alloc::string::String,
 }
 /// Where a task stands. QUEUED -> RUNNING -> FINISHED -> SETTLED; the other three end it early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -273,6 +311,8 @@ pub enum FinishReason {
     Length = 2,
     /// The agent cancelled it.
     Cancelled = 3,
+    /// No token of the model goes on with the form that was asked for, or the form became too costly to follow.
+    ConstraintUnmet = 4,
 }
 impl FinishReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -285,6 +325,7 @@ impl FinishReason {
             Self::Stop => "FINISH_REASON_STOP",
             Self::Length => "FINISH_REASON_LENGTH",
             Self::Cancelled => "FINISH_REASON_CANCELLED",
+            Self::ConstraintUnmet => "FINISH_REASON_CONSTRAINT_UNMET",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -294,6 +335,7 @@ impl FinishReason {
             "FINISH_REASON_STOP" => Some(Self::Stop),
             "FINISH_REASON_LENGTH" => Some(Self::Length),
             "FINISH_REASON_CANCELLED" => Some(Self::Cancelled),
+            "FINISH_REASON_CONSTRAINT_UNMET" => Some(Self::ConstraintUnmet),
             _ => None,
         }
     }
@@ -444,8 +486,8 @@ pub mod inference_client {
         }
         /// Hands a task to the pool. Calling again with the same `task_id` and the same content answers with the
         /// task as it stands, so a call whose answer was lost can simply be repeated.
-        /// Refused with: model-unknown, prompt-too-long, sampling-invalid, argument-invalid, payment-required,
-        /// quote-unknown, quote-expired, no-worker, queue-full, task-id-taken.
+        /// Refused with: model-unknown, prompt-too-long, sampling-invalid, constraint-invalid, argument-invalid,
+        /// payment-required, quote-unknown, quote-expired, no-worker, queue-full, task-id-taken.
         pub async fn create_task(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateTaskRequest>,
@@ -618,8 +660,8 @@ pub mod inference_server {
         >;
         /// Hands a task to the pool. Calling again with the same `task_id` and the same content answers with the
         /// task as it stands, so a call whose answer was lost can simply be repeated.
-        /// Refused with: model-unknown, prompt-too-long, sampling-invalid, argument-invalid, payment-required,
-        /// quote-unknown, quote-expired, no-worker, queue-full, task-id-taken.
+        /// Refused with: model-unknown, prompt-too-long, sampling-invalid, constraint-invalid, argument-invalid,
+        /// payment-required, quote-unknown, quote-expired, no-worker, queue-full, task-id-taken.
         async fn create_task(
             &self,
             request: tonic::Request<super::CreateTaskRequest>,

@@ -14,6 +14,9 @@ pub struct DescribeResponse {
     pub kernel: ::prost::alloc::string::String,
     #[prost(uint32, tag = "4")]
     pub threads: u32,
+    /// What makes masks of constraints, such as llguidance-1.9.1+1.
+    #[prost(string, tag = "5")]
+    pub guide: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplayRequest {
@@ -25,6 +28,9 @@ pub struct ReplayRequest {
     /// 1 to 64.
     #[prost(message, repeated, tag = "3")]
     pub evidence: ::prost::alloc::vec::Vec<Evidence>,
+    /// As in `DescribeResponse`: verdicts of another one mean nothing.
+    #[prost(string, tag = "4")]
+    pub guide: ::prost::alloc::string::String,
 }
 /// A transcript with what is needed to compute it again.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -45,6 +51,9 @@ pub struct Evidence {
     /// As the worker delivered them, at most 4,096.
     #[prost(uint32, repeated, tag = "5")]
     pub output_tokens: ::prost::alloc::vec::Vec<u32>,
+    /// Its constraint, encoded as `AssignTask` of the extension encodes it. Empty: none.
+    #[prost(bytes = "vec", tag = "6")]
+    pub constraint: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplayResponse {
@@ -196,7 +205,7 @@ pub mod validation_client {
         }
         /// Computes transcripts of one model again, all in one go, and says of each whether it holds.
         /// INVALID_ARGUMENT: the request is malformed. NOT_FOUND: the model is not here. FAILED_PRECONDITION: another
-        /// version of the arithmetic. RESOURCE_EXHAUSTED: other replays are under way, try again later.
+        /// version of the arithmetic, or another guide. RESOURCE_EXHAUSTED: other replays are under way, try again later.
         pub async fn replay(
             &mut self,
             request: impl tonic::IntoRequest<super::ReplayRequest>,
@@ -243,7 +252,7 @@ pub mod validation_server {
         >;
         /// Computes transcripts of one model again, all in one go, and says of each whether it holds.
         /// INVALID_ARGUMENT: the request is malformed. NOT_FOUND: the model is not here. FAILED_PRECONDITION: another
-        /// version of the arithmetic. RESOURCE_EXHAUSTED: other replays are under way, try again later.
+        /// version of the arithmetic, or another guide. RESOURCE_EXHAUSTED: other replays are under way, try again later.
         async fn replay(
             &self,
             request: tonic::Request<super::ReplayRequest>,

@@ -82,7 +82,7 @@ fn golden_values_of_quantisation_never_change() {
     let scale = |value| RowScale::from_q32(value);
     let scales = [scale(1 << 24), scale(1 << 30), scale(u32::MAX), scale(0)];
     let mut sums = [8001, -8001, 123_456_789, 55];
-    requantise(&mut sums, &scales, Factor::of(65_536, 127));
+    requantise(&mut sums, &scales, Factor::of(65_536, 127), VALUE_MAX);
     assert_eq!(sums, GOLDEN_SUMS);
     assert_eq!(scales.map(|s| s.dequantise(-127)), GOLDEN_WEIGHTS);
     assert_eq!(scales.map(RowScale::to_bits), GOLDEN_SCALES);
@@ -98,7 +98,7 @@ const GOLDEN_WEIGHTS: [i32; 4] = [-32_512, -2_080_768, -8_323_072, 0];
 const GOLDEN_SCALES: [u32; 4] = [142_606_336, 41_943_040, 33_554_431, 0];
 
 fn vectors() -> impl Strategy<Value = Vec<i32>> {
-    proptest::collection::vec(-VALUE_MAX..=VALUE_MAX, 1..200)
+    proptest::collection::vec(-RESIDUAL_MAX..=RESIDUAL_MAX, 1..200)
 }
 
 proptest! {
@@ -148,7 +148,7 @@ proptest! {
     ) {
         let scale = RowScale::from_q32(scale);
         let mut sums = [sum];
-        requantise(&mut sums, &[scale], Factor::of(u128::from(peak), 127));
+        requantise(&mut sums, &[scale], Factor::of(u128::from(peak), 127), VALUE_MAX);
         let unit = f64::from(scale.mantissa()) / f64::from(23 + scale.exponent()).exp2() * f64::from(peak) / 127.0;
         let exact = (f64::from(sum) * unit).clamp(-f64::from(VALUE_MAX), f64::from(VALUE_MAX));
         // Half a unit of the sum, half of the result.

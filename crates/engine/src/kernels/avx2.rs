@@ -2,19 +2,19 @@
 //!
 //! One token: bytes at once, the weight's sign moved to the activation, since the instruction
 //! multiplies unsigned with signed (exact: 2 * 127 * 127 < 2^15). Several tokens: four rows are widened
-//! to 16 bits once and meet three tokens at a time, which keeps twelve sums in registers.
+//! to 16 bits once and meet two tokens at a time, which keeps eight sums in registers.
 
 use std::arch::x86_64::{
-    __m256i, _MM_HINT_T0, _mm_add_epi32, _mm_loadu_si128, _mm_prefetch, _mm_storeu_si128,
-    _mm256_abs_epi8, _mm256_add_epi32, _mm256_castsi256_si128, _mm256_cvtepi8_epi16,
-    _mm256_extracti128_si256, _mm256_hadd_epi32, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256,
-    _mm256_sign_epi8, _mm256_storeu_si256, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16,
+    __m256i, _mm_add_epi32, _mm_loadu_si128, _mm_storeu_si128, _mm_unpackhi_epi8,
+    _mm_unpacklo_epi8, _mm256_abs_epi8, _mm256_add_epi32, _mm256_castsi256_si128,
+    _mm256_cvtepi8_epi16, _mm256_extracti128_si256, _mm256_hadd_epi32, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi16, _mm256_set1_epi32,
+    _mm256_setzero_si256, _mm256_sign_epi8, _mm256_storeu_si256,
 };
 
 use super::elementwise::WEIGH_BLOCK;
 use super::scalar::dot;
-use super::{Rows, Vectors};
+use super::{Rows, Vectors, four_apart, quarter};
 
 /// From this many tokens on, widening pays.
 pub(super) const WIDE_TOKENS_MIN: usize = 3;
@@ -33,23 +33,18 @@ pub(super) unsafe fn products(rows: &Rows<'_>, x: &Vectors<'_>, out: &mut [&mut 
     if out.len() >= WIDE_TOKENS_MIN {
         return wide(rows, x, out);
     }
-    for (token, sums) in out.iter_mut().enumerate() {
-        let vector = x.vector(token);
-        let (quads, rest) = sums.as_chunks_mut::<4>();
-        let whole = 4 * quads.len();
-        for (quad, sums) in quads.iter_mut().enumerate() {
-            let at = 4 * quad;
-            let four = [
-                rows.row(at),
-                rows.row(at + 1),
-                rows.row(at + 2),
-                rows.row(at + 3),
-            ];
-            *sums = dot_four(four, vector);
+    for first in 0..quarter(rows.count) {
+        let indices = four_apart(first, rows.count);
+        // Missing rows repeat the first one; their sums are not kept.
+        let mut four = [rows.row(first); 4];
+        for (row, index) in four.iter_mut().zip(indices.clone()) {
+            *row = rows.row(index);
         }
-        for (i, sum) in rest.iter_mut().enumerate() {
-            let row = rows.row(whole + i);
-            *sum = dot_four([row; 4], vector)[0];
+        for (token, out) in out.iter_mut().enumerate() {
+            let sums = dot_four(four, x.vector(token));
+            for (index, sum) in indices.clone().zip(sums) {
+                out[index] = sum;
+            }
         }
     }
 }
@@ -66,9 +61,6 @@ fn dot_four(rows: [&[i8]; 4], vector: &[i8]) -> [i32; 4] {
         let v = unsafe { _mm256_loadu_si256(vector.as_ptr().add(at).cast()) };
         for (sum, row) in sums.iter_mut().zip(rows) {
             debug_assert!(row.len() == columns);
-            // The next four rows; a prefetch touches nothing, wherever it points.
-            let ahead = row.as_ptr().wrapping_add(at + 4 * columns);
-            _mm_prefetch::<_MM_HINT_T0>(ahead);
             // SAFETY: as above.
             let w = unsafe { _mm256_loadu_si256(row.as_ptr().add(at).cast()) };
             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(v, w));
@@ -176,7 +168,7 @@ fn widen(row: &[i8], place: &mut [i16]) {
     }
 }
 
-/// Four widened rows, [`BLOCK`] apart in `panel`, with three vectors of at most that length.
+/// Four widened rows, [`BLOCK`] apart in `panel`, with two vectors of at most that length.
 #[target_feature(enable = "avx2")]
 fn tile(panel: &[i16; 4 * BLOCK], vectors: [&[i16]; TILE_TOKENS]) -> [[i32; 4]; TILE_TOKENS] {
     let columns = vectors[0].len();
@@ -205,46 +197,17 @@ fn tile(panel: &[i16; 4 * BLOCK], vectors: [&[i16]; TILE_TOKENS]) -> [[i32; 4]; 
     totals
 }
 
-/// See [`super::Kernel::weigh`]: two positions at a time, their bytes widened and put side by side.
+/// See [`super::Kernel::weigh`]: two positions at a time, their bytes put side by side and widened.
 #[target_feature(enable = "avx2")]
 pub(super) fn weigh(weights: &[i16], rows: &Rows<'_>, out: &mut [i64]) {
-    let whole = rows.columns / 16 * 16;
-    for (at, out) in (0..whole).step_by(16).zip(out.chunks_exact_mut(16)) {
-        out.fill(0);
-        for (block, weights) in weights.chunks(WEIGH_BLOCK).enumerate() {
-            let mut sums = [_mm256_setzero_si256(); 2];
-            for (pair, weights) in weights.chunks(2).enumerate() {
-                let position = block * WEIGH_BLOCK + 2 * pair;
-                let first = load_wide(rows.row(position), at);
-                let (second, weight) = match weights {
-                    [first, second] => (
-                        load_wide(rows.row(position + 1), at),
-                        i32::from(*second) << 16 | i32::from(*first),
-                    ),
-                    _ => (_mm256_setzero_si256(), i32::from(weights[0])),
-                };
-                let weight = _mm256_set1_epi32(weight);
-                let low = _mm256_madd_epi16(_mm256_unpacklo_epi16(first, second), weight);
-                let high = _mm256_madd_epi16(_mm256_unpackhi_epi16(first, second), weight);
-                sums[0] = _mm256_add_epi32(sums[0], low);
-                sums[1] = _mm256_add_epi32(sums[1], high);
-            }
-            let mut totals = [[0_i32; 8]; 2];
-            for (total, sum) in totals.iter_mut().zip(sums) {
-                // SAFETY: eight integers are 32 bytes.
-                unsafe { _mm256_storeu_si256(total.as_mut_ptr().cast(), sum) };
-            }
-            // Interleaving works within each half of a register.
-            let order = [
-                &totals[0][..4],
-                &totals[1][..4],
-                &totals[0][4..],
-                &totals[1][4..],
-            ];
-            for (out, total) in out.iter_mut().zip(order.into_iter().flatten()) {
-                *out += i64::from(*total);
-            }
-        }
+    let mut whole = 0;
+    while rows.columns - whole >= 64 {
+        weigh_columns::<4>(weights, rows, whole, &mut out[whole..whole + 64]);
+        whole += 64;
+    }
+    while rows.columns - whole >= 16 {
+        weigh_columns::<1>(weights, rows, whole, &mut out[whole..whole + 16]);
+        whole += 16;
     }
     let rest = Rows {
         data: &rows.data[whole..],
@@ -254,10 +217,57 @@ pub(super) fn weigh(weights: &[i16], rows: &Rows<'_>, out: &mut [i64]) {
     super::elementwise::weigh(weights, &rest, &mut out[whole..]);
 }
 
-/// Sixteen bytes of a row, sign-extended.
+/// [`weigh`] for `16 * GROUPS` columns from `at` on; of several groups, a position's weight is spread once for all.
 #[target_feature(enable = "avx2")]
-fn load_wide(row: &[i8], at: usize) -> __m256i {
-    debug_assert!(at + 16 <= row.len());
-    // SAFETY: `at + 16 <= columns`, the length of a row.
-    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(row.as_ptr().add(at).cast()) })
+fn weigh_columns<const GROUPS: usize>(
+    weights: &[i16],
+    rows: &Rows<'_>,
+    at: usize,
+    out: &mut [i64],
+) {
+    out.fill(0);
+    for (block, weights) in weights.chunks(WEIGH_BLOCK).enumerate() {
+        let mut sums = [[_mm256_setzero_si256(); 2]; GROUPS];
+        for (pair, weights) in weights.chunks(2).enumerate() {
+            let position = block * WEIGH_BLOCK + 2 * pair;
+            let first = &rows.row(position)[at..at + 16 * GROUPS];
+            // A missing row has the weight 0.
+            let (second, weight) = match weights {
+                [first, second] => (position + 1, i32::from(*second) << 16 | i32::from(*first)),
+                _ => (position, i32::from(weights[0])),
+            };
+            let second = &rows.row(second)[at..at + 16 * GROUPS];
+            let weight = _mm256_set1_epi32(weight);
+            for (group, sums) in sums.iter_mut().enumerate() {
+                let (low, high) = interleaved(first, second, 16 * group);
+                sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(low, weight));
+                sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(high, weight));
+            }
+        }
+        for (out, sum) in out.chunks_exact_mut(8).zip(sums.as_flattened()) {
+            let mut total = [0_i32; 8];
+            // SAFETY: eight integers are 32 bytes.
+            unsafe { _mm256_storeu_si256(total.as_mut_ptr().cast(), *sum) };
+            for (out, total) in out.iter_mut().zip(total) {
+                *out += i64::from(total);
+            }
+        }
+    }
+}
+
+/// Sixteen bytes of two rows from `at` on, side by side and sign-extended: of the first eight columns, and of the others.
+#[target_feature(enable = "avx2")]
+fn interleaved(first: &[i8], second: &[i8], at: usize) -> (__m256i, __m256i) {
+    debug_assert!(at + 16 <= first.len().min(second.len()));
+    // SAFETY: `at + 16` is at most the length of both.
+    let (first, second) = unsafe {
+        (
+            _mm_loadu_si128(first.as_ptr().add(at).cast()),
+            _mm_loadu_si128(second.as_ptr().add(at).cast()),
+        )
+    };
+    (
+        _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(first, second)),
+        _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(first, second)),
+    )
 }

@@ -25,7 +25,7 @@ use std::arch::x86_64::{
 };
 
 use super::elementwise::WEIGH_BLOCK;
-use super::{Rows, Vectors};
+use super::{Rows, Vectors, four_apart, quarter};
 
 /// From this many tokens on, panels pay.
 pub(super) const PANEL_TOKENS_MIN: usize = 12;
@@ -45,12 +45,11 @@ pub(super) unsafe fn products(rows: &Rows<'_>, x: &Vectors<'_>, out: &mut [&mut 
     if let ([sums], []) = (&mut *out, rows.sums) {
         return keys(rows, x.vector(0), sums);
     }
-    for first in (0..rows.count).step_by(4) {
-        let count = (rows.count - first).min(4);
-        // Missing rows repeat the last one; their sums are not kept.
-        let indices = [0, 1, 2, 3].map(|i| first + i.min(count - 1));
-        let (mut four, mut offsets) = ([rows.row(0); 4], [0; 4]);
-        for ((row, offset), index) in four.iter_mut().zip(&mut offsets).zip(indices) {
+    for first in 0..quarter(rows.count) {
+        let indices = four_apart(first, rows.count);
+        // Missing rows repeat the first one; their sums are not kept.
+        let (mut four, mut offsets) = ([rows.row(first); 4], [0; 4]);
+        for ((row, offset), index) in four.iter_mut().zip(&mut offsets).zip(indices.clone()) {
             (*row, *offset) = (rows.row(index), 128 * sum_of(rows, index));
         }
         let mut token = 0;
@@ -65,8 +64,8 @@ pub(super) unsafe fn products(rows: &Rows<'_>, x: &Vectors<'_>, out: &mut [&mut 
             };
             for (out, sums) in out[token..].iter_mut().zip(&sums).take(left) {
                 let sums = sums.iter().zip(&offsets);
-                for (out, (sum, offset)) in out[first..first + count].iter_mut().zip(sums) {
-                    *out = sum - offset;
+                for (index, (sum, offset)) in indices.clone().zip(sums) {
+                    out[index] = sum - offset;
                 }
             }
             token += left;
@@ -131,9 +130,8 @@ fn along<const N: usize>(rows: [&[i8]; 4], vectors: [&[i8]; N]) -> [[i32; 4]; 4]
             *v = _mm512_xor_si512(load(vector, at, mask), offset);
         }
         for (r, row) in rows.into_iter().enumerate() {
-            // The next four rows; a prefetch touches nothing, wherever it points.
-            let ahead = row.as_ptr().wrapping_add(at + 4 * columns);
-            _mm_prefetch::<_MM_HINT_T0>(ahead);
+            // The row of the next step; a prefetch touches nothing, wherever it points.
+            _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(at + columns));
             let w = load(row, at, mask);
             for (sums, v) in sums.iter_mut().zip(v) {
                 sums[r] = _mm512_dpbusd_epi32(sums[r], v, w);

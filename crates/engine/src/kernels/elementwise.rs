@@ -1,8 +1,8 @@
 //! What runs once per element, as plain Rust that compilers vectorise. docs/engine.md is the
 //! definition.
 
-use super::{Rows, Softmax};
-use crate::arith::{self, MIX_BLOCK, bits, clamp, shift_round, tables};
+use super::{Rows, Share, Softmax};
+use crate::arith::{self, MIX_BLOCK, shift_round, tables};
 use crate::factor::Factor;
 use crate::scale::{self, RowScale};
 
@@ -12,8 +12,8 @@ const SCORE_MAX: i64 = 1 << 30;
 pub(super) const WEIGH_BLOCK: usize = 512;
 
 #[inline(always)]
-pub(super) fn requantise(sums: &mut [i32], scales: &[RowScale], factor: Factor) {
-    scale::requantise(sums, scales, factor);
+pub(super) fn requantise(sums: &mut [i32], scales: &[RowScale], factor: Factor, max: i32) {
+    scale::requantise(sums, scales, factor, max);
 }
 
 #[inline(always)]
@@ -48,15 +48,15 @@ pub(super) fn rotate_heads(heads: &mut [i32], cos: &[i32], sin: &[i32]) {
 }
 
 #[inline(always)]
-pub(super) fn add(x: &mut [i32], y: &[i32]) {
+pub(super) fn add(x: &mut [i32], y: &[i32], max: i32) {
     for (a, b) in x.iter_mut().zip(y) {
-        // Both are below 2^27, so the sum fits.
-        *a = (*a + *b).clamp(-arith::VALUE_MAX, arith::VALUE_MAX);
+        // Both are at most 2^29, so the sum fits.
+        *a = (*a + *b).clamp(-max, max);
     }
 }
 
-/// Scores, weights `2^(score - top)` in Q30, and from those the weights of the quantised values:
-/// weight times value peak, in at most 15 bits.
+/// Scores of a block of positions, weights `2^(score - exponent)` in Q30, and from those the weights of the quantised
+/// values: weight times value peak, in at most 15 bits.
 #[inline(always)]
 pub(super) fn softmax(job: &mut Softmax<'_>) {
     let mut top = i32::MIN;
@@ -71,9 +71,12 @@ pub(super) fn softmax(job: &mut Softmax<'_>) {
         top = top.max(*score);
     }
     let tables = tables();
+    // The power of two at or above the largest weight, of which blocks are brought together by shifts alone.
+    let exponent = (top + 0xffff) >> 16;
+    let above = exponent << 16;
     let (mut sum, mut most) = (0_u64, 0_u64);
     for (score, value_peak) in job.scores.iter_mut().zip(job.value_peaks) {
-        let weight = tables.power(top.abs_diff(*score));
+        let weight = tables.power(above.abs_diff(*score));
         sum += u64::from(weight);
         most = most.max(u64::from(weight) * u64::from(*value_peak));
         // At most 2^30.
@@ -87,8 +90,11 @@ pub(super) fn softmax(job: &mut Softmax<'_>) {
         let wide = u64::from(score.unsigned_abs()) * u64::from(*value_peak);
         *weight = ((wide + half) >> shift).min(32_767) as i16;
     }
-    job.factor = Factor::of(1 << shift, 127 * u128::from(sum));
-    debug_assert!(bits(job.factor.mantissa) == 31);
+    job.share = Share {
+        exponent,
+        sum,
+        shift,
+    };
 }
 
 #[inline(always)]
@@ -110,14 +116,5 @@ pub(super) fn weigh(weights: &[i16], rows: &Rows<'_>, out: &mut [i64]) {
         for (total, sum) in out.iter_mut().zip(sums.iter()) {
             *total += i64::from(*sum);
         }
-    }
-}
-
-/// The weighted sums in Q16.
-pub(crate) fn unweigh(sums: &[i64], factor: Factor, out: &mut [i32]) {
-    // 40 bits of sum leave room for 23 of the mantissa.
-    let (mantissa, shift) = (i64::from(factor.mantissa >> 8), factor.shift - 8);
-    for (value, sum) in out.iter_mut().zip(sums) {
-        *value = clamp(shift_round(sum * mantissa, shift.clamp(1, 62)));
     }
 }

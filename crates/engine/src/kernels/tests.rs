@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::arith::VALUE_MAX;
+use crate::arith::{RESIDUAL_MAX, VALUE_MAX};
 use crate::factor::Factor;
 use crate::scale::RowScale;
 
@@ -25,12 +25,18 @@ fn bytes(seed: u64, extreme: bool, count: usize) -> Vec<i8> {
 }
 
 fn values(seed: u64, extreme: bool, count: usize) -> Vec<i32> {
+    values_to(VALUE_MAX, seed, extreme, count)
+}
+
+fn values_to(max: i32, seed: u64, extreme: bool, count: usize) -> Vec<i32> {
     bytes(seed, extreme, count)
         .iter()
         .zip(bytes(seed ^ 1, false, count))
         .map(|(high, low)| {
-            let value = i32::from(*high) * (VALUE_MAX / 127) + i32::from(low);
-            value.clamp(-VALUE_MAX, VALUE_MAX)
+            let value = i32::from(*high) * (max / 127) + i32::from(low);
+            // What the division leaves over belongs to the largest.
+            let value = value + value.signum() * (max % 127) * i32::from(high.abs() == 127);
+            value.clamp(-max, max)
         })
         .collect()
 }
@@ -78,7 +84,8 @@ proptest! {
     #[test]
     fn elementwise_work_equals_the_definition(
         count in 1_usize..200, seed: u64, extreme: bool,
-        mantissa in 1_u32 << 30..1 << 31, shift in 7_u32..70,
+        mantissa in 1_u32 << 30..1 << 31, shift in 4_u32..70,
+        max in proptest::sample::select(vec![VALUE_MAX, RESIDUAL_MAX]),
     ) {
         let scales: Vec<RowScale> = values(seed, false, count)
             .iter()
@@ -87,10 +94,13 @@ proptest! {
         let x = values(seed, extreme, count);
         let up = values(!seed, extreme, count);
         let factor = Factor { mantissa, shift };
-        let peak = crate::arith::peak(&x);
+        // The stream and what is added to it; mixed values are as large.
+        let stream = values_to(RESIDUAL_MAX, seed, extreme, count);
+        let more = values_to(max, !seed, extreme, count);
+        let peak = crate::arith::peak(&stream);
         let run = |kernel: Kernel| {
             let mut sums: Vec<i32> = x.iter().map(|v| v.saturating_mul(8)).collect();
-            kernel.requantise(&mut sums, &scales, factor);
+            kernel.requantise(&mut sums, &scales, factor, max);
             let mut gated = x.clone();
             kernel.gate(&mut gated, &up);
             let mut mixed = x.clone();
@@ -101,10 +111,10 @@ proptest! {
             if half > 0 {
                 kernel.rotate_heads(&mut turned, &angles[..half], &angles[half..2 * half]);
             }
-            let mut added = x.clone();
-            kernel.add(&mut added, &up);
+            let mut added = stream.clone();
+            kernel.add(&mut added, &more, max);
             let mut quantised = vec![0; count];
-            kernel.quantise(&x, peak, &mut quantised);
+            kernel.quantise(&stream, peak, &mut quantised);
             (sums, gated, mixed, turned, added, quantised)
         };
         let expected = run(Kernel::SCALAR);
@@ -115,7 +125,7 @@ proptest! {
 
     #[test]
     fn attention_equals_the_definition(
-        (positions, half, stride) in (1_usize..600, 1_usize..40, 1_usize..3),
+        (positions, half, stride) in (1_usize..=512, 1_usize..40, 1_usize..3),
         seed: u64, extreme: bool,
         mantissa in 1_u32 << 30..1 << 31, shift in 17_u32..60,
     ) {
@@ -135,15 +145,13 @@ proptest! {
                 value_peaks: &value_peaks,
                 query: Factor { mantissa, shift },
                 weights: &mut vec![0; positions],
-                factor: Factor::ZERO,
+                share: Share::default(),
             };
             kernel.softmax(&mut softmax);
-            let (weights, factor) = (softmax.weights.to_vec(), softmax.factor);
+            let (weights, share) = (softmax.weights.to_vec(), softmax.share);
             let mut sums = vec![0; head_dim];
             kernel.weigh(&weights, &rows, &mut sums);
-            let mut out = vec![0; head_dim];
-            unweigh(&sums, factor, &mut out);
-            (weights, factor, sums, out)
+            (weights, share, sums)
         };
         let expected = run(Kernel::SCALAR);
         for kernel in others() {
@@ -184,5 +192,19 @@ fn the_largest_sums_do_not_overflow() {
         let mut sums = [0; 2];
         kernel.weigh(&vec![32_767; positions], &rows, &mut sums);
         assert_eq!(sums, [32_767 * 127 * (1 << 17); 2], "{}", kernel.name());
+    }
+}
+
+#[test]
+fn steps_of_four_rows_take_each_row_once() {
+    for count in 0..50 {
+        let mut taken: Vec<usize> = Vec::new();
+        for step in 0..quarter(count) {
+            let rows: Vec<usize> = four_apart(step, count).collect();
+            assert!((1..=4).contains(&rows.len()) && rows[0] == step);
+            taken.extend(rows);
+        }
+        taken.sort_unstable();
+        assert_eq!(taken, (0..count).collect::<Vec<_>>());
     }
 }

@@ -103,6 +103,7 @@ fn tiny_architecture() -> crate::Architecture {
         tied_head: true,
         attention_bias: false,
         mixed_down: false,
+        turn: 1,
     }
 }
 

@@ -20,8 +20,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use dovetail_commitment::{
-    Batch, BatchRoot, FinishReason, HeaderHash, ModelId, SamplingParams, StopSequences, TaskId,
-    Transcript, WorkerKey, output_digest, prompt_commitment,
+    Batch, BatchRoot, Constraint, FinishReason, Form, HeaderHash, ModelId, SamplingParams,
+    StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
 };
 use dovetail_units::time::unix_now;
 use dovetail_units::{Msat, Work};
@@ -210,12 +210,17 @@ const SAMPLING: SamplingParams = SamplingParams {
     max_tokens: 8,
 };
 
+fn constraint(schema: &str) -> Constraint {
+    Constraint::new(Form::JsonSchema(schema.to_owned())).unwrap()
+}
+
 fn new_task(n: u8) -> NewTask {
     NewTask {
         id: TaskId::from_bytes([n; 32]),
         model_id: MODEL,
         prompt: b"What is owed?".to_vec(),
         stop: StopSequences::new(vec![b"\n\n".to_vec(), b"END".to_vec()]).unwrap(),
+        constraint: Some(constraint("{\"type\": \"object\"}")),
         salt: [n; 32],
         sampling: SAMPLING,
         seed: [n; 32],
@@ -230,7 +235,12 @@ fn transcript(task: &NewTask, tokens: &[u32]) -> Transcript {
         worker_key: WORKER,
         model_id: task.model_id,
         engine_version: 1,
-        prompt_commitment: prompt_commitment(&task.salt, &task.stop, &task.prompt),
+        prompt_commitment: prompt_commitment(
+            &task.salt,
+            &task.stop,
+            task.constraint.as_ref(),
+            &task.prompt,
+        ),
         sampling: task.sampling,
         seed: task.seed,
         output_tokens: u32::try_from(tokens.len()).unwrap(),

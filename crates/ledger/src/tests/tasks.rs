@@ -10,6 +10,11 @@ async fn state(ledger: &Ledger, n: u8) -> (TaskState, bool) {
         .unwrap()
         .unwrap();
     assert_eq!(task.stop.is_some(), task.prompt.is_some());
+    assert_eq!(task.constraint.is_some(), task.prompt.is_some());
+    assert!(
+        task.constraint
+            .is_none_or(|form| Some(form) == new_task(n).constraint)
+    );
     assert!(task.stop.is_none_or(|stop| stop == new_task(n).stop));
     (task.state, task.prompt.is_some())
 }
@@ -27,7 +32,15 @@ fn a_repeated_request_is_the_same_task_and_another_under_its_id_is_refused() {
             stop: StopSequences::default(),
             ..new_task(1)
         };
-        for other in [other_prompt, other_stop] {
+        let other_form = NewTask {
+            constraint: Some(constraint("{}")),
+            ..new_task(1)
+        };
+        let no_form = NewTask {
+            constraint: None,
+            ..new_task(1)
+        };
+        for other in [other_prompt, other_stop, other_form, no_form] {
             assert!(matches!(
                 ledger.create_task(&other).await,
                 Err(LedgerError::Conflict(_))

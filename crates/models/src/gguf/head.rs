@@ -20,6 +20,8 @@ const KEY_BYTES_MAX: u64 = 65_535;
 const TENSOR_NAME_BYTES_MAX: u64 = 64;
 /// A chat template is the longest string in use.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
+/// Magic, version, and the numbers of tensors and pairs stand before the pairs.
+pub(super) const PAIRS_FROM: u64 = 24;
 /// ggml's own.
 const DIMENSIONS_MAX: u32 = 4;
 
@@ -38,6 +40,8 @@ pub(super) enum Value {
     Texts(Vec<String>),
     /// A list of whole numbers of 32 bits.
     Wholes(Vec<i64>),
+    /// A list of numbers of 32 bits.
+    Numbers(Vec<f32>),
     /// A list that no model here needs. It was passed over.
     OtherList,
 }
@@ -58,6 +62,8 @@ pub(super) struct Line {
 pub(super) struct Head {
     pub(super) pairs: BTreeMap<String, Value>,
     pub(super) lines: Vec<Line>,
+    /// Where the pairs end.
+    pub(super) pairs_to: u64,
     /// How long it is.
     pub(super) bytes: u64,
 }
@@ -93,6 +99,7 @@ impl Head {
                 return Err(format!("the key {key:?} is there twice"));
             }
         }
+        let pairs_to = source.read;
         let mut lines = Vec::new();
         for _ in 0..tensors {
             lines.push(source.line()?);
@@ -100,6 +107,7 @@ impl Head {
         Ok(Self {
             pairs,
             lines,
+            pairs_to,
             bytes: source.read,
         })
     }
@@ -194,8 +202,14 @@ impl<R: Read> Source<R> {
         let width = match kind {
             0 | 1 | 7 => 1,
             2 | 3 => 2,
-            6 => 4,
             10..=12 => 8,
+            6 => {
+                let mut numbers = Vec::new();
+                for _ in 0..length {
+                    numbers.push(f32::from_le_bytes(self.array()?));
+                }
+                return Ok(Value::Numbers(numbers));
+            }
             4 | 5 => {
                 let mut wholes = Vec::new();
                 for _ in 0..length {
@@ -271,16 +285,21 @@ mod tests {
         rest.extend([9, 0, 0, 0, 8, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
         rest.extend([text("a"), text("")].concat());
         rest.extend(text("other"));
-        rest.extend([9, 0, 0, 0, 6, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]);
+        rest.extend([9, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]);
+        rest.extend(text("numbers"));
+        rest.extend([
+            9, 0, 0, 0, 6, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc0,
+        ]);
         rest.extend(text("t"));
         rest.extend([1, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0]);
         rest.extend(64_u64.to_le_bytes());
-        let bytes = head(1, 3, &rest);
+        let bytes = head(1, 4, &rest);
         let head = Head::read(bytes.as_slice()).unwrap();
         assert_eq!(head.pairs["whole"], Value::Whole(-1));
         let list = Value::Texts(vec!["a".to_owned(), String::new()]);
         assert_eq!(head.pairs["list"], list);
         assert_eq!(head.pairs["other"], Value::OtherList);
+        assert_eq!(head.pairs["numbers"], Value::Numbers(vec![-2.0]));
         let line = Line {
             name: "t".to_owned(),
             dimensions: vec![7],

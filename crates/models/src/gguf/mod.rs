@@ -3,7 +3,11 @@
 
 mod config;
 mod head;
+mod parts;
+mod pieces;
 mod tokenizer;
+
+pub use parts::GgufParts;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -49,23 +53,8 @@ pub(crate) struct Gguf {
 
 impl Gguf {
     pub(crate) fn open(path: &Path) -> Result<Self, ImportError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let io = |source| ImportError::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let (name, mut file, head, length) = open(path)?;
         let corrupt = |reason: String| ImportError::corrupt(&name, reason);
-        let mut file = File::open(path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
-        let mut beginning = Vec::new();
-        let pointer = LFS_POINTER.len() as u64;
-        let read = file.by_ref().take(pointer).read_to_end(&mut beginning);
-        read.map_err(io)?;
-        if beginning == LFS_POINTER {
-            return Err(ImportError::LfsPointer(name.into_owned()));
-        }
-        file.seek(SeekFrom::Start(0)).map_err(io)?;
-        let head = Head::read(BufReader::new(&mut file)).map_err(corrupt)?;
         let metadata = Metadata(head.pairs);
         let mut tensors = place(&metadata, &head.lines, head.bytes, length, &corrupt)?;
         let divisors_at = tensors.remove(ROPE_DIVISORS);
@@ -88,7 +77,7 @@ impl Gguf {
             }
         }
         Ok(Self {
-            name: name.into_owned(),
+            name,
             tensors: named,
             files,
             rope_divisors,
@@ -121,6 +110,28 @@ impl Gguf {
         let turned = turned.iter().any(|end| tensor.ends_with(end));
         self.paired_head_dim.filter(|_| turned)
     }
+}
+
+/// A file's name, itself, its head and its length.
+fn open(path: &Path) -> Result<(String, File, Head, u64), ImportError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let io = |source| ImportError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = File::open(path).map_err(io)?;
+    let length = file.metadata().map_err(io)?.len();
+    let mut beginning = Vec::new();
+    let pointer = LFS_POINTER.len() as u64;
+    let read = file.by_ref().take(pointer).read_to_end(&mut beginning);
+    read.map_err(io)?;
+    if beginning == LFS_POINTER {
+        return Err(ImportError::LfsPointer(name.into_owned()));
+    }
+    file.seek(SeekFrom::Start(0)).map_err(io)?;
+    let head = Head::read(BufReader::new(&mut file));
+    let head = head.map_err(|reason| ImportError::corrupt(&name, reason))?;
+    Ok((name.into_owned(), file, head, length))
 }
 
 /// The pairs of a file's metadata.

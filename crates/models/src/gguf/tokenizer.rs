@@ -1,17 +1,18 @@
-//! A GGUF file's tokens as a `tokenizer.json`. How a text is cut is not in the file: it names one of the ways that
-//! llama.cpp knows (`tokenizer.ggml.pre`), of which those that were compared stand here.
+//! A GGUF file's tokens as a `tokenizer.json`. How BPE cuts a text is not in the file: it names one of the ways that
+//! llama.cpp knows (`tokenizer.ggml.pre`), of which those that were compared stand here. SentencePiece is in `pieces.rs`.
 
 use std::collections::HashSet;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
+use super::pieces::{Pieces, check_bytes};
 use super::{Metadata, Value};
 use crate::error::ImportError;
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
-const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 const KINDS: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
 const TEMPLATE: &str = "tokenizer.chat_template";
@@ -35,16 +36,22 @@ enum Cut {
     SmolLm,
     Llama3,
     Qwen2,
+    /// Not at all: SentencePiece.
+    Whole,
 }
 
 /// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Normal,
     /// Written by templates, and no text.
     Control,
     /// Text that is one token wherever it stands.
     UserDefined,
+    /// Stands for what has no piece.
+    Unknown,
+    /// One byte of what has no piece.
+    Byte,
     /// Fills the table.
     Unused,
 }
@@ -55,45 +62,33 @@ pub(super) struct Tokens<'a> {
     cut: Cut,
     names: &'a [String],
     kinds: Vec<Kind>,
+    /// Of a SentencePiece vocabulary.
+    pieces: Option<Pieces<'a>>,
 }
 
 impl<'a> Tokens<'a> {
     pub(super) fn read(metadata: &'a Metadata) -> Result<Self, ImportError> {
-        match metadata.text(MODEL)? {
-            Some("gpt2") => {}
-            Some("llama") => {
-                let reason = "is \"llama\": a SentencePiece vocabulary, of which a GGUF file has a part only; \
-                    import the checkpoint in Hugging Face's layout";
-                return Err(Metadata::refusal(MODEL, reason));
-            }
-            Some(other) => {
-                let reason = format!("is {other:?}; gpt2 (BPE) is supported");
-                return Err(Metadata::refusal(MODEL, reason));
-            }
-            None => return Err(Metadata::refusal(MODEL, "is missing")),
-        }
-        let cut = match metadata.text(PRE)? {
-            Some("gpt-2") => Cut::Gpt2,
-            Some("smollm") => Cut::SmolLm,
-            Some("llama-bpe") => Cut::Llama3,
-            Some("qwen2") => Cut::Qwen2,
-            other => {
-                let found = other.map_or_else(|| "is missing".to_owned(), |o| format!("is {o:?}"));
-                let reason = format!("{found}; smollm, llama-bpe, qwen2 and gpt-2 are supported");
-                return Err(Metadata::refusal(PRE, reason));
-            }
-        };
+        let cut = Cut::read(metadata)?;
         let names = metadata.texts(TOKENS)?;
         // A map of names, as a tokenizer.json has it, would keep one of two.
         let mut known = HashSet::new();
         if let Some(twice) = names.iter().find(|name| !known.insert(name.as_str())) {
             return Err(Metadata::refusal(TOKENS, format!("has {twice:?} twice")));
         }
+        let kinds = kinds(metadata, names.len(), cut)?;
+        let pieces = match cut {
+            Cut::Whole => {
+                check_bytes(names, &kinds)?;
+                Some(Pieces::read(metadata, names.len())?)
+            }
+            _ => None,
+        };
         Ok(Self {
             metadata,
             cut,
             names,
-            kinds: kinds(metadata, names.len())?,
+            kinds,
+            pieces,
         })
     }
 
@@ -145,15 +140,19 @@ impl<'a> Tokens<'a> {
     }
 
     pub(super) fn tokenizer_json(&self) -> Result<Vec<u8>, ImportError> {
-        let merges = self.metadata.texts(MERGES)?.iter();
-        let merges: Option<Vec<[&str; 2]>> = merges.map(|merge| parts(merge)).collect();
-        let merges = merges.ok_or_else(|| Metadata::refusal(MERGES, "has one of a single part"))?;
+        let merges = match &self.pieces {
+            Some(pieces) => pieces.merges(self.names, &self.kinds)?,
+            None => listed_merges(self.metadata)?,
+        };
         let tokens = (0..).zip(self.names.iter().zip(&self.kinds));
         let used = tokens.filter(|(_, (_, kind))| **kind != Kind::Unused);
         let used: Vec<(u32, &str, Kind)> = used
             .map(|(id, (name, kind))| (id, name.as_str(), *kind))
             .collect();
-        let added = used.iter().filter(|(_, _, kind)| *kind != Kind::Normal);
+        let plain = |kind: &Kind| matches!(kind, Kind::Normal | Kind::Byte);
+        let added = used.iter().filter(|(_, _, kind)| !plain(kind));
+        let unknown = used.iter().find(|(_, _, kind)| *kind == Kind::Unknown);
+        let by_pieces = self.pieces.is_some();
         let file = File {
             version: "1.0",
             truncation: None,
@@ -166,22 +165,26 @@ impl<'a> Tokens<'a> {
                     lstrip: false,
                     rstrip: false,
                     normalized: false,
-                    special: *kind == Kind::Control,
+                    special: *kind != Kind::UserDefined,
                 })
                 .collect(),
-            normalizer: match self.cut {
-                Cut::Qwen2 => json!({ "type": "NFC" }),
+            normalizer: match (&self.pieces, self.cut) {
+                (Some(pieces), _) => pieces.normalizer(),
+                (None, Cut::Qwen2) => json!({ "type": "NFC" }),
                 _ => Json::Null,
             },
             pre_tokenizer: self.cut.pre_tokenizer(),
             post_processor: self.post_processor()?,
-            decoder: byte_level(true),
+            decoder: match &self.pieces {
+                Some(pieces) => pieces.decoder(),
+                None => byte_level(true),
+            },
             model: Model {
                 kind: "BPE",
                 dropout: None,
-                unk_token: None,
-                fuse_unk: false,
-                byte_fallback: false,
+                unk_token: unknown.map(|(_, name, _)| *name).filter(|_| by_pieces),
+                fuse_unk: by_pieces,
+                byte_fallback: by_pieces,
                 ignore_merges: self.cut == Cut::Llama3,
                 vocab: used.iter().map(|(id, name, _)| (*name, *id)).collect(),
                 merges,
@@ -213,7 +216,7 @@ impl<'a> Tokens<'a> {
             Ok(())
         };
         // llama.cpp's defaults for files that do not say it.
-        if wanted("bos", self.cut == Cut::Llama3)? {
+        if wanted("bos", matches!(self.cut, Cut::Llama3 | Cut::Whole))? {
             token("bos", &mut pieces)?;
         }
         let text = |id: &str| json!({ "Sequence": { "id": id, "type_id": 0 } });
@@ -235,6 +238,31 @@ impl<'a> Tokens<'a> {
 }
 
 impl Cut {
+    /// The way that a file names.
+    fn read(metadata: &Metadata) -> Result<Self, ImportError> {
+        match metadata.text(MODEL)? {
+            Some("gpt2") => {}
+            Some("llama") => return Ok(Self::Whole),
+            Some(other) => {
+                let reason =
+                    format!("is {other:?}; gpt2 (BPE) and llama (SentencePiece) are supported");
+                return Err(Metadata::refusal(MODEL, reason));
+            }
+            None => return Err(Metadata::refusal(MODEL, "is missing")),
+        }
+        Ok(match metadata.text(PRE)? {
+            Some("gpt-2") => Self::Gpt2,
+            Some("smollm") => Self::SmolLm,
+            Some("llama-bpe") => Self::Llama3,
+            Some("qwen2") => Self::Qwen2,
+            other => {
+                let found = other.map_or_else(|| "is missing".to_owned(), |o| format!("is {o:?}"));
+                let reason = format!("{found}; smollm, llama-bpe, qwen2 and gpt-2 are supported");
+                return Err(Metadata::refusal(PRE, reason));
+            }
+        })
+    }
+
     fn pre_tokenizer(self) -> Json {
         let split = |pattern: &str| {
             let pattern = json!({ "Regex": pattern });
@@ -250,6 +278,7 @@ impl Cut {
             }
             Self::Llama3 => split(LLAMA_3),
             Self::Qwen2 => split(QWEN_2),
+            Self::Whole => Json::Null,
         }
     }
 }
@@ -259,7 +288,7 @@ fn byte_level(use_regex: bool) -> Json {
 }
 
 /// The kinds of tokens, by `enum llama_token_type`. A file that says none has normal ones only.
-fn kinds(metadata: &Metadata, count: usize) -> Result<Vec<Kind>, ImportError> {
+fn kinds(metadata: &Metadata, count: usize, cut: Cut) -> Result<Vec<Kind>, ImportError> {
     let kinds = match metadata.0.get(KINDS) {
         None => return Ok(vec![Kind::Normal; count]),
         Some(Value::Wholes(kinds)) if kinds.len() == count => kinds,
@@ -267,13 +296,21 @@ fn kinds(metadata: &Metadata, count: usize) -> Result<Vec<Kind>, ImportError> {
     };
     let kind = |kind: &i64| match kind {
         1 => Ok(Kind::Normal),
-        // What stands for an unknown piece is no text.
-        2 | 3 => Ok(Kind::Control),
+        2 => Ok(Kind::Unknown),
+        3 => Ok(Kind::Control),
         4 => Ok(Kind::UserDefined),
         5 => Ok(Kind::Unused),
+        6 if cut == Cut::Whole => Ok(Kind::Byte),
         other => Err(Metadata::refusal(KINDS, format!("has the kind {other}"))),
     };
     kinds.iter().map(kind).collect()
+}
+
+/// The merges that a file lists.
+fn listed_merges(metadata: &Metadata) -> Result<Vec<[&str; 2]>, ImportError> {
+    let merges = metadata.texts(MERGES)?.iter();
+    let merges: Option<Vec<[&str; 2]>> = merges.map(|merge| parts(merge)).collect();
+    merges.ok_or_else(|| Metadata::refusal(MERGES, "has one of a single part"))
 }
 
 /// The two parts of a merge. The first one may begin with the space that parts them.
@@ -424,7 +461,6 @@ mod tests {
     #[test]
     fn what_is_not_known_of_a_tokenizer_is_refused_by_its_key() {
         let refused = [
-            (MODEL, text("llama")),
             (MODEL, text("t5")),
             (PRE, text("default")),
             (PRE, text("falcon")),

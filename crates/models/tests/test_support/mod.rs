@@ -35,6 +35,8 @@ pub(crate) struct Recipe {
     pub(crate) bias_outliers: f32,
     /// Whether the beginning of a text has massive activations.
     pub(crate) massive: bool,
+    /// What the residual stream is multiplied by.
+    pub(crate) stream: f32,
     /// What is added to `config.json`; null removes a key.
     pub(crate) config: Value,
     pub(crate) seed: u64,
@@ -57,6 +59,7 @@ impl Default for Recipe {
             outliers: 1.0,
             bias_outliers: 0.0,
             massive: false,
+            stream: 1.0,
             config: json!({}),
             seed: 1,
         }
@@ -150,6 +153,12 @@ impl Recipe {
         }
         if self.massive {
             self.plant(&mut tensors);
+        }
+        let writers = ["embed_tokens", "o_proj", "down_proj"];
+        for (name, (_, values)) in &mut tensors {
+            if writers.iter().any(|writer| name.contains(writer)) {
+                values.iter_mut().for_each(|value| *value *= self.stream);
+            }
         }
         tensors
     }
@@ -355,7 +364,12 @@ impl Random {
         self.0.normal()
     }
 
-    fn matrix(&mut self, rows: usize, columns: usize, size: f32) -> (Vec<usize>, Vec<f32>) {
+    pub(crate) fn matrix(
+        &mut self,
+        rows: usize,
+        columns: usize,
+        size: f32,
+    ) -> (Vec<usize>, Vec<f32>) {
         let values = (0..rows * columns).map(|_| size * self.normal()).collect();
         (vec![rows, columns], values)
     }

@@ -57,6 +57,10 @@ dovetail_units::codes! {
         PromptInvalid = "prompt-invalid",
         /// A sampling parameter is out of its bounds.
         SamplingInvalid = "sampling-invalid",
+        /// The constraint is none that the worker follows.
+        ConstraintInvalid = "constraint-invalid",
+        /// The constraint is for a guide that the worker does not have.
+        GuideUnknown = "guide-unknown",
         /// The invoice is not one for the payout that was asked for.
         InvalidInvoice = "invalid-invoice",
         /// The other side failed; the same request may succeed later.

@@ -2,7 +2,7 @@
 //! value that was decoded or encoded keeps to the specification.
 
 use dovetail_commitment::{
-    BatchRoot, HeaderHash, ModelId, SamplingParams, StopSequences, TaskId, WorkerKey,
+    BatchRoot, Constraint, HeaderHash, ModelId, SamplingParams, StopSequences, TaskId, WorkerKey,
 };
 
 use super::{EXTENSION_TYPE, INVOICE_BYTES_MAX, PROMPT_BYTES_MAX, TRANSCRIPT_BYTES_MAX};
@@ -90,6 +90,8 @@ messages! {
         sampling: SamplingParams,
         /// Where to stop.
         stop: StopSequences,
+        /// The form that the output must have.
+        constraint: Option<Constraint>,
         /// The seed of the sampling.
         seed: [u8; 32],
         /// When the result is worthless, from now.

@@ -4,7 +4,7 @@ use super::codes::Code;
 use super::*;
 use crate::frame::{DecodeError, Frame, Message};
 use crate::messages::{B032Owned, SubmitSharesExtended};
-use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_commitment::{Constraint, Form, ModelId, SamplingParams, StopSequences, TaskId};
 use proptest::prelude::*;
 
 fn share() -> SubmitSharesExtended {
@@ -32,6 +32,9 @@ fn task() -> AssignTask {
             max_tokens: 256,
         },
         stop: StopSequences::new(vec![b"\n\n".to_vec(), b"END".to_vec()]).unwrap(),
+        constraint: Some(
+            Constraint::for_guide("guide-1", Form::JsonSchema("{\"a\":1}".to_owned())).unwrap(),
+        ),
         seed: [4; 32],
         deadline_ms: 60_000,
     }
@@ -96,7 +99,7 @@ fn a_task_keeps_its_layout() {
     let bytes = task().write().unwrap();
     assert_eq!(
         bytes.len(),
-        32 + 32 + 2 + 20 + 32 + 16 + (1 + 3 + 4) + 32 + 4
+        32 + 32 + 2 + 20 + 32 + 16 + (1 + 3 + 4) + (1 + 1 + 7 + 2 + 7) + 32 + 4
     );
     assert_eq!(hex::encode(&bytes[64..70]), "140077687920");
     assert_eq!(hex::encode(&bytes[bytes.len() - 4..]), "60ea0000");
@@ -121,6 +124,22 @@ fn limits_hold_in_both_directions() {
         assert!(frame.decode::<AssignTask>().is_err());
     }
 
+    let constraint_at = stop_at + 1 + 3 + 4;
+    for (at, value) in [
+        (constraint_at, 4),
+        (constraint_at + 1, 0),
+        (constraint_at + 2, b'G'),
+    ] {
+        let mut frame = Frame::new(&task()).unwrap();
+        frame.payload[at] = value;
+        assert!(frame.decode::<AssignTask>().is_err());
+    }
+    let mut frame = Frame::new(&task()).unwrap();
+    let text_at = constraint_at + 1 + 1 + 7;
+    frame.payload[text_at..text_at + 2].copy_from_slice(&0x4001_u16.to_le_bytes());
+    frame.payload.resize(20_000, b' ');
+    assert!(frame.decode::<AssignTask>().is_err());
+
     let mut frame = Frame::new(&task()).unwrap();
     let length_at = 64;
     frame.payload[length_at..length_at + 2].copy_from_slice(&0xffff_u16.to_le_bytes());
@@ -134,6 +153,8 @@ fn limits_hold_in_both_directions() {
 fn the_longest_task_fits_the_default_payload_limit() {
     let mut long = task();
     long.prompt = Bytes(vec![b'x'; PROMPT_BYTES_MAX]);
+    let schema = " ".repeat(dovetail_commitment::CONSTRAINT_BYTES_MAX);
+    long.constraint = Some(Constraint::new(Form::JsonSchema(schema)).unwrap());
     let frame = Frame::new(&long).unwrap();
     assert!(frame.payload.len() <= crate::connection::PAYLOAD_BYTES_DEFAULT);
 }
@@ -141,7 +162,10 @@ fn the_longest_task_fits_the_default_payload_limit() {
 #[test]
 fn prompts_stay_out_of_debug_output() {
     let shown = format!("{:?}", task());
-    assert!(!shown.contains("sky") && !shown.contains("END"), "{shown}");
+    assert!(
+        !shown.contains("sky") && !shown.contains("END") && !shown.contains("a\":1"),
+        "{shown}"
+    );
 }
 
 #[test]

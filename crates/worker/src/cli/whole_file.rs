@@ -1,8 +1,11 @@
-//! Files that are whole or not there.
+//! Files that are whole or not there, and what they are known by.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;
+use bitcoin::hashes::{Hash, HashEngine, sha256};
 
 /// Writes the file under its name only once it is whole.
 pub(super) fn write_whole(
@@ -16,6 +19,20 @@ pub(super) fn write_whole(
         let _ = std::fs::remove_file(&partial);
     }
     written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The SHA-256 of a file, in hexadecimal digits as `sha256sum` prints it.
+pub(super) fn sha256(path: &Path) -> anyhow::Result<String> {
+    let about = || format!("cannot read {}", path.display());
+    let mut file = File::open(path).with_context(about)?;
+    let mut engine = sha256::Hash::engine();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut piece).with_context(about)? {
+            0 => return Ok(sha256::Hash::from_engine(engine).to_string()),
+            read => engine.input(&piece[..read]),
+        }
+    }
 }
 
 #[cfg(test)]

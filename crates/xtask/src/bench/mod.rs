@@ -3,7 +3,11 @@
 mod audit;
 mod clerk;
 mod engine;
+pub(crate) mod outside;
+mod peer;
+mod real_model;
 mod report;
+mod rounds;
 
 use clap::{Args, Subcommand};
 
@@ -20,7 +24,7 @@ pub(crate) struct BenchArguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// The engine: decode, replay and memory, beside llama.cpp's Q8_0 on the same shapes.
+    /// The engine: decode, replay and memory, beside llama.cpp's Q8_0 on the same shapes and on a real model.
     Engine(EngineArguments),
     /// The audit: seconds of replay per second of generating, at full audit and at the floor.
     Audit(AuditArguments),

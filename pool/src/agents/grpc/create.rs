@@ -2,7 +2,7 @@
 
 use dovetail_api::codes::Code;
 use dovetail_api::v1;
-use dovetail_commitment::{ModelId, SamplingParams, TaskId};
+use dovetail_commitment::{Form, ModelId, SamplingParams, TaskId};
 use dovetail_ledger::TaskRecord;
 use tonic::Status;
 
@@ -31,6 +31,20 @@ fn order(request: v1::CreateTaskRequest) -> Result<Order, Status> {
         seed: optional_id32(&request.seed, "seed")?,
         prompt: request.prompt,
         stop: request.stop,
+        form: request.constraint.map(form).transpose()?,
+    })
+}
+
+fn form(constraint: v1::Constraint) -> Result<Form, Status> {
+    use v1::constraint::Form as Asked;
+    let asked = constraint.form.ok_or_else(|| {
+        // One of a kind that this pool does not know looks the same.
+        Code::ConstraintInvalid.status("the constraint names no form that this pool knows")
+    })?;
+    Ok(match asked {
+        Asked::JsonSchema(text) => Form::JsonSchema(text),
+        Asked::Regex(text) => Form::Regex(text),
+        Asked::Choice(choice) => Form::Choice(choice.texts),
     })
 }
 

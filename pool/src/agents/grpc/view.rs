@@ -1,7 +1,7 @@
 //! Tasks, models and quotes in the words of the API.
 
 use dovetail_api::v1;
-use dovetail_commitment::{FinishReason, OUTPUT_TOKENS_MAX};
+use dovetail_commitment::{Constraint, FinishReason, OUTPUT_TOKENS_MAX};
 use dovetail_engine::Model;
 use dovetail_ledger::{TaskRecord, TaskState};
 
@@ -51,6 +51,7 @@ pub(super) fn task_view(record: &TaskRecord, live_tokens: Option<usize>) -> v1::
         Some(FinishReason::Stop) => v1::FinishReason::Stop,
         Some(FinishReason::Length) => v1::FinishReason::Length,
         Some(FinishReason::Cancelled) => v1::FinishReason::Cancelled,
+        Some(FinishReason::ConstraintUnmet) => v1::FinishReason::ConstraintUnmet,
         None => v1::FinishReason::Unspecified,
     };
     let output_tokens = record
@@ -76,6 +77,12 @@ pub(super) fn task_view(record: &TaskRecord, live_tokens: Option<usize>) -> v1::
         error_code: record.error_code.clone().unwrap_or_default(),
         created_at_unix_ms: millis(record.created_at_unix),
         expires_at_unix_ms: millis(record.expires_at_unix),
+        guide: record
+            .constraint
+            .as_ref()
+            .map(Constraint::guide)
+            .unwrap_or_default()
+            .to_owned(),
     }
 }
 

@@ -25,6 +25,7 @@ impl Connection {
             model_id: task.model,
             prompt: Bytes(task.prompt.clone()),
             stop: task.stop.clone(),
+            constraint: task.constraint.clone(),
             salt: task.salt,
             sampling: task.sampling,
             seed: task.seed,
@@ -83,7 +84,7 @@ impl Connection {
 fn given_back(code: &str) -> GivenBack {
     match Code::parse(code) {
         Some(Code::TooManyTasks) => GivenBack::Full,
-        Some(Code::ModelUnknown | Code::Internal) => GivenBack::Unable,
+        Some(Code::ModelUnknown | Code::GuideUnknown | Code::Internal) => GivenBack::Unable,
         _ => GivenBack::Impossible,
     }
 }

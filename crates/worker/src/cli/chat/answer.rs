@@ -116,6 +116,9 @@ impl Answer {
             FinishReason::Length if self.is_at_limit => "it reached --max-tokens",
             FinishReason::Length => "the context is full: /reset begins a new conversation",
             FinishReason::Cancelled => "stopped",
+            FinishReason::ConstraintUnmet => {
+                "the model could not go on in the form that was asked for"
+            }
         }
     }
 
@@ -144,6 +147,7 @@ impl Answer {
                 FinishReason::Stop => "stop",
                 FinishReason::Length => "length",
                 FinishReason::Cancelled => "cancelled",
+                FinishReason::ConstraintUnmet => "constraint-unmet",
             },
             "seed": hex::encode(seed),
             "prompt_tokens": self.prompt_tokens,

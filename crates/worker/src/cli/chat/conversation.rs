@@ -73,17 +73,24 @@ impl Conversation {
     /// # Errors
     /// The template or the tokenizer refuses it.
     pub(crate) fn prompt(&self, model: &Model) -> Result<Vec<u32>, PromptError> {
-        let template = &model.manifest().chat_template;
-        if template.is_empty() {
+        if model.manifest().chat_template.is_empty() {
             return Ok(model.encode(&self.typed)?);
         }
+        Ok(model.encode_rendered(self.text(model)?.as_bytes())?)
+    }
+
+    /// What the model's template makes of the conversation, up to where the next answer begins.
+    ///
+    /// # Errors
+    /// The template refuses it, or there is none.
+    pub(crate) fn text(&self, model: &Model) -> Result<String, ChatError> {
         let system = self.system.iter().map(|text| Message {
             role: "system".to_owned(),
             content: text.clone(),
         });
         let messages: Vec<Message> = system.chain(self.messages.iter().cloned()).collect();
-        let text = render(
-            template,
+        render(
+            &model.manifest().chat_template,
             &Chat {
                 messages: &messages,
                 add_generation_prompt: true,
@@ -92,7 +99,6 @@ impl Conversation {
                 eos_token: "",
                 unix_s: Some(dovetail_units::time::unix_now()),
             },
-        )?;
-        Ok(model.encode_rendered(text.as_bytes())?)
+        )
     }
 }

@@ -2,8 +2,8 @@
 //! that a task with the same prompt, sampling and seed gives.
 
 mod answer;
-mod conversation;
-mod input;
+pub(super) mod conversation;
+pub(super) mod input;
 mod interrupt;
 
 use std::io::{self, IsTerminal, Write};
@@ -13,7 +13,8 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use dovetail_commitment::OUTPUT_TOKENS_MAX;
 use dovetail_console::{
-    OutputError, Printer, SamplingArguments, print_line, print_note, print_notes,
+    ConstraintArguments, OutputError, Printer, SamplingArguments, print_line, print_note,
+    print_notes,
 };
 use dovetail_engine::{EngineError, Model, Request, Runtime};
 
@@ -41,6 +42,8 @@ pub(crate) struct ChatArguments {
     max_tokens: Option<u32>,
     #[command(flatten)]
     sampling: SamplingArguments,
+    #[command(flatten)]
+    constraint: ConstraintArguments,
     /// Threads; 0: one per core. They do not change a bit of the answers.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -55,7 +58,12 @@ pub(crate) struct ChatArguments {
 /// Loads the model and talks. Must be called inside a tokio runtime, on a thread that may block.
 pub(crate) fn run(arguments: &ChatArguments) -> anyhow::Result<()> {
     let stop = arguments.sampling.stop()?;
+    let constraint = arguments.constraint.constraint()?;
     let model = Arc::new(arguments.model.load()?);
+    // Before anything is typed.
+    if let Some(constraint) = &constraint {
+        model.check_constraint(constraint)?;
+    }
     let conversation = Conversation::new(&model, arguments.system.clone())?;
     let runtime = Runtime::new(arguments.threads)?;
     let is_interactive = io::stdin().is_terminal() && !arguments.whole;
@@ -70,6 +78,7 @@ pub(crate) fn run(arguments: &ChatArguments) -> anyhow::Result<()> {
             sampling: arguments.sampling.params(max_tokens),
             seed: [0; 32],
             stop,
+            constraint,
         },
         arguments,
         conversation,

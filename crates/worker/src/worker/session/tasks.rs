@@ -213,6 +213,7 @@ fn task(message: AssignTask) -> Task {
         salt: message.salt,
         sampling: message.sampling,
         stop: message.stop,
+        constraint: message.constraint,
         seed: message.seed,
         deadline: Duration::from_millis(u64::from(message.deadline_ms)),
     }
@@ -226,6 +227,8 @@ fn code(error: TaskError) -> Code {
         TaskError::PromptTooLong => Code::PromptTooLong,
         TaskError::PromptInvalid => Code::PromptInvalid,
         TaskError::SamplingInvalid => Code::SamplingInvalid,
+        TaskError::ConstraintInvalid => Code::ConstraintInvalid,
+        TaskError::GuideUnknown => Code::GuideUnknown,
         TaskError::Internal => Code::Internal,
     }
 }

@@ -1,0 +1,257 @@
+//! Honest transcripts pass, and each lie has its name.
+
+use std::sync::Arc;
+
+use super::*;
+use dovetail_commitment::{Form, SamplingParams, TaskId, WorkerKey};
+use dovetail_engine::{run, tiny};
+
+fn runtime() -> Runtime {
+    Runtime::new(1).unwrap()
+}
+
+fn replay(model: &Model, evidence: &Evidence) -> Result<(), Mismatch> {
+    let verdict = super::replay(&runtime(), model, std::slice::from_ref(evidence)).pop();
+    verdict.unwrap().map_err(|finding| finding.mismatch)
+}
+
+fn honest(model: &Arc<Model>) -> Evidence {
+    stopped(model, StopSequences::default())
+}
+
+fn stopped(model: &Arc<Model>, stop: StopSequences) -> Evidence {
+    generated(model, stop, None)
+}
+
+fn generated(model: &Arc<Model>, stop: StopSequences, constraint: Option<Constraint>) -> Evidence {
+    let (salt, prompt) = ([4; 32], b"an invoice".to_vec());
+    let sampling = SamplingParams {
+        temperature_milli: 800,
+        top_k: 40,
+        top_p_milli: 950,
+        max_tokens: 40,
+    };
+    let request = Request {
+        prompt_tokens: model.encode(&prompt).unwrap(),
+        sampling,
+        seed: [5; 32],
+        stop: stop.clone(),
+        constraint: constraint.clone(),
+    };
+    let output = run(&runtime(), model, request).unwrap();
+    Evidence {
+        transcript: Transcript {
+            task_id: TaskId::from_bytes([1; 32]),
+            worker_key: WorkerKey::from_bytes([2; 32]),
+            model_id: model.id(),
+            engine_version: ENGINE_VERSION,
+            prompt_commitment: prompt_commitment(&salt, &stop, constraint.as_ref(), &prompt),
+            sampling,
+            seed: [5; 32],
+            output_tokens: u32::try_from(output.tokens.len()).unwrap(),
+            output_digest: output_digest(&output.tokens),
+            trace_root: trace_root(&output.trace),
+            finish_reason: output.finish_reason,
+        },
+        salt,
+        prompt,
+        stop,
+        constraint,
+        output_tokens: output.tokens,
+    }
+}
+
+fn tiny_model(seed: u64) -> Arc<Model> {
+    Arc::new(Model::from_bytes(&tiny::generate(seed)).unwrap())
+}
+
+fn with_tokens(mut evidence: Evidence, tokens: Vec<u32>) -> Evidence {
+    evidence.transcript.output_tokens = u32::try_from(tokens.len()).unwrap();
+    evidence.transcript.output_digest = output_digest(&tokens);
+    evidence.output_tokens = tokens;
+    evidence
+}
+
+#[test]
+fn an_honest_transcript_passes_and_each_lie_is_named() {
+    let model = tiny_model(1);
+    let good = honest(&model);
+    assert_eq!(replay(&model, &good), Ok(()));
+
+    let mut changed = good.output_tokens.clone();
+    changed[7] ^= 1;
+    let lie = with_tokens(good.clone(), changed);
+    assert_eq!(replay(&model, &lie), Err(Mismatch::Tokens { position: 7 }));
+
+    let short = with_tokens(good.clone(), good.output_tokens[..20].to_vec());
+    assert!(matches!(
+        replay(&model, &short),
+        Err(Mismatch::Length | Mismatch::FinishReason)
+    ));
+
+    let padded = [good.output_tokens.clone(), vec![1]].concat();
+    let padded = with_tokens(good.clone(), padded);
+    assert_eq!(replay(&model, &padded), Err(Mismatch::Length));
+
+    let mut other = honest(&tiny_model(2));
+    other.transcript.model_id = model.id();
+    assert!(matches!(
+        replay(&model, &other),
+        Err(Mismatch::Tokens { .. } | Mismatch::Length)
+    ));
+
+    let mut lie = good.clone();
+    lie.transcript.trace_root = [0; 32];
+    assert_eq!(replay(&model, &lie), Err(Mismatch::Trace));
+
+    let mut lie = good.clone();
+    lie.prompt = b"another".to_vec();
+    assert_eq!(replay(&model, &lie), Err(Mismatch::Prompt));
+
+    let mut lie = good.clone();
+    lie.transcript.output_digest = [0; 32];
+    assert_eq!(replay(&model, &lie), Err(Mismatch::OutputDigest));
+
+    let mut lie = good;
+    lie.transcript.finish_reason = FinishReason::Stop;
+    assert_eq!(replay(&model, &lie), Err(Mismatch::FinishReason));
+}
+
+#[test]
+fn going_on_past_a_stop_sequence_is_a_lie_and_so_is_making_one_up() {
+    let model = tiny_model(1);
+    let whole = honest(&model);
+    let text = model.decode(&whole.output_tokens);
+    let stop = StopSequences::new(vec![text[9..12].to_vec()]).unwrap();
+    let good = stopped(&model, stop.clone());
+    assert!(good.output_tokens.len() < whole.output_tokens.len());
+    assert_eq!(replay(&model, &good), Ok(()));
+
+    let mut made_up = good;
+    made_up.stop = StopSequences::default();
+    assert_eq!(replay(&model, &made_up), Err(Mismatch::Prompt));
+
+    let mut past = whole;
+    past.transcript.prompt_commitment = prompt_commitment(&past.salt, &stop, None, &past.prompt);
+    past.stop = stop;
+    assert_eq!(replay(&model, &past), Err(Mismatch::Length));
+}
+
+fn commit_again(evidence: &mut Evidence) {
+    evidence.transcript.prompt_commitment = prompt_commitment(
+        &evidence.salt,
+        &evidence.stop,
+        evidence.constraint.as_ref(),
+        &evidence.prompt,
+    );
+}
+
+#[test]
+fn an_answer_of_the_form_that_was_asked_for_passes_and_one_without_it_is_a_lie() {
+    let model = tiny_model(1);
+    let digits = Form::Regex("[0-9]{3}(, [0-9]{3})*".to_owned());
+    let digits = Some(Constraint::new(digits).unwrap());
+    let good = generated(&model, StopSequences::default(), digits.clone());
+    let text = model.decode(&good.output_tokens);
+    assert!(text.iter().all(|byte| b"0123456789, ".contains(byte)));
+    assert_eq!(replay(&model, &good), Ok(()));
+
+    // The constraint ignored, under the commitment that was asked for.
+    let mut free = honest(&model);
+    free.constraint.clone_from(&digits);
+    commit_again(&mut free);
+    let caught = replay(&model, &free);
+    assert!(matches!(caught, Err(Mismatch::Tokens { .. })), "{caught:?}");
+
+    // Another form than the one that was asked for.
+    let mut other = good.clone();
+    let letters = Form::Regex("[a-z]+".to_owned());
+    other.constraint = Some(Constraint::new(letters).unwrap());
+    assert_eq!(replay(&model, &other), Err(Mismatch::Prompt));
+    other.constraint = None;
+    assert_eq!(replay(&model, &other), Err(Mismatch::Prompt));
+
+    // A form that the model is said not to meet.
+    let mut given_up = with_tokens(good.clone(), good.output_tokens[..5].to_vec());
+    given_up.transcript.finish_reason = FinishReason::ConstraintUnmet;
+    assert_eq!(replay(&model, &given_up), Err(Mismatch::Length));
+}
+
+#[test]
+fn an_answer_that_cannot_have_its_form_passes_as_such() {
+    let model = tiny_model(1);
+    // The tiny model's tokens are bytes, and the text is UTF-8: every letter can be written, so the guide has
+    // to give up for another reason than a missing token.
+    let costly = Form::Regex("(.{0,40}a.{0,40}b.{0,40}c.{0,40}d){1,40}".to_owned());
+    let constraint = Constraint::new(costly).unwrap();
+    let Ok(()) = model.check_constraint(&constraint) else {
+        return;
+    };
+    let evidence = generated(&model, StopSequences::default(), Some(constraint));
+    assert_eq!(replay(&model, &evidence), Ok(()));
+}
+
+#[test]
+fn evidence_for_another_guide_is_no_evidence() {
+    let mut evidence = honest(&tiny_model(1));
+    assert!(evidence.is_replayable());
+    let form = || Form::Regex("[a-z]+".to_owned());
+    evidence.constraint = Some(Constraint::new(form()).unwrap());
+    assert!(evidence.is_replayable());
+    evidence.constraint = Some(Constraint::for_guide("another-1", form()).unwrap());
+    assert!(!evidence.is_replayable());
+}
+
+#[test]
+fn transcripts_that_are_replayed_together_have_verdicts_of_their_own() {
+    let model = tiny_model(1);
+    let good = honest(&model);
+    let mut other_trace = good.clone();
+    other_trace.transcript.trace_root = [0; 32];
+    let mut unread = good.clone();
+    unread.prompt = b"another".to_vec();
+    let mut changed = good.output_tokens.clone();
+    changed[7] ^= 1;
+    let changed = with_tokens(good.clone(), changed);
+    let batch = [good.clone(), other_trace, unread, changed];
+    let verdicts = super::replay(&runtime(), &model, &batch);
+    assert_eq!(verdicts[0], Ok(()));
+
+    let finding = verdicts[1].unwrap_err();
+    assert_eq!(finding.mismatch, Mismatch::Trace);
+    let replayed = finding.replayed.unwrap();
+    assert_eq!(replayed.output_digest, good.transcript.output_digest);
+    assert_eq!(replayed.trace_root, good.transcript.trace_root);
+
+    assert_eq!(verdicts[2], Err(Finding::from(Mismatch::Prompt)));
+
+    let finding = verdicts[3].unwrap_err();
+    assert_eq!(finding.mismatch, Mismatch::Tokens { position: 7 });
+    let replayed = finding.replayed.unwrap();
+    assert_eq!(replayed.tokens, 8);
+    assert_eq!(
+        replayed.output_digest,
+        output_digest(&good.output_tokens[..8])
+    );
+}
+
+#[test]
+fn a_mismatch_is_read_back_from_its_parts() {
+    for mismatch in [
+        Mismatch::Model,
+        Mismatch::EngineVersion,
+        Mismatch::Prompt,
+        Mismatch::Request,
+        Mismatch::Tokens { position: 3 },
+        Mismatch::Length,
+        Mismatch::FinishReason,
+        Mismatch::OutputDigest,
+        Mismatch::Trace,
+    ] {
+        let read = Mismatch::from_parts(mismatch.code(), mismatch.position());
+        assert_eq!(read, Some(mismatch));
+    }
+    assert_eq!(Mismatch::from_parts("tokens", None), None);
+    assert_eq!(Mismatch::from_parts("trace", Some(1)), None);
+    assert_eq!(Mismatch::from_parts("", None), None);
+}
