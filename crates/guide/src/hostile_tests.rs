@@ -7,13 +7,6 @@ use super::*;
 
 /// Follows a constraint for some tokens, whichever comes last in each mask. `None`: it was refused.
 fn follow(constraint: &Constraint) -> Option<usize> {
-    let begun = std::time::Instant::now();
-    let followed = follow_it(constraint);
-    eprintln!("TIME {:?} {constraint:?} {followed:?}", begun.elapsed());
-    followed
-}
-
-fn follow_it(constraint: &Constraint) -> Option<usize> {
     let mut guide = match vocabulary().start(constraint) {
         Ok(guide) => guide,
         Err(GuideError::Refused(why)) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dovetail_commitment::{Constraint, GUIDE};
 use llguidance::api::ParserLimits;
-use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, TokEnv, TokRxInfo, TokTrie, TokenId};
+use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 
 use crate::grammar;
@@ -119,7 +119,7 @@ impl Vocabulary {
 fn factory(words: &[Vec<u8>], end_tokens: &[u32]) -> Option<ParserFactory> {
     let count = u32::try_from(words.len()).ok()?;
     let end = end_tokens.first().copied().unwrap_or(INVALID_TOKEN);
-    let mut trie = TokTrie::from(&TokRxInfo::new(count, end as TokenId), words);
+    let mut trie = TokTrie::from(&TokRxInfo::new(count, end), words);
     if !end_tokens.is_empty() {
         trie = trie.with_eos_tokens(end_tokens);
     }
