@@ -136,6 +136,11 @@ impl Bill {
 }
 
 impl Row {
+    /// Whether a paper may print its amount alone: one piece, at a price of whole cents.
+    pub(super) fn amount_says_price(&self) -> bool {
+        self.milli == MILLI && self.price_e4 % E4_PER_CENT == 0
+    }
+
     fn answer(&self) -> answer::Item {
         let whole = self.milli % MILLI == 0;
         let qty = if whole {
@@ -373,7 +378,27 @@ fn draw_number(rng: &mut Rng, labels: &Labels) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::amount;
+    use super::{Row, amount};
+
+    #[test]
+    fn an_amount_alone_says_the_price_of_one_piece_in_whole_cents() {
+        for (milli, price_e4, says) in [
+            (1_000, 1_866_200, true),
+            (1_000, 1_765_954, false),
+            (-1_000, 1_866_200, false),
+            (2_000, 1_866_200, false),
+        ] {
+            let row = Row {
+                text: "nut".to_owned(),
+                milli,
+                decimals: 0,
+                unit: "pcs",
+                price_e4,
+                cents: amount(milli, price_e4),
+            };
+            assert_eq!(row.amount_says_price(), says, "{milli} at {price_e4}");
+        }
+    }
 
     #[test]
     fn price_times_quantity_is_rounded_to_the_nearest_cent() {

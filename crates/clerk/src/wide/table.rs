@@ -41,8 +41,7 @@ impl Paper<'_> {
     /// The rows as the plan has them.
     pub(super) fn rows(&mut self, rng: &mut Rng) -> Vec<String> {
         match self.plan.table {
-            // Only where one piece of each is sold does an amount say the price.
-            AMOUNT_ONLY if self.bill.rows.iter().all(|row| row.milli.abs() == 1_000) => {
+            AMOUNT_ONLY if self.bill.rows.iter().all(Row::amount_says_price) => {
                 self.columns(rng, &[Text, Amount])
             }
             AMOUNT_ONLY => self.columns(rng, &[Text, QuantityUnit, Price, Amount]),
