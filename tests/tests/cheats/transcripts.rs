@@ -105,7 +105,7 @@ async fn bytes_that_are_no_transcript() {
         good[..last].to_vec(),
         longer,
         with(0, 2),
-        with(last, 3),
+        with(last, 4),
         vec![0xff; 1_024],
     ];
     for bytes in junk {
