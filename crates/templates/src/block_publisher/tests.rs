@@ -306,7 +306,8 @@ async fn no_more_than_the_limit_of_blocks_wait_and_the_newest_are_those() {
     stop.cancel();
 }
 
-/// A source whose protocol has no answer to solutions: it takes each one, and tells of it here.
+/// A source whose protocol has no answer to solutions: it takes each one, also that of a block that is known whole by
+/// then, and tells of it here.
 fn taking_source() -> (TemplateHandle, Publisher, mpsc::UnboundedReceiver<()>) {
     let (handle, mut port) = channel();
     let (got_sender, got) = mpsc::unbounded_channel();
@@ -314,7 +315,7 @@ fn taking_source() -> (TemplateHandle, Publisher, mpsc::UnboundedReceiver<()>) {
     tokio::spawn(async move {
         while let Some(request) = requests.recv().await {
             match request {
-                Request::Solution(_, reply) => {
+                Request::Solution(_, reply) | Request::Block(_, reply) => {
                     let _ = reply.send(Ok(()));
                     let _ = got_sender.send(());
                 }
