@@ -9,7 +9,7 @@ mod devices;
 use std::time::{Duration, Instant};
 
 use bitcoin::Target;
-use declaration::Mining;
+use declaration::{Mining, TIME_MAX};
 use devices::{Device, hard_target};
 use dovetail_miner::search::{Search, SearchJob};
 use dovetail_sv2::messages::{
@@ -60,12 +60,17 @@ async fn the_pools_target_follows_a_channels_hash_rate() {
 
 /// The next job for this channel alone, to be hashed at once.
 async fn own_job(mining: &mut Mining) -> NewExtendedMiningJob {
-    loop {
-        let job: NewExtendedMiningJob = mining.peer.receive().await;
-        if job.channel_id == mining.channel.id && job.min_ntime.as_ref().is_some() {
-            return job;
+    let searched = async {
+        loop {
+            let job: NewExtendedMiningJob = mining.peer.receive().await;
+            if job.channel_id == mining.channel.id && job.min_ntime.as_ref().is_some() {
+                return job;
+            }
         }
-    }
+    };
+    // Jobs of the group come for ever.
+    let found = tokio::time::timeout(TIME_MAX, searched).await;
+    found.expect("the target comes with no job")
 }
 
 /// Hashes a job of the pool's to this target, another header for each number, and hands the share in.
