@@ -9,7 +9,9 @@ use dovetail_api::{
     v1::{self, inference_client::InferenceClient},
     words,
 };
-use dovetail_commitment::{Constraint, Form, ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_commitment::{
+    Constraint, EncodedPrompt, Form, ModelId, SamplingParams, StopSequences, TaskId,
+};
 use dovetail_console::harmless;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{
@@ -189,10 +191,13 @@ impl AgentClient {
         let begun = Instant::now();
         let request = self.unary(question.to_request());
         let mut inner = self.inner.clone();
-        let task = self.call(inner.create_task(request)).await?.task;
-        let task = expect_task(task, question.task_id)?;
+        let created = self.call(inner.create_task(request)).await?;
+        let task = expect_task(created.task, question.task_id)?;
+        // Without them the agent could not prove later what it asked.
+        let prompt = EncodedPrompt::new(&question.prompt, created.prompt_tokens)
+            .map_err(|error| AgentError::Protocol(error.to_string()))?;
         question.constraint = for_guide_of(&task, question.constraint)?;
-        Answer::start(self.clone(), question, task, begun).await
+        Answer::start(self.clone(), question, (task, prompt), begun).await
     }
 
     /// The task as it stands.

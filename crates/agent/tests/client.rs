@@ -21,11 +21,13 @@ use dovetail_api::{
         stream_task_response::Event,
     },
 };
-use dovetail_commitment::{ModelId, SamplingParams};
+use dovetail_commitment::{EncodedPrompt, ModelId, SamplingParams};
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status};
 
+/// What it makes of every prompt.
+const PROMPT_TOKENS: [u32; 3] = [256, 8, 9];
 const OUTPUT: [u32; 6] = [10, 11, 12, 13, 14, 15];
 
 /// Answers every task with [`OUTPUT`], as misbehaving as it is told to.
@@ -116,8 +118,10 @@ impl Inference for StandIn {
             ),
             (32, 32, 32)
         );
-        let task = Some(task(request.task_id, TaskState::Queued));
-        Ok(Response::new(v1::CreateTaskResponse { task }))
+        Ok(Response::new(v1::CreateTaskResponse {
+            task: Some(task(request.task_id, TaskState::Queued)),
+            prompt_tokens: PROMPT_TOKENS.to_vec(),
+        }))
     }
 
     async fn stream_task(
@@ -231,6 +235,8 @@ async fn an_answer_arrives_whole_although_its_stream_breaks_twice() {
         assert_eq!(answer.tokens(), OUTPUT);
         assert_eq!(text, b"10 11 12 13 14 15 ");
         assert_eq!(answer.to_file().output_tokens, OUTPUT);
+        assert_eq!(answer.to_file().prompt_tokens, PROMPT_TOKENS);
+        assert_eq!(answer.prompt_tokens(), PROMPT_TOKENS);
     }
 }
 
@@ -349,7 +355,9 @@ async fn every_command_ends_quietly_where_nobody_reads_what_it_prints() {
     let task = "00".repeat(32);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("receipt.json");
-    ReceiptFile::pending(&question(7), vec![1])
+    let question = question(7);
+    let prompt = EncodedPrompt::new(&question.prompt, PROMPT_TOKENS.to_vec()).unwrap();
+    ReceiptFile::pending(&question, &prompt, vec![1])
         .save(&file)
         .unwrap();
     let file = file.to_str().unwrap();

@@ -20,7 +20,7 @@ use dovetail_api::{
         stream_task_response::Event,
     },
 };
-use dovetail_commitment::{ModelId, SamplingParams};
+use dovetail_commitment::{ModelId, PROMPT_TOKENS_MAX, SamplingParams};
 use dovetail_engine::tiny;
 use dovetail_units::is_harmful;
 use serde_json::Value;
@@ -44,6 +44,8 @@ struct Pool {
     models: Vec<Model>,
     /// `CreateTask` is refused with these words.
     refuses: bool,
+    /// It says that it made so many tokens of a prompt; one unless it is told otherwise.
+    prompt_tokens: Option<usize>,
     /// `StreamTask` is answered with an error.
     opens_no_stream: bool,
     /// The events of a stream; without any, its head does not even come.
@@ -160,8 +162,10 @@ impl Inference for Pool {
         }
         let task_id = request.into_inner().task_id;
         self.asked.lock().unwrap().clone_from(&task_id);
-        let task = Some(task(task_id, TaskState::Queued));
-        Ok(Response::new(v1::CreateTaskResponse { task }))
+        Ok(Response::new(v1::CreateTaskResponse {
+            task: Some(task(task_id, TaskState::Queued)),
+            prompt_tokens: vec![7; self.prompt_tokens.unwrap_or(1)],
+        }))
     }
 
     async fn stream_task(

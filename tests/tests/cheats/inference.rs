@@ -131,7 +131,7 @@ async fn half_of_the_prompts_tokens_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_prompts_tokens_in_another_order_of_the_same_text() {
+async fn two_of_the_prompts_tokens_exchanged() {
     is_caught("tokens", |models, task, output| {
         *output = rewritten(&models.asked, task, |request| {
             request.prompt_tokens.swap(1, 2);
