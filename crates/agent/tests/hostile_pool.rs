@@ -343,6 +343,21 @@ async fn a_stream_whose_beginning_never_comes_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_pool_that_tells_no_tokens_of_the_prompt_or_too_many_gets_its_task_cancelled() {
+    for tokens in [0, PROMPT_TOKENS_MAX + 1] {
+        let pool = Pool {
+            prompt_tokens: Some(tokens),
+            ..tiny_pool()
+        };
+        let output = dovetail(&pool.serve().await, &["ask", "x"]).await;
+        let stderr = complaint(&output);
+        assert!(stderr.contains("token"), "{stderr}");
+        let asked = pool.asked.lock().unwrap().clone();
+        assert_eq!(*pool.cancelled.lock().unwrap(), [asked]);
+    }
+}
+
+#[tokio::test]
 async fn a_task_whose_stream_never_opens_is_cancelled() {
     let pool = Pool {
         opens_no_stream: true,
