@@ -1,6 +1,8 @@
 //! A task as a worker is given it.
 
-use dovetail_commitment::{Constraint, EncodedPrompt, ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_commitment::{
+    Constraint, EncodedPrompt, ModelId, SamplingParams, StopSequences, TaskId,
+};
 use dovetail_ledger::NewTask;
 
 /// Everything a worker needs to run a task. Its `Debug` shows the id alone: it holds a prompt.

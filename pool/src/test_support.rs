@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bitcoin::secp256k1::{Keypair, SECP256K1};
 use dovetail_commitment::{
-    Batch, BatchRoot, EncodedPrompt, HeaderHash, PROMPT_BYTES_MAX, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey,
-    output_digest, prompt_commitment, tagged_hash, trace_root,
+    Batch, BatchRoot, EncodedPrompt, HeaderHash, PROMPT_BYTES_MAX, SamplingParams, StopSequences,
+    TaskId, Transcript, WorkerKey, output_digest, prompt_commitment, tagged_hash, trace_root,
 };
 use dovetail_engine::{ENGINE_VERSION, Generation, Model, Request, Runtime, step};
 use dovetail_ledger::{Committer, CommitterConfig, Ledger, MaturityWindow, NewTask};

@@ -151,8 +151,7 @@ fn hashes(out: &mut Vectors) {
     out.hex("constraint.none.encoded", Constraint::encode_optional(None));
     for (name, constraint) in &encoded {
         out.hex(&format!("{name}.encoded"), constraint.encode());
-        let commitment =
-            prompt_commitment(&task.salt, &task.stop, Some(constraint), &task.prompt);
+        let commitment = prompt_commitment(&task.salt, &task.stop, Some(constraint), &task.prompt);
         out.hex(&format!("{name}.prompt_commitment"), commitment.as_bytes());
     }
 

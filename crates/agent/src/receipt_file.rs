@@ -427,9 +427,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("receipt.json");
-        pending(&question(b"x"), vec![])
-            .save(&path)
-            .unwrap();
+        pending(&question(b"x"), vec![]).save(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0);
     }
 

@@ -17,8 +17,8 @@ use dovetail_agent::{
     verify::{Check, Known, Line, Outcome, Report, verify, verify_with},
 };
 use dovetail_commitment::{
-    Batch, EncodedPrompt, FinishReason, ModelId, SamplingParams, TaskId, Transcript, WorkerKey, coinbase,
-    output_digest, prompt_commitment,
+    Batch, EncodedPrompt, FinishReason, ModelId, SamplingParams, TaskId, Transcript, WorkerKey,
+    coinbase, output_digest, prompt_commitment,
     receipt::{Receipt, ReceiptParts},
     trace_root,
 };

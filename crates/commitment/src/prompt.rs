@@ -167,7 +167,11 @@ mod tests {
             of(&[], constraint("guide-1", regex("abc")), &one),
             of(&[], constraint("guide-2", regex("abc")), &one),
             of(&[], constraint("guide-1", regex("abd")), &one),
-            of(&[], constraint("guide-1", Form::JsonSchema("abc".to_owned())), &one),
+            of(
+                &[],
+                constraint("guide-1", Form::JsonSchema("abc".to_owned())),
+                &one,
+            ),
         ];
         for (index, one) in all.iter().enumerate() {
             assert!(!all[..index].contains(one), "{index}");
@@ -203,7 +207,10 @@ mod tests {
 
     #[test]
     fn what_is_shown_of_one_is_its_length() {
-        assert_eq!(format!("{:?}", prompt(b"secret", &[7, 8])), "a prompt of 2 tokens");
+        assert_eq!(
+            format!("{:?}", prompt(b"secret", &[7, 8])),
+            "a prompt of 2 tokens"
+        );
     }
 
     proptest! {

@@ -158,7 +158,8 @@ impl Transcripts {
 pub(crate) mod tests {
     use super::*;
     use dovetail_commitment::{
-        EncodedPrompt, FinishReason, ModelId, SamplingParams, StopSequences, WorkerKey, prompt_commitment,
+        EncodedPrompt, FinishReason, ModelId, SamplingParams, StopSequences, WorkerKey,
+        prompt_commitment,
     };
     use std::time::Duration;
 

@@ -91,11 +91,7 @@ impl Tasks {
 
     /// Stores the task and puts it into the queue. It runs to its end even if the caller is dropped: the
     /// task is in the ledger by then.
-    pub(crate) async fn admit(
-        &self,
-        order: Order,
-        paid: Paid,
-    ) -> Result<Admitted, AdmissionError> {
+    pub(crate) async fn admit(&self, order: Order, paid: Paid) -> Result<Admitted, AdmissionError> {
         let tasks = self.clone();
         self.tracker
             .spawn(async move { tasks.store_and_queue(order, &paid).await })

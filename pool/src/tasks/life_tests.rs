@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_commitment::{
-    EncodedPrompt, FinishReason, Form, GUIDE, PROMPT_BYTES_MAX, SamplingParams, Transcript, WorkerKey, output_digest,
-    prompt_commitment,
+    EncodedPrompt, FinishReason, Form, GUIDE, PROMPT_BYTES_MAX, SamplingParams, Transcript,
+    WorkerKey, output_digest, prompt_commitment,
 };
 use tokio::time::timeout;
 
@@ -140,8 +140,9 @@ async fn a_prompt_is_encoded_once_for_its_agent_its_worker_and_its_audit() {
         prompt: EncodedPrompt::new(b"an invoice", vec![256, 97]).unwrap(),
         ..(*task).clone()
     };
-    let refused = worker.deliver(task.id, &transcript(&other, FIRST, &[5]));
-    assert!(matches!(refused.await, Err(DeliveryError::Mismatch)));
+    let lie = transcript(&other, FIRST, &[5]);
+    let refused = worker.deliver(task.id, &lie).await;
+    assert!(matches!(refused, Err(DeliveryError::Mismatch)));
     let honest = transcript(&task, FIRST, &[5]);
     worker.deliver(task.id, &honest).await.unwrap();
     let kept = fixture.tasks.task(task.id).await.unwrap();
@@ -168,12 +169,23 @@ async fn prompts_out_of_the_models_or_the_extensions_bounds_are_not_admitted() {
     let context = tiny_model(1).context_tokens();
     // With the token that begins a prompt.
     let full = of(context - 1).await;
-    assert!(matches!(full, Some(AdmissionError::ContextFull)), "{full:?}");
+    assert!(
+        matches!(full, Some(AdmissionError::ContextFull)),
+        "{full:?}"
+    );
     let long = of(PROMPT_BYTES_MAX).await;
-    assert!(matches!(long, Some(AdmissionError::ContextFull)), "{long:?}");
+    assert!(
+        matches!(long, Some(AdmissionError::ContextFull)),
+        "{long:?}"
+    );
     let longer = of(PROMPT_BYTES_MAX + 1).await;
     assert!(
-        matches!(longer, Some(AdmissionError::PromptTooLong { bytes_max: PROMPT_BYTES_MAX })),
+        matches!(
+            longer,
+            Some(AdmissionError::PromptTooLong {
+                bytes_max: PROMPT_BYTES_MAX
+            })
+        ),
         "{longer:?}"
     );
     assert!(of(context - 2).await.is_none());

@@ -31,7 +31,7 @@ use dovetail_units::time::unix_now;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use admission::{Admitted, AdmissionError};
+pub(crate) use admission::{AdmissionError, Admitted};
 pub(crate) use connected_worker::Connected;
 pub(crate) use delivery::DeliveryError;
 pub(crate) use follower::{Follower, TaskEvent};

@@ -210,7 +210,10 @@ async fn a_batch_of_the_longest_evidence_is_one_message() {
         evidence: vec![Arc::new(longest); dovetail_api::VALIDATION_EVIDENCE_MAX],
     };
     let refused = remote.replay(&work).await;
-    assert!(matches!(refused, Err(ValidatorError::ModelUnknown)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ValidatorError::ModelUnknown)),
+        "{refused:?}"
+    );
     served.kill();
 }
 

@@ -14,8 +14,7 @@ use dovetail_commitment::{
 const EVIDENCE_BYTES_MAX: usize =
     PROMPT_BYTES_MAX + 5 * OUTPUT_TOKENS_MAX as usize + CONSTRAINT_BYTES_MAX + 4_096;
 // A batch of the longest is one message.
-const _: () =
-    assert!(VALIDATION_EVIDENCE_MAX * EVIDENCE_BYTES_MAX <= VALIDATION_MESSAGE_BYTES_MAX);
+const _: () = assert!(VALIDATION_EVIDENCE_MAX * EVIDENCE_BYTES_MAX <= VALIDATION_MESSAGE_BYTES_MAX);
 
 /// A message that breaks its own rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

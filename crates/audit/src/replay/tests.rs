@@ -176,7 +176,10 @@ fn a_worker_that_took_in_other_tokens_than_it_was_given_is_caught() {
     let lie = ran(&model, assigned.clone(), half.clone(), none(), None);
     let caught = replay(&model, &lie);
     assert!(
-        matches!(caught, Err(Mismatch::Tokens { .. } | Mismatch::Length | Mismatch::Trace)),
+        matches!(
+            caught,
+            Err(Mismatch::Tokens { .. } | Mismatch::Length | Mismatch::Trace)
+        ),
         "{caught:?}"
     );
     // Or under the commitment to what it did run.
@@ -195,10 +198,7 @@ fn a_worker_that_took_in_other_tokens_than_it_was_given_is_caught() {
 #[test]
 fn a_transcript_of_tokens_that_the_model_lacks_is_a_request_that_nobody_ran() {
     let model = tiny_model(1);
-    for tokens in [
-        vec![256, u32::MAX],
-        vec![256; model.context_tokens()],
-    ] {
+    for tokens in [vec![256, u32::MAX], vec![256; model.context_tokens()]] {
         let mut lie = honest(&model);
         lie.prompt = EncodedPrompt::from_parts(*lie.prompt.text(), tokens).unwrap();
         commit_again(&mut lie);

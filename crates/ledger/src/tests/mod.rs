@@ -20,8 +20,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use dovetail_commitment::{
-    Batch, BatchRoot, Constraint, EncodedPrompt, FinishReason, Form, HeaderHash, ModelId, SamplingParams,
-    StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
+    Batch, BatchRoot, Constraint, EncodedPrompt, FinishReason, Form, HeaderHash, ModelId,
+    SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
 };
 use dovetail_units::time::unix_now;
 use dovetail_units::{Msat, Work};

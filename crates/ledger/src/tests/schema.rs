@@ -121,7 +121,12 @@ fn tasks_of_a_release_whose_prompts_were_texts_end_and_nobody_answers_for_them()
         assert_eq!(cancelled.state, TaskState::Cancelled);
         // Its batch can be claimed no more; nothing else became of it.
         let batch = ledger.batch(root).await.unwrap().unwrap();
-        assert!(batch.tasks.iter().all(|task| task.state == TaskState::Failed));
+        assert!(
+            batch
+                .tasks
+                .iter()
+                .all(|task| task.state == TaskState::Failed)
+        );
         assert_eq!(ledger.trust(&WORKER).await.unwrap().mismatches, 0);
     });
 }

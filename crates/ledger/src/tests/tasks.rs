@@ -55,7 +55,8 @@ fn a_repeated_request_is_the_same_task_and_another_under_its_id_is_refused() {
 }
 
 #[test]
-fn a_request_that_is_repeated_after_an_update_of_the_tokenizer_is_the_same_task_with_its_first_tokens() {
+fn a_request_that_is_repeated_after_an_update_of_the_tokenizer_is_the_same_task_with_its_first_tokens()
+ {
     run(|_db, ledger| async move {
         let task = new_task(1);
         assert!(ledger.create_task(&task).await.unwrap());
