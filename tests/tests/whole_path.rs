@@ -5,8 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use dovetail_agent::Vocabulary;
 use dovetail_agent::receipt_file::load;
-use dovetail_agent::verify::{Check, verify};
+use dovetail_agent::verify::{Check, Known, verify, verify_with};
 use dovetail_tests::scenario::{Options, Scenario, ServedModel};
 use serde_json::Value;
 
@@ -131,6 +132,14 @@ fn a_prompt_becomes_tokens_a_share_a_payout_and_a_receipt() {
     );
     assert_eq!(answer["output_tokens"].as_array().map(Vec::len), Some(32));
     assert_eq!(answer["receipt"]["verified"], true);
+    // With the tokenizer, the agent holds the pool to its encoding of the prompt.
+    let vocabulary = Vocabulary::of_bytes(scenario.model_id.parse().unwrap());
+    let known = Known {
+        vocabulary: Some(&vocabulary),
+        ..Known::default()
+    };
+    let kept = load(&scenario.file("receipt.json")).unwrap();
+    assert!(verify_with(&kept, &known).verified);
 
     let settled = scenario.pool.event("batch_settled", TIME_MAX).unwrap();
     assert_eq!(
