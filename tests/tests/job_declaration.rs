@@ -71,7 +71,7 @@ impl Drop for Fixture {
 }
 
 async fn hash_and_submit(mining: &mut Mining, job_id: u32, job: &Job) {
-    let found = job.search(&mining.channel, mining.channel.target).await;
+    let found = job.search_share(&mining.channel).await;
     mining.submit(job_id, job, &found).await.unwrap();
 }
 
@@ -283,7 +283,7 @@ async fn a_declared_job_that_the_pool_has_forgotten_earns_nothing() {
         jobs.push((mining.set_custom_job(&message).await.unwrap(), job));
     }
     let (job_id, job) = jobs.first().unwrap();
-    let found = job.search(&mining.channel, mining.channel.target).await;
+    let found = job.search_share(&mining.channel).await;
     let refused = mining.submit(*job_id, job, &found).await;
     assert_eq!(refused, Err("stale-share".to_owned()));
     let (job_id, job) = jobs.last().unwrap();

@@ -138,7 +138,7 @@ async fn a_custom_job_for_the_group_is_one_job_on_each_of_its_channels() {
     // One number, and header spaces that do not meet: each channel has its own part of the extranonce.
     let first = mining.channel.clone();
     for channel in [&first, &second] {
-        let found = job.search(channel, channel.target).await;
+        let found = job.search_share(channel).await;
         let share = job.share(channel, job_id, &found);
         mining.peer.send(&share).await;
         assert_eq!(mining.answer().await, Ok(()), "channel {}", channel.id);
@@ -266,7 +266,7 @@ async fn share_with(
     (job_id, job): (u32, &Job),
     field: &Tlv,
 ) -> Result<(), String> {
-    let found = job.search(&mining.channel, mining.channel.target).await;
+    let found = job.search_share(&mining.channel).await;
     let share = job.share(&mining.channel, job_id, &found);
     let frame = Frame::with_tlv(&share, field).unwrap();
     mining.peer.send_frame(&frame).await;

@@ -340,8 +340,9 @@ fn constraint_to_wire(constraint: &Constraint) -> v1::Constraint {
     v1::Constraint { form: Some(form) }
 }
 
-/// The constraint as the transcript will commit to it: with the name of the pool's guide. A pool that names none has a
-/// task that has ended, or knows no constraints; then the agent's own copy decides whether the receipt holds.
+/// The constraint as the transcript will commit to it: with the name of the pool's guide. A task that is settled
+/// or has failed names none; then the agent's own copy decides whether the receipt holds. Any other without a name has
+/// lost its form: the pool knows no constraints.
 fn for_guide_of(
     task: &Task,
     constraint: Option<Constraint>,
@@ -351,6 +352,15 @@ fn for_guide_of(
             let named = Constraint::for_guide(&task.guide, constraint.form().clone());
             let named = named.map_err(|error| AgentError::Protocol(error.to_string()))?;
             Ok(Some(named))
+        }
+        Some(_)
+            if matches!(
+                task.state(),
+                TaskState::Queued | TaskState::Running | TaskState::Finished
+            ) =>
+        {
+            let reason = "it names no guide, so the answer would have any form";
+            Err(AgentError::Protocol(reason.into()))
         }
         constraint => Ok(constraint),
     }

@@ -369,6 +369,18 @@ async fn a_task_whose_stream_never_opens_is_cancelled() {
     assert_eq!(*pool.cancelled.lock().unwrap(), [asked]);
 }
 
+#[tokio::test]
+async fn a_task_that_lost_its_constraint_is_cancelled() {
+    // An older pool does not see the field.
+    let pool = tiny_pool().answering(vec![(vec![1], b"perhaps".to_vec())]);
+    let output = dovetail(&pool.serve().await, &["ask", "--choice", "yes", "x"]).await;
+    let stderr = complaint(&output);
+    assert!(stderr.contains("names no guide"), "{stderr}");
+    assert!(output.stdout.is_empty());
+    let asked = pool.asked.lock().unwrap().clone();
+    assert_eq!(*pool.cancelled.lock().unwrap(), [asked]);
+}
+
 /// Nothing in it steers a terminal or begins a line of its own.
 fn check_harmless(what: &[&str], output: &Output) -> String {
     let shown = text(&[&output.stdout[..], &output.stderr].concat());

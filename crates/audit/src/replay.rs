@@ -26,11 +26,12 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Whether this release can replay it at all: a constraint for another guide means other masks. What cannot be
-    /// replayed says nothing about its worker.
+    /// Whether this release can replay it at all: another version of the arithmetic gives other bits, and a constraint
+    /// for another guide means other masks. What cannot be replayed says nothing about its worker.
     pub fn is_replayable(&self) -> bool {
         let constraint = self.constraint.as_ref();
-        constraint.is_none_or(|constraint| constraint.guide() == GUIDE)
+        self.transcript.engine_version == ENGINE_VERSION
+            && constraint.is_none_or(|constraint| constraint.guide() == GUIDE)
     }
 }
 

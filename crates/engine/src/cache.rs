@@ -8,7 +8,7 @@ use crate::manifest::Architecture;
 
 /// Room is taken for this many positions at a time, so that a cache is never much larger than its
 /// content.
-const POSITIONS_STEP: usize = 64;
+pub(crate) const POSITIONS_STEP: usize = 64;
 
 /// Keys, or values, of one layer.
 #[derive(Debug, Clone, Default)]

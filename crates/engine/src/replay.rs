@@ -1,7 +1,7 @@
 //! Replaying completions: the same computation as generating them, which is the point, but with all positions at once.
 
 use crate::EngineError;
-use crate::cache::Sequence;
+use crate::cache::{POSITIONS_STEP, Sequence};
 use crate::completion::{Output, Request};
 use crate::forward::{Feed, advance, advance_watched, logits};
 use crate::generation::{LOGITS_POSITIONS, choose};
@@ -51,7 +51,9 @@ fn rounds<'a, 'b>(groups: &'b [&'a [ReplayInput]], threads: usize) -> Vec<&'b [&
     while !rest.is_empty() {
         let mut positions = 0;
         let fits = |group: &&&[ReplayInput]| {
-            positions += group.iter().map(positions_of).sum::<usize>();
+            // What a cache takes room for, which for short ones is more than they have.
+            let room = |input: &ReplayInput| positions_of(input).next_multiple_of(POSITIONS_STEP);
+            positions += group.iter().map(room).sum::<usize>();
             positions <= POSITIONS_IN_FLIGHT_MAX
         };
         let count = rest.iter().take(threads).take_while(fits).count().max(1);
@@ -313,5 +315,16 @@ mod tests {
         assert_eq!(counts(16), [2, 1, 1, 3]);
         assert_eq!(counts(2), [2, 1, 1, 2, 1]);
         assert_eq!(counts(1), [1; 7]);
+    }
+
+    #[test]
+    fn many_short_replays_count_as_the_room_that_their_caches_take() {
+        let inputs = vec![input(1, 1); 1024];
+        let groups = replay_groups(&inputs);
+        assert_eq!(groups.len(), 4);
+        // Each has 256 of them, and each of these takes room for 64 positions.
+        let rounds = rounds(&groups, 16);
+        let counts: Vec<usize> = rounds.iter().map(|round| round.len()).collect();
+        assert_eq!(counts, [2, 2]);
     }
 }

@@ -24,8 +24,8 @@ impl TiedHead {
     /// stream `y` that was turned by H that is H diag(gains) H y, over its norm. (The turn's random signs come twice and
     /// are gone.)
     ///
-    /// Nothing overflows: `y` is at most 2^29, H has 2^14 rows at most, and gains 2^26. So sums have 43 bits, then 44 after
-    /// the second turn, and products 56, since each step brings its largest value to 30 bits.
+    /// Nothing overflows: `y` is at most 2^29, H has 2^14 rows at most, and gains 2^26. So sums have 44 bits, then 45 after
+    /// the second turn, and products 57, since each step brings its largest value to at most 2^30.
     pub(crate) fn apply(&self, stream: &[i32], epsilon_q32: u32) -> (Vec<i32>, Factor) {
         let stream_peak = peak(stream);
         if stream_peak == 0 {

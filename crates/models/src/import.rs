@@ -160,7 +160,7 @@ const OWN_HEAD: &str = "config.json ties the head to the embedding, but the chec
     the head is used, as by transformers";
 
 /// Whether a head lies beside the embedding that is to serve as one, and differs from it.
-fn has_own_head(checkpoint: &Checkpoint, config: &Config) -> Result<bool, ImportError> {
+pub(crate) fn has_own_head(checkpoint: &Checkpoint, config: &Config) -> Result<bool, ImportError> {
     if !checkpoint.has(HEAD) {
         return Ok(false);
     }

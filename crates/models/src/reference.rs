@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::ImportError;
 use crate::folder::Folder;
-use crate::import::{EMBEDDING, FINAL_NORM, HEAD, check_tensors, tensor_name};
+use crate::import::{EMBEDDING, FINAL_NORM, HEAD, check_tensors, has_own_head, tensor_name};
 
 /// A checkpoint that can be run. Layers are read as they are needed, so it takes little memory.
 #[derive(Debug)]
@@ -41,11 +41,15 @@ impl Reference {
     /// As [`Reference::open`], and where the adapter cannot be merged.
     pub fn adapted(dir: &Path, adapter: Option<&Path>) -> Result<Self, ImportError> {
         let folder = Folder::new(dir)?;
-        let config = Config::read(&folder)?;
+        let mut config = Config::read(&folder)?;
         let mut checkpoint = Checkpoint::open(&folder)?;
         check_tensors(&checkpoint, &config)?;
         if let Some(dir) = adapter {
             checkpoint.adapt(Adapter::open(dir)?)?;
+        }
+        // What the library that it was made for uses, whatever the configuration says.
+        if config.tied_head && has_own_head(&checkpoint, &config)? {
+            config.tied_head = false;
         }
         Ok(Self { checkpoint, config })
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use dovetail_engine::Model;
 use dovetail_models::chat::{Chat, Message, render};
+use dovetail_models::reference::Reference;
 use dovetail_models::{ImportError, ImportOptions, Imported, import};
 use serde_json::{Value, json};
 use test_support::{Recipe, write_safetensors};
@@ -224,6 +225,14 @@ fn a_head_of_its_own_is_used_although_the_configuration_ties_it() {
     let same = imported(folder.path());
     assert_eq!(same.parts.id().unwrap(), without.parts.id().unwrap());
     assert!(same.report.notes.is_empty());
+    // The eighth weight of the first token's row, as what quality is measured against has it.
+    let weight = || {
+        let mut hidden = vec![0.0; tied.dim];
+        hidden[7] = 1.0;
+        let reference = Reference::open(folder.path()).unwrap();
+        reference.head().unwrap().logits(&hidden)[0]
+    };
+    let tied_weight = weight();
 
     let mut other = embedding;
     other.1[7] += 1.0;
@@ -232,6 +241,7 @@ fn a_head_of_its_own_is_used_although_the_configuration_ties_it() {
     let own = imported(folder.path());
     assert_ne!(own.parts.id().unwrap(), without.parts.id().unwrap());
     assert!(own.report.notes[0].contains("another head"));
+    assert!((weight() - tied_weight - 1.0).abs() < 0.1);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use dovetail_tests::process::output;
 use dovetail_tests::{cache, root};
 
@@ -13,24 +13,29 @@ use crate::steps::run;
 
 const PACKAGE: &str = "@huggingface/ollama-utils@0.0.18";
 const ARCHIVE: &str = "huggingface-ollama-utils-0.0.18.tgz";
-const PYTHON_PACKAGES: [&str; 2] = ["jinja2==3.1.6", "markupsafe==3.0.3"];
+const SHA256: &str = "3d8beba35ea5d634970e29090ab45234e54a3db8d9263cf72e0031c1cc44f8d5";
+/// Ends well where Python finds what is wanted; a system's own jinja2 may be another one.
+const IMPORT: &str = "import jinja2; assert jinja2.__version__ == '3.1.6'";
+/// Prints the SHA-256 of a file.
+const DIGEST: &str =
+    "import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())";
 
 /// Gets what is missing into the cache, has Python render, and returns the file with the prompts.
 pub(crate) fn rendered() -> anyhow::Result<PathBuf> {
     let folder = cache().join("chat-templates");
     std::fs::create_dir_all(&folder)?;
-    let package = templates(&folder)?;
-    let python = jinja2(&folder)?;
-    let script = root()
+    let golden = root()
         .join("crates")
         .join("models")
         .join("tests")
-        .join("golden")
-        .join("templates.py");
+        .join("golden");
+    // First: Python is what looks at the package.
+    let python = jinja2(&folder, &golden.join("requirements.txt"))?;
+    let package = templates(&folder)?;
     let prompts = output(
         Command::new("python3")
             .env("PYTHONPATH", python)
-            .arg(script)
+            .arg(golden.join("templates.py"))
             .arg(package),
     )?;
     let file = folder.join("prompts.json");
@@ -48,24 +53,28 @@ fn templates(folder: &Path) -> anyhow::Result<PathBuf> {
         run(Command::new("npm")
             .args(["pack", "--silent", PACKAGE])
             .current_dir(&work))?;
+        let archive = work.path().join(ARCHIVE);
+        let digest = output(Command::new("python3").args(["-c", DIGEST]).arg(&archive))?;
+        ensure!(
+            digest.trim() == SHA256,
+            "{PACKAGE} of npm is not the package that is known here; nothing of it is used"
+        );
         run(Command::new("tar")
             .arg("-xzf")
-            .arg(work.path().join(ARCHIVE))
+            .arg(&archive)
             .arg("-C")
             .arg(folder))?;
-        std::fs::rename(work.path().join(ARCHIVE), folder.join(ARCHIVE))?;
+        std::fs::rename(&archive, folder.join(ARCHIVE))?;
     }
     Ok(package)
 }
 
-/// The folder that Python finds jinja2 in.
-fn jinja2(folder: &Path) -> anyhow::Result<PathBuf> {
+/// The folder that Python finds jinja2 in, which holds what is wanted, by its hashes.
+fn jinja2(folder: &Path, wanted: &Path) -> anyhow::Result<PathBuf> {
     let python = folder.join("python");
     let is_there = |python: &Path| {
         let mut import = Command::new("python3");
-        import
-            .env("PYTHONPATH", python)
-            .args(["-c", "import jinja2"]);
+        import.env("PYTHONPATH", python).args(["-c", IMPORT]);
         output(&mut import).is_ok()
     };
     if !is_there(&python) {
@@ -75,7 +84,8 @@ fn jinja2(folder: &Path) -> anyhow::Result<PathBuf> {
             .args(["--disable-pip-version-check", "--only-binary", ":all:"])
             .arg("--target")
             .arg(&python)
-            .args(PYTHON_PACKAGES))?;
+            .args(["--require-hashes", "--requirement"])
+            .arg(wanted))?;
     }
     Ok(python)
 }

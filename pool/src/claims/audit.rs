@@ -122,10 +122,12 @@ impl Auditor {
 
     /// Has the sample replayed, each model's part in one go, and a mismatch once more.
     async fn replay(&self, evidence: &[Arc<Evidence>], sample: &[usize]) -> AuditOutcome {
-        let mut sampled = sample.iter().filter_map(|index| evidence.get(*index));
-        if !sampled.all(|evidence| evidence.is_replayable()) {
-            // Asked for before an update of this pool: nobody has lied.
-            tracing::warn!("a task with a constraint for another guide cannot be replayed");
+        // Made before an update of this pool, so nobody has lied. All of the batch is looked at: what no sample can show to
+        // be a lie is not paid by luck, nor does it hide another one.
+        if !evidence.iter().all(|evidence| evidence.is_replayable()) {
+            tracing::warn!(
+                "a transcript of the release before cannot be replayed; its batch earns nothing"
+            );
             return AuditOutcome::Unavailable;
         }
         let mut by_model: BTreeMap<ModelId, Vec<usize>> = BTreeMap::new();

@@ -346,6 +346,12 @@ impl Job {
         self.search_from(channel, target, start).await
     }
 
+    /// Hashes the job until a header meets the channel's target and does not solve the block: a block that is found by
+    /// chance would move the chain's tip, and make the job stale.
+    pub(crate) async fn search_share(&self, channel: &Channel) -> Found {
+        self.search_no_block(channel, min_ntime(&self.work)).await
+    }
+
     /// Hashes the job, from this time on, until a header meets the channel's target and does not solve the block.
     pub(crate) async fn search_no_block(&self, channel: &Channel, mut start: u32) -> Found {
         loop {

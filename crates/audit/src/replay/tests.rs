@@ -247,9 +247,12 @@ fn an_answer_of_the_form_that_was_asked_for_passes_and_one_without_it_is_a_lie()
 }
 
 #[test]
-fn evidence_for_another_guide_is_no_evidence() {
+fn evidence_of_another_release_is_no_evidence() {
     let mut evidence = honest(&tiny_model(1));
     assert!(evidence.is_replayable());
+    evidence.transcript.engine_version -= 1;
+    assert!(!evidence.is_replayable());
+    evidence.transcript.engine_version += 1;
     let form = || Form::Regex("[a-z]+".to_owned());
     evidence.constraint = Some(Constraint::new(form()).unwrap());
     assert!(evidence.is_replayable());

