@@ -233,6 +233,44 @@ fn a_pool_that_restarts_keeps_its_shares_and_its_worker_comes_back() {
     assert_eq!(answer["receipt"]["verified"], true);
 }
 
+#[test]
+fn a_prompt_of_sixty_thousand_tokens_reaches_its_worker_and_ends_no_connection() {
+    let options = Options {
+        model: ServedModel::TinyOfLongContext,
+        ..Options::default()
+    };
+    let (_dir, scenario) = dovetail_tests::scenario(&options).unwrap();
+    let long = scenario.file("long.txt");
+    std::fs::write(&long, "x".repeat(60_000)).unwrap();
+    // To take it in takes a while, and its agent does not wait for that.
+    let asked = scenario
+        .agent()
+        .args(["ask", "--timeout", "3", "--max-tokens", "4096", "-"])
+        .stdin(std::fs::File::open(&long).unwrap())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&asked.stderr);
+    assert!(!asked.status.success(), "{stderr}");
+    assert!(stderr.contains("has not ended within 3 s"), "{stderr}");
+    let log = worker_says(&scenario, "the task was cancelled");
+    assert!(log.contains("took a task"), "{log}");
+    // One that no task can be made of is its agent's matter alone.
+    std::fs::write(&long, "x".repeat(100_000)).unwrap();
+    let asked = scenario
+        .agent()
+        .args(["ask", "-"])
+        .stdin(std::fs::File::open(&long).unwrap())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&asked.stderr);
+    assert!(stderr.contains("65536 tokens"), "{stderr}");
+    // The session is the first one, and goes on.
+    let answer = ask(&scenario, "receipt.json", &[]);
+    assert_eq!(answer["receipt"]["verified"], true);
+    let pool = scenario.pool.log();
+    assert_eq!(pool.matches("worker registered").count(), 1, "{pool}");
+}
+
 /// Waits for a text in the worker's log, and returns the log.
 fn worker_says(scenario: &Scenario, text: &str) -> String {
     let deadline = Instant::now() + TIME_MAX;
