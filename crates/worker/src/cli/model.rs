@@ -67,7 +67,7 @@ pub(crate) async fn run(arguments: ModelArguments) -> anyhow::Result<()> {
                 None => tiny::generate(seed),
                 Some(context_tokens) => tiny::with_context(seed, context_tokens)?,
             };
-            write_whole(&out, |path| Ok(std::fs::write(path, file)?))?;
+            write_whole(&out, |path| Ok(std::fs::write(path, &file)?))?;
             inspect(&out, false)
         }
         ModelCommand::Import(arguments) => {
