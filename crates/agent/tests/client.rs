@@ -21,7 +21,7 @@ use dovetail_api::{
         stream_task_response::Event,
     },
 };
-use dovetail_commitment::{EncodedPrompt, ModelId, SamplingParams};
+use dovetail_commitment::{EncodedPrompt, ModelId, PROMPT_TOKENS_MAX, SamplingParams};
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status};
@@ -43,6 +43,8 @@ struct StandIn {
     late: bool,
     /// Streams lack the token at this position.
     gap_at: Option<usize>,
+    /// How many tokens it says it made of a prompt, instead of [`PROMPT_TOKENS`].
+    prompt_tokens: Option<usize>,
 }
 
 fn take_one(counter: &AtomicU32) -> bool {
@@ -120,7 +122,10 @@ impl Inference for StandIn {
         );
         Ok(Response::new(v1::CreateTaskResponse {
             task: Some(task(request.task_id, TaskState::Queued)),
-            prompt_tokens: PROMPT_TOKENS.to_vec(),
+            prompt_tokens: match self.prompt_tokens {
+                None => PROMPT_TOKENS.to_vec(),
+                Some(count) => vec![7; count],
+            },
         }))
     }
 
@@ -347,6 +352,18 @@ async fn run_unread(url: &str, arguments: &[&str]) -> Output {
     tokio::task::spawn_blocking(move || command.spawn().unwrap().wait_with_output().unwrap())
         .await
         .unwrap()
+}
+
+#[tokio::test]
+async fn a_pool_that_tells_no_tokens_of_the_prompt_or_too_many_is_not_followed() {
+    for tokens in [0, PROMPT_TOKENS_MAX + 1] {
+        let pool = StandIn {
+            prompt_tokens: Some(tokens),
+            ..StandIn::default()
+        };
+        let asked = connect(pool).await.ask(question(7)).await.err();
+        assert!(matches!(asked, Some(AgentError::Protocol(_))), "{asked:?}");
+    }
 }
 
 #[tokio::test]
