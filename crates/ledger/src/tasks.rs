@@ -130,6 +130,11 @@ impl TaskRecord {
     pub(crate) const COLUMNS: &'static str = "id, state, model_id, prompt, stop, answer_form, salt, sampling, seed, \
         price_msat, worker, transcript, output_tokens, error_code, created_at, expires_at";
 
+    /// The same with neither prompt nor what goes with it, for those who look at many tasks.
+    pub(crate) const COLUMNS_WITHOUT_PROMPT: &'static str = "id, state, model_id, NULL::bytea AS prompt, NULL::bytea AS stop, \
+        NULL::bytea AS answer_form, salt, sampling, seed, price_msat, worker, transcript, output_tokens, error_code, \
+        created_at, expires_at";
+
     /// Whether it was settled or has failed: its transcript earns nothing any more.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.state, TaskState::Settled | TaskState::Failed)
