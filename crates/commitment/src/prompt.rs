@@ -176,11 +176,12 @@ mod tests {
         for (index, one) in all.iter().enumerate() {
             assert!(!all[..index].contains(one), "{index}");
         }
+        let text = text_digest(b"prompt");
         let parts: [&[u8]; 5] = [
             &[4; 32],
             &[0],
             &[0],
-            text_digest(b"prompt").as_bytes(),
+            text.as_bytes(),
             &[1, 0, 0, 0, 2, 0, 0, 0],
         ];
         let expected = tagged_hash("dovetail/encoded-prompt", &parts);

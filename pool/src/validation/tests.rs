@@ -204,10 +204,11 @@ async fn a_batch_of_the_longest_evidence_is_one_message() {
     longest.output_tokens = vec![u32::MAX; OUTPUT_TOKENS_MAX as usize];
     let schema = Form::JsonSchema(" ".repeat(CONSTRAINT_BYTES_MAX));
     longest.constraint = Some(Constraint::new(schema).unwrap());
+    let longest = Arc::new(longest);
     // A model that is not there: all of it was read when the answer comes.
     let work = Work {
         model: ModelId::from_bytes([9; 32]),
-        evidence: vec![Arc::new(longest); dovetail_api::VALIDATION_EVIDENCE_MAX],
+        evidence: vec![longest; dovetail_api::VALIDATION_EVIDENCE_MAX],
     };
     let refused = remote.replay(&work).await;
     assert!(
