@@ -1,6 +1,8 @@
 //! A task as a worker is given it.
 
-use dovetail_commitment::{Constraint, ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_commitment::{
+    Constraint, EncodedPrompt, ModelId, SamplingParams, StopSequences, TaskId,
+};
 use dovetail_ledger::NewTask;
 
 /// Everything a worker needs to run a task. Its `Debug` shows the id alone: it holds a prompt.
@@ -8,7 +10,7 @@ use dovetail_ledger::NewTask;
 pub(crate) struct Assignment {
     pub(crate) id: TaskId,
     pub(crate) model: ModelId,
-    pub(crate) prompt: Vec<u8>,
+    pub(crate) prompt: EncodedPrompt,
     pub(crate) stop: StopSequences,
     pub(crate) constraint: Option<Constraint>,
     pub(crate) salt: [u8; 32],

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bitcoin::Network;
-use dovetail_commitment::BATCH_LEAVES_MAX;
+use dovetail_commitment::{BATCH_LEAVES_MAX, PROMPT_BYTES_MAX};
 use dovetail_daemon::{Secret, within};
 use dovetail_jd::config::EmbeddedConfig;
 use dovetail_ledger::MaturityWindow;
@@ -178,7 +178,8 @@ pub struct InferenceConfig {
     pub free_of_charge: bool,
     /// The key that signs receipts: 64 hex digits.
     pub receipt_key: Secret,
-    /// The longest prompt, in bytes.
+    /// The longest prompt, in bytes: at most, and unless it is said otherwise, that of the extension
+    /// ([`PROMPT_BYTES_MAX`]).
     #[serde(default = "defaults::prompt_bytes_max")]
     pub prompt_bytes_max: usize,
     /// How many tasks may wait for a worker.
@@ -310,7 +311,7 @@ mod defaults {
         20
     }
     pub(super) fn prompt_bytes_max() -> usize {
-        4_096
+        dovetail_commitment::PROMPT_BYTES_MAX
     }
     pub(super) fn queue_max() -> usize {
         256
@@ -407,7 +408,7 @@ impl Config {
         within(
             "inference.prompt_bytes_max",
             inference.prompt_bytes_max,
-            1..=60_000,
+            1..=PROMPT_BYTES_MAX,
         )?;
         within("inference.queue_max", inference.queue_max, 1..=1 << 16)?;
         within(

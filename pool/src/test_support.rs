@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bitcoin::secp256k1::{Keypair, SECP256K1};
 use dovetail_commitment::{
-    Batch, BatchRoot, HeaderHash, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey,
-    output_digest, prompt_commitment, tagged_hash, trace_root,
+    Batch, BatchRoot, EncodedPrompt, HeaderHash, PROMPT_BYTES_MAX, SamplingParams, StopSequences,
+    TaskId, Transcript, WorkerKey, output_digest, prompt_commitment, tagged_hash, trace_root,
 };
 use dovetail_engine::{ENGINE_VERSION, Generation, Model, Request, Runtime, step};
 use dovetail_ledger::{Committer, CommitterConfig, Ledger, MaturityWindow, NewTask};
@@ -100,7 +100,7 @@ pub(crate) fn live_tasks(ledger: &Ledger, models: Models) -> Tasks {
         models,
         mailboxes: Mailboxes::default(),
         limits: TaskLimits {
-            prompt_bytes_max: 1_024,
+            prompt_bytes_max: PROMPT_BYTES_MAX,
             queue_max: 16,
             lifetime_s: 600,
         },
@@ -256,6 +256,12 @@ pub(crate) struct Worker {
     pub(crate) output_tokens: u32,
 }
 
+/// A prompt as the pool encodes it.
+pub(crate) fn encoded(model: &Model, text: &str) -> EncodedPrompt {
+    let tokens = model.encode(text.as_bytes()).unwrap();
+    EncodedPrompt::new(text.as_bytes(), tokens).unwrap()
+}
+
 fn id(kind: &str, parts: [usize; 3]) -> [u8; 32] {
     let parts = parts.map(usize::to_le_bytes);
     tagged_hash(kind, &parts.each_ref().map(<[u8; 8]>::as_slice))
@@ -279,7 +285,7 @@ impl Worker {
         let task = |leaf| NewTask {
             id: TaskId::from_bytes(id("task", [worker, batch, leaf])),
             model_id: model.id(),
-            prompt: format!("{leaf}?").into_bytes(),
+            prompt: encoded(model, &format!("{leaf}?")),
             stop: StopSequences::new(vec![b"zz".to_vec()]).unwrap(),
             constraint: None,
             salt: id("salt", [worker, batch, leaf]),
@@ -290,7 +296,7 @@ impl Worker {
         };
         let tasks: Vec<NewTask> = (0..leaves).map(task).collect();
         let request = |task: &NewTask| Request {
-            prompt_tokens: model.encode(&task.prompt).unwrap(),
+            prompt_tokens: task.prompt.tokens().to_vec(),
             sampling,
             seed: task.seed,
             stop: task.stop.clone(),

@@ -13,6 +13,8 @@ use crate::{cache, clerk_model, program};
 pub enum ServedModel {
     /// Made from a seed; its text means nothing. Tokens by bytes, and it never ends early.
     Tiny,
+    /// The same with a context that has room for the longest prompt.
+    TinyOfLongContext,
     /// The one that reads invoices and stock sheets.
     Clerk,
     /// One that other people trained, from the cache; [`fetch_smollm2`] gets it there.
@@ -49,10 +51,20 @@ pub(crate) fn make_tiny(seed: u64, path: &Path) -> anyhow::Result<String> {
     )
 }
 
+/// Makes one whose context has twice the longest prompt.
+fn make_long(path: &Path) -> anyhow::Result<String> {
+    output(
+        Command::new(program("dovetail-worker"))
+            .args(["model", "make-tiny", "--context-tokens", "131072", "--out"])
+            .arg(path),
+    )
+}
+
 /// Puts the model's file there; returns its id.
 pub(crate) fn provide_model(model: ServedModel, path: &Path) -> anyhow::Result<String> {
     let said = match model {
         ServedModel::Tiny => make_tiny(1, path)?,
+        ServedModel::TinyOfLongContext => make_long(path)?,
         ServedModel::Clerk => copied(&clerk_model(), path)?,
         ServedModel::SmolLm2 => copied(&smollm2(), path)?,
     };

@@ -11,7 +11,7 @@ use bitcoin::secp256k1::{Keypair, Message as Digest, SECP256K1, SecretKey};
 use dovetail_audit::{HashChain, sample};
 use dovetail_commitment::coinbase::commitment_output;
 use dovetail_commitment::{
-    Batch, BatchRoot, Constraint, FinishReason, Form, HeaderHash, LeafHash, ModelId,
+    Batch, BatchRoot, Constraint, EncodedPrompt, FinishReason, Form, HeaderHash, LeafHash, ModelId,
     SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
     tagged_hash, trace_root,
 };
@@ -31,11 +31,14 @@ fn worker() -> (Keypair, WorkerKey) {
     (pair, key)
 }
 
+const TEXT: &[u8] = b"why is the sky blue?";
+const PROMPT_TOKENS: [u32; 4] = [256, 119, 104, 70_001];
+
 fn task() -> AssignTask {
     AssignTask {
         task_id: TaskId::from_bytes([0x01; 32]),
         model_id: ModelId::from_bytes([0x03; 32]),
-        prompt: Bytes(b"why is the sky blue?".to_vec()),
+        prompt: EncodedPrompt::new(TEXT, PROMPT_TOKENS.to_vec()).unwrap(),
         salt: [0x04; 32],
         sampling: SamplingParams {
             temperature_milli: 700,
@@ -67,7 +70,7 @@ fn transcript() -> Transcript {
         worker_key: worker().1,
         model_id: task.model_id,
         engine_version: 1,
-        prompt_commitment: prompt_commitment(&task.salt, &task.stop, None, &task.prompt.0),
+        prompt_commitment: prompt_commitment(&task.salt, &task.stop, None, &task.prompt),
         sampling: task.sampling,
         seed: task.seed,
         output_tokens: 3,
@@ -105,8 +108,8 @@ fn hashes(out: &mut Vectors) {
         "branch",
         "batch",
         "trace",
-        "prompt",
-        "constrained-prompt",
+        "text",
+        "encoded-prompt",
         "output",
         "sample",
         "beacon",
@@ -116,14 +119,19 @@ fn hashes(out: &mut Vectors) {
         out.hex(&format!("tagged_hash({tag})"), tagged_hash(&tag, &[b"abc"]));
     }
     let task = task();
-    out.heading("The commitment to a prompt: salt, encoded stop sequences, prompt");
-    out.hex("prompt", &task.prompt.0);
+    out.heading(
+        "The commitment to a prompt: salt, encoded stop sequences, encoded constraint, digest of the text, tokens",
+    );
+    out.hex("text", TEXT);
+    out.hex("text_digest", task.prompt.text().as_bytes());
+    out.text("prompt_tokens", "256, 119, 104, 70001");
+    out.hex("prompt_tokens.packed", task.prompt.packed_tokens());
     out.hex("salt", task.salt);
     out.hex("stop.none.encoded", StopSequences::default().encode());
-    let none = prompt_commitment(&task.salt, &StopSequences::default(), None, &task.prompt.0);
+    let none = prompt_commitment(&task.salt, &StopSequences::default(), None, &task.prompt);
     out.hex("stop.none.prompt_commitment", none.as_bytes());
     out.hex("stop.two.encoded", task.stop.encode());
-    let two = prompt_commitment(&task.salt, &task.stop, None, &task.prompt.0);
+    let two = prompt_commitment(&task.salt, &task.stop, None, &task.prompt);
     out.hex("stop.two.prompt_commitment", two.as_bytes());
 
     out.heading(
@@ -143,8 +151,7 @@ fn hashes(out: &mut Vectors) {
     out.hex("constraint.none.encoded", Constraint::encode_optional(None));
     for (name, constraint) in &encoded {
         out.hex(&format!("{name}.encoded"), constraint.encode());
-        let commitment =
-            prompt_commitment(&task.salt, &task.stop, Some(constraint), &task.prompt.0);
+        let commitment = prompt_commitment(&task.salt, &task.stop, Some(constraint), &task.prompt);
         out.hex(&format!("{name}.prompt_commitment"), commitment.as_bytes());
     }
 

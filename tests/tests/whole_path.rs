@@ -5,8 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use dovetail_agent::Vocabulary;
 use dovetail_agent::receipt_file::load;
-use dovetail_agent::verify::{Check, verify};
+use dovetail_agent::verify::{Check, Known, verify, verify_with};
 use dovetail_tests::scenario::{Options, Scenario, ServedModel};
 use serde_json::Value;
 
@@ -131,6 +132,14 @@ fn a_prompt_becomes_tokens_a_share_a_payout_and_a_receipt() {
     );
     assert_eq!(answer["output_tokens"].as_array().map(Vec::len), Some(32));
     assert_eq!(answer["receipt"]["verified"], true);
+    // With the tokenizer, the agent holds the pool to its encoding of the prompt.
+    let vocabulary = Vocabulary::of_bytes(scenario.model_id.parse().unwrap());
+    let known = Known {
+        vocabulary: Some(&vocabulary),
+        ..Known::default()
+    };
+    let kept = load(&scenario.file("receipt.json")).unwrap();
+    assert!(verify_with(&kept, &known).verified);
 
     let settled = scenario.pool.event("batch_settled", TIME_MAX).unwrap();
     assert_eq!(
@@ -222,6 +231,44 @@ fn a_pool_that_restarts_keeps_its_shares_and_its_worker_comes_back() {
     assert!(after >= before);
     let answer = ask(&scenario, "receipt.json", &[]);
     assert_eq!(answer["receipt"]["verified"], true);
+}
+
+#[test]
+fn a_prompt_of_sixty_thousand_tokens_reaches_its_worker_and_ends_no_connection() {
+    let options = Options {
+        model: ServedModel::TinyOfLongContext,
+        ..Options::default()
+    };
+    let (_dir, scenario) = dovetail_tests::scenario(&options).unwrap();
+    let long = scenario.file("long.txt");
+    std::fs::write(&long, "x".repeat(60_000)).unwrap();
+    // To take it in takes a while, and its agent does not wait for that.
+    let asked = scenario
+        .agent()
+        .args(["ask", "--timeout", "3", "--max-tokens", "4096", "-"])
+        .stdin(std::fs::File::open(&long).unwrap())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&asked.stderr);
+    assert!(!asked.status.success(), "{stderr}");
+    assert!(stderr.contains("has not ended within 3 s"), "{stderr}");
+    let log = worker_says(&scenario, "the task was cancelled");
+    assert!(log.contains("took a task"), "{log}");
+    // One that no task can be made of is its agent's matter alone.
+    std::fs::write(&long, "x".repeat(100_000)).unwrap();
+    let asked = scenario
+        .agent()
+        .args(["ask", "-"])
+        .stdin(std::fs::File::open(&long).unwrap())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&asked.stderr);
+    assert!(stderr.contains("65536 tokens"), "{stderr}");
+    // The session is the first one, and goes on.
+    let answer = ask(&scenario, "receipt.json", &[]);
+    assert_eq!(answer["receipt"]["verified"], true);
+    let pool = scenario.pool.log();
+    assert_eq!(pool.matches("worker registered").count(), 1, "{pool}");
 }
 
 /// Waits for a text in the worker's log, and returns the log.

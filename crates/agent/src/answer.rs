@@ -5,7 +5,7 @@ mod resumes;
 mod text;
 
 use dovetail_api::v1::{self, stream_task_response::Event};
-use dovetail_commitment::TaskId;
+use dovetail_commitment::{EncodedPrompt, TaskId};
 use dovetail_engine::Vocabulary;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
@@ -23,6 +23,8 @@ use text::TextComparison;
 pub struct Answer {
     client: AgentClient,
     question: Question,
+    /// The prompt with the tokens that the pool made of it.
+    prompt: EncodedPrompt,
     stream: Streaming<v1::StreamTaskResponse>,
     task: Task,
     received: Received,
@@ -36,7 +38,7 @@ impl Answer {
     pub(crate) async fn start(
         client: AgentClient,
         question: Question,
-        task: Task,
+        (task, prompt): (Task, EncodedPrompt),
         begun: Instant,
     ) -> Result<Self, AgentError> {
         let stream = client.stream(question.task_id, 0).await?;
@@ -44,6 +46,7 @@ impl Answer {
             client,
             received: Received::new(question.sampling.max_tokens),
             question,
+            prompt,
             stream,
             task,
             resumes: Resumes::default(),
@@ -123,6 +126,11 @@ impl Answer {
         &self.task
     }
 
+    /// The tokens that the pool made of the prompt. The worker was given these, and no text.
+    pub fn prompt_tokens(&self) -> &[u32] {
+        self.prompt.tokens()
+    }
+
     /// The output tokens so far.
     pub fn tokens(&self) -> &[u32] {
         self.received.tokens()
@@ -140,7 +148,7 @@ impl Answer {
 
     /// What the agent keeps: the question and the tokens it saw, with no receipt yet.
     pub fn to_file(&self) -> ReceiptFile {
-        ReceiptFile::pending(&self.question, self.tokens().to_vec())
+        ReceiptFile::pending(&self.question, &self.prompt, self.tokens().to_vec())
     }
 
     fn has_ended(&self) -> bool {

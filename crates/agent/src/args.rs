@@ -133,6 +133,9 @@ pub(crate) struct ReceiptVerifyArgs {
     /// The pool's public key (x-only, 64 hex digits). Without it, a receipt that any key signed passes.
     #[arg(long, value_name = "HEX", env = "DOVETAIL_POOL_KEY", value_parser = key)]
     pub(crate) pool_key: Option<Key>,
+    /// The model's file: its tokenizer encodes the prompt again, and the tokens must be those that the pool made of it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model_file: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

@@ -9,7 +9,7 @@ use dovetail_api::{
     v1::{self, inference_client::InferenceClient},
     words,
 };
-use dovetail_commitment::{Constraint, Form, ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_commitment::{Constraint, EncodedPrompt, ModelId, SamplingParams, TaskId};
 use dovetail_console::harmless;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{
@@ -17,14 +17,13 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+use crate::question::{Question, sampling_to_wire};
 use crate::{AgentError, Answer, Model, Task, TaskState};
 
 /// A pool on the same continent answers in milliseconds; a person waits this long at most.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For every call, to its last byte; of the stream of tokens, for its beginning.
 const CALL_TIME_MAX: Duration = Duration::from_secs(20);
-/// For an answer from the first call to its end. Pools give up a task after ten minutes unless they are told otherwise.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(900);
 /// More models than any pool serves.
 const MODELS_MAX: usize = 1_024;
 /// A model's name has 64 bytes.
@@ -34,65 +33,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Waiting for a share takes seconds to minutes; the pool is asked at most this seldom.
 const POLL_MAX: Duration = Duration::from_secs(2);
 const POLL_FIRST: Duration = Duration::from_millis(100);
-
-/// One completion to ask for. Holds the agent's secrets of it: the salt, and the task id, which is as good as a key
-/// to the task.
-#[derive(Clone)]
-pub struct Question {
-    /// Chosen at random by the agent, so that asking can be repeated safely.
-    pub task_id: TaskId,
-    /// Which model.
-    pub model_id: ModelId,
-    /// As the tokenizer is to see it.
-    pub prompt: Vec<u8>,
-    /// Where the answer ends, besides where the model ends it.
-    pub stop: StopSequences,
-    /// The form that the answer must have. The guide that it names is the pool's once the pool has taken it.
-    pub constraint: Option<Constraint>,
-    /// How tokens are chosen, and how many at most.
-    pub sampling: SamplingParams,
-    /// Seed of the sampling.
-    pub seed: [u8; 32],
-    /// Hides the prompt in the commitment.
-    pub salt: [u8; 32],
-    /// Price agreed on before, from [`AgentClient::quote`].
-    pub quote_id: Option<[u8; 32]>,
-    /// How long the answer may take, from asking to its end; then it is [`AgentError::AnswerLate`]. 15 minutes unless it
-    /// is changed. The pool does not hear of it.
-    pub time_max: Duration,
-}
-
-impl Question {
-    /// A question with a fresh task id, seed and salt.
-    pub fn new(model_id: ModelId, prompt: Vec<u8>, sampling: SamplingParams) -> Self {
-        Self {
-            task_id: TaskId::from_bytes(rand::random()),
-            model_id,
-            prompt,
-            stop: StopSequences::default(),
-            constraint: None,
-            sampling,
-            seed: rand::random(),
-            salt: rand::random(),
-            quote_id: None,
-            time_max: ANSWER_TIME_MAX,
-        }
-    }
-
-    fn to_request(&self) -> v1::CreateTaskRequest {
-        v1::CreateTaskRequest {
-            task_id: self.task_id.to_bytes().to_vec(),
-            model_id: self.model_id.to_bytes().to_vec(),
-            prompt: self.prompt.clone(),
-            stop: self.stop.iter().map(<[u8]>::to_vec).collect(),
-            constraint: self.constraint.as_ref().map(constraint_to_wire),
-            sampling: Some(sampling_to_wire(&self.sampling)),
-            seed: self.seed.to_vec(),
-            salt: self.salt.to_vec(),
-            quote_id: self.quote_id.map(Vec::from).unwrap_or_default(),
-        }
-    }
-}
 
 /// A connection to one pool. Cheap to clone; clones share the connection, which is made anew when it is lost.
 #[derive(Clone, Debug)]
@@ -189,10 +129,13 @@ impl AgentClient {
         let begun = Instant::now();
         let request = self.unary(question.to_request());
         let mut inner = self.inner.clone();
-        let task = self.call(inner.create_task(request)).await?.task;
-        let task = expect_task(task, question.task_id)?;
+        let created = self.call(inner.create_task(request)).await?;
+        let task = expect_task(created.task, question.task_id)?;
+        // Without them the agent could not prove later what it asked.
+        let prompt = EncodedPrompt::new(&question.prompt, created.prompt_tokens)
+            .map_err(|error| AgentError::Protocol(error.to_string()))?;
         question.constraint = for_guide_of(&task, question.constraint)?;
-        Answer::start(self.clone(), question, task, begun).await
+        Answer::start(self.clone(), question, (task, prompt), begun).await
     }
 
     /// The task as it stands.
@@ -312,27 +255,6 @@ pub(crate) fn state_word(state: TaskState) -> &'static str {
         TaskState::Cancelled => "cancelled",
         TaskState::Expired => "expired",
     }
-}
-
-fn sampling_to_wire(sampling: &SamplingParams) -> v1::Sampling {
-    v1::Sampling {
-        temperature_milli: sampling.temperature_milli,
-        top_k: sampling.top_k,
-        top_p_milli: sampling.top_p_milli,
-        max_tokens: sampling.max_tokens,
-    }
-}
-
-fn constraint_to_wire(constraint: &Constraint) -> v1::Constraint {
-    use v1::constraint::Form as Wire;
-    let form = match constraint.form() {
-        Form::JsonSchema(text) => Wire::JsonSchema(text.clone()),
-        Form::Regex(text) => Wire::Regex(text.clone()),
-        Form::Choice(texts) => Wire::Choice(v1::Choice {
-            texts: texts.clone(),
-        }),
-    };
-    v1::Constraint { form: Some(form) }
 }
 
 /// The constraint as the transcript will commit to it: with the name of the pool's guide. A task that is settled

@@ -11,13 +11,15 @@
 mod answer;
 mod client;
 mod error;
+mod question;
 pub mod receipt_file;
 pub mod verify;
 
 pub use answer::Answer;
-pub use client::{AgentClient, Question};
+pub use client::AgentClient;
 pub use dovetail_api::v1::{FinishReason, Model, Task, TaskState};
 pub use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
 pub use dovetail_engine::Vocabulary;
 pub use error::AgentError;
+pub use question::Question;
 pub use receipt_file::ReceiptFile;

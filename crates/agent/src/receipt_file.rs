@@ -11,22 +11,24 @@ use std::{
 };
 
 use dovetail_commitment::{
-    Constraint, ConstraintError, Form, ModelId, SamplingParams, TaskId, receipt::Receipt,
+    Constraint, ConstraintError, EncodedPrompt, Form, ModelId, PromptError, SamplingParams, TaskId,
+    receipt::Receipt,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{AgentError, Question};
 
-/// A longest prompt in hex, 4096 tokens and a receipt with a coinbase of 100 kB stay well below.
-pub const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// A longest prompt in hex (512 KiB), its tokens a line each (1 MiB), 4096 tokens of output and a receipt with a coinbase
+/// of 100 kB stay well below.
+pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// An agent's own copy of a task with the pool's receipt for it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReceiptFile {
-    /// Of this format: 1.
+    /// Of this format: 2.
     pub version: u8,
     /// The task.
     pub task_id: TaskId,
@@ -42,6 +44,8 @@ pub struct ReceiptFile {
     pub salt: [u8; 32],
     /// The prompt.
     pub prompt: Prompt,
+    /// The tokens that the pool made of it and gave to the worker.
+    pub prompt_tokens: Vec<u32>,
     /// Its stop sequences.
     pub stop: Vec<Prompt>,
     /// Its constraint; left out where there was none.
@@ -206,7 +210,7 @@ pub enum Kept {
 
 impl ReceiptFile {
     /// The agent's copy before the pool gave a receipt.
-    pub fn pending(question: &Question, output_tokens: Vec<u32>) -> Self {
+    pub fn pending(question: &Question, prompt: &EncodedPrompt, output_tokens: Vec<u32>) -> Self {
         Self {
             version: VERSION,
             task_id: question.task_id,
@@ -215,6 +219,7 @@ impl ReceiptFile {
             seed: question.seed,
             salt: question.salt,
             prompt: question.prompt.clone().into(),
+            prompt_tokens: prompt.tokens().to_vec(),
             stop: question
                 .stop
                 .iter()
@@ -224,6 +229,14 @@ impl ReceiptFile {
             output_tokens,
             receipt: None,
         }
+    }
+
+    /// The prompt as the transcript commits to it: its text and its tokens.
+    ///
+    /// # Errors
+    /// A text or a number of tokens out of bounds.
+    pub fn encoded_prompt(&self) -> Result<EncodedPrompt, PromptError> {
+        EncodedPrompt::new(self.prompt.as_bytes(), self.prompt_tokens.clone())
     }
 
     /// Puts the pool's receipt (JSON text) in. It is parsed, not verified.
@@ -270,13 +283,14 @@ fn parse(bytes: &[u8]) -> Result<Kept, String> {
             .map(Kept::ReceiptOnly)
             .map_err(|e| e.to_string());
     }
-    let file: ReceiptFile = serde_json::from_value(value).map_err(|e| e.to_string())?;
-    if file.version != VERSION {
-        return Err(format!(
-            "version {} of the format is not known here",
-            file.version
-        ));
+    // Before its fields, which other versions do not have.
+    match value.get("version").and_then(serde_json::Value::as_u64) {
+        Some(version) if version != u64::from(VERSION) => {
+            return Err(format!("version {version} of the format is not known here"));
+        }
+        _ => {}
     }
+    let file: ReceiptFile = serde_json::from_value(value).map_err(|e| e.to_string())?;
     Ok(Kept::File(Box::new(file)))
 }
 
@@ -329,6 +343,9 @@ fn file_error(path: &Path, source: io::Error) -> AgentError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dovetail_commitment::{
+        CONSTRAINT_BYTES_MAX, OUTPUT_TOKENS_MAX, PROMPT_BYTES_MAX, PROMPT_TOKENS_MAX,
+    };
 
     fn question(prompt: &[u8]) -> Question {
         let sampling = SamplingParams {
@@ -340,16 +357,22 @@ mod tests {
         Question::new(ModelId::from_bytes([7; 32]), prompt.to_vec(), sampling)
     }
 
+    fn pending(question: &Question, output_tokens: Vec<u32>) -> ReceiptFile {
+        let prompt = EncodedPrompt::new(&question.prompt, vec![256, 7]).unwrap();
+        ReceiptFile::pending(question, &prompt, output_tokens)
+    }
+
     #[test]
     fn a_pending_file_is_read_back_as_it_was_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("receipt.json");
         for prompt in [b"words".as_slice(), &[0xff, 0]] {
-            let file = ReceiptFile::pending(&question(prompt), vec![1, 2]);
+            let file = pending(&question(prompt), vec![1, 2]);
             file.save(&path).unwrap();
             let back = ReceiptFile::load(&path).unwrap();
             assert_eq!(back.prompt.as_bytes(), prompt);
             assert_eq!(back.salt, file.salt);
+            assert_eq!(back.prompt_tokens, [256, 7]);
             assert_eq!(back.output_tokens, [1, 2]);
             assert!(back.receipt.is_none());
         }
@@ -371,14 +394,31 @@ mod tests {
             let constraint = Constraint::for_guide("guide-1", form).unwrap();
             let mut question = question(b"x");
             question.constraint = Some(constraint.clone());
-            let file = ReceiptFile::pending(&question, vec![]);
+            let file = pending(&question, vec![]);
             assert!(!format!("{file:?}").contains("a-z"));
             let json = serde_json::to_string(&file).unwrap();
             let back: ReceiptFile = serde_json::from_str(&json).unwrap();
             assert_eq!(back.constraint.unwrap().constraint(), Ok(constraint));
         }
-        let without = serde_json::to_string(&ReceiptFile::pending(&question(b"x"), vec![]));
+        let without = serde_json::to_string(&pending(&question(b"x"), vec![]));
         assert!(!without.unwrap().contains("constraint"));
+    }
+
+    #[test]
+    fn the_longest_copy_of_a_task_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("receipt.json");
+        let mut question = question(&[0xff; PROMPT_BYTES_MAX]);
+        let prompt = EncodedPrompt::new(&question.prompt, vec![u32::MAX; PROMPT_TOKENS_MAX]);
+        let schema = Form::JsonSchema("\u{1}".repeat(CONSTRAINT_BYTES_MAX));
+        question.constraint = Some(Constraint::new(schema).unwrap());
+        let output = vec![u32::MAX; OUTPUT_TOKENS_MAX as usize];
+        let file = ReceiptFile::pending(&question, &prompt.unwrap(), output);
+        file.save(&path).unwrap();
+        let back = ReceiptFile::load(&path).unwrap();
+        assert_eq!(back.encoded_prompt(), file.encoded_prompt());
+        // And a receipt still fits.
+        assert!(fs::metadata(&path).unwrap().len() + 1024 * 1024 < FILE_BYTES_MAX);
     }
 
     #[cfg(unix)]
@@ -387,23 +427,20 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("receipt.json");
-        ReceiptFile::pending(&question(b"x"), vec![])
-            .save(&path)
-            .unwrap();
+        pending(&question(b"x"), vec![]).save(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0);
     }
 
     #[test]
     fn an_unknown_field_or_version_is_refused() {
-        let file = ReceiptFile::pending(&question(b"x"), vec![]);
+        let file = pending(&question(b"x"), vec![]);
         let mut value = serde_json::to_value(&file).unwrap();
-        value["version"] = 2.into();
-        assert!(
-            parse(value.to_string().as_bytes())
-                .unwrap_err()
-                .contains("version 2")
-        );
-        value["version"] = 1.into();
+        for version in [1, 3] {
+            value["version"] = version.into();
+            let refused = parse(value.to_string().as_bytes()).unwrap_err();
+            assert!(refused.contains(&format!("version {version}")), "{refused}");
+        }
+        value["version"] = VERSION.into();
         value["claimed"] = "anything".into();
         assert!(
             parse(value.to_string().as_bytes())

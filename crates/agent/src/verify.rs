@@ -9,6 +9,7 @@ use dovetail_commitment::{
     StopSequences, Transcript,
     receipt::{self, Receipt, ReceiptError, VerifiedReceipt},
 };
+use dovetail_engine::Vocabulary;
 use serde::Serialize;
 
 use crate::receipt_file::{Kept, KeptConstraint, ReceiptFile};
@@ -37,15 +38,17 @@ pub enum Check {
     Model,
     /// The transcript has the sampling and the seed that were asked for.
     Sampling,
-    /// The transcript commits to the agent's prompt.
+    /// The transcript commits to the agent's prompt, and to the tokens that the pool said it made of it.
     Prompt,
+    /// These tokens are those that the model's tokenizer makes of the prompt.
+    Encoding,
     /// The transcript commits to the tokens that the agent saw.
     Output,
 }
 
 impl Check {
     /// All of them, in the order of checking.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Format,
         Self::Signature,
         Self::PoolKey,
@@ -57,6 +60,7 @@ impl Check {
         Self::Model,
         Self::Sampling,
         Self::Prompt,
+        Self::Encoding,
         Self::Output,
     ];
 
@@ -73,7 +77,8 @@ impl Check {
             Self::Task => "it is about this task",
             Self::Model => "it is about the model that was asked",
             Self::Sampling => "it has the sampling and seed that were asked",
-            Self::Prompt => "it commits to this prompt",
+            Self::Prompt => "it commits to this prompt and its tokens",
+            Self::Encoding => "the model's tokenizer makes these tokens of the prompt",
             Self::Output => "it commits to these output tokens",
         }
     }
@@ -119,19 +124,38 @@ pub struct Report {
 const EARLIER_FAILED: &str = "an earlier check failed";
 const NO_KEY: &str = "no pool key was given to compare with";
 const NO_COPY: &str = "the file has no agent's copy";
+const NO_MODEL_FILE: &str = "no model file was given to encode the prompt with";
+
+/// What a verification has at hand, besides what is verified.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// The x-only key that must have signed.
+    pub pool_key: Option<[u8; 32]>,
+    /// The vocabulary of the model that was asked, to encode the prompt again.
+    pub vocabulary: Option<&'a Vocabulary>,
+}
 
 /// Verifies what an agent kept. `pool_key` is the x-only key that must have signed.
 pub fn verify(kept: &Kept, pool_key: Option<[u8; 32]>) -> Report {
+    let known = Known {
+        pool_key,
+        vocabulary: None,
+    };
+    verify_with(kept, &known)
+}
+
+/// Verifies what an agent kept with all that is known.
+pub fn verify_with(kept: &Kept, known: &Known<'_>) -> Report {
     match kept {
-        Kept::ReceiptOnly(receipt) => check(receipt, pool_key, None),
+        Kept::ReceiptOnly(receipt) => check(receipt, known, None),
         Kept::File(file) => match &file.receipt {
-            Some(receipt) => check(receipt, pool_key, Some(file)),
+            Some(receipt) => check(receipt, known, Some(file)),
             None => Report {
                 verified: false,
                 first_failure: Some(Check::Format),
                 lines: lines(
                     Some((Check::Format, "the file holds no receipt yet".into())),
-                    false,
+                    known,
                     false,
                 ),
                 pool_key: None,
@@ -141,17 +165,17 @@ pub fn verify(kept: &Kept, pool_key: Option<[u8; 32]>) -> Report {
     }
 }
 
-fn check(receipt: &Receipt, pool_key: Option<[u8; 32]>, copy: Option<&ReceiptFile>) -> Report {
-    let chain = receipt.verify(pool_key);
+fn check(receipt: &Receipt, known: &Known<'_>, copy: Option<&ReceiptFile>) -> Report {
+    let chain = receipt.verify(known.pool_key);
     let failure = match (&chain, copy) {
         (Err(error), _) => Some(explain(*error)),
-        (Ok(verified), Some(copy)) => check_copy(&verified.transcript, copy).err(),
+        (Ok(verified), Some(copy)) => check_copy(&verified.transcript, copy, known).err(),
         (Ok(_), None) => None,
     };
     Report {
         verified: failure.is_none(),
         first_failure: failure.as_ref().map(|(check, _)| *check),
-        lines: lines(failure, pool_key.is_some(), copy.is_some()),
+        lines: lines(failure, known, copy.is_some()),
         pool_key: chain
             .as_ref()
             .ok()
@@ -160,12 +184,15 @@ fn check(receipt: &Receipt, pool_key: Option<[u8; 32]>, copy: Option<&ReceiptFil
     }
 }
 
-fn lines(failure: Option<(Check, String)>, has_key: bool, has_copy: bool) -> Vec<Line> {
+fn lines(failure: Option<(Check, String)>, known: &Known<'_>, has_copy: bool) -> Vec<Line> {
     let outcome = |check: Check| match &failure {
         Some((failed, why)) if *failed == check => Outcome::Fails(why.clone()),
         Some((failed, _)) if *failed < check => Outcome::NotChecked(EARLIER_FAILED),
-        _ if check == Check::PoolKey && !has_key => Outcome::NotChecked(NO_KEY),
+        _ if check == Check::PoolKey && known.pool_key.is_none() => Outcome::NotChecked(NO_KEY),
         _ if check >= Check::Task && !has_copy => Outcome::NotChecked(NO_COPY),
+        _ if check == Check::Encoding && known.vocabulary.is_none() => {
+            Outcome::NotChecked(NO_MODEL_FILE)
+        }
         _ => Outcome::Holds,
     };
     Check::ALL
@@ -177,7 +204,11 @@ fn lines(failure: Option<(Check, String)>, has_key: bool, has_copy: bool) -> Vec
         .collect()
 }
 
-fn check_copy(transcript: &Transcript, copy: &ReceiptFile) -> Result<(), (Check, String)> {
+fn check_copy(
+    transcript: &Transcript,
+    copy: &ReceiptFile,
+    known: &Known<'_>,
+) -> Result<(), (Check, String)> {
     let differs = |check, what: &str| Err((check, format!("the transcript has another {what}")));
     if transcript.task_id != copy.task_id {
         return differs(Check::Task, "task id");
@@ -198,15 +229,40 @@ fn check_copy(transcript: &Transcript, copy: &ReceiptFile) -> Result<(), (Check,
     let constraint = constraint
         .transpose()
         .map_err(|error| (Check::Prompt, error.to_string()))?;
-    receipt::verify_content(
+    let prompt = copy.encoded_prompt();
+    let prompt = prompt.map_err(|error| (Check::Prompt, error.to_string()))?;
+    let (salt, constraint) = (&copy.salt, constraint.as_ref());
+    let content = receipt::verify_content(
         transcript,
-        &copy.salt,
+        salt,
         &stop,
-        constraint.as_ref(),
-        copy.prompt.as_bytes(),
+        constraint,
+        &prompt,
         &copy.output_tokens,
-    )
-    .map_err(explain)
+    );
+    match content {
+        // The encoding is checked before the output.
+        Ok(()) | Err(ReceiptError::Output) => check_encoding(copy, known.vocabulary)?,
+        Err(_) => {}
+    }
+    content.map_err(explain)
+}
+
+fn check_encoding(
+    copy: &ReceiptFile,
+    vocabulary: Option<&Vocabulary>,
+) -> Result<(), (Check, String)> {
+    let Some(vocabulary) = vocabulary else {
+        return Ok(());
+    };
+    let tokens = vocabulary
+        .encode(copy.prompt.as_bytes())
+        .map_err(|error| (Check::Encoding, error.to_string()))?;
+    if tokens != copy.prompt_tokens {
+        let why = "the pool made other tokens of the prompt than this release does";
+        return Err((Check::Encoding, why.to_owned()));
+    }
+    Ok(())
 }
 
 /// The check that an error belongs to, and its words without the name in front.

@@ -21,11 +21,13 @@ use dovetail_api::{
         stream_task_response::Event,
     },
 };
-use dovetail_commitment::{ModelId, SamplingParams};
+use dovetail_commitment::{EncodedPrompt, ModelId, PROMPT_TOKENS_MAX, SamplingParams};
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status};
 
+/// What it makes of every prompt.
+const PROMPT_TOKENS: [u32; 3] = [256, 8, 9];
 const OUTPUT: [u32; 6] = [10, 11, 12, 13, 14, 15];
 
 /// Answers every task with [`OUTPUT`], as misbehaving as it is told to.
@@ -41,6 +43,8 @@ struct StandIn {
     late: bool,
     /// Streams lack the token at this position.
     gap_at: Option<usize>,
+    /// How many tokens it says it made of a prompt, instead of [`PROMPT_TOKENS`].
+    prompt_tokens: Option<usize>,
 }
 
 fn take_one(counter: &AtomicU32) -> bool {
@@ -116,8 +120,13 @@ impl Inference for StandIn {
             ),
             (32, 32, 32)
         );
-        let task = Some(task(request.task_id, TaskState::Queued));
-        Ok(Response::new(v1::CreateTaskResponse { task }))
+        Ok(Response::new(v1::CreateTaskResponse {
+            task: Some(task(request.task_id, TaskState::Queued)),
+            prompt_tokens: match self.prompt_tokens {
+                None => PROMPT_TOKENS.to_vec(),
+                Some(count) => vec![7; count],
+            },
+        }))
     }
 
     async fn stream_task(
@@ -231,6 +240,8 @@ async fn an_answer_arrives_whole_although_its_stream_breaks_twice() {
         assert_eq!(answer.tokens(), OUTPUT);
         assert_eq!(text, b"10 11 12 13 14 15 ");
         assert_eq!(answer.to_file().output_tokens, OUTPUT);
+        assert_eq!(answer.to_file().prompt_tokens, PROMPT_TOKENS);
+        assert_eq!(answer.prompt_tokens(), PROMPT_TOKENS);
     }
 }
 
@@ -344,12 +355,26 @@ async fn run_unread(url: &str, arguments: &[&str]) -> Output {
 }
 
 #[tokio::test]
+async fn a_pool_that_tells_no_tokens_of_the_prompt_or_too_many_is_not_followed() {
+    for tokens in [0, PROMPT_TOKENS_MAX + 1] {
+        let pool = StandIn {
+            prompt_tokens: Some(tokens),
+            ..StandIn::default()
+        };
+        let asked = connect(pool).await.ask(question(7)).await.err();
+        assert!(matches!(asked, Some(AgentError::Protocol(_))), "{asked:?}");
+    }
+}
+
+#[tokio::test]
 async fn every_command_ends_quietly_where_nobody_reads_what_it_prints() {
     let client = connect(StandIn::default()).await;
     let task = "00".repeat(32);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("receipt.json");
-    ReceiptFile::pending(&question(7), vec![1])
+    let question = question(7);
+    let prompt = EncodedPrompt::new(&question.prompt, PROMPT_TOKENS.to_vec()).unwrap();
+    ReceiptFile::pending(&question, &prompt, vec![1])
         .save(&file)
         .unwrap();
     let file = file.to_str().unwrap();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use dovetail_agent::{Question, ReceiptFile};
-use dovetail_commitment::{ModelId, SamplingParams};
+use dovetail_commitment::{EncodedPrompt, ModelId, SamplingParams};
 
 /// Nothing listens on this port: it is reserved for a service that nobody runs.
 const NO_POOL: &str = "http://127.0.0.1:1";
@@ -38,7 +38,9 @@ fn save_pending(path: &Path) {
         b"private words".to_vec(),
         sampling,
     );
-    ReceiptFile::pending(&question, vec![1]).save(path).unwrap();
+    let prompt = EncodedPrompt::new(&question.prompt, vec![256, 112]).unwrap();
+    let file = ReceiptFile::pending(&question, &prompt, vec![1]);
+    file.save(path).unwrap();
 }
 
 #[test]

@@ -160,8 +160,10 @@ impl Inference for Pool {
         }
         let task_id = request.into_inner().task_id;
         self.asked.lock().unwrap().clone_from(&task_id);
-        let task = Some(task(task_id, TaskState::Queued));
-        Ok(Response::new(v1::CreateTaskResponse { task }))
+        Ok(Response::new(v1::CreateTaskResponse {
+            task: Some(task(task_id, TaskState::Queued)),
+            prompt_tokens: vec![7],
+        }))
     }
 
     async fn stream_task(

@@ -7,18 +7,18 @@ use bitcoin::{
     TxMerkleNode, TxOut, Witness,
     absolute::LockTime,
     block::{Header, Version},
-    consensus::serialize,
+    consensus::{deserialize, serialize},
     hashes::{Hash, sha256d},
     secp256k1::{Keypair, SECP256K1, SecretKey},
 };
 use dovetail_agent::{
     Question, ReceiptFile,
     receipt_file::{self, Kept, Prompt},
-    verify::{Check, Line, Outcome, Report, verify},
+    verify::{Check, Known, Line, Outcome, Report, verify, verify_with},
 };
 use dovetail_commitment::{
-    Batch, FinishReason, ModelId, SamplingParams, TaskId, Transcript, WorkerKey, coinbase,
-    output_digest, prompt_commitment,
+    Batch, EncodedPrompt, FinishReason, ModelId, SamplingParams, TaskId, Transcript, WorkerKey,
+    coinbase, output_digest, prompt_commitment,
     receipt::{Receipt, ReceiptParts},
     trace_root,
 };
@@ -48,6 +48,17 @@ fn question() -> Question {
     )
 }
 
+/// The question's prompt as a pool encodes it for the byte tokenizer.
+fn prompt(question: &Question) -> EncodedPrompt {
+    let bytes = question.prompt.iter().map(|byte| u32::from(*byte));
+    let tokens = [256].into_iter().chain(bytes).collect();
+    EncodedPrompt::new(&question.prompt, tokens).unwrap()
+}
+
+fn pending(question: &Question) -> ReceiptFile {
+    ReceiptFile::pending(question, &prompt(question), TOKENS.to_vec())
+}
+
 fn transcript(question: &Question) -> Transcript {
     Transcript {
         task_id: question.task_id,
@@ -58,7 +69,7 @@ fn transcript(question: &Question) -> Transcript {
             &question.salt,
             &question.stop,
             question.constraint.as_ref(),
-            &question.prompt,
+            &prompt(question),
         ),
         sampling: question.sampling,
         seed: question.seed,
@@ -120,7 +131,7 @@ fn parts(question: &Question) -> ReceiptParts {
 
 fn file() -> ReceiptFile {
     let question = question();
-    let mut file = ReceiptFile::pending(&question, TOKENS.to_vec());
+    let mut file = pending(&question);
     file.receipt = Some(Receipt::sign(parts(&question), &pool()));
     file
 }
@@ -157,7 +168,7 @@ fn a_good_receipt_holds_in_every_check_also_from_disk() {
         report
             .lines
             .iter()
-            .all(|line| line.outcome == Outcome::Holds),
+            .all(|line| line.outcome == Outcome::Holds || line.check == Check::Encoding),
         "{report:?}"
     );
     assert_eq!(report.lines.len(), Check::ALL.len());
@@ -186,7 +197,7 @@ fn a_receipt_alone_holds_but_claims_nothing_about_prompt_and_output() {
 
 #[test]
 fn a_file_without_a_receipt_does_not_hold() {
-    let report = report(ReceiptFile::pending(&question(), TOKENS.to_vec()));
+    let report = report(pending(&question()));
     assert!(!report.verified);
     assert_eq!(report.first_failure, Some(Check::Format));
 }
@@ -224,7 +235,7 @@ fn any_change_to_a_signed_receipt_breaks_the_format_or_the_signature() {
 fn a_receipt_by_another_key_is_not_the_pools() {
     let stranger = Keypair::from_secret_key(SECP256K1, &SecretKey::from_slice(&[9; 32]).unwrap());
     let question = question();
-    let mut file = ReceiptFile::pending(&question, TOKENS.to_vec());
+    let mut file = pending(&question);
     file.receipt = Some(Receipt::sign(parts(&question), &stranger));
     assert_eq!(report(file).first_failure, Some(Check::PoolKey));
 }
@@ -256,7 +267,7 @@ fn each_broken_link_is_named_although_the_pool_signed_it() {
     ];
     for (n, (change, named)) in changes.into_iter().enumerate() {
         let question = question();
-        let mut file = ReceiptFile::pending(&question, TOKENS.to_vec());
+        let mut file = pending(&question);
         let mut parts = parts(&question);
         change(&mut parts);
         file.receipt = Some(Receipt::sign(parts, &pool()));
@@ -275,7 +286,7 @@ fn each_broken_link_is_named_although_the_pool_signed_it() {
 
 #[test]
 fn whatever_the_agent_changes_in_its_own_copy_is_named() {
-    let changes: [(Change<ReceiptFile>, Check); 10] = [
+    let changes: [(Change<ReceiptFile>, Check); 13] = [
         (|f| f.task_id = TaskId::from_bytes([0; 32]), Check::Task),
         (|f| f.model_id = ModelId::from_bytes([0; 32]), Check::Model),
         (|f| f.sampling.temperature_milli += 1, Check::Sampling),
@@ -286,6 +297,9 @@ fn whatever_the_agent_changes_in_its_own_copy_is_named() {
             |f| f.prompt = Prompt::Text("What is paid?".into()),
             Check::Prompt,
         ),
+        (|f| f.prompt_tokens[1] += 1, Check::Prompt),
+        (|f| f.prompt_tokens.push(7), Check::Prompt),
+        (|f| f.prompt_tokens.clear(), Check::Prompt),
         (|f| f.output_tokens[1] += 1, Check::Output),
         (|f| f.output_tokens.truncate(2), Check::Output),
         (|f| f.output_tokens.push(14), Check::Output),
@@ -304,6 +318,47 @@ fn whatever_the_agent_changes_in_its_own_copy_is_named() {
 }
 
 #[test]
+fn with_the_models_tokenizer_the_pool_is_held_to_its_encoding() {
+    let vocabulary = Vocabulary::of_bytes(question().model_id);
+    let known = Known {
+        pool_key: Some(pool_key()),
+        vocabulary: Some(&vocabulary),
+    };
+    let verified = |file: &ReceiptFile| verify_with(&Kept::File(Box::new(file.clone())), &known);
+    let good = verified(&file());
+    assert!(good.verified, "{good:?}");
+    assert_eq!(outcome(&good, Check::Encoding), &Outcome::Holds);
+    assert!(matches!(
+        outcome(&report(file()), Check::Encoding),
+        Outcome::NotChecked(_)
+    ));
+
+    // A pool that gave its worker another prompt, told the agent so, and signed it.
+    let question = question();
+    let other = b"What is paid?".map(u32::from).to_vec();
+    let other = EncodedPrompt::new(&question.prompt, other).unwrap();
+    let mut parts = parts(&question);
+    let (stop, constraint) = (&question.stop, question.constraint.as_ref());
+    parts.transcript.prompt_commitment =
+        prompt_commitment(&question.salt, stop, constraint, &other);
+    let batch = Batch::new(vec![parts.transcript.leaf()]).unwrap();
+    parts.leaf_proof = batch.proof(0).unwrap();
+    let outputs = vec![coinbase::commitment_output(batch.root())];
+    let transaction = coinbase_with(outputs);
+    let txid = transaction.compute_txid().to_byte_array();
+    let mut header: Header = deserialize(&parts.header).unwrap();
+    header.merkle_root = TxMerkleNode::from_raw_hash(sha256d::Hash::from_byte_array(txid));
+    parts.header = serialize(&header).try_into().unwrap();
+    parts.coinbase = serialize(&transaction);
+    parts.merkle_path.clear();
+    let mut file = ReceiptFile::pending(&question, &other, TOKENS.to_vec());
+    file.receipt = Some(Receipt::sign(parts, &pool()));
+    let caught = verified(&file);
+    assert_eq!(caught.first_failure, Some(Check::Encoding), "{caught:?}");
+    assert_eq!(outcome(&caught, Check::Prompt), &Outcome::Holds);
+}
+
+#[test]
 fn the_text_of_proven_tokens_is_told_from_the_model_file_and_from_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -313,7 +368,7 @@ fn the_text_of_proven_tokens_is_told_from_the_model_file_and_from_nothing_else()
         model_id: Vocabulary::load(path("model").as_ref()).unwrap().model_id(),
         ..question()
     };
-    let mut file = ReceiptFile::pending(&question, TOKENS.to_vec());
+    let mut file = pending(&question);
     file.receipt = Some(Receipt::sign(parts(&question), &pool()));
     file.save(path("good").as_ref()).unwrap();
     file.output_tokens[0] = 0x6e;

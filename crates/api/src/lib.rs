@@ -59,17 +59,17 @@ pub const SERVICE_NAME: &str = v1::inference_server::SERVICE_NAME;
 /// Length of every identifier, seed and salt in the interface.
 pub const ID_BYTES: usize = 32;
 
-/// The largest message that either side accepts: a longest prompt (64 KiB) or a receipt with a large coinbase
-/// (under 500 kB of JSON), with room to spare.
+/// The largest message that either side accepts: a longest prompt (256 KiB), its tokens (65,536 of up to 5 bytes) or a
+/// receipt with a large coinbase (under 500 kB of JSON), with room to spare.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The most bytes of a model file in one message. Large enough that messages cost little, small enough that a
 /// download takes little memory on either side.
 pub const MODEL_CHUNK_BYTES_MAX: usize = 256 * 1024;
 
-/// The largest message between a pool and a validator: 64 transcripts with the longest prompts (64 KiB), outputs
+/// The largest message between a pool and a validator: 64 transcripts with the longest prompts (256 KiB), outputs
 /// (4,096 tokens of up to 5 bytes) and constraints (16 KiB), and room for their fields.
-pub const VALIDATION_MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub const VALIDATION_MESSAGE_BYTES_MAX: usize = 20 * 1024 * 1024;
 
 /// The most transcripts in one request to a validator.
 pub const VALIDATION_EVIDENCE_MAX: usize = 64;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::v1::constraint::Form;
-use crate::v1::{Choice, Constraint, CreateTaskRequest, TokenChunk};
+use crate::v1::{Choice, Constraint, CreateTaskRequest, CreateTaskResponse, TokenChunk};
 use crate::validation_v1::Evidence;
 
 impl fmt::Debug for Evidence {
@@ -21,6 +21,15 @@ impl fmt::Debug for CreateTaskRequest {
             .field("prompt_bytes", &self.prompt.len())
             .field("sampling", &self.sampling)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for CreateTaskResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateTaskResponse")
+            .field("task", &self.task)
+            .field("prompt_tokens", &self.prompt_tokens.len())
+            .finish()
     }
 }
 
@@ -85,8 +94,13 @@ mod tests {
             constraint: b"private".to_vec(),
             ..Default::default()
         };
+        let response = CreateTaskResponse {
+            // The bytes of 'private', which are also its tokens.
+            prompt_tokens: b"private".map(u32::from).to_vec(),
+            ..Default::default()
+        };
         let shown = format!(
-            "{request:?} {:?} {choice:?} {chunk:?} {evidence:?}",
+            "{request:?} {:?} {choice:?} {chunk:?} {evidence:?} {response:?}",
             request.constraint
         );
         assert!(!shown.contains("private"));

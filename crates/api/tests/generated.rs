@@ -64,6 +64,7 @@ fn generate() -> Result<Files, Box<dyn Error>> {
             // These hold an agent's words; their `Debug` is written by hand and shows lengths only.
             .skip_debug([
                 ".dovetail.inference.v1.CreateTaskRequest",
+                ".dovetail.inference.v1.CreateTaskResponse",
                 ".dovetail.inference.v1.Constraint",
                 ".dovetail.inference.v1.Choice",
                 ".dovetail.inference.v1.TokenChunk",

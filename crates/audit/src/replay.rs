@@ -2,8 +2,8 @@
 //! worker cannot have one.
 
 use dovetail_commitment::{
-    Constraint, FinishReason, GUIDE, StopSequences, Transcript, output_digest, prompt_commitment,
-    trace_root,
+    Constraint, EncodedPrompt, FinishReason, GUIDE, StopSequences, Transcript, output_digest,
+    prompt_commitment, trace_root,
 };
 use dovetail_engine::{ENGINE_VERSION, Model, Output, ReplayInput, Request, Runtime};
 
@@ -14,8 +14,9 @@ pub struct Evidence {
     pub transcript: Transcript,
     /// The salt of the prompt's commitment.
     pub salt: [u8; 32],
-    /// The prompt as the pool assigned it.
-    pub prompt: Vec<u8>,
+    /// The prompt as the pool assigned it. Its tokens are taken in as they are: no replay encodes a text, so none depends
+    /// on what a tokenizer makes of it today.
+    pub prompt: EncodedPrompt,
     /// Its stop sequences.
     pub stop: StopSequences,
     /// Its constraint.
@@ -49,7 +50,7 @@ pub enum Mismatch {
     /// Made with another version of the arithmetic.
     #[error("the transcript is of another engine version")]
     EngineVersion,
-    /// The commitment is not to the assigned prompt.
+    /// The commitment is not to the assigned prompt, text and tokens.
     #[error("the transcript commits to another prompt")]
     Prompt,
     /// The request cannot be run at all, so no honest worker has run it.
@@ -217,10 +218,9 @@ fn replay_input(model: &Model, evidence: &Evidence) -> Result<ReplayInput, Misma
     if transcript.output_digest != output_digest(tokens) {
         return Err(Mismatch::OutputDigest);
     }
-    let prompt_tokens = model.encode(&evidence.prompt);
     Ok(ReplayInput {
         request: Request {
-            prompt_tokens: prompt_tokens.map_err(|_| Mismatch::Request)?,
+            prompt_tokens: evidence.prompt.tokens().to_vec(),
             sampling: transcript.sampling,
             seed: transcript.seed,
             stop: evidence.stop.clone(),

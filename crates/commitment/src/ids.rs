@@ -80,6 +80,8 @@ ids! {
     BatchRoot;
     /// A salted hash of a prompt.
     PromptCommitment;
+    /// A hash of a prompt's text, as private as the prompt.
+    TextDigest;
     /// The tagged hash of an encoded transcript.
     LeafHash;
     /// A block header's hash, in the byte order of the header (not the reversed one of explorers).

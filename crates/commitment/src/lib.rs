@@ -8,6 +8,7 @@ pub mod coinbase;
 mod constraint;
 mod ids;
 mod merkle;
+mod prompt;
 pub mod receipt;
 mod stop;
 mod tagged_hash;
@@ -18,14 +19,18 @@ pub use constraint::{
     REGEX_BYTES_MAX,
 };
 pub use ids::{
-    BatchRoot, HeaderHash, IdError, LeafHash, ModelId, PromptCommitment, TaskId, WorkerKey,
+    BatchRoot, HeaderHash, IdError, LeafHash, ModelId, PromptCommitment, TaskId, TextDigest,
+    WorkerKey,
 };
 pub use merkle::{
     BATCH_LEAVES_MAX, Batch, BatchError, InclusionProof, PROOF_STEPS_MAX, trace_root,
+};
+pub use prompt::{
+    EncodedPrompt, PROMPT_BYTES_MAX, PROMPT_TOKENS_MAX, PromptError, prompt_commitment, text_digest,
 };
 pub use stop::{STOP_SEQUENCE_BYTES_MAX, STOP_SEQUENCES_MAX, StopError, StopSequences};
 pub use tagged_hash::tagged_hash;
 pub use transcript::{
     FinishReason, OUTPUT_TOKENS_MAX, SamplingError, SamplingParams, Transcript, TranscriptError,
-    output_digest, prompt_commitment,
+    output_digest,
 };

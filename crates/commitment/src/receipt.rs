@@ -14,9 +14,10 @@ use crate::coinbase;
 use crate::constraint::Constraint;
 use crate::ids::{BatchRoot, HeaderHash, LeafHash};
 use crate::merkle::{InclusionProof, PROOF_STEPS_MAX};
+use crate::prompt::{EncodedPrompt, prompt_commitment};
 use crate::stop::StopSequences;
 use crate::tagged_hash::tagged_hash;
-use crate::transcript::{Transcript, output_digest, prompt_commitment};
+use crate::transcript::{Transcript, output_digest};
 
 /// The version of the format.
 const VERSION: u8 = 1;
@@ -112,7 +113,7 @@ pub enum ReceiptError {
     #[error("header meets target: its hash is above the share's target")]
     Target,
     /// The prompt is another one.
-    #[error("prompt: it is not the one that the transcript commits to")]
+    #[error("prompt: its text or its tokens are not those that the transcript commits to")]
     Prompt,
     /// The output is another one.
     #[error("output: it is not the one that the transcript commits to")]
@@ -246,7 +247,7 @@ pub fn verify_content(
     salt: &[u8; 32],
     stop: &StopSequences,
     constraint: Option<&Constraint>,
-    prompt: &[u8],
+    prompt: &EncodedPrompt,
     output_tokens: &[u32],
 ) -> Result<(), ReceiptError> {
     if prompt_commitment(salt, stop, constraint, prompt) != transcript.prompt_commitment {
@@ -264,7 +265,7 @@ pub fn verify_content(
 mod tests {
     use super::*;
     use crate::merkle::Batch;
-    use crate::transcript::tests::example;
+    use crate::transcript::tests::{example, prompt};
     use bitcoin::block::Version;
     use bitcoin::consensus::serialize;
     use bitcoin::hashes::{HashEngine, sha256d};
@@ -316,7 +317,7 @@ mod tests {
                 &[4; 32],
                 &StopSequences::default(),
                 None,
-                b"prompt",
+                &prompt(),
                 &[1, 2, 3]
             ),
             Ok(())
@@ -356,22 +357,23 @@ mod tests {
         let transcript = example(1);
         let none = StopSequences::default();
         let some = StopSequences::new(vec![b"prompt".to_vec()]).unwrap();
-        for (stop, prompt) in [(&none, "other"), (&some, "prompt"), (&some, "")] {
+        let tokens = prompt().tokens().to_vec();
+        let other_text = EncodedPrompt::new(b"other", tokens.clone()).unwrap();
+        let other_tokens = [tokens, vec![111]].concat();
+        let other_tokens = EncodedPrompt::new(b"prompt", other_tokens).unwrap();
+        for (stop, prompt) in [
+            (&none, &other_text),
+            (&none, &other_tokens),
+            (&some, &prompt()),
+        ] {
             assert_eq!(
-                verify_content(
-                    &transcript,
-                    &[4; 32],
-                    stop,
-                    None,
-                    prompt.as_bytes(),
-                    &[1, 2, 3]
-                ),
+                verify_content(&transcript, &[4; 32], stop, None, prompt, &[1, 2, 3]),
                 Err(ReceiptError::Prompt)
             );
         }
         for other in [&[1, 2][..], &[1, 2, 4], &[1, 2, 3, 4]] {
             assert_eq!(
-                verify_content(&transcript, &[4; 32], &none, None, b"prompt", other),
+                verify_content(&transcript, &[4; 32], &none, None, &prompt(), other),
                 Err(ReceiptError::Output)
             );
         }

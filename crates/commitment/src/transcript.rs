@@ -1,9 +1,7 @@
 //! A transcript: everything that fixes one completion, so that replaying it must give the same
 //! bits. Its encoding has a fixed order and length; its tagged hash is the leaf of a batch.
 
-use crate::constraint::Constraint;
 use crate::ids::{LeafHash, ModelId, PromptCommitment, TaskId, WorkerKey};
-use crate::stop::StopSequences;
 use crate::tagged_hash::tagged_hash;
 
 /// The version of the encoding.
@@ -114,7 +112,7 @@ pub struct Transcript {
     pub model_id: ModelId,
     /// The version of the arithmetic.
     pub engine_version: u16,
-    /// [`prompt_commitment`] of the prompt, its stop sequences and its constraint.
+    /// [`prompt_commitment`](crate::prompt_commitment) of the prompt, its stop sequences and its constraint.
     pub prompt_commitment: PromptCommitment,
     /// How tokens were chosen.
     pub sampling: SamplingParams,
@@ -231,26 +229,6 @@ impl Reader<'_> {
     }
 }
 
-/// The salted commitment to a prompt, its stop sequences and its constraint. The salt keeps short prompts from being
-/// guessed. A prompt with a constraint has a tag of its own.
-pub fn prompt_commitment(
-    salt: &[u8; 32],
-    stop: &StopSequences,
-    constraint: Option<&Constraint>,
-    prompt: &[u8],
-) -> PromptCommitment {
-    let stop = stop.encode();
-    let digest = match constraint {
-        None => tagged_hash("dovetail/prompt", &[salt, &stop, prompt]),
-        Some(constraint) => {
-            let constraint = constraint.encode();
-            let parts: [&[u8]; 4] = [salt, &stop, &constraint, prompt];
-            tagged_hash("dovetail/constrained-prompt", &parts)
-        }
-    };
-    PromptCommitment::from_bytes(digest)
-}
-
 /// The digest of output tokens: each as a little-endian `u32`.
 pub fn output_digest(tokens: &[u32]) -> [u8; 32] {
     let bytes: Vec<u8> = tokens
@@ -263,8 +241,14 @@ pub fn output_digest(tokens: &[u32]) -> [u8; 32] {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::constraint::Form;
+    use crate::prompt::{EncodedPrompt, prompt_commitment};
+    use crate::stop::StopSequences;
     use proptest::prelude::*;
+
+    /// The prompt of [`example`].
+    pub(crate) fn prompt() -> EncodedPrompt {
+        EncodedPrompt::new(b"prompt", vec![256, 112, 114]).unwrap()
+    }
 
     pub(crate) fn example(n: u8) -> Transcript {
         Transcript {
@@ -276,7 +260,7 @@ pub(crate) mod tests {
                 &[4; 32],
                 &StopSequences::default(),
                 None,
-                b"prompt",
+                &prompt(),
             ),
             sampling: SamplingParams {
                 temperature_milli: 700,
@@ -297,34 +281,8 @@ pub(crate) mod tests {
         assert_eq!(example(1).encode().len(), Transcript::ENCODED_LEN);
         assert_eq!(
             example(1).leaf().to_string(),
-            "4a86f3e7eca95fe8381d702a9f3c23ab8177d97013a555f7a93eb251260ede67"
+            "432928d211aaed8c7680e9acd83b154e0c55aec4e6ad8ee3f3d576740fc00aea"
         );
-    }
-
-    #[test]
-    fn a_constraint_and_its_guide_are_committed_to_and_none_changes_nothing() {
-        let commitment = |constraint: Option<&Constraint>| {
-            prompt_commitment(&[4; 32], &StopSequences::default(), constraint, b"prompt")
-        };
-        let of = |guide: &str, form: Form| {
-            let constraint = Constraint::for_guide(guide, form).unwrap();
-            commitment(Some(&constraint))
-        };
-        let text = || "abc".to_owned();
-        let all = [
-            commitment(None),
-            of("guide-1", Form::JsonSchema(text())),
-            of("guide-2", Form::JsonSchema(text())),
-            of("guide-1", Form::Regex(text())),
-            of("guide-1", Form::Regex("abd".to_owned())),
-            of("guide-1", Form::Choice(vec![text()])),
-        ];
-        for (index, one) in all.iter().enumerate() {
-            assert!(!all[..index].contains(one), "{index}");
-        }
-        let stop = StopSequences::default().encode();
-        let parts: [&[u8]; 3] = [&[4; 32], &stop, b"prompt"];
-        assert_eq!(all[0].to_bytes(), tagged_hash("dovetail/prompt", &parts));
     }
 
     proptest! {

@@ -39,6 +39,18 @@ pub fn generate(seed: u64) -> Vec<u8> {
     bytes.expect("the tiny model is one that the engine runs")
 }
 
+/// The bytes of the model file for `seed` with a context of another length.
+///
+/// # Errors
+/// [`EngineError::Unsupported`] for a length that the engine does not run.
+pub fn with_context(seed: u64, context_tokens: usize) -> Result<Vec<u8>, EngineError> {
+    let arch = Architecture {
+        context_tokens,
+        ..ARCHITECTURE
+    };
+    parts(arch, &format!("tiny-{seed}-{context_tokens}"), seed)?.to_bytes()
+}
+
 /// A model of other sizes. A vocabulary other than the byte tokenizer's has no text.
 ///
 /// # Errors

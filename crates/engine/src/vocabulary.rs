@@ -43,6 +43,14 @@ impl Vocabulary {
         self.model_id
     }
 
+    /// The tokens of a prompt. As [`crate::Model::encode`].
+    ///
+    /// # Errors
+    /// As [`crate::Model::encode`].
+    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, EngineError> {
+        self.tokenizer.encode(text, true)
+    }
+
     /// The bytes of tokens; special ones give none. As [`crate::Model::decode`].
     pub fn decode(&self, tokens: &[u32]) -> Vec<u8> {
         self.tokenizer.decode(tokens)
@@ -66,6 +74,8 @@ mod tests {
         assert_eq!(vocabulary.model_id(), model.id());
         let tokens: Vec<u32> = (0..300).collect();
         assert_eq!(vocabulary.decode(&tokens), model.decode(&tokens));
+        let encoded = vocabulary.encode(b"a text").unwrap();
+        assert_eq!(encoded, model.encode(b"a text").unwrap());
     }
 
     #[test]

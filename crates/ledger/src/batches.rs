@@ -111,7 +111,10 @@ impl Ledger {
         if task_ids.is_empty() || task_ids.len() > BATCH_LEAVES_MAX {
             return Err(BatchRefusal::Size);
         }
-        let tasks = self.tasks(task_ids).await?;
+        // Their prompts may be 16 MiB, and a worker may register as often as it likes.
+        let tasks = self
+            .tasks(task_ids, TaskRecord::COLUMNS_WITHOUT_PROMPT)
+            .await?;
         if tasks.len() != task_ids.len() {
             return Err(BatchRefusal::TaskUnknown);
         }
@@ -165,7 +168,7 @@ impl Ledger {
                 "failed" => BatchState::Failed,
                 _ => return Err(LedgerError::Corrupt("batch")),
             },
-            tasks: self.tasks(&ids).await?,
+            tasks: self.tasks(&ids, TaskRecord::COLUMNS).await?,
         }))
     }
 
@@ -190,12 +193,15 @@ impl Ledger {
     }
 
     /// The tasks with these ids, in their order; unknown ones are left out.
-    async fn tasks(&self, ids: &[TaskId]) -> Result<Vec<TaskRecord>, LedgerError> {
+    async fn tasks(
+        &self,
+        ids: &[TaskId],
+        columns: &'static str,
+    ) -> Result<Vec<TaskRecord>, LedgerError> {
         let wanted: Vec<Vec<u8>> = ids.iter().map(|id| id.to_bytes().to_vec()).collect();
         let sql = format!(
-            "SELECT {} FROM unnest($1::bytea[]) WITH ORDINALITY AS wanted (task, place)
-             JOIN tasks ON tasks.id = wanted.task ORDER BY place",
-            TaskRecord::COLUMNS
+            "SELECT {columns} FROM unnest($1::bytea[]) WITH ORDINALITY AS wanted (task, place)
+             JOIN tasks ON tasks.id = wanted.task ORDER BY place"
         );
         sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(wanted)

@@ -2,8 +2,8 @@
 //! that names the state it starts from, so two callers cannot both take it.
 
 use dovetail_commitment::{
-    Constraint, ModelId, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey,
-    output_digest, prompt_commitment, tagged_hash,
+    Constraint, EncodedPrompt, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
+    WorkerKey, output_digest, tagged_hash,
 };
 use dovetail_units::Msat;
 use dovetail_units::time::unix_now;
@@ -54,7 +54,7 @@ pub struct NewTask {
     /// The model to run.
     pub model_id: ModelId,
     /// What to complete.
-    pub prompt: Vec<u8>,
+    pub prompt: EncodedPrompt,
     /// Where to stop.
     pub stop: StopSequences,
     /// The form that the output must have.
@@ -73,19 +73,16 @@ pub struct NewTask {
 
 impl NewTask {
     /// What tells a repeated request from another one. The seed is left out: the pool may have
-    /// chosen it.
+    /// chosen it. So are the tokens: the pool made them, and may make others of the text after an update.
     fn request_hash(&self) -> [u8; 32] {
-        let prompt = prompt_commitment(
-            &self.salt,
-            &self.stop,
-            self.constraint.as_ref(),
-            &self.prompt,
-        );
         tagged_hash(
             "dovetail/request",
             &[
                 self.model_id.as_bytes(),
-                prompt.as_bytes(),
+                &self.salt,
+                &self.stop.encode(),
+                &Constraint::encode_optional(self.constraint.as_ref()),
+                self.prompt.text().as_bytes(),
                 &self.sampling.encode(),
             ],
         )
@@ -101,8 +98,8 @@ pub struct TaskRecord {
     pub state: TaskState,
     /// The model.
     pub model_id: ModelId,
-    /// Gone once the task has ended.
-    pub prompt: Option<Vec<u8>>,
+    /// What every replay takes in. Gone once the task has ended.
+    pub prompt: Option<EncodedPrompt>,
     /// Gone with the prompt.
     pub stop: Option<StopSequences>,
     /// Gone with the prompt, too; none as well for a task that was asked for without one.
@@ -133,6 +130,11 @@ impl TaskRecord {
     pub(crate) const COLUMNS: &'static str = "id, state, model_id, prompt, stop, answer_form, salt, sampling, seed, \
         price_msat, worker, transcript, output_tokens, error_code, created_at, expires_at";
 
+    /// The same with neither prompt nor what goes with it, for those who look at many tasks.
+    pub(crate) const COLUMNS_WITHOUT_PROMPT: &'static str = "id, state, model_id, NULL::bytea AS prompt, NULL::bytea AS stop, \
+        NULL::bytea AS answer_form, salt, sampling, seed, price_msat, worker, transcript, output_tokens, error_code, \
+        created_at, expires_at";
+
     /// Whether it was settled or has failed: its transcript earns nothing any more.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.state, TaskState::Settled | TaskState::Failed)
@@ -145,6 +147,7 @@ impl TaskRecord {
         let transcript: Option<Vec<u8>> = row.try_get("transcript")?;
         let tokens: Option<Vec<u8>> = row.try_get("output_tokens")?;
         let sampling: Vec<u8> = row.try_get("sampling")?;
+        let prompt: Option<Vec<u8>> = row.try_get("prompt")?;
         let stop: Option<Vec<u8>> = row.try_get("stop")?;
         let form: Option<Vec<u8>> = row.try_get("answer_form")?;
         let unix = |value: i64| u64::try_from(value).map_err(|_| LedgerError::Corrupt("task"));
@@ -152,7 +155,9 @@ impl TaskRecord {
             id: TaskId::from_bytes(array(row.try_get("id")?)?),
             state: TaskState::parse(&state).ok_or_else(corrupt)?,
             model_id: ModelId::from_bytes(array(row.try_get("model_id")?)?),
-            prompt: row.try_get("prompt")?,
+            prompt: prompt
+                .map(|bytes| EncodedPrompt::decode(&bytes).map_err(|_| corrupt()))
+                .transpose()?,
             stop: stop.map(|bytes| stop_from(&bytes)).transpose()?,
             constraint: form.map(|bytes| constraint_from(&bytes)).transpose()?,
             salt: array(row.try_get("salt")?)?,
@@ -239,7 +244,7 @@ impl Ledger {
         )
         .bind(task.id.to_bytes().to_vec())
         .bind(task.model_id.to_bytes().to_vec())
-        .bind(&task.prompt)
+        .bind(task.prompt.encode())
         .bind(task.stop.encode())
         .bind(&request_hash)
         .bind(task.salt.to_vec())

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dovetail_commitment::{BatchRoot, ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_commitment::{
+    BatchRoot, EncodedPrompt, ModelId, PROMPT_TOKENS_MAX, SamplingParams, StopSequences, TaskId,
+};
 use dovetail_miner::hasher::{self, HasherOptions, HasherStats};
 use dovetail_miner::job::FoundShare;
 use dovetail_miner::keys::WorkerKeys;
@@ -15,7 +17,7 @@ use dovetail_miner::pool_session::{PoolEvent, PoolOptions, PoolSession, SessionE
 use dovetail_miner::search::{header_bytes, header_hash, meets};
 use dovetail_sv2::AuthorityKeys;
 use dovetail_sv2::extension::codes::Code;
-use dovetail_sv2::extension::{AssignTask, Bytes, RegisterWorker, RegisterWorkerError, find_claim};
+use dovetail_sv2::extension::{AssignTask, RegisterWorker, RegisterWorkerError, find_claim};
 use dovetail_sv2::messages::{
     B032Owned, NewMiningJob, OpenStandardMiningChannel, OpenStandardMiningChannelSuccess,
     SetNewPrevHash, SetTarget, SubmitSharesExtended, SubmitSharesStandard, SubmitSharesSuccess,
@@ -36,11 +38,12 @@ fn options(address: String, keys: &AuthorityKeys) -> PoolOptions {
     }
 }
 
+/// With the longest prompt.
 fn task() -> AssignTask {
     AssignTask {
         task_id: TaskId::from_bytes([1; 32]),
         model_id: ModelId::from_bytes([2; 32]),
-        prompt: Bytes(b"hello".to_vec()),
+        prompt: EncodedPrompt::new(b"hello", vec![104; PROMPT_TOKENS_MAX]).unwrap(),
         salt: [3; 32],
         sampling: SamplingParams {
             temperature_milli: 0,

@@ -101,7 +101,7 @@ impl Scheduler {
         let model = model.ok_or(TaskError::ModelUnknown)?;
         let refused = |error| refusal(&error);
         let request = Request {
-            prompt_tokens: model.encode(&task.prompt).map_err(refused)?,
+            prompt_tokens: task.prompt.tokens().to_vec(),
             sampling: task.sampling,
             seed: task.seed,
             stop: task.stop.clone(),

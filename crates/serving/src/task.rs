@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dovetail_commitment::{Constraint, ModelId, SamplingParams, StopSequences, TaskId, Transcript};
+use dovetail_commitment::{
+    Constraint, EncodedPrompt, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
+};
 
 /// The most tokens of one [`TaskEvent::Tokens`].
 pub const CHUNK_TOKENS_MAX: usize = 64;
@@ -17,8 +19,8 @@ pub struct Task {
     pub id: TaskId,
     /// The model that is asked.
     pub model_id: ModelId,
-    /// The prompt.
-    pub prompt: Vec<u8>,
+    /// The prompt: tokens, which are run as they are. Their giver has encoded the text.
+    pub prompt: EncodedPrompt,
     /// What keeps the prompt from being guessed from its commitment.
     pub salt: [u8; 32],
     /// How tokens are chosen.
@@ -52,8 +54,8 @@ pub enum TaskError {
     /// The prompt does not fit the model's context.
     #[error("the prompt is too long")]
     PromptTooLong,
-    /// The prompt is empty, or no text that the model's tokenizer takes.
-    #[error("the prompt is no text of the model")]
+    /// A token of the prompt is none of the model's.
+    #[error("the prompt has a token that the model does not have")]
     PromptInvalid,
     /// A sampling parameter is out of its bounds.
     #[error("a sampling parameter is out of its bounds")]

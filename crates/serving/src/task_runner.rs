@@ -98,8 +98,8 @@ mod tests {
     use std::time::Duration;
 
     use dovetail_commitment::{
-        Constraint, FinishReason, Form, ModelId, SamplingParams, StopSequences, output_digest,
-        prompt_commitment, trace_root,
+        Constraint, EncodedPrompt, FinishReason, Form, ModelId, SamplingParams, StopSequences,
+        output_digest, prompt_commitment, trace_root,
     };
     use dovetail_engine::{Model, Output, Request, Runtime, run};
 
@@ -122,11 +122,16 @@ mod tests {
         }
     }
 
+    /// The text as a pool encodes it for the byte tokenizer.
+    fn encoded(text: &[u8]) -> EncodedPrompt {
+        EncodedPrompt::new(text, tiny(1).encode(text).unwrap()).unwrap()
+    }
+
     fn task(model_id: ModelId, number: u8, prompt: &[u8]) -> Task {
         Task {
             id: TaskId::from_bytes([number; 32]),
             model_id,
-            prompt: prompt.to_vec(),
+            prompt: encoded(prompt),
             salt: [7; 32],
             sampling: SamplingParams {
                 temperature_milli: 800,
@@ -144,7 +149,7 @@ mod tests {
     /// What the engine gives alone.
     fn expected(model: &Arc<Model>, task: &Task) -> Output {
         let request = Request {
-            prompt_tokens: model.encode(&task.prompt).unwrap(),
+            prompt_tokens: task.prompt.tokens().to_vec(),
             sampling: task.sampling,
             seed: task.seed,
             stop: task.stop.clone(),
@@ -197,6 +202,39 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn tokens_are_run_as_they_were_given_and_none_that_the_model_lacks() {
+        let models = models();
+        let model = models.all().remove(0);
+        let vocabulary = u32::try_from(model.manifest().architecture.vocabulary).unwrap();
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
+        let of = |number: u8, tokens: Vec<u32>| Task {
+            prompt: EncodedPrompt::new(b"hello", tokens).unwrap(),
+            ..task(model.id(), number, b"hello")
+        };
+        // No tokenizer makes these of "hello", without what begins a prompt.
+        let odd = of(1, vec![vocabulary - 1, 104, 101]);
+        runner.take(odd.clone()).unwrap();
+        let transcript = loop {
+            if let TaskEvent::Finished { transcript, .. } = events.recv().await.unwrap() {
+                break transcript;
+            }
+        };
+        let output = expected(&model, &odd);
+        assert_eq!(transcript.output_digest, output_digest(&output.tokens));
+        let commitment = prompt_commitment(&odd.salt, &odd.stop, None, &odd.prompt);
+        assert_eq!(transcript.prompt_commitment, commitment);
+
+        for (number, token) in [(2, vocabulary), (3, u32::MAX)] {
+            runner.take(of(number, vec![256, token])).unwrap();
+            match events.recv().await.unwrap() {
+                TaskEvent::Failed { error, .. } => assert_eq!(error, TaskError::PromptInvalid),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(runner.open(), 0);
     }
 
     #[tokio::test]

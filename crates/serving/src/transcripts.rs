@@ -158,7 +158,8 @@ impl Transcripts {
 pub(crate) mod tests {
     use super::*;
     use dovetail_commitment::{
-        FinishReason, ModelId, SamplingParams, StopSequences, WorkerKey, prompt_commitment,
+        EncodedPrompt, FinishReason, ModelId, SamplingParams, StopSequences, WorkerKey,
+        prompt_commitment,
     };
     use std::time::Duration;
 
@@ -172,7 +173,7 @@ pub(crate) mod tests {
                 &[0; 32],
                 &StopSequences::default(),
                 None,
-                b"hello",
+                &EncodedPrompt::new(b"hello", vec![104]).unwrap(),
             ),
             sampling: SamplingParams {
                 temperature_milli: 0,

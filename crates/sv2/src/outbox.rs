@@ -1,9 +1,11 @@
 //! What is waiting to be sent on one connection: a bounded queue and the task that writes it. A
 //! peer that does not keep up loses its connection, and nobody waits for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +14,10 @@ use crate::frame::{EncodeError, Frame, Message};
 
 /// The time one frame may take to leave. A peer that takes no bytes for this long is gone.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// The most bytes of payloads that wait for one peer, in however few frames: two of the longest that there are, and six
+/// times what the tasks of a worker take that runs sixteen with the longest prompts.
+const QUEUED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Why a message was not queued.
 #[derive(Debug, thiserror::Error)]
@@ -31,14 +37,23 @@ pub enum OutboxError {
 /// its end and the connection's sending side is shut down.
 #[derive(Debug, Clone)]
 pub struct Outbox {
-    frames: mpsc::Sender<Frame>,
+    frames: mpsc::Sender<Queued>,
+    /// A permit for each byte that may still wait.
+    room: Arc<Semaphore>,
     connection: CancellationToken,
+}
+
+/// A frame that waits, and the room that it takes meanwhile.
+#[derive(Debug)]
+struct Queued {
+    frame: Frame,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Outbox {
     /// Starts the writer task. `capacity` is in frames; choose it for the longest burst that a
-    /// healthy peer is sent. `connection` is cancelled when writing fails or the queue is full,
-    /// and ends the task when somebody else cancels it.
+    /// healthy peer is sent. Of payloads at most 32 MiB wait. `connection` is cancelled when writing
+    /// fails or the queue is full, and ends the task when somebody else cancels it.
     pub fn spawn(
         writer: FrameWriter,
         capacity: usize,
@@ -46,7 +61,13 @@ impl Outbox {
     ) -> (Self, JoinHandle<()>) {
         let (frames, queue) = mpsc::channel(capacity);
         let task = tokio::spawn(write_queue(writer, queue, connection.clone()));
-        (Self { frames, connection }, task)
+        let room = Arc::new(Semaphore::new(QUEUED_BYTES_MAX));
+        let outbox = Self {
+            frames,
+            room,
+            connection,
+        };
+        (outbox, task)
     }
 
     /// Queues a message.
@@ -62,28 +83,34 @@ impl Outbox {
     /// # Errors
     /// [`OutboxError::Full`] ends the connection.
     pub fn try_send(&self, frame: Frame) -> Result<(), OutboxError> {
-        match self.frames.try_send(frame) {
+        let bytes = u32::try_from(frame.payload.len()).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(bytes) else {
+            return self.full();
+        };
+        match self.frames.try_send(Queued { frame, _room: room }) {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(_)) => {
-                self.connection.cancel();
-                Err(OutboxError::Full)
-            }
+            Err(TrySendError::Full(_)) => self.full(),
             Err(TrySendError::Closed(_)) => Err(OutboxError::Closed),
         }
+    }
+
+    fn full(&self) -> Result<(), OutboxError> {
+        self.connection.cancel();
+        Err(OutboxError::Full)
     }
 }
 
 async fn write_queue(
     mut writer: FrameWriter,
-    mut queue: mpsc::Receiver<Frame>,
+    mut queue: mpsc::Receiver<Queued>,
     connection: CancellationToken,
 ) {
     loop {
-        let frame = tokio::select! {
+        let queued = tokio::select! {
             biased;
             () = connection.cancelled() => return,
-            frame = queue.recv() => match frame {
-                Some(frame) => frame,
+            queued = queue.recv() => match queued {
+                Some(queued) => queued,
                 None => break,
             },
         };
@@ -91,7 +118,7 @@ async fn write_queue(
         let written = tokio::select! {
             biased;
             () = connection.cancelled() => return,
-            written = tokio::time::timeout(WRITE_TIME_MAX, writer.write(&frame)) => written,
+            written = tokio::time::timeout(WRITE_TIME_MAX, writer.write(&queued.frame)) => written,
         };
         match written {
             Ok(Ok(())) => {}

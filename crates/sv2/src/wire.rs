@@ -1,6 +1,8 @@
 //! Reading and writing the fields of our own messages, in the Sv2 data types (specification 3.1):
 //! little-endian integers, length-prefixed bytes and sequences.
 
+use dovetail_commitment::PROMPT_BYTES_MAX;
+
 use crate::frame::{DecodeError, EncodeError};
 
 /// Takes fields from the front of a payload; never past its end.
@@ -110,7 +112,8 @@ newtype_field!(
     dovetail_commitment::WorkerKey,
     dovetail_commitment::ModelId,
     dovetail_commitment::BatchRoot,
-    dovetail_commitment::HeaderHash
+    dovetail_commitment::HeaderHash,
+    dovetail_commitment::TextDigest
 );
 
 /// `B0_64K` with a limit of the message: at most `MAX` bytes.
@@ -118,7 +121,7 @@ newtype_field!(
 pub struct Bytes<const MAX: usize>(pub Vec<u8>);
 
 impl<const MAX: usize> std::fmt::Debug for Bytes<MAX> {
-    // Prompts and invoices travel in these: the content stays out of logs.
+    // Transcripts and invoices travel in these: the content stays out of logs.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} bytes", self.0.len())
     }
@@ -215,6 +218,32 @@ impl Field for dovetail_commitment::SamplingParams {
         ] {
             value.put(out, name)?;
         }
+        Ok(())
+    }
+}
+
+/// `U256`, the digest of the text; then `B0_16M`, the tokens, each a `U32`.
+impl Field for dovetail_commitment::EncodedPrompt {
+    fn take(fields: &mut Fields<'_>, name: &str) -> Result<Self, DecodeError> {
+        let text = dovetail_commitment::TextDigest::take(fields, name)?;
+        let [l0, l1, l2] = fields.array(name)?;
+        let len = u32::from_le_bytes([l0, l1, l2, 0]) as usize;
+        // Before anything is read: the reason then names the limit, not the end of the frame.
+        if len > PROMPT_BYTES_MAX {
+            return Err(fields.refuse(&format!("{name} is longer than {PROMPT_BYTES_MAX} bytes")));
+        }
+        let tokens = fields.slice(name, len)?;
+        Self::from_packed(text, tokens).map_err(|error| fields.refuse(&format!("{name}: {error}")))
+    }
+
+    fn put(&self, out: &mut Vec<u8>, name: &str) -> Result<(), String> {
+        const { assert!(PROMPT_BYTES_MAX < 1 << 24) };
+        self.text().put(out, name)?;
+        let tokens = self.packed_tokens();
+        let len = u32::try_from(tokens.len()).map_err(|_| format!("{name} is too long"))?;
+        // The bounds of a prompt fit three bytes.
+        out.extend_from_slice(&len.to_le_bytes()[..3]);
+        out.extend_from_slice(&tokens);
         Ok(())
     }
 }

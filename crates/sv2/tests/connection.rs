@@ -221,6 +221,20 @@ async fn a_slow_peer_fills_its_outbox_and_loses_the_connection() {
 }
 
 #[tokio::test]
+async fn few_long_frames_fill_an_outbox_as_many_short_ones_do() {
+    let ((_idle, _keep), (_also, writer)) = pair().await;
+    let token = CancellationToken::new();
+    let (outbox, task) = Outbox::spawn(writer, 1_000, token.clone());
+    let long = frame(vec![0; 1 << 20]);
+    let taken = (0..1_000).take_while(|_| outbox.try_send(long.clone()).is_ok());
+    // Some more are in the hands of the system.
+    let taken = taken.count();
+    assert!((32..100).contains(&taken), "{taken}");
+    assert!(token.is_cancelled());
+    task.await.unwrap();
+}
+
+#[tokio::test]
 async fn an_outbox_is_written_to_its_end_when_it_is_dropped() {
     let ((mut reader, _keep), (_also, writer)) = pair().await;
     let (outbox, task) = Outbox::spawn(writer, 8, CancellationToken::new());

@@ -200,8 +200,8 @@ fn evidence_of(batch: &BatchRecord) -> Option<Vec<Arc<Evidence>>> {
 pub(crate) mod tests {
     use super::*;
     use dovetail_commitment::{
-        Constraint, FinishReason, Form, PromptCommitment, SamplingParams, StopSequences, TaskId,
-        Transcript,
+        Constraint, EncodedPrompt, FinishReason, Form, PromptCommitment, SamplingParams,
+        StopSequences, TaskId, Transcript,
     };
 
     /// Evidence that decodes and that no model ever gave.
@@ -226,7 +226,7 @@ pub(crate) mod tests {
                 finish_reason: FinishReason::Stop,
             },
             salt: [8; 32],
-            prompt: b"a prompt".to_vec(),
+            prompt: EncodedPrompt::new(b"a prompt", vec![256, 97]).unwrap(),
             stop: StopSequences::new(vec![b"\n\n".to_vec(), b"END".to_vec()]).unwrap(),
             constraint: Some(Constraint::new(Form::Regex("[a-z]+".to_owned())).unwrap()),
             output_tokens: vec![1, 2, 3],

@@ -35,7 +35,7 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
             c.lightning.interval_ms = u64::MAX
         }),
         ("inference.prompt_bytes_max", |c| {
-            c.inference.prompt_bytes_max = 60_001
+            c.inference.prompt_bytes_max = dovetail_commitment::PROMPT_BYTES_MAX + 1
         }),
         ("inference.queue_max", |c| c.inference.queue_max = 0),
         ("inference.task_lifetime_s", |c| {

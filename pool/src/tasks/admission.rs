@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_api::codes::Code;
-use dovetail_commitment::{Constraint, ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_commitment::{
+    Constraint, EncodedPrompt, ModelId, PROMPT_TOKENS_MAX, PromptError, SamplingParams,
+    StopSequences, TaskId,
+};
 use dovetail_engine::Model;
 use dovetail_ledger::{LedgerError, NewTask, TaskRecord};
 use dovetail_units::time::{since_epoch, unix_now};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::order::Order;
 use super::pricing::{Paid, QUOTE_VALIDITY, Quote};
@@ -16,6 +20,8 @@ use crate::assignment::Assignment;
 
 /// So many constraints are read at once: reading one may take a core for a while, and strangers send them.
 pub(super) const CONSTRAINT_READERS: usize = 2;
+/// So many prompts are encoded at once: the longest takes a core for some tenths of a second.
+pub(super) const PROMPT_ENCODERS: usize = 2;
 /// Whoever has waited this long for a turn is told to come back later.
 const READER_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -28,6 +34,8 @@ pub(crate) enum AdmissionError {
     PromptTooLong { bytes_max: usize },
     #[error("the prompt fills the model's context")]
     ContextFull,
+    #[error("a prompt may have {PROMPT_TOKENS_MAX} tokens")]
+    TooManyTokens,
     #[error("{0}")]
     SamplingInvalid(String),
     /// A form that is too long, or none that the guide follows. The words are for the agent, and may quote it.
@@ -35,6 +43,8 @@ pub(crate) enum AdmissionError {
     ConstraintInvalid(String),
     #[error("too many constraints wait to be read already")]
     ConstraintsFull,
+    #[error("too many prompts wait to be encoded already")]
+    PromptsFull,
     /// A prompt that the model cannot encode, or stop sequences that are out of bounds.
     #[error("{0}")]
     Invalid(String),
@@ -50,6 +60,14 @@ pub(crate) enum AdmissionError {
     Lookup(#[from] TaskError),
     #[error("the request did not finish")]
     Unfinished,
+}
+
+/// A task that was admitted, now or before.
+pub(crate) struct Admitted {
+    /// As the ledger has it.
+    pub(crate) task: TaskRecord,
+    /// Its prompt as workers are given it. An agent that has the tokenizer can check it, and keeps it for its receipt.
+    pub(crate) prompt: EncodedPrompt,
 }
 
 impl Tasks {
@@ -73,11 +91,7 @@ impl Tasks {
 
     /// Stores the task and puts it into the queue. It runs to its end even if the caller is dropped: the
     /// task is in the ledger by then.
-    pub(crate) async fn admit(
-        &self,
-        order: Order,
-        paid: Paid,
-    ) -> Result<TaskRecord, AdmissionError> {
+    pub(crate) async fn admit(&self, order: Order, paid: Paid) -> Result<Admitted, AdmissionError> {
         let tasks = self.clone();
         self.tracker
             .spawn(async move { tasks.store_and_queue(order, &paid).await })
@@ -85,13 +99,9 @@ impl Tasks {
             .map_err(|_| AdmissionError::Unfinished)?
     }
 
-    async fn store_and_queue(
-        &self,
-        order: Order,
-        paid: &Paid,
-    ) -> Result<TaskRecord, AdmissionError> {
-        let task = self.check(order, paid)?;
-        let id = task.id;
+    async fn store_and_queue(&self, order: Order, paid: &Paid) -> Result<Admitted, AdmissionError> {
+        let task = self.check(order, paid).await?;
+        let (id, prompt) = (task.id, task.prompt.clone());
         if self.live.workers_for(&task.model_id) == 0 {
             return Err(AdmissionError::NoWorker);
         }
@@ -111,7 +121,10 @@ impl Tasks {
         if created {
             self.queue(task).await?;
         }
-        Ok(self.task(id).await?)
+        let task = self.task(id).await?;
+        // Asked for again after an update, the prompt may have other tokens now: those that a worker was given count.
+        let prompt = task.prompt.clone().unwrap_or(prompt);
+        Ok(Admitted { task, prompt })
     }
 
     async fn queue(&self, task: NewTask) -> Result<(), AdmissionError> {
@@ -132,26 +145,21 @@ impl Tasks {
     }
 
     /// The task that the order asks for, once all of it has been checked.
-    fn check(&self, order: Order, paid: &Paid) -> Result<NewTask, AdmissionError> {
+    async fn check(&self, order: Order, paid: &Paid) -> Result<NewTask, AdmissionError> {
         let model = self.model(&order.model)?;
         self.check_bounds(&order.sampling, order.prompt.len())?;
-        let encoded = model
-            .encode(&order.prompt)
-            .map_err(|error| AdmissionError::Invalid(error.to_string()))?;
-        if encoded.len() >= model.context_tokens() {
-            return Err(AdmissionError::ContextFull);
-        }
         let stop = StopSequences::new(order.stop)
             .map_err(|error| AdmissionError::Invalid(error.to_string()))?;
         let constraint = order.form.map(Constraint::new).transpose();
         let constraint =
             constraint.map_err(|error| AdmissionError::ConstraintInvalid(error.to_string()))?;
+        let prompt = self.encode(model, order.prompt).await?;
         Ok(NewTask {
             id: order
                 .id
                 .unwrap_or_else(|| TaskId::from_bytes(rand::random())),
             model_id: order.model,
-            prompt: order.prompt,
+            prompt,
             stop,
             constraint,
             salt: order.salt,
@@ -162,6 +170,21 @@ impl Tasks {
         })
     }
 
+    /// Makes tokens of a text: here, once, for the worker and for every replay. Away from the tasks of the runtime.
+    async fn encode(
+        &self,
+        model: Arc<Model>,
+        text: Vec<u8>,
+    ) -> Result<EncodedPrompt, AdmissionError> {
+        let turn = turn_of(&self.prompt_encoders).await;
+        let turn = turn.ok_or(AdmissionError::PromptsFull)?;
+        let encoding = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            encode(&model, &text)
+        });
+        encoding.await.map_err(|_| AdmissionError::Unfinished)?
+    }
+
     /// Finds out whether outputs of this model can have the form, away from the tasks of the runtime.
     async fn read_constraint(
         &self,
@@ -169,11 +192,8 @@ impl Tasks {
         constraint: Constraint,
     ) -> Result<(), AdmissionError> {
         let model = self.model(&model)?;
-        let turn = Arc::clone(&self.constraint_readers).acquire_owned();
-        let turn = tokio::time::timeout(READER_WAIT_MAX, turn).await;
-        let Ok(Ok(turn)) = turn else {
-            return Err(AdmissionError::ConstraintsFull);
-        };
+        let turn = turn_of(&self.constraint_readers).await;
+        let turn = turn.ok_or(AdmissionError::ConstraintsFull)?;
         let reading = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             model.check_constraint(&constraint)
@@ -200,4 +220,25 @@ impl Tasks {
             .validate()
             .map_err(|error| AdmissionError::SamplingInvalid(error.to_string()))
     }
+}
+
+/// A turn, unless it takes too long to come.
+async fn turn_of(turns: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    let turn = Arc::clone(turns).acquire_owned();
+    let turn = tokio::time::timeout(READER_WAIT_MAX, turn).await;
+    turn.ok()?.ok()
+}
+
+/// The text with the tokens that the model's tokenizer makes of it, if they leave room for an output.
+fn encode(model: &Model, text: &[u8]) -> Result<EncodedPrompt, AdmissionError> {
+    let tokens = model
+        .encode(text)
+        .map_err(|error| AdmissionError::Invalid(error.to_string()))?;
+    if tokens.len() >= model.context_tokens() {
+        return Err(AdmissionError::ContextFull);
+    }
+    EncodedPrompt::new(text, tokens).map_err(|error| match error {
+        PromptError::Text | PromptError::Tokens => AdmissionError::TooManyTokens,
+        PromptError::Empty | PromptError::Encoding => AdmissionError::Invalid(error.to_string()),
+    })
 }

@@ -70,7 +70,7 @@ fn is_of(
     worker: WorkerKey,
     tokens: &[u32],
 ) -> Result<bool, DeliveryError> {
-    let prompt = task.prompt.as_deref().ok_or(DeliveryError::TaskUnknown)?;
+    let prompt = task.prompt.as_ref().ok_or(DeliveryError::TaskUnknown)?;
     let stop = task.stop.as_ref().ok_or(DeliveryError::TaskUnknown)?;
     let commitment = prompt_commitment(&task.salt, stop, task.constraint.as_ref(), prompt);
     Ok(transcript.task_id == task.id

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_commitment::{
-    FinishReason, Form, GUIDE, SamplingParams, Transcript, WorkerKey, output_digest,
-    prompt_commitment,
+    EncodedPrompt, FinishReason, Form, GUIDE, PROMPT_BYTES_MAX, SamplingParams, Transcript,
+    WorkerKey, output_digest, prompt_commitment,
 };
 use tokio::time::timeout;
 
 use super::*;
 use crate::assignment::Assignment;
 use crate::mailboxes::WorkerCommand;
-use crate::test_support::{Database, live_tasks};
+use crate::test_support::{Database, encoded, live_tasks};
 use crate::validation::tests::tiny_model;
 
 const FIRST: WorkerKey = WorkerKey::from_bytes([1; 32]);
@@ -63,7 +63,8 @@ impl Fixture {
 
     async fn admit(&self, order: Order) -> Result<TaskRecord, AdmissionError> {
         let paid = Paid::free_of_charge(self.tasks.prices()).unwrap();
-        self.tasks.admit(order, paid).await
+        let admitted = self.tasks.admit(order, paid).await;
+        admitted.map(|admitted| admitted.task)
     }
 
     /// Ends what the tasks still do, and the database with it.
@@ -117,6 +118,78 @@ async fn a_connection_that_is_dropped_gives_its_tasks_back_and_another_worker_ge
     assert_eq!(record.worker, Some(SECOND));
     assert_eq!(record.state, TaskState::Assigned);
     drop(second);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_prompt_is_encoded_once_for_its_agent_its_worker_and_its_audit() {
+    let fixture = Fixture::start().await;
+    let mut worker = fixture.connect(FIRST);
+    let admit = async || {
+        let paid = Paid::free_of_charge(fixture.tasks.prices()).unwrap();
+        fixture.tasks.admit(fixture.order(1), paid).await.unwrap()
+    };
+    let admitted = admit().await;
+    let expected = encoded(&tiny_model(1), "an invoice");
+    assert_eq!(admitted.prompt, expected);
+    let task = given(&mut worker).await;
+    assert_eq!(task.prompt, expected);
+    worker.stream(&task.id, 0, &[5]).unwrap();
+    // Other tokens than were assigned, under the same text.
+    let other = Assignment {
+        prompt: EncodedPrompt::new(b"an invoice", vec![256, 97]).unwrap(),
+        ..(*task).clone()
+    };
+    let lie = transcript(&other, FIRST, &[5]);
+    let refused = worker.deliver(task.id, &lie).await;
+    assert!(matches!(refused, Err(DeliveryError::Mismatch)));
+    let honest = transcript(&task, FIRST, &[5]);
+    worker.deliver(task.id, &honest).await.unwrap();
+    let kept = fixture.tasks.task(task.id).await.unwrap();
+    assert_eq!(kept.prompt, Some(expected.clone()));
+    // Asked for again after its end, when the ledger has no prompt any more.
+    fixture.tasks.ledger.expire_tasks(u64::MAX).await.unwrap();
+    let again = admit().await;
+    assert_eq!((again.task.prompt, again.prompt), (None, expected));
+    drop(worker);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn prompts_out_of_the_models_or_the_extensions_bounds_are_not_admitted() {
+    let fixture = Fixture::start().await;
+    let worker = fixture.connect(FIRST);
+    let of = async |bytes: usize| {
+        let order = Order {
+            prompt: vec![b'x'; bytes],
+            ..fixture.order(1)
+        };
+        fixture.admit(order).await.err()
+    };
+    let context = tiny_model(1).context_tokens();
+    // With the token that begins a prompt.
+    let full = of(context - 1).await;
+    assert!(
+        matches!(full, Some(AdmissionError::ContextFull)),
+        "{full:?}"
+    );
+    let long = of(PROMPT_BYTES_MAX).await;
+    assert!(
+        matches!(long, Some(AdmissionError::ContextFull)),
+        "{long:?}"
+    );
+    let longer = of(PROMPT_BYTES_MAX + 1).await;
+    assert!(
+        matches!(
+            longer,
+            Some(AdmissionError::PromptTooLong {
+                bytes_max: PROMPT_BYTES_MAX
+            })
+        ),
+        "{longer:?}"
+    );
+    assert!(of(context - 2).await.is_none());
+    drop(worker);
     fixture.end().await;
 }
 

@@ -31,7 +31,7 @@ use dovetail_units::time::unix_now;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use admission::AdmissionError;
+pub(crate) use admission::{AdmissionError, Admitted};
 pub(crate) use connected_worker::Connected;
 pub(crate) use delivery::DeliveryError;
 pub(crate) use follower::{Follower, TaskEvent};
@@ -91,6 +91,8 @@ pub(crate) struct Tasks {
     tracker: TaskTracker,
     /// For those who have a constraint read.
     constraint_readers: Arc<Semaphore>,
+    /// For those who have a prompt encoded.
+    prompt_encoders: Arc<Semaphore>,
 }
 
 /// Why a task cannot be shown.
@@ -126,6 +128,7 @@ impl Tasks {
             telemetry: parts.telemetry,
             tracker: parts.tracker,
             constraint_readers: Arc::new(Semaphore::new(admission::CONSTRAINT_READERS)),
+            prompt_encoders: Arc::new(Semaphore::new(admission::PROMPT_ENCODERS)),
         }
     }
 

@@ -8,7 +8,7 @@ pub(crate) struct Order {
     pub(crate) id: Option<TaskId>,
     /// The model to run.
     pub(crate) model: ModelId,
-    /// What to complete.
+    /// What to complete, as text: the pool makes the tokens.
     pub(crate) prompt: Vec<u8>,
     /// Where to stop.
     pub(crate) stop: Vec<Vec<u8>>,

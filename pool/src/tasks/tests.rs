@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dovetail_api::codes::Code;
-use dovetail_commitment::{SamplingParams, StopSequences, WorkerKey};
+use dovetail_commitment::{EncodedPrompt, SamplingParams, StopSequences, WorkerKey};
 use tokio::sync::mpsc;
 
 use super::pairing::Pair;
@@ -19,7 +19,7 @@ fn assignment(n: u8) -> Assignment {
     Assignment {
         id: TaskId::from_bytes([n; 32]),
         model: ModelId::from_bytes([7; 32]),
-        prompt: b"secret".to_vec(),
+        prompt: EncodedPrompt::new(b"secret", b"secret".map(u32::from).to_vec()).unwrap(),
         stop: StopSequences::default(),
         constraint: None,
         salt: [0; 32],

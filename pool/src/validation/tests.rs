@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use dovetail_audit::Mismatch;
 use dovetail_commitment::{
-    FinishReason, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest,
+    CONSTRAINT_BYTES_MAX, Constraint, EncodedPrompt, FinishReason, Form, OUTPUT_TOKENS_MAX,
+    PROMPT_TOKENS_MAX, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest,
     prompt_commitment, trace_root,
 };
 use dovetail_engine::{ENGINE_VERSION, Model, Request, Runtime, run, tiny};
@@ -38,7 +39,8 @@ pub(crate) fn local(models: &Models) -> Member {
 }
 
 fn honest(model: &Arc<Model>, n: u8) -> Evidence {
-    let (salt, prompt) = ([n; 32], b"an invoice".to_vec());
+    let tokens = model.encode(b"an invoice").unwrap();
+    let (salt, prompt) = ([n; 32], EncodedPrompt::new(b"an invoice", tokens).unwrap());
     let sampling = SamplingParams {
         temperature_milli: 800,
         top_k: 40,
@@ -47,7 +49,7 @@ fn honest(model: &Arc<Model>, n: u8) -> Evidence {
     };
     let stop = StopSequences::default();
     let request = Request {
-        prompt_tokens: model.encode(&prompt).unwrap(),
+        prompt_tokens: prompt.tokens().to_vec(),
         sampling,
         seed: [n; 32],
         stop: stop.clone(),
@@ -186,8 +188,33 @@ async fn the_port_refuses_what_is_malformed_and_too_much() {
     bad.guide.push('0');
     assert_eq!(code(bad).await, tonic::Code::FailedPrecondition);
     let mut bad = request(1);
-    bad.evidence[0].prompt = vec![b'x'; 9 << 20];
+    bad.evidence[0].prompt = vec![0; dovetail_api::VALIDATION_MESSAGE_BYTES_MAX];
     assert_eq!(code(bad).await, tonic::Code::OutOfRange);
+    served.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_the_longest_evidence_is_one_message() {
+    let model = tiny_model(1);
+    let models: Models = [Arc::clone(&model)].into_iter().collect();
+    let served = Served::start(&models, "127.0.0.1:0");
+    let remote = RemoteValidator::new(&served.url).unwrap();
+    let mut longest = honest(&model, 1);
+    longest.prompt = EncodedPrompt::new(b"x", vec![u32::MAX; PROMPT_TOKENS_MAX]).unwrap();
+    longest.output_tokens = vec![u32::MAX; OUTPUT_TOKENS_MAX as usize];
+    let schema = Form::JsonSchema(" ".repeat(CONSTRAINT_BYTES_MAX));
+    longest.constraint = Some(Constraint::new(schema).unwrap());
+    let longest = Arc::new(longest);
+    // A model that is not there: all of it was read when the answer comes.
+    let work = Work {
+        model: ModelId::from_bytes([9; 32]),
+        evidence: vec![longest; dovetail_api::VALIDATION_EVIDENCE_MAX],
+    };
+    let refused = remote.replay(&work).await;
+    assert!(
+        matches!(refused, Err(ValidatorError::ModelUnknown)),
+        "{refused:?}"
+    );
     served.kill();
 }
 

@@ -2,13 +2,19 @@
 //! bounds of the protocol before anything is computed.
 
 use dovetail_api::validation_v1 as proto;
+use dovetail_api::{VALIDATION_EVIDENCE_MAX, VALIDATION_MESSAGE_BYTES_MAX};
 use dovetail_audit::{Evidence, Finding, Mismatch, Replayed, Verdict};
-use dovetail_commitment::{Constraint, StopSequences, Transcript};
+use dovetail_commitment::{
+    CONSTRAINT_BYTES_MAX, Constraint, EncodedPrompt, OUTPUT_TOKENS_MAX, PROMPT_BYTES_MAX,
+    StopSequences, Transcript,
+};
 
-/// The longest prompt, as the protobuf file says.
-const PROMPT_BYTES_MAX: usize = 64 * 1024;
-/// The longest output.
-const OUTPUT_TOKENS_MAX: usize = 4_096;
+/// What one transcript takes with the longest prompt, output (a token is at most 5 bytes of protobuf) and constraint, and
+/// room for the fields around them.
+const EVIDENCE_BYTES_MAX: usize =
+    PROMPT_BYTES_MAX + 5 * OUTPUT_TOKENS_MAX as usize + CONSTRAINT_BYTES_MAX + 4_096;
+// A batch of the longest is one message.
+const _: () = assert!(VALIDATION_EVIDENCE_MAX * EVIDENCE_BYTES_MAX <= VALIDATION_MESSAGE_BYTES_MAX);
 
 /// A message that breaks its own rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +25,7 @@ pub(super) fn evidence_to_proto(evidence: &Evidence) -> proto::Evidence {
     proto::Evidence {
         transcript: evidence.transcript.encode(),
         salt: evidence.salt.to_vec(),
-        prompt: evidence.prompt.clone(),
+        prompt: evidence.prompt.encode(),
         stop: evidence.stop.iter().map(<[u8]>::to_vec).collect(),
         output_tokens: evidence.output_tokens.clone(),
         constraint: evidence
@@ -31,17 +37,14 @@ pub(super) fn evidence_to_proto(evidence: &Evidence) -> proto::Evidence {
 }
 
 pub(super) fn evidence_from_proto(evidence: proto::Evidence) -> Result<Evidence, Malformed> {
-    if evidence.prompt.len() > PROMPT_BYTES_MAX {
-        return Err(Malformed("a prompt"));
-    }
-    if evidence.output_tokens.len() > OUTPUT_TOKENS_MAX {
+    if evidence.output_tokens.len() > OUTPUT_TOKENS_MAX as usize {
         return Err(Malformed("an output"));
     }
     Ok(Evidence {
         transcript: Transcript::decode(&evidence.transcript)
             .map_err(|_| Malformed("a transcript"))?,
         salt: array(&evidence.salt)?,
-        prompt: evidence.prompt,
+        prompt: EncodedPrompt::decode(&evidence.prompt).map_err(|_| Malformed("a prompt"))?,
         stop: StopSequences::new(evidence.stop).map_err(|_| Malformed("a stop sequence"))?,
         constraint: constraint(&evidence.constraint)?,
         output_tokens: evidence.output_tokens,
@@ -123,13 +126,15 @@ mod tests {
     fn evidence_out_of_bounds_is_refused() {
         let evidence = crate::claims::audit::tests::evidence_without_meaning();
         let good = evidence_to_proto(&evidence);
-        let spoils: [fn(&mut proto::Evidence); 9] = [
+        let spoils: [fn(&mut proto::Evidence); 11] = [
             |it| it.transcript.truncate(10),
             |it| it.salt.clear(),
-            |it| it.prompt = vec![0; PROMPT_BYTES_MAX + 1],
+            |it| it.prompt = vec![0; 32 + PROMPT_BYTES_MAX + 4],
+            |it| it.prompt.truncate(32),
+            |it| it.prompt.push(0),
             |it| it.stop = vec![vec![1]; 5],
             |it| it.stop = vec![Vec::new()],
-            |it| it.output_tokens = vec![0; OUTPUT_TOKENS_MAX + 1],
+            |it| it.output_tokens = vec![0; OUTPUT_TOKENS_MAX as usize + 1],
             |it| it.constraint.push(0),
             |it| it.constraint.truncate(3),
             |it| it.constraint = vec![0],

@@ -61,7 +61,7 @@ async fn caught(
 /// What the asked model's trace is when it only reads these tokens.
 fn read(models: &Models, task: &AssignTask, tokens: &[u32]) -> Vec<[u8; 32]> {
     let input = ReplayInput {
-        request: request(&models.asked, task),
+        request: request(task),
         tokens: tokens.to_vec(),
     };
     forced_trace(&Runtime::new(1).unwrap(), &models.asked, &input).unwrap()
@@ -114,6 +114,27 @@ async fn the_prompt_changed() {
     is_caught("tokens", |models, task, output| {
         *output = rewritten(&models.asked, task, |request| {
             request.prompt_tokens = models.asked.encode(b"something easier").unwrap();
+        });
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_of_the_prompts_tokens_left_out() {
+    is_caught("tokens", |models, task, output| {
+        *output = rewritten(&models.asked, task, |request| {
+            let half = request.prompt_tokens.len() / 2;
+            request.prompt_tokens.truncate(half);
+        });
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_of_the_prompts_tokens_exchanged() {
+    is_caught("tokens", |models, task, output| {
+        *output = rewritten(&models.asked, task, |request| {
+            request.prompt_tokens.swap(1, 2);
         });
     })
     .await;

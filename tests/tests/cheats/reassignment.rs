@@ -40,7 +40,7 @@ async fn a_task_that_a_full_worker_refuses_is_run_and_earned_by_another() {
     refuse(&mut full, &task, Code::TooManyTasks).await;
     let again = other.task().await;
     assert_eq!(again.task_id, task.task_id);
-    assert_eq!(again.prompt.0, task.prompt.0);
+    assert_eq!(again.prompt, task.prompt);
     assert_eq!((again.seed, again.salt), (task.seed, task.salt));
     assert!(again.deadline_ms <= task.deadline_ms);
     // The one that refused has no part in it any more, whatever it sends.

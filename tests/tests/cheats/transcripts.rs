@@ -1,7 +1,9 @@
 //! Transcripts that do not belong to their task. They are refused when they are delivered, which costs
 //! nothing: the honest one is still taken.
 
-use dovetail_commitment::{ModelId, OUTPUT_TOKENS_MAX, TaskId, Transcript, prompt_commitment};
+use dovetail_commitment::{
+    EncodedPrompt, ModelId, OUTPUT_TOKENS_MAX, TaskId, Transcript, prompt_commitment,
+};
 
 use crate::fixture::Case;
 use crate::scripted_worker::{assert_refused, batch_of, honest, transcript};
@@ -16,7 +18,14 @@ async fn a_transcript_with_any_field_changed() {
     let good = transcript(cheat.keys.name, &task, &output);
     cheat.stream(task.task_id, &output.tokens).await;
 
-    let other_prompt = prompt_commitment(&task.salt, &task.stop, None, b"something easier");
+    let committed = |prompt: &EncodedPrompt| Transcript {
+        prompt_commitment: prompt_commitment(&task.salt, &task.stop, None, prompt),
+        ..good.clone()
+    };
+    let tokens = task.prompt.tokens().to_vec();
+    let other_text = EncodedPrompt::new(b"something easier", tokens.clone()).unwrap();
+    let fewer = tokens[..tokens.len() / 2].to_vec();
+    let other_tokens = EncodedPrompt::from_parts(*task.prompt.text(), fewer).unwrap();
     let lies: [fn(&mut Transcript); 9] = [
         |t| t.task_id = TaskId::from_bytes([9; 32]),
         |t| t.worker_key = dovetail_commitment::WorkerKey::from_bytes([9; 32]),
@@ -36,10 +45,7 @@ async fn a_transcript_with_any_field_changed() {
             transcript
         })
         .collect();
-    changed.push(Transcript {
-        prompt_commitment: other_prompt,
-        ..good.clone()
-    });
+    changed.extend([&other_text, &other_tokens].map(committed));
     for transcript in changed {
         let refused = cheat.deliver_bytes(task.task_id, transcript.encode()).await;
         assert_eq!(refused, Err(NOT_MATCHING.to_owned()), "{transcript:?}");

@@ -49,10 +49,10 @@ impl Models {
     }
 }
 
-/// What the engine is asked for a task.
-pub(crate) fn request(model: &Model, task: &AssignTask) -> Request {
+/// What the engine is asked for a task: the tokens are the pool's.
+pub(crate) fn request(task: &AssignTask) -> Request {
     Request {
-        prompt_tokens: model.encode(&task.prompt.0).unwrap(),
+        prompt_tokens: task.prompt.tokens().to_vec(),
         sampling: task.sampling,
         seed: task.seed,
         stop: task.stop.clone(),
@@ -67,7 +67,7 @@ pub(crate) fn computed(model: &Arc<Model>, request: Request) -> Output {
 
 /// What an honest worker computes for the task, if `model` is the one that was asked for.
 pub(crate) fn honest(model: &Arc<Model>, task: &AssignTask) -> Output {
-    computed(model, request(model, task))
+    computed(model, request(task))
 }
 
 /// The output for the task with its request changed.
@@ -76,7 +76,7 @@ pub(crate) fn rewritten(
     task: &AssignTask,
     change: impl FnOnce(&mut Request),
 ) -> Output {
-    let mut request = request(model, task);
+    let mut request = request(task);
     change(&mut request);
     computed(model, request)
 }
@@ -92,7 +92,7 @@ pub(crate) fn transcript(worker: WorkerKey, task: &AssignTask, output: &Output) 
             &task.salt,
             &task.stop,
             task.constraint.as_ref(),
-            &task.prompt.0,
+            &task.prompt,
         ),
         sampling: task.sampling,
         seed: task.seed,

@@ -13,7 +13,7 @@ use dovetail_agent::{
     receipt_file::Kept,
     verify::{self, Report},
 };
-use dovetail_commitment::{ModelId, TaskId};
+use dovetail_commitment::{ModelId, PROMPT_BYTES_MAX, TaskId};
 use dovetail_console::{OutputError, Printer, print_note};
 use serde_json::json;
 use tokio::time::timeout;
@@ -21,8 +21,6 @@ use tokio::time::timeout;
 use super::{model_file, print_json, receipt, task};
 use crate::args::AskArgs;
 
-/// The largest prompt that the protocol between pool and worker can carry.
-const PROMPT_BYTES_MAX: u64 = 65_535;
 /// How long a pool may take to hear that nobody waits any more.
 const CANCEL_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -193,7 +191,7 @@ fn read_prompt(argument: &str) -> anyhow::Result<Vec<u8>> {
         "-" => {
             let bounded = io::stdin()
                 .lock()
-                .take(PROMPT_BYTES_MAX + 1)
+                .take(PROMPT_BYTES_MAX as u64 + 1)
                 .read_to_end(&mut prompt);
             bounded.context("reading the prompt from stdin")?;
         }
@@ -201,7 +199,7 @@ fn read_prompt(argument: &str) -> anyhow::Result<Vec<u8>> {
     }
     ensure!(!prompt.is_empty(), "the prompt is empty");
     ensure!(
-        u64::try_from(prompt.len()).is_ok_and(|len| len <= PROMPT_BYTES_MAX),
+        prompt.len() <= PROMPT_BYTES_MAX,
         "the prompt is longer than {PROMPT_BYTES_MAX} bytes"
     );
     Ok(prompt)

@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use dovetail_agent::{
     AgentClient, ReceiptFile,
     receipt_file::{self, Kept},
-    verify::{self, Check, Line, Outcome, Report},
+    verify::{self, Check, Known, Line, Outcome, Report},
 };
 use dovetail_console::{OutputError, Printer, print_line, print_note};
 
@@ -42,7 +42,18 @@ pub(crate) async fn get(pool: &str, args: &ReceiptGetArgs) -> anyhow::Result<Exi
 
 pub(crate) fn verify(args: &ReceiptVerifyArgs) -> anyhow::Result<ExitCode> {
     let kept = receipt_file::load(&args.file)?;
-    let report = verify::verify(&kept, args.pool_key.map(|key| key.0));
+    let vocabulary = match (&args.model_file, &kept) {
+        (None, _) => None,
+        (Some(path), Kept::File(file)) => Some(model_file::load(path, file.model_id)?),
+        (Some(_), Kept::ReceiptOnly(_)) => {
+            bail!("the file has no prompt to encode: leave --model-file out")
+        }
+    };
+    let known = Known {
+        pool_key: args.pool_key.map(|key| key.0),
+        vocabulary: vocabulary.as_ref(),
+    };
+    let report = verify::verify_with(&kept, &known);
     if args.json {
         print_json(&report)?;
     } else {

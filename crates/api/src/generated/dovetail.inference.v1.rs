@@ -116,7 +116,7 @@ pub struct CreateTaskRequest {
     pub task_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     pub model_id: ::prost::alloc::vec::Vec<u8>,
-    /// The prompt, as the tokenizer is to see it.
+    /// The prompt, as the tokenizer is to see it: at most 256 KiB, or less if the pool says so (`prompt_bytes_max`).
     #[prost(bytes = "vec", tag = "3")]
     pub prompt: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, optional, tag = "4")]
@@ -124,8 +124,8 @@ pub struct CreateTaskRequest {
     /// Seed of the sampling, 32 bytes. Empty: the pool chooses one and reports it in the task.
     #[prost(bytes = "vec", tag = "5")]
     pub seed: ::prost::alloc::vec::Vec<u8>,
-    /// 32 random bytes, chosen and kept by the agent. The transcript commits to hash(salt, stop, prompt), and
-    /// to the constraint if there is one, so a receipt can be shown without giving the prompt away, and the prompt proven by showing the salt.
+    /// 32 random bytes, chosen and kept by the agent. The transcript commits to hash(salt, stop, constraint, prompt, tokens
+    /// of the prompt), so a receipt can be shown without giving the prompt away, and the prompt proven by showing the salt.
     #[prost(bytes = "vec", tag = "6")]
     pub salt: ::prost::alloc::vec::Vec<u8>,
     /// From QuoteTask. Empty: at the pool's current price.
@@ -140,9 +140,14 @@ pub struct CreateTaskRequest {
     pub constraint: ::core::option::Option<Constraint>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct CreateTaskResponse {
     #[prost(message, optional, tag = "1")]
     pub task: ::core::option::Option<Task>,
+    /// The tokens that the pool made of the prompt, at most 65,536: all that a worker is given of it. The transcript commits
+    /// to them beside the text. Keep them with the salt; with the model's tokenizer they can be checked.
+    #[prost(uint32, repeated, tag = "2")]
+    pub prompt_tokens: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StreamTaskRequest {

@@ -42,7 +42,8 @@ pub struct Evidence {
     /// 32 bytes: the salt of the prompt's commitment.
     #[prost(bytes = "vec", tag = "2")]
     pub salt: ::prost::alloc::vec::Vec<u8>,
-    /// As the pool assigned it, at most 64 KiB.
+    /// As the pool assigned it: the digest of its text (32 bytes), then its tokens, four bytes each, little-endian, at most
+    /// 65,536. A validator takes them in as they are and encodes no text.
     #[prost(bytes = "vec", tag = "3")]
     pub prompt: ::prost::alloc::vec::Vec<u8>,
     /// Its stop sequences, at most 4 of 1 to 64 bytes.

@@ -23,8 +23,27 @@ fn stopped(model: &Arc<Model>, stop: StopSequences) -> Evidence {
     generated(model, stop, None)
 }
 
+/// The text, encoded by the model's tokenizer.
+fn encoded(model: &Model, text: &str) -> EncodedPrompt {
+    let tokens = model.encode(text.as_bytes()).unwrap();
+    EncodedPrompt::new(text.as_bytes(), tokens).unwrap()
+}
+
 fn generated(model: &Arc<Model>, stop: StopSequences, constraint: Option<Constraint>) -> Evidence {
-    let (salt, prompt) = ([4; 32], b"an invoice".to_vec());
+    let prompt = encoded(model, "an invoice");
+    let tokens = prompt.tokens().to_vec();
+    ran(model, prompt, tokens, stop, constraint)
+}
+
+/// What a worker delivers that was assigned `prompt` and ran `prompt_tokens`.
+fn ran(
+    model: &Arc<Model>,
+    prompt: EncodedPrompt,
+    prompt_tokens: Vec<u32>,
+    stop: StopSequences,
+    constraint: Option<Constraint>,
+) -> Evidence {
+    let salt = [4; 32];
     let sampling = SamplingParams {
         temperature_milli: 800,
         top_k: 40,
@@ -32,7 +51,7 @@ fn generated(model: &Arc<Model>, stop: StopSequences, constraint: Option<Constra
         max_tokens: 40,
     };
     let request = Request {
-        prompt_tokens: model.encode(&prompt).unwrap(),
+        prompt_tokens,
         sampling,
         seed: [5; 32],
         stop: stop.clone(),
@@ -105,7 +124,7 @@ fn an_honest_transcript_passes_and_each_lie_is_named() {
     assert_eq!(replay(&model, &lie), Err(Mismatch::Trace));
 
     let mut lie = good.clone();
-    lie.prompt = b"another".to_vec();
+    lie.prompt = encoded(&model, "another");
     assert_eq!(replay(&model, &lie), Err(Mismatch::Prompt));
 
     let mut lie = good.clone();
@@ -135,6 +154,56 @@ fn going_on_past_a_stop_sequence_is_a_lie_and_so_is_making_one_up() {
     past.transcript.prompt_commitment = prompt_commitment(&past.salt, &stop, None, &past.prompt);
     past.stop = stop;
     assert_eq!(replay(&model, &past), Err(Mismatch::Length));
+}
+
+#[test]
+fn a_replay_takes_in_the_assigned_tokens_and_no_tokenizers_opinion_of_the_text() {
+    let model = tiny_model(1);
+    let tokens: Vec<u32> = model.encode(b"another encoding").unwrap();
+    let prompt = EncodedPrompt::new(b"an invoice", tokens.clone()).unwrap();
+    assert_ne!(prompt, encoded(&model, "an invoice"));
+    let evidence = ran(&model, prompt, tokens, StopSequences::default(), None);
+    assert_eq!(replay(&model, &evidence), Ok(()));
+}
+
+#[test]
+fn a_worker_that_took_in_other_tokens_than_it_was_given_is_caught() {
+    let model = tiny_model(1);
+    let assigned = encoded(&model, "an invoice of thirty pages");
+    // Cheaper: half of the prompt. Under the commitment to all of it.
+    let half = assigned.tokens()[..13].to_vec();
+    let none = StopSequences::default;
+    let lie = ran(&model, assigned.clone(), half.clone(), none(), None);
+    let caught = replay(&model, &lie);
+    assert!(
+        matches!(
+            caught,
+            Err(Mismatch::Tokens { .. } | Mismatch::Length | Mismatch::Trace)
+        ),
+        "{caught:?}"
+    );
+    // Or under the commitment to what it did run.
+    let run_prompt = EncodedPrompt::from_parts(*assigned.text(), half.clone()).unwrap();
+    let mut lie = ran(&model, run_prompt, half, none(), None);
+    lie.prompt = assigned.clone();
+    assert_eq!(replay(&model, &lie), Err(Mismatch::Prompt));
+    // Another text under the same tokens.
+    let tokens = assigned.tokens().to_vec();
+    let renamed = EncodedPrompt::new(b"an offer", tokens.clone()).unwrap();
+    let mut lie = ran(&model, renamed, tokens, none(), None);
+    lie.prompt = assigned;
+    assert_eq!(replay(&model, &lie), Err(Mismatch::Prompt));
+}
+
+#[test]
+fn a_transcript_of_tokens_that_the_model_lacks_is_a_request_that_nobody_ran() {
+    let model = tiny_model(1);
+    for tokens in [vec![256, u32::MAX], vec![256; model.context_tokens()]] {
+        let mut lie = honest(&model);
+        lie.prompt = EncodedPrompt::from_parts(*lie.prompt.text(), tokens).unwrap();
+        commit_again(&mut lie);
+        assert_eq!(replay(&model, &lie), Err(Mismatch::Request));
+    }
 }
 
 fn commit_again(evidence: &mut Evidence) {
@@ -198,7 +267,7 @@ fn transcripts_that_are_replayed_together_have_verdicts_of_their_own() {
     let mut other_trace = good.clone();
     other_trace.transcript.trace_root = [0; 32];
     let mut unread = good.clone();
-    unread.prompt = b"another".to_vec();
+    unread.prompt = encoded(&model, "another");
     let mut changed = good.output_tokens.clone();
     changed[7] ^= 1;
     let changed = with_tokens(good.clone(), changed);

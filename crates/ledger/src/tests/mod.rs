@@ -20,8 +20,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use dovetail_commitment::{
-    Batch, BatchRoot, Constraint, FinishReason, Form, HeaderHash, ModelId, SamplingParams,
-    StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
+    Batch, BatchRoot, Constraint, EncodedPrompt, FinishReason, Form, HeaderHash, ModelId,
+    SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
 };
 use dovetail_units::time::unix_now;
 use dovetail_units::{Msat, Work};
@@ -214,11 +214,15 @@ fn constraint(schema: &str) -> Constraint {
     Constraint::new(Form::JsonSchema(schema.to_owned())).unwrap()
 }
 
+fn prompt(text: &[u8], tokens: &[u32]) -> EncodedPrompt {
+    EncodedPrompt::new(text, tokens.to_vec()).unwrap()
+}
+
 fn new_task(n: u8) -> NewTask {
     NewTask {
         id: TaskId::from_bytes([n; 32]),
         model_id: MODEL,
-        prompt: b"What is owed?".to_vec(),
+        prompt: prompt(b"What is owed?", &[256, 87, 104]),
         stop: StopSequences::new(vec![b"\n\n".to_vec(), b"END".to_vec()]).unwrap(),
         constraint: Some(constraint("{\"type\": \"object\"}")),
         salt: [n; 32],

@@ -1,6 +1,7 @@
 //! Migrations, and what the database itself refuses.
 
 use super::*;
+use crate::TaskState;
 
 async fn refusal(connection: &mut PgConnection, sql: &'static str) -> String {
     sqlx::query(sql)
@@ -85,5 +86,47 @@ fn errors_show_neither_rows_nor_the_password() {
             .await
             .unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"));
+    });
+}
+
+#[test]
+fn tasks_of_a_release_whose_prompts_were_texts_end_and_nobody_answers_for_them() {
+    run(|db, ledger| async move {
+        let (root, _) = open_batch(&ledger, &[1]).await;
+        for n in [2, 3] {
+            ledger.create_task(&new_task(n)).await.unwrap();
+        }
+        let id = |n: u8| TaskId::from_bytes([n; 32]);
+        ledger.cancel_task(id(3)).await.unwrap();
+        let mut by_hand = db.connection().await;
+        sqlx::raw_sql(
+            "ALTER TABLE tasks DROP CONSTRAINT prompt_is_a_digest_and_tokens;
+             UPDATE tasks SET prompt = 'What is owed?' WHERE prompt IS NOT NULL;
+             DELETE FROM _sqlx_migrations WHERE version = 15;",
+        )
+        .execute(&mut by_hand)
+        .await
+        .unwrap();
+        assert!(matches!(
+            ledger.task(id(1)).await,
+            Err(LedgerError::Corrupt(_))
+        ));
+        ledger.migrate().await.unwrap();
+        for n in [1, 2] {
+            let task = ledger.task(id(n)).await.unwrap().unwrap();
+            assert_eq!((task.state, task.prompt), (TaskState::Failed, None));
+            assert_eq!(task.error_code.as_deref(), Some("pool-restarted"));
+        }
+        let cancelled = ledger.task(id(3)).await.unwrap().unwrap();
+        assert_eq!(cancelled.state, TaskState::Cancelled);
+        // Its batch can be claimed no more; nothing else became of it.
+        let batch = ledger.batch(root).await.unwrap().unwrap();
+        assert!(
+            batch
+                .tasks
+                .iter()
+                .all(|task| task.state == TaskState::Failed)
+        );
+        assert_eq!(ledger.trust(&WORKER).await.unwrap().mismatches, 0);
     });
 }

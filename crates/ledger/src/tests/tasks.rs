@@ -16,7 +16,12 @@ async fn state(ledger: &Ledger, n: u8) -> (TaskState, bool) {
             .is_none_or(|form| Some(form) == new_task(n).constraint)
     );
     assert!(task.stop.is_none_or(|stop| stop == new_task(n).stop));
-    (task.state, task.prompt.is_some())
+    let has_prompt = task.prompt.is_some();
+    assert!(
+        task.prompt
+            .is_none_or(|prompt| prompt == new_task(n).prompt)
+    );
+    (task.state, has_prompt)
 }
 
 #[test]
@@ -25,7 +30,7 @@ fn a_repeated_request_is_the_same_task_and_another_under_its_id_is_refused() {
         assert!(ledger.create_task(&new_task(1)).await.unwrap());
         assert!(!ledger.create_task(&new_task(1)).await.unwrap());
         let other_prompt = NewTask {
-            prompt: b"another".to_vec(),
+            prompt: prompt(b"another", new_task(1).prompt.tokens()),
             ..new_task(1)
         };
         let other_stop = NewTask {
@@ -46,6 +51,22 @@ fn a_repeated_request_is_the_same_task_and_another_under_its_id_is_refused() {
                 Err(LedgerError::Conflict(_))
             ));
         }
+    });
+}
+
+#[test]
+fn a_request_that_is_repeated_after_an_update_of_the_tokenizer_is_the_same_task_with_its_first_tokens()
+ {
+    run(|_db, ledger| async move {
+        let task = new_task(1);
+        assert!(ledger.create_task(&task).await.unwrap());
+        let again = NewTask {
+            prompt: EncodedPrompt::from_parts(*task.prompt.text(), vec![9]).unwrap(),
+            ..task.clone()
+        };
+        assert!(!ledger.create_task(&again).await.unwrap());
+        let record = ledger.task(task.id).await.unwrap().unwrap();
+        assert_eq!(record.prompt, Some(task.prompt));
     });
 }
 

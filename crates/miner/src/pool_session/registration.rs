@@ -80,6 +80,8 @@ async fn negotiated(options: &PoolOptions) -> Result<(FrameReader, FrameWriter),
     if granted.is_empty() {
         return Err(SessionError::NoExtension);
     }
+    // A task with a long prompt is longer than any message of the mining protocol.
+    reader.set_payload_bytes_max(extension::WORKER_PAYLOAD_BYTES_MAX);
     Ok((reader, writer))
 }
 

@@ -53,7 +53,7 @@ dovetail_units::codes! {
         TooManyTasks = "too-many-tasks",
         /// The prompt does not fit the model's context.
         PromptTooLong = "prompt-too-long",
-        /// The prompt is empty, or no text that the model's tokenizer takes.
+        /// A token of the prompt is none of the model's.
         PromptInvalid = "prompt-invalid",
         /// A sampling parameter is out of its bounds.
         SamplingInvalid = "sampling-invalid",

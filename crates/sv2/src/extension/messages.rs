@@ -2,10 +2,11 @@
 //! value that was decoded or encoded keeps to the specification.
 
 use dovetail_commitment::{
-    BatchRoot, Constraint, HeaderHash, ModelId, SamplingParams, StopSequences, TaskId, WorkerKey,
+    BatchRoot, Constraint, EncodedPrompt, HeaderHash, ModelId, SamplingParams, StopSequences,
+    TaskId, WorkerKey,
 };
 
-use super::{EXTENSION_TYPE, INVOICE_BYTES_MAX, PROMPT_BYTES_MAX, TRANSCRIPT_BYTES_MAX};
+use super::{EXTENSION_TYPE, INVOICE_BYTES_MAX, TRANSCRIPT_BYTES_MAX};
 use crate::frame::{DecodeError, EncodeError, Message};
 use crate::wire::{Bytes, Field, Fields, encode_error};
 
@@ -82,8 +83,8 @@ messages! {
         task_id: TaskId,
         /// The model to run.
         model_id: ModelId,
-        /// What to complete.
-        prompt: Bytes<PROMPT_BYTES_MAX>,
+        /// What to complete: tokens of the model, and the digest of the text that the pool made them of.
+        prompt: EncodedPrompt,
         /// The salt of the prompt commitment.
         salt: [u8; 32],
         /// How to sample.

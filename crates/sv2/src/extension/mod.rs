@@ -9,12 +9,13 @@ mod tests;
 
 pub use messages::*;
 
+use crate::connection::PAYLOAD_BYTES_DEFAULT;
 use crate::keys::SECP;
 use crate::tlv::Tlv;
 pub use crate::wire::Bytes;
 use bitcoin::secp256k1::schnorr::Signature;
 use bitcoin::secp256k1::{Keypair, Message as Digest, XOnlyPublicKey};
-use dovetail_commitment::{BatchRoot, WorkerKey, tagged_hash};
+use dovetail_commitment::{BatchRoot, PROMPT_BYTES_MAX, WorkerKey, tagged_hash};
 
 /// The extension's number, in the experimental range; negotiated by extension 0x0001.
 pub const EXTENSION_TYPE: u16 = 0x4149;
@@ -23,8 +24,9 @@ pub const CLAIM_FIELD_TYPE: u8 = 0x01;
 /// Every sequence of the extension is this long at most: a batch has up to 64 transcripts, a chunk
 /// of a stream up to 64 tokens, a registration up to 64 models.
 pub const SEQUENCE_ITEMS_MAX: usize = 64;
-/// The longest prompt. With the other fields of `AssignTask` it fits the default payload limit.
-pub const PROMPT_BYTES_MAX: usize = 32 * 1024;
+/// The longest message from a pool to a worker: an `AssignTask` with the longest prompt, and room for its other fields,
+/// among them a constraint of 16 KiB. A worker reads frames up to this length; what a worker sends fits the default.
+pub const WORKER_PAYLOAD_BYTES_MAX: usize = PROMPT_BYTES_MAX + PAYLOAD_BYTES_DEFAULT;
 /// The longest encoded transcript: far more than version 1 needs, so later versions fit.
 pub const TRANSCRIPT_BYTES_MAX: usize = 1024;
 /// The longest BOLT11 invoice; wallets make them a few hundred bytes.

@@ -4,7 +4,10 @@ use super::codes::Code;
 use super::*;
 use crate::frame::{DecodeError, Frame, Message};
 use crate::messages::{B032Owned, SubmitSharesExtended};
-use dovetail_commitment::{Constraint, Form, ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_commitment::{
+    Constraint, EncodedPrompt, Form, ModelId, PROMPT_TOKENS_MAX, SamplingParams, StopSequences,
+    TaskId, text_digest,
+};
 use proptest::prelude::*;
 
 fn share() -> SubmitSharesExtended {
@@ -19,11 +22,16 @@ fn share() -> SubmitSharesExtended {
     }
 }
 
+/// These as the tokens of one text.
+fn prompt(tokens: Vec<u32>) -> EncodedPrompt {
+    EncodedPrompt::new(b"why is the sky blue?", tokens).unwrap()
+}
+
 fn task() -> AssignTask {
     AssignTask {
         task_id: TaskId::from_bytes([1; 32]),
         model_id: ModelId::from_bytes([2; 32]),
-        prompt: Bytes(b"why is the sky blue?".to_vec()),
+        prompt: prompt(vec![256, 119, 104, 121, 70_000]),
         salt: [3; 32],
         sampling: SamplingParams {
             temperature_milli: 700,
@@ -99,17 +107,17 @@ fn a_task_keeps_its_layout() {
     let bytes = task().write().unwrap();
     assert_eq!(
         bytes.len(),
-        32 + 32 + 2 + 20 + 32 + 16 + (1 + 3 + 4) + (1 + 1 + 7 + 2 + 7) + 32 + 4
+        32 + 32 + (32 + 3 + 20) + 32 + 16 + (1 + 3 + 4) + (1 + 1 + 7 + 2 + 7) + 32 + 4
     );
-    assert_eq!(hex::encode(&bytes[64..70]), "140077687920");
+    let text = text_digest(b"why is the sky blue?");
+    assert_eq!(bytes[64..96], text.to_bytes());
+    assert_eq!(hex::encode(&bytes[96..107]), "1400000001000077000000");
+    assert_eq!(hex::encode(&bytes[115..119]), "70110100");
     assert_eq!(hex::encode(&bytes[bytes.len() - 4..]), "60ea0000");
 }
 
 #[test]
 fn limits_hold_in_both_directions() {
-    let mut long = task();
-    long.prompt = Bytes(vec![b'x'; PROMPT_BYTES_MAX + 1]);
-    assert!(Frame::new(&long).is_err());
     let many = StreamTokens {
         task_id: TaskId::from_bytes([1; 32]),
         first_position: 0,
@@ -117,7 +125,7 @@ fn limits_hold_in_both_directions() {
     };
     assert!(Frame::new(&many).is_err());
 
-    let stop_at = 32 + 32 + 2 + 20 + 32 + 16;
+    let stop_at = 32 + 32 + (32 + 3 + 20) + 32 + 16;
     for (at, value) in [(stop_at, 5), (stop_at + 1, 0), (stop_at + 1, 65)] {
         let mut frame = Frame::new(&task()).unwrap();
         frame.payload[at] = value;
@@ -139,31 +147,44 @@ fn limits_hold_in_both_directions() {
     frame.payload[text_at..text_at + 2].copy_from_slice(&0x4001_u16.to_le_bytes());
     frame.payload.resize(20_000, b' ');
     assert!(frame.decode::<AssignTask>().is_err());
-
-    let mut frame = Frame::new(&task()).unwrap();
-    let length_at = 64;
-    frame.payload[length_at..length_at + 2].copy_from_slice(&0xffff_u16.to_le_bytes());
-    assert!(matches!(
-        frame.decode::<AssignTask>(),
-        Err(DecodeError::Malformed { .. })
-    ));
 }
 
 #[test]
-fn the_longest_task_fits_the_default_payload_limit() {
+fn tokens_of_no_prompt_are_refused_before_memory_is_taken_for_them() {
+    let length_at = 32 + 32 + 32;
+    let with_length = |length: u32| {
+        let mut frame = Frame::new(&task()).unwrap();
+        frame.payload[length_at..length_at + 3].copy_from_slice(&length.to_le_bytes()[..3]);
+        match frame.decode::<AssignTask>() {
+            Err(DecodeError::Malformed { reason, .. }) => reason,
+            decoded => panic!("{decoded:?}"),
+        }
+    };
+    assert!(with_length(0).contains("no token"));
+    assert!(with_length(18).contains("damaged"));
+    let longest = u32::try_from(PROMPT_BYTES_MAX).unwrap();
+    assert!(with_length(longest).contains("cut off"));
+    assert!(with_length(longest + 4).contains("longer than"));
+    assert!(with_length(0x00ff_ffff).contains("longer than"));
+}
+
+#[test]
+fn the_longest_task_fits_the_limit_that_workers_read_with() {
     let mut long = task();
-    long.prompt = Bytes(vec![b'x'; PROMPT_BYTES_MAX]);
+    long.prompt = prompt(vec![u32::MAX; PROMPT_TOKENS_MAX]);
     let schema = " ".repeat(dovetail_commitment::CONSTRAINT_BYTES_MAX);
     long.constraint = Some(Constraint::new(Form::JsonSchema(schema)).unwrap());
     let frame = Frame::new(&long).unwrap();
-    assert!(frame.payload.len() <= crate::connection::PAYLOAD_BYTES_DEFAULT);
+    assert!(frame.payload.len() > PROMPT_BYTES_MAX);
+    assert!(frame.payload.len() <= WORKER_PAYLOAD_BYTES_MAX);
+    assert_eq!(frame.message::<AssignTask>().unwrap(), long);
 }
 
 #[test]
 fn prompts_stay_out_of_debug_output() {
     let shown = format!("{:?}", task());
     assert!(
-        !shown.contains("sky") && !shown.contains("END") && !shown.contains("a\":1"),
+        !shown.contains("119") && !shown.contains("END") && !shown.contains("a\":1"),
         "{shown}"
     );
 }

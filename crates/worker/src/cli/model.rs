@@ -28,6 +28,9 @@ enum ModelCommand {
         /// The seed; the same seed makes the same file on every machine.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Another length of its context than 1,024 tokens.
+        #[arg(long, value_name = "TOKENS")]
+        context_tokens: Option<usize>,
         /// Where to write it.
         #[arg(long)]
         out: PathBuf,
@@ -55,8 +58,16 @@ enum ModelCommand {
 /// Runs the command.
 pub(crate) async fn run(arguments: ModelArguments) -> anyhow::Result<()> {
     match arguments.command {
-        ModelCommand::MakeTiny { seed, out } => {
-            write_whole(&out, |path| Ok(std::fs::write(path, tiny::generate(seed))?))?;
+        ModelCommand::MakeTiny {
+            seed,
+            context_tokens,
+            out,
+        } => {
+            let file = match context_tokens {
+                None => tiny::generate(seed),
+                Some(context_tokens) => tiny::with_context(seed, context_tokens)?,
+            };
+            write_whole(&out, |path| Ok(std::fs::write(path, &file)?))?;
             inspect(&out, false)
         }
         ModelCommand::Import(arguments) => {
@@ -152,6 +163,7 @@ mod tests {
         for seed in [1, 2] {
             let command = ModelCommand::MakeTiny {
                 seed,
+                context_tokens: None,
                 out: out.clone(),
             };
             run(ModelArguments { command }).await.unwrap();

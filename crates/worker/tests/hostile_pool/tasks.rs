@@ -1,8 +1,8 @@
 //! Work that is done for a pool is not lost silently, and not done for nothing without end.
 
-use dovetail_commitment::{Batch, LeafHash};
+use dovetail_commitment::{Batch, EncodedPrompt, LeafHash, PROMPT_TOKENS_MAX};
 use dovetail_sv2::extension::codes::Code;
-use dovetail_sv2::extension::{DeliverTranscriptSuccess, StreamTokens};
+use dovetail_sv2::extension::{AssignTask, DeliverTranscriptSuccess, StreamTokens};
 
 use crate::support::claim::Claim;
 use crate::support::fixture::BLOCKS_NEVER;
@@ -35,6 +35,27 @@ async fn a_task_that_still_waits_for_its_claim_is_not_taken_again() {
     status(&fixture, |page| page["earned"]["inference_batches"] == 1).await;
     // Now it is done with.
     fixture.transcript(&mut pool, 1).await;
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn tokens_that_the_model_cannot_take_in_are_refused_and_the_session_goes_on() {
+    let fixture = Fixture::start(impatient()).await;
+    let mut pool = fixture.session().await;
+    let of = |number: u8, tokens: Vec<u32>| AssignTask {
+        prompt: EncodedPrompt::new(b"hello", tokens).unwrap(),
+        ..task(fixture.model_id, number)
+    };
+    // The byte tokenizer has 258 tokens.
+    for token in [258, u32::MAX] {
+        let lacking = of(1, vec![256, 104, token]);
+        let code = refusal(&mut pool, &lacking).await;
+        assert_eq!(code, Code::PromptInvalid.as_str());
+    }
+    let longest = of(2, vec![104; PROMPT_TOKENS_MAX]);
+    let code = refusal(&mut pool, &longest).await;
+    assert_eq!(code, Code::PromptTooLong.as_str());
+    fixture.transcript(&mut pool, 3).await;
     fixture.stop().await;
 }
 

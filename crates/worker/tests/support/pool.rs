@@ -2,11 +2,11 @@
 
 use dovetail_audit::HashChain;
 use dovetail_commitment::{
-    Batch, BatchRoot, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
+    Batch, BatchRoot, EncodedPrompt, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
 };
 use dovetail_sv2::Frame;
 use dovetail_sv2::extension::{
-    AssignTask, AssignTaskError, Bytes, DeliverTranscript, DeliverTranscriptSuccess, RegisterBatch,
+    AssignTask, AssignTaskError, DeliverTranscript, DeliverTranscriptSuccess, RegisterBatch,
     RegisterBatchSuccess, StreamTokens,
 };
 use dovetail_sv2::messages::{
@@ -50,7 +50,7 @@ pub(crate) fn task(model_id: ModelId, number: u8) -> AssignTask {
     AssignTask {
         task_id: TaskId::from_bytes([number; 32]),
         model_id,
-        prompt: Bytes(b"hello".to_vec()),
+        prompt: EncodedPrompt::new(b"hello", vec![256, 104, 101, 108, 108, 111]).unwrap(),
         salt: [3; 32],
         sampling: SamplingParams {
             temperature_milli: 700,

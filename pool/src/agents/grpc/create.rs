@@ -3,18 +3,14 @@
 use dovetail_api::codes::Code;
 use dovetail_api::v1;
 use dovetail_commitment::{Form, ModelId, SamplingParams, TaskId};
-use dovetail_ledger::TaskRecord;
 use tonic::Status;
 
 use super::status::IntoStatus;
 use super::{InferenceService, id32, optional_id32};
-use crate::tasks::{Order, Paid};
+use crate::tasks::{Admitted, Order, Paid};
 
 impl InferenceService {
-    pub(super) async fn create(
-        &self,
-        request: v1::CreateTaskRequest,
-    ) -> Result<TaskRecord, Status> {
+    pub(super) async fn create(&self, request: v1::CreateTaskRequest) -> Result<Admitted, Status> {
         let order = order(request)?;
         let paid = Paid::free_of_charge(self.tasks.prices()).map_err(IntoStatus::into_status)?;
         let admitted = self.tasks.admit(order, paid).await;

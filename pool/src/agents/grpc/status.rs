@@ -18,12 +18,14 @@ impl IntoStatus for AdmissionError {
         let message = self.to_string();
         let code = match self {
             Self::ModelUnknown => Code::ModelUnknown,
-            Self::PromptTooLong { .. } | Self::ContextFull => Code::PromptTooLong,
+            Self::PromptTooLong { .. } | Self::ContextFull | Self::TooManyTokens => {
+                Code::PromptTooLong
+            }
             Self::SamplingInvalid(_) => Code::SamplingInvalid,
             Self::ConstraintInvalid(_) => Code::ConstraintInvalid,
             Self::Invalid(_) => Code::ArgumentInvalid,
             Self::NoWorker => Code::NoWorker,
-            Self::QueueFull | Self::ConstraintsFull => Code::QueueFull,
+            Self::QueueFull | Self::ConstraintsFull | Self::PromptsFull => Code::QueueFull,
             Self::IdTaken => Code::TaskIdTaken,
             Self::Unfinished => Code::Internal,
             Self::Ledger(error) => return unavailable(&error),

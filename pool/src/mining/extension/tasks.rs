@@ -4,7 +4,7 @@ use dovetail_commitment::Transcript;
 use dovetail_sv2::EndReason;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{
-    AssignTask, AssignTaskError, Bytes, DeliverTranscript, DeliverTranscriptError,
+    AssignTask, AssignTaskError, DeliverTranscript, DeliverTranscriptError,
     DeliverTranscriptSuccess, StreamTokens,
 };
 use dovetail_units::time::unix_now;
@@ -23,7 +23,7 @@ impl Connection {
         self.send(&AssignTask {
             task_id: task.id,
             model_id: task.model,
-            prompt: Bytes(task.prompt.clone()),
+            prompt: task.prompt.clone(),
             stop: task.stop.clone(),
             constraint: task.constraint.clone(),
             salt: task.salt,

@@ -209,7 +209,7 @@ fn task(message: AssignTask) -> Task {
     Task {
         id: message.task_id,
         model_id: message.model_id,
-        prompt: message.prompt.0,
+        prompt: message.prompt,
         salt: message.salt,
         sampling: message.sampling,
         stop: message.stop,
