@@ -80,7 +80,7 @@ fn the_identity_and_bytes_that_are_no_point_are_no_public_keys() {
     for not_a_key in [[0; 32], [0xff; 32], bytes(ORDER)] {
         assert_eq!(VrfPublicKey::from_bytes(not_a_key), Err(KeyError::NoPoint));
     }
-    // Minus one, which is no canonical encoding.
+    // Minus one, which encodes no point.
     let mut negative = [0xff; 32];
     (negative[0], negative[31]) = (0xec, 0x7f);
     assert_eq!(VrfPublicKey::from_bytes(negative), Err(KeyError::NoPoint));
