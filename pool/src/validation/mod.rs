@@ -23,7 +23,7 @@ use dovetail_commitment::ModelId;
 pub(crate) use remote::RemoteValidator;
 pub use service::{ValidatorOptions, serve as serve_validator};
 pub(crate) use threads::ThreadValidator;
-pub(crate) use validators::{Member, Validators, ValidatorsConfig};
+pub(crate) use validators::{Member, NotReplayed, Validators, ValidatorsConfig};
 
 /// Sampled transcripts of one model, to be replayed in one go.
 #[derive(Clone)]

@@ -12,7 +12,7 @@ use dovetail_engine::{ENGINE_VERSION, Model, Request, Runtime, run, tiny};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::validators::Replayed;
+use super::queue::Replayed;
 use super::*;
 use crate::models::Models;
 
@@ -199,7 +199,7 @@ async fn when_a_validators_process_dies_another_takes_over_and_it_is_asked_again
     let address = served.url.trim_start_matches("http://").to_owned();
     let (validators, stop) = start(vec![served.member(), local(&models)]);
     let evidence = evidence(&model);
-    let replay = || validators.replay(model.id(), evidence.clone(), None);
+    let replay = || validators.replay(model.id(), evidence.clone());
     // Whoever was ready first.
     replay().await.unwrap();
     until_replayed_by(0, &replay).await;
@@ -215,7 +215,7 @@ async fn when_a_validators_process_dies_another_takes_over_and_it_is_asked_again
     stop.cancel();
 }
 
-async fn until_replayed_by<F: Future<Output = Option<Replayed>>>(
+async fn until_replayed_by<F: Future<Output = Result<Replayed, NotReplayed>>>(
     validator: usize,
     replay: &impl Fn() -> F,
 ) {
@@ -262,7 +262,7 @@ async fn what_a_dying_validator_held_is_answered_by_another() {
     let (validators, stop) = start(vec![member, local(&models)]);
     let replays = (0..8).map(|_| {
         let (validators, model) = (validators.clone(), Arc::clone(&model));
-        async move { validators.replay(model.id(), evidence(&model), None).await }
+        async move { validators.replay(model.id(), evidence(&model)).await }
     });
     for replayed in futures_of(replays).await {
         assert_eq!(replayed.unwrap().verdicts.len(), 3);
@@ -290,7 +290,7 @@ async fn without_any_validator_a_sample_is_dropped_at_the_end_and_not_before() {
     let waiting = {
         let validators = validators.clone();
         let evidence = evidence(&model);
-        tokio::spawn(async move { validators.replay(model.id(), evidence, None).await })
+        tokio::spawn(async move { validators.replay(model.id(), evidence).await })
     };
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!waiting.is_finished());

@@ -5,6 +5,7 @@ use super::*;
 use crate::frame::{DecodeError, Frame, Message};
 use crate::messages::{B032Owned, SubmitSharesExtended};
 use dovetail_commitment::{Constraint, Form, ModelId, SamplingParams, StopSequences, TaskId};
+use dovetail_vrf::{VrfProof, VrfSecret};
 use proptest::prelude::*;
 
 fn share() -> SubmitSharesExtended {
@@ -69,8 +70,8 @@ fn messages_come_back_whole_and_never_from_a_part() {
         root: BatchRoot::from_bytes([1; 32]),
         header_hash: dovetail_commitment::HeaderHash::from_bytes([2; 32]),
         accepted: false,
-        beacon_step: 7,
-        preimage: [3; 32],
+        sample_header: HeaderHash::from_bytes([5; 32]),
+        proof: VrfProof::from_bytes([3; VrfProof::BYTES]),
         code: Code::InferenceMismatch.to_string(),
         credit_msat: 0,
         held_msat: MSAT_UNKNOWN,
@@ -91,7 +92,22 @@ fn messages_come_back_whole_and_never_from_a_part() {
     round_trip(&Invoice {
         payout_id: [1; 32],
         bolt11: Bytes(b"lnbcrt1".to_vec()),
+        signature: [6; 64],
     });
+    round_trip(&RegisterWorkerSuccess {
+        vrf_key: VrfSecret::from_bytes([1; 32]).unwrap().public_key(),
+    });
+}
+
+#[test]
+fn a_pools_vrf_key_that_is_none_does_not_decode() {
+    let mut frame = Frame::new(&RegisterWorkerSuccess {
+        vrf_key: VrfSecret::from_bytes([1; 32]).unwrap().public_key(),
+    })
+    .unwrap();
+    // The identity, by which anything could be proven.
+    frame.payload.fill(0);
+    assert!(frame.decode::<RegisterWorkerSuccess>().is_err());
 }
 
 #[test]
