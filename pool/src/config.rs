@@ -178,6 +178,9 @@ pub struct InferenceConfig {
     pub free_of_charge: bool,
     /// The key that signs receipts: 64 hex digits.
     pub receipt_key: Secret,
+    /// The key that draws the samples of audits: 64 hex digits. A file that is not there is made. In no backup of the
+    /// database: whoever has it knows each sample before the share is sent.
+    pub vrf_key: Secret,
     /// The longest prompt, in bytes.
     #[serde(default = "defaults::prompt_bytes_max")]
     pub prompt_bytes_max: usize,
@@ -205,8 +208,8 @@ pub struct AuditConfig {
     pub queue_max: usize,
     /// How many transcripts of different claims are replayed together.
     pub batch_max: usize,
-    /// How long an audit may take, from the share on, in seconds. One that takes longer earns nothing and
-    /// costs nothing.
+    /// How long a replay may take, in seconds. An audit whose replay takes longer earns nothing and costs nothing. The
+    /// replay that confirms a mismatch has as long again.
     pub timeout_s: u64,
     /// How long a validator in another process may take for one replay, in seconds, before another one
     /// gets it.
@@ -433,6 +436,12 @@ impl AuditConfig {
     fn check(&self) -> Result<(), String> {
         if self.in_process == 0 && self.validators.is_empty() {
             return Err("audit.in_process must not be 0 without audit.validators".into());
+        }
+        if self.in_process == 0 && self.validators.len() == 1 {
+            return Err(
+                "audit.in_process must not be 0 with one of audit.validators: what it finds is confirmed by another one"
+                    .into(),
+            );
         }
         if self.in_process > 64 || self.validators.len() > 64 {
             return Err("audit: at most 64 in_process and 64 validators".into());

@@ -14,11 +14,12 @@ use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger};
 use dovetail_lightning::Client;
-use dovetail_sv2::AuthorityKeys;
+use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
 use dovetail_sv2::listener::BoundPort;
 use dovetail_telemetry::{JsonLines, Telemetry};
 use dovetail_templates::block_publisher::{BlockPublisher, Publication, PublisherOptions};
 use dovetail_templates::{Readiness, TemplateHandle, tell_payout};
+use dovetail_vrf::VrfSecret;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -56,6 +57,8 @@ const PROCESS_BYTES: usize = 4;
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How often credit that has matured is looked for, besides after each batch of its worker.
 const MATURITY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often batches are looked for whose mismatch is to be confirmed.
+const SUSPECTS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last shares may take to reach the ledger at shutdown.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -86,7 +89,7 @@ pub async fn run(
     let keys = Keys::read(&config)?;
     let base = Base::start(&config).await?;
     let last = Last::default();
-    let settler = start_settler(&config, &base, keys.receipt, &last).await?;
+    let settler = start_settler(&config, &base, (keys.receipt, keys.vrf), &last).await?;
     let (network, source) = (config.mining.network, config.templates.source.clone());
     let templates = dovetail_templates::start_on(network, source, last.stop.clone())
         .context("cannot start the template source")?;
@@ -99,7 +102,7 @@ pub async fn run(
     let api = ports.api.listen().context("cannot open api.listen")?;
     let api_address = api.local_addr()?;
     let parts = (settler, templates, blocks.clone());
-    let shared = Arc::new(share(config, &base, parts, payout_script, keys.token).await?);
+    let shared = Arc::new(share(config, &base, parts, payout_script, (keys.token, keys.authority.public())).await?);
     last.tracker.spawn(device_work::keep(
         Arc::clone(&shared.devices),
         base.ledger.clone(),
@@ -150,7 +153,7 @@ async fn share(
     base: &Base,
     (settler, templates, blocks): (Settler, TemplateHandle, BlockPublisher),
     payout_script: ScriptBuf,
-    token_key: TokenKey,
+    (token_key, authority): (TokenKey, AuthorityPublicKey),
 ) -> anyhow::Result<Shared> {
     Ok(Shared {
         payout_script,
@@ -171,6 +174,7 @@ async fn share(
         telemetry: base.telemetry.clone(),
         tracker: base.tracker.clone(),
         token_key,
+        authority,
         transactions: TransactionStore::default(),
         unusable_work: AtomicU64::new(0),
         config,
@@ -313,7 +317,7 @@ impl Last {
 async fn start_settler(
     config: &Config,
     base: &Base,
-    receipt_key: Keypair,
+    (receipt_key, vrf): (Keypair, VrfSecret),
     last: &Last,
 ) -> anyhow::Result<Settler> {
     let committer = CommitterConfig {
@@ -330,7 +334,7 @@ async fn start_settler(
     Ok(Settler {
         ledger: base.ledger.clone(),
         committer,
-        auditor: Auditor::start(base.ledger.clone(), validators, audit_time_max).await?,
+        auditor: Auditor::new(base.ledger.clone(), vrf, validators, audit_time_max),
         one_per_worker: OnePerWorker::default(),
         tasks: base.tasks.clone(),
         telemetry: base.telemetry.clone(),
@@ -441,6 +445,7 @@ fn start_chores(shared: &Arc<Shared>, shutdown: &CancellationToken) {
     let tracker = &shared.tracker;
     tracker.spawn(expire(shared.tasks.clone(), shutdown.clone()));
     tracker.spawn(mature(Arc::clone(shared), shutdown.clone()));
+    tracker.spawn(confirm_suspects(Arc::clone(shared), shutdown.clone()));
     let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());
     tracker.spawn(following);
 }
@@ -453,6 +458,22 @@ async fn mature(shared: Arc<Shared>, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => shared.settler.mature(None).await,
+        }
+    }
+}
+
+/// Has what a replay found confirmed where the claim could not wait for it. What is under way at the end is begun again.
+async fn confirm_suspects(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(SUSPECTS_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = shared.settler.confirm_suspects() => {}
         }
     }
 }

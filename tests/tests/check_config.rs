@@ -112,6 +112,7 @@ spool_dir = \"{at}/spool\"
 models = [\"{at}/clerk.safetensors\"]
 free_of_charge = true
 receipt_key = {{ file = \"{at}/receipt.key\" }}
+vrf_key = {{ file = \"{at}/vrf.key\" }}
 [credit]
 hash_msat_per_mebihash = 10
 inference_msat_per_token = 1000

@@ -12,7 +12,7 @@ use crate::validation::RemoteValidator;
 
 impl Config {
     /// The secrets, by their keys.
-    pub fn secrets(&self) -> [(&'static str, &Secret); 4] {
+    pub fn secrets(&self) -> [(&'static str, &Secret); 5] {
         [
             (
                 "mining.authority_secret_key",
@@ -21,6 +21,7 @@ impl Config {
             ("job_declarator.token_key", &self.job_declarator.token_key),
             ("ledger.url", &self.ledger.url),
             ("inference.receipt_key", &self.inference.receipt_key),
+            ("inference.vrf_key", &self.inference.vrf_key),
         ]
     }
 
