@@ -206,6 +206,17 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
+    /// The same transcripts in another order, and so under another root, as a batch that can be claimed.
+    pub(crate) async fn again(self, ledger: &Ledger) -> Self {
+        let mut tasks = ledger.batch(self.root).await.unwrap().unwrap().tasks;
+        tasks.rotate_left(1);
+        let leaves = tasks.iter().map(|task| task.transcript.as_ref().unwrap().leaf());
+        let root = Batch::new(leaves.collect()).unwrap().root();
+        let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
+        ledger.register_batch(self.worker, root, &ids).await.unwrap();
+        Self { root, ..self }
+    }
+
     /// A share that claims it, with a header of its own.
     pub(crate) fn share(&self) -> (ProvenShare, Claim) {
         let claim = Claim {

@@ -15,10 +15,12 @@ use dovetail_commitment::{
     SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
     tagged_hash, trace_root,
 };
-use dovetail_sv2::Frame;
+use dovetail_sv2::{Frame, HandshakeHash};
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::*;
 use dovetail_sv2::messages::{B032Owned, SubmitSharesExtended};
+use dovetail_tests::scenario::AUTHORITY_PUBLIC;
+use dovetail_vrf::VrfSecret;
 
 use vectors::Vectors;
 
