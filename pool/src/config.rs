@@ -204,6 +204,9 @@ pub struct AuditConfig {
     /// Validators in processes of their own: `http://` URLs of `dovetail-pool validator`. They read prompts
     /// and are believed.
     pub validators: Vec<String>,
+    /// The secret that this pool shares with them: 64 hex digits. A file that is not there is made. Needed for validators
+    /// anywhere but on the loopback interface.
+    pub validators_secret: Option<Secret>,
     /// How many transcripts may wait for a validator. A claim that finds no room may be made again.
     pub queue_max: usize,
     /// How many transcripts of different claims are replayed together.
@@ -231,6 +234,7 @@ impl Default for AuditConfig {
             threads: std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get().div_ceil(2)),
             validators: Vec::new(),
+            validators_secret: None,
             // 16 whole batches.
             queue_max: 1_024,
             batch_max: 64,
@@ -432,6 +436,16 @@ const WEEK_S: u64 = 7 * 86_400;
 /// A million satoshi: the largest batch at this rate is far from what 64 bits hold.
 const RATE_MAX: i64 = 1_000_000_000;
 
+/// Whether a URL's host is this machine itself, as far as the URL says.
+fn is_on_loopback(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    if let Ok(address) = authority.parse::<SocketAddr>() {
+        return address.ip().is_loopback();
+    }
+    authority == "localhost" || authority.starts_with("localhost:")
+}
+
 impl AuditConfig {
     fn check(&self) -> Result<(), String> {
         if self.in_process == 0 && self.validators.is_empty() {
@@ -442,6 +456,13 @@ impl AuditConfig {
                 "audit.in_process must not be 0 with one of audit.validators: what it finds is confirmed by another one"
                     .into(),
             );
+        }
+        if self.validators_secret.is_none()
+            && let Some(url) = self.validators.iter().find(|url| !is_on_loopback(url))
+        {
+            return Err(format!(
+                "audit.validators_secret is needed for {url}, which is not on the loopback interface"
+            ));
         }
         if self.in_process > 64 || self.validators.len() > 64 {
             return Err("audit: at most 64 in_process and 64 validators".into());

@@ -45,7 +45,9 @@ use crate::records;
 use crate::share_pace::SharePace;
 use crate::shared::Shared;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
-use crate::validation::{Member, RemoteValidator, ThreadValidator, Validators, ValidatorsConfig};
+use crate::validation::{
+    Member, RemoteValidator, SharedSecret, ThreadValidator, Validators, ValidatorsConfig,
+};
 
 /// Bytes of the whole extranonce: those of the process, up to 3 to tell its channels apart, and 13 or more for miners to
 /// roll. The coinbase's script has room for 100 bytes, of which the height and the tag take up to 30.
@@ -371,8 +373,10 @@ fn start_validators(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Validators> {
     let mut members = Vec::new();
+    let secret = config.validators_secret.as_ref().map(SharedSecret::read);
+    let secret = secret.transpose().context("audit.validators_secret")?;
     for url in &config.validators {
-        let validator = RemoteValidator::new(url)
+        let validator = RemoteValidator::new(url, secret.clone())
             .map_err(|reason| anyhow!("configuration: audit.validators: {reason}"))?;
         members.push(Member {
             validator: Arc::new(validator),

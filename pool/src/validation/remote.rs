@@ -10,9 +10,11 @@ use dovetail_api::{VALIDATION_EVIDENCE_MAX, VALIDATION_MESSAGE_BYTES_MAX};
 use dovetail_audit::Verdict;
 use dovetail_commitment::{GUIDE, ModelId};
 use dovetail_engine::ENGINE_VERSION;
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Response, Status};
 
+use super::shared_secret::{Nonce, SharedSecret, Side};
 use super::wire::{array, evidence_to_proto, verdict_from_proto};
 use super::{Validator, ValidatorError, Work};
 
@@ -25,6 +27,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 pub(crate) struct RemoteValidator {
     url: String,
     client: ValidationClient<Channel>,
+    secret: Option<SharedSecret>,
 }
 
 impl RemoteValidator {
@@ -32,7 +35,7 @@ impl RemoteValidator {
     ///
     /// # Errors
     /// What is wrong with the URL.
-    pub(crate) fn new(url: &str) -> Result<Self, String> {
+    pub(crate) fn new(url: &str, secret: Option<SharedSecret>) -> Result<Self, String> {
         if !url.starts_with("http://") {
             return Err(format!("{url} is not an http:// URL"));
         }
@@ -47,7 +50,35 @@ impl RemoteValidator {
         Ok(Self {
             url: url.to_owned(),
             client,
+            secret,
         })
+    }
+
+    /// A request that proves the secret, and the nonce of the call.
+    fn signed<T: prost::Message>(&self, message: T) -> (Request<T>, Nonce) {
+        let nonce = rand::random();
+        let mut request = Request::new(message);
+        if let Some(secret) = &self.secret {
+            let mut beside = MetadataMap::new();
+            secret.sign(Side::Request, &nonce, request.get_ref(), &mut beside);
+            *request.metadata_mut() = beside;
+        }
+        (request, nonce)
+    }
+
+    /// The answer, if it proves the secret for this call.
+    fn verified<T: prost::Message>(
+        &self,
+        answer: Response<T>,
+        nonce: &Nonce,
+    ) -> Result<T, ValidatorError> {
+        if let Some(secret) = &self.secret {
+            let proven = secret.verified(Side::Answer, answer.get_ref(), answer.metadata());
+            if proven.as_ref() != Some(nonce) {
+                return Err(ValidatorError::Unauthenticated);
+            }
+        }
+        Ok(answer.into_inner())
     }
 }
 
@@ -58,8 +89,10 @@ impl Validator for RemoteValidator {
     }
 
     async fn describe(&self) -> Result<HashSet<ModelId>, ValidatorError> {
-        let described = self.client.clone().describe(DescribeRequest {}).await;
-        let described = described.map_err(|status| error_of(&status))?.into_inner();
+        let (request, nonce) = self.signed(DescribeRequest {});
+        let described = self.client.clone().describe(request).await;
+        let described = described.map_err(|status| error_of(&status))?;
+        let described = self.verified(described, &nonce)?;
         let ours = u32::from(ENGINE_VERSION);
         if described.engine_version != ours {
             return Err(ValidatorError::EngineVersion {
@@ -90,8 +123,9 @@ impl Validator for RemoteValidator {
                     .map(|evidence| evidence_to_proto(evidence))
                     .collect(),
             };
+            let (request, nonce) = self.signed(request);
             let answer = self.client.clone().replay(request).await;
-            let answer = answer.map_err(|status| error_of(&status))?.into_inner();
+            let answer = self.verified(answer.map_err(|status| error_of(&status))?, &nonce)?;
             if answer.verdicts.len() != evidence.len() {
                 return Err(ValidatorError::Malformed);
             }
@@ -108,6 +142,7 @@ impl Validator for RemoteValidator {
 fn error_of(status: &Status) -> ValidatorError {
     match status.code() {
         Code::NotFound => ValidatorError::ModelUnknown,
+        Code::Unauthenticated => ValidatorError::Unauthenticated,
         Code::DeadlineExceeded => ValidatorError::TimeOut,
         code => ValidatorError::Unreachable(format!("{code:?}")),
     }

@@ -94,10 +94,14 @@ struct Served {
 
 impl Served {
     fn start(models: &Models, listen: &str) -> Self {
+        Self::with_secret(models, listen, None)
+    }
+
+    fn with_secret(models: &Models, listen: &str, secret: Option<SharedSecret>) -> Self {
         let listener = std::net::TcpListener::bind(listen).unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let service = service::Service::new(models.clone(), runtime());
+        let service = service::Service::new(models.clone(), runtime(), secret);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -112,7 +116,7 @@ impl Served {
 
     fn member(&self) -> Member {
         Member {
-            validator: Arc::new(RemoteValidator::new(&self.url).unwrap()),
+            validator: Arc::new(RemoteValidator::new(&self.url, None).unwrap()),
             is_local: false,
         }
     }
@@ -133,7 +137,7 @@ async fn a_validator_behind_its_port_says_what_one_in_the_process_says() {
     let model = tiny_model(1);
     let models: Models = [Arc::clone(&model)].into_iter().collect();
     let served = Served::start(&models, "127.0.0.1:0");
-    let remote = RemoteValidator::new(&served.url).unwrap();
+    let remote = RemoteValidator::new(&served.url, None).unwrap();
     let local = ThreadValidator::new(0, runtime(), models.clone());
     assert_eq!(
         remote.describe().await.unwrap(),
@@ -296,4 +300,34 @@ async fn without_any_validator_a_sample_is_dropped_at_the_end_and_not_before() {
     assert!(!waiting.is_finished());
     waiting.abort();
     stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_and_a_validator_without_the_same_secret_believe_each_other_nothing() {
+    let model = tiny_model(1);
+    let models: Models = [Arc::clone(&model)].into_iter().collect();
+    let secret = |n| Some(SharedSecret::from_bytes([n; 32]));
+    let work = Work {
+        model: model.id(),
+        evidence: evidence(&model),
+    };
+    let served = Served::with_secret(&models, "127.0.0.1:0", secret(1));
+    let with = |secret| RemoteValidator::new(&served.url, secret).unwrap();
+    let good = with(secret(1));
+    assert_eq!(good.describe().await.unwrap(), HashSet::from([model.id()]));
+    assert_eq!(good.replay(&work).await.unwrap().len(), 3);
+    for other in [secret(2), None] {
+        let remote = with(other);
+        let refused = remote.describe().await;
+        assert!(matches!(refused, Err(ValidatorError::Unauthenticated)), "{refused:?}");
+        let refused = remote.replay(&work).await;
+        assert!(matches!(refused, Err(ValidatorError::Unauthenticated)), "{refused:?}");
+    }
+    // Whoever poses as a validator has no secret to prove.
+    let posing = Served::start(&models, "127.0.0.1:0");
+    let remote = RemoteValidator::new(&posing.url, secret(1)).unwrap();
+    let refused = remote.replay(&work).await;
+    assert!(matches!(refused, Err(ValidatorError::Unauthenticated)), "{refused:?}");
+    served.kill();
+    posing.kill();
 }
