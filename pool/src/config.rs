@@ -14,6 +14,8 @@ use dovetail_ledger::MaturityWindow;
 use dovetail_templates::TemplatesConfig;
 use serde::Deserialize;
 
+use crate::validation::RemoteValidator;
+
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -436,16 +438,6 @@ const WEEK_S: u64 = 7 * 86_400;
 /// A million satoshi: the largest batch at this rate is far from what 64 bits hold.
 const RATE_MAX: i64 = 1_000_000_000;
 
-/// Whether a URL's host is this machine itself, as far as the URL says.
-fn is_on_loopback(url: &str) -> bool {
-    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
-    if let Ok(address) = authority.parse::<SocketAddr>() {
-        return address.ip().is_loopback();
-    }
-    authority == "localhost" || authority.starts_with("localhost:")
-}
-
 impl AuditConfig {
     fn check(&self) -> Result<(), String> {
         if self.in_process == 0 && self.validators.is_empty() {
@@ -458,7 +450,10 @@ impl AuditConfig {
             );
         }
         if self.validators_secret.is_none()
-            && let Some(url) = self.validators.iter().find(|url| !is_on_loopback(url))
+            && let Some(url) = self
+                .validators
+                .iter()
+                .find(|url| !RemoteValidator::is_on_loopback(url))
         {
             return Err(format!(
                 "audit.validators_secret is needed for {url}, which is not on the loopback interface"

@@ -14,8 +14,8 @@ use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger};
 use dovetail_lightning::Client;
-use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
 use dovetail_sv2::listener::BoundPort;
+use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
 use dovetail_telemetry::{JsonLines, Telemetry};
 use dovetail_templates::block_publisher::{BlockPublisher, Publication, PublisherOptions};
 use dovetail_templates::{Readiness, TemplateHandle, tell_payout};
@@ -31,6 +31,7 @@ use crate::blocks;
 use crate::claims::audit::Auditor;
 use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
+use crate::claims::suspects;
 use crate::config::{AuditConfig, Config, MiningConfig};
 use crate::device_work;
 use crate::embedded_declarator;
@@ -59,8 +60,6 @@ const PROCESS_BYTES: usize = 4;
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How often credit that has matured is looked for, besides after each batch of its worker.
 const MATURITY_INTERVAL: Duration = Duration::from_secs(1);
-/// How often batches are looked for whose mismatch is to be confirmed.
-const SUSPECTS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last shares may take to reach the ledger at shutdown.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -104,7 +103,16 @@ pub async fn run(
     let api = ports.api.listen().context("cannot open api.listen")?;
     let api_address = api.local_addr()?;
     let parts = (settler, templates, blocks.clone());
-    let shared = Arc::new(share(config, &base, parts, payout_script, (keys.token, keys.authority.public())).await?);
+    let shared = Arc::new(
+        share(
+            config,
+            &base,
+            parts,
+            payout_script,
+            (keys.token, keys.authority.public()),
+        )
+        .await?,
+    );
     last.tracker.spawn(device_work::keep(
         Arc::clone(&shared.devices),
         base.ledger.clone(),
@@ -449,7 +457,8 @@ fn start_chores(shared: &Arc<Shared>, shutdown: &CancellationToken) {
     let tracker = &shared.tracker;
     tracker.spawn(expire(shared.tasks.clone(), shutdown.clone()));
     tracker.spawn(mature(Arc::clone(shared), shutdown.clone()));
-    tracker.spawn(confirm_suspects(Arc::clone(shared), shutdown.clone()));
+    let settler = shared.settler.clone();
+    tracker.spawn(suspects::keep_confirming(settler, shutdown.clone()));
     let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());
     tracker.spawn(following);
 }
@@ -462,22 +471,6 @@ async fn mature(shared: Arc<Shared>, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => shared.settler.mature(None).await,
-        }
-    }
-}
-
-/// Has what a replay found confirmed where the claim could not wait for it. What is under way at the end is begun again.
-async fn confirm_suspects(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let mut ticks = tokio::time::interval(SUSPECTS_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = shared.settler.confirm_suspects() => {}
         }
     }
 }

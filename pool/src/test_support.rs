@@ -210,10 +210,15 @@ impl Finished {
     pub(crate) async fn again(self, ledger: &Ledger) -> Self {
         let mut tasks = ledger.batch(self.root).await.unwrap().unwrap().tasks;
         tasks.rotate_left(1);
-        let leaves = tasks.iter().map(|task| task.transcript.as_ref().unwrap().leaf());
+        let leaves = tasks
+            .iter()
+            .map(|task| task.transcript.as_ref().unwrap().leaf());
         let root = Batch::new(leaves.collect()).unwrap().root();
         let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
-        ledger.register_batch(self.worker, root, &ids).await.unwrap();
+        ledger
+            .register_batch(self.worker, root, &ids)
+            .await
+            .unwrap();
         Self { root, ..self }
     }
 

@@ -15,10 +15,10 @@ use dovetail_commitment::{
     SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
     tagged_hash, trace_root,
 };
-use dovetail_sv2::{Frame, HandshakeHash};
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::*;
 use dovetail_sv2::messages::{B032Owned, SubmitSharesExtended};
+use dovetail_sv2::{Frame, HandshakeHash};
 use dovetail_tests::scenario::AUTHORITY_PUBLIC;
 use dovetail_vrf::VrfSecret;
 
@@ -227,7 +227,9 @@ fn audit(out: &mut Vectors) {
     let (header, secret) = (HeaderHash::from_bytes([0x07; 32]), vrf_secret());
     let input = sample_input(&header, &root());
     let (output, proof) = secret.evaluate(&input);
-    out.heading("The pool's VRF, with the key file 06..06, for the header hash 07..07 and the batch above");
+    out.heading(
+        "The pool's VRF, with the key file 06..06, for the header hash 07..07 and the batch above",
+    );
     out.hex("vrf.public_key", secret.public_key().to_bytes());
     out.hex("vrf.input", input);
     out.hex("vrf.proof", proof.to_bytes());
@@ -320,10 +322,7 @@ fn registration_messages(out: &mut Vectors, proof: &RegisterWorkerProof) {
     );
     out.message("RegisterWorkerProof", proof);
     let vrf_key = vrf_secret().public_key();
-    out.message(
-        "RegisterWorker.Success",
-        &RegisterWorkerSuccess { vrf_key },
-    );
+    out.message("RegisterWorker.Success", &RegisterWorkerSuccess { vrf_key });
     let code = Code::BadProof.to_string();
     out.message("RegisterWorker.Error", &RegisterWorkerError { code });
 }

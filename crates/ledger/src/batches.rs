@@ -151,10 +151,12 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn batch(&self, root: BatchRoot) -> Result<Option<BatchRecord>, LedgerError> {
-        let row = sqlx::query("SELECT worker, state, task_ids, sample_header, code FROM batches WHERE root = $1")
-            .bind(root.to_bytes().to_vec())
-            .fetch_optional(&self.pool)
-            .await?;
+        let row = sqlx::query(
+            "SELECT worker, state, task_ids, sample_header, code FROM batches WHERE root = $1",
+        )
+        .bind(root.to_bytes().to_vec())
+        .fetch_optional(&self.pool)
+        .await?;
         let Some(row) = row else { return Ok(None) };
         let state: String = row.try_get("state")?;
         let ids: Vec<Vec<u8>> = row.try_get("task_ids")?;

@@ -228,7 +228,9 @@ async fn recorded(
     .await?;
     let Some(row) = row else { return Ok(None) };
     if array(row.try_get("worker")?)? != audit.worker.to_bytes() {
-        return Err(LedgerError::Conflict("the claim is recorded as another worker's"));
+        return Err(LedgerError::Conflict(
+            "the claim is recorded as another worker's",
+        ));
     }
     let credits: i64 = row.try_get("forfeited_credits")?;
     Ok(Some(Forfeiture {

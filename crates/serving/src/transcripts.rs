@@ -252,7 +252,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_batch_that_could_not_be_audited_comes_again_in_halves_and_a_single_transcript_not_at_all() {
+    fn a_batch_that_could_not_be_audited_comes_again_in_halves_and_a_single_transcript_not_at_all()
+    {
         let mut waiting = filled(3);
         for number in 0..3 {
             waiting.accept(&TaskId::from_bytes([number; 32]));

@@ -192,8 +192,7 @@ mod tests {
                 let (stream, _) = listener.accept().await.unwrap();
                 accept(stream, &keys, Duration::from_secs(VALIDITY_S.into())).await
             };
-            let (served, connected) =
-                tokio::join!(server, connect(&address, Some(keys.public())));
+            let (served, connected) = tokio::join!(server, connect(&address, Some(keys.public())));
             let (served, connected) = (served.unwrap().0, connected.unwrap().0);
             assert_eq!(served.handshake(), connected.handshake());
             seen.push(served.handshake());

@@ -160,12 +160,17 @@ impl Auditor {
         }
         let replayed = join_all(replays).await;
         // A mismatch counts, whatever became of the other models.
-        let found = replayed.iter().filter_map(|of_model| of_model.as_ref().ok());
+        let found = replayed
+            .iter()
+            .filter_map(|of_model| of_model.as_ref().ok());
         let Some(found) = found.flatten().min_by_key(|found| found.index) else {
             return Ok(if replayed.iter().all(Result::is_ok) {
                 let replayed = sample.len();
                 AuditOutcome::Passed { replayed }
-            } else if replayed.iter().any(|of_model| matches!(of_model, Err(NotReplayed::QueueFull))) {
+            } else if replayed
+                .iter()
+                .any(|of_model| matches!(of_model, Err(NotReplayed::QueueFull)))
+            {
                 AuditOutcome::Crowded
             } else {
                 AuditOutcome::Undone

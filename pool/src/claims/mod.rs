@@ -12,6 +12,6 @@ mod receipts;
 pub(crate) mod settle;
 #[cfg(test)]
 mod settle_tests;
-mod suspects;
+pub(crate) mod suspects;
 
 pub use failed_audits::print_audits;

@@ -215,9 +215,7 @@ impl Settler {
             Code::Internal
         };
         let key = self.auditor.vrf_key();
-        let fixed = self
-            .ledger
-            .fix_sample(batch.root, share.header_hash, key);
+        let fixed = self.ledger.fix_sample(batch.root, share.header_hash, key);
         let fixed = in_time(fixed).await.map_err(internal)?;
         let sample_header = fixed.ok_or(Code::BatchSpent)?;
         let audit = self.auditor.audit(share.header_hash, sample_header, batch);
@@ -300,7 +298,8 @@ impl Settler {
             .map(|transcript| u64::from(transcript.output_tokens))
             .sum();
         let credit = credit::for_tokens(&self.rates, tokens);
-        let Some(receipts) = receipts::sign(&claim, &batch, &self.receipt_key, self.vrf_key()) else {
+        let Some(receipts) = receipts::sign(&claim, &batch, &self.receipt_key, self.vrf_key())
+        else {
             tracing::error!(root = %claim.root, "a settled batch gave no receipts");
             return Settled::refused(Code::Internal);
         };
@@ -323,9 +322,7 @@ impl Settler {
         self.tasks.settled(&batch);
         // Another batch of this worker: earlier ones may have come to the end of their window.
         self.mature(Some(claim.worker)).await;
-        let report = self
-            .report(&share, &batch, Some(&sample), Ok(credit))
-            .await;
+        let report = self.report(&share, &batch, Some(&sample), Ok(credit)).await;
         Settled::Accepted(Some(report))
     }
 

@@ -13,8 +13,8 @@ use dovetail_sv2::extension::sample_input;
 
 use crate::claims::settle::{BatchReport, Settled};
 use crate::test_support::{Database, Finished, Pool, Worker, hash_share, validator};
-use crate::validation::{Validator, ValidatorError, Work};
 use crate::validation::tests::tiny_model;
+use crate::validation::{Validator, ValidatorError, Work};
 
 /// A database, a spool and workers of one model.
 struct Fixture {
@@ -248,7 +248,10 @@ async fn a_lie_that_nobody_can_confirm_in_time_is_kept_and_confirmed_without_ano
     let fixture = Fixture::start().await;
     let pool = fixture.pool(true, Duration::from_secs(30)).await;
     let first = fixture.honest(0, 0).await;
-    assert!(matches!(claim(&pool, &first).await, Settled::Accepted(Some(_))));
+    assert!(matches!(
+        claim(&pool, &first).await,
+        Settled::Accepted(Some(_))
+    ));
     pool.kill().await;
     assert_eq!(fixture.balance(0).await, (1, 160));
 
@@ -266,14 +269,19 @@ async fn a_lie_that_nobody_can_confirm_in_time_is_kept_and_confirmed_without_ano
     for _ in 0..2 {
         let settled = claim(&pool, &lie).await;
         assert_eq!(refused_with(&settled), Code::AuditUnavailable.as_str());
-        assert!(matches!(settled, Settled::Refused(_, report) if report.is_none_or(|r| r.drawn.is_none())));
+        assert!(
+            matches!(settled, Settled::Refused(_, report) if report.is_none_or(|r| r.drawn.is_none()))
+        );
     }
     // Nothing else of the key is audited before, and nobody else waits.
     let next = fixture.honest(0, 2).await;
     let settled = claim(&pool, &next).await;
     assert_eq!(refused_with(&settled), Code::AuditUnavailable.as_str());
     let other = fixture.honest(1, 0).await;
-    assert!(matches!(claim(&pool, &other).await, Settled::Accepted(Some(_))));
+    assert!(matches!(
+        claim(&pool, &other).await,
+        Settled::Accepted(Some(_))
+    ));
     pool.kill().await;
     assert_eq!(fixture.balance(0).await, (1, 160));
     assert_eq!(fixture.ledger.suspects(None, 10).await.unwrap().len(), 1);
@@ -293,7 +301,10 @@ async fn a_lie_that_nobody_can_confirm_in_time_is_kept_and_confirmed_without_ano
     let report = reported(settled);
     assert_eq!(report.code, "trace");
     assert!(is_proven(&pool, &lie, &report));
-    assert!(matches!(claim(&pool, &next).await, Settled::Accepted(Some(_))));
+    assert!(matches!(
+        claim(&pool, &next).await,
+        Settled::Accepted(Some(_))
+    ));
     pool.kill().await;
     fixture.database.drop().await;
 }
@@ -328,7 +339,10 @@ async fn a_batch_that_cannot_be_audited_three_times_is_given_up_and_only_then_is
     // Its transcripts may be claimed in other batches.
     let pool = fixture.pool(true, Duration::from_secs(30)).await;
     let again = finished.again(&fixture.ledger).await;
-    assert!(matches!(claim(&pool, &again).await, Settled::Accepted(Some(_))));
+    assert!(matches!(
+        claim(&pool, &again).await,
+        Settled::Accepted(Some(_))
+    ));
     pool.kill().await;
     fixture.database.drop().await;
 }

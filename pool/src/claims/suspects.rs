@@ -8,7 +8,8 @@ use dovetail_commitment::WorkerKey;
 use dovetail_ledger::{DrawnSample, LedgerError, Suspect};
 use dovetail_sv2::extension::codes::Code;
 use futures::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::audit::{Confirmation, evidence_of};
 use super::settle::{Settler, in_time};
@@ -17,6 +18,23 @@ use super::settle::{Settler, in_time};
 const SUSPECTS_MAX: u32 = 32;
 /// How long one of them waits for a claim of its worker that is under way.
 const TURN_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How often they are looked for.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Has findings confirmed where the claim could not wait for it, until `shutdown`. What is under way then is begun again
+/// after it.
+pub(crate) async fn keep_confirming(settler: Settler, shutdown: CancellationToken) {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let confirming = async {
+        loop {
+            ticks.tick().await;
+            settler.confirm_suspects().await;
+        }
+    };
+    shutdown.run_until_cancelled(confirming).await;
+}
 
 /// What became of a suspect batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -49,7 +49,8 @@ impl Config {
             secret.look_at_key().context("audit.validators_secret")?;
         }
         for url in &self.audit.validators {
-            RemoteValidator::new(url, None).map_err(|reason| anyhow!("audit.validators: {reason}"))?;
+            RemoteValidator::new(url, None)
+                .map_err(|reason| anyhow!("audit.validators: {reason}"))?;
         }
         Ok(())
     }

@@ -59,7 +59,9 @@ pub(crate) enum ValidatorError {
     #[error("the validator does not have the model")]
     ModelUnknown,
     /// It does not have the secret that it shares with the pool, or does not show it.
-    #[error("the validator does not prove the shared secret: compare audit.validators_secret with its --secret-file")]
+    #[error(
+        "the validator does not prove the shared secret: compare audit.validators_secret with its --secret-file"
+    )]
     Unauthenticated,
     /// What it sent does not answer what was asked.
     #[error("the validator's answer is malformed")]

@@ -2,6 +2,7 @@
 //! needed, and again after it broke.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use dovetail_api::validation_v1::validation_client::ValidationClient;
@@ -52,6 +53,16 @@ impl RemoteValidator {
             client,
             secret,
         })
+    }
+
+    /// Whether a URL's host is this machine itself, as far as the URL says.
+    pub(crate) fn is_on_loopback(url: &str) -> bool {
+        let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+        if let Ok(address) = authority.parse::<SocketAddr>() {
+            return address.ip().is_loopback();
+        }
+        authority == "localhost" || authority.starts_with("localhost:")
     }
 
     /// A request that proves the secret, and the nonce of the call.

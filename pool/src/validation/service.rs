@@ -103,11 +103,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) fn new(
-        models: Models,
-        runtime: Arc<Runtime>,
-        secret: Option<SharedSecret>,
-    ) -> Self {
+    pub(super) fn new(models: Models, runtime: Arc<Runtime>, secret: Option<SharedSecret>) -> Self {
         Self {
             secret,
             validator: Arc::new(ThreadValidator::new(

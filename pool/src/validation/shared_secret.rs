@@ -97,7 +97,8 @@ mod tests {
         let secret = SharedSecret::from_bytes([1; 32]);
         let mut beside = MetadataMap::new();
         secret.sign(Side::Request, &[2; 32], &message(1), &mut beside);
-        let verified = |secret: &SharedSecret, side, message| secret.verified(side, message, &beside);
+        let verified =
+            |secret: &SharedSecret, side, message| secret.verified(side, message, &beside);
         assert_eq!(verified(&secret, Side::Request, &message(1)), Some([2; 32]));
         let other = SharedSecret::from_bytes([3; 32]);
         assert_eq!(verified(&other, Side::Request, &message(1)), None);

@@ -319,15 +319,24 @@ async fn a_pool_and_a_validator_without_the_same_secret_believe_each_other_nothi
     for other in [secret(2), None] {
         let remote = with(other);
         let refused = remote.describe().await;
-        assert!(matches!(refused, Err(ValidatorError::Unauthenticated)), "{refused:?}");
+        assert!(
+            matches!(refused, Err(ValidatorError::Unauthenticated)),
+            "{refused:?}"
+        );
         let refused = remote.replay(&work).await;
-        assert!(matches!(refused, Err(ValidatorError::Unauthenticated)), "{refused:?}");
+        assert!(
+            matches!(refused, Err(ValidatorError::Unauthenticated)),
+            "{refused:?}"
+        );
     }
     // Whoever poses as a validator has no secret to prove.
     let posing = Served::start(&models, "127.0.0.1:0");
     let remote = RemoteValidator::new(&posing.url, secret(1)).unwrap();
     let refused = remote.replay(&work).await;
-    assert!(matches!(refused, Err(ValidatorError::Unauthenticated)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ValidatorError::Unauthenticated)),
+        "{refused:?}"
+    );
     served.kill();
     posing.kill();
 }

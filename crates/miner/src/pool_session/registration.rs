@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use dovetail_sv2::connection::{FrameReader, FrameWriter};
 use dovetail_sv2::extension::{
-    self, Binding, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerSuccess,
-    sign_registration,
+    self, Binding, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError,
+    RegisterWorkerSuccess, sign_registration,
 };
 use dovetail_sv2::messages::{
     OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess, OpenMiningChannelError,

@@ -6,8 +6,8 @@ pub(crate) mod declarator;
 use std::time::Duration;
 
 use dovetail_sv2::extension::{
-    self, Binding, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerProof, RegisterWorkerSuccess,
-    verify_registration,
+    self, Binding, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerProof,
+    RegisterWorkerSuccess, verify_registration,
 };
 use dovetail_sv2::messages::{
     B032Owned, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess, RequestExtensions,
@@ -15,7 +15,8 @@ use dovetail_sv2::messages::{
 };
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol};
 use dovetail_sv2::{
-    AuthorityKeys, AuthorityPublicKey, Frame, FrameReader, FrameWriter, Message, accept, negotiation, setup,
+    AuthorityKeys, AuthorityPublicKey, Frame, FrameReader, FrameWriter, Message, accept,
+    negotiation, setup,
 };
 use dovetail_vrf::{VrfPublicKey, VrfSecret};
 use tokio::net::TcpListener;

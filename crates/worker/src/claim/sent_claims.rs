@@ -60,7 +60,9 @@ impl ClaimShares {
     fn of_root(&self, root: &BatchRoot) -> Vec<(HeaderHash, VrfPublicKey)> {
         let shares = self.lock();
         let of_root = shares.iter().filter(|share| share.root == *root);
-        of_root.map(|share| (share.header_hash, share.key)).collect()
+        of_root
+            .map(|share| (share.header_hash, share.key))
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<ClaimShare>> {

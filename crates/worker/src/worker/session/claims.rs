@@ -217,7 +217,9 @@ impl Worker {
         let upstream = &mut self.upstreams[session.index];
         upstream.unexplained += 1;
         match upstream.unexplained {
-            times @ UNEXPLAINED_MAX.. => Err(self.leave(session, BrokenPromise::Unexplained(times))),
+            times @ UNEXPLAINED_MAX.. => {
+                Err(self.leave(session, BrokenPromise::Unexplained(times)))
+            }
             _ => Ok(()),
         }
     }
