@@ -9,7 +9,6 @@ use anyhow::{Context, anyhow};
 use bitcoin::ScriptBuf;
 use bitcoin::secp256k1::Keypair;
 use dovetail_daemon::announce_not_ready;
-use dovetail_engine::Runtime;
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger};
@@ -32,7 +31,7 @@ use crate::claims::audit::Auditor;
 use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
 use crate::claims::suspects;
-use crate::config::{AuditConfig, Config, MiningConfig};
+use crate::config::{Config, MiningConfig};
 use crate::device_work;
 use crate::embedded_declarator;
 use crate::header_spaces::HeaderSpaces;
@@ -46,9 +45,7 @@ use crate::records;
 use crate::share_pace::SharePace;
 use crate::shared::Shared;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
-use crate::validation::{
-    Member, RemoteValidator, SharedSecret, ThreadValidator, Validators, ValidatorsConfig,
-};
+use crate::validation::start_validators;
 
 /// Bytes of the whole extranonce: those of the process, up to 3 to tell its channels apart, and 13 or more for miners to
 /// roll. The coinbase's script has room for 100 bytes, of which the height and the tag take up to 30.
@@ -371,43 +368,6 @@ async fn start_blocks(
         shutdown: shutdown.clone(),
     };
     Ok(BlockPublisher::start(options).await)
-}
-
-/// The validators that the configuration names: threads of this process, and other processes.
-fn start_validators(
-    config: &AuditConfig,
-    models: &Models,
-    tracker: &TaskTracker,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<Validators> {
-    let mut members = Vec::new();
-    let secret = config.validators_secret.as_ref().map(SharedSecret::read);
-    let secret = secret.transpose().context("audit.validators_secret")?;
-    for url in &config.validators {
-        let validator = RemoteValidator::new(url, secret.clone())
-            .map_err(|reason| anyhow!("configuration: audit.validators: {reason}"))?;
-        members.push(Member {
-            validator: Arc::new(validator),
-            is_local: false,
-        });
-    }
-    let runtime = Arc::new(Runtime::new(config.threads)?);
-    for number in 0..config.in_process {
-        members.push(Member {
-            validator: Arc::new(ThreadValidator::new(
-                number,
-                Arc::clone(&runtime),
-                models.clone(),
-            )),
-            is_local: true,
-        });
-    }
-    let config = ValidatorsConfig {
-        queue_max: config.queue_max,
-        batch_max: config.batch_max,
-        validator_timeout: Duration::from_secs(config.validator_timeout_s),
-    };
-    Ok(Validators::start(members, config, tracker, shutdown))
 }
 
 fn extranonces(config: &MiningConfig) -> anyhow::Result<ExtranonceAllocator> {

@@ -9,6 +9,7 @@ mod queue;
 mod remote;
 mod service;
 mod shared_secret;
+mod start;
 #[cfg(test)]
 pub(crate) mod tests;
 mod threads;
@@ -24,6 +25,7 @@ use dovetail_commitment::ModelId;
 pub(crate) use remote::RemoteValidator;
 pub use service::{ValidatorOptions, serve as serve_validator};
 pub(crate) use shared_secret::SharedSecret;
+pub(crate) use start::start_validators;
 pub(crate) use threads::ThreadValidator;
 pub(crate) use validators::{Member, NotReplayed, Validators, ValidatorsConfig};
 
