@@ -267,6 +267,7 @@ key_file = \"{at}/worker.key\"
 models = [\"{at}/clerk.safetensors\"]
 [pool]
 address = \"127.0.0.1:1\"
+authority_public_key = \"{AUTHORITY_PUBLIC}\"
 [downstream]
 listen = \"127.0.0.1:1\"
 key_file = \"{at}/downstream.key\"

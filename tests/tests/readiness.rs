@@ -163,7 +163,7 @@ fn a_worker_tells_the_service_manager_whether_its_devices_have_somebody_to_work_
         let config = dir.path().join(format!("{name}.toml"));
         let text = format!(
             "[worker]\nkey_file = \"{at}/{name}.key\"\nmodels = [\"{}\"]\n\
-             [pool]\naddress = \"127.0.0.1:{}\"\n{more}",
+             [pool]\naddress = \"127.0.0.1:{}\"\nauthority_public_key = \"{AUTHORITY_PUBLIC}\"\n{more}",
             model.display(),
             free_port().unwrap()
         );

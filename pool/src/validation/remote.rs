@@ -62,7 +62,8 @@ impl RemoteValidator {
         if let Ok(address) = authority.parse::<SocketAddr>() {
             return address.ip().is_loopback();
         }
-        authority == "localhost" || authority.starts_with("localhost:")
+        let (host, port) = authority.split_once(':').unwrap_or((authority, "80"));
+        host == "localhost" && port.parse::<u16>().is_ok()
     }
 
     /// A request that proves the secret, and the nonce of the call.
@@ -156,5 +157,32 @@ fn error_of(status: &Status) -> ValidatorError {
         Code::Unauthenticated => ValidatorError::Unauthenticated,
         Code::DeadlineExceeded => ValidatorError::TimeOut,
         code => ValidatorError::Unreachable(format!("{code:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_itself_is_on_the_loopback_interface() {
+        for url in ["127.0.0.1:1", "[::1]:1/", "localhost", "localhost:1"] {
+            assert!(
+                RemoteValidator::is_on_loopback(&format!("http://{url}")),
+                "{url}"
+            );
+        }
+        for url in [
+            "10.0.0.1:1",
+            "[2001:db8::1]:1",
+            "a.example",
+            "localhost:1@a.example",
+            "127.0.0.1:1@a",
+        ] {
+            assert!(
+                !RemoteValidator::is_on_loopback(&format!("http://{url}")),
+                "{url}"
+            );
+        }
     }
 }

@@ -40,10 +40,11 @@ impl SharedSecret {
 
     fn mac(&self, side: Side, nonce: &Nonce, message: &impl Message) -> [u8; 32] {
         let mut engine = HmacEngine::<sha256::Hash>::new(&self.0);
-        engine.input(match side {
-            Side::Request => b"dovetail/validation/1/request",
-            Side::Answer => b"dovetail/validation/1/answer.",
-        });
+        let side = match side {
+            Side::Request => "dovetail/validation/1/request",
+            Side::Answer => "dovetail/validation/1/answer",
+        };
+        engine.input(side.as_bytes());
         engine.input(nonce);
         engine.input(&message.encode_to_vec());
         Hmac::from_engine(engine).to_byte_array()
@@ -70,7 +71,7 @@ impl SharedSecret {
         message: &impl Message,
         beside: &MetadataMap,
     ) -> Option<Nonce> {
-        let field = |key| {
+        let field = |key: &str| {
             let mut bytes = [0; 32];
             hex::decode_to_slice(beside.get(key)?.as_bytes(), &mut bytes).ok()?;
             Some(bytes)
