@@ -11,6 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use dovetail_tests::process::Daemon;
+use dovetail_tests::scenario::AUTHORITY_PUBLIC;
 use dovetail_tests::{clerk_model, free_port, program};
 use played::provider::Provider;
 use service::{Service, TIME_MAX, notify_socket, provider_values};
