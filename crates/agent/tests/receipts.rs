@@ -194,8 +194,8 @@ fn a_file_without_a_receipt_does_not_hold() {
 
 #[test]
 fn any_change_to_a_signed_receipt_breaks_the_format_or_the_signature() {
-    let changes: [Change<Receipt>; 12] = [
-        |r| r.version = 2,
+    let changes: [Change<Receipt>; 13] = [
+        |r| r.version = 1,
         |r| *r.transcript.last_mut().unwrap() ^= 1,
         |r| r.transcript.truncate(9),
         |r| r.leaf_proof.index ^= 1,
@@ -206,6 +206,7 @@ fn any_change_to_a_signed_receipt_breaks_the_format_or_the_signature() {
         |r| r.header[79] ^= 1,
         |r| r.share_target[0] ^= 1,
         |r| r.issued_at_unix += 1,
+        |r| r.vrf_key[0] ^= 1,
         |r| r.signature[0] ^= 1,
     ];
     for (n, change) in changes.iter().enumerate() {
