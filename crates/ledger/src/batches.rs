@@ -40,6 +40,8 @@ pub struct BatchRecord {
     pub state: BatchState,
     /// The header of its first admitted claim, which draws its sample.
     pub sample_header: Option<HeaderHash>,
+    /// The VRF key under which it does.
+    pub sample_key: Option<[u8; 32]>,
     /// What its audit found, in a word, if it has failed.
     pub code: Option<String>,
     /// Its tasks, in the order of the leaves.
@@ -152,7 +154,7 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn batch(&self, root: BatchRoot) -> Result<Option<BatchRecord>, LedgerError> {
         let row = sqlx::query(
-            "SELECT worker, state, task_ids, sample_header, code FROM batches WHERE root = $1",
+            "SELECT worker, state, task_ids, sample_header, sample_key, code FROM batches WHERE root = $1",
         )
         .bind(root.to_bytes().to_vec())
         .fetch_optional(&self.pool)
@@ -161,6 +163,7 @@ impl Ledger {
         let state: String = row.try_get("state")?;
         let ids: Vec<Vec<u8>> = row.try_get("task_ids")?;
         let sample_header: Option<Vec<u8>> = row.try_get("sample_header")?;
+        let sample_key: Option<Vec<u8>> = row.try_get("sample_key")?;
         let ids = ids
             .into_iter()
             .map(|id| array(id).map(TaskId::from_bytes))
@@ -179,6 +182,7 @@ impl Ledger {
                 .map(array)
                 .transpose()?
                 .map(HeaderHash::from_bytes),
+            sample_key: sample_key.map(array).transpose()?,
             code: row.try_get("code")?,
             tasks: self.tasks(&ids).await?,
         }))

@@ -382,6 +382,10 @@ impl Settler {
         batch: &BatchRecord,
     ) -> Option<BatchReport> {
         let header_hash = batch.sample_header?;
+        // Under another key nobody can prove it any more.
+        if batch.sample_key != Some(self.vrf_key().to_bytes()) {
+            return None;
+        }
         let sample = DrawnSample {
             header_hash,
             proof: self.auditor.prove(&header_hash, &batch.root),
