@@ -14,6 +14,8 @@ use dovetail_ledger::MaturityWindow;
 use dovetail_templates::TemplatesConfig;
 use serde::Deserialize;
 
+use crate::validation::RemoteValidator;
+
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -178,6 +180,9 @@ pub struct InferenceConfig {
     pub free_of_charge: bool,
     /// The key that signs receipts: 64 hex digits.
     pub receipt_key: Secret,
+    /// The key that draws the samples of audits: 64 hex digits. A file that is not there is made. In no backup of the
+    /// database: whoever has it knows each sample before the share is sent.
+    pub vrf_key: Secret,
     /// The longest prompt, in bytes: at most, and unless it is said otherwise, that of the extension
     /// ([`PROMPT_BYTES_MAX`]).
     #[serde(default = "defaults::prompt_bytes_max")]
@@ -202,12 +207,15 @@ pub struct AuditConfig {
     /// Validators in processes of their own: `http://` URLs of `dovetail-pool validator`. They read prompts
     /// and are believed.
     pub validators: Vec<String>,
+    /// The secret that this pool shares with them: 64 hex digits. A file that is not there is made. Needed for validators
+    /// anywhere but on the loopback interface.
+    pub validators_secret: Option<Secret>,
     /// How many transcripts may wait for a validator. A claim that finds no room may be made again.
     pub queue_max: usize,
     /// How many transcripts of different claims are replayed together.
     pub batch_max: usize,
-    /// How long an audit may take, from the share on, in seconds. One that takes longer earns nothing and
-    /// costs nothing.
+    /// How long a replay may take, in seconds. An audit whose replay takes longer earns nothing and costs nothing. The
+    /// replay that confirms a mismatch has as long again.
     pub timeout_s: u64,
     /// How long a validator in another process may take for one replay, in seconds, before another one
     /// gets it.
@@ -229,6 +237,7 @@ impl Default for AuditConfig {
             threads: std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get().div_ceil(2)),
             validators: Vec::new(),
+            validators_secret: None,
             // 16 whole batches.
             queue_max: 1_024,
             batch_max: 64,
@@ -434,6 +443,22 @@ impl AuditConfig {
     fn check(&self) -> Result<(), String> {
         if self.in_process == 0 && self.validators.is_empty() {
             return Err("audit.in_process must not be 0 without audit.validators".into());
+        }
+        if self.in_process == 0 && self.validators.len() == 1 {
+            return Err(
+                "audit.in_process must not be 0 with one of audit.validators: what it finds is confirmed by another one"
+                    .into(),
+            );
+        }
+        if self.validators_secret.is_none()
+            && let Some(url) = self
+                .validators
+                .iter()
+                .find(|url| !RemoteValidator::is_on_loopback(url))
+        {
+            return Err(format!(
+                "audit.validators_secret is needed for {url}, which is not on the loopback interface"
+            ));
         }
         if self.in_process > 64 || self.validators.len() > 64 {
             return Err("audit: at most 64 in_process and 64 validators".into());

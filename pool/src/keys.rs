@@ -2,8 +2,10 @@
 
 use anyhow::Context;
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
+use dovetail_daemon::ConfigError;
 use dovetail_jd::token::TokenKey;
 use dovetail_sv2::AuthorityKeys;
+use dovetail_vrf::VrfSecret;
 
 use crate::config::Config;
 
@@ -15,16 +17,19 @@ pub(crate) struct Keys {
     pub(crate) receipt: Keypair,
     /// What authenticates the tokens of declared jobs.
     pub(crate) token: TokenKey,
+    /// What draws the samples of audits.
+    pub(crate) vrf: VrfSecret,
 }
 
 impl Keys {
-    /// Reads them; a token key that is not there is made.
+    /// Reads them; a token key or VRF key that is not there is made.
     pub(crate) fn read(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
             authority: authority(config)?,
             receipt: receipt_key(config)?,
             token: dovetail_jd::config::token_key(&config.job_declarator.token_key)
                 .context("job_declarator.token_key")?,
+            vrf: vrf_secret(config.inference.vrf_key.read_or_make_key())?,
         })
     }
 
@@ -33,8 +38,17 @@ impl Keys {
         authority(config)?;
         receipt_key(config)?;
         let token_key = config.job_declarator.token_key.look_at_key();
-        token_key.map(drop).context("job_declarator.token_key")
+        token_key.map(drop).context("job_declarator.token_key")?;
+        match config.inference.vrf_key.look_at_key().transpose() {
+            Some(key) => vrf_secret(key).map(drop),
+            None => Ok(()),
+        }
     }
+}
+
+fn vrf_secret(key: Result<[u8; 32], ConfigError>) -> anyhow::Result<VrfSecret> {
+    let key = key.context("inference.vrf_key")?;
+    VrfSecret::from_bytes(key).context("inference.vrf_key")
 }
 
 fn authority(config: &Config) -> anyhow::Result<AuthorityKeys> {

@@ -33,6 +33,10 @@ enum Command {
         /// Where pools connect; port 0 takes a free one.
         #[arg(long, default_value = "127.0.0.1:50061")]
         listen: SocketAddr,
+        /// The file of the secret that it shares with the pool (`audit.validators_secret`); made if it is not there.
+        /// Needed anywhere but on the loopback interface.
+        #[arg(long)]
+        secret_file: Option<PathBuf>,
         /// A model file; may be given several times.
         #[arg(long = "model", required = true)]
         models: Vec<PathBuf>,
@@ -90,10 +94,12 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Some(Command::Validator {
             listen,
+            secret_file,
             models,
             threads,
         }) => validate(ValidatorOptions {
             listen,
+            secret_file,
             models,
             threads,
         }),

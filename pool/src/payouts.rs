@@ -10,6 +10,7 @@ use bitcoin::Network;
 use dovetail_commitment::WorkerKey;
 use dovetail_ledger::{Ledger, LedgerError, OpenPayout, PayoutState};
 use dovetail_lightning::{Client, PaymentStatus, parse_invoice};
+use dovetail_sv2::extension::verify_invoice;
 use dovetail_telemetry::{Event, Telemetry};
 use dovetail_units::Msat;
 use tokio::sync::oneshot;
@@ -33,10 +34,17 @@ const ROUND_MAX: u32 = 32;
 pub(crate) struct InvoiceAnswer {
     pub(crate) payout_id: [u8; 32],
     pub(crate) worker: WorkerKey,
-    pub(crate) bolt11: Option<String>,
+    pub(crate) invoice: Option<SignedInvoice>,
 }
 
-type Waiting = HashMap<[u8; 32], (WorkerKey, oneshot::Sender<Option<String>>)>;
+/// An invoice with the worker's signature over its payment hash: a connection alone does not say where the money goes.
+#[derive(Debug)]
+pub(crate) struct SignedInvoice {
+    pub(crate) bolt11: String,
+    pub(crate) signature: [u8; 64],
+}
+
+type Waiting = HashMap<[u8; 32], (WorkerKey, oneshot::Sender<Option<SignedInvoice>>)>;
 
 /// Where connections hand in the invoices that their workers sent.
 #[derive(Clone, Default)]
@@ -55,7 +63,7 @@ impl InvoiceAnswers {
             .is_some_and(|(worker, _)| *worker == answer.worker);
         if expected && let Some((_, sender)) = waiting.remove(&answer.payout_id) {
             // The payout may have timed out meanwhile.
-            let _ = sender.send(answer.bolt11);
+            let _ = sender.send(answer.invoice);
         }
     }
 }
@@ -71,6 +79,8 @@ enum PayoutError {
     NoInvoice,
     #[error("the worker's invoice is not acceptable: {0}")]
     BadInvoice(#[from] dovetail_lightning::InvoiceError),
+    #[error("the invoice does not carry the worker's signature over its payment hash")]
+    Unsigned,
     #[error("an amount is out of range")]
     Amount,
 }
@@ -173,8 +183,11 @@ impl Payouts {
     async fn pay(&self, worker: WorkerKey, amount: Msat, rail: &str) -> Result<(), PayoutError> {
         let id: [u8; 32] = rand::random();
         let amount_msat = u64::try_from(amount.get()).map_err(|_| PayoutError::Amount)?;
-        let bolt11 = self.invoice(worker, id, amount_msat).await?;
+        let SignedInvoice { bolt11, signature } = self.invoice(worker, id, amount_msat).await?;
         let invoice = parse_invoice(&bolt11, self.network, amount_msat)?;
+        if !verify_invoice(&worker, &id, &invoice.payment_hash, &signature) {
+            return Err(PayoutError::Unsigned);
+        }
         let fee_max = Msat::new(self.config.fee_max_msat);
         self.ledger
             .create_payout(id, &worker.to_string(), amount)
@@ -213,7 +226,7 @@ impl Payouts {
         worker: WorkerKey,
         payout_id: [u8; 32],
         amount_msat: u64,
-    ) -> Result<String, PayoutError> {
+    ) -> Result<SignedInvoice, PayoutError> {
         let (sender, receiver) = oneshot::channel();
         self.answers.waiting().insert(payout_id, (worker, sender));
         let request = WorkerCommand::RequestInvoice {
@@ -227,7 +240,7 @@ impl Payouts {
         };
         self.answers.waiting().remove(&payout_id);
         match answer {
-            Ok(Ok(Some(bolt11))) => Ok(bolt11),
+            Ok(Ok(Some(invoice))) => Ok(invoice),
             _ => Err(PayoutError::NoInvoice),
         }
     }

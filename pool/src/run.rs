@@ -9,16 +9,16 @@ use anyhow::{Context, anyhow};
 use bitcoin::ScriptBuf;
 use bitcoin::secp256k1::Keypair;
 use dovetail_daemon::announce_not_ready;
-use dovetail_engine::Runtime;
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger};
 use dovetail_lightning::Client;
-use dovetail_sv2::AuthorityKeys;
 use dovetail_sv2::listener::BoundPort;
+use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
 use dovetail_telemetry::{JsonLines, Telemetry};
 use dovetail_templates::block_publisher::{BlockPublisher, Publication, PublisherOptions};
 use dovetail_templates::{Readiness, TemplateHandle, tell_payout};
+use dovetail_vrf::VrfSecret;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -30,7 +30,8 @@ use crate::blocks;
 use crate::claims::audit::Auditor;
 use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
-use crate::config::{AuditConfig, Config, MiningConfig};
+use crate::claims::suspects;
+use crate::config::{Config, MiningConfig};
 use crate::device_work;
 use crate::embedded_declarator;
 use crate::header_spaces::HeaderSpaces;
@@ -44,7 +45,7 @@ use crate::records;
 use crate::share_pace::SharePace;
 use crate::shared::Shared;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
-use crate::validation::{Member, RemoteValidator, ThreadValidator, Validators, ValidatorsConfig};
+use crate::validation::start_validators;
 
 /// Bytes of the whole extranonce: those of the process, up to 3 to tell its channels apart, and 13 or more for miners to
 /// roll. The coinbase's script has room for 100 bytes, of which the height and the tag take up to 30.
@@ -86,7 +87,7 @@ pub async fn run(
     let keys = Keys::read(&config)?;
     let base = Base::start(&config).await?;
     let last = Last::default();
-    let settler = start_settler(&config, &base, keys.receipt, &last).await?;
+    let settler = start_settler(&config, &base, (keys.receipt, keys.vrf), &last).await?;
     let (network, source) = (config.mining.network, config.templates.source.clone());
     let templates = dovetail_templates::start_on(network, source, last.stop.clone())
         .context("cannot start the template source")?;
@@ -99,7 +100,16 @@ pub async fn run(
     let api = ports.api.listen().context("cannot open api.listen")?;
     let api_address = api.local_addr()?;
     let parts = (settler, templates, blocks.clone());
-    let shared = Arc::new(share(config, &base, parts, payout_script, keys.token).await?);
+    let shared = Arc::new(
+        share(
+            config,
+            &base,
+            parts,
+            payout_script,
+            (keys.token, keys.authority.public()),
+        )
+        .await?,
+    );
     last.tracker.spawn(device_work::keep(
         Arc::clone(&shared.devices),
         base.ledger.clone(),
@@ -150,7 +160,7 @@ async fn share(
     base: &Base,
     (settler, templates, blocks): (Settler, TemplateHandle, BlockPublisher),
     payout_script: ScriptBuf,
-    token_key: TokenKey,
+    (token_key, authority): (TokenKey, AuthorityPublicKey),
 ) -> anyhow::Result<Shared> {
     Ok(Shared {
         payout_script,
@@ -171,6 +181,7 @@ async fn share(
         telemetry: base.telemetry.clone(),
         tracker: base.tracker.clone(),
         token_key,
+        authority,
         transactions: TransactionStore::default(),
         unusable_work: AtomicU64::new(0),
         config,
@@ -313,7 +324,7 @@ impl Last {
 async fn start_settler(
     config: &Config,
     base: &Base,
-    receipt_key: Keypair,
+    (receipt_key, vrf): (Keypair, VrfSecret),
     last: &Last,
 ) -> anyhow::Result<Settler> {
     let committer = CommitterConfig {
@@ -330,7 +341,7 @@ async fn start_settler(
     Ok(Settler {
         ledger: base.ledger.clone(),
         committer,
-        auditor: Auditor::start(base.ledger.clone(), validators, audit_time_max).await?,
+        auditor: Auditor::new(base.ledger.clone(), vrf, validators, audit_time_max),
         one_per_worker: OnePerWorker::default(),
         tasks: base.tasks.clone(),
         telemetry: base.telemetry.clone(),
@@ -357,41 +368,6 @@ async fn start_blocks(
         shutdown: shutdown.clone(),
     };
     Ok(BlockPublisher::start(options).await)
-}
-
-/// The validators that the configuration names: threads of this process, and other processes.
-fn start_validators(
-    config: &AuditConfig,
-    models: &Models,
-    tracker: &TaskTracker,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<Validators> {
-    let mut members = Vec::new();
-    for url in &config.validators {
-        let validator = RemoteValidator::new(url)
-            .map_err(|reason| anyhow!("configuration: audit.validators: {reason}"))?;
-        members.push(Member {
-            validator: Arc::new(validator),
-            is_local: false,
-        });
-    }
-    let runtime = Arc::new(Runtime::new(config.threads)?);
-    for number in 0..config.in_process {
-        members.push(Member {
-            validator: Arc::new(ThreadValidator::new(
-                number,
-                Arc::clone(&runtime),
-                models.clone(),
-            )),
-            is_local: true,
-        });
-    }
-    let config = ValidatorsConfig {
-        queue_max: config.queue_max,
-        batch_max: config.batch_max,
-        validator_timeout: Duration::from_secs(config.validator_timeout_s),
-    };
-    Ok(Validators::start(members, config, tracker, shutdown))
 }
 
 fn extranonces(config: &MiningConfig) -> anyhow::Result<ExtranonceAllocator> {
@@ -441,6 +417,8 @@ fn start_chores(shared: &Arc<Shared>, shutdown: &CancellationToken) {
     let tracker = &shared.tracker;
     tracker.spawn(expire(shared.tasks.clone(), shutdown.clone()));
     tracker.spawn(mature(Arc::clone(shared), shutdown.clone()));
+    let settler = shared.settler.clone();
+    tracker.spawn(suspects::keep_confirming(settler, shutdown.clone()));
     let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());
     tracker.spawn(following);
 }

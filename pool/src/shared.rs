@@ -7,6 +7,7 @@ use bitcoin::ScriptBuf;
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::Ledger;
+use dovetail_sv2::AuthorityPublicKey;
 use dovetail_telemetry::Telemetry;
 use dovetail_templates::block_publisher::BlockPublisher;
 use dovetail_templates::{TemplateHandle, WorkSnapshot};
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) tracker: TaskTracker,
     /// What tokens of declared jobs are checked with.
     pub(crate) token_key: TokenKey,
+    /// What miners know this pool by; registrations are for it alone.
+    pub(crate) authority: AuthorityPublicKey,
     /// The transactions of declared jobs.
     pub(crate) transactions: TransactionStore,
     /// The newest template that gave no job, by its place among the source's work.

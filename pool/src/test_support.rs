@@ -15,6 +15,7 @@ use dovetail_ledger::{Committer, CommitterConfig, Ledger, MaturityWindow, NewTas
 use dovetail_telemetry::Telemetry;
 use dovetail_templates::{SourceConfig, WorkSnapshot};
 use dovetail_units::{Msat, Work};
+use dovetail_vrf::VrfSecret;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use tokio_util::sync::CancellationToken;
@@ -139,9 +140,11 @@ impl Pool {
         let committer = Committer::start(ledger.clone(), config, stop.clone())
             .await
             .unwrap();
+        // One that is alone is the pool's own thread: no other may confirm what it has found itself.
+        let is_local = validators.len() == 1;
         let members = validators.into_iter().map(|validator| Member {
             validator,
-            is_local: false,
+            is_local,
         });
         let config = ValidatorsConfig {
             queue_max: 256,
@@ -149,9 +152,8 @@ impl Pool {
             validator_timeout: audit_time_max,
         };
         let validators = Validators::start(members.collect(), config, &tasks, &stop);
-        let auditor = Auditor::start(ledger.clone(), validators, audit_time_max)
-            .await
-            .unwrap();
+        let secret = VrfSecret::from_bytes([3; 32]).unwrap();
+        let auditor = Auditor::new(ledger.clone(), secret, validators, audit_time_max);
         let settler = Settler {
             tasks: live_tasks(&ledger, Models::default()),
             ledger,
@@ -204,6 +206,22 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
+    /// The same transcripts in another order, and so under another root, as a batch that can be claimed.
+    pub(crate) async fn again(self, ledger: &Ledger) -> Self {
+        let mut tasks = ledger.batch(self.root).await.unwrap().unwrap().tasks;
+        tasks.rotate_left(1);
+        let leaves = tasks
+            .iter()
+            .map(|task| task.transcript.as_ref().unwrap().leaf());
+        let root = Batch::new(leaves.collect()).unwrap().root();
+        let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
+        ledger
+            .register_batch(self.worker, root, &ids)
+            .await
+            .unwrap();
+        Self { root, ..self }
+    }
+
     /// A share that claims it, with a header of its own.
     pub(crate) fn share(&self) -> (ProvenShare, Claim) {
         let claim = Claim {

@@ -50,6 +50,7 @@ models = [\"{dir}/{MODEL_FILE}\"{more_models}]
 task_lifetime_s = {task_lifetime_s}
 free_of_charge = true
 receipt_key = \"{RECEIPT_SECRET}\"
+vrf_key = {{ file = \"{dir}/vrf.key\" }}
 [credit]
 hash_msat_per_mebihash = {hash_msat_per_mebihash}
 inference_msat_per_token = 1000

@@ -423,13 +423,19 @@ impl Layout<'_> {
             "validator",
             "--listen",
             "127.0.0.1:0",
+            "--secret-file",
+            "validators.key",
             "--model",
             MODEL_FILE,
         ];
         let mut validator = self.spawn("validator", "dovetail-pool", &arguments)?;
         let ready = validator.ready(START_TIME_MAX)?;
         let address = text(&ready, "validation")?;
-        Ok((validator, format!("validators = [\"http://{address}\"]\n")))
+        let secret = self.dir.join("validators.key");
+        let lines = format!(
+            "validators = [\"http://{address}\"]\nvalidators_secret = {{ file = {secret:?} }}\n"
+        );
+        Ok((validator, lines))
     }
 }
 

@@ -112,6 +112,7 @@ spool_dir = \"{at}/spool\"
 models = [\"{at}/clerk.safetensors\"]
 free_of_charge = true
 receipt_key = {{ file = \"{at}/receipt.key\" }}
+vrf_key = {{ file = \"{at}/vrf.key\" }}
 [credit]
 hash_msat_per_mebihash = 10
 inference_msat_per_token = 1000
@@ -266,6 +267,7 @@ key_file = \"{at}/worker.key\"
 models = [\"{at}/clerk.safetensors\"]
 [pool]
 address = \"127.0.0.1:1\"
+authority_public_key = \"{AUTHORITY_PUBLIC}\"
 [downstream]
 listen = \"127.0.0.1:1\"
 key_file = \"{at}/downstream.key\"

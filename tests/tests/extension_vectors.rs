@@ -8,17 +8,19 @@ mod vectors;
 
 use bitcoin::consensus::serialize;
 use bitcoin::secp256k1::{Keypair, Message as Digest, SECP256K1, SecretKey};
-use dovetail_audit::{HashChain, sample};
+use dovetail_audit::sample;
 use dovetail_commitment::coinbase::commitment_output;
 use dovetail_commitment::{
     Batch, BatchRoot, Constraint, EncodedPrompt, FinishReason, Form, HeaderHash, LeafHash, ModelId,
     SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
     tagged_hash, trace_root,
 };
-use dovetail_sv2::Frame;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::*;
 use dovetail_sv2::messages::{B032Owned, SubmitSharesExtended};
+use dovetail_sv2::{Frame, HandshakeHash};
+use dovetail_tests::scenario::AUTHORITY_PUBLIC;
+use dovetail_vrf::VrfSecret;
 
 use vectors::Vectors;
 
@@ -112,8 +114,9 @@ fn hashes(out: &mut Vectors) {
         "encoded-prompt",
         "output",
         "sample",
-        "beacon",
         "register",
+        "handshake",
+        "invoice",
     ] {
         let tag = format!("dovetail/{tag}");
         out.hex(&format!("tagged_hash({tag})"), tagged_hash(&tag, &[b"abc"]));
@@ -223,27 +226,32 @@ fn batches(out: &mut Vectors) {
     out.hex("output", serialize(&output));
 }
 
+fn vrf_secret() -> VrfSecret {
+    VrfSecret::from_bytes([0x06; 32]).unwrap()
+}
+
 fn audit(out: &mut Vectors) {
-    let chain = HashChain::from_seed([0x06; 32], 3);
-    out.heading("A beacon of three steps from the secret seed 06..06");
-    out.hex("tip", chain.tip());
-    for step in 0..3 {
-        out.hex(&format!("preimage.{step}"), chain.preimage(step).unwrap());
-    }
-    let (header, secret) = (
-        HeaderHash::from_bytes([0x07; 32]),
-        chain.preimage(0).unwrap(),
+    let (header, secret) = (HeaderHash::from_bytes([0x07; 32]), vrf_secret());
+    let input = sample_input(&header, &root());
+    let (output, proof) = secret.evaluate(&input);
+    out.heading(
+        "The pool's VRF, with the key file 06..06, for the header hash 07..07 and the batch above",
     );
-    out.heading("Samples drawn with the header hash 07..07 and preimage.0");
+    out.hex("vrf.public_key", secret.public_key().to_bytes());
+    out.hex("vrf.input", input);
+    out.hex("vrf.proof", proof.to_bytes());
+    out.hex("vrf.output", output.to_bytes());
+    let output = output.seed();
+    out.heading("Samples drawn with that output");
     for counter in 0_u64..4 {
-        let parts: [&[u8]; 3] = [header.as_bytes(), &secret, &counter.to_le_bytes()];
+        let parts: [&[u8]; 2] = [&output, &counter.to_le_bytes()];
         out.hex(
             &format!("draw.{counter}"),
             tagged_hash("dovetail/sample", &parts),
         );
     }
     for (n, q) in [(1, 1), (5, 2), (10, 3), (64, 4), (64, 32), (3, 64)] {
-        let drawn = sample(&header, &secret, n, q);
+        let drawn = sample(&output, n, q);
         let drawn: Vec<String> = drawn.iter().map(ToString::to_string).collect();
         out.text(&format!("sample(n={n}, q={q})"), &drawn.join(", "));
     }
@@ -273,16 +281,24 @@ fn claim(out: &mut Vectors) {
 fn registration(out: &mut Vectors) -> RegisterWorkerProof {
     let (pair, key) = worker();
     let nonce = [0x08; 32];
-    let digest = tagged_hash("dovetail/register", &[&nonce, key.as_bytes()]);
+    let binding = Binding {
+        authority: AUTHORITY_PUBLIC.parse().unwrap(),
+        handshake: HandshakeHash::from_bytes([0x0b; 32]),
+    };
+    let (authority, handshake) = (binding.authority.to_bytes(), [0x0b; 32]);
+    let signed: [&[u8]; 4] = [&nonce, key.as_bytes(), &authority, &handshake];
+    let digest = tagged_hash("dovetail/register", &signed);
     // Deterministic for the vector; any signature of the key over the digest is good.
     let signature = SECP256K1.sign_schnorr_no_aux_rand(&Digest::from_digest(digest), &pair);
     let proof = RegisterWorkerProof {
         signature: signature.serialize(),
     };
-    assert!(verify_registration(&key, &nonce, &proof));
+    assert!(verify_registration(&key, &nonce, &binding, &proof));
     out.heading("The proof of a worker key: secret key 3, BIP-340 with auxiliary randomness of zeros left out");
     out.hex("worker_key", key.as_bytes());
     out.hex("nonce", nonce);
+    out.hex("authority_key", authority);
+    out.hex("handshake", handshake);
     out.hex("digest", digest);
     out.hex("signature", proof.signature);
     proof
@@ -312,11 +328,8 @@ fn registration_messages(out: &mut Vectors, proof: &RegisterWorkerProof) {
         &RegisterWorkerChallenge { nonce: [0x08; 32] },
     );
     out.message("RegisterWorkerProof", proof);
-    let beacon_tip = HashChain::from_seed([0x06; 32], 3).tip();
-    out.message(
-        "RegisterWorker.Success",
-        &RegisterWorkerSuccess { beacon_tip },
-    );
+    let vrf_key = vrf_secret().public_key();
+    out.message("RegisterWorker.Success", &RegisterWorkerSuccess { vrf_key });
     let code = Code::BadProof.to_string();
     out.message("RegisterWorker.Error", &RegisterWorkerError { code });
 }
@@ -389,8 +402,8 @@ fn batch_messages(out: &mut Vectors) {
         root,
         header_hash: HeaderHash::from_bytes([0x07; 32]),
         accepted: false,
-        beacon_step: 1,
-        preimage: HashChain::from_seed([0x06; 32], 3).preimage(1).unwrap(),
+        sample_header: HeaderHash::from_bytes([0x07; 32]),
+        proof: vrf_secret().prove(&sample_input(&HeaderHash::from_bytes([0x07; 32]), &root)),
         code: "tokens".to_owned(),
         credit_msat: 0,
         held_msat: 250_000,
@@ -432,7 +445,18 @@ fn payout_messages(out: &mut Vectors) {
         },
     );
     let bolt11 = Bytes(b"lnbcrt500n1".to_vec());
-    out.message("Invoice", &Invoice { payout_id, bolt11 });
+    let (pair, key) = worker();
+    let payment_hash = [0x0c; 32];
+    let digest = tagged_hash("dovetail/invoice", &[&payout_id, &payment_hash]);
+    let signature = SECP256K1.sign_schnorr_no_aux_rand(&Digest::from_digest(digest), &pair);
+    let signature = signature.serialize();
+    assert!(verify_invoice(&key, &payout_id, &payment_hash, &signature));
+    let invoice = Invoice {
+        payout_id,
+        bolt11,
+        signature,
+    };
+    out.message("Invoice", &invoice);
     let code = Code::Internal.to_string();
     out.message("Invoice.Error", &InvoiceError { payout_id, code });
     out.message(

@@ -71,7 +71,7 @@ async fn session(scenario: &Scenario) -> PoolSession {
     let model = Model::load(&scenario.file("model.safetensors")).unwrap();
     let options = PoolOptions {
         address: scenario.mining.clone(),
-        authority: Some(AUTHORITY_PUBLIC.parse().unwrap()),
+        authority: AUTHORITY_PUBLIC.parse().unwrap(),
         models: vec![model.id()],
         max_tasks: 1,
         nominal_hash_rate: 1_000_000.0,

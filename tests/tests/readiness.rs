@@ -11,6 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use dovetail_tests::process::Daemon;
+use dovetail_tests::scenario::AUTHORITY_PUBLIC;
 use dovetail_tests::{clerk_model, free_port, program};
 use played::provider::Provider;
 use service::{Service, TIME_MAX, notify_socket, provider_values};
@@ -163,7 +164,7 @@ fn a_worker_tells_the_service_manager_whether_its_devices_have_somebody_to_work_
         let config = dir.path().join(format!("{name}.toml"));
         let text = format!(
             "[worker]\nkey_file = \"{at}/{name}.key\"\nmodels = [\"{}\"]\n\
-             [pool]\naddress = \"127.0.0.1:{}\"\n{more}",
+             [pool]\naddress = \"127.0.0.1:{}\"\nauthority_public_key = \"{AUTHORITY_PUBLIC}\"\n{more}",
             model.display(),
             free_port().unwrap()
         );

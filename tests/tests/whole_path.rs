@@ -285,22 +285,18 @@ fn worker_says(scenario: &Scenario, text: &str) -> String {
 }
 
 #[test]
-fn a_worker_that_restarts_goes_on_with_the_pools_beacon() {
+fn a_worker_and_a_pool_that_restart_go_on_and_no_pool_is_left() {
     let (_dir, mut scenario) = dovetail_tests::scenario(&Options::default()).unwrap();
-    let of_its_chain = "it is of its chain";
+    let proven = "the pool has proven the sample";
     ask(&scenario, "first.json", &[]);
     // The agent may have its receipt before the worker has heard of it.
-    worker_says(&scenario, of_its_chain);
-    // A step is spent: what the pool publishes now is still the tip, or the worker would find the next
-    // value false and leave.
+    worker_says(&scenario, proven);
     scenario.restart_worker().unwrap();
     scenario.restart_pool().unwrap();
     scenario.pool.event("worker_registered", TIME_MAX).unwrap();
     ask(&scenario, "second.json", &[]);
-    let after = worker_says(&scenario, of_its_chain);
-    assert!(!after.contains("another beacon"), "{after}");
-    let kept = std::fs::read_to_string(scenario.file("worker.beacons")).unwrap();
-    assert!(kept.contains("\"used\":[0,1]"), "{kept}");
+    worker_says(&scenario, proven);
+    assert!(!scenario.file("worker.left").exists());
 }
 
 #[test]

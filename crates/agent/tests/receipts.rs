@@ -126,6 +126,7 @@ fn parts(question: &Question) -> ReceiptParts {
         header: serialize(&header).try_into().unwrap(),
         share_target: [0xff; 32],
         issued_at_unix: 1,
+        vrf_key: [9; 32],
     }
 }
 
@@ -204,8 +205,8 @@ fn a_file_without_a_receipt_does_not_hold() {
 
 #[test]
 fn any_change_to_a_signed_receipt_breaks_the_format_or_the_signature() {
-    let changes: [Change<Receipt>; 12] = [
-        |r| r.version = 2,
+    let changes: [Change<Receipt>; 13] = [
+        |r| r.version = 1,
         |r| *r.transcript.last_mut().unwrap() ^= 1,
         |r| r.transcript.truncate(9),
         |r| r.leaf_proof.index ^= 1,
@@ -216,6 +217,7 @@ fn any_change_to_a_signed_receipt_breaks_the_format_or_the_signature() {
         |r| r.header[79] ^= 1,
         |r| r.share_target[0] ^= 1,
         |r| r.issued_at_unix += 1,
+        |r| r.vrf_key[0] ^= 1,
         |r| r.signature[0] ^= 1,
     ];
     for (n, change) in changes.iter().enumerate() {

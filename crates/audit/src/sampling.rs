@@ -1,6 +1,6 @@
 //! Which transcripts of a batch are replayed.
 
-use dovetail_commitment::{HeaderHash, tagged_hash};
+use dovetail_commitment::tagged_hash;
 
 /// The floor: one transcript in this many (5 %).
 const FLOOR_DIVISOR: u64 = 20;
@@ -9,19 +9,16 @@ const NEW_WORKER_TRANSCRIPTS: u64 = 100;
 /// From here on the floor holds.
 const TRUSTED_TRANSCRIPTS: u64 = 2_000;
 
-/// The first `q` distinct indices below `n` that are drawn from the share's hash and the revealed
-/// preimage; in ascending order. All of them if `q >= n`.
-pub fn sample(header: &HeaderHash, preimage: &[u8; 32], n: usize, q: usize) -> Vec<usize> {
+/// The first `q` distinct indices below `n` that are drawn with this output of the pool's verifiable function; in
+/// ascending order. All of them if `q >= n`.
+pub fn sample(output: &[u8; 32], n: usize, q: usize) -> Vec<usize> {
     if q >= n {
         return (0..n).collect();
     }
     let mut drawn = Vec::with_capacity(q);
     let mut counter = 0_u64;
     while drawn.len() < q {
-        let hash = tagged_hash(
-            "dovetail/sample",
-            &[header.as_bytes(), preimage, &counter.to_le_bytes()],
-        );
+        let hash = tagged_hash("dovetail/sample", &[output, &counter.to_le_bytes()]);
         counter += 1;
         let (random, _) = hash.split_first_chunk::<8>().expect("a hash has 32 bytes");
         // Uniform to one part in 2^57 for the at most 64 leaves of a batch.
@@ -68,9 +65,9 @@ mod tests {
     fn every_index_is_drawn_about_as_often() {
         let mut counts = [0_u32; 10];
         for n in 0_u32..2_000 {
-            let mut header = [0; 32];
-            header[..4].copy_from_slice(&n.to_le_bytes());
-            for index in sample(&HeaderHash::from_bytes(header), &[7; 32], 10, 3) {
+            let mut output = [0; 32];
+            output[..4].copy_from_slice(&n.to_le_bytes());
+            for index in sample(&output, 10, 3) {
                 counts[index] += 1;
             }
         }
@@ -82,8 +79,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_sample_is_distinct_in_range_and_of_the_size_asked_for(header: [u8; 32], secret: [u8; 32], n in 1_usize..=64, q in 0_usize..=70) {
-            let drawn = sample(&HeaderHash::from_bytes(header), &secret, n, q);
+        fn a_sample_is_distinct_in_range_and_of_the_size_asked_for(output: [u8; 32], n in 1_usize..=64, q in 0_usize..=70) {
+            let drawn = sample(&output, n, q);
             prop_assert_eq!(drawn.len(), q.min(n));
             prop_assert!(drawn.windows(2).all(|pair| pair[0] < pair[1]));
             prop_assert!(drawn.iter().all(|index| *index < n));

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::builder::RangedU64ValueParser;
 use dovetail_audit::{sample, sample_size};
-use dovetail_commitment::{HeaderHash, SamplingParams, StopSequences, tagged_hash};
+use dovetail_commitment::{SamplingParams, StopSequences, tagged_hash};
 use dovetail_engine::{Generation, Model, Output, ReplayInput, Request, Runtime, replay, step};
 use serde::Serialize;
 
@@ -70,8 +70,8 @@ pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow
         generate_s = generate_s.min(begun.elapsed().as_secs_f64());
         output_tokens = batch.iter().map(|(input, _)| input.tokens.len()).sum();
         full_s = full_s.min(replay_s(&runtime, model, &batch)?);
-        let header = HeaderHash::from_bytes(tagged_hash("bench", &[&round.to_le_bytes()]));
-        let sampled = sample(&header, &[7; 32], batch.len(), floor_transcripts);
+        let output = tagged_hash("bench", &[&round.to_le_bytes()]);
+        let sampled = sample(&output, batch.len(), floor_transcripts);
         let sampled: Vec<_> = sampled.iter().map(|at| batch[*at].clone()).collect();
         floor_s = floor_s.min(replay_s(&runtime, model, &sampled)?);
     }

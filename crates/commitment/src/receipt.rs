@@ -20,7 +20,7 @@ use crate::tagged_hash::tagged_hash;
 use crate::transcript::{Transcript, output_digest};
 
 /// The version of the format.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The longest merkle path of a block: blocks have fewer than 2^16 transactions.
 const MERKLE_PATH_MAX: usize = 16;
 
@@ -41,13 +41,15 @@ pub struct ReceiptParts {
     pub share_target: [u8; 32],
     /// When the pool signed, in Unix seconds.
     pub issued_at_unix: u64,
+    /// The public key of the function that draws the pool's samples.
+    pub vrf_key: [u8; 32],
 }
 
 /// A receipt as it is stored and sent: JSON, byte strings in hex.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Receipt {
-    /// The version of the format: 1.
+    /// The version of the format: 2.
     pub version: u8,
     /// The encoded transcript.
     #[serde(with = "hex::serde")]
@@ -67,6 +69,10 @@ pub struct Receipt {
     pub share_target: [u8; 32],
     /// When the pool signed, in Unix seconds.
     pub issued_at_unix: u64,
+    /// The public key of the function that draws the pool's samples. With it, whoever has a batch's proof can check that
+    /// nobody chose its sample.
+    #[serde(with = "hex::serde")]
+    pub vrf_key: [u8; 32],
     /// The pool's x-only key.
     #[serde(with = "hex::serde")]
     pub pool_key: [u8; 32],
@@ -136,6 +142,7 @@ impl Receipt {
             header: parts.header.to_vec(),
             share_target: parts.share_target,
             issued_at_unix: parts.issued_at_unix,
+            vrf_key: parts.vrf_key,
             pool_key: pool.x_only_public_key().0.serialize(),
             signature: [0; 64],
         };
@@ -224,6 +231,7 @@ impl Receipt {
         put(&mut bytes, &self.header);
         bytes.extend_from_slice(&self.share_target);
         bytes.extend_from_slice(&self.issued_at_unix.to_le_bytes());
+        bytes.extend_from_slice(&self.vrf_key);
         bytes.extend_from_slice(&self.pool_key);
         tagged_hash("dovetail/receipt", &[&bytes])
     }
@@ -301,6 +309,7 @@ mod tests {
             header: serialize(&header).try_into().unwrap(),
             share_target: [0xff; 32],
             issued_at_unix: 1,
+            vrf_key: [9; 32],
         }
     }
 
@@ -347,6 +356,9 @@ mod tests {
         );
         let mut tampered = Receipt::sign(parts(), &pool());
         tampered.issued_at_unix += 1;
+        assert_eq!(tampered.verify(None), Err(ReceiptError::Signature));
+        let mut tampered = Receipt::sign(parts(), &pool());
+        tampered.vrf_key[0] ^= 1;
         assert_eq!(tampered.verify(None), Err(ReceiptError::Signature));
         let receipt = Receipt::sign(parts(), &pool());
         assert_eq!(receipt.verify(Some([1; 32])), Err(ReceiptError::PoolKey));

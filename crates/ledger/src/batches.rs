@@ -1,6 +1,6 @@
 //! Batches: the transcripts behind a root, and whether the root is still to be spent.
 
-use dovetail_commitment::{BATCH_LEAVES_MAX, Batch, BatchRoot, TaskId, WorkerKey};
+use dovetail_commitment::{BATCH_LEAVES_MAX, Batch, BatchRoot, HeaderHash, TaskId, WorkerKey};
 use sqlx::{PgConnection, Row};
 
 use crate::tasks::{array, seconds};
@@ -25,6 +25,8 @@ pub enum BatchState {
     Settled,
     /// Its audit found a mismatch.
     Failed,
+    /// Its audit could not be done too often. It earns nothing and costs nothing.
+    Dead,
 }
 
 /// A batch with its tasks in the order of the leaves. No `Debug`: the tasks hold prompts.
@@ -36,6 +38,12 @@ pub struct BatchRecord {
     pub worker: WorkerKey,
     /// Where it stands.
     pub state: BatchState,
+    /// The header of its first admitted claim, which draws its sample.
+    pub sample_header: Option<HeaderHash>,
+    /// The VRF key under which it does.
+    pub sample_key: Option<[u8; 32]>,
+    /// What its audit found, in a word, if it has failed.
+    pub code: Option<String>,
     /// Its tasks, in the order of the leaves.
     pub tasks: Vec<TaskRecord>,
 }
@@ -148,13 +156,17 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn batch(&self, root: BatchRoot) -> Result<Option<BatchRecord>, LedgerError> {
-        let row = sqlx::query("SELECT worker, state, task_ids FROM batches WHERE root = $1")
-            .bind(root.to_bytes().to_vec())
-            .fetch_optional(&self.pool)
-            .await?;
+        let row = sqlx::query(
+            "SELECT worker, state, task_ids, sample_header, sample_key, code FROM batches WHERE root = $1",
+        )
+        .bind(root.to_bytes().to_vec())
+        .fetch_optional(&self.pool)
+        .await?;
         let Some(row) = row else { return Ok(None) };
         let state: String = row.try_get("state")?;
         let ids: Vec<Vec<u8>> = row.try_get("task_ids")?;
+        let sample_header: Option<Vec<u8>> = row.try_get("sample_header")?;
+        let sample_key: Option<Vec<u8>> = row.try_get("sample_key")?;
         let ids = ids
             .into_iter()
             .map(|id| array(id).map(TaskId::from_bytes))
@@ -166,8 +178,15 @@ impl Ledger {
                 "open" => BatchState::Open,
                 "settled" => BatchState::Settled,
                 "failed" => BatchState::Failed,
+                "dead" => BatchState::Dead,
                 _ => return Err(LedgerError::Corrupt("batch")),
             },
+            sample_header: sample_header
+                .map(array)
+                .transpose()?
+                .map(HeaderHash::from_bytes),
+            sample_key: sample_key.map(array).transpose()?,
+            code: row.try_get("code")?,
             tasks: self.tasks(&ids, TaskRecord::COLUMNS).await?,
         }))
     }

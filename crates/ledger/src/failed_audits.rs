@@ -6,8 +6,9 @@ use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::beacon::Audit;
 use crate::collateral::{self, Forfeiture, retried};
+use crate::findings;
+use crate::samples::{Audit, DrawnSample};
 use crate::tasks::array;
 use crate::{Ledger, LedgerError, trust};
 use dovetail_units::Msat;
@@ -32,10 +33,8 @@ pub struct FailedAudit<'a> {
     pub root: BatchRoot,
     /// Who claimed it.
     pub worker: WorkerKey,
-    /// The step of the beacon.
-    pub beacon_step: u32,
     /// Which leaves were replayed.
-    pub sample: &'a [usize],
+    pub sample: &'a DrawnSample,
     /// The place of the transcript that failed.
     pub index: usize,
     /// That transcript.
@@ -55,14 +54,16 @@ pub struct FailedAudit<'a> {
 /// A failed audit as it is shown to people. Hashes are lower-case hex; amounts are millisatoshi.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FailedAuditRecord {
-    /// The step of the beacon.
-    pub step: i64,
     /// The worker's x-only key.
     pub worker: String,
     /// The batch root.
     pub root: String,
     /// The block hash of the claiming share, in internal byte order.
     pub header_hash: String,
+    /// The block hash that drew the sample, and the proof of the output that it was drawn with.
+    pub sample_header: Option<String>,
+    /// See `sample_header`; `docs/extension-0x4149.md` says how it is checked.
+    pub vrf_proof: Option<String>,
     /// The task whose transcript failed.
     pub task_id: String,
     /// The transcript's place in the batch.
@@ -108,10 +109,11 @@ impl FailedAuditRecord {
             Ok(row.try_get::<Option<Vec<u8>>, _>(name)?.map(hex::encode))
         };
         Ok(Self {
-            step: row.try_get("step")?,
             worker: bytes("worker")?,
             root: bytes("root")?,
             header_hash: bytes("header_hash")?,
+            sample_header: bytes_if_any("sample_header")?,
+            vrf_proof: bytes_if_any("vrf_proof")?,
             task_id: bytes("task_id")?,
             leaf_index: row.try_get("leaf_index")?,
             transcript_hash: bytes("transcript_hash")?,
@@ -139,8 +141,8 @@ impl Ledger {
     /// not open: what was settled stays settled.
     ///
     /// # Errors
-    /// [`LedgerError::Unavailable`], and nothing has changed; [`LedgerError::Conflict`] if the step was
-    /// used for another audit.
+    /// [`LedgerError::Unavailable`], and nothing has changed; [`LedgerError::Conflict`] if the claim was
+    /// recorded with another sample.
     pub async fn fail_audit(
         &self,
         audit: &FailedAudit<'_>,
@@ -176,12 +178,12 @@ impl Ledger {
         Audit {
             header_hash: audit.header_hash,
             root: audit.root,
-            step: audit.beacon_step,
             sample: audit.sample,
             verdict: audit.mismatch,
         }
         .record(&mut transaction)
         .await?;
+        findings::forget(&mut transaction, audit.root).await?;
         trust::lose(&mut transaction, &audit.worker).await?;
         let forfeited = collateral::forfeit(&mut transaction, audit.worker).await?;
         record(&mut transaction, audit, forfeited).await?;
@@ -200,7 +202,7 @@ impl Ledger {
     ) -> Result<Vec<FailedAuditRecord>, LedgerError> {
         sqlx::query(
             "SELECT *, extract(epoch FROM created_at)::bigint AS created_at_unix FROM appeals
-             WHERE $1::bytea IS NULL OR worker = $1 ORDER BY step DESC LIMIT $2",
+             WHERE $1::bytea IS NULL OR worker = $1 ORDER BY created_at DESC, root LIMIT $2",
         )
         .bind(worker.map(|worker| worker.to_bytes().to_vec()))
         .bind(i64::from(limit))
@@ -218,15 +220,17 @@ async fn recorded(
     audit: &FailedAudit<'_>,
 ) -> Result<Option<Forfeiture>, LedgerError> {
     let row = sqlx::query(
-        "SELECT worker, forfeited_msat, forfeited_credits FROM appeals WHERE step = $1 AND root = $2",
+        "SELECT worker, forfeited_msat, forfeited_credits FROM appeals WHERE header_hash = $1 AND root = $2",
     )
-    .bind(i64::from(audit.beacon_step))
+    .bind(audit.header_hash.to_bytes().to_vec())
     .bind(audit.root.to_bytes().to_vec())
     .fetch_optional(connection)
     .await?;
     let Some(row) = row else { return Ok(None) };
     if array(row.try_get("worker")?)? != audit.worker.to_bytes() {
-        return Err(LedgerError::Conflict("the step was used for another audit"));
+        return Err(LedgerError::Conflict(
+            "the claim is recorded as another worker's",
+        ));
     }
     let credits: i64 = row.try_get("forfeited_credits")?;
     Ok(Some(Forfeiture {
@@ -244,16 +248,17 @@ async fn record(
     let out_of_range = |_| LedgerError::Refused("a number of the audit is out of range");
     let replayed = audit.replayed;
     sqlx::query(
-        "INSERT INTO appeals (step, worker, root, header_hash, task_id, leaf_index, transcript_hash,
+        "INSERT INTO appeals (worker, root, header_hash, sample_header, vrf_proof, task_id, leaf_index, transcript_hash,
              model_id, engine_version, mismatch, position, claimed_tokens, claimed_output_digest,
              claimed_trace_root, replayed_tokens, replayed_output_digest, replayed_trace_root,
              validators, forfeited_msat, forfeited_credits)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
     )
-    .bind(i64::from(audit.beacon_step))
     .bind(audit.worker.to_bytes().to_vec())
     .bind(audit.root.to_bytes().to_vec())
     .bind(audit.header_hash.to_bytes().to_vec())
+    .bind(audit.sample.header_hash.to_bytes().to_vec())
+    .bind(audit.sample.proof.to_bytes().to_vec())
     .bind(transcript.task_id.to_bytes().to_vec())
     .bind(i32::try_from(audit.index).map_err(out_of_range)?)
     .bind(transcript.leaf().to_bytes().to_vec())

@@ -5,7 +5,6 @@
 //! root is spent once. `docs/ledger.md` has the accounts and the state machines.
 
 mod batches;
-mod beacon;
 mod coinbase_only;
 mod collateral;
 mod committer;
@@ -14,8 +13,10 @@ mod devices;
 mod error;
 mod failed_audits;
 mod fair_queue;
+mod findings;
 mod migrations;
 mod payouts;
+mod samples;
 mod shares;
 mod spool;
 mod stats;
@@ -32,7 +33,6 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 pub use batches::{BatchRecord, BatchRefusal, BatchState};
-pub use beacon::Beacon;
 pub use coinbase_only::{CoinbaseOnlyRecord, DecidedBlock, FollowedBlock, OnChain};
 pub use collateral::{Forfeiture, Matured, MaturityWindow};
 pub use committer::{Committer, CommitterConfig};
@@ -40,7 +40,9 @@ pub use declared_jobs::DeclaredJob;
 pub use devices::{DEVICES_PER_ACCOUNT_MAX, DeviceRecord, DeviceWork};
 pub use error::{CommitRefusal, LedgerError, PostgresError};
 pub use failed_audits::{FailedAudit, FailedAuditRecord, ReplayedDigests};
+pub use findings::{Suspect, SuspectFinding};
 pub use payouts::{OpenPayout, PayoutState};
+pub use samples::{DrawnSample, UNDONE_CLAIMS_MAX, Undone};
 pub use shares::{InferenceSettlement, Share, ShareKind};
 pub use stats::{Balance, Stats};
 pub use tasks::{NewTask, TaskRecord, TaskState};

@@ -4,7 +4,7 @@ use dovetail_commitment::{BatchRoot, HeaderHash, TaskId};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Row};
 
-use crate::beacon::{Audit, PASSED};
+use crate::samples::{Audit, DrawnSample, PASSED};
 use crate::tasks::seconds;
 use crate::transfers::{self, Phase, Transfer, TransferId, transfer, worker_account};
 use crate::{CommitRefusal, LedgerError, coinbase_only, collateral, trust};
@@ -28,10 +28,8 @@ pub struct InferenceSettlement {
     pub root: BatchRoot,
     /// What its tokens earn, once it has matured.
     pub credit: Msat,
-    /// The audit's step of the beacon.
-    pub beacon_step: u32,
     /// Which leaves were replayed.
-    pub sample: Vec<usize>,
+    pub sample: DrawnSample,
     /// One receipt per task, as JSON.
     pub receipts: Vec<(TaskId, String)>,
 }
@@ -204,7 +202,6 @@ async fn settle_batch(
     let audit = Audit {
         header_hash: share.header_hash,
         root: batch.root,
-        step: batch.beacon_step,
         sample: &batch.sample,
         verdict: PASSED,
     };

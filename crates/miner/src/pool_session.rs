@@ -23,6 +23,7 @@ use dovetail_sv2::{
     AuthorityPublicKey, ConnectionError, DecodeError, EXTRANONCE_BYTES_MAX, Frame, Message, Outbox,
     OutboxError, setup,
 };
+use dovetail_vrf::VrfPublicKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::job::{EXTRANONCE_BYTES, FoundShare, JobParts};
@@ -33,8 +34,8 @@ use crate::search::Hash256;
 pub struct PoolOptions {
     /// host:port of the mining port.
     pub address: String,
-    /// The key that the pool's certificate must be signed with.
-    pub authority: Option<AuthorityPublicKey>,
+    /// The key that the pool's certificate must be signed with. A worker proves its key to nobody whom it does not know.
+    pub authority: AuthorityPublicKey,
     /// The models we serve.
     pub models: Vec<ModelId>,
     /// Tasks we take at once.
@@ -46,10 +47,9 @@ pub struct PoolOptions {
 }
 
 impl PoolOptions {
-    /// What this pool is remembered by: its key, or its address where it is not authenticated.
+    /// What this pool is remembered by: its key.
     pub fn name(&self) -> String {
-        let key = self.authority.as_ref().map(ToString::to_string);
-        key.unwrap_or_else(|| self.address.clone())
+        self.authority.to_string()
     }
 }
 
@@ -220,7 +220,7 @@ pub struct PoolSession {
     outbox: Outbox,
     connection: CancellationToken,
     channel: Channel,
-    beacon_tip: [u8; 32],
+    vrf_key: VrfPublicKey,
     models: Vec<ModelId>,
 }
 
@@ -230,9 +230,9 @@ impl PoolSession {
         &self.channel
     }
 
-    /// The value of the audit's hash chain that the pool named at registration.
-    pub fn beacon_tip(&self) -> [u8; 32] {
-        self.beacon_tip
+    /// What the pool's proofs are checked with on this session, as it said at registration: before any share of it.
+    pub fn vrf_key(&self) -> VrfPublicKey {
+        self.vrf_key
     }
 
     /// The models that the pool knows this session for.

@@ -24,13 +24,13 @@ use dovetail_sv2::messages::{
     Sv2OptionOwned, U256Owned,
 };
 use dovetail_sv2::setup::SetupProtocol;
-use support::{Played, easy_target, listen};
+use support::{Played, easy_target, listen, vrf_key};
 use tokio_util::sync::CancellationToken;
 
 fn options(address: String, keys: &AuthorityKeys) -> PoolOptions {
     PoolOptions {
         address,
-        authority: Some(keys.public()),
+        authority: keys.public(),
         models: vec![ModelId::from_bytes([2; 32])],
         max_tasks: 3,
         nominal_hash_rate: 1e6,
@@ -64,7 +64,7 @@ async fn a_session_proves_its_key_opens_a_channel_and_claims_with_its_shares() {
     let keys = WorkerKeys::generate();
     let pool = async {
         let mut pool = Played::accept(&listener, &authority, SetupProtocol::MiningProtocol).await;
-        let (register, open) = pool.register([7; 32]).await;
+        let (register, open) = pool.register(vrf_key()).await;
         assert_eq!((register.models.len(), register.max_tasks), (1, 3));
         assert_eq!(
             open.user_identity.as_utf8_or_hex(),
@@ -84,7 +84,7 @@ async fn a_session_proves_its_key_opens_a_channel_and_claims_with_its_shares() {
         let mut session = PoolSession::open(&options(address, &authority), &keys)
             .await
             .unwrap();
-        assert_eq!(session.beacon_tip(), [7; 32]);
+        assert_eq!(session.vrf_key(), vrf_key());
         assert_eq!(session.channel().full_extranonce_size(), 11);
         let event = session.next().await.unwrap();
         assert!(matches!(event, PoolEvent::Task(given) if given == task()));
@@ -123,7 +123,7 @@ async fn an_extranonce_that_no_share_can_carry_ends_the_session_and_nothing_else
         let pool = async {
             let mut pool =
                 Played::accept(&listener, &authority, SetupProtocol::MiningProtocol).await;
-            let (_, open) = pool.register([7; 32]).await;
+            let (_, open) = pool.register(vrf_key()).await;
             pool.open_channel(&open, 5, [0xff; 32], size).await;
         };
         let options = options(address, &authority);
@@ -144,7 +144,7 @@ async fn a_target_of_0_ends_the_session_at_its_opening_and_later() {
         let pool = async {
             let mut pool =
                 Played::accept(&listener, &authority, SetupProtocol::MiningProtocol).await;
-            let (_, open) = pool.register([7; 32]).await;
+            let (_, open) = pool.register(vrf_key()).await;
             pool.open_channel(&open, 5, first, 8).await;
             let maximum_target = U256Owned::from([0; 32]);
             pool.send(&SetTarget {

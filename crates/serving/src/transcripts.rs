@@ -60,9 +60,20 @@ impl ReadyBatch {
 }
 
 /// Transcripts in the order in which they were finished.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Transcripts {
     waiting: VecDeque<Finished>,
+    /// How many go into a batch now.
+    batch_max: usize,
+}
+
+impl Default for Transcripts {
+    fn default() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            batch_max: BATCH_TRANSCRIPTS_MAX,
+        }
+    }
 }
 
 impl Transcripts {
@@ -127,7 +138,7 @@ impl Transcripts {
         let mut items: Vec<Finished> = Vec::new();
         let mut rest = VecDeque::new();
         for item in self.waiting.drain(..) {
-            if item.accepted && items.len() < BATCH_TRANSCRIPTS_MAX {
+            if item.accepted && items.len() < self.batch_max {
                 items.push(item);
             } else {
                 rest.push_back(item);
@@ -145,6 +156,23 @@ impl Transcripts {
                 self.waiting.push_front(item);
             }
         }
+    }
+
+    /// Puts a batch back that could not be audited, for batches of half its size. `false` if there is no half of it: then it
+    /// is dropped.
+    pub fn split(&mut self, batch: ReadyBatch) -> bool {
+        let half = batch.items.len() / 2;
+        if half == 0 {
+            return false;
+        }
+        self.batch_max = half;
+        self.put_back(batch);
+        true
+    }
+
+    /// A batch was audited: the next ones may be larger again.
+    pub fn was_audited(&mut self) {
+        self.batch_max = self.batch_max.saturating_mul(2).min(BATCH_TRANSCRIPTS_MAX);
     }
 
     fn find(&mut self, task_id: &TaskId) -> Option<&mut Finished> {
@@ -222,6 +250,23 @@ pub(crate) mod tests {
         }
         assert_eq!(waiting.take_batch().unwrap().task_ids.len(), 64);
         assert_eq!(waiting.take_batch().unwrap().task_ids.len(), 36);
+    }
+
+    #[test]
+    fn a_batch_that_could_not_be_audited_comes_again_in_halves_and_a_single_transcript_not_at_all()
+    {
+        let mut waiting = filled(3);
+        for number in 0..3 {
+            waiting.accept(&TaskId::from_bytes([number; 32]));
+        }
+        let batch = waiting.take_batch().unwrap();
+        assert!(waiting.split(batch));
+        let first = waiting.take_batch().unwrap();
+        assert_eq!(first.task_ids, vec![TaskId::from_bytes([0; 32])]);
+        assert!(!waiting.split(first));
+        // What passes lets the batches grow.
+        waiting.was_audited();
+        assert_eq!(waiting.take_batch().unwrap().task_ids.len(), 2);
     }
 
     #[test]

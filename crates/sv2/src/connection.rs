@@ -15,6 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::certificate::Doubt;
 use crate::frame::{CHANNEL_BIT, Frame, PAYLOAD_BYTES_MAX};
+use crate::handshake::HandshakeHash;
 
 /// Time for the TCP connection, and again for the whole Noise handshake. A peer that needs longer
 /// over three messages is away or up to something.
@@ -64,7 +65,11 @@ pub enum ConnectionError {
 }
 
 /// The two halves of a connection whose handshake is done.
-pub(crate) fn halves(stream: TcpStream, engine: NoiseEngine) -> (FrameReader, FrameWriter) {
+pub(crate) fn halves(
+    stream: TcpStream,
+    engine: NoiseEngine,
+    handshake: HandshakeHash,
+) -> (FrameReader, FrameWriter) {
     let (encryptor, decryptor) = engine.into_split();
     let (read, write) = stream.into_split();
     let reader = FrameReader {
@@ -75,6 +80,7 @@ pub(crate) fn halves(stream: TcpStream, engine: NoiseEngine) -> (FrameReader, Fr
         filled: 0,
         partial: None,
         failed: false,
+        handshake,
     };
     let writer = FrameWriter {
         io: write,
@@ -98,9 +104,15 @@ pub struct FrameReader {
     partial: Option<(Frame, usize)>,
     /// Set by the first error: the cipher's state is gone, so no later read may succeed.
     failed: bool,
+    handshake: HandshakeHash,
 }
 
 impl FrameReader {
+    /// The hash of the messages that began this connection: both sides have the same, and no other connection does.
+    pub fn handshake(&self) -> HandshakeHash {
+        self.handshake
+    }
+
     /// Sets the payload limit, at most what a header can declare (16 MiB less a byte).
     pub fn set_payload_bytes_max(&mut self, bytes: usize) {
         self.payload_bytes_max = bytes.min(PAYLOAD_BYTES_MAX);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bitcoin::secp256k1::rand::rngs::OsRng;
+use dovetail_commitment::tagged_hash;
 use dovetail_units::time::header_time_now;
 use stratum_core::noise_sv2::{
     ELLSWIFT_ENCODING_SIZE, Error as NoiseError, INITIATOR_EXPECTED_HANDSHAKE_MESSAGE_SIZE,
@@ -16,6 +17,28 @@ use crate::certificate::{CLOCK_BEHIND_MAX, Doubt};
 use crate::connection::{ConnectionError, FrameReader, FrameWriter, HANDSHAKE_TIME_MAX, halves};
 use crate::keys::{AuthorityKeys, AuthorityPublicKey};
 use crate::socket;
+
+/// A hash of a handshake's two messages, by which a signature can be for one connection alone. The Noise library keeps
+/// its own handshake hash to itself; the messages have all that goes into it but the keys' agreement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandshakeHash([u8; 32]);
+
+impl HandshakeHash {
+    /// A hash as it was told.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
+    fn of(first: &[u8], second: &[u8]) -> Self {
+        // Both have fixed lengths.
+        Self(tagged_hash("dovetail/handshake", &[first, second]))
+    }
+}
 
 /// Takes the server's side of a handshake on an accepted socket. The certificate that is signed for this connection
 /// holds from [`CLOCK_BEHIND_MAX`] before now until `cert_validity` after now.
@@ -51,7 +74,7 @@ async fn respond(
         .step_1_with_now_rng(first, valid_from, &mut OsRng)
         .map_err(|error| ConnectionError::Handshake(error.to_string()))?;
     stream.write_all(&second).await?;
-    Ok(halves(stream, engine))
+    Ok(halves(stream, engine, HandshakeHash::of(&first, &second)))
 }
 
 /// Connects to `address` (host:port) and takes the client's side of the handshake. Without an
@@ -108,6 +131,7 @@ async fn initiate(
     stream.write_all(&first).await?;
     let mut second = [0; INITIATOR_EXPECTED_HANDSHAKE_MESSAGE_SIZE];
     stream.read_exact(&mut second).await.map_err(closed_or_io)?;
+    let hash = HandshakeHash::of(&first, &second);
     let engine = initiator
         .step_2_with_now(second, now)
         .map_err(|error| match error {
@@ -116,7 +140,7 @@ async fn initiate(
             }
             error => ConnectionError::Handshake(format!("{error:?}")),
         })?;
-    Ok(halves(stream, engine))
+    Ok(halves(stream, engine, hash))
 }
 
 fn closed_or_io(error: std::io::Error) -> ConnectionError {
@@ -155,6 +179,25 @@ mod tests {
         let (served, connected) = tokio::join!(server, client);
         assert!(served.is_ok());
         connected.map(drop)
+    }
+
+    #[tokio::test]
+    async fn both_sides_of_a_connection_have_its_hash_and_no_other_connection_does() {
+        let keys = AuthorityKeys::generate();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let server = async {
+                let (stream, _) = listener.accept().await.unwrap();
+                accept(stream, &keys, Duration::from_secs(VALIDITY_S.into())).await
+            };
+            let (served, connected) = tokio::join!(server, connect(&address, Some(keys.public())));
+            let (served, connected) = (served.unwrap().0, connected.unwrap().0);
+            assert_eq!(served.handshake(), connected.handshake());
+            seen.push(served.handshake());
+        }
+        assert_ne!(seen[0], seen[1]);
     }
 
     #[tokio::test]

@@ -32,7 +32,7 @@ pub const EXTRANONCE_BYTES_MAX: usize = 32;
 pub use certificate::Doubt;
 pub use connection::{ConnectionError, FrameReader, FrameWriter};
 pub use frame::{DecodeError, Frame, Message};
-pub use handshake::{accept, connect};
+pub use handshake::{HandshakeHash, accept, connect};
 pub use identity::{Identity, IdentityRefusal, Payee};
 pub use keys::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
 pub use listener::Listener;

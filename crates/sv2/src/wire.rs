@@ -116,6 +116,29 @@ newtype_field!(
     dovetail_commitment::TextDigest
 );
 
+impl Field for dovetail_vrf::VrfPublicKey {
+    fn take(fields: &mut Fields<'_>, name: &str) -> Result<Self, DecodeError> {
+        let bytes = fields.array(name)?;
+        Self::from_bytes(bytes).map_err(|_| fields.refuse(&format!("{name} is no public key")))
+    }
+
+    fn put(&self, out: &mut Vec<u8>, _name: &str) -> Result<(), String> {
+        out.extend_from_slice(&self.to_bytes());
+        Ok(())
+    }
+}
+
+impl Field for dovetail_vrf::VrfProof {
+    fn take(fields: &mut Fields<'_>, name: &str) -> Result<Self, DecodeError> {
+        Ok(Self::from_bytes(fields.array(name)?))
+    }
+
+    fn put(&self, out: &mut Vec<u8>, _name: &str) -> Result<(), String> {
+        out.extend_from_slice(&self.to_bytes());
+        Ok(())
+    }
+}
+
 /// `B0_64K` with a limit of the message: at most `MAX` bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bytes<const MAX: usize>(pub Vec<u8>);

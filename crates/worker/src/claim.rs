@@ -27,10 +27,10 @@ use dovetail_sv2::{Outbox, OutboxError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::beacon::BeaconError;
+use crate::promises::BrokenPromise;
 use pool_job::Asked;
 use pool_share::Searched;
-pub use sent_claims::{SentClaim, SentClaims};
+pub use sent_claims::{ClaimShares, SentClaim, SentClaims};
 
 /// The least time between two requests for a job of the pool: it renews jobs by itself.
 const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -40,7 +40,8 @@ const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 pub struct ClaimTimes {
     /// To answer a registration, or a request for a job.
     pub answer: Duration,
-    /// To audit a batch: a replay of up to 64 transcripts, twice where they differ.
+    /// To audit a batch: a replay of up to 64 transcripts, and another one where they differ, behind a claim of ours that
+    /// took as long.
     pub audit: Duration,
     /// From the answer to a share until the outcome that explains it.
     pub outcome: Duration,
@@ -50,7 +51,7 @@ impl Default for ClaimTimes {
     fn default() -> Self {
         Self {
             answer: Duration::from_secs(30),
-            audit: Duration::from_secs(180),
+            audit: Duration::from_secs(420),
             outcome: Duration::from_secs(30),
         }
     }
@@ -69,7 +70,7 @@ pub enum ClaimEnd {
     /// The pool accepted the share, and never said how the audit ended.
     Unexplained,
     /// The pool broke its word.
-    Broken(BeaconError),
+    Broken(BrokenPromise),
     /// The pool will never pay for the batch.
     Refused(String),
 }
@@ -135,7 +136,7 @@ pub struct Claimer {
 impl Claimer {
     /// A claimer whose jobs the pool builds. Devices get them through `current_job`; `search_here`
     /// says whether they are searched on this machine besides. `numbers` counts the requests and shares
-    /// of the session.
+    /// of the session; `sent` remembers its claims.
     pub fn new(
         outbox: Outbox,
         channel: watch::Receiver<Channel>,
@@ -143,6 +144,7 @@ impl Claimer {
         current_job: Arc<CurrentJob>,
         search_here: bool,
         numbers: Arc<ShareNumbers>,
+        sent: SentClaims,
     ) -> Self {
         let (offers, shares) = mpsc::channel(SHARES_WAITING_MAX);
         let submitter = Submitter::new(outbox.clone(), numbers, current_job.stats().clone());
@@ -154,7 +156,7 @@ impl Claimer {
             current_job,
             search_here,
             submitter,
-            sent: SentClaims::default(),
+            sent,
             times: ClaimTimes::default(),
             offers,
             shares,
@@ -166,12 +168,6 @@ impl Claimer {
     pub fn with_times(mut self, times: ClaimTimes) -> Self {
         self.times = times;
         self
-    }
-
-    /// The claims that it sends, for whoever hears of their outcomes. It must hand on those alone that are of one
-    /// of them.
-    pub fn sent_claims(&self) -> SentClaims {
-        self.sent.clone()
     }
 
     /// Claims with shares of declared jobs.
@@ -298,7 +294,7 @@ impl Claimer {
                 let outcome = self.outcome(batch, header_hash, outcome).await?;
                 Ok(Some(match outcome {
                     Some(outcome) if outcome.accepted => settled(true, String::new()),
-                    Some(_) => ClaimEnd::Broken(BeaconError::Contradiction),
+                    Some(_) => ClaimEnd::Broken(BrokenPromise::Contradiction),
                     None => ClaimEnd::Unexplained,
                 }))
             }
@@ -306,13 +302,13 @@ impl Claimer {
                 let outcome = self.outcome(batch, header_hash, outcome).await?;
                 Ok(Some(match outcome {
                     Some(outcome) if is_mismatch(&outcome) => settled(false, outcome.code),
-                    Some(_) => ClaimEnd::Broken(BeaconError::Contradiction),
-                    None => ClaimEnd::Broken(BeaconError::Kept),
+                    Some(_) => ClaimEnd::Broken(BrokenPromise::Contradiction),
+                    None => ClaimEnd::Broken(BrokenPromise::Kept),
                 }))
             }
             ShareAnswer::Refused(code) => {
-                // An audit that could not be done has shown its step of the beacon: its outcome is still to come.
-                if code != Code::AuditUnavailable {
+                // The outcome of an audit that could not be done is still to come.
+                if code != Code::AuditUnavailable && code != Code::BatchDead {
                     self.sent.withdraw(&batch.root, &header_hash);
                 }
                 match is_stale(&code) {
@@ -431,7 +427,10 @@ fn settled(accepted: bool, code: String) -> ClaimEnd {
 /// Whether the outcome says that a replay gave something else.
 pub(crate) fn is_mismatch(outcome: &BatchOutcome) -> bool {
     let undone = Code::parse(&outcome.code);
-    let undone = matches!(undone, Some(Code::AuditUnavailable | Code::Internal));
+    let undone = matches!(
+        undone,
+        Some(Code::AuditUnavailable | Code::BatchDead | Code::Internal)
+    );
     !outcome.accepted && !undone
 }
 

@@ -116,9 +116,8 @@ pub struct Fetch {
 pub struct Pool {
     /// host:port of its mining port.
     pub address: String,
-    /// The authority key that its certificate must be signed with. Without it the pool is not
-    /// authenticated, which is for tests.
-    pub authority_public_key: Option<AuthorityPublicKey>,
+    /// The authority key that its certificate must be signed with. The worker proves its key to this pool alone.
+    pub authority_public_key: AuthorityPublicKey,
     /// Where jobs on our own templates are declared. Without it the pool builds the jobs that carry our
     /// batches.
     pub job_declarator: Option<JobDeclarator>,

@@ -33,7 +33,7 @@ pub struct Stats {
     /// Batches whose share a pool accepted without ever saying how their audit ended.
     pub batches_unexplained: AtomicU64,
     /// Times that a pool broke its word on audits, which the worker leaves it for.
-    pub beacons_broken: AtomicU64,
+    pub promises_broken: AtomicU64,
     /// Payouts that the worker's own wallet has, in millisatoshi.
     pub paid_msat: AtomicU64,
     /// What is known of each pool by its address. As many as the configuration has pools.
@@ -147,6 +147,7 @@ impl Stats {
 mod tests {
     use super::*;
     use dovetail_commitment::{BatchRoot, HeaderHash};
+    use dovetail_vrf::VrfProof;
     use std::sync::atomic::Ordering;
 
     #[test]
@@ -156,8 +157,8 @@ mod tests {
             root: BatchRoot::from_bytes([1; 32]),
             header_hash: HeaderHash::from_bytes([2; 32]),
             accepted: credit_msat > 0,
-            beacon_step: 0,
-            preimage: [0; 32],
+            sample_header: HeaderHash::from_bytes([0; 32]),
+            proof: VrfProof::NONE,
             code: String::new(),
             credit_msat,
             held_msat,

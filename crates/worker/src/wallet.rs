@@ -5,7 +5,7 @@ mod payouts;
 use dovetail_lightning::Client;
 use dovetail_sv2::extension::INVOICE_BYTES_MAX;
 
-pub use payouts::{PayoutEvent, Payouts};
+pub use payouts::{MadeInvoice, PayoutEvent, Payouts};
 
 /// How long an invoice holds: the pool pays at once, or asks again.
 const INVOICE_EXPIRY_S: u32 = 3600;

@@ -41,10 +41,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::beacon::{BeaconFileError, Beacons};
-use crate::claim::{ClaimEnd, ClaimError, ClaimTimes, Claimer};
+use crate::claim::{ClaimEnd, ClaimError, ClaimTimes, Claimer, SentClaims};
 use crate::config::{BetweenBatches, Config, Firmware};
 use crate::page::{self, Page};
+use crate::promises::{LeftPools, LeftPoolsError};
 use crate::stats::Stats;
 use crate::wallet::Payouts;
 
@@ -66,9 +66,9 @@ pub enum StartError {
     /// The engine's threads.
     #[error(transparent)]
     Engine(#[from] dovetail_engine::EngineError),
-    /// What is remembered of pools' beacons.
+    /// The pools that were left.
     #[error(transparent)]
-    Beacons(#[from] BeaconFileError),
+    Left(#[from] LeftPoolsError),
     /// A model.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -109,8 +109,8 @@ pub struct Worker {
     downloads: Option<Downloads>,
     runner: TaskRunner,
     task_events: mpsc::Receiver<TaskEvent>,
-    /// What we know of pools' beacons; it outlives sessions and restarts, so that a pool reveals no step twice.
-    beacons: Beacons,
+    /// The pools that broke their word; it outlives sessions and restarts.
+    left: LeftPools,
     /// How long a pool may leave what undone.
     patience: Patience,
     /// Whose the running tasks are, by the pool's place in the list.
@@ -148,7 +148,7 @@ impl Worker {
     /// The first thing that is missing.
     pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Self, StartError> {
         let keys = WorkerKeys::load_or_create(&config.worker.key_file)?;
-        let beacons = Beacons::load(&config.worker.key_file.with_extension("beacons"))?;
+        let left = LeftPools::load(&config.worker.key_file.with_extension("left"))?;
         let models = models::load(&config.worker.models)?;
         let downloads = config.downloads(&models);
         if let Some(downloads) = &downloads {
@@ -202,7 +202,7 @@ impl Worker {
             downloads,
             runner,
             task_events,
-            beacons,
+            left,
             patience: Patience::default(),
             owners: HashMap::new(),
         })
@@ -326,8 +326,6 @@ impl Worker {
             };
             let upstream = &self.upstreams[index];
             tracing::info!(worker = %self.keys.name, pool = upstream.options.address, channel = pool.channel().id, "registered with the pool");
-            self.beacons
-                .meet(&upstream.options.name(), pool.beacon_tip());
             let address = upstream.options.address.clone();
             self.stats.mining.set_upstream(InUse::Pool { address });
             told(self, Readiness::Ready);
@@ -348,6 +346,8 @@ impl Worker {
         let (channel, channel_now) = watch::channel(pool.channel().clone());
         let (claim_events, events) = mpsc::channel(CLAIM_EVENTS_MAX);
         let numbers = Arc::<ShareNumbers>::default();
+        let claim_shares = self.upstreams[index].claim_shares.clone();
+        let sent_claims = SentClaims::new(claim_shares, pool.vrf_key());
         let claimer = Claimer::new(
             pool.outbox().clone(),
             channel_now.clone(),
@@ -355,6 +355,7 @@ impl Worker {
             self.current_job.clone(),
             self.config.worker.search,
             numbers.clone(),
+            sent_claims.clone(),
         )
         .with_times(self.claim_times);
         let submitter = Submitter::new(
@@ -366,9 +367,6 @@ impl Worker {
             Some((jobs, requests)) => (Some(jobs), claimer.with_declared_jobs(requests)),
             None => (None, claimer),
         };
-        let sent_claims = claimer.sent_claims();
-        let pool_name = self.upstreams[index].options.name();
-        sent_claims.set_floor(self.beacons.next_step(&pool_name));
         Session {
             index,
             pool,

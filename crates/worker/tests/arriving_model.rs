@@ -20,7 +20,7 @@ use dovetail_sv2::setup::SetupProtocol;
 use dovetail_worker::config::Config;
 use dovetail_worker::worker::Worker;
 use support::fixture::TIME_MAX;
-use support::pool::{hung_up, next, task};
+use support::pool::{hung_up, next, task, vrf_secret};
 use support::{Played, easy_target, listen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -130,7 +130,7 @@ impl Fixture {
         let opening = async {
             let protocol = SetupProtocol::MiningProtocol;
             let mut pool = Played::accept(&self.pool, &self.pool_keys, protocol).await;
-            let (register, open) = pool.register([1; 32]).await;
+            let (register, open) = pool.register(vrf_secret().public_key()).await;
             (pool, register, open)
         };
         tokio::time::timeout(TIME_MAX, opening).await.unwrap()

@@ -9,6 +9,7 @@ use std::time::Duration;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{DeliverTranscript, RegisterBatch};
 use dovetail_sv2::messages::{PushSolution, SubmitSharesSuccess};
+use dovetail_vrf::VrfProof;
 use support::claim::{Claim, claimed, take_declaration, take_share};
 use support::fixture::{BLOCKS_ALWAYS, BLOCKS_NEVER};
 use support::pool::{CHANNEL, EXTRANONCE_PREFIX, hung_up};
@@ -30,7 +31,7 @@ async fn a_task_becomes_tokens_a_transcript_a_declared_job_and_a_claiming_share(
         new_shares_sum: 2,
     })
     .await;
-    pool.send(&claim.passed(0)).await;
+    pool.send(&claim.passed()).await;
     nothing_more(&mut pool).await;
     fixture.stop().await;
 }
@@ -43,7 +44,7 @@ async fn a_stale_share_leads_to_another_declaration_and_a_mismatch_to_none() {
     let claim = Claim::take(&mut pool, &mut declarator, root).await;
     let mismatch = Code::InferenceMismatch.as_str();
     claim.refuse(&mut pool, mismatch).await;
-    pool.send(&claim.failed(0)).await;
+    pool.send(&claim.failed()).await;
     nothing_more(&mut pool).await;
     fixture.stop().await;
 }
@@ -94,14 +95,14 @@ async fn a_transcript_without_an_answer_is_delivered_again_on_the_next_session()
 }
 
 #[tokio::test]
-async fn a_pool_that_breaks_its_beacon_is_left_for_good() {
+async fn a_pool_that_cannot_prove_its_sample_is_left_for_good() {
     let (fixture, mut pool, _declarator, claim) = claimed(Setup::alone(BLOCKS_NEVER)).await;
     let mismatch = Code::InferenceMismatch.as_str();
     claim.refuse(&mut pool, mismatch).await;
-    let mut chosen = claim.failed(0);
-    chosen.preimage = [6; 32];
+    let mut chosen = claim.failed();
+    chosen.proof = VrfProof::from_bytes([6; VrfProof::BYTES]);
     pool.send(&chosen).await;
     hung_up(&mut pool).await;
     let remembered = fixture.no_pool_is_left().await;
-    assert!(remembered.contains("does not follow"), "{remembered}");
+    assert!(remembered.contains("does not hold"), "{remembered}");
 }

@@ -1,26 +1,28 @@
 //! The audit as the pool runs it: commit, then sample, then replay exactly.
 //!
-//! The beacon is a hash chain whose tip is published at registration. A step's preimage is spent
-//! before it is used, so that no restart can use it twice, and told only after the share is in.
+//! The sample is drawn by a verifiable random function from the header of the batch's first admitted claim and the
+//! batch's root, so a batch has one sample. What a replay finds is in the ledger before anything else is done about it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use dovetail_audit::{Evidence, Finding, HashChain, sample, sample_size};
-use dovetail_commitment::{HeaderHash, ModelId, WorkerKey};
-use dovetail_ledger::{BatchRecord, Ledger, LedgerError};
+use dovetail_audit::{Evidence, Finding, sample, sample_size};
+use dovetail_commitment::{BatchRoot, HeaderHash, ModelId};
+use dovetail_ledger::{
+    BatchRecord, DrawnSample, Ledger, LedgerError, ReplayedDigests, SuspectFinding,
+};
+use dovetail_sv2::extension::sample_input;
+use dovetail_vrf::{VrfProof, VrfPublicKey, VrfSecret};
+use futures::future::join_all;
 use tokio::time::timeout;
 
-use crate::validation::Validators;
+use crate::validation::{NotReplayed, Validators};
 
-/// What an audit found, and with which step of the beacon.
+/// How an audit ended, and with which sample.
 #[derive(Debug, Clone)]
 pub(crate) struct Audited {
-    pub(crate) step: u32,
-    pub(crate) preimage: [u8; 32],
-    pub(crate) sample: Vec<usize>,
+    pub(crate) sample: DrawnSample,
     pub(crate) outcome: AuditOutcome,
 }
 
@@ -34,155 +36,261 @@ pub(crate) enum AuditOutcome {
     },
     /// One did not, twice.
     Failed(Failure),
-    /// The replay could not be done in time, or was not the same twice: earns nothing and costs
-    /// nothing.
-    Unavailable,
+    /// One did not, and nobody has replayed it a second time yet. The finding is kept.
+    Suspect,
+    /// The replay had no place in the queue: earns nothing, costs nothing and counts for nothing.
+    Crowded,
+    /// The replay could not be done in time, or was not the same twice: earns nothing and costs nothing.
+    Undone,
 }
 
 /// A mismatch that was found twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// The transcript's place in the batch.
-    pub(crate) index: usize,
-    pub(crate) finding: Finding,
+    /// What the first replay found.
+    pub(crate) finding: SuspectFinding,
     /// The validators that found it, the first one's first.
     pub(crate) validators: [String; 2],
+}
+
+/// What a second replay says of a finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Confirmation {
+    /// The same.
+    Same(Failure),
+    /// Something else: one of the two validators is broken, and nobody has lied.
+    Different,
+    /// Nothing yet.
+    None,
+}
+
+/// A mismatch of the first replays, with the leaf's place.
+struct Found {
+    index: usize,
+    finding: Finding,
+    by: usize,
 }
 
 /// Runs audits away from the mining tasks.
 #[derive(Clone)]
 pub(crate) struct Auditor {
     ledger: Ledger,
-    chain: Arc<HashChain>,
+    secret: VrfSecret,
     validators: Validators,
+    /// For one replay.
     time_max: Duration,
 }
 
 impl Auditor {
-    /// Goes on with the beacon that the ledger holds, or starts one. An audit that takes longer than
-    /// `time_max` is given up.
-    pub(crate) async fn start(
+    /// Draws samples with this secret. A replay that takes longer than `time_max` is given up.
+    pub(crate) fn new(
         ledger: Ledger,
+        secret: VrfSecret,
         validators: Validators,
         time_max: Duration,
-    ) -> anyhow::Result<Self> {
-        let beacon = ledger.beacon().await.context("cannot read the beacon")?;
-        let chain =
-            tokio::task::spawn_blocking(move || HashChain::from_seed(beacon.seed, beacon.length))
-                .await?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             ledger,
-            chain: Arc::new(chain),
+            secret,
             validators,
             time_max,
-        })
+        }
     }
 
-    /// How long an audit takes at most.
+    /// How long an audit takes at most: a replay, and another one to confirm what it found.
     pub(crate) fn time_max(&self) -> Duration {
-        self.time_max
+        self.time_max.saturating_mul(2)
     }
 
-    /// The chain's tip, for workers to check revealed values against. Never a later value: one that is
-    /// spent may choose the sample of an audit that is under way, and is no public one before it ends.
-    pub(crate) fn tip(&self) -> [u8; 32] {
-        self.chain.tip()
+    /// What the proofs are checked with.
+    pub(crate) fn vrf_key(&self) -> VrfPublicKey {
+        self.secret.public_key()
     }
 
-    /// Samples `batch` with the share's hash and the next preimage, and has the sample replayed.
+    /// The proof of the sample that this header draws for this root.
+    pub(crate) fn prove(&self, sample_header: &HeaderHash, root: &BatchRoot) -> VrfProof {
+        self.secret.prove(&sample_input(sample_header, root))
+    }
+
+    /// Audits `batch` at the claim with this header, whose sample `sample_header` draws.
     ///
     /// # Errors
-    /// [`LedgerError`] if no step could be spent; nothing was sampled then.
+    /// [`LedgerError`] if it cannot be reached. What was found by then is kept, or lost with the whole claim.
     pub(crate) async fn audit(
         &self,
         header_hash: HeaderHash,
-        worker: &WorkerKey,
+        sample_header: HeaderHash,
         batch: &BatchRecord,
     ) -> Result<Audited, LedgerError> {
         let evidence = evidence_of(batch).ok_or(LedgerError::Corrupt("batch"))?;
-        let trust = self.ledger.trust(worker).await?;
-        let step = self.ledger.take_step().await?;
-        let Some(preimage) = self.chain.preimage(step) else {
-            // A chain of 2^20 steps lasts for years; its end is the operator's business.
-            tracing::error!("the beacon's hash chain is used up: start a new one");
-            return Err(LedgerError::Refused("the beacon is used up"));
-        };
+        let trust = self.ledger.trust(&batch.worker).await?;
+        let input = sample_input(&sample_header, &batch.root);
+        let (output, proof) = self.secret.evaluate(&input);
         let count = sample_size(trust.transcripts, evidence.len());
-        let indices = sample(&header_hash, &preimage, evidence.len(), count);
-        let outcome = timeout(self.time_max, self.replay(&evidence, &indices))
-            .await
-            .unwrap_or(AuditOutcome::Unavailable);
-        Ok(Audited {
-            step,
-            preimage,
-            sample: indices,
-            outcome,
-        })
+        let indices = sample(&output.seed(), evidence.len(), count);
+        let outcome = self
+            .replay(header_hash, batch.root, &evidence, &indices)
+            .await?;
+        let sample = DrawnSample {
+            header_hash: sample_header,
+            proof,
+            indices,
+        };
+        Ok(Audited { sample, outcome })
     }
 
-    /// Has the sample replayed, each model's part in one go, and a mismatch once more.
-    async fn replay(&self, evidence: &[Arc<Evidence>], sample: &[usize]) -> AuditOutcome {
+    /// Has the sample replayed, the models side by side, and a mismatch once more.
+    async fn replay(
+        &self,
+        header_hash: HeaderHash,
+        root: BatchRoot,
+        evidence: &[Arc<Evidence>],
+        sample: &[usize],
+    ) -> Result<AuditOutcome, LedgerError> {
         // Made before an update of this pool, so nobody has lied. All of the batch is looked at: what no sample can show to
         // be a lie is not paid by luck, nor does it hide another one.
         if !evidence.iter().all(|evidence| evidence.is_replayable()) {
             tracing::warn!(
                 "a transcript of the release before cannot be replayed; its batch earns nothing"
             );
-            return AuditOutcome::Unavailable;
+            return Ok(AuditOutcome::Undone);
         }
-        let mut by_model: BTreeMap<ModelId, Vec<usize>> = BTreeMap::new();
-        for &index in sample {
-            let Some(evidence) = evidence.get(index) else {
-                return AuditOutcome::Unavailable;
-            };
-            let model = evidence.transcript.model_id;
-            by_model.entry(model).or_default().push(index);
+        let by_model = by_model(evidence, sample);
+        let mut replays = Vec::with_capacity(by_model.len());
+        for (model, indices) in &by_model {
+            replays.push(self.first_mismatch(*model, evidence, indices));
         }
-        for (model, indices) in by_model {
-            let chosen = indices.iter().map(|index| Arc::clone(&evidence[*index]));
-            let Some(first) = self.validators.replay(model, chosen.collect(), None).await else {
-                return AuditOutcome::Unavailable;
-            };
-            let mut failed = first
-                .verdicts
+        let replayed = join_all(replays).await;
+        // A mismatch counts, whatever became of the other models.
+        let found = replayed
+            .iter()
+            .filter_map(|of_model| of_model.as_ref().ok());
+        let Some(found) = found.flatten().min_by_key(|found| found.index) else {
+            return Ok(if replayed.iter().all(Result::is_ok) {
+                let replayed = sample.len();
+                AuditOutcome::Passed { replayed }
+            } else if replayed
                 .iter()
-                .zip(&indices)
-                .filter_map(|(verdict, index)| Some(((*verdict).err()?, *index)));
-            let Some((finding, index)) = failed.next() else {
-                continue;
-            };
-            let once_more = vec![Arc::clone(&evidence[index])];
-            let again = self
-                .validators
-                .replay(model, once_more, Some(first.by))
-                .await;
-            let Some(again) = again else {
-                return AuditOutcome::Unavailable;
-            };
-            if again.verdicts.as_slice() != [Err(finding)] {
-                tracing::error!(
-                    first = self.validators.name(first.by),
-                    second = self.validators.name(again.by),
-                    code = finding.mismatch.code(),
-                    "two replays of a transcript differ: one of these validators is broken"
-                );
-                return AuditOutcome::Unavailable;
+                .any(|of_model| matches!(of_model, Err(NotReplayed::QueueFull)))
+            {
+                AuditOutcome::Crowded
+            } else {
+                AuditOutcome::Undone
+            });
+        };
+        let finding = self.finding(header_hash, found);
+        // Before anything else: it must outlive this claim.
+        self.ledger.keep_finding(root, &finding).await?;
+        match self.confirm(&finding, &evidence[found.index]).await {
+            Confirmation::Same(failure) => Ok(AuditOutcome::Failed(failure)),
+            Confirmation::None => Ok(AuditOutcome::Suspect),
+            Confirmation::Different => {
+                self.ledger.drop_finding(root).await?;
+                Ok(AuditOutcome::Undone)
             }
-            return AuditOutcome::Failed(Failure {
-                index,
+        }
+    }
+
+    /// Has the part of a sample replayed that is of one model: the first transcript of it that did not give the same.
+    async fn first_mismatch(
+        &self,
+        model: ModelId,
+        evidence: &[Arc<Evidence>],
+        indices: &[usize],
+    ) -> Result<Option<Found>, NotReplayed> {
+        let chosen = indices.iter().map(|index| Arc::clone(&evidence[*index]));
+        let replayed = self.validators.replay(model, chosen.collect());
+        let replayed = timeout(self.time_max, replayed)
+            .await
+            .unwrap_or(Err(NotReplayed::Failed))?;
+        let mut verdicts = replayed.verdicts.iter().zip(indices);
+        Ok(verdicts.find_map(|(verdict, index)| {
+            let finding = (*verdict).err()?;
+            Some(Found {
+                index: *index,
                 finding,
-                validators: [first.by, again.by].map(|by| self.validators.name(by).to_owned()),
+                by: replayed.by,
+            })
+        }))
+    }
+
+    /// Has what a finding is about replayed once more, ahead of everything that waits, by another validator.
+    pub(crate) async fn confirm(
+        &self,
+        finding: &SuspectFinding,
+        evidence: &Arc<Evidence>,
+    ) -> Confirmation {
+        let model = evidence.transcript.model_id;
+        let again = self
+            .validators
+            .confirm(model, Arc::clone(evidence), &finding.validator);
+        let Ok(Ok(again)) = timeout(self.time_max, again).await else {
+            return Confirmation::None;
+        };
+        let second = self.validators.name(again.by).to_owned();
+        let agrees = match again.verdicts.as_slice() {
+            [Err(found)] => {
+                let found = Found {
+                    index: finding.index,
+                    finding: *found,
+                    by: again.by,
+                };
+                let again = self.finding(finding.header_hash, &found);
+                let of_first = SuspectFinding {
+                    validator: second.clone(),
+                    ..finding.clone()
+                };
+                again == of_first
+            }
+            _ => false,
+        };
+        if agrees {
+            return Confirmation::Same(Failure {
+                finding: finding.clone(),
+                validators: [finding.validator.clone(), second],
             });
         }
-        AuditOutcome::Passed {
-            replayed: sample.len(),
+        tracing::error!(
+            first = finding.validator,
+            second,
+            code = finding.mismatch,
+            "two replays of a transcript differ: one of these validators is broken"
+        );
+        Confirmation::Different
+    }
+
+    /// What the ledger keeps of a mismatch: digests, never content.
+    fn finding(&self, header_hash: HeaderHash, found: &Found) -> SuspectFinding {
+        let mismatch = found.finding.mismatch;
+        let position = mismatch.position();
+        SuspectFinding {
+            header_hash,
+            index: found.index,
+            mismatch: mismatch.code().to_owned(),
+            position: position.map(|position| u32::try_from(position).unwrap_or(u32::MAX)),
+            replayed: found.finding.replayed.map(|replayed| ReplayedDigests {
+                tokens: replayed.tokens,
+                output_digest: replayed.output_digest,
+                trace_root: replayed.trace_root,
+            }),
+            validator: self.validators.name(found.by).to_owned(),
         }
     }
 }
 
+/// The places of the sample, by the models of their transcripts.
+fn by_model(evidence: &[Arc<Evidence>], sample: &[usize]) -> BTreeMap<ModelId, Vec<usize>> {
+    let mut by_model: BTreeMap<ModelId, Vec<usize>> = BTreeMap::new();
+    for &index in sample {
+        let model = evidence[index].transcript.model_id;
+        by_model.entry(model).or_default().push(index);
+    }
+    by_model
+}
+
 /// What a replay needs of each transcript, in the order of the leaves; `None` if a task has lost its
 /// prompt, transcript or tokens, as those of an open batch have not.
-fn evidence_of(batch: &BatchRecord) -> Option<Vec<Arc<Evidence>>> {
+pub(super) fn evidence_of(batch: &BatchRecord) -> Option<Vec<Arc<Evidence>>> {
     let of_task = |task: &dovetail_ledger::TaskRecord| {
         Some(Arc::new(Evidence {
             transcript: task.transcript.clone()?,

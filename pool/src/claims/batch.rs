@@ -13,6 +13,7 @@ pub(super) fn check_claimable(batch: &BatchRecord, worker: WorkerKey) -> Result<
         BatchState::Open => {}
         BatchState::Settled => return Err(Code::BatchSpent),
         BatchState::Failed => return Err(Code::InferenceMismatch),
+        BatchState::Dead => return Err(Code::BatchDead),
     }
     if batch.is_spent() {
         return Err(Code::BatchSpent);

@@ -31,12 +31,14 @@ fn text(record: &FailedAuditRecord) -> String {
     let place = record
         .position
         .map_or_else(String::new, |position| format!(" at token {position}"));
-    let replayed = |digest: &Option<String>| digest.as_ref().unwrap_or(&none).clone();
+    let or_none = |digest: &Option<String>| digest.as_ref().unwrap_or(&none).clone();
     format!(
-        "step {step}, {time} (Unix): {mismatch}{place}\n  \
+        "{time} (Unix): {mismatch}{place}\n  \
            worker       {worker}\n  \
            batch        {root}, leaf {leaf}\n  \
            share        {header}\n  \
+           sample by    {sample_header}\n               \
+                        proof {proof}\n  \
            task         {task}\n  \
            transcript   {transcript}\n  \
            model        {model}, engine version {version}\n  \
@@ -46,25 +48,26 @@ fn text(record: &FailedAuditRecord) -> String {
                         replayed {trace}\n  \
            replayed by  {validators}\n  \
            forfeited    {msat} msat of {credits} batches\n",
-        step = record.step,
         time = record.created_at_unix,
         mismatch = record.mismatch,
         worker = record.worker,
         root = record.root,
         leaf = record.leaf_index,
         header = record.header_hash,
+        sample_header = or_none(&record.sample_header),
+        proof = or_none(&record.vrf_proof),
         task = record.task_id,
         transcript = record.transcript_hash,
         model = record.model_id,
         version = record.engine_version,
         claimed = record.claimed_output_digest,
         claimed_tokens = record.claimed_tokens,
-        output = replayed(&record.replayed_output_digest),
+        output = or_none(&record.replayed_output_digest),
         tokens = record
             .replayed_tokens
             .map_or_else(|| none.clone(), |tokens| tokens.to_string()),
         claimed_trace = record.claimed_trace_root,
-        trace = replayed(&record.replayed_trace_root),
+        trace = or_none(&record.replayed_trace_root),
         validators = record.validators.join(", "),
         msat = record.forfeited_msat,
         credits = record.forfeited_credits,

@@ -53,8 +53,13 @@ async fn start(
     .await
 }
 
-/// Claims a batch until it is credited, as an honest worker does; returns how many shares that took.
-async fn claim(mut pool: watch::Receiver<Option<Arc<Pool>>>, finished: Finished) -> u64 {
+/// Claims a batch until it is credited, as an honest worker does; returns how many shares that took. Of one that could not
+/// be audited it makes another one.
+async fn claim(
+    ledger: &Ledger,
+    mut pool: watch::Receiver<Option<Arc<Pool>>>,
+    mut finished: Finished,
+) -> u64 {
     for tries in 1.. {
         let running = pool
             .wait_for(Option::is_some)
@@ -72,13 +77,17 @@ async fn claim(mut pool: watch::Receiver<Option<Arc<Pool>>>, finished: Finished)
             }
             // The answer to an earlier share was lost with the pool.
             Some(Settled::Refused(SettleRefusal::Code(Code::BatchSpent), _)) => return tries,
+            Some(Settled::Refused(SettleRefusal::Code(Code::BatchDead), report)) => {
+                assert!(report.unwrap().drawn.is_some());
+                finished = finished.again(ledger).await;
+            }
             Some(Settled::Refused(refusal, report)) => {
                 let code = refusal.as_str();
                 let may_try_again = [Code::AuditUnavailable, Code::Internal]
                     .map(Code::as_str)
                     .contains(&code);
                 assert!(may_try_again, "an honest worker is told {code}");
-                assert!(report.is_none_or(|report| report.code == code));
+                assert!(report.is_none_or(|report| report.code == code && report.drawn.is_none()));
             }
             None => {}
         }
@@ -110,7 +119,7 @@ fn start_workers(
                 let mut claims = 0;
                 for batch in 0..BATCHES_PER_WORKER {
                     let finished = worker.finish(&ledger, batch, LEAVES, |_, _| {}).await;
-                    claims += claim(pool.clone(), finished).await;
+                    claims += claim(&ledger, pool.clone(), finished).await;
                 }
                 claims
             })
@@ -132,9 +141,10 @@ async fn check_ledger(database: &Database, ledger: &Ledger, made: &Made) {
     // Nobody was punished.
     assert_eq!(count("SELECT count(*) FROM appeals").await, 0);
     assert_eq!(
-        count("SELECT count(*) FROM batches WHERE state <> 'settled'").await,
+        count("SELECT count(*) FROM batches WHERE state NOT IN ('settled', 'dead')").await,
         0
     );
+    assert_eq!(count("SELECT count(*) FROM findings").await, 0);
     assert_eq!(count("SELECT sum(mismatches)::bigint FROM trust").await, 0);
     assert_eq!(
         count("SELECT count(*) FROM transfers WHERE reason = 'forfeited'").await,

@@ -6,10 +6,12 @@ pub(crate) mod claim;
 mod failed_audits;
 #[cfg(test)]
 mod honest_tests;
+mod mismatch;
 pub(crate) mod one_per_worker;
 mod receipts;
 pub(crate) mod settle;
 #[cfg(test)]
 mod settle_tests;
+pub(crate) mod suspects;
 
 pub use failed_audits::print_audits;

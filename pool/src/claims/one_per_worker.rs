@@ -1,5 +1,6 @@
 //! One at a time of each worker, across its connections. Of claims: so those of one batch do not race, the worker's
-//! trust is not spent twice, and its audits use the beacon's steps in order. And of registrations of batches.
+//! held credit is not counted on twice, and nothing of it is audited while a batch of it is suspect. And of registrations of
+//! batches.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

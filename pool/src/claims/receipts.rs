@@ -5,6 +5,7 @@ use dovetail_commitment::receipt::{Receipt, ReceiptParts};
 use dovetail_commitment::{Batch, TaskId};
 use dovetail_ledger::BatchRecord;
 use dovetail_units::time::unix_now;
+use dovetail_vrf::VrfPublicKey;
 
 use super::claim::Claim;
 
@@ -14,6 +15,7 @@ pub(super) fn sign(
     claim: &Claim,
     batch: &BatchRecord,
     key: &Keypair,
+    vrf_key: VrfPublicKey,
 ) -> Option<Vec<(TaskId, String)>> {
     let leaves = batch
         .tasks
@@ -37,6 +39,7 @@ pub(super) fn sign(
                 header: claim.header,
                 share_target: claim.share_target,
                 issued_at_unix: unix_now(),
+                vrf_key: vrf_key.to_bytes(),
             };
             let receipt = Receipt::sign(parts, key);
             Some((task.id, serde_json::to_string_pretty(&receipt).ok()?))

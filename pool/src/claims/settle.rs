@@ -2,21 +2,23 @@
 //! inference, then one durable ledger entry. Money runs to its end: these futures are spawned on
 //! the pool's task tracker, so that a connection that drops takes nothing with it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bitcoin::secp256k1::Keypair;
 use dovetail_commitment::{BatchRoot, HeaderHash, WorkerKey};
 use dovetail_ledger::{
-    BatchRecord, CommitRefusal, Committer, FailedAudit, InferenceSettlement, Ledger, LedgerError,
-    MaturityWindow, ReplayedDigests, Share, ShareKind,
+    BatchRecord, BatchState, CommitRefusal, Committer, DrawnSample, InferenceSettlement, Ledger,
+    LedgerError, MaturityWindow, Share, ShareKind, Undone,
 };
 use dovetail_sv2::extension::codes::Code;
 use dovetail_telemetry::{Event, Telemetry};
 use dovetail_units::time::unix_now;
 use dovetail_units::{Msat, Work};
+use dovetail_vrf::{VrfProof, VrfPublicKey};
 use tokio::time::timeout;
 
-use super::audit::{AuditOutcome, Audited, Auditor, Failure};
+use super::audit::{AuditOutcome, Audited, Auditor};
 use super::batch::check_claimable;
 use super::claim::Claim;
 use super::one_per_worker::OnePerWorker;
@@ -25,8 +27,9 @@ use crate::config::CreditConfig;
 use crate::credit;
 use crate::tasks::Tasks;
 
-/// How long a claim waits for the one before it of the same worker.
-const TURN_TIME_MAX: Duration = Duration::from_secs(120);
+/// How long a claim waits for the one before it of the same worker: for a replay, and another one to confirm it, as long
+/// as these take by default.
+const TURN_TIME_MAX: Duration = Duration::from_secs(240);
 /// How long it may take from an audit's end until the share is durable.
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a claim waits for one answer of the ledger. A connection that has silently died would not end
@@ -52,14 +55,23 @@ pub(crate) struct BatchReport {
     pub(crate) root: BatchRoot,
     pub(crate) header_hash: HeaderHash,
     pub(crate) accepted: bool,
-    pub(crate) step: u32,
-    pub(crate) preimage: [u8; 32],
+    /// What the sample was drawn with, once the batch has ended. Whoever saw it before could claim again only if the
+    /// sample suited.
+    pub(crate) drawn: Option<Drawn>,
     /// What the audit found, or why it was not done; empty if the batch is accepted.
-    pub(crate) code: &'static str,
+    pub(crate) code: Cow<'static, str>,
     /// What the batch's tokens are credited with; 0 unless it is accepted.
     pub(crate) credit: Msat,
     /// What is held of the worker's credit for inference; `None` if the ledger did not say.
     pub(crate) held: Option<Msat>,
+}
+
+/// What a batch's sample was drawn with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Drawn {
+    /// The header of the batch's first admitted claim.
+    pub(crate) sample_header: HeaderHash,
+    pub(crate) proof: VrfProof,
 }
 
 /// How a share ended.
@@ -131,9 +143,9 @@ impl Settler {
         }
     }
 
-    /// The tip of the beacon that samples are drawn with, for workers to check revealed values against.
-    pub(crate) fn beacon_tip(&self) -> [u8; 32] {
-        self.auditor.tip()
+    /// What the proofs of samples are checked with.
+    pub(crate) fn vrf_key(&self) -> VrfPublicKey {
+        self.auditor.vrf_key()
     }
 
     /// Settles a share that claims nothing but its hash.
@@ -153,41 +165,102 @@ impl Settler {
         let Ok(Some(_turn)) = turn else {
             return Settled::refused(Code::AuditUnavailable);
         };
+        if let Err(code) = self.confirm_suspects_of(claim.worker).await {
+            return Settled::refused(code);
+        }
         let batch = match self.claimable(&claim).await {
             Ok(batch) => batch,
+            Err(NotClaimable { code, ended }) => {
+                let report = match ended {
+                    Some(batch) => self.report_of_ended(&share, &batch).await,
+                    None => None,
+                };
+                return Settled::Refused(code.into(), report);
+            }
+        };
+        let audited = match self.audit(&share, &batch).await {
+            Ok(audited) => audited,
             Err(code) => return Settled::refused(code),
         };
-        let audit = self.auditor.audit(share.header_hash, &claim.worker, &batch);
-        let longest = self.auditor.time_max().saturating_add(LEDGER_TIME_MAX);
-        let audited = match within(longest, audit).await {
-            Ok(audited) => audited,
-            Err(error) => {
-                tracing::error!(%error, "the audit cannot reach the ledger");
-                return Settled::refused(Code::Internal);
-            }
-        };
-        match &audited.outcome {
+        let sample = audited.sample;
+        match audited.outcome {
             AuditOutcome::Passed { replayed } => {
-                let replayed = *replayed;
-                self.credit(share, claim, batch, audited, replayed).await
+                self.credit(share, claim, batch, sample, replayed).await
             }
             AuditOutcome::Failed(failure) => {
-                self.reject(&share, &claim, &batch, &audited, failure).await
-            }
-            AuditOutcome::Unavailable => {
-                tracing::warn!(root = %claim.root, worker = %claim.worker, "the audit could not be done; the batch may be claimed again");
-                self.record(&share, &claim, &audited, Code::AuditUnavailable.as_str())
+                let booked = self
+                    .book_mismatch(share.header_hash, &batch, &sample, &failure)
                     .await;
-                let code = Code::AuditUnavailable;
-                let told = Err(code.as_str());
-                let report = self.report(&share, &claim, &audited, told).await;
+                let Ok(code) = booked else {
+                    return Settled::refused(Code::Internal);
+                };
+                let told = Err(code.into());
+                let report = self.report(&share, &batch, Some(&sample), told).await;
+                Settled::Refused(Code::InferenceMismatch.into(), Some(report))
+            }
+            AuditOutcome::Suspect => {
+                tracing::warn!(root = %claim.root, worker = %claim.worker, "a replay found a mismatch, and nobody has confirmed it yet; the pool goes on trying");
+                self.record(&share, &claim, &sample, "suspect").await;
+                self.untold(&share, &batch, Code::AuditUnavailable).await
+            }
+            AuditOutcome::Crowded => self.untold(&share, &batch, Code::AuditUnavailable).await,
+            AuditOutcome::Undone => self.undone(&share, &claim, &batch, &sample).await,
+        }
+    }
+
+    /// The audit of a claim. The first claim of a batch fixes its sample, before anything is replayed.
+    async fn audit(&self, share: &ProvenShare, batch: &BatchRecord) -> Result<Audited, Code> {
+        let internal = |error: LedgerError| {
+            tracing::error!(%error, "the audit cannot reach the ledger");
+            Code::Internal
+        };
+        let key = self.auditor.vrf_key();
+        let fixed = self.ledger.fix_sample(batch.root, share.header_hash, key);
+        let fixed = in_time(fixed).await.map_err(internal)?;
+        let sample_header = fixed.ok_or(Code::BatchSpent)?;
+        let audit = self.auditor.audit(share.header_hash, sample_header, batch);
+        let longest = self.auditor.time_max().saturating_add(LEDGER_TIME_MAX);
+        within(longest, audit).await.map_err(internal)
+    }
+
+    /// The replay could not be done. It may be tried again, but not for ever.
+    async fn undone(
+        &self,
+        share: &ProvenShare,
+        claim: &Claim,
+        batch: &BatchRecord,
+        sample: &DrawnSample,
+    ) -> Settled {
+        let code = Code::AuditUnavailable;
+        self.record(share, claim, sample, code.as_str()).await;
+        match in_time(self.ledger.count_undone(claim.root)).await {
+            Ok(Undone::Open) => {
+                tracing::warn!(root = %claim.root, worker = %claim.worker, "the audit could not be done; the batch may be claimed again");
+                self.untold(share, batch, code).await
+            }
+            Ok(Undone::Over) => {
+                tracing::warn!(root = %claim.root, worker = %claim.worker, "the audit could not be done once more; the batch is given up");
+                let code = Code::BatchDead;
+                let told = Err(code.as_str().into());
+                let report = self.report(share, batch, Some(sample), told).await;
                 Settled::Refused(code.into(), Some(report))
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot count an audit that could not be done");
+                Settled::refused(Code::Internal)
             }
         }
     }
 
+    /// The batch has not ended, and nothing is told of its sample.
+    async fn untold(&self, share: &ProvenShare, batch: &BatchRecord, code: Code) -> Settled {
+        let told = Err(code.as_str().into());
+        let report = self.report(share, batch, None, told).await;
+        Settled::Refused(code.into(), Some(report))
+    }
+
     /// The batch, if this worker may claim it now. It will not expire while it is audited.
-    async fn claimable(&self, claim: &Claim) -> Result<BatchRecord, Code> {
+    async fn claimable(&self, claim: &Claim) -> Result<BatchRecord, NotClaimable> {
         let internal = |error: LedgerError| {
             tracing::error!(%error, "cannot read a batch");
             Code::Internal
@@ -195,7 +268,11 @@ impl Settler {
         let batch = in_time(self.ledger.batch(claim.root)).await;
         let batch = batch.map_err(internal)?;
         let batch = batch.ok_or(Code::BatchUnknown)?;
-        check_claimable(&batch, claim.worker)?;
+        if let Err(code) = check_claimable(&batch, claim.worker) {
+            let is_told = matches!(code, Code::InferenceMismatch | Code::BatchDead);
+            let ended = is_told.then_some(batch);
+            return Err(NotClaimable { code, ended });
+        }
         let longest = self.auditor.time_max().saturating_add(COMMIT_TIME_MAX);
         let until = unix_now().saturating_add(longest.as_secs());
         let keep = batch.tasks.iter().any(|task| task.expires_at_unix < until);
@@ -211,7 +288,7 @@ impl Settler {
         share: ProvenShare,
         claim: Claim,
         batch: BatchRecord,
-        audited: Audited,
+        sample: DrawnSample,
         replayed: usize,
     ) -> Settled {
         let tokens: u64 = batch
@@ -221,15 +298,15 @@ impl Settler {
             .map(|transcript| u64::from(transcript.output_tokens))
             .sum();
         let credit = credit::for_tokens(&self.rates, tokens);
-        let Some(receipts) = receipts::sign(&claim, &batch, &self.receipt_key) else {
+        let Some(receipts) = receipts::sign(&claim, &batch, &self.receipt_key, self.vrf_key())
+        else {
             tracing::error!(root = %claim.root, "a settled batch gave no receipts");
             return Settled::refused(Code::Internal);
         };
         let settlement = InferenceSettlement {
             root: claim.root,
             credit,
-            beacon_step: audited.step,
-            sample: audited.sample.clone(),
+            sample: sample.clone(),
             receipts,
         };
         if let Err(error) = self.committer.commit(entry(&share, Some(settlement))).await {
@@ -245,44 +322,8 @@ impl Settler {
         self.tasks.settled(&batch);
         // Another batch of this worker: earlier ones may have come to the end of their window.
         self.mature(Some(claim.worker)).await;
-        let report = self.report(&share, &claim, &audited, Ok(credit)).await;
+        let report = self.report(&share, &batch, Some(&sample), Ok(credit)).await;
         Settled::Accepted(Some(report))
-    }
-
-    /// Books a proven mismatch: the batch has failed, its worker forfeits what is held for it.
-    async fn reject(
-        &self,
-        share: &ProvenShare,
-        claim: &Claim,
-        batch: &BatchRecord,
-        audited: &Audited,
-        failure: &Failure,
-    ) -> Settled {
-        let Some(failed) = failed_audit(share, claim, batch, audited, failure) else {
-            tracing::error!(root = %claim.root, "an audit failed on a transcript that is not there");
-            return Settled::refused(Code::Internal);
-        };
-        let forfeited = match in_time(self.ledger.fail_audit(&failed)).await {
-            Ok(forfeited) => forfeited.unwrap_or_default(),
-            Err(error) => {
-                // The batch stays open: claimed again, it is audited again, and found false again.
-                tracing::error!(%error, "cannot record a mismatch");
-                return Settled::refused(Code::Internal);
-            }
-        };
-        let code = failed.mismatch;
-        let forfeited_msat = forfeited.amount.get();
-        tracing::warn!(root = %claim.root, worker = %claim.worker, index = failure.index, code, forfeited_msat, "the audit found a mismatch");
-        self.telemetry.emit(&Event::AuditFailed {
-            root: &claim.root.to_string(),
-            worker: &claim.worker.to_string(),
-            mismatch: code,
-            forfeited_msat: forfeited.amount,
-        });
-        self.tasks.failed(batch);
-        let code = failure.finding.mismatch.code();
-        let report = self.report(share, claim, audited, Err(code)).await;
-        Settled::Refused(Code::InferenceMismatch.into(), Some(report))
     }
 
     /// Posts the held credit whose window is over, of one worker or of all.
@@ -302,13 +343,14 @@ impl Settler {
         }
     }
 
-    /// What the worker is told of its batch: what its tokens are credited with, or why they are not.
+    /// What the worker is told of its batch: what its tokens are credited with, or why they are not. The sample only of a
+    /// batch that has ended.
     async fn report(
         &self,
         share: &ProvenShare,
-        claim: &Claim,
-        audited: &Audited,
-        credited: Result<Msat, &'static str>,
+        batch: &BatchRecord,
+        sample: Option<&DrawnSample>,
+        credited: Result<Msat, Cow<'static, str>>,
     ) -> BatchReport {
         let held = match in_time(self.ledger.balance(&share.account)).await {
             Ok(balance) => Some(balance.held),
@@ -317,34 +359,77 @@ impl Settler {
                 None
             }
         };
+        let drawn = sample.map(|sample| Drawn {
+            sample_header: sample.header_hash,
+            proof: sample.proof,
+        });
         BatchReport {
-            root: claim.root,
+            root: batch.root,
             header_hash: share.header_hash,
             accepted: credited.is_ok(),
-            step: audited.step,
-            preimage: audited.preimage,
+            drawn,
+            credit: *credited.as_ref().unwrap_or(&Msat::ZERO),
             code: credited.err().unwrap_or_default(),
-            credit: credited.unwrap_or_default(),
             held,
         }
     }
 
-    async fn record(&self, share: &ProvenShare, claim: &Claim, audited: &Audited, verdict: &str) {
-        let recorded = self.ledger.record_audit(
-            share.header_hash,
-            claim.root,
-            audited.step,
-            &audited.sample,
-            verdict,
-        );
+    /// How a batch ended whose worker claims it once more: it may have missed it, or the pool found a mismatch without a
+    /// claim.
+    async fn report_of_ended(
+        &self,
+        share: &ProvenShare,
+        batch: &BatchRecord,
+    ) -> Option<BatchReport> {
+        let header_hash = batch.sample_header?;
+        // Under another key nobody can prove it any more.
+        if batch.sample_key != Some(self.vrf_key().to_bytes()) {
+            return None;
+        }
+        let sample = DrawnSample {
+            header_hash,
+            proof: self.auditor.prove(&header_hash, &batch.root),
+            indices: Vec::new(),
+        };
+        let code: Cow<'static, str> = match batch.state {
+            BatchState::Failed => batch.code.clone()?.into(),
+            _ => Code::BatchDead.as_str().into(),
+        };
+        let report = self.report(share, batch, Some(&sample), Err(code));
+        Some(report.await)
+    }
+
+    async fn record(
+        &self,
+        share: &ProvenShare,
+        claim: &Claim,
+        sample: &DrawnSample,
+        verdict: &str,
+    ) {
+        let recorded = self
+            .ledger
+            .record_audit(share.header_hash, claim.root, sample, verdict);
         if let Err(error) = in_time(recorded).await {
             tracing::error!(%error, "cannot record an audit");
         }
     }
 }
 
+/// A batch that cannot be claimed.
+struct NotClaimable {
+    code: Code,
+    /// The batch, where its sample is told.
+    ended: Option<BatchRecord>,
+}
+
+impl From<Code> for NotClaimable {
+    fn from(code: Code) -> Self {
+        Self { code, ended: None }
+    }
+}
+
 /// What the ledger answers, if it does in time.
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     answer: impl Future<Output = Result<T, LedgerError>>,
 ) -> Result<T, LedgerError> {
     within(LEDGER_TIME_MAX, answer).await
@@ -356,36 +441,6 @@ async fn within<T>(
 ) -> Result<T, LedgerError> {
     let late = LedgerError::Refused("it did not answer in time");
     timeout(time_max, answer).await.unwrap_or(Err(late))
-}
-
-/// What the ledger records of a mismatch: digests, never content.
-fn failed_audit<'a>(
-    share: &ProvenShare,
-    claim: &Claim,
-    batch: &'a BatchRecord,
-    audited: &'a Audited,
-    failure: &'a Failure,
-) -> Option<FailedAudit<'a>> {
-    let position = failure.finding.mismatch.position();
-    let replayed = failure.finding.replayed;
-    Some(FailedAudit {
-        header_hash: share.header_hash,
-        root: claim.root,
-        worker: claim.worker,
-        beacon_step: audited.step,
-        sample: &audited.sample,
-        index: failure.index,
-        transcript: batch.tasks.get(failure.index)?.transcript.as_ref()?,
-        mismatch: failure.finding.mismatch.code(),
-        position: position.map(|position| u32::try_from(position).unwrap_or(u32::MAX)),
-        replayed: replayed.map(|replayed| ReplayedDigests {
-            tokens: replayed.tokens,
-            output_digest: replayed.output_digest,
-            trace_root: replayed.trace_root,
-        }),
-        engine_version: dovetail_engine::ENGINE_VERSION,
-        validators: &failure.validators,
-    })
 }
 
 fn entry(share: &ProvenShare, batch: Option<InferenceSettlement>) -> Share {

@@ -1,16 +1,20 @@
 //! Claims on a real Postgres: what waits for an audit and what does not, and what a lie costs whom.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dovetail_audit::Verdict;
+use dovetail_commitment::ModelId;
 use dovetail_engine::Runtime;
 use dovetail_ledger::Ledger;
 use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::sample_input;
 
-use crate::claims::settle::Settled;
+use crate::claims::settle::{BatchReport, Settled};
 use crate::test_support::{Database, Finished, Pool, Worker, hash_share, validator};
-use crate::validation::Validator;
 use crate::validation::tests::tiny_model;
+use crate::validation::{Validator, ValidatorError, Work};
 
 /// A database, a spool and workers of one model.
 struct Fixture {
@@ -71,6 +75,22 @@ async fn claim(pool: &Pool, finished: &Finished) -> Settled {
     pool.claim(share, claim).await.unwrap()
 }
 
+/// Whether the sample of the batch is proven to be drawn from the header that is named.
+fn is_proven(pool: &Pool, finished: &Finished, report: &BatchReport) -> bool {
+    let drawn = report.drawn.unwrap();
+    let input = sample_input(&drawn.sample_header, &finished.root);
+    let key = pool.settler.vrf_key();
+    key.verify(&input, &drawn.proof).is_ok()
+}
+
+/// What a refusal says of the batch.
+fn reported(settled: Settled) -> BatchReport {
+    match settled {
+        Settled::Refused(_, Some(report)) => report,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn refused_with(settled: &Settled) -> &'static str {
     match settled {
         Settled::Refused(refusal, _) => refusal.as_str(),
@@ -100,9 +120,10 @@ async fn hash_shares_do_not_wait_for_an_audit_and_a_claim_that_waited_too_long_l
     let settled = waiting.await.unwrap();
     assert_eq!(refused_with(&settled), Code::AuditUnavailable.as_str());
     let Settled::Refused(_, Some(report)) = settled else {
-        panic!("the spent step is not revealed");
+        panic!("nothing is told");
     };
-    assert_ne!(report.preimage, [0; 32]);
+    // Whoever saw the sample could claim again only if it suited.
+    assert_eq!(report.drawn, None);
     assert_eq!(fixture.balance(0).await, (20, 0));
     pool.kill().await;
 
@@ -136,9 +157,12 @@ async fn a_lie_costs_its_worker_what_is_held_and_leaves_everybody_else_alone() {
     let settled = claim(&pool, &lie).await;
     assert_eq!(refused_with(&settled), Code::InferenceMismatch.as_str());
     let Settled::Refused(_, Some(report)) = settled else {
-        panic!("the step is not revealed");
+        panic!("the sample is not told");
     };
-    assert_eq!((report.accepted, report.code), (false, "trace"));
+    assert_eq!((report.accepted, report.code.as_ref()), (false, "trace"));
+    let drawn = report.drawn.unwrap();
+    assert_eq!(drawn.sample_header, report.header_hash);
+    assert!(is_proven(&pool, &lie, &report));
     assert_eq!(fixture.balance(0).await, (323, 0));
     assert_eq!(fixture.balance(1).await, (323, 160));
     let trust = fixture.ledger.trust(&liar.key()).await.unwrap();
@@ -158,7 +182,8 @@ async fn a_lie_costs_its_worker_what_is_held_and_leaves_everybody_else_alone() {
     assert_eq!(record.replayed_output_digest, claimed);
     let trace = Some(record.claimed_trace_root.clone());
     assert_ne!(record.replayed_trace_root, trace);
-    assert_eq!(i64::from(report.step), record.step);
+    let proof = hex::encode(drawn.proof.to_bytes());
+    assert_eq!(record.vrf_proof, Some(proof));
 
     // The root is spent; the next honest batch is paid again, and held.
     let settled = claim(&pool, &lie).await;
@@ -196,6 +221,128 @@ async fn of_claims_that_race_for_one_batch_one_is_credited() {
     let others = count(Code::BatchSpent.as_str()) + count(Code::AuditUnavailable.as_str());
     assert_eq!(others, 7, "{answers:?}");
     assert_eq!(fixture.balance(0).await, (1, 160));
+    pool.kill().await;
+    fixture.database.drop().await;
+}
+
+/// Says that it is away, whoever asks.
+struct Away;
+
+#[tonic::async_trait]
+impl Validator for Away {
+    fn name(&self) -> &str {
+        "away"
+    }
+
+    async fn describe(&self) -> Result<HashSet<ModelId>, ValidatorError> {
+        Err(ValidatorError::Unreachable("away".to_owned()))
+    }
+
+    async fn replay(&self, _work: &Work) -> Result<Vec<Verdict>, ValidatorError> {
+        Err(ValidatorError::Unreachable("away".to_owned()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lie_that_nobody_can_confirm_in_time_is_kept_and_confirmed_without_another_claim() {
+    let fixture = Fixture::start().await;
+    let pool = fixture.pool(true, Duration::from_secs(30)).await;
+    let first = fixture.honest(0, 0).await;
+    assert!(matches!(
+        claim(&pool, &first).await,
+        Settled::Accepted(Some(_))
+    ));
+    pool.kill().await;
+    assert_eq!(fixture.balance(0).await, (1, 160));
+
+    // The second validator is away: the first one's finding is no proof yet.
+    let model = &fixture.worker.model;
+    let alone: Vec<Arc<dyn Validator>> = vec![Arc::new(validator(0, model)), Arc::new(Away)];
+    let time_max = Duration::from_secs(2);
+    let pool = Pool::start(&fixture.database, fixture.spool.path(), alone, time_max).await;
+    let lie = fixture
+        .worker(0)
+        .finish(&fixture.ledger, 1, 2, |index, transcript| {
+            transcript.trace_root[0] ^= u8::from(index == 1);
+        });
+    let lie = lie.await;
+    for _ in 0..2 {
+        let settled = claim(&pool, &lie).await;
+        assert_eq!(refused_with(&settled), Code::AuditUnavailable.as_str());
+        assert!(
+            matches!(settled, Settled::Refused(_, report) if report.is_none_or(|r| r.drawn.is_none()))
+        );
+    }
+    // Nothing else of the key is audited before, and nobody else waits.
+    let next = fixture.honest(0, 2).await;
+    let settled = claim(&pool, &next).await;
+    assert_eq!(refused_with(&settled), Code::AuditUnavailable.as_str());
+    let other = fixture.honest(1, 0).await;
+    assert!(matches!(
+        claim(&pool, &other).await,
+        Settled::Accepted(Some(_))
+    ));
+    pool.kill().await;
+    assert_eq!(fixture.balance(0).await, (1, 160));
+    assert_eq!(fixture.ledger.suspects(None, 10).await.unwrap().len(), 1);
+
+    // Another validator comes. The liar claims no more, and loses what is held all the same.
+    let another: Vec<Arc<dyn Validator>> = vec![Arc::new(validator(1, model))];
+    let time_max = Duration::from_secs(30);
+    let pool = Pool::start(&fixture.database, fixture.spool.path(), another, time_max).await;
+    pool.settler.confirm_suspects().await;
+    assert_eq!(fixture.balance(0).await, (1, 0));
+    let records = fixture.ledger.failed_audits(None, 10).await.unwrap();
+    assert_eq!(records.len(), 1);
+    assert_ne!(records[0].validators[0], records[0].validators[1]);
+    // Whoever asks for the batch is told how it ended, with the sample.
+    let settled = claim(&pool, &lie).await;
+    assert_eq!(refused_with(&settled), Code::InferenceMismatch.as_str());
+    let report = reported(settled);
+    assert_eq!(report.code, "trace");
+    assert!(is_proven(&pool, &lie, &report));
+    assert!(matches!(
+        claim(&pool, &next).await,
+        Settled::Accepted(Some(_))
+    ));
+    pool.kill().await;
+    fixture.database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_cannot_be_audited_three_times_is_given_up_and_only_then_is_its_sample_told() {
+    let fixture = Fixture::start().await;
+    let pool = fixture.pool(false, Duration::from_millis(100)).await;
+    let finished = fixture.honest(0, 0).await;
+    let mut first_header = None;
+    for _ in 0..2 {
+        let settled = claim(&pool, &finished).await;
+        assert_eq!(refused_with(&settled), Code::AuditUnavailable.as_str());
+        let report = reported(settled);
+        assert_eq!(report.drawn, None);
+        first_header.get_or_insert(report.header_hash);
+    }
+    // And once more, after it has ended.
+    for _ in 0..2 {
+        let settled = claim(&pool, &finished).await;
+        assert_eq!(refused_with(&settled), Code::BatchDead.as_str());
+        let report = reported(settled);
+        assert_eq!(report.code, Code::BatchDead.as_str());
+        // All claims of a root have the sample of the first one.
+        assert_eq!(Some(report.drawn.unwrap().sample_header), first_header);
+        assert!(is_proven(&pool, &finished, &report));
+    }
+    let trust = fixture.ledger.trust(&finished.worker).await.unwrap();
+    assert_eq!(trust.mismatches, 0);
+    pool.kill().await;
+
+    // Its transcripts may be claimed in other batches.
+    let pool = fixture.pool(true, Duration::from_secs(30)).await;
+    let again = finished.again(&fixture.ledger).await;
+    assert!(matches!(
+        claim(&pool, &again).await,
+        Settled::Accepted(Some(_))
+    ));
     pool.kill().await;
     fixture.database.drop().await;
 }

@@ -12,8 +12,8 @@ use crate::validation::RemoteValidator;
 
 impl Config {
     /// The secrets, by their keys.
-    pub fn secrets(&self) -> [(&'static str, &Secret); 4] {
-        [
+    pub fn secrets(&self) -> Vec<(&'static str, &Secret)> {
+        let mut secrets = vec![
             (
                 "mining.authority_secret_key",
                 &self.mining.authority_secret_key,
@@ -21,7 +21,11 @@ impl Config {
             ("job_declarator.token_key", &self.job_declarator.token_key),
             ("ledger.url", &self.ledger.url),
             ("inference.receipt_key", &self.inference.receipt_key),
-        ]
+            ("inference.vrf_key", &self.inference.vrf_key),
+        ];
+        let of_validators = self.audit.validators_secret.as_ref();
+        secrets.extend(of_validators.map(|secret| ("audit.validators_secret", secret)));
+        secrets
     }
 
     /// Opens and reads the files that it names. Must be called inside a tokio runtime.
@@ -41,8 +45,12 @@ impl Config {
         for path in &self.inference.models {
             Head::of_file(path).with_context(|| format!("inference.models: {}", path.display()))?;
         }
+        if let Some(secret) = &self.audit.validators_secret {
+            secret.look_at_key().context("audit.validators_secret")?;
+        }
         for url in &self.audit.validators {
-            RemoteValidator::new(url).map_err(|reason| anyhow!("audit.validators: {reason}"))?;
+            RemoteValidator::new(url, None)
+                .map_err(|reason| anyhow!("audit.validators: {reason}"))?;
         }
         Ok(())
     }

@@ -8,6 +8,8 @@
 mod queue;
 mod remote;
 mod service;
+mod shared_secret;
+mod start;
 #[cfg(test)]
 pub(crate) mod tests;
 mod threads;
@@ -22,8 +24,10 @@ use dovetail_commitment::ModelId;
 
 pub(crate) use remote::RemoteValidator;
 pub use service::{ValidatorOptions, serve as serve_validator};
+pub(crate) use shared_secret::SharedSecret;
+pub(crate) use start::start_validators;
 pub(crate) use threads::ThreadValidator;
-pub(crate) use validators::{Member, Validators, ValidatorsConfig};
+pub(crate) use validators::{Member, NotReplayed, Validators, ValidatorsConfig};
 
 /// Sampled transcripts of one model, to be replayed in one go.
 #[derive(Clone)]
@@ -56,6 +60,11 @@ pub(crate) enum ValidatorError {
     /// It does not have the model.
     #[error("the validator does not have the model")]
     ModelUnknown,
+    /// It does not have the secret that it shares with the pool, or does not show it.
+    #[error(
+        "the validator does not prove the shared secret: compare audit.validators_secret with its --secret-file"
+    )]
+    Unauthenticated,
     /// What it sent does not answer what was asked.
     #[error("the validator's answer is malformed")]
     Malformed,

@@ -16,18 +16,37 @@ const TRIES_MAX: usize = 3;
 pub(super) struct Waiting {
     pub(super) evidence: Vec<Arc<Evidence>>,
     model: ModelId,
-    /// Better not by this one: its verdict is to be confirmed.
+    /// Its verdict is to be confirmed: not by itself, unless it is a thread of the pool and there is no other.
     avoid: Option<usize>,
     /// These failed with it.
     failed: Vec<usize>,
-    answer: oneshot::Sender<Answered>,
+    answer: oneshot::Sender<Replayed>,
 }
 
-/// Verdicts, and the number of the validator that gave them.
+impl Waiting {
+    fn new(
+        model: ModelId,
+        evidence: Vec<Arc<Evidence>>,
+        avoid: Option<usize>,
+    ) -> (Self, oneshot::Receiver<Replayed>) {
+        let (answer, answered) = oneshot::channel();
+        let waiting = Self {
+            evidence,
+            model,
+            avoid,
+            failed: Vec::new(),
+            answer,
+        };
+        (waiting, answered)
+    }
+}
+
+/// Verdicts, in the order of the evidence.
 #[derive(Debug)]
-pub(super) struct Answered {
-    pub(super) verdicts: Vec<Verdict>,
-    pub(super) by: usize,
+pub(crate) struct Replayed {
+    pub(crate) verdicts: Vec<Verdict>,
+    /// The number of the validator that gave them.
+    pub(crate) by: usize,
 }
 
 /// A sample that was not taken in: too many wait.
@@ -100,25 +119,31 @@ impl Queue {
         &self,
         model: ModelId,
         evidence: Vec<Arc<Evidence>>,
-        avoid: Option<usize>,
-    ) -> Result<oneshot::Receiver<Answered>, QueueFull> {
-        let (answer, answered) = oneshot::channel();
+    ) -> Result<oneshot::Receiver<Replayed>, QueueFull> {
         let mut state = self.state();
         state.waiting.retain(|waiting| !waiting.answer.is_closed());
         let queued: usize = state.waiting.iter().map(|w| w.evidence.len()).sum();
         if queued + evidence.len() > self.transcripts_max {
             return Err(QueueFull);
         }
-        state.waiting.push_back(Waiting {
-            evidence,
-            model,
-            avoid,
-            failed: Vec::new(),
-            answer,
-        });
+        let (waiting, answered) = Waiting::new(model, evidence, None);
+        state.waiting.push_back(waiting);
         drop(state);
         self.changed.notify_waiters();
         Ok(answered)
+    }
+
+    /// Puts the one transcript that a finding is about at the front. There is always room: each audit has one at most.
+    pub(super) fn push_first(
+        &self,
+        model: ModelId,
+        evidence: Arc<Evidence>,
+        avoid: Option<usize>,
+    ) -> oneshot::Receiver<Replayed> {
+        let (waiting, answered) = Waiting::new(model, vec![evidence], avoid);
+        self.state().waiting.push_front(waiting);
+        self.changed.notify_waiters();
+        answered
     }
 
     /// The next work for this validator, once there is any: the oldest sample that is its to take, and
@@ -185,7 +210,7 @@ pub(super) fn answer(member: usize, taken: Vec<Waiting>, verdicts: Vec<Verdict>)
     for waiting in taken {
         let verdicts = verdicts.by_ref().take(waiting.evidence.len()).collect();
         // The claim may have run out of time.
-        let _ = waiting.answer.send(Answered {
+        let _ = waiting.answer.send(Replayed {
             verdicts,
             by: member,
         });
@@ -197,9 +222,11 @@ fn may_take(members: &[Member], member: usize, waiting: &Waiting) -> bool {
     let rank = |index: usize| {
         let known = members.get(index)?;
         let serves = known.serves.as_ref()?.contains(&waiting.model);
+        // Another process that has found something is no second opinion on it.
+        let is_excluded = waiting.avoid == Some(index) && !known.is_local;
         // In this order: one that has not failed with it, another than gave the first verdict, and
         // a process of its own rather than the pool's.
-        serves.then_some((
+        (serves && !is_excluded).then_some((
             waiting.failed.contains(&index),
             waiting.avoid == Some(index),
             known.is_local,
@@ -241,7 +268,7 @@ mod tests {
         let queue = queue(&[true]);
         let mut answers = Vec::new();
         for (model, count) in [(A, 3), (B, 1), (A, 4), (A, 5), (A, 1)] {
-            answers.push(queue.push(model, sample(count), None).unwrap());
+            answers.push(queue.push(model, sample(count)).unwrap());
         }
         let (model, taken) = queue.take_now(0).unwrap();
         assert_eq!((model, lens(&taken)), (A, vec![3, 4, 1]));
@@ -264,16 +291,16 @@ mod tests {
     #[test]
     fn a_full_queue_refuses_and_forgets_those_who_gave_up() {
         let queue = queue(&[true]);
-        let kept = queue.push(A, sample(60), None).unwrap();
-        assert_eq!(queue.push(A, sample(41), None).err(), Some(QueueFull));
+        let kept = queue.push(A, sample(60)).unwrap();
+        assert_eq!(queue.push(A, sample(41)).err(), Some(QueueFull));
         drop(kept);
-        assert!(queue.push(A, sample(41), None).is_ok());
+        assert!(queue.push(A, sample(41)).is_ok());
     }
 
     #[test]
     fn the_pools_own_thread_steps_in_only_for_a_process_that_is_away_or_failed() {
         let queue = queue(&[true, false]);
-        let _first = queue.push(A, sample(1), None).unwrap();
+        let _first = queue.push(A, sample(1)).unwrap();
         assert!(queue.take_now(0).is_none());
         let (_, taken) = queue.take_now(1).unwrap();
         queue.give_back(1, taken);
@@ -281,24 +308,47 @@ mod tests {
         assert!(queue.take_now(1).is_none());
         assert_eq!(queue.take_now(0).unwrap().1.len(), 1);
 
-        let _second = queue.push(A, sample(1), None).unwrap();
+        let _second = queue.push(A, sample(1)).unwrap();
         queue.is_away(1);
         assert_eq!(queue.take_now(0).unwrap().1.len(), 1);
     }
 
     #[test]
-    fn a_verdict_is_confirmed_by_another_validator_if_there_is_one() {
+    fn a_finding_of_another_process_is_confirmed_by_anybody_but_that_process() {
         let queue = queue(&[false, false]);
-        let _confirmation = queue.push(A, sample(1), Some(0)).unwrap();
+        let _confirmation = queue.push_first(A, sample(1).remove(0), Some(0));
         assert!(queue.take_now(0).is_none());
         queue.is_away(1);
-        assert!(queue.take_now(0).is_some());
+        // It is no second opinion, although nobody else is there.
+        assert!(queue.take_now(0).is_none());
+        queue.is_back(1, HashSet::from([A]));
+        assert!(queue.take_now(1).is_some());
+    }
+
+    #[test]
+    fn the_pools_own_thread_confirms_what_it_found_where_it_is_alone() {
+        let alone = queue(&[true]);
+        let _confirmation = alone.push_first(A, sample(1).remove(0), Some(0));
+        assert!(alone.take_now(0).is_some());
+        let with_another = queue(&[true, true]);
+        let _confirmation = with_another.push_first(A, sample(1).remove(0), Some(0));
+        assert!(with_another.take_now(0).is_none());
+        assert!(with_another.take_now(1).is_some());
+    }
+
+    #[test]
+    fn a_confirmation_goes_before_all_samples_and_needs_no_room() {
+        let queue = queue(&[true]);
+        let _waiting = queue.push(B, sample(100)).unwrap();
+        let _confirmation = queue.push_first(A, sample(1).remove(0), None);
+        let (model, taken) = queue.take_now(0).unwrap();
+        assert_eq!((model, lens(&taken)), (A, vec![1]));
     }
 
     #[test]
     fn what_breaks_every_validator_is_dropped_in_the_end() {
         let queue = queue(&[true]);
-        let mut answer = queue.push(A, sample(1), None).unwrap();
+        let mut answer = queue.push(A, sample(1)).unwrap();
         for _ in 0..TRIES_MAX {
             let (_, taken) = queue.take_now(0).unwrap();
             queue.give_back(0, taken);
@@ -318,7 +368,7 @@ mod tests {
             tokio::spawn(async move { queue.take(0).await.1.len() })
         };
         tokio::task::yield_now().await;
-        let _answer = queue.push(A, sample(2), None).unwrap();
+        let _answer = queue.push(A, sample(2)).unwrap();
         assert_eq!(taking.await.unwrap(), 1);
     }
 }

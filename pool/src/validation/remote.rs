@@ -2,6 +2,7 @@
 //! needed, and again after it broke.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use dovetail_api::validation_v1::validation_client::ValidationClient;
@@ -10,9 +11,11 @@ use dovetail_api::{VALIDATION_EVIDENCE_MAX, VALIDATION_MESSAGE_BYTES_MAX};
 use dovetail_audit::Verdict;
 use dovetail_commitment::{GUIDE, ModelId};
 use dovetail_engine::ENGINE_VERSION;
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Response, Status};
 
+use super::shared_secret::{Nonce, SharedSecret, Side};
 use super::wire::{array, evidence_to_proto, verdict_from_proto};
 use super::{Validator, ValidatorError, Work};
 
@@ -25,6 +28,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 pub(crate) struct RemoteValidator {
     url: String,
     client: ValidationClient<Channel>,
+    secret: Option<SharedSecret>,
 }
 
 impl RemoteValidator {
@@ -32,7 +36,7 @@ impl RemoteValidator {
     ///
     /// # Errors
     /// What is wrong with the URL.
-    pub(crate) fn new(url: &str) -> Result<Self, String> {
+    pub(crate) fn new(url: &str, secret: Option<SharedSecret>) -> Result<Self, String> {
         if !url.starts_with("http://") {
             return Err(format!("{url} is not an http:// URL"));
         }
@@ -47,7 +51,46 @@ impl RemoteValidator {
         Ok(Self {
             url: url.to_owned(),
             client,
+            secret,
         })
+    }
+
+    /// Whether a URL's host is this machine itself, as far as the URL says.
+    pub(crate) fn is_on_loopback(url: &str) -> bool {
+        let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+        if let Ok(address) = authority.parse::<SocketAddr>() {
+            return address.ip().is_loopback();
+        }
+        let (host, port) = authority.split_once(':').unwrap_or((authority, "80"));
+        host == "localhost" && port.parse::<u16>().is_ok()
+    }
+
+    /// A request that proves the secret, and the nonce of the call.
+    fn signed<T: prost::Message>(&self, message: T) -> (Request<T>, Nonce) {
+        let nonce = rand::random();
+        let mut request = Request::new(message);
+        if let Some(secret) = &self.secret {
+            let mut beside = MetadataMap::new();
+            secret.sign(Side::Request, &nonce, request.get_ref(), &mut beside);
+            *request.metadata_mut() = beside;
+        }
+        (request, nonce)
+    }
+
+    /// The answer, if it proves the secret for this call.
+    fn verified<T: prost::Message>(
+        &self,
+        answer: Response<T>,
+        nonce: &Nonce,
+    ) -> Result<T, ValidatorError> {
+        if let Some(secret) = &self.secret {
+            let proven = secret.verified(Side::Answer, answer.get_ref(), answer.metadata());
+            if proven.as_ref() != Some(nonce) {
+                return Err(ValidatorError::Unauthenticated);
+            }
+        }
+        Ok(answer.into_inner())
     }
 }
 
@@ -58,8 +101,10 @@ impl Validator for RemoteValidator {
     }
 
     async fn describe(&self) -> Result<HashSet<ModelId>, ValidatorError> {
-        let described = self.client.clone().describe(DescribeRequest {}).await;
-        let described = described.map_err(|status| error_of(&status))?.into_inner();
+        let (request, nonce) = self.signed(DescribeRequest {});
+        let described = self.client.clone().describe(request).await;
+        let described = described.map_err(|status| error_of(&status))?;
+        let described = self.verified(described, &nonce)?;
         let ours = u32::from(ENGINE_VERSION);
         if described.engine_version != ours {
             return Err(ValidatorError::EngineVersion {
@@ -90,8 +135,9 @@ impl Validator for RemoteValidator {
                     .map(|evidence| evidence_to_proto(evidence))
                     .collect(),
             };
+            let (request, nonce) = self.signed(request);
             let answer = self.client.clone().replay(request).await;
-            let answer = answer.map_err(|status| error_of(&status))?.into_inner();
+            let answer = self.verified(answer.map_err(|status| error_of(&status))?, &nonce)?;
             if answer.verdicts.len() != evidence.len() {
                 return Err(ValidatorError::Malformed);
             }
@@ -108,7 +154,35 @@ impl Validator for RemoteValidator {
 fn error_of(status: &Status) -> ValidatorError {
     match status.code() {
         Code::NotFound => ValidatorError::ModelUnknown,
+        Code::Unauthenticated => ValidatorError::Unauthenticated,
         Code::DeadlineExceeded => ValidatorError::TimeOut,
         code => ValidatorError::Unreachable(format!("{code:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_itself_is_on_the_loopback_interface() {
+        for url in ["127.0.0.1:1", "[::1]:1/", "localhost", "localhost:1"] {
+            assert!(
+                RemoteValidator::is_on_loopback(&format!("http://{url}")),
+                "{url}"
+            );
+        }
+        for url in [
+            "10.0.0.1:1",
+            "[2001:db8::1]:1",
+            "a.example",
+            "localhost:1@a.example",
+            "127.0.0.1:1@a",
+        ] {
+            assert!(
+                !RemoteValidator::is_on_loopback(&format!("http://{url}")),
+                "{url}"
+            );
+        }
     }
 }

@@ -6,19 +6,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use dovetail_api::validation_v1::validation_server::{Validation, ValidationServer};
 use dovetail_api::validation_v1::{
     DescribeRequest, DescribeResponse, ReplayRequest, ReplayResponse,
 };
 use dovetail_api::{VALIDATION_EVIDENCE_MAX, VALIDATION_MESSAGE_BYTES_MAX};
 use dovetail_commitment::{GUIDE, ModelId};
+use dovetail_daemon::Secret;
 use dovetail_engine::{ENGINE_VERSION, Runtime};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::shared_secret::{Nonce, SharedSecret, Side};
 use super::wire::{array, evidence_from_proto, verdict_to_proto};
 use super::{ThreadValidator, Validator, ValidatorError, Work};
 use crate::grpc_listener::incoming;
@@ -32,8 +35,11 @@ const REQUESTS_PER_CONNECTION_MAX: usize = 8;
 /// What `dovetail-pool validator` is told.
 #[derive(Debug, Clone)]
 pub struct ValidatorOptions {
-    /// Where pools connect; port 0 takes a free one. It has no authentication: a peer that reaches it can read prompts.
+    /// Where pools connect; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// The file of the secret that it shares with the pool; made if it is not there. Only on the loopback interface it may
+    /// do without.
+    pub secret_file: Option<PathBuf>,
     /// The model files.
     pub models: Vec<PathBuf>,
     /// Threads that compute; 0: one per core.
@@ -55,11 +61,18 @@ pub async fn serve(
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     let address = listener.local_addr()?;
+    let secret = options.secret_file.map(|file| Secret::File { file });
+    let secret = secret.as_ref().map(SharedSecret::read).transpose()?;
     if !address.ip().is_loopback() {
-        tracing::warn!(%address, "a peer that reaches this port can read prompts: keep it on a network of your own");
+        ensure!(
+            secret.is_some(),
+            "{address} is not on the loopback interface: give --secret-file, and the same secret to the pool as \
+             audit.validators_secret"
+        );
+        tracing::warn!(%address, "a peer that listens in on this port can read prompts: keep it on a network of your own");
     }
     ready(address);
-    let service = Service::new(models, runtime);
+    let service = Service::new(models, runtime, secret);
     serve_on(listener, service, shutdown).await
 }
 
@@ -86,11 +99,13 @@ pub(super) struct Service {
     runtime: Arc<Runtime>,
     validator: Arc<ThreadValidator>,
     free: Arc<Semaphore>,
+    secret: Option<SharedSecret>,
 }
 
 impl Service {
-    pub(super) fn new(models: Models, runtime: Arc<Runtime>) -> Self {
+    pub(super) fn new(models: Models, runtime: Arc<Runtime>, secret: Option<SharedSecret>) -> Self {
         Self {
+            secret,
             validator: Arc::new(ThreadValidator::new(
                 0,
                 Arc::clone(&runtime),
@@ -103,26 +118,52 @@ impl Service {
     }
 }
 
+impl Service {
+    /// The request of a pool that has the secret, and the nonce to answer with.
+    fn verified<T: prost::Message>(&self, request: Request<T>) -> Result<(T, Nonce), Status> {
+        let nonce = match &self.secret {
+            Some(secret) => secret
+                .verified(Side::Request, request.get_ref(), request.metadata())
+                .ok_or_else(|| Status::unauthenticated("the request does not prove the secret"))?,
+            None => Nonce::default(),
+        };
+        Ok((request.into_inner(), nonce))
+    }
+
+    fn signed<T: prost::Message>(&self, message: T, nonce: &Nonce) -> Response<T> {
+        let mut answer = Response::new(message);
+        if let Some(secret) = &self.secret {
+            let mut beside = MetadataMap::new();
+            secret.sign(Side::Answer, nonce, answer.get_ref(), &mut beside);
+            *answer.metadata_mut() = beside;
+        }
+        answer
+    }
+}
+
 #[tonic::async_trait]
 impl Validation for Service {
     async fn describe(
         &self,
-        _request: Request<DescribeRequest>,
+        request: Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
-        Ok(Response::new(DescribeResponse {
+        let (_, nonce) = self.verified(request)?;
+        let described = DescribeResponse {
             engine_version: u32::from(ENGINE_VERSION),
             model_ids: self.models.ids().map(|id| id.to_bytes().to_vec()).collect(),
             kernel: self.runtime.kernel().name().to_owned(),
             threads: u32::try_from(self.runtime.threads()).unwrap_or(u32::MAX),
             guide: GUIDE.to_owned(),
-        }))
+        };
+        Ok(self.signed(described, &nonce))
     }
 
     async fn replay(
         &self,
         request: Request<ReplayRequest>,
     ) -> Result<Response<ReplayResponse>, Status> {
-        let work = work_of(request.into_inner())?;
+        let (request, nonce) = self.verified(request)?;
+        let work = work_of(request)?;
         let Ok(turn) = Arc::clone(&self.free).try_acquire_owned() else {
             return Err(Status::resource_exhausted("other replays are under way"));
         };
@@ -139,9 +180,10 @@ impl Validation for Service {
             _ => Status::internal("the replay broke off"),
         })?;
         tracing::debug!(transcripts = verdicts.len(), "replayed");
-        Ok(Response::new(ReplayResponse {
+        let answer = ReplayResponse {
             verdicts: verdicts.iter().map(verdict_to_proto).collect(),
-        }))
+        };
+        Ok(self.signed(answer, &nonce))
     }
 }
 

@@ -13,7 +13,7 @@ use dovetail_engine::{ENGINE_VERSION, Model, Request, Runtime, run, tiny};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::validators::Replayed;
+use super::queue::Replayed;
 use super::*;
 use crate::models::Models;
 
@@ -96,10 +96,14 @@ struct Served {
 
 impl Served {
     fn start(models: &Models, listen: &str) -> Self {
+        Self::with_secret(models, listen, None)
+    }
+
+    fn with_secret(models: &Models, listen: &str, secret: Option<SharedSecret>) -> Self {
         let listener = std::net::TcpListener::bind(listen).unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let service = service::Service::new(models.clone(), runtime());
+        let service = service::Service::new(models.clone(), runtime(), secret);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -114,7 +118,7 @@ impl Served {
 
     fn member(&self) -> Member {
         Member {
-            validator: Arc::new(RemoteValidator::new(&self.url).unwrap()),
+            validator: Arc::new(RemoteValidator::new(&self.url, None).unwrap()),
             is_local: false,
         }
     }
@@ -135,7 +139,7 @@ async fn a_validator_behind_its_port_says_what_one_in_the_process_says() {
     let model = tiny_model(1);
     let models: Models = [Arc::clone(&model)].into_iter().collect();
     let served = Served::start(&models, "127.0.0.1:0");
-    let remote = RemoteValidator::new(&served.url).unwrap();
+    let remote = RemoteValidator::new(&served.url, None).unwrap();
     let local = ThreadValidator::new(0, runtime(), models.clone());
     assert_eq!(
         remote.describe().await.unwrap(),
@@ -226,7 +230,7 @@ async fn when_a_validators_process_dies_another_takes_over_and_it_is_asked_again
     let address = served.url.trim_start_matches("http://").to_owned();
     let (validators, stop) = start(vec![served.member(), local(&models)]);
     let evidence = evidence(&model);
-    let replay = || validators.replay(model.id(), evidence.clone(), None);
+    let replay = || validators.replay(model.id(), evidence.clone());
     // Whoever was ready first.
     replay().await.unwrap();
     until_replayed_by(0, &replay).await;
@@ -242,7 +246,7 @@ async fn when_a_validators_process_dies_another_takes_over_and_it_is_asked_again
     stop.cancel();
 }
 
-async fn until_replayed_by<F: Future<Output = Option<Replayed>>>(
+async fn until_replayed_by<F: Future<Output = Result<Replayed, NotReplayed>>>(
     validator: usize,
     replay: &impl Fn() -> F,
 ) {
@@ -289,7 +293,7 @@ async fn what_a_dying_validator_held_is_answered_by_another() {
     let (validators, stop) = start(vec![member, local(&models)]);
     let replays = (0..8).map(|_| {
         let (validators, model) = (validators.clone(), Arc::clone(&model));
-        async move { validators.replay(model.id(), evidence(&model), None).await }
+        async move { validators.replay(model.id(), evidence(&model)).await }
     });
     for replayed in futures_of(replays).await {
         assert_eq!(replayed.unwrap().verdicts.len(), 3);
@@ -317,10 +321,49 @@ async fn without_any_validator_a_sample_is_dropped_at_the_end_and_not_before() {
     let waiting = {
         let validators = validators.clone();
         let evidence = evidence(&model);
-        tokio::spawn(async move { validators.replay(model.id(), evidence, None).await })
+        tokio::spawn(async move { validators.replay(model.id(), evidence).await })
     };
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!waiting.is_finished());
     waiting.abort();
     stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_and_a_validator_without_the_same_secret_believe_each_other_nothing() {
+    let model = tiny_model(1);
+    let models: Models = [Arc::clone(&model)].into_iter().collect();
+    let secret = |n| Some(SharedSecret::from_bytes([n; 32]));
+    let work = Work {
+        model: model.id(),
+        evidence: evidence(&model),
+    };
+    let served = Served::with_secret(&models, "127.0.0.1:0", secret(1));
+    let with = |secret| RemoteValidator::new(&served.url, secret).unwrap();
+    let good = with(secret(1));
+    assert_eq!(good.describe().await.unwrap(), HashSet::from([model.id()]));
+    assert_eq!(good.replay(&work).await.unwrap().len(), 3);
+    for other in [secret(2), None] {
+        let remote = with(other);
+        let refused = remote.describe().await;
+        assert!(
+            matches!(refused, Err(ValidatorError::Unauthenticated)),
+            "{refused:?}"
+        );
+        let refused = remote.replay(&work).await;
+        assert!(
+            matches!(refused, Err(ValidatorError::Unauthenticated)),
+            "{refused:?}"
+        );
+    }
+    // Whoever poses as a validator has no secret to prove.
+    let posing = Served::start(&models, "127.0.0.1:0");
+    let remote = RemoteValidator::new(&posing.url, secret(1)).unwrap();
+    let refused = remote.replay(&work).await;
+    assert!(
+        matches!(refused, Err(ValidatorError::Unauthenticated)),
+        "{refused:?}"
+    );
+    served.kill();
+    posing.kill();
 }

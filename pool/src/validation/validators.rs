@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::queue::{Queue, Waiting, answer};
+use super::queue::{Queue, QueueFull, Replayed, Waiting, answer};
 use super::{Validator, ValidatorError, Work};
 
 /// The waits before a validator that failed is asked again.
@@ -34,12 +34,13 @@ pub(crate) struct Member {
     pub(crate) is_local: bool,
 }
 
-/// Verdicts, in the order of the evidence.
-#[derive(Debug)]
-pub(crate) struct Replayed {
-    pub(crate) verdicts: Vec<Verdict>,
-    /// Which validator gave them.
-    pub(crate) by: usize,
+/// Why a sample was not replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotReplayed {
+    /// Too much waits.
+    QueueFull,
+    /// No validator could do it, or none in time.
+    Failed,
 }
 
 /// The pool's validators; clones share them.
@@ -82,19 +83,34 @@ impl Validators {
         }
     }
 
-    /// Has a sample of one model replayed, by another validator than `avoid` if there is one. `None`:
-    /// too much waits, or no validator could do it. There is no time limit here.
+    /// Has a sample of one model replayed. There is no time limit here.
+    ///
+    /// # Errors
+    /// Why it was not.
     pub(crate) async fn replay(
         &self,
         model: ModelId,
         evidence: Vec<Arc<Evidence>>,
-        avoid: Option<usize>,
-    ) -> Option<Replayed> {
-        let answered = self.queue.push(model, evidence, avoid).ok()?.await.ok()?;
-        Some(Replayed {
-            verdicts: answered.verdicts,
-            by: answered.by,
-        })
+    ) -> Result<Replayed, NotReplayed> {
+        let waiting = self.queue.push(model, evidence);
+        let answered = waiting.map_err(|QueueFull| NotReplayed::QueueFull)?;
+        answered.await.map_err(|_| NotReplayed::Failed)
+    }
+
+    /// Has one transcript replayed a second time, ahead of all samples, by another validator than the one of this name. Only
+    /// a thread of the pool itself may confirm what it has found. There is no time limit here.
+    ///
+    /// # Errors
+    /// [`NotReplayed::Failed`].
+    pub(crate) async fn confirm(
+        &self,
+        model: ModelId,
+        evidence: Arc<Evidence>,
+        not_by: &str,
+    ) -> Result<Replayed, NotReplayed> {
+        let not_by = self.names.iter().position(|name| name == not_by);
+        let answered = self.queue.push_first(model, evidence, not_by);
+        answered.await.map_err(|_| NotReplayed::Failed)
     }
 
     /// What the validator of this number is called.

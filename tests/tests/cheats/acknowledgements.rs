@@ -41,8 +41,8 @@ async fn shares_behind_a_claim_are_credited_at_once_and_told_of_after_it() {
         .map(|share| share.message.sequence_number)
         .collect();
 
-    // The audit cannot begin: it needs a step of the beacon.
-    let hold = case.hold("SELECT 1 FROM beacon FOR UPDATE");
+    // The audit cannot begin: it fixes the batch's sample first.
+    let hold = case.hold("SELECT 1 FROM batches FOR UPDATE");
     for (at, share) in shares.iter().enumerate() {
         let claim = (at == 1).then(|| claim_tlv(&batch.root));
         cheat.send_share(share, claim.as_slice()).await;
@@ -81,7 +81,7 @@ async fn of_a_channel_that_is_closed_under_a_claim_only_the_outcome_is_told() {
     let job = cheat.job(Some(&batch.root)).await;
     let (claim, behind) = (cheat.hash(&job).await, cheat.hash(&job).await);
     let closed = cheat.channel.id;
-    let hold = case.hold("SELECT 1 FROM beacon FOR UPDATE");
+    let hold = case.hold("SELECT 1 FROM batches FOR UPDATE");
     cheat.send_share(&claim, &[claim_tlv(&batch.root)]).await;
     cheat.send_share(&behind, &[]).await;
     wait_for_hash_shares(&case, cheat.keys.name, 1).await;

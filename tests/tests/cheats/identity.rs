@@ -1,11 +1,15 @@
 //! Who says to be whom: registrations that prove nothing, and claims without one.
 
+use std::time::Duration;
+
 use dovetail_commitment::ModelId;
 use dovetail_miner::keys::WorkerKeys;
 use dovetail_sv2::extension::{
-    EXTENSION_TYPE, RegisterWorkerProof, sign_registration, verify_registration,
+    Binding, EXTENSION_TYPE, RegisterWorkerProof, sign_registration, verify_registration,
 };
+use dovetail_sv2::{AuthorityKeys, accept, connect};
 use dovetail_tests::scenario::Options;
+use tokio::net::TcpListener;
 
 use crate::fixture::{Case, options};
 use crate::scripted_worker::{Verdict, Wire, assert_refused, challenge, prove};
@@ -20,18 +24,23 @@ async fn a_key_that_is_not_ones_own() {
 
     // Their key, our signature.
     let nonce = challenge(&mut wire, &theirs, model, 1).await.unwrap();
-    let proof = sign_registration(&ours.pair, &nonce);
-    assert!(!verify_registration(&theirs.name, &nonce, &proof));
+    let proof = sign_registration(&ours.pair, &nonce, &wire.binding());
+    assert!(!verify_registration(
+        &theirs.name,
+        &nonce,
+        &wire.binding(),
+        &proof
+    ));
     assert_refused(prove(&mut wire, &proof).await, "bad-proof");
 
     // Their signature under a nonce of before.
-    let old = sign_registration(&theirs.pair, &nonce);
+    let old = sign_registration(&theirs.pair, &nonce, &wire.binding());
     let fresh = challenge(&mut wire, &theirs, model, 1).await.unwrap();
     assert_ne!(fresh, nonce);
     assert_refused(prove(&mut wire, &old).await, "bad-proof");
 
     // A proof of nothing that was asked for, and one that is no signature.
-    let proof = sign_registration(&theirs.pair, &fresh);
+    let proof = sign_registration(&theirs.pair, &fresh, &wire.binding());
     assert_refused(prove(&mut wire, &proof).await, "not-registered");
     challenge(&mut wire, &ours, model, 1).await.unwrap();
     let junk = RegisterWorkerProof {
@@ -45,6 +54,51 @@ async fn a_key_that_is_not_ones_own() {
         challenge(&mut wire, &ours, unknown, 1).await,
         "model-unknown",
     );
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_a_relay_passes_on_from_its_own_pool_to_another() {
+    let case = Case::start().await;
+    let model = case.models().asked.id();
+    let victim = WorkerKeys::generate();
+    let mut to_pool = Wire::miner(&case.endpoints.mining).await;
+    assert!(to_pool.negotiate(EXTENSION_TYPE).await);
+    // The relay is a pool of the victim's itself, with a key that the victim has verified.
+    let relay = AuthorityKeys::generate();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let served = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        accept(stream, &relay, Duration::from_secs(3_600)).await
+    };
+    let (served, from_victim) = tokio::join!(served, connect(&address, Some(relay.public())));
+    let (_served, (from_victim, _writer)) = (served.unwrap(), from_victim.unwrap());
+
+    // It shows the victim the nonce of the pool, and the pool the victim's answer.
+    let seen_by_victim = Binding {
+        authority: relay.public(),
+        handshake: from_victim.handshake(),
+    };
+    let nonce = challenge(&mut to_pool, &victim, model, 1).await.unwrap();
+    let proof = sign_registration(&victim.pair, &nonce, &seen_by_victim);
+    assert_refused(prove(&mut to_pool, &proof).await, "bad-proof");
+
+    // With the pool's name, but of another connection: neither half alone is enough.
+    for binding in [
+        Binding {
+            authority: to_pool.binding().authority,
+            ..seen_by_victim
+        },
+        Binding {
+            authority: relay.public(),
+            ..to_pool.binding()
+        },
+    ] {
+        let nonce = challenge(&mut to_pool, &victim, model, 1).await.unwrap();
+        let proof = sign_registration(&victim.pair, &nonce, &binding);
+        assert_refused(prove(&mut to_pool, &proof).await, "bad-proof");
+    }
     case.end().await;
 }
 

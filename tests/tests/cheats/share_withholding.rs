@@ -1,37 +1,46 @@
-//! Shares that are withheld until the sample suits. The sample hangs on the share's hash and on a value
-//! that the pool tells only once the share is in, so a worker cannot know which of its shares suit.
+//! Shares that are withheld until the sample suits. The sample hangs on an output of the pool's verifiable function, which
+//! nobody else can compute before it is told, and which the batch has one of.
 
-use dovetail_audit::{HashChain, sample};
-use dovetail_commitment::{HeaderHash, tagged_hash};
+use dovetail_audit::sample;
+use dovetail_commitment::{BatchRoot, HeaderHash, tagged_hash};
+use dovetail_sv2::extension::{BatchOutcome, sample_input};
+use dovetail_vrf::{VrfOutput, VrfPublicKey, VrfSecret};
 
 use crate::fixture::Case;
 
+/// The output that draws the sample, if the pool has proven it.
+fn output(key: VrfPublicKey, outcome: &BatchOutcome) -> VrfOutput {
+    let input = sample_input(&outcome.sample_header, &outcome.root);
+    key.verify(&input, &outcome.proof).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_withheld_share_is_sampled_with_a_value_that_nobody_knew() {
+async fn a_withheld_share_is_sampled_with_an_output_that_nobody_knew() {
     let (case, mut cheat) = Case::with_worker().await;
+    let key = cheat.vrf_key.unwrap();
     let (held, first) = (case.batch(&mut cheat).await, case.batch(&mut cheat).await);
     let job = cheat.job(Some(&held.root)).await;
-    // Three to choose from, all found before the value of the next step is known.
+    // Three to choose from, all found before anything is known of how they draw.
     let shares = [
         cheat.hash(&job).await,
         cheat.hash(&job).await,
         cheat.hash(&job).await,
     ];
     let known = cheat.claim(&first.root).await.credited();
+    let known = output(key, &known);
     let job = cheat.job(Some(&held.root)).await;
     let fresh = cheat.hash(&job).await;
     let outcome = cheat.submit(&fresh, Some(&held.root)).await.credited();
-    assert!(outcome.beacon_step > known.beacon_step);
-    let steps = outcome.beacon_step - known.beacon_step;
-    let chain = HashChain::from_seed(outcome.preimage, steps);
-    assert_eq!(
-        chain.tip(),
-        known.preimage,
-        "it follows from what was told before"
-    );
-    let whole = HashChain::from_seed(outcome.preimage, outcome.beacon_step + 1);
-    assert_eq!(whole.tip(), cheat.beacon_tip, "and from the published tip");
-    // Once the value is out the batch is spent, whichever share would have suited it.
+    assert_eq!(outcome.sample_header, outcome.header_hash);
+    assert_ne!(output(key, &outcome), known);
+    // The proof is of this share and batch, and of no other.
+    let other = BatchOutcome {
+        root: first.root,
+        ..outcome.clone()
+    };
+    let input = sample_input(&other.sample_header, &other.root);
+    assert!(key.verify(&input, &other.proof).is_err());
+    // Once it is told the batch is spent, whichever share would have suited it.
     for share in shares {
         let verdict = cheat.submit(&share, Some(&held.root)).await;
         assert_eq!(verdict.refusal(), "batch-spent");
@@ -44,7 +53,7 @@ const LEAVES: usize = 64;
 const REPLAYED: usize = 4;
 /// The first quarter of a batch is a lie.
 const BAD: usize = 16;
-const BATCHES: u32 = 2_000;
+const BATCHES: u32 = 300;
 /// How many shares a cheat finds before the batch expires.
 const SHARES: u64 = 64;
 
@@ -53,39 +62,39 @@ fn header(batch: u32, share: u64) -> HeaderHash {
     HeaderHash::from_bytes(tagged_hash("test/header", &[&numbers]))
 }
 
-fn suits(header: &HeaderHash, value: &[u8; 32]) -> bool {
-    let drawn = sample(header, value, LEAVES, REPLAYED);
+fn root(batch: u32) -> BatchRoot {
+    BatchRoot::from_bytes(tagged_hash("test/root", &[&batch.to_le_bytes()]))
+}
+
+/// Whether the share's sample hits no lie, by the function of this secret.
+fn suits(secret: &VrfSecret, batch: u32, header: &HeaderHash) -> bool {
+    let (output, _) = secret.evaluate(&sample_input(header, &root(batch)));
+    let drawn = sample(&output.seed(), LEAVES, REPLAYED);
     drawn.iter().all(|index| *index >= BAD)
 }
 
-/// How many of the batches pass if the cheat submits the first share that would pass under what it
-/// believes the value to be, and the pool draws with the real one.
-fn passed(believed: impl Fn(u32) -> [u8; 32], real: impl Fn(u32) -> [u8; 32]) -> u32 {
+/// How many of the batches pass if the cheat submits the first share that would pass under what it believes the secret to
+/// be, and the pool draws with the real one.
+fn passed(believed: &VrfSecret, real: &VrfSecret) -> u32 {
     let passes = |batch: &u32| {
         let chosen = (0..SHARES)
             .map(|share| header(*batch, share))
-            .find(|header| suits(header, &believed(*batch)))
+            .find(|header| suits(believed, *batch, header))
             .unwrap_or_else(|| header(*batch, 0));
-        suits(&chosen, &real(*batch))
+        suits(real, *batch, &chosen)
     };
     u32::try_from((0..BATCHES).filter(passes).count()).unwrap()
 }
 
 #[test]
-fn withholding_pays_where_the_sample_is_known_and_is_useless_against_the_beacon() {
-    let chain = HashChain::from_seed([7; 32], BATCHES + 1);
-    let value = |step: u32| chain.preimage(step).unwrap();
+fn withholding_pays_with_the_pools_secret_and_is_useless_without_it() {
+    let [real, guessed] = [7, 8].map(|n| VrfSecret::from_bytes([n; 32]).unwrap());
     // C(48, 4) / C(64, 4): none of the four replays hits the lie.
     let blind = 0.306_24 * f64::from(BATCHES);
     let five_deviations = 5.0 * (blind * (1.0 - 0.306_24)).sqrt();
-
-    // Were the sample drawn with a value that is known, it would be a matter of a few shares.
-    let known = passed(value, value);
-    assert_eq!(known, BATCHES);
-    // With the newest value that was revealed, or one of its own, the cheat chooses blindly.
-    for believed in [|batch: u32| batch, |_: u32| 0] {
-        let gained = passed(|batch| value(believed(batch)), |batch| value(batch + 1));
-        let off = (f64::from(gained) - blind).abs();
-        assert!(off < five_deviations, "{gained} of {BATCHES} passed");
-    }
+    // With the secret it would be a matter of a few shares.
+    assert_eq!(passed(&real, &real), BATCHES);
+    let gained = passed(&guessed, &real);
+    let off = (f64::from(gained) - blind).abs();
+    assert!(off < five_deviations, "{gained} of {BATCHES} passed");
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use dovetail_sv2::extension::Binding;
 use dovetail_sv2::setup::{SetupProtocol, mining_flags};
 use dovetail_sv2::{
     AuthorityPublicKey, ConnectionError, Frame, FrameReader, FrameWriter, Message, connect,
@@ -17,6 +18,7 @@ pub(crate) const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A connection past its set-up. Frames that nobody asked for yet are kept in their order.
 pub(crate) struct Wire {
+    authority: AuthorityPublicKey,
     reader: FrameReader,
     writer: FrameWriter,
     kept: VecDeque<Frame>,
@@ -36,9 +38,18 @@ impl Wire {
             .await
             .unwrap();
         Self {
+            authority,
             reader,
             writer,
             kept: VecDeque::new(),
+        }
+    }
+
+    /// What a registration on this connection is for.
+    pub(crate) fn binding(&self) -> Binding {
+        Binding {
+            authority: self.authority,
+            handshake: self.reader.handshake(),
         }
     }
 

@@ -16,6 +16,8 @@ use dovetail_sv2::messages::{
     OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess, Str0255Owned, U256Owned,
 };
 
+use dovetail_vrf::VrfPublicKey;
+
 use super::wire::{self, Wire};
 use super::{Endpoints, TestBatch, Told, batch_of, transcript};
 
@@ -32,8 +34,8 @@ pub(crate) struct ScriptedWorker {
     pub(crate) keys: WorkerKeys,
     /// Its channel.
     pub(crate) channel: Channel,
-    /// The beacon's tip that it was told.
-    pub(crate) beacon_tip: [u8; 32],
+    /// What the pool said that its proofs are checked with, once it is registered.
+    pub(crate) vrf_key: Option<VrfPublicKey>,
     /// What each channel's successes come to.
     pub(super) told: BTreeMap<u32, Told>,
     /// Refusals that nobody asked about yet, by channel and number.
@@ -57,8 +59,8 @@ impl ScriptedWorker {
         let mut worker = Self::unregistered(endpoints, keys).await;
         let (wire, keys) = (&mut worker.wire, &worker.keys);
         let nonce = challenge(wire, keys, model, max_tasks).await.unwrap();
-        let proof = sign_registration(&keys.pair, &nonce);
-        worker.beacon_tip = prove(wire, &proof).await.unwrap();
+        let proof = sign_registration(&keys.pair, &nonce, &wire.binding());
+        worker.vrf_key = Some(prove(wire, &proof).await.unwrap());
         worker
     }
 
@@ -72,7 +74,7 @@ impl ScriptedWorker {
             wire,
             keys,
             channel,
-            beacon_tip: [0; 32],
+            vrf_key: None,
             told: BTreeMap::new(),
             refused: BTreeMap::new(),
             next_number: 1,
@@ -212,15 +214,15 @@ pub(crate) async fn challenge(
     .await
 }
 
-/// Proves a key; the beacon's tip, or the code of a refusal.
+/// Proves a key; what the pool's proofs are checked with, or the code of a refusal.
 pub(crate) async fn prove(
     wire: &mut Wire,
     proof: &RegisterWorkerProof,
-) -> Result<[u8; 32], String> {
+) -> Result<VrfPublicKey, String> {
     wire.send(proof).await;
     wire.pick(|frame| {
         if frame.is::<RegisterWorkerSuccess>() {
-            return Some(Ok(wire::decoded::<RegisterWorkerSuccess>(frame).beacon_tip));
+            return Some(Ok(wire::decoded::<RegisterWorkerSuccess>(frame).vrf_key));
         }
         refused(frame)
     })

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use dovetail_audit::{sample, sample_size};
-use dovetail_commitment::HeaderHash;
+use dovetail_commitment::{HeaderHash, tagged_hash};
 use dovetail_units::SplitMix64;
 
 use super::Rules;
@@ -114,7 +114,8 @@ impl Worker {
         };
         // Where the lies stand makes no difference: every leaf is drawn as often.
         let suits = |header: &HeaderHash, value: &[u8; 32]| {
-            let drawn = sample(header, value, leaves, replayed);
+            let output = tagged_hash("dovetail/bench", &[header.as_bytes(), value]);
+            let drawn = sample(&output, leaves, replayed);
             drawn.iter().all(|index| *index >= bad)
         };
         let value = match strategy {

@@ -1,45 +1,30 @@
-//! The beacon's steps, the audit log, trust and blocks.
+//! The audit log, trust and failed audits.
 
 use super::*;
 use crate::{BatchState, TaskState};
 
 #[test]
-fn the_beacon_is_made_once_and_its_steps_are_never_taken_twice() {
-    run(|db, ledger| async move {
-        let other = db.ledger().await;
-        let (first, second) = tokio::join!(ledger.beacon(), other.beacon());
-        let (first, second) = (first.unwrap(), second.unwrap());
-        assert_eq!((first.seed, first.length), (second.seed, second.length));
-        let mut steps = Vec::new();
-        for _ in 0..10 {
-            let (one, two) = tokio::join!(ledger.take_step(), other.take_step());
-            steps.extend([one.unwrap(), two.unwrap()]);
-        }
-        steps.sort_unstable();
-        assert_eq!(steps, (0..20).collect::<Vec<u32>>());
-        let reconnected = db.ledger().await;
-        assert_eq!(reconnected.beacon().await.unwrap().seed, first.seed);
-        assert_eq!(reconnected.take_step().await.unwrap(), 20);
-    });
-}
-
-#[test]
-fn a_step_is_recorded_for_one_audit_only() {
+fn a_claim_is_recorded_with_one_sample_only() {
     run(|_db, ledger| async move {
         let (hash, root) = (
             HeaderHash::from_bytes([1; 32]),
             BatchRoot::from_bytes([2; 32]),
         );
-        ledger
-            .record_audit(hash, root, 0, &[3, 1], "tokens")
-            .await
-            .unwrap();
-        ledger
-            .record_audit(hash, root, 0, &[3, 1], "tokens")
-            .await
-            .unwrap();
-        let other = ledger.record_audit(hash, root, 0, &[3, 2], "tokens").await;
+        let drawn = |indices: &[usize]| DrawnSample {
+            indices: indices.to_vec(),
+            ..sample(3)
+        };
+        let record = async |indices, verdict| {
+            let drawn = drawn(indices);
+            ledger.record_audit(hash, root, &drawn, verdict).await
+        };
+        record(&[1, 3], "audit-unavailable").await.unwrap();
+        record(&[1, 3], "audit-unavailable").await.unwrap();
+        let other = record(&[2, 3], "audit-unavailable").await;
         assert!(matches!(other, Err(LedgerError::Conflict(_))));
+        assert_eq!(ledger.stats().await.unwrap().transcripts_replayed, 2);
+        // A sample may be empty.
+        record(&[], "passed").await.unwrap();
         assert_eq!(ledger.stats().await.unwrap().transcripts_replayed, 2);
     });
 }
@@ -57,7 +42,7 @@ fn trust_grows_with_settled_transcripts_and_starts_over_after_a_mismatch() {
         let (root, tasks) = open_batch(&ledger, &[1, 2]).await;
         running
             .committer
-            .commit(inference_share(1, root, 0, &tasks))
+            .commit(inference_share(1, root, &tasks))
             .await
             .unwrap();
         assert_eq!(trust().await, (2, 1, 0));
@@ -73,14 +58,14 @@ fn trust_grows_with_settled_transcripts_and_starts_over_after_a_mismatch() {
         assert_eq!((task.state, task.prompt), (TaskState::Failed, None));
         let spent = running
             .committer
-            .commit(inference_share(2, bad, 1, &tasks))
+            .commit(inference_share(2, bad, &tasks))
             .await;
         assert_eq!(spent, Err(crate::CommitRefusal::BatchSpent));
 
         let (root, tasks) = open_batch(&ledger, &[4]).await;
         running
             .committer
-            .commit(inference_share(3, root, 2, &tasks))
+            .commit(inference_share(3, root, &tasks))
             .await
             .unwrap();
         assert_eq!(trust().await, (1, 2, 1));
@@ -94,7 +79,7 @@ fn a_failed_audit_is_recorded_once_with_all_that_an_appeal_needs() {
         let nothing = Some(crate::Forfeiture::default());
         assert_eq!(fail(&ledger, root, 3, 7).await.unwrap(), nothing);
         assert_eq!(fail(&ledger, root, 3, 7).await.unwrap(), nothing);
-        // Another step finds the batch failed, and costs nothing more.
+        // Another claim finds the batch failed, and costs nothing more.
         assert_eq!(fail(&ledger, root, 3, 8).await.unwrap(), None);
         assert_eq!(ledger.trust(&WORKER).await.unwrap().mismatches, 1);
 
@@ -103,7 +88,10 @@ fn a_failed_audit_is_recorded_once_with_all_that_an_appeal_needs() {
             panic!("{records:?}");
         };
         let claimed = transcript(&new_task(3), &[1, 2, 3]);
-        assert_eq!((record.step, record.leaf_index), (7, 0));
+        assert_eq!(record.leaf_index, 0);
+        assert_eq!(record.header_hash, "07".repeat(32));
+        assert_eq!(record.sample_header, Some("07".repeat(32)));
+        assert_eq!(record.vrf_proof, Some("07".repeat(VrfProof::BYTES)));
         assert_eq!(record.root, root.to_string());
         assert_eq!(record.task_id, claimed.task_id.to_string());
         assert_eq!(
@@ -142,15 +130,15 @@ fn nobody_elses_batch_and_no_settled_one_can_fail() {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
         let (root, tasks) = open_batch(&ledger, &[1]).await;
-        let transcript = transcript(&new_task(1), &[1, 2, 3]);
+        let (transcript, sample) = (transcript(&new_task(1), &[1, 2, 3]), sample(5));
         let of_another = FailedAudit {
             worker: WorkerKey::from_bytes([1; 32]),
-            ..failed(root, &transcript, 5)
+            ..failed(root, &transcript, &sample)
         };
         assert_eq!(ledger.fail_audit(&of_another).await.unwrap(), None);
         running
             .committer
-            .commit(inference_share(1, root, 0, &tasks))
+            .commit(inference_share(1, root, &tasks))
             .await
             .unwrap();
         assert_eq!(fail(&ledger, root, 1, 6).await.unwrap(), None);

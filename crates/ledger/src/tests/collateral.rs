@@ -11,7 +11,7 @@ const WINDOW: MaturityWindow = MaturityWindow {
 /// Settles a batch of one task of this number, for 1,000 msat and 10 for its hashes.
 async fn settle(ledger: &Ledger, running: &Running, n: u8) -> BatchRoot {
     let (root, tasks) = open_batch(ledger, &[n]).await;
-    let share = inference_share(n, root, u32::from(n), &tasks);
+    let share = inference_share(n, root, &tasks);
     running.committer.commit(share).await.unwrap();
     root
 }
@@ -200,9 +200,9 @@ fn settling_maturing_and_forfeiting_at_once_never_lock_each_other_out() {
             let ledger = ledger.clone();
             settling.push(tokio::spawn(async move {
                 if n % 10 == 0 {
-                    fail(&ledger, root, n, u32::from(n)).await.unwrap().unwrap();
+                    fail(&ledger, root, n, n).await.unwrap().unwrap();
                 } else {
-                    let share = inference_share(n, root, u32::from(n), &tasks);
+                    let share = inference_share(n, root, &tasks);
                     committer.commit(share).await.unwrap();
                     // Hash shares of others go on beside it.
                     committer
@@ -291,7 +291,7 @@ fn a_claimed_batch_does_not_expire_under_its_audit() {
         ledger.keep_claimed(root, unix_now() + 900).await.unwrap();
         ledger.expire_tasks(unix_now() + 700).await.unwrap();
         assert!(ledger.batch(other).await.unwrap().unwrap().is_expired());
-        let share = inference_share(1, root, 0, &tasks);
+        let share = inference_share(1, root, &tasks);
         running.committer.commit(share).await.unwrap();
         // Not shortened either.
         let (third, _) = open_batch(&ledger, &[3]).await;

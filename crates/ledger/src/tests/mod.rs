@@ -5,9 +5,11 @@ mod audits;
 mod coinbase_only;
 mod collateral;
 mod devices;
+mod findings;
 mod model;
 mod outage;
 mod payouts;
+mod samples;
 mod schema;
 mod shares;
 mod tasks;
@@ -25,13 +27,14 @@ use dovetail_commitment::{
 };
 use dovetail_units::time::unix_now;
 use dovetail_units::{Msat, Work};
+use dovetail_vrf::VrfProof;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Committer, CommitterConfig, FailedAudit, Forfeiture, InferenceSettlement, Ledger, LedgerError,
-    MaturityWindow, NewTask, ReplayedDigests, Share, ShareKind,
+    Committer, CommitterConfig, DrawnSample, FailedAudit, Forfeiture, InferenceSettlement, Ledger,
+    LedgerError, MaturityWindow, NewTask, ReplayedDigests, Share, ShareKind,
 };
 
 const URL_VARIABLE: &str = "DOVETAIL_TEST_DATABASE_URL";
@@ -187,17 +190,25 @@ fn hash_share(n: u8, account: &str, credit_msat: i64) -> Share {
     }
 }
 
-fn inference_share(header: u8, root: BatchRoot, step: u32, tasks: &[TaskId]) -> Share {
+fn inference_share(header: u8, root: BatchRoot, tasks: &[TaskId]) -> Share {
     Share {
         kind: ShareKind::Inference,
         batch: Some(InferenceSettlement {
             root,
             credit: Msat::new(1_000),
-            beacon_step: step,
-            sample: vec![0],
+            sample: sample(header),
             receipts: tasks.iter().map(|id| (*id, "{}".to_owned())).collect(),
         }),
         ..hash_share(header, "miner", 10)
+    }
+}
+
+/// A sample of the first leaf, drawn from this header.
+fn sample(header: u8) -> DrawnSample {
+    DrawnSample {
+        header_hash: HeaderHash::from_bytes([header; 32]),
+        proof: VrfProof::from_bytes([header; VrfProof::BYTES]),
+        indices: vec![0],
     }
 }
 
@@ -286,15 +297,18 @@ async fn open_batch(ledger: &Ledger, numbers: &[u8]) -> (BatchRoot, Vec<TaskId>)
 }
 
 /// An audit that found the second token of this transcript of [`WORKER`] different.
-fn failed(root: BatchRoot, transcript: &Transcript, step: u32) -> FailedAudit<'_> {
+fn failed<'a>(
+    root: BatchRoot,
+    transcript: &'a Transcript,
+    sample: &'a DrawnSample,
+) -> FailedAudit<'a> {
     static VALIDATORS: std::sync::LazyLock<[String; 2]> =
         std::sync::LazyLock::new(|| ["one".to_owned(), "two".to_owned()]);
     FailedAudit {
-        header_hash: HeaderHash::from_bytes([0xcc; 32]),
+        header_hash: sample.header_hash,
         root,
         worker: WORKER,
-        beacon_step: step,
-        sample: &[0],
+        sample,
         index: 0,
         transcript,
         mismatch: "tokens",
@@ -309,15 +323,15 @@ fn failed(root: BatchRoot, transcript: &Transcript, step: u32) -> FailedAudit<'_
     }
 }
 
-/// Fails the batch of the one task of this number.
+/// Fails the batch of the one task of this number, at the claim with this header.
 async fn fail(
     ledger: &Ledger,
     root: BatchRoot,
     task: u8,
-    step: u32,
+    header: u8,
 ) -> Result<Option<Forfeiture>, LedgerError> {
-    let transcript = transcript(&new_task(task), &[1, 2, 3]);
-    ledger.fail_audit(&failed(root, &transcript, step)).await
+    let (transcript, sample) = (transcript(&new_task(task), &[1, 2, 3]), sample(header));
+    ledger.fail_audit(&failed(root, &transcript, &sample)).await
 }
 
 /// Credit matures at once.

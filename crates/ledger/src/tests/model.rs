@@ -215,7 +215,7 @@ fn the_ledger_agrees_with_a_model_after_every_random_step() {
             step(n, &mut random, &mut model, &ledger, &running.committer).await;
             if random.below(60) == 0 {
                 let proof = u8::try_from(random.below(20)).unwrap() + 200;
-                let share = inference_share(proof, root, 0, &tasks);
+                let share = inference_share(proof, root, &tasks);
                 let outcome = running.committer.commit(share).await;
                 assert_eq!(outcome.is_ok(), !model.spent);
                 if !model.spent {

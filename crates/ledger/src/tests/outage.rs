@@ -37,7 +37,7 @@ fn hash_shares_survive_an_outage_and_are_credited_once() {
         );
         let again = commit(hash_share(2, "alice", 10)).await;
         assert_eq!(again, Err(CommitRefusal::DuplicateShare));
-        let inference = inference_share(3, root, 0, &tasks);
+        let inference = inference_share(3, root, &tasks);
         assert_eq!(
             commit(inference.clone()).await,
             Err(CommitRefusal::Unavailable)

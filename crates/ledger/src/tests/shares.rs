@@ -70,7 +70,7 @@ fn a_bad_share_does_not_sink_its_group() {
         let wait = Duration::from_millis(200);
         let running = Running::start_with(&ledger, dir.path(), 100, wait).await;
         let commit = |share| running.committer.commit(share);
-        let unknown = inference_share(4, BatchRoot::from_bytes([4; 32]), 0, &[]);
+        let unknown = inference_share(4, BatchRoot::from_bytes([4; 32]), &[]);
         let (good, full, overflow, unknown, nul, after) = tokio::join!(
             commit(hash_share(1, "alice", 1)),
             commit(hash_share(2, "rich", i64::MAX)),
@@ -89,7 +89,7 @@ fn a_bad_share_does_not_sink_its_group() {
         assert_eq!(available(&ledger, "alice").await, 3);
         // It was not taken for an outage: inference is still settled.
         let (root, tasks) = open_batch(&ledger, &[1]).await;
-        assert_eq!(commit(inference_share(9, root, 0, &tasks)).await, Ok(()));
+        assert_eq!(commit(inference_share(9, root, &tasks)).await, Ok(()));
     });
 }
 
@@ -99,13 +99,13 @@ fn a_batch_is_settled_with_its_tasks_receipts_audit_and_credit_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
         let (root, tasks) = open_batch(&ledger, &[1, 2]).await;
-        let missing = inference_share(1, root, 0, &tasks[..1]);
+        let missing = inference_share(1, root, &tasks[..1]);
         assert_eq!(
             running.committer.commit(missing).await,
             Err(CommitRefusal::Invalid)
         );
         assert_eq!(ledger.receipt(tasks[0]).await.unwrap(), None);
-        let share = inference_share(1, root, 0, &tasks);
+        let share = inference_share(1, root, &tasks);
         running.committer.commit(share.clone()).await.unwrap();
         // The inference credit is held.
         let balance = ledger.balance("miner").await.unwrap();
@@ -126,7 +126,7 @@ fn a_batch_is_settled_with_its_tasks_receipts_audit_and_credit_at_once() {
             running.committer.commit(share).await,
             Err(CommitRefusal::DuplicateShare)
         );
-        let another = inference_share(2, root, 1, &tasks);
+        let another = inference_share(2, root, &tasks);
         assert_eq!(
             running.committer.commit(another).await,
             Err(CommitRefusal::BatchSpent)
@@ -152,7 +152,7 @@ fn of_many_shares_that_claim_a_batch_at_once_one_is_credited() {
         let claims = (0..20u8).map(|n| {
             let running = if n % 2 == 0 { &a } else { &b };
             let committer = running.committer.clone();
-            let share = inference_share(n, root, u32::from(n), &tasks);
+            let share = inference_share(n, root, &tasks);
             tokio::spawn(async move { committer.commit(share).await })
         });
         let claims: Vec<_> = claims.collect();
@@ -185,9 +185,9 @@ fn a_task_is_paid_for_in_one_batch_only() {
             .await
             .unwrap();
         ledger.register_batch(WORKER, large, &ids).await.unwrap();
-        let share = inference_share(1, small, 0, &ids[..1]);
+        let share = inference_share(1, small, &ids[..1]);
         running.committer.commit(share).await.unwrap();
-        let share = inference_share(2, large, 1, &ids);
+        let share = inference_share(2, large, &ids);
         assert_eq!(
             running.committer.commit(share).await,
             Err(CommitRefusal::BatchSpent)
@@ -206,7 +206,7 @@ fn a_batch_whose_tasks_have_expired_earns_nothing() {
         let running = Running::start(&ledger, dir.path()).await;
         let (root, tasks) = open_batch(&ledger, &[1]).await;
         ledger.expire_tasks(unix_now() + 601).await.unwrap();
-        let share = inference_share(1, root, 0, &tasks);
+        let share = inference_share(1, root, &tasks);
         assert_eq!(
             running.committer.commit(share).await,
             Err(CommitRefusal::TaskExpired)

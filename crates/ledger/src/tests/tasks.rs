@@ -304,7 +304,7 @@ fn a_worker_has_so_many_open_batches_at_most_however_many_connections_register_t
         // One that is settled makes room for another one, and so do those that have expired.
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
-        let share = inference_share(1, root, 0, &[task]);
+        let share = inference_share(1, root, &[task]);
         running.committer.commit(share).await.unwrap();
         let (root, task) = refused[0];
         ledger.register_batch(WORKER, root, &[task]).await.unwrap();

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use dovetail_sv2::connection::{FrameReader, FrameWriter};
 use dovetail_sv2::extension::{
-    self, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerSuccess,
-    sign_registration,
+    self, Binding, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError,
+    RegisterWorkerSuccess, sign_registration,
 };
 use dovetail_sv2::messages::{
     OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess, OpenMiningChannelError,
@@ -13,6 +13,7 @@ use dovetail_sv2::messages::{
 };
 use dovetail_sv2::setup::{SetupProtocol, mining_flags};
 use dovetail_sv2::{EXTRANONCE_BYTES_MAX, Frame, Outbox, OutboxError, connect, negotiation, setup};
+use dovetail_vrf::VrfPublicKey;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +39,7 @@ impl PoolSession {
         // The writer task ends with the connection's token, which this session owns.
         let (outbox, _writer) = Outbox::spawn(writer, OUTBOX_FRAMES, connection.clone());
         let guard = connection.clone().drop_guard();
-        let beacon_tip = register(&mut reader, &outbox, options, keys).await?;
+        let vrf_key = register(&mut reader, &outbox, options, keys).await?;
         let channel = open_channel(&mut reader, &outbox, options, keys).await?;
         guard.disarm();
         Ok(Self {
@@ -46,7 +47,7 @@ impl PoolSession {
             outbox,
             connection,
             channel,
-            beacon_tip,
+            vrf_key,
             models: options.models.clone(),
         })
     }
@@ -62,7 +63,7 @@ pub async fn probe(options: &PoolOptions) -> Result<(), SessionError> {
 
 /// A connection that is set up and speaks the extension.
 async fn negotiated(options: &PoolOptions) -> Result<(FrameReader, FrameWriter), SessionError> {
-    let (mut reader, mut writer) = connect(&options.address, options.authority).await?;
+    let (mut reader, mut writer) = connect(&options.address, Some(options.authority)).await?;
     let flags = match options.declares_jobs {
         true => mining_flags::REQUIRES_WORK_SELECTION,
         false => 0,
@@ -109,7 +110,7 @@ async fn register(
     outbox: &Outbox,
     options: &PoolOptions,
     keys: &WorkerKeys,
-) -> Result<[u8; 32], SessionError> {
+) -> Result<VrfPublicKey, SessionError> {
     outbox.send(&RegisterWorker {
         worker_key: keys.name,
         models: options.models.clone(),
@@ -127,7 +128,11 @@ async fn register(
         return Err(refused(&frame)?);
     }
     let (challenge, _) = frame.decode::<RegisterWorkerChallenge>()?;
-    outbox.send(&sign_registration(&keys.pair, &challenge.nonce))?;
+    let binding = Binding {
+        authority: options.authority,
+        handshake: reader.handshake(),
+    };
+    outbox.send(&sign_registration(&keys.pair, &challenge.nonce, &binding))?;
     let frame = answer(reader, |f| {
         f.is::<RegisterWorkerSuccess>() || f.is::<RegisterWorkerError>()
     })
@@ -135,7 +140,7 @@ async fn register(
     if frame.is::<RegisterWorkerError>() {
         return Err(refused(&frame)?);
     }
-    Ok(frame.decode::<RegisterWorkerSuccess>()?.0.beacon_tip)
+    Ok(frame.decode::<RegisterWorkerSuccess>()?.0.vrf_key)
 }
 
 async fn open_channel(

@@ -6,8 +6,8 @@ pub(crate) mod declarator;
 use std::time::Duration;
 
 use dovetail_sv2::extension::{
-    self, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerProof, RegisterWorkerSuccess,
-    verify_registration,
+    self, Binding, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerProof,
+    RegisterWorkerSuccess, verify_registration,
 };
 use dovetail_sv2::messages::{
     B032Owned, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess, RequestExtensions,
@@ -15,12 +15,15 @@ use dovetail_sv2::messages::{
 };
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol};
 use dovetail_sv2::{
-    AuthorityKeys, Frame, FrameReader, FrameWriter, Message, accept, negotiation, setup,
+    AuthorityKeys, AuthorityPublicKey, Frame, FrameReader, FrameWriter, Message, accept,
+    negotiation, setup,
 };
+use dovetail_vrf::{VrfPublicKey, VrfSecret};
 use tokio::net::TcpListener;
 
 /// A server that answers what the test tells it to.
 pub(crate) struct Played {
+    pub(crate) authority: AuthorityPublicKey,
     pub(crate) reader: FrameReader,
     pub(crate) writer: FrameWriter,
 }
@@ -44,7 +47,12 @@ impl Played {
         setup::serve(&mut reader, &mut writer, &policy)
             .await
             .unwrap();
-        Self { reader, writer }
+        let authority = keys.public();
+        Self {
+            authority,
+            reader,
+            writer,
+        }
     }
 
     /// The next message, which must be of this type.
@@ -60,15 +68,20 @@ impl Played {
     /// Grants the extension and registers the worker; its registration, and the channel that it wants.
     pub(crate) async fn register(
         &mut self,
-        beacon_tip: [u8; 32],
+        vrf_key: VrfPublicKey,
     ) -> (RegisterWorker, OpenExtendedMiningChannel) {
         self.grant_extension().await;
         let register: RegisterWorker = self.expect().await;
         let nonce = [8; 32];
         self.send(&RegisterWorkerChallenge { nonce }).await;
         let proof: RegisterWorkerProof = self.expect().await;
-        assert!(verify_registration(&register.worker_key, &nonce, &proof));
-        self.send(&RegisterWorkerSuccess { beacon_tip }).await;
+        let binding = Binding {
+            authority: self.authority,
+            handshake: self.reader.handshake(),
+        };
+        let key = &register.worker_key;
+        assert!(verify_registration(key, &nonce, &binding, &proof));
+        self.send(&RegisterWorkerSuccess { vrf_key }).await;
         (register, self.expect().await)
     }
 
@@ -96,6 +109,11 @@ impl Played {
         let answer = negotiation::answer(&request, &[extension::EXTENSION_TYPE], &[]).unwrap();
         self.send(&answer).await;
     }
+}
+
+/// The VRF key of a played pool.
+pub(crate) fn vrf_key() -> VrfPublicKey {
+    VrfSecret::from_bytes([7; 32]).unwrap().public_key()
 }
 
 /// A free port and a key for a server.

@@ -9,6 +9,9 @@ dovetail_units::codes! {
         /// The audit could not be done in time: the claim earns nothing and costs nothing, and the batch may be
         /// claimed again.
         AuditUnavailable = "audit-unavailable",
+        /// The audit of the batch could not be done too often: it earns nothing and costs nothing, and cannot be claimed
+        /// again. Its tasks may go into other batches.
+        BatchDead = "batch-dead",
         /// No such batch was registered.
         BatchUnknown = "batch-unknown",
         /// The batch was settled by an earlier share.
@@ -74,6 +77,7 @@ impl Code {
         matches!(
             self,
             Self::InferenceMismatch
+                | Self::BatchDead
                 | Self::BatchUnknown
                 | Self::BatchMalformed
                 | Self::BatchRootMismatch

@@ -5,6 +5,7 @@ use dovetail_commitment::{
     BatchRoot, Constraint, EncodedPrompt, HeaderHash, ModelId, SamplingParams, StopSequences,
     TaskId, WorkerKey,
 };
+use dovetail_vrf::{VrfProof, VrfPublicKey};
 
 use super::{EXTENSION_TYPE, INVOICE_BYTES_MAX, TRANSCRIPT_BYTES_MAX};
 use crate::frame::{DecodeError, EncodeError, Message};
@@ -69,8 +70,8 @@ messages! {
     }
     /// The worker may take tasks.
     0x03 RegisterWorkerSuccess {
-        /// The newest revealed value of the audit's hash chain.
-        beacon_tip: [u8; 32],
+        /// What the pool's proofs are checked with, on this connection.
+        vrf_key: VrfPublicKey,
     }
     /// The registration is refused.
     0x04 RegisterWorkerError {
@@ -167,10 +168,10 @@ messages! {
         header_hash: HeaderHash,
         /// Whether the batch is credited.
         accepted: bool,
-        /// The step of the hash chain that was used.
-        beacon_step: u32,
-        /// The value revealed for that step.
-        preimage: [u8; 32],
+        /// The block hash of the share that fixed the batch's sample: that of its first admitted claim.
+        sample_header: HeaderHash,
+        /// Shows the output that draws the sample; [`VrfProof::NONE`] while the batch has not ended.
+        proof: VrfProof,
         /// Empty, or one of [`super::codes`].
         code: String,
         /// What the batch's tokens are credited with, in msat; 0 unless it is accepted.
@@ -215,6 +216,8 @@ messages! {
         payout_id: [u8; 32],
         /// The BOLT11 string.
         bolt11: Bytes<INVOICE_BYTES_MAX>,
+        /// The worker's signature over the payment; see [`super::sign_invoice`].
+        signature: [u8; 64],
     }
     /// The worker has no invoice to give.
     0x32 InvoiceError {

@@ -10,12 +10,13 @@ mod tests;
 pub use messages::*;
 
 use crate::connection::PAYLOAD_BYTES_DEFAULT;
-use crate::keys::SECP;
+use crate::handshake::HandshakeHash;
+use crate::keys::{AuthorityPublicKey, SECP};
 use crate::tlv::Tlv;
 pub use crate::wire::Bytes;
 use bitcoin::secp256k1::schnorr::Signature;
 use bitcoin::secp256k1::{Keypair, Message as Digest, XOnlyPublicKey};
-use dovetail_commitment::{BatchRoot, PROMPT_BYTES_MAX, WorkerKey, tagged_hash};
+use dovetail_commitment::{BatchRoot, HeaderHash, PROMPT_BYTES_MAX, WorkerKey, tagged_hash};
 
 /// The extension's number, in the experimental range; negotiated by extension 0x0001.
 pub const EXTENSION_TYPE: u16 = 0x4149;
@@ -36,35 +37,93 @@ pub const MSAT_UNKNOWN: u64 = u64::MAX;
 
 /// The tag of the message that a worker signs to prove its key.
 const REGISTER_TAG: &str = "dovetail/register";
+/// The tag of the message that a worker signs to be paid.
+const INVOICE_TAG: &str = "dovetail/invoice";
 
-fn register_digest(nonce: &[u8; 32], worker_key: &WorkerKey) -> Digest {
-    let worker_key = worker_key.to_bytes();
-    Digest::from_digest(tagged_hash(REGISTER_TAG, &[nonce, &worker_key]))
+/// The connection that a registration is for. Whoever stands between a worker and its pool has other ones to either
+/// side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding {
+    /// The key that signed the server's certificate: as the worker verified it, and as the pool has it.
+    pub authority: AuthorityPublicKey,
+    /// The connection's handshake.
+    pub handshake: HandshakeHash,
 }
 
-/// The worker's answer to a challenge: a BIP-340 signature over the nonce and its own key.
-pub fn sign_registration(keys: &Keypair, nonce: &[u8; 32]) -> RegisterWorkerProof {
-    let worker_key = WorkerKey::from_bytes(keys.x_only_public_key().0.serialize());
-    let signature = SECP.sign_schnorr(&register_digest(nonce, &worker_key), keys);
+fn register_digest(nonce: &[u8; 32], worker_key: &WorkerKey, binding: &Binding) -> Digest {
+    let parts = [
+        nonce,
+        &worker_key.to_bytes(),
+        &binding.authority.to_bytes(),
+        &binding.handshake.to_bytes(),
+    ];
+    Digest::from_digest(tagged_hash(REGISTER_TAG, &parts.map(<[u8; 32]>::as_slice)))
+}
+
+/// The worker's answer to a challenge: a BIP-340 signature over the nonce, its own key, and the connection.
+pub fn sign_registration(
+    keys: &Keypair,
+    nonce: &[u8; 32],
+    binding: &Binding,
+) -> RegisterWorkerProof {
+    let digest = register_digest(nonce, &worker_key(keys), binding);
     RegisterWorkerProof {
-        signature: signature.serialize(),
+        signature: SECP.sign_schnorr(&digest, keys).serialize(),
     }
 }
 
-/// Whether a proof answers the challenge for this worker key.
+/// Whether a proof answers the challenge for this worker key on this connection.
 pub fn verify_registration(
     worker_key: &WorkerKey,
     nonce: &[u8; 32],
+    binding: &Binding,
     proof: &RegisterWorkerProof,
 ) -> bool {
+    let digest = register_digest(nonce, worker_key, binding);
+    is_signed(worker_key, &digest, &proof.signature)
+}
+
+fn invoice_digest(payout_id: &[u8; 32], payment_hash: &[u8; 32]) -> Digest {
+    Digest::from_digest(tagged_hash(INVOICE_TAG, &[payout_id, payment_hash]))
+}
+
+/// A worker's signature that this payout goes to the payment with this hash.
+pub fn sign_invoice(keys: &Keypair, payout_id: &[u8; 32], payment_hash: &[u8; 32]) -> [u8; 64] {
+    let digest = invoice_digest(payout_id, payment_hash);
+    SECP.sign_schnorr(&digest, keys).serialize()
+}
+
+/// Whether the worker with this key wants the payout to go to the payment with this hash.
+pub fn verify_invoice(
+    worker_key: &WorkerKey,
+    payout_id: &[u8; 32],
+    payment_hash: &[u8; 32],
+    signature: &[u8; 64],
+) -> bool {
+    let digest = invoice_digest(payout_id, payment_hash);
+    is_signed(worker_key, &digest, signature)
+}
+
+fn worker_key(keys: &Keypair) -> WorkerKey {
+    WorkerKey::from_bytes(keys.x_only_public_key().0.serialize())
+}
+
+fn is_signed(worker_key: &WorkerKey, digest: &Digest, signature: &[u8; 64]) -> bool {
     let Ok(key) = XOnlyPublicKey::from_slice(&worker_key.to_bytes()) else {
         return false;
     };
-    let Ok(signature) = Signature::from_slice(&proof.signature) else {
+    let Ok(signature) = Signature::from_slice(signature) else {
         return false;
     };
-    SECP.verify_schnorr(&signature, &register_digest(nonce, worker_key), &key)
-        .is_ok()
+    SECP.verify_schnorr(&signature, digest, &key).is_ok()
+}
+
+/// What the pool's function draws a batch's sample from: the block hash of its first admitted claim, and its root.
+pub fn sample_input(header_hash: &HeaderHash, root: &BatchRoot) -> [u8; 64] {
+    let mut input = [0; 64];
+    input[..32].copy_from_slice(header_hash.as_bytes());
+    input[32..].copy_from_slice(root.as_bytes());
+    input
 }
 
 /// The field that claims `root` with a share.

@@ -3,11 +3,13 @@
 use super::codes::Code;
 use super::*;
 use crate::frame::{DecodeError, Frame, Message};
+use crate::keys::AuthorityKeys;
 use crate::messages::{B032Owned, SubmitSharesExtended};
 use dovetail_commitment::{
     Constraint, EncodedPrompt, Form, ModelId, PROMPT_TOKENS_MAX, SamplingParams, StopSequences,
     TaskId, text_digest,
 };
+use dovetail_vrf::{VrfProof, VrfSecret};
 use proptest::prelude::*;
 
 fn share() -> SubmitSharesExtended {
@@ -77,8 +79,8 @@ fn messages_come_back_whole_and_never_from_a_part() {
         root: BatchRoot::from_bytes([1; 32]),
         header_hash: dovetail_commitment::HeaderHash::from_bytes([2; 32]),
         accepted: false,
-        beacon_step: 7,
-        preimage: [3; 32],
+        sample_header: HeaderHash::from_bytes([5; 32]),
+        proof: VrfProof::from_bytes([3; VrfProof::BYTES]),
         code: Code::InferenceMismatch.to_string(),
         credit_msat: 0,
         held_msat: MSAT_UNKNOWN,
@@ -99,7 +101,22 @@ fn messages_come_back_whole_and_never_from_a_part() {
     round_trip(&Invoice {
         payout_id: [1; 32],
         bolt11: Bytes(b"lnbcrt1".to_vec()),
+        signature: [6; 64],
     });
+    round_trip(&RegisterWorkerSuccess {
+        vrf_key: VrfSecret::from_bytes([1; 32]).unwrap().public_key(),
+    });
+}
+
+#[test]
+fn a_pools_vrf_key_that_is_none_does_not_decode() {
+    let mut frame = Frame::new(&RegisterWorkerSuccess {
+        vrf_key: VrfSecret::from_bytes([1; 32]).unwrap().public_key(),
+    })
+    .unwrap();
+    // The identity, by which anything could be proven.
+    frame.payload.fill(0);
+    assert!(frame.decode::<RegisterWorkerSuccess>().is_err());
 }
 
 #[test]
@@ -234,21 +251,54 @@ fn a_claim_of_the_wrong_length_or_field_is_malformed() {
     assert_eq!(find_claim(&[field]), Ok(None));
 }
 
-#[test]
-fn a_registration_proves_one_key_for_one_nonce() {
+fn new_keys() -> (Keypair, WorkerKey) {
     let keys = Keypair::new(&SECP, &mut bitcoin::secp256k1::rand::rngs::OsRng);
-    let key = WorkerKey::from_bytes(keys.x_only_public_key().0.serialize());
-    let proof = sign_registration(&keys, &[1; 32]);
-    assert!(verify_registration(&key, &[1; 32], &proof));
-    assert!(!verify_registration(&key, &[2; 32], &proof));
-    let other = Keypair::new(&SECP, &mut bitcoin::secp256k1::rand::rngs::OsRng);
-    let other = WorkerKey::from_bytes(other.x_only_public_key().0.serialize());
-    assert!(!verify_registration(&other, &[1; 32], &proof));
-    assert!(!verify_registration(
-        &WorkerKey::from_bytes([0xff; 32]),
+    (keys, worker_key(&keys))
+}
+
+fn binding(handshake: u8) -> Binding {
+    Binding {
+        authority: "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72"
+            .parse()
+            .unwrap(),
+        handshake: HandshakeHash::from_bytes([handshake; 32]),
+    }
+}
+
+#[test]
+fn a_registration_proves_one_key_for_one_nonce_pool_and_connection() {
+    let (keys, key) = new_keys();
+    let here = binding(1);
+    let proof = sign_registration(&keys, &[1; 32], &here);
+    assert!(verify_registration(&key, &[1; 32], &here, &proof));
+    assert!(!verify_registration(&key, &[2; 32], &here, &proof));
+    let another_connection = binding(2);
+    let another_pool = Binding {
+        authority: AuthorityKeys::generate().public(),
+        ..here
+    };
+    for elsewhere in [another_connection, another_pool] {
+        assert!(!verify_registration(&key, &[1; 32], &elsewhere, &proof));
+    }
+    for other in [new_keys().1, WorkerKey::from_bytes([0xff; 32])] {
+        assert!(!verify_registration(&other, &[1; 32], &here, &proof));
+    }
+}
+
+#[test]
+fn an_invoice_is_of_one_key_payout_and_payment() {
+    let (keys, key) = new_keys();
+    let signature = sign_invoice(&keys, &[1; 32], &[2; 32]);
+    assert!(verify_invoice(&key, &[1; 32], &[2; 32], &signature));
+    assert!(!verify_invoice(&key, &[3; 32], &[2; 32], &signature));
+    assert!(!verify_invoice(&key, &[1; 32], &[3; 32], &signature));
+    assert!(!verify_invoice(
+        &new_keys().1,
         &[1; 32],
-        &proof
+        &[2; 32],
+        &signature
     ));
+    assert!(!verify_invoice(&key, &[1; 32], &[2; 32], &[0; 64]));
 }
 
 macro_rules! never_panics {

@@ -8,10 +8,13 @@ use dovetail_commitment::{BatchRoot, HeaderHash, TaskId};
 use dovetail_miner::job::FoundShare;
 use dovetail_serving::transcripts::ReadyBatch;
 use dovetail_sv2::extension::BatchOutcome;
+use dovetail_vrf::VrfPublicKey;
 
 /// Claims that are remembered. A session has one under way; those before it may have been answered without their
 /// outcome, such as when an audit could not be done.
 const SENT_MAX: usize = 64;
+/// Shares that are remembered of all batches at a pool: more than claims can be sent while a batch lives.
+const SHARES_MAX: usize = 4_096;
 
 /// A claim that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,45 +27,90 @@ pub struct SentClaim {
     pub task_ids: Vec<TaskId>,
     /// The output tokens of those tasks.
     pub output_tokens: u64,
-    /// The first step of the beacon that had not been shown when the share was sent.
-    pub floor: u32,
+    /// The shares that claimed the batch until the outcome came, this one among them, each with the key that the pool had
+    /// named before. One of them draws the sample.
+    pub shares_of_root: Vec<(HeaderHash, VrfPublicKey)>,
+}
+
+/// Which shares claimed which batch, on any session at a pool. The sample is drawn from the first one that the pool
+/// admitted, and the pool says which that was when the batch has ended.
+#[derive(Debug, Clone, Default)]
+pub struct ClaimShares(Arc<Mutex<VecDeque<ClaimShare>>>);
+
+#[derive(Debug)]
+struct ClaimShare {
+    root: BatchRoot,
+    header_hash: HeaderHash,
+    key: VrfPublicKey,
+}
+
+impl ClaimShares {
+    fn add(&self, root: BatchRoot, header_hash: HeaderHash, key: VrfPublicKey) {
+        let mut shares = self.lock();
+        if shares.len() == SHARES_MAX {
+            shares.pop_front();
+        }
+        shares.push_back(ClaimShare {
+            root,
+            header_hash,
+            key,
+        });
+    }
+
+    fn of_root(&self, root: &BatchRoot) -> Vec<(HeaderHash, VrfPublicKey)> {
+        let shares = self.lock();
+        let of_root = shares.iter().filter(|share| share.root == *root);
+        of_root
+            .map(|share| (share.header_hash, share.key))
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<ClaimShare>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The claims of one session. The claim's task adds to them, and the session takes from them.
-#[derive(Debug, Clone, Default)]
-pub struct SentClaims(Arc<Mutex<Book>>);
-
-#[derive(Debug, Default)]
-struct Book {
-    floor: u32,
-    claims: VecDeque<SentClaim>,
+#[derive(Debug, Clone)]
+pub struct SentClaims {
+    claims: Arc<Mutex<VecDeque<SentClaim>>>,
+    shares: ClaimShares,
+    key: VrfPublicKey,
 }
 
 impl SentClaims {
-    /// Steps of the beacon before this one have been shown.
-    pub fn set_floor(&self, floor: u32) {
-        self.lock().floor = floor;
+    /// Those of a session on which the pool named this key.
+    pub fn new(shares: ClaimShares, key: VrfPublicKey) -> Self {
+        Self {
+            claims: Arc::default(),
+            shares,
+            key,
+        }
     }
 
     /// A share that claims the batch is about to be sent.
     pub fn add(&self, batch: &ReadyBatch, share: &FoundShare) {
-        let mut book = self.lock();
-        if book.claims.len() == SENT_MAX {
-            book.claims.pop_front();
+        let header_hash = HeaderHash::from_bytes(share.hash);
+        self.shares.add(batch.root, header_hash, self.key);
+        let mut claims = self.lock();
+        if claims.len() == SENT_MAX {
+            claims.pop_front();
         }
         let claim = SentClaim {
             root: batch.root,
-            header_hash: HeaderHash::from_bytes(share.hash),
+            header_hash,
             task_ids: batch.task_ids.clone(),
             output_tokens: batch.output_tokens(),
-            floor: book.floor,
+            shares_of_root: Vec::new(),
         };
-        book.claims.push_back(claim);
+        claims.push_back(claim);
     }
 
     /// The claim that this is the outcome of. It has no other.
     pub fn take(&self, outcome: &BatchOutcome) -> Option<SentClaim> {
-        self.remove(&outcome.root, &outcome.header_hash)
+        let mut claim = self.remove(&outcome.root, &outcome.header_hash)?;
+        claim.shares_of_root = self.shares.of_root(&claim.root);
+        Some(claim)
     }
 
     /// The share was refused for what says nothing about its batch: no outcome comes.
@@ -71,13 +119,13 @@ impl SentClaims {
     }
 
     fn remove(&self, root: &BatchRoot, header_hash: &HeaderHash) -> Option<SentClaim> {
-        let mut book = self.lock();
+        let mut claims = self.lock();
         let is_it = |claim: &SentClaim| claim.root == *root && claim.header_hash == *header_hash;
-        let place = book.claims.iter().position(is_it)?;
-        book.claims.remove(place)
+        let place = claims.iter().position(is_it)?;
+        claims.remove(place)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, VecDeque<SentClaim>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -59,6 +59,7 @@ mod tests {
     fn parse(more: &str) -> Result<Config, toml::de::Error> {
         toml::from_str(&format!(
             "[worker]\nkey_file = \"k\"\nmodels = [\"m\"]\n[pool]\naddress = \"a:1\"\n\
+             authority_public_key = \"9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72\"\n\
              [pool.job_declarator]\naddress = \"a:2\"\n{more}\n[templates]\nkind = \"embedded\"\n"
         ))
     }

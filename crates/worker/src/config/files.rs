@@ -7,7 +7,7 @@ use dovetail_engine::{EngineError, Head};
 use dovetail_miner::keys::{KeyFileError, WorkerKeys, load_authority_keys};
 
 use super::Config;
-use crate::beacon::{BeaconFileError, Beacons};
+use crate::promises::{LeftPools, LeftPoolsError};
 
 /// A file that the worker could not start with.
 #[derive(Debug, thiserror::Error)]
@@ -15,9 +15,9 @@ pub enum FileRefused {
     /// A key file.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// What is remembered of pools' beacons.
+    /// The pools that were left.
     #[error(transparent)]
-    Beacons(#[from] BeaconFileError),
+    Left(#[from] LeftPoolsError),
     /// A model.
     #[error("worker.models: {path}: {source}")]
     Model {
@@ -35,7 +35,7 @@ impl Config {
     /// The first that the worker could not start with.
     pub fn check_files(&self) -> Result<(), FileRefused> {
         WorkerKeys::load(&self.worker.key_file)?;
-        Beacons::load(&self.worker.key_file.with_extension("beacons"))?;
+        LeftPools::load(&self.worker.key_file.with_extension("left"))?;
         if let Some(firmware) = &self.firmware {
             load_authority_keys(&firmware.key_file)?;
         }

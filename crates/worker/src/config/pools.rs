@@ -47,13 +47,20 @@ mod tests {
         config.pool.iter().map(|pool| &pool.address[..]).collect()
     }
 
+    /// What a pool's table must have, with this address.
+    fn pool(address: &str) -> String {
+        let key = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
+        format!("address = {address:?}\nauthority_public_key = {key:?}\n")
+    }
+
     #[test]
     fn one_pool_and_several_are_both_read_in_their_order() {
-        let one = parse("[pool]\naddress = \"a:1\"").unwrap();
+        let one = parse(&format!("[pool]\n{}", pool("a:1"))).unwrap();
         assert_eq!(addresses(&one), ["a:1"]);
-        let several = parse(
-            "[[pool]]\naddress = \"a:1\"\n[[pool]]\naddress = \"b:2\"\n[pool.job_declarator]\naddress = \"b:3\"",
-        );
+        let (first, second) = (pool("a:1"), pool("b:2"));
+        let several = parse(&format!(
+            "[[pool]]\n{first}[[pool]]\n{second}[pool.job_declarator]\naddress = \"b:3\""
+        ));
         let several = several.unwrap();
         assert_eq!(addresses(&several), ["a:1", "b:2"]);
         assert!(several.pool[0].job_declarator.is_none());
@@ -62,9 +69,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let unknown = parse("[[pool]]\naddress = \"a:1\"\nadress = \"b:1\"").unwrap_err();
+        let first = pool("a:1");
+        let unknown = parse(&format!("[[pool]]\n{first}adress = \"b:1\"")).unwrap_err();
         assert!(unknown.to_string().contains("adress"), "{unknown}");
-        let moved = parse("[pool]\naddress = \"a:1\"\n[job_declarator]\naddress = \"a:2\"");
+        let unauthenticated = parse("[pool]\naddress = \"a:1\"").unwrap_err();
+        let named = unauthenticated.to_string();
+        assert!(named.contains("authority_public_key"), "{named}");
+        let moved = parse(&format!(
+            "[pool]\n{first}[job_declarator]\naddress = \"a:2\""
+        ));
         assert_eq!(
             moved.unwrap().validate(),
             Err(ConfigRefused::DeclaratorMoved)

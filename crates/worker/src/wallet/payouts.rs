@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use dovetail_lightning::Client;
 use dovetail_sv2::extension::codes::Code;
-use dovetail_sv2::extension::{Bytes, Invoice, InvoiceError, PayoutResult, RequestInvoice};
+use dovetail_sv2::extension::{
+    Bytes, INVOICE_BYTES_MAX, InvoiceError, PayoutResult, RequestInvoice,
+};
 use tokio::task::JoinSet;
 
 use super::{INVOICE_EXPIRY_S, PayoutInvoice, make_invoice};
@@ -68,11 +70,22 @@ enum WalletAnswer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PayoutEvent {
     /// The invoice for a pool, by its place in the list.
-    Invoice(usize, Invoice),
+    Invoice(usize, MadeInvoice),
     /// There is none.
     Refused(usize, InvoiceError),
     /// The wallet has this amount, in millisatoshi.
     Paid(u64),
+}
+
+/// An invoice that the wallet made for a payout, for the worker to sign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeInvoice {
+    /// The payout.
+    pub payout_id: [u8; 32],
+    /// The BOLT11 string.
+    pub bolt11: Bytes<INVOICE_BYTES_MAX>,
+    /// What it is for.
+    pub payment_hash: [u8; 32],
 }
 
 impl Payouts {
@@ -240,7 +253,12 @@ impl Payouts {
 
 fn offer((pool, payout_id): Key, invoice: &PayoutInvoice) -> PayoutEvent {
     let bolt11 = Bytes(invoice.bolt11.clone().into_bytes());
-    PayoutEvent::Invoice(pool, Invoice { payout_id, bolt11 })
+    let made = MadeInvoice {
+        payout_id,
+        bolt11,
+        payment_hash: invoice.payment_hash,
+    };
+    PayoutEvent::Invoice(pool, made)
 }
 
 fn refusal((pool, payout_id): Key) -> PayoutEvent {

@@ -4,7 +4,7 @@ use dovetail_miner::pool_session::SessionError;
 use dovetail_miner::pool_watch::Neglect;
 use dovetail_sv2::OutboxError;
 
-use crate::beacon::BeaconError;
+use crate::promises::BrokenPromise;
 
 /// Why a session ended that nobody wanted to end.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub(super) enum SessionFailure {
     Flood(&'static str),
     /// The pool broke its word on audits: it may have chosen a sample.
     #[error("the pool broke its word on audits: {0}")]
-    BrokenBeacon(#[from] BeaconError),
+    BrokenPromise(#[from] BrokenPromise),
     /// The pool's messages are of no use, and there are too many of them.
     #[error("the pool sent more than {0} messages in a minute that are of no use")]
     TooMuchTalk(u32),

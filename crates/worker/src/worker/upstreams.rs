@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Worker;
 use super::session_failure::SessionFailure;
 use super::uncredited::Uncredited;
+use crate::claim::ClaimShares;
 use crate::config::{JobDeclarator, Pool};
 
 /// The waits between attempts at one pool.
@@ -38,12 +39,12 @@ const PROBE_INTERVAL: std::ops::RangeInclusive<Duration> =
 /// No pool may be used any more, and there is no solo mining to fall back on.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "every pool was left for breaking its own beacon, and there is no [solo] to go on with; to go back to a \
-     pool, take its entry out of {beacons}"
+    "every pool was left for breaking its word, and there is no [solo] to go on with; to go back to a \
+     pool, take its entry out of {file}"
 )]
 pub struct NoPoolLeft {
     /// The file that says which pools were left, and why.
-    beacons: String,
+    file: String,
 }
 
 /// One pool.
@@ -53,6 +54,8 @@ pub(super) struct Upstream {
     pub(super) declarator: Option<JobDeclarator>,
     /// Transcripts of its tasks that wait for a claim.
     pub(super) transcripts: Transcripts,
+    /// Which shares claimed which batch. It outlives sessions: the sample belongs to the batch.
+    pub(super) claim_shares: ClaimShares,
     /// When the oldest transcript that is ready began to wait for others.
     pub(super) waiting_since: Option<Instant>,
     /// Before this no claim is started, after one failed.
@@ -73,6 +76,7 @@ impl Upstream {
             options,
             declarator: pool.job_declarator.clone(),
             transcripts: Transcripts::default(),
+            claim_shares: ClaimShares::default(),
             waiting_since: None,
             no_claim_before: None,
             unexplained: 0,
@@ -169,8 +173,8 @@ impl Worker {
                 Some(next) => tokio::time::sleep_until(next.into()).await,
                 None if solo_mining.is_some() => std::future::pending().await,
                 None => {
-                    let beacons = self.beacons.path().display().to_string();
-                    return Err(NoPoolLeft { beacons });
+                    let file = self.left.path().display().to_string();
+                    return Err(NoPoolLeft { file });
                 }
             }
         }
@@ -187,10 +191,10 @@ impl Worker {
         options
     }
 
-    /// Whether the pool broke its beacon: it is not used any more.
+    /// Whether the pool broke its word: it is not used any more.
     fn has_left(&self, index: usize) -> bool {
         let name = self.upstreams[index].options.name();
-        self.beacons.left(&name).is_some()
+        self.left.reason(&name).is_some()
     }
 
     /// The session with this pool is over.
@@ -198,8 +202,8 @@ impl Worker {
         let upstream = &mut self.upstreams[index];
         tracing::warn!(pool = upstream.options.address, %error, "the session with the pool is over");
         upstream.ended(lasted, error.is_fault(), Instant::now());
-        if let Some(reason) = self.beacons.left(&upstream.options.name()) {
-            tracing::error!(pool = upstream.options.address, reason, file = %self.beacons.path().display(), "this worker does not use the pool any more, because the pool broke its word; to use it again, delete its entry from the file and restart");
+        if let Some(reason) = self.left.reason(&upstream.options.name()) {
+            tracing::error!(pool = upstream.options.address, reason, file = %self.left.path().display(), "this worker does not use the pool any more, because the pool broke its word; to use it again, delete its entry from the file and restart");
         }
     }
 
@@ -287,17 +291,19 @@ async fn scout(mut pools: Vec<Preferred>) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use dovetail_sv2::AuthorityKeys;
+
     use super::*;
 
     fn upstream() -> Upstream {
         let pool = Pool {
             address: "127.0.0.1:1".to_owned(),
-            authority_public_key: None,
+            authority_public_key: AuthorityKeys::generate().public(),
             job_declarator: None,
         };
         let options = PoolOptions {
             address: pool.address.clone(),
-            authority: None,
+            authority: pool.authority_public_key,
             models: Vec::new(),
             max_tasks: 1,
             nominal_hash_rate: 0.0,

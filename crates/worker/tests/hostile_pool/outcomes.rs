@@ -3,6 +3,7 @@
 use dovetail_commitment::{BatchRoot, HeaderHash};
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{BatchOutcome, RegisterBatch};
+use dovetail_vrf::VrfProof;
 
 use crate::support::claim::{Claim, claimed, passed};
 use crate::support::fixture::BLOCKS_NEVER;
@@ -34,7 +35,7 @@ async fn a_mismatch_without_its_outcome_makes_the_worker_leave_for_good() {
     claim.refuse(&mut pool, mismatch).await;
     hung_up(&mut pool).await;
     let remembered = fixture.no_pool_is_left().await;
-    assert!(remembered.contains("keeps the value"), "{remembered}");
+    assert!(remembered.contains("keeps the proof"), "{remembered}");
 }
 
 #[tokio::test]
@@ -42,10 +43,7 @@ async fn a_mismatch_that_its_outcome_calls_an_audit_that_was_not_done_is_one_wit
     let (fixture, mut pool, _declarator, claim) = claimed(impatient()).await;
     let mismatch = Code::InferenceMismatch.as_str();
     claim.refuse(&mut pool, mismatch).await;
-    let mut evasive = claim.failed(0);
-    evasive.preimage = [0; 32];
-    evasive.code = Code::AuditUnavailable.to_string();
-    pool.send(&evasive).await;
+    pool.send(&claim.undone()).await;
     hung_up(&mut pool).await;
     fixture.no_pool_is_left().await;
 }
@@ -69,7 +67,7 @@ async fn an_acceptance_without_its_outcome_is_no_credit_and_the_third_in_a_row_m
     // One that is explained makes good for the two.
     let good = claim_of(&fixture, &mut pool, &mut declarator, 3).await;
     good.accept(&mut pool).await;
-    pool.send(&good.passed(0)).await;
+    pool.send(&good.passed()).await;
     let page = status(&fixture, |page| page["earned"]["inference_batches"] == 1).await;
     assert_eq!(page["earned"]["inference_tokens"], 12);
     assert_eq!(page["earned"]["inference_msat"], 24_000);
@@ -90,21 +88,20 @@ async fn only_an_outcome_of_the_very_share_that_was_sent_is_looked_at_and_only_o
     let mut declarator = fixture.declarator().await;
     // Before its share is there, of a batch that is another's, and of another header.
     let never_sent = HeaderHash::from_bytes([8; 32]);
-    pool.send(&passed(root, never_sent, 0)).await;
+    pool.send(&passed(root, never_sent)).await;
     settled(&mut pool).await;
     let claim = Claim::take(&mut pool, &mut declarator, root).await;
     let of_another_batch = BatchOutcome {
         root: BatchRoot::from_bytes([9; 32]),
-        ..claim.passed(1)
+        ..claim.passed()
     };
     let of_another_header = BatchOutcome {
         header_hash: HeaderHash::from_bytes([9; 32]),
-        ..claim.passed(2)
+        ..claim.passed()
     };
-    // A value that follows from nothing would be a reason to leave, and a walk of 2^20 hashes, if it were looked at.
+    // A proof of nothing would be a reason to leave, if it were looked at.
     let of_nothing = BatchOutcome {
-        beacon_step: (1 << 20) - 1,
-        preimage: [7; 32],
+        proof: VrfProof::from_bytes([7; VrfProof::BYTES]),
         accepted: false,
         ..of_another_header.clone()
     };
@@ -119,8 +116,8 @@ async fn only_an_outcome_of_the_very_share_that_was_sent_is_looked_at_and_only_o
     assert_eq!(page["pools"][0]["outcomes_ignored"], 4);
     // Its own is credited, and another of the same share is not.
     claim.accept(&mut pool).await;
-    pool.send(&claim.passed(3)).await;
-    pool.send(&claim.passed(4)).await;
+    pool.send(&claim.passed()).await;
+    pool.send(&claim.passed()).await;
     settled(&mut pool).await;
     let page = fixture.status().await;
     assert_eq!(page["earned"]["inference_batches"], 1);
@@ -133,9 +130,10 @@ async fn only_an_outcome_of_the_very_share_that_was_sent_is_looked_at_and_only_o
 async fn an_outcome_that_contradicts_the_answer_to_its_share_makes_the_worker_leave() {
     let (fixture, mut pool, _declarator, claim) = claimed(impatient()).await;
     claim.accept(&mut pool).await;
-    let mut other = claim.failed(0);
-    other.code = Code::Internal.to_string();
-    other.preimage = [0; 32];
+    let other = BatchOutcome {
+        code: Code::Internal.to_string(),
+        ..claim.undone()
+    };
     pool.send(&other).await;
     hung_up(&mut pool).await;
     let remembered = fixture.no_pool_is_left().await;
@@ -151,14 +149,54 @@ async fn an_outcome_that_comes_late_settles_its_batch() {
     claim.refuse(&mut pool, unavailable).await;
     let again: RegisterBatch = batch_of(&mut pool, root).await;
     assert_eq!(again.root, root);
-    let mut late = claim.failed(0);
-    late.code = unavailable.to_owned();
-    pool.send(&late).await;
+    pool.send(&claim.undone()).await;
+    let first = claim.header_hash;
     let claim = Claim::take(&mut pool, &mut declarator, root).await;
     claim.accept(&mut pool).await;
-    pool.send(&claim.passed(1)).await;
+    // The sample belongs to the batch: the first claim has fixed it.
+    pool.send(&BatchOutcome {
+        header_hash: claim.header_hash,
+        ..passed(root, first)
+    })
+    .await;
     let page = status(&fixture, |page| page["earned"]["inference_batches"] == 1).await;
     assert_eq!(page["earned"]["inference_tokens"], 12);
     assert_eq!(page["pools"][0]["outcomes_ignored"], 0);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_sample_of_a_header_that_is_none_of_the_workers_shares_makes_it_leave() {
+    let (fixture, mut pool, _declarator, claim) = claimed(impatient()).await;
+    claim.accept(&mut pool).await;
+    // The pool can prove the output of any header, and so could choose among headers.
+    let chosen = BatchOutcome {
+        header_hash: claim.header_hash,
+        ..passed(claim.root, HeaderHash::from_bytes([9; 32]))
+    };
+    pool.send(&chosen).await;
+    hung_up(&mut pool).await;
+    let remembered = fixture.no_pool_is_left().await;
+    assert!(remembered.contains("no share that claimed"), "{remembered}");
+}
+
+#[tokio::test]
+async fn a_batch_that_was_claimed_on_an_earlier_session_is_settled_by_its_sample_on_a_later_one() {
+    let (fixture, pool, mut declarator, claim) = claimed(impatient()).await;
+    let (root, first) = (claim.root, claim.header_hash);
+    // The connection breaks before an answer; the pool has fixed the sample by then.
+    drop(pool);
+    let mut pool = fixture.session().await;
+    batch_of(&mut pool, root).await;
+    let claim = Claim::take(&mut pool, &mut declarator, root).await;
+    assert_ne!(claim.header_hash, first);
+    claim.accept(&mut pool).await;
+    pool.send(&BatchOutcome {
+        header_hash: claim.header_hash,
+        ..passed(root, first)
+    })
+    .await;
+    let page = status(&fixture, |page| page["earned"]["inference_batches"] == 1).await;
+    assert_eq!(page["earned"]["inference_tokens"], 12);
     fixture.stop().await;
 }

@@ -60,6 +60,7 @@ impl Payday {
         self.ask(number, amount_msat).await;
         let invoice: Invoice = next(&mut self.pool).await;
         assert_eq!(invoice.payout_id, [number; 32]);
+        assert_ne!(invoice.signature, [0; 64]);
         String::from_utf8(invoice.bolt11.0).unwrap()
     }
 

@@ -49,7 +49,7 @@ async fn a_pool_that_talks_without_end_is_hung_up_on() {
         BatchRoot::from_bytes([1; 32]),
         HeaderHash::from_bytes([2; 32]),
     );
-    is_cut_off(&passed(root, header_hash, 0)).await;
+    is_cut_off(&passed(root, header_hash)).await;
     is_cut_off(&task(ModelId::from_bytes([9; 32]), 1)).await;
     let cost = resident().saturating_sub(before);
     assert!(cost < MEMORY_MAX, "{cost} B");

@@ -31,7 +31,7 @@ async fn a_task_that_still_waits_for_its_claim_is_not_taken_again() {
     batch_of(&mut pool, root).await;
     let claim = Claim::take(&mut pool, &mut declarator, root).await;
     claim.accept(&mut pool).await;
-    pool.send(&claim.passed(0)).await;
+    pool.send(&claim.passed()).await;
     status(&fixture, |page| page["earned"]["inference_batches"] == 1).await;
     // Now it is done with.
     fixture.transcript(&mut pool, 1).await;
@@ -118,7 +118,7 @@ async fn a_pool_that_owes_too_much_gets_no_work_until_it_has_paid_up() {
     let mut declarator = fixture.declarator().await;
     let claim = Claim::take(&mut pool, &mut declarator, root).await;
     claim.accept(&mut pool).await;
-    pool.send(&claim.passed(0)).await;
+    pool.send(&claim.passed()).await;
     let page = status(&fixture, |page| page["pools"][0]["gets_work"] == true).await;
     assert_eq!(page["pools"][0]["tokens_credited"], 12);
     settled(&mut pool).await;

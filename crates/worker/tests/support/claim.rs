@@ -5,15 +5,17 @@ use dovetail_commitment::block::merkle_root;
 use dovetail_commitment::coinbase::{find_commitment, parse_coinbase};
 use dovetail_commitment::{BatchRoot, HeaderHash};
 use dovetail_miner::search::{header_bytes, header_hash, meets};
-use dovetail_sv2::extension::{BatchOutcome, find_claim};
+use dovetail_sv2::extension::codes::Code;
+use dovetail_sv2::extension::{BatchOutcome, find_claim, sample_input};
 use dovetail_sv2::messages::{
     DeclareMiningJob, SetCustomMiningJob, SetCustomMiningJobSuccess, Str0255Owned,
     SubmitSharesError, SubmitSharesExtended, SubmitSharesSuccess, U256Owned,
 };
+use dovetail_vrf::VrfProof;
 use stratum_core::channels_sv2::server::jobs::factory::JobFactory;
 
 use super::declarator::{accept_declaration, declaration, payout_script};
-use super::pool::{CHANNEL, EXTRANONCE_PREFIX, EXTRANONCE_SIZE, chain};
+use super::pool::{CHANNEL, EXTRANONCE_PREFIX, EXTRANONCE_SIZE, vrf_secret};
 use super::{Fixture, Played, Setup, easy_target};
 
 const FULL_EXTRANONCE_SIZE: usize = EXTRANONCE_PREFIX.len() + EXTRANONCE_SIZE as usize;
@@ -53,19 +55,29 @@ impl Claim {
         .await;
     }
 
-    /// The outcome of an audit that passed, drawn with this step of the beacon.
-    pub(crate) fn passed(&self, step: u32) -> BatchOutcome {
-        passed(self.root, self.header_hash, step)
+    /// The outcome of an audit that passed, whose sample this share draws.
+    pub(crate) fn passed(&self) -> BatchOutcome {
+        passed(self.root, self.header_hash)
+    }
+
+    /// The outcome of an audit that could not be done: nothing is told of the sample.
+    pub(crate) fn undone(&self) -> BatchOutcome {
+        BatchOutcome {
+            code: Code::AuditUnavailable.to_string(),
+            sample_header: HeaderHash::from_bytes([0; 32]),
+            proof: VrfProof::NONE,
+            ..self.failed()
+        }
     }
 
     /// The outcome of an audit that found something else.
-    pub(crate) fn failed(&self, step: u32) -> BatchOutcome {
+    pub(crate) fn failed(&self) -> BatchOutcome {
         BatchOutcome {
             accepted: false,
             code: "tokens".to_owned(),
             credit_msat: 0,
             held_msat: 0,
-            ..self.passed(step)
+            ..self.passed()
         }
     }
 }
@@ -80,14 +92,14 @@ pub(crate) async fn claimed(setup: Setup) -> (Fixture, Played, Played, Claim) {
     (fixture, pool, declarator, claim)
 }
 
-/// The outcome of an audit of a share with this header, which passed and was drawn with this step of the beacon.
-pub(crate) fn passed(root: BatchRoot, header_hash: HeaderHash, step: u32) -> BatchOutcome {
+/// The outcome of an audit that passed, claimed with a share with this header, which draws the sample.
+pub(crate) fn passed(root: BatchRoot, header_hash: HeaderHash) -> BatchOutcome {
     BatchOutcome {
         root,
         header_hash,
         accepted: true,
-        beacon_step: step,
-        preimage: chain().preimage(step).unwrap(),
+        sample_header: header_hash,
+        proof: vrf_secret().prove(&sample_input(&header_hash, &root)),
         code: String::new(),
         credit_msat: 24_000,
         held_msat: 24_000,

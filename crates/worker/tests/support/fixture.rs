@@ -203,7 +203,7 @@ impl Fixture {
         let ended = ended.expect("the worker did not leave its pool");
         assert!(ended.unwrap().is_err());
         assert_bounded_memory();
-        std::fs::read_to_string(self.folder.path().join("worker.beacons")).unwrap()
+        std::fs::read_to_string(self.folder.path().join("worker.left")).unwrap()
     }
 
     pub(crate) async fn stop(self) {

@@ -1,6 +1,5 @@
 //! What a played pool says and hears, from the session's opening to a registered batch.
 
-use dovetail_audit::HashChain;
 use dovetail_commitment::{
     Batch, BatchRoot, EncodedPrompt, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
 };
@@ -14,6 +13,7 @@ use dovetail_sv2::messages::{
     SetNewPrevHash, Sv2OptionOwned,
 };
 use dovetail_sv2::setup::SetupProtocol;
+use dovetail_vrf::VrfSecret;
 use tokio::time::timeout;
 
 use super::fixture::{BLOCKS_NEVER, Server, TIME_MAX};
@@ -26,9 +26,9 @@ pub(crate) const EXTRANONCE_SIZE: u16 = 8;
 /// What the played pool's own jobs end with.
 pub(crate) const POOLS: [u8; 4] = [0xaa; 4];
 
-/// The pool's beacon.
-pub(crate) fn chain() -> HashChain {
-    HashChain::from_seed([1; 32], 16)
+/// What draws the pool's samples.
+pub(crate) fn vrf_secret() -> VrfSecret {
+    VrfSecret::from_bytes([1; 32]).unwrap()
 }
 
 /// The worker's next session at a pool.
@@ -36,7 +36,7 @@ pub(crate) async fn session(pool: &Server) -> Played {
     let opened = async {
         let protocol = SetupProtocol::MiningProtocol;
         let mut played = Played::accept(&pool.listener, &pool.keys, protocol).await;
-        let (_, open) = played.register(chain().tip()).await;
+        let (_, open) = played.register(vrf_secret().public_key()).await;
         played
             .open_channel(&open, CHANNEL, easy_target(), EXTRANONCE_SIZE)
             .await;

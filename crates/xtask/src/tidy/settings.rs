@@ -10,7 +10,7 @@ use super::types::types;
 
 /// Endings of file names, which look like keys: `worker.key`.
 const FILE_ENDINGS: [&str; 10] = [
-    "beacons", "blocks", "json", "key", "md", "proto", "rs", "secret", "sock", "toml",
+    "blocks", "json", "key", "left", "md", "proto", "rs", "secret", "sock", "toml",
 ];
 
 /// Sections with their keys, and the keys of all structs.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use dovetail_commitment::WorkerKey;
 use dovetail_sv2::server::Client;
 use dovetail_sv2::setup::mining_flags;
-use dovetail_sv2::{EndReason, FrameReader, Message, MiningClock, Outbox, Place};
+use dovetail_sv2::{EndReason, FrameReader, HandshakeHash, Message, MiningClock, Outbox, Place};
 use dovetail_templates::WorkSnapshot;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::task::JoinSet;
@@ -45,6 +45,8 @@ pub(crate) struct Connection {
     pub(in crate::mining) id: u64,
     pub(in crate::mining) shared: Arc<Shared>,
     outbox: Outbox,
+    /// What a registration on this connection is for.
+    pub(in crate::mining) handshake: HandshakeHash,
     /// The connection's place on the port, which it keeps by proving work.
     pub(in crate::mining) place: Arc<Place>,
     /// What lets it keep a reserved place until it proves work.
@@ -88,7 +90,8 @@ pub(in crate::mining) async fn serve(id: u64, shared: Arc<Shared>, client: Clien
     };
     tracing::info!(id, ?flags, "miner connected");
     let (outbox, place) = (client.outbox, client.place);
-    let mut connection = Connection::new(id, shared, outbox, place, flags);
+    let handshake = client.reader.handshake();
+    let mut connection = Connection::new(id, shared, (outbox, handshake), place, flags);
     match connection.run(client.reader, &client.token).await {
         EndReason::Closed => tracing::info!(id, "miner disconnected"),
         other => tracing::warn!(id, error = %other, "a miner's connection was ended"),
@@ -96,7 +99,13 @@ pub(in crate::mining) async fn serve(id: u64, shared: Arc<Shared>, client: Clien
 }
 
 impl Connection {
-    fn new(id: u64, shared: Arc<Shared>, outbox: Outbox, place: Arc<Place>, flags: Flags) -> Self {
+    fn new(
+        id: u64,
+        shared: Arc<Shared>,
+        (outbox, handshake): (Outbox, HandshakeHash),
+        place: Arc<Place>,
+        flags: Flags,
+    ) -> Self {
         let full_extranonce_size = usize::from(
             shared
                 .extranonces
@@ -117,6 +126,7 @@ impl Connection {
             id,
             shared,
             outbox,
+            handshake,
             place,
             voucher: None,
             flags,

@@ -3,24 +3,28 @@
 use dovetail_sv2::extension::{Invoice, InvoiceError};
 
 use crate::mining::connection::Connection;
-use crate::payouts::InvoiceAnswer;
+use crate::payouts::{InvoiceAnswer, SignedInvoice};
 
 impl Connection {
     pub(in crate::mining) fn on_invoice(&mut self, message: Invoice) {
         let bolt11 = String::from_utf8(message.bolt11.0).ok();
-        self.answer_invoice(message.payout_id, bolt11);
+        let signed = bolt11.map(|bolt11| SignedInvoice {
+            bolt11,
+            signature: message.signature,
+        });
+        self.answer_invoice(message.payout_id, signed);
     }
 
     pub(in crate::mining) fn on_invoice_error(&mut self, message: &InvoiceError) {
         self.answer_invoice(message.payout_id, None);
     }
 
-    fn answer_invoice(&self, payout_id: [u8; 32], bolt11: Option<String>) {
+    fn answer_invoice(&self, payout_id: [u8; 32], invoice: Option<SignedInvoice>) {
         let Some(worker) = self.worker() else { return };
         self.shared.invoice_answers.take(InvoiceAnswer {
             payout_id,
             worker,
-            bolt11,
+            invoice,
         });
     }
 }

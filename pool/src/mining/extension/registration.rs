@@ -1,9 +1,9 @@
-//! A worker registers: it names its models, and proves its key by signing the pool's nonce.
+//! A worker registers: it names its models, and proves its key by signing the pool's nonce for this pool and connection.
 
 use dovetail_sv2::EndReason;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{
-    RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerProof,
+    Binding, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerProof,
     RegisterWorkerSuccess, verify_registration,
 };
 
@@ -39,11 +39,15 @@ impl Connection {
         let Some(Registering { request, nonce }) = self.registering.take() else {
             return self.refuse_registration(Code::NotRegistered);
         };
-        if !verify_registration(&request.worker_key, &nonce, proof) {
+        let binding = Binding {
+            authority: self.shared.authority,
+            handshake: self.handshake,
+        };
+        if !verify_registration(&request.worker_key, &nonce, &binding, proof) {
             return self.refuse_registration(Code::BadProof);
         }
-        let beacon_tip = self.shared.settler.beacon_tip();
-        self.send(&RegisterWorkerSuccess { beacon_tip })?;
+        let vrf_key = self.shared.settler.vrf_key();
+        self.send(&RegisterWorkerSuccess { vrf_key })?;
         let (worker, room) = (request.worker_key, usize::from(request.max_tasks));
         let has_earned = self.shared.known_accounts.knows(&worker.to_string());
         self.place.register(has_earned);

@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use dovetail_commitment::HeaderHash;
 use dovetail_sv2::EndReason;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{BatchOutcome, MSAT_UNKNOWN};
 use dovetail_telemetry::Event;
 use dovetail_units::Msat;
+use dovetail_vrf::VrfProof;
 use stratum_core::mining_sv2::SubmitSharesSuccessOwned;
 
 use super::acks::Difficulty;
@@ -172,13 +174,17 @@ fn is_final(settled: &Settled) -> bool {
 fn outcome(report: &BatchReport) -> BatchOutcome {
     // No amount of the ledger is negative here, and none is as large as the word for "not known".
     let msat = |amount: Msat| u64::try_from(amount.get()).unwrap_or(MSAT_UNKNOWN);
+    let (sample_header, proof) = match report.drawn {
+        Some(drawn) => (drawn.sample_header, drawn.proof),
+        None => (HeaderHash::from_bytes([0; 32]), VrfProof::NONE),
+    };
     BatchOutcome {
         root: report.root,
         header_hash: report.header_hash,
         accepted: report.accepted,
-        beacon_step: report.step,
-        preimage: report.preimage,
-        code: report.code.to_owned(),
+        sample_header,
+        proof,
+        code: report.code.clone().into_owned(),
         credit_msat: msat(report.credit),
         held_msat: report.held.map_or(MSAT_UNKNOWN, msat),
     }

@@ -8,10 +8,11 @@ use dovetail_miner::pool_session::{BatchJob, PoolEvent};
 use dovetail_miner::stats::count;
 use dovetail_serving::transcripts::BATCH_TRANSCRIPTS_MAX;
 use dovetail_sv2::extension::BatchOutcome;
+use dovetail_sv2::extension::codes::Code;
 
 use super::Session;
-use crate::beacon::BeaconError;
 use crate::claim::{ClaimEnd, Claimer, SentClaim, is_mismatch};
+use crate::promises::{BrokenPromise, check_sample};
 use crate::worker::session_failure::SessionFailure;
 use crate::worker::uncredited::CreditLimit;
 use crate::worker::{ClaimDone, Worker};
@@ -66,7 +67,7 @@ impl Worker {
             });
             return session.chatter.useless();
         };
-        self.check_beacon(session, &claim, &outcome)?;
+        self.check_sample(session, &claim, &outcome)?;
         self.stats.outcome(&pool, &outcome, claim.output_tokens);
         let upstream = &mut self.upstreams[session.index];
         if outcome.accepted {
@@ -91,39 +92,36 @@ impl Worker {
         Ok(())
     }
 
-    /// A pool that breaks its own beacon is left: it may have chosen the sample.
-    fn check_beacon(
+    /// A pool whose sample is none that our shares draw is left: it may have chosen it.
+    fn check_sample(
         &mut self,
         session: &Session,
         claim: &SentClaim,
         outcome: &BatchOutcome,
     ) -> Result<(), SessionFailure> {
-        let (root, step) = (outcome.root, outcome.beacon_step);
-        let pool = self.upstreams[session.index].options.name();
-        match self.beacons.check(&pool, claim.floor, outcome) {
+        let root = outcome.root;
+        match check_sample(claim, outcome) {
             Ok(true) => {
-                session.sent_claims.set_floor(self.beacons.next_step(&pool));
-                tracing::info!(%root, header = %outcome.header_hash, accepted = outcome.accepted, step, "the pool revealed the beacon of the audit, and it is of its chain");
+                tracing::info!(%root, header = %outcome.header_hash, accepted = outcome.accepted, sample_header = %outcome.sample_header, "the pool has proven the sample of the audit");
                 Ok(())
             }
             Ok(false) => {
-                tracing::info!(%root, accepted = outcome.accepted, "the pool answered the claim without an audit");
+                tracing::info!(%root, code = outcome.code, "the pool's audit of the batch has not ended");
                 Ok(())
             }
-            Err(error) => {
-                tracing::error!(%root, header = %outcome.header_hash, step, preimage = %hex::encode(outcome.preimage), %error, "the pool may have chosen the sample");
-                count(&self.stats.beacons_broken);
-                Err(error.into())
+            Err(promise) => {
+                tracing::error!(%root, header = %outcome.header_hash, sample_header = %outcome.sample_header, proof = ?outcome.proof, error = %promise, "the pool may have chosen the sample");
+                Err(self.leave(session, promise))
             }
         }
     }
 
     /// The pool broke its word on a claim.
-    fn leave(&mut self, session: &Session, error: BeaconError) -> SessionFailure {
-        count(&self.stats.beacons_broken);
+    fn leave(&mut self, session: &Session, promise: BrokenPromise) -> SessionFailure {
+        count(&self.stats.promises_broken);
         let pool = self.upstreams[session.index].options.name();
-        self.beacons.leave(&pool, error);
-        error.into()
+        self.left.leave(&pool, promise);
+        promise.into()
     }
 
     /// Claims a batch if there is reason to: nothing is running, or enough wait, or for long enough.
@@ -177,6 +175,7 @@ impl Worker {
         match done.result {
             Ok(ClaimEnd::Settled { accepted: true, .. }) => {
                 tracing::info!(%root, transcripts = batch.task_ids.len(), "the pool credited the share and the batch");
+                self.upstreams[session.index].transcripts.was_audited();
             }
             Ok(ClaimEnd::Settled { code, .. }) => {
                 tracing::warn!(%root, code, "the audit failed; the batch earns nothing");
@@ -186,6 +185,14 @@ impl Worker {
             Ok(ClaimEnd::Broken(error)) => {
                 tracing::error!(%root, %error, "the pool may have chosen the sample");
                 return Err(self.leave(session, error));
+            }
+            Ok(ClaimEnd::Refused(code)) if code == Code::BatchDead => {
+                let transcripts = batch.task_ids.len();
+                let goes_on = self.upstreams[session.index].transcripts.split(batch);
+                tracing::warn!(%root, transcripts, goes_on, "the pool could not audit the batch; smaller ones are tried");
+                if !goes_on {
+                    count(&self.stats.batches_refused);
+                }
             }
             // An earlier share claimed it, and its outcome came after all.
             Ok(ClaimEnd::Refused(_)) if session.credited == Some(root) => {}
@@ -210,7 +217,9 @@ impl Worker {
         let upstream = &mut self.upstreams[session.index];
         upstream.unexplained += 1;
         match upstream.unexplained {
-            times @ UNEXPLAINED_MAX.. => Err(self.leave(session, BeaconError::Unexplained(times))),
+            times @ UNEXPLAINED_MAX.. => {
+                Err(self.leave(session, BrokenPromise::Unexplained(times)))
+            }
             _ => Ok(()),
         }
     }

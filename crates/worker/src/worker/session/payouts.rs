@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use dovetail_miner::stats::add;
 use dovetail_sv2::OutboxError;
-use dovetail_sv2::extension::{PayoutResult, RequestInvoice};
+use dovetail_sv2::extension::{Invoice, PayoutResult, RequestInvoice, sign_invoice};
 
 use super::Session;
 use crate::wallet::PayoutEvent;
@@ -52,8 +52,13 @@ impl Worker {
         event: PayoutEvent,
     ) -> Result<(), OutboxError> {
         match event {
-            PayoutEvent::Invoice(pool, invoice) if pool == session.index => {
-                session.pool.send(&invoice)
+            PayoutEvent::Invoice(pool, made) if pool == session.index => {
+                let (payout_id, hash) = (made.payout_id, made.payment_hash);
+                session.pool.send(&Invoice {
+                    payout_id,
+                    bolt11: made.bolt11,
+                    signature: sign_invoice(&self.keys.pair, &payout_id, &hash),
+                })
             }
             PayoutEvent::Refused(pool, error) if pool == session.index => session.pool.send(&error),
             // Its pool asks again on its next session.

@@ -1,0 +1,164 @@
+//! What one replay found, until a second one has said the same or something else. A batch with a finding is suspect: its
+//! worker has no word in what becomes of it.
+
+use dovetail_commitment::{BatchRoot, HeaderHash, WorkerKey};
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use crate::failed_audits::ReplayedDigests;
+use crate::tasks::{array, seconds};
+use crate::{Ledger, LedgerError};
+use dovetail_units::time::unix_now;
+
+/// How long the tasks of a suspect batch are kept for the second replay, from the last time that it was looked at.
+const KEPT_S: u64 = 24 * 3_600;
+
+/// What one replay found. Digests, never content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SuspectFinding {
+    /// The claim at which it was found.
+    pub header_hash: HeaderHash,
+    /// The transcript's place in the batch.
+    pub index: usize,
+    /// What did not hold, in a word.
+    pub mismatch: String,
+    /// The first token that differs; exactly if the mismatch is `tokens`.
+    pub position: Option<u32>,
+    /// What came out instead, if anything was computed.
+    pub replayed: Option<ReplayedDigests>,
+    /// Who found it.
+    pub validator: String,
+}
+
+/// A suspect batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    /// The batch.
+    pub root: BatchRoot,
+    /// Whose it is.
+    pub worker: WorkerKey,
+    /// What was found.
+    pub finding: SuspectFinding,
+}
+
+impl Suspect {
+    fn read(row: &PgRow) -> Result<Self, LedgerError> {
+        let corrupt = |_| LedgerError::Corrupt("finding");
+        let number = |value: i64| u32::try_from(value).map_err(corrupt);
+        let digest = |name: &str| -> Result<Option<[u8; 32]>, LedgerError> {
+            let bytes: Option<Vec<u8>> = row.try_get(name)?;
+            bytes.map(array).transpose()
+        };
+        let tokens: Option<i64> = row.try_get("replayed_tokens")?;
+        let position: Option<i64> = row.try_get("position")?;
+        let index: i32 = row.try_get("leaf_index")?;
+        let digests = (
+            digest("replayed_output_digest")?,
+            digest("replayed_trace_root")?,
+        );
+        let replayed = match (tokens, digests) {
+            (Some(tokens), (Some(output_digest), Some(trace_root))) => Some(ReplayedDigests {
+                tokens: number(tokens)?,
+                output_digest,
+                trace_root,
+            }),
+            _ => None,
+        };
+        Ok(Self {
+            root: BatchRoot::from_bytes(array(row.try_get("root")?)?),
+            worker: WorkerKey::from_bytes(array(row.try_get("worker")?)?),
+            finding: SuspectFinding {
+                header_hash: HeaderHash::from_bytes(array(row.try_get("header_hash")?)?),
+                index: usize::try_from(index).map_err(corrupt)?,
+                mismatch: row.try_get("mismatch")?,
+                position: position.map(number).transpose()?,
+                replayed,
+                validator: row.try_get("validator")?,
+            },
+        })
+    }
+}
+
+impl Ledger {
+    /// Keeps the first finding about an open batch, which makes the batch suspect, and keeps its tasks from
+    /// expiring. A later finding changes nothing.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], and nothing has changed.
+    pub async fn keep_finding(
+        &self,
+        root: BatchRoot,
+        finding: &SuspectFinding,
+    ) -> Result<(), LedgerError> {
+        let out_of_range = |_| LedgerError::Refused("a number of the finding is out of range");
+        let replayed = finding.replayed;
+        sqlx::query(
+            "INSERT INTO findings (root, header_hash, leaf_index, mismatch, position, replayed_tokens,
+                 replayed_output_digest, replayed_trace_root, validator)
+             SELECT root, $2, $3, $4, $5, $6, $7, $8, $9 FROM batches WHERE root = $1 AND state = 'open'
+             ON CONFLICT (root) DO NOTHING",
+        )
+        .bind(root.to_bytes().to_vec())
+        .bind(finding.header_hash.to_bytes().to_vec())
+        .bind(i32::try_from(finding.index).map_err(out_of_range)?)
+        .bind(&finding.mismatch)
+        .bind(finding.position.map(i64::from))
+        .bind(replayed.map(|replayed| i64::from(replayed.tokens)))
+        .bind(replayed.map(|replayed| replayed.output_digest.to_vec()))
+        .bind(replayed.map(|replayed| replayed.trace_root.to_vec()))
+        .bind(&finding.validator)
+        .execute(&self.pool)
+        .await?;
+        self.keep_claimed(root, unix_now().saturating_add(KEPT_S))
+            .await
+    }
+
+    /// A second replay did not find the same: nobody has lied. Once more is harmless.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn drop_finding(&self, root: BatchRoot) -> Result<(), LedgerError> {
+        sqlx::query("DELETE FROM findings WHERE root = $1")
+            .bind(root.to_bytes().to_vec())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Open batches that are suspect, of one worker or of all, the oldest finding first; at most `limit`.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn suspects(
+        &self,
+        worker: Option<WorkerKey>,
+        limit: u32,
+    ) -> Result<Vec<Suspect>, LedgerError> {
+        sqlx::query(
+            "SELECT findings.*, batches.worker FROM findings JOIN batches USING (root)
+             WHERE batches.state = 'open' AND batches.expires_at > $3
+               AND ($1::bytea IS NULL OR batches.worker = $1)
+             ORDER BY found_at, root LIMIT $2",
+        )
+        .bind(worker.map(|worker| worker.to_bytes().to_vec()))
+        .bind(i64::from(limit))
+        .bind(seconds(unix_now()))
+        .fetch_all(&self.pool)
+        .await?
+        .iter()
+        .map(Suspect::read)
+        .collect()
+    }
+}
+
+/// The finding about a batch has been confirmed, and the batch has failed.
+pub(crate) async fn forget(
+    connection: &mut PgConnection,
+    root: BatchRoot,
+) -> Result<(), LedgerError> {
+    sqlx::query("DELETE FROM findings WHERE root = $1")
+        .bind(root.to_bytes().to_vec())
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! What one replay found is kept until a second one has had its say.
+
+use super::*;
+use crate::{BatchState, SuspectFinding, UNDONE_CLAIMS_MAX, Undone};
+
+fn finding(index: usize) -> SuspectFinding {
+    SuspectFinding {
+        header_hash: HeaderHash::from_bytes([5; 32]),
+        index,
+        mismatch: "tokens".to_owned(),
+        position: Some(1),
+        replayed: Some(ReplayedDigests {
+            tokens: 2,
+            output_digest: [0xee; 32],
+            trace_root: [0xff; 32],
+        }),
+        validator: "one".to_owned(),
+    }
+}
+
+async fn suspects(ledger: &Ledger) -> Vec<(BatchRoot, SuspectFinding)> {
+    let suspects = ledger.suspects(None, 10).await.unwrap();
+    suspects.into_iter().map(|s| (s.root, s.finding)).collect()
+}
+
+#[test]
+fn the_first_finding_about_a_batch_outlives_the_claim_and_the_pool() {
+    run(|db, ledger| async move {
+        let (root, _) = open_batch(&ledger, &[1, 2]).await;
+        ledger.keep_finding(root, &finding(1)).await.unwrap();
+        ledger.keep_finding(root, &finding(0)).await.unwrap();
+        let restarted = db.ledger().await;
+        assert_eq!(suspects(&restarted).await, [(root, finding(1))]);
+        let of_worker = ledger.suspects(Some(WORKER), 10).await.unwrap();
+        assert_eq!(of_worker.len(), 1);
+        assert_eq!(of_worker[0].worker, WORKER);
+        let another = Some(WorkerKey::from_bytes([1; 32]));
+        assert_eq!(ledger.suspects(another, 10).await.unwrap(), []);
+        // Contradicted.
+        ledger.drop_finding(root).await.unwrap();
+        assert_eq!(suspects(&ledger).await, []);
+    });
+}
+
+#[test]
+fn a_finding_without_a_replay_is_kept_too() {
+    run(|_db, ledger| async move {
+        let (root, _) = open_batch(&ledger, &[1]).await;
+        let found = SuspectFinding {
+            mismatch: "prompt".to_owned(),
+            position: None,
+            replayed: None,
+            ..finding(0)
+        };
+        ledger.keep_finding(root, &found).await.unwrap();
+        assert_eq!(suspects(&ledger).await, [(root, found)]);
+    });
+}
+
+#[test]
+fn a_suspect_batch_is_neither_settled_nor_given_up() {
+    run(|_db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        let (root, tasks) = open_batch(&ledger, &[1]).await;
+        ledger.keep_finding(root, &finding(0)).await.unwrap();
+        for _ in 0..=UNDONE_CLAIMS_MAX {
+            assert_eq!(ledger.count_undone(root).await.unwrap(), Undone::Open);
+        }
+        let settled = running
+            .committer
+            .commit(inference_share(1, root, &tasks))
+            .await;
+        assert!(settled.is_err());
+        let batch = ledger.batch(root).await.unwrap().unwrap();
+        assert_eq!(batch.state, BatchState::Open);
+        assert!(!batch.is_expired());
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_suspect_batch_keeps_its_tasks_longer_than_they_would_last() {
+    run(|_db, ledger| async move {
+        let (root, tasks) = open_batch(&ledger, &[1]).await;
+        let before = ledger.task(tasks[0]).await.unwrap().unwrap();
+        ledger.keep_finding(root, &finding(0)).await.unwrap();
+        let after = ledger.task(tasks[0]).await.unwrap().unwrap();
+        assert!(after.expires_at_unix > before.expires_at_unix + 3_600);
+    });
+}
+
+#[test]
+fn a_confirmed_finding_fails_the_batch_and_is_one_no_more() {
+    run(|_db, ledger| async move {
+        let (root, _) = open_batch(&ledger, &[3]).await;
+        ledger.keep_finding(root, &finding(0)).await.unwrap();
+        assert!(fail(&ledger, root, 3, 5).await.unwrap().is_some());
+        assert_eq!(suspects(&ledger).await, []);
+        let batch = ledger.batch(root).await.unwrap().unwrap();
+        assert_eq!(batch.state, BatchState::Failed);
+        assert_eq!(batch.code.as_deref(), Some("tokens"));
+        // It comes too late.
+        ledger.keep_finding(root, &finding(0)).await.unwrap();
+        assert_eq!(suspects(&ledger).await, []);
+    });
+}
