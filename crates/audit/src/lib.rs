@@ -1,5 +1,5 @@
-//! The audit: a worker commits to its output, the share's hash and a secret of the pool's choose a
-//! sample, the sample is replayed exactly.
+//! The audit: a worker commits to its output, the beacon's output for its share chooses a sample by what each
+//! transcript is worth, the sample is replayed exactly.
 //!
 //! Pure computation over transcripts and models: no sockets, no clock, no ledger.
 
@@ -9,4 +9,4 @@ mod sampling;
 
 pub use beacon::HashChain;
 pub use replay::{Evidence, Finding, Mismatch, Replayed, Verdict, replay};
-pub use sampling::{sample, sample_size};
+pub use sampling::{Probability, Stake, WeighedLeaf, draw, sample};
