@@ -4,6 +4,7 @@
 //! and never changed, a worker's account is never negative, one header hash is one share, one batch
 //! root is spent once. `docs/ledger.md` has the accounts and the state machines.
 
+mod audit_records;
 mod batches;
 mod beacon;
 mod coinbase_only;
@@ -15,6 +16,8 @@ mod error;
 mod failed_audits;
 mod fair_queue;
 mod migrations;
+mod new_task;
+mod payers;
 mod payouts;
 mod shares;
 mod spool;
@@ -23,7 +26,6 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod transfers;
-mod trust;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+pub use audit_records::AuditRecord;
 pub use batches::{BatchRecord, BatchRefusal, BatchState};
 pub use beacon::Beacon;
 pub use coinbase_only::{CoinbaseOnlyRecord, DecidedBlock, FollowedBlock, OnChain};
@@ -40,11 +43,12 @@ pub use declared_jobs::DeclaredJob;
 pub use devices::{DEVICES_PER_ACCOUNT_MAX, DeviceRecord, DeviceWork};
 pub use error::{CommitRefusal, LedgerError, PostgresError};
 pub use failed_audits::{FailedAudit, FailedAuditRecord, ReplayedDigests};
+pub use new_task::NewTask;
+pub use payers::{Payer, Subsidy, SubsidyBudget};
 pub use payouts::{OpenPayout, PayoutState};
 pub use shares::{InferenceSettlement, Share, ShareKind};
 pub use stats::{Balance, Stats};
-pub use tasks::{NewTask, TaskRecord, TaskState};
-pub use trust::Trust;
+pub use tasks::{TaskRecord, TaskState};
 
 /// How long a caller waits for a connection before Postgres counts as away.
 const ACQUIRE_TIME_MAX: Duration = Duration::from_secs(3);

@@ -16,7 +16,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 12] = [
+const FILES: [(&str, &str); 13] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
@@ -29,6 +29,7 @@ const FILES: [(&str, &str); 12] = [
     file!("0010_open_batches.sql"),
     file!("0011_answer_forms.sql"),
     file!("0012_coinbase_only_accounts.sql"),
+    file!("0014_value.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools

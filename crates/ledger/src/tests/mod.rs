@@ -7,10 +7,12 @@ mod collateral;
 mod devices;
 mod model;
 mod outage;
+mod payers;
 mod payouts;
 mod schema;
 mod shares;
 mod tasks;
+mod value;
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -24,14 +26,14 @@ use dovetail_commitment::{
     StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
 };
 use dovetail_units::time::unix_now;
-use dovetail_units::{Msat, Work};
+use dovetail_units::{Msat, TokenPrices, Work};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Committer, CommitterConfig, FailedAudit, Forfeiture, InferenceSettlement, Ledger, LedgerError,
-    MaturityWindow, NewTask, ReplayedDigests, Share, ShareKind,
+    MaturityWindow, NewTask, Payer, ReplayedDigests, Share, ShareKind, SubsidyBudget,
 };
 
 const URL_VARIABLE: &str = "DOVETAIL_TEST_DATABASE_URL";
@@ -203,6 +205,11 @@ fn inference_share(header: u8, root: BatchRoot, step: u32, tasks: &[TaskId]) -> 
 
 const WORKER: WorkerKey = WorkerKey::from_bytes([0xaa; 32]);
 const MODEL: ModelId = ModelId::from_bytes([0xbb; 32]);
+/// Enough for all that a test pays.
+const BUDGET: SubsidyBudget = SubsidyBudget {
+    per_day: Msat::new(1 << 40),
+    in_all: Msat::new(1 << 40),
+};
 const SAMPLING: SamplingParams = SamplingParams {
     temperature_milli: 0,
     top_k: 0,
@@ -214,6 +221,7 @@ fn constraint(schema: &str) -> Constraint {
     Constraint::new(Form::JsonSchema(schema.to_owned())).unwrap()
 }
 
+/// A task that costs and earns 1,000 msat, for its input alone.
 fn new_task(n: u8) -> NewTask {
     NewTask {
         id: TaskId::from_bytes([n; 32]),
@@ -224,7 +232,9 @@ fn new_task(n: u8) -> NewTask {
         salt: [n; 32],
         sampling: SAMPLING,
         seed: [n; 32],
-        price: Msat::new(500),
+        input_tokens: 1,
+        prices: TokenPrices::new(1_000_000_000, 0).unwrap(),
+        payer: Payer::Operator(BUDGET),
         expires_at_unix: unix_now() + 600,
     }
 }
@@ -252,9 +262,12 @@ fn transcript(task: &NewTask, tokens: &[u32]) -> Transcript {
 
 /// Takes a task all the way to finished, and returns its transcript.
 async fn finished_task(ledger: &Ledger, n: u8) -> Transcript {
-    let task = new_task(n);
-    let transcript = transcript(&task, &[1, 2, 3]);
-    assert!(ledger.create_task(&task).await.unwrap());
+    finish(ledger, &new_task(n)).await
+}
+
+async fn finish(ledger: &Ledger, task: &NewTask) -> Transcript {
+    let transcript = transcript(task, &[1, 2, 3]);
+    assert!(ledger.create_task(task).await.unwrap());
     assert!(ledger.assign_task(task.id, WORKER).await.unwrap());
     ledger
         .finish_task(task.id, WORKER, &transcript, &[1, 2, 3])
@@ -318,7 +331,6 @@ async fn fail(
 
 /// Credit matures at once.
 const AT_ONCE: MaturityWindow = MaturityWindow {
-    batches: 0,
     seconds: 0,
     seconds_max: 0,
 };
