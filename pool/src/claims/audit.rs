@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use dovetail_audit::{Evidence, Finding, HashChain, sample, sample_size};
-use dovetail_commitment::{HeaderHash, ModelId, WorkerKey};
+use dovetail_audit::{Evidence, Finding, HashChain, Stake, WeighedLeaf, sample};
+use dovetail_commitment::{HeaderHash, ModelId, WorkerKey, tagged_hash};
 use dovetail_ledger::{BatchRecord, Ledger, LedgerError};
 use tokio::time::timeout;
 
@@ -100,15 +100,17 @@ impl Auditor {
         batch: &BatchRecord,
     ) -> Result<Audited, LedgerError> {
         let evidence = evidence_of(batch).ok_or(LedgerError::Corrupt("batch"))?;
-        let trust = self.ledger.trust(worker).await?;
+        let leaves = weighed(batch).ok_or(LedgerError::Corrupt("batch"))?;
+        let stake = self.ledger.stake(*worker, batch.root).await?;
+        let stake = stake.ok_or(LedgerError::Refused("the batch is not open"))?;
         let step = self.ledger.take_step().await?;
         let Some(preimage) = self.chain.preimage(step) else {
             // A chain of 2^20 steps lasts for years; its end is the operator's business.
             tracing::error!("the beacon's hash chain is used up: start a new one");
             return Err(LedgerError::Refused("the beacon is used up"));
         };
-        let count = sample_size(trust.transcripts, evidence.len());
-        let indices = sample(&header_hash, &preimage, evidence.len(), count);
+        let output = tagged_hash("dovetail/sampled", &[header_hash.as_bytes(), &preimage]);
+        let indices = sample(&output, &leaves, Stake::new(stake));
         let outcome = timeout(self.time_max, self.replay(&evidence, &indices))
             .await
             .unwrap_or(AuditOutcome::Unavailable);
@@ -176,6 +178,17 @@ impl Auditor {
             replayed: sample.len(),
         }
     }
+}
+
+/// What each transcript is worth: what its task is credited with. `None` if one is not there.
+fn weighed(batch: &BatchRecord) -> Option<Vec<WeighedLeaf>> {
+    let of_task = |task: &dovetail_ledger::TaskRecord| {
+        Some(WeighedLeaf {
+            leaf: task.transcript.as_ref()?.leaf(),
+            value: task.price,
+        })
+    };
+    batch.tasks.iter().map(of_task).collect()
 }
 
 /// What a replay needs of each transcript, in the order of the leaves; `None` if a task has lost its

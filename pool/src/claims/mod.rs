@@ -11,5 +11,7 @@ mod receipts;
 pub(crate) mod settle;
 #[cfg(test)]
 mod settle_tests;
+#[cfg(test)]
+mod value_tests;
 
 pub use failed_audits::print_audits;

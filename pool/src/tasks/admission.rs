@@ -10,7 +10,7 @@ use dovetail_ledger::{LedgerError, NewTask, TaskRecord};
 use dovetail_units::time::{since_epoch, unix_now};
 
 use super::order::Order;
-use super::pricing::{Paid, QUOTE_VALIDITY, Quote};
+use super::pricing::{QUOTE_VALIDITY, Quote};
 use super::{TaskError, Tasks};
 use crate::assignment::Assignment;
 
@@ -42,6 +42,8 @@ pub(crate) enum AdmissionError {
     NoWorker,
     #[error("too many tasks wait already")]
     QueueFull,
+    #[error("the operator pays for no more tasks today, and agents cannot pay yet")]
+    Unpaid,
     #[error("this id names another task")]
     IdTaken,
     #[error("the ledger does not answer: {0}")]
@@ -60,37 +62,31 @@ impl Tasks {
         sampling: &SamplingParams,
         prompt_bytes: usize,
     ) -> Result<Quote, AdmissionError> {
-        self.model(model)?;
+        let known = self.model(model)?;
         self.check_bounds(sampling, prompt_bytes)?;
-        let now = since_epoch();
+        let (now, prices) = (since_epoch(), self.prices.of(model));
+        // The prompt itself is not known yet; it does not fill the context.
+        let input_tokens_max = u32::try_from(known.context_tokens()).unwrap_or(u32::MAX);
         Ok(Quote {
             id: rand::random(),
-            price_max: self.prices.of_tokens(sampling.max_tokens),
-            price_per_token: self.prices.per_token(),
+            price_max: prices.of(input_tokens_max, sampling.max_tokens),
+            prices,
             expires_at: now.saturating_add(QUOTE_VALIDITY),
         })
     }
 
     /// Stores the task and puts it into the queue. It runs to its end even if the caller is dropped: the
     /// task is in the ledger by then.
-    pub(crate) async fn admit(
-        &self,
-        order: Order,
-        paid: Paid,
-    ) -> Result<TaskRecord, AdmissionError> {
+    pub(crate) async fn admit(&self, order: Order) -> Result<TaskRecord, AdmissionError> {
         let tasks = self.clone();
         self.tracker
-            .spawn(async move { tasks.store_and_queue(order, &paid).await })
+            .spawn(async move { tasks.store_and_queue(order).await })
             .await
             .map_err(|_| AdmissionError::Unfinished)?
     }
 
-    async fn store_and_queue(
-        &self,
-        order: Order,
-        paid: &Paid,
-    ) -> Result<TaskRecord, AdmissionError> {
-        let task = self.check(order, paid)?;
+    async fn store_and_queue(&self, order: Order) -> Result<TaskRecord, AdmissionError> {
+        let task = self.check(order)?;
         let id = task.id;
         if self.live.workers_for(&task.model_id) == 0 {
             return Err(AdmissionError::NoWorker);
@@ -106,6 +102,7 @@ impl Tasks {
         let created = self.ledger.create_task(&task).await;
         let created = created.map_err(|error| match error {
             LedgerError::Conflict(_) => AdmissionError::IdTaken,
+            LedgerError::Unpaid => AdmissionError::Unpaid,
             error => AdmissionError::Ledger(error),
         })?;
         if created {
@@ -132,7 +129,7 @@ impl Tasks {
     }
 
     /// The task that the order asks for, once all of it has been checked.
-    fn check(&self, order: Order, paid: &Paid) -> Result<NewTask, AdmissionError> {
+    fn check(&self, order: Order) -> Result<NewTask, AdmissionError> {
         let model = self.model(&order.model)?;
         self.check_bounds(&order.sampling, order.prompt.len())?;
         let encoded = model
@@ -157,7 +154,9 @@ impl Tasks {
             salt: order.salt,
             sampling: order.sampling,
             seed: order.seed.unwrap_or_else(rand::random),
-            price: paid.price(),
+            input_tokens: u32::try_from(encoded.len()).unwrap_or(u32::MAX),
+            prices: self.prices.of(&order.model),
+            payer: self.prices.payer(),
             expires_at_unix: unix_now().saturating_add(self.limits.lifetime_s),
         })
     }

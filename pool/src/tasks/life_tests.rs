@@ -62,8 +62,7 @@ impl Fixture {
     }
 
     async fn admit(&self, order: Order) -> Result<TaskRecord, AdmissionError> {
-        let paid = Paid::free_of_charge(self.tasks.prices()).unwrap();
-        self.tasks.admit(order, paid).await
+        self.tasks.admit(order).await
     }
 
     /// Ends what the tasks still do, and the database with it.

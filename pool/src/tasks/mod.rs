@@ -36,7 +36,7 @@ pub(crate) use connected_worker::Connected;
 pub(crate) use delivery::DeliveryError;
 pub(crate) use follower::{Follower, TaskEvent};
 pub(crate) use order::Order;
-pub(crate) use pricing::{Paid, PaymentRequired, Prices, Quote};
+pub(crate) use pricing::{Prices, Quote};
 pub(crate) use refusal::GivenBack;
 
 use crate::config::InferenceConfig;
@@ -159,9 +159,9 @@ impl Tasks {
         })
     }
 
-    /// The prices that agents pay.
-    pub(crate) fn prices(&self) -> Prices {
-        self.prices
+    /// What tasks cost.
+    pub(crate) fn prices(&self) -> &Prices {
+        &self.prices
     }
 
     /// The bounds of what agents may order.

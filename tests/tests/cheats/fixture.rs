@@ -36,13 +36,13 @@ pub(crate) struct Fixture {
     _dir: tempfile::TempDir,
 }
 
-/// Shares are easy, blocks are not found by chance, and credit is held for some batches.
+/// Shares are easy, blocks are not found by chance, and credit is held.
 pub(crate) fn options() -> Options {
     Options {
         worker: false,
         hasher: false,
         min_hashrate: 1_000,
-        maturity_batches: 8,
+        maturity_s: 600,
         more_models: &[BYSTANDER_MODEL],
         ..Options::default()
     }

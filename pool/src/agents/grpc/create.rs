@@ -8,7 +8,7 @@ use tonic::Status;
 
 use super::status::IntoStatus;
 use super::{InferenceService, id32, optional_id32};
-use crate::tasks::{Order, Paid};
+use crate::tasks::Order;
 
 impl InferenceService {
     pub(super) async fn create(
@@ -16,8 +16,7 @@ impl InferenceService {
         request: v1::CreateTaskRequest,
     ) -> Result<TaskRecord, Status> {
         let order = order(request)?;
-        let paid = Paid::free_of_charge(self.tasks.prices()).map_err(IntoStatus::into_status)?;
-        let admitted = self.tasks.admit(order, paid).await;
+        let admitted = self.tasks.admit(order).await;
         admitted.map_err(IntoStatus::into_status)
     }
 }
