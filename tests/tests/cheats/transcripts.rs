@@ -1,7 +1,9 @@
 //! Transcripts that do not belong to their task. They are refused when they are delivered, which costs
 //! nothing: the honest one is still taken.
 
-use dovetail_commitment::{ModelId, OUTPUT_TOKENS_MAX, TaskId, Transcript, prompt_commitment};
+use dovetail_commitment::{
+    FinishReason, ModelId, OUTPUT_TOKENS_MAX, TaskId, Transcript, prompt_commitment,
+};
 
 use crate::fixture::Case;
 use crate::scripted_worker::{assert_refused, batch_of, honest, transcript};
@@ -17,7 +19,7 @@ async fn a_transcript_with_any_field_changed() {
     cheat.stream(task.task_id, &output.tokens).await;
 
     let other_prompt = prompt_commitment(&task.salt, &task.stop, None, b"something easier");
-    let lies: [fn(&mut Transcript); 9] = [
+    let lies: [fn(&mut Transcript); 10] = [
         |t| t.task_id = TaskId::from_bytes([9; 32]),
         |t| t.worker_key = dovetail_commitment::WorkerKey::from_bytes([9; 32]),
         |t| t.model_id = ModelId::from_bytes([9; 32]),
@@ -27,6 +29,8 @@ async fn a_transcript_with_any_field_changed() {
         |t| t.seed[0] ^= 1,
         |t| t.output_tokens -= 1,
         |t| t.output_digest[0] ^= 1,
+        // A prefix of a task that nobody cancelled.
+        |t| t.finish_reason = FinishReason::Cancelled,
     ];
     let mut changed: Vec<Transcript> = lies
         .iter()
