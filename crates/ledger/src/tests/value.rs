@@ -1,7 +1,6 @@
 //! Credit weighed by what it is worth: in which order it matures, and what samples are drawn against.
 
 use dovetail_units::SplitMix64;
-use dovetail_units::time::unix_now;
 
 use super::*;
 
