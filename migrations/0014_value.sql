@@ -14,7 +14,10 @@ ALTER TABLE tasks
     ADD COLUMN output_msat_per_million bigint NOT NULL DEFAULT 0 CHECK (output_msat_per_million >= 0),
     -- What is set aside on its payer's account for it: a pending transfer, which ends with the task.
     ADD COLUMN reserve                 bytea UNIQUE REFERENCES transfers (id),
-    ADD CONSTRAINT priced_is_paid CHECK (reserve IS NOT NULL OR price_msat = 0);
+    ADD CONSTRAINT priced_is_paid CHECK (reserve IS NOT NULL OR price_msat = 0),
+    -- Its agent has cancelled it while it ran: until then its worker may deliver what was streamed.
+    ADD COLUMN stops_at                bigint;
+CREATE INDEX tasks_stopping ON tasks (stops_at) WHERE state = 'assigned' AND stops_at IS NOT NULL;
 
 -- However a task ends without credit, what was set aside for it is given back.
 CREATE FUNCTION release_reserve() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -425,20 +425,7 @@ impl Config {
         )?;
         let rate = credit.hash_msat_per_mebihash;
         within("credit.hash_msat_per_mebihash", rate, 0..=RATE_MAX)?;
-        let SubsidyConfig {
-            msat_per_day,
-            msat_in_all,
-        } = inference.subsidy;
-        within(
-            "inference.subsidy.msat_per_day",
-            msat_per_day,
-            0..=SUPPLY_MSAT,
-        )?;
-        within(
-            "inference.subsidy.msat_in_all",
-            msat_in_all,
-            0..=SUPPLY_MSAT,
-        )
+        inference.subsidy.check()
     }
 }
 
@@ -450,6 +437,15 @@ const WEEK_S: u64 = 7 * 86_400;
 const SUPPLY_MSAT: i64 = 2_100_000_000_000_000_000;
 /// A million satoshi: the largest batch at this rate is far from what 64 bits hold.
 const RATE_MAX: i64 = 1_000_000_000;
+
+impl SubsidyConfig {
+    fn check(self) -> Result<(), String> {
+        let day = self.msat_per_day;
+        within("inference.subsidy.msat_per_day", day, 0..=SUPPLY_MSAT)?;
+        let all = self.msat_in_all;
+        within("inference.subsidy.msat_in_all", all, 0..=SUPPLY_MSAT)
+    }
+}
 
 impl AuditConfig {
     fn check(&self) -> Result<(), String> {

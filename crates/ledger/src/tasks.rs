@@ -81,11 +81,13 @@ pub struct TaskRecord {
     pub created_at_unix: u64,
     /// In Unix seconds.
     pub expires_at_unix: u64,
+    /// Its agent cancelled it while it ran: until when its worker may deliver what was streamed.
+    pub stops_at_unix: Option<u64>,
 }
 
 impl TaskRecord {
     pub(crate) const COLUMNS: &'static str = "id, state, model_id, prompt, stop, answer_form, salt, sampling, seed, \
-        price_msat, worker, transcript, output_tokens, error_code, created_at, expires_at";
+        price_msat, worker, transcript, output_tokens, error_code, created_at, expires_at, stops_at";
 
     /// Whether it was settled or has failed: its transcript earns nothing any more.
     pub(crate) fn has_ended(&self) -> bool {
@@ -121,6 +123,10 @@ impl TaskRecord {
             error_code: row.try_get("error_code")?,
             created_at_unix: unix(row.try_get("created_at")?)?,
             expires_at_unix: unix(row.try_get("expires_at")?)?,
+            stops_at_unix: row
+                .try_get::<Option<i64>, _>("stops_at")?
+                .map(unix)
+                .transpose()?,
         })
     }
 }
@@ -213,7 +219,7 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn release_task(&self, id: TaskId, worker: WorkerKey) -> Result<bool, LedgerError> {
         let release = "UPDATE tasks SET state = 'queued', worker = NULL
-             WHERE id = $1 AND worker = $2 AND state = 'assigned' AND expires_at > $3";
+             WHERE id = $1 AND worker = $2 AND state = 'assigned' AND stops_at IS NULL AND expires_at > $3";
         self.move_task(release, id, worker).await
     }
 
@@ -319,15 +325,33 @@ impl Ledger {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Ends every open task whose time is over, and returns them.
+    /// Its agent wants no more of a running task: it stays assigned, and its worker may deliver what was streamed
+    /// until then. [`Ledger::expire_tasks`] ends it as cancelled otherwise. `false` if it does not run.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn stop_task(&self, id: TaskId, until_unix: u64) -> Result<bool, LedgerError> {
+        let done = sqlx::query(
+            "UPDATE tasks SET stops_at = COALESCE(stops_at, $2) WHERE id = $1 AND state = 'assigned'",
+        )
+        .bind(id.to_bytes().to_vec())
+        .bind(seconds(until_unix))
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Ends every open task whose time is over, and those that were cancelled and did not end, and returns them.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn expire_tasks(&self, now_unix: u64) -> Result<Vec<TaskId>, LedgerError> {
         let mut transaction = self.ending_tasks().await?;
         let ids: Vec<Vec<u8>> = sqlx::query_scalar(
-            "UPDATE tasks SET state = 'expired', prompt = NULL, stop = NULL, answer_form = NULL
-             WHERE state IN ('queued', 'assigned', 'finished') AND expires_at <= $1 RETURNING id",
+            "UPDATE tasks SET state = CASE WHEN expires_at <= $1 THEN 'expired' ELSE 'cancelled' END,
+                    prompt = NULL, stop = NULL, answer_form = NULL
+             WHERE (state IN ('queued', 'assigned', 'finished') AND expires_at <= $1)
+                OR (state = 'assigned' AND stops_at <= $1) RETURNING id",
         )
         .bind(seconds(now_unix))
         .fetch_all(&mut *transaction)

@@ -82,8 +82,8 @@ fn is_of(
         && transcript.prompt_commitment == commitment
         && transcript.sampling == task.sampling
         && transcript.seed == task.seed
-        // The audit takes a prefix for what it is. Only a task that was cancelled may end in one.
-        && transcript.finish_reason != FinishReason::Cancelled
+        // The audit takes a prefix for what it is. Only a task that its agent has cancelled may end in one.
+        && (transcript.finish_reason != FinishReason::Cancelled || task.stops_at_unix.is_some())
         && transcript.output_tokens as usize == tokens.len()
         && transcript.output_digest == output_digest(tokens))
 }

@@ -1,7 +1,7 @@
 //! Who pays: no task without money for it, and no credit without a payer.
 
 use super::*;
-use crate::CommitRefusal;
+use crate::{CommitRefusal, TaskState};
 
 /// A task of 1,000 msat on this budget.
 fn on_budget(n: u8, per_day: i64, in_all: i64) -> NewTask {
@@ -133,6 +133,44 @@ fn a_worker_is_not_credited_with_more_than_was_paid() {
         assert_eq!(subsidy(&ledger).await.2, 0);
         share.batch.as_mut().unwrap().credit = Msat::new(1_000);
         running.committer.commit(share).await.unwrap();
+    });
+}
+
+#[test]
+fn a_task_that_was_stopped_ends_with_its_prefix_or_is_cancelled() {
+    run(|_db, ledger| async move {
+        let priced = |n| NewTask {
+            prices: TokenPrices::new(1_000_000_000, 1_000_000).unwrap(),
+            ..new_task(n)
+        };
+        let until = unix_now() + 100;
+        for n in 1..=2 {
+            let id = priced(n).id;
+            assert!(ledger.create_task(&priced(n)).await.unwrap());
+            assert!(!ledger.stop_task(id, 5).await.unwrap(), "it does not run");
+            assert!(ledger.assign_task(id, WORKER).await.unwrap());
+            assert!(ledger.stop_task(id, until).await.unwrap());
+            // The first word counts.
+            assert!(ledger.stop_task(id, until + 100).await.unwrap());
+            let record = ledger.task(id).await.unwrap().unwrap();
+            assert_eq!(record.state, TaskState::Assigned);
+            assert_eq!(record.stops_at_unix, Some(until));
+            assert!(!ledger.release_task(id, WORKER).await.unwrap());
+        }
+        let prefix = transcript(&priced(1), &[1]);
+        ledger
+            .finish_task(prefix.task_id, WORKER, &prefix, &[1])
+            .await
+            .unwrap();
+        let ended = ledger.expire_tasks(unix_now() + 150).await.unwrap();
+        assert_eq!(ended, [priced(2).id]);
+        let task = async |n| ledger.task(priced(n).id).await.unwrap().unwrap();
+        let (first, second) = (task(1).await, task(2).await);
+        assert_eq!(first.state, TaskState::Finished);
+        assert_eq!(first.price, Msat::new(1_001));
+        assert_eq!(second.state, TaskState::Cancelled);
+        assert_eq!(second.prompt, None);
+        assert_eq!(subsidy(&ledger).await.1, 1_008);
     });
 }
 
