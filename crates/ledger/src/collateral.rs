@@ -51,7 +51,7 @@ pub struct Forfeiture {
     pub amount: Msat,
 }
 
-/// Waits for the right to move held credit, until the transaction ends. To be called before anything
+/// Waits for the right to move held credit, or what payers have set aside, until the transaction ends. To be called before anything
 /// else in it takes a lock.
 pub(crate) async fn lock(connection: &mut PgConnection) -> Result<(), LedgerError> {
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
