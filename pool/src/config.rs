@@ -3,6 +3,7 @@
 mod files;
 mod ports;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use dovetail_daemon::{Secret, within};
 use dovetail_jd::config::EmbeddedConfig;
 use dovetail_ledger::MaturityWindow;
 use dovetail_templates::TemplatesConfig;
+use dovetail_units::TokenPrices;
 use serde::Deserialize;
 
 use crate::validation::RemoteValidator;
@@ -176,8 +178,14 @@ impl Default for LightningConfig {
 pub struct InferenceConfig {
     /// Model files that the pool can replay; only these are offered to agents.
     pub models: Vec<PathBuf>,
-    /// Whether tasks cost nothing. Nothing else is offered yet.
-    pub free_of_charge: bool,
+    /// What tokens cost, and earn their worker.
+    pub price: TokenPrices,
+    /// What tokens of a model cost instead, by its name or id.
+    #[serde(default)]
+    pub model_prices: BTreeMap<String, TokenPrices>,
+    /// What the operator pays for tasks: agents cannot pay yet.
+    #[serde(default)]
+    pub subsidy: SubsidyConfig,
     /// The key that signs receipts: 64 hex digits.
     pub receipt_key: Secret,
     /// The key that draws the samples of audits: 64 hex digits. A file that is not there is made. In no backup of the
@@ -193,6 +201,16 @@ pub struct InferenceConfig {
     /// How long a task may take from its creation to its settlement, in seconds.
     #[serde(default = "defaults::task_lifetime_s")]
     pub task_lifetime_s: u64,
+}
+
+/// The operator's budget for tasks. Without it no task is taken that costs anything.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubsidyConfig {
+    /// What the tasks of a day may cost, in millisatoshi.
+    pub msat_per_day: i64,
+    /// What all tasks may cost, ever.
+    pub msat_in_all: i64,
 }
 
 /// How what workers claim is checked.
@@ -220,10 +238,8 @@ pub struct AuditConfig {
     /// How long a validator in another process may take for one replay, in seconds, before another one
     /// gets it.
     pub validator_timeout_s: u64,
-    /// Credit for inference matures once this many later batches of its worker were settled ..
-    pub maturity_batches: u32,
-    /// .. and it was held for this many seconds. Until then a mismatch forfeits it: it is the worker's
-    /// stake.
+    /// Credit for inference matures once it was held for this many seconds and later credit worth as much is held.
+    /// Until then a mismatch forfeits it: it is the worker's stake, and the more is held, the less is replayed.
     pub maturity_s: u32,
     /// In any case after this many seconds without a mismatch: so a worker that stops is paid.
     pub maturity_max_s: u32,
@@ -243,7 +259,6 @@ impl Default for AuditConfig {
             batch_max: 64,
             timeout_s: 120,
             validator_timeout_s: 60,
-            maturity_batches: 16,
             maturity_s: 600,
             // A day.
             maturity_max_s: 86_400,
@@ -257,8 +272,6 @@ impl Default for AuditConfig {
 pub struct CreditConfig {
     /// For 2^20 expected hashes of proven work.
     pub hash_msat_per_mebihash: i64,
-    /// For one output token of a task whose transcript passed.
-    pub inference_msat_per_token: i64,
 }
 
 mod defaults {
@@ -349,11 +362,6 @@ impl Config {
         self.templates.check()?;
         self.mining.payout()?;
         self.job_declarator.limits.check("job_declarator.limits")?;
-        if !self.inference.free_of_charge {
-            return Err(
-                "inference.free_of_charge must be true: the pool cannot take payments yet".into(),
-            );
-        }
         self.audit.check()?;
         let lightning = &self.lightning;
         if lightning.payout_threshold_msat <= 0
@@ -427,8 +435,7 @@ impl Config {
         )?;
         let rate = credit.hash_msat_per_mebihash;
         within("credit.hash_msat_per_mebihash", rate, 0..=RATE_MAX)?;
-        let rate = credit.inference_msat_per_token;
-        within("credit.inference_msat_per_token", rate, 0..=RATE_MAX)
+        inference.subsidy.check()
     }
 }
 
@@ -436,8 +443,19 @@ impl Config {
 const DECADE_S: u64 = 10 * 365 * 86_400;
 /// A worker is told the time that a task has left as 32 bits of milliseconds: seven weeks.
 const WEEK_S: u64 = 7 * 86_400;
+/// 21 million bitcoin.
+const SUPPLY_MSAT: i64 = 2_100_000_000_000_000_000;
 /// A million satoshi: the largest batch at this rate is far from what 64 bits hold.
 const RATE_MAX: i64 = 1_000_000_000;
+
+impl SubsidyConfig {
+    fn check(self) -> Result<(), String> {
+        let day = self.msat_per_day;
+        within("inference.subsidy.msat_per_day", day, 0..=SUPPLY_MSAT)?;
+        let all = self.msat_in_all;
+        within("inference.subsidy.msat_in_all", all, 0..=SUPPLY_MSAT)
+    }
+}
 
 impl AuditConfig {
     fn check(&self) -> Result<(), String> {
@@ -485,7 +503,6 @@ impl AuditConfig {
     /// When held credit matures.
     pub(crate) fn window(&self) -> MaturityWindow {
         MaturityWindow {
-            batches: self.maturity_batches,
             seconds: self.maturity_s,
             seconds_max: self.maturity_max_s,
         }

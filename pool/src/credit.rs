@@ -1,4 +1,4 @@
-//! What work is worth: integer arithmetic from proven work and delivered tokens to millisatoshi.
+//! What work is worth: integer arithmetic from proven work to millisatoshi.
 
 use dovetail_units::{Msat, Work};
 
@@ -24,12 +24,6 @@ pub(crate) fn for_declared(credit: Msat, paid_sat: u64, reference_sat: u64) -> M
     i64::try_from(scaled).map_or(credit, Msat::new)
 }
 
-/// Inference credit in msat for `tokens` output tokens.
-pub(crate) fn for_tokens(rates: &CreditConfig, tokens: u64) -> Msat {
-    let tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
-    Msat::new(tokens.saturating_mul(rates.inference_msat_per_token.max(0)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,7 +31,6 @@ mod tests {
 
     const RATES: CreditConfig = CreditConfig {
         hash_msat_per_mebihash: 3,
-        inference_msat_per_token: 50,
     };
 
     fn hashes(work: u128) -> Msat {
@@ -49,7 +42,6 @@ mod tests {
         assert_eq!(hashes(1 << 20), Msat::new(3));
         assert_eq!(hashes((1 << 20) - 1), Msat::new(2));
         assert_eq!(hashes(0), Msat::ZERO);
-        assert_eq!(for_tokens(&RATES, 4), Msat::new(200));
     }
 
     #[test]

@@ -278,7 +278,7 @@ impl Base {
             models: models.clone(),
             mailboxes: mailboxes.clone(),
             limits: TaskLimits::from(&config.inference),
-            prices: Prices::new(config.inference.free_of_charge),
+            prices: Prices::new(&config.inference, &models)?,
             telemetry: telemetry.clone(),
             tracker: tracker.clone(),
         });
@@ -345,7 +345,6 @@ async fn start_settler(
         one_per_worker: OnePerWorker::default(),
         tasks: base.tasks.clone(),
         telemetry: base.telemetry.clone(),
-        rates: config.credit,
         window: config.audit.window(),
         receipt_key,
     })

@@ -11,10 +11,12 @@ use dovetail_commitment::{
     TaskId, Transcript, WorkerKey, output_digest, prompt_commitment, tagged_hash, trace_root,
 };
 use dovetail_engine::{ENGINE_VERSION, Generation, Model, Request, Runtime, step};
-use dovetail_ledger::{Committer, CommitterConfig, Ledger, MaturityWindow, NewTask};
+use dovetail_ledger::{
+    Committer, CommitterConfig, Ledger, MaturityWindow, NewTask, Payer, SubsidyBudget,
+};
 use dovetail_telemetry::Telemetry;
 use dovetail_templates::{SourceConfig, WorkSnapshot};
-use dovetail_units::{Msat, Work};
+use dovetail_units::{Msat, TokenPrices, Work};
 use dovetail_vrf::VrfSecret;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
@@ -25,22 +27,27 @@ use crate::claims::audit::Auditor;
 use crate::claims::claim::Claim;
 use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::{ProvenShare, Settled, Settler};
-use crate::config::CreditConfig;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
 use crate::validation::{Member, ThreadValidator, Validator, Validators, ValidatorsConfig};
 
-/// Credit matures with the next batch.
+/// Credit matures with the next batch that is worth as much.
 pub(crate) const WINDOW: MaturityWindow = MaturityWindow {
-    batches: 1,
     seconds: 0,
     seconds_max: 3_600,
 };
-const RATES: CreditConfig = CreditConfig {
-    hash_msat_per_mebihash: 1,
-    inference_msat_per_token: 10,
+
+/// Enough for all that a test pays.
+pub(crate) const BUDGET: SubsidyBudget = SubsidyBudget {
+    per_day: Msat::new(1 << 40),
+    in_all: Msat::new(1 << 40),
 };
+
+/// 10 msat for an output token.
+pub(crate) fn prices() -> TokenPrices {
+    TokenPrices::new(0, 10_000_000).unwrap()
+}
 
 /// A database that goes with its test.
 pub(crate) struct Database {
@@ -105,7 +112,7 @@ pub(crate) fn live_tasks(ledger: &Ledger, models: Models) -> Tasks {
             queue_max: 16,
             lifetime_s: 600,
         },
-        prices: Prices::new(true),
+        prices: Prices::of_all(prices(), BUDGET),
         telemetry: Telemetry::none(),
         tracker: TaskTracker::new(),
     })
@@ -161,7 +168,6 @@ impl Pool {
             committer,
             auditor,
             one_per_worker: OnePerWorker::default(),
-            rates: RATES,
             window: WINDOW,
             receipt_key: Keypair::from_seckey_slice(SECP256K1, &[1; 32]).unwrap(),
         };
@@ -309,7 +315,8 @@ impl Worker {
             salt: id("salt", [worker, batch, leaf]),
             sampling,
             seed: id("seed", [worker, batch, leaf]),
-            price: Msat::ZERO,
+            prices: prices(),
+            payer: Payer::Operator(BUDGET),
             expires_at_unix: u64::try_from(i64::MAX).unwrap() / 2,
         };
         let tasks: Vec<NewTask> = (0..leaves).map(task).collect();

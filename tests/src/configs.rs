@@ -12,7 +12,8 @@ impl Layout<'_> {
     pub(crate) fn pool_config(&self, url: &str, source: &str, options: &Options) -> String {
         let dir = self.dir.display();
         let (shares_per_minute, min_hashrate) = (options.shares_per_minute, options.min_hashrate);
-        let maturity_batches = options.maturity_batches;
+        let maturity_s = options.maturity_s;
+        let maturity_max_s = maturity_s * 10;
         let task_lifetime_s = options.task_lifetime_s;
         let hash_msat_per_mebihash = options.hash_msat_per_mebihash;
         let more_models: String = options
@@ -48,15 +49,15 @@ interval_ms = 500
 [inference]
 models = [\"{dir}/{MODEL_FILE}\"{more_models}]
 task_lifetime_s = {task_lifetime_s}
-free_of_charge = true
+price = {{ input_msat_per_million = 0, output_msat_per_million = 1000000000 }}
+subsidy = {{ msat_per_day = 1000000000000, msat_in_all = 1000000000000 }}
 receipt_key = \"{RECEIPT_SECRET}\"
 vrf_key = {{ file = \"{dir}/vrf.key\" }}
 [credit]
 hash_msat_per_mebihash = {hash_msat_per_mebihash}
-inference_msat_per_token = 1000
 [audit]
-maturity_batches = {maturity_batches}
-maturity_s = 0
+maturity_s = {maturity_s}
+maturity_max_s = {maturity_max_s}
 "
         )
     }

@@ -29,8 +29,8 @@ pub struct Options {
     pub fetch: bool,
     /// Start a validator as a process of its own, and have the pool replay there.
     pub validator: bool,
-    /// How many later batches credit for inference is held for; 0: it matures at once.
-    pub maturity_batches: u32,
+    /// For how many seconds credit for inference is held at least; 0: it matures at once.
+    pub maturity_s: u32,
     /// Have miners declare their jobs at the pool itself instead of at `dovetail-jd`.
     pub embedded_declarator: bool,
     /// Where pool, declarator and worker take templates from, in place of the scenario's own chain: a whole
@@ -65,7 +65,7 @@ impl Default for Options {
             model: ServedModel::Tiny,
             fetch: false,
             validator: false,
-            maturity_batches: 0,
+            maturity_s: 0,
             embedded_declarator: false,
             templates: None,
             core: None,

@@ -110,12 +110,11 @@ url = {{ file = \"{at}/ledger.url\" }}
 spool_dir = \"{at}/spool\"
 [inference]
 models = [\"{at}/clerk.safetensors\"]
-free_of_charge = true
+price = {{ input_msat_per_million = 0, output_msat_per_million = 1000 }}
 receipt_key = {{ file = \"{at}/receipt.key\" }}
 vrf_key = {{ file = \"{at}/vrf.key\" }}
 [credit]
 hash_msat_per_mebihash = 10
-inference_msat_per_token = 1000
 "
     )
 }

@@ -171,7 +171,9 @@ impl AgentError {
                     Some("`dovetail models` shows how many workers serve each model now")
                 }
                 Code::QueueFull | Code::Unavailable => Some("try again in a moment"),
-                Code::PaymentRequired => Some("this pool does not give inference away"),
+                Code::PaymentRequired => {
+                    Some("its operator's budget for tasks is used up; another pool may take it")
+                }
                 Code::ReceiptPending => {
                     Some("a receipt exists once a share has committed to the task; ask again later")
                 }

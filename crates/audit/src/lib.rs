@@ -1,5 +1,5 @@
-//! The audit: a worker commits to its output, the output of a verifiable random function chooses a sample, the sample is
-//! replayed exactly.
+//! The audit: a worker commits to its output, the output of a verifiable random function chooses a sample by what each
+//! transcript is worth, the sample is replayed exactly.
 //!
 //! Pure computation over transcripts and models: no sockets, no clock, no ledger.
 
@@ -7,4 +7,4 @@ mod replay;
 mod sampling;
 
 pub use replay::{Evidence, Finding, Mismatch, Replayed, Verdict, replay};
-pub use sampling::{sample, sample_size};
+pub use sampling::{Probability, Stake, WeighedLeaf, draw, sample};

@@ -1,96 +1,98 @@
-//! Which transcripts of a batch are replayed.
+//! Which transcripts of a batch are replayed: each for itself, the likelier the more it is worth beside what its worker
+//! stands to lose. `docs/audit.md` proves that lies do not pay then, however their worth is spread.
+//!
+//! Integers only, so that every machine draws the same sample.
 
-use dovetail_commitment::tagged_hash;
+use dovetail_commitment::{LeafHash, tagged_hash};
+use dovetail_units::Msat;
 
-/// The floor: one transcript in this many (5 %).
-const FLOOR_DIVISOR: u64 = 20;
-/// Up to this many audited transcripts a worker is new, and everything is replayed.
-const NEW_WORKER_TRANSCRIPTS: u64 = 100;
-/// From here on the floor holds.
-const TRUSTED_TRANSCRIPTS: u64 = 2_000;
+/// How likely a transcript is replayed: the threshold that 64 random bits have to stay below, at most 2^64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Probability(u128);
 
-/// The first `q` distinct indices below `n` that are drawn with this output of the pool's verifiable function; in
-/// ascending order. All of them if `q >= n`.
-pub fn sample(output: &[u8; 32], n: usize, q: usize) -> Vec<usize> {
-    if q >= n {
-        return (0..n).collect();
-    }
-    let mut drawn = Vec::with_capacity(q);
-    let mut counter = 0_u64;
-    while drawn.len() < q {
-        let hash = tagged_hash("dovetail/sample", &[output, &counter.to_le_bytes()]);
-        counter += 1;
-        let (random, _) = hash.split_first_chunk::<8>().expect("a hash has 32 bytes");
-        // Uniform to one part in 2^57 for the at most 64 leaves of a batch.
-        let index = (u128::from(u64::from_le_bytes(*random)) * n as u128) >> 64;
-        let index = usize::try_from(index).expect("an index below n");
-        if !drawn.contains(&index) {
-            drawn.push(index);
+impl Probability {
+    /// It is replayed in any case.
+    pub const CERTAIN: Self = Self(1 << 64);
+    /// 5 %: so likely is every transcript replayed at least.
+    pub const FLOOR: Self = Self(Self::CERTAIN.0.div_ceil(20));
+
+    /// `numerator / denominator`, rounded up to the next threshold: never less than that, and less than 2^-64 more.
+    /// Certain for 1 and more, and for a denominator of 0.
+    fn at_least(numerator: u128, denominator: u64) -> Self {
+        let denominator = u128::from(denominator);
+        if numerator >= denominator {
+            return Self::CERTAIN;
         }
+        // Less than a denominator of 64 bits, so it has room for 64 more.
+        Self((numerator << 64).div_ceil(denominator))
     }
-    drawn.sort_unstable();
-    drawn
+
+    /// Whether a transcript of this draw is replayed.
+    pub fn covers(self, draw: u64) -> bool {
+        u128::from(draw) < self.0
+    }
+
+    /// The probability times 2^64: from 0 to 2^64.
+    pub fn threshold(self) -> u128 {
+        self.0
+    }
 }
 
-/// How many of `n` transcripts to replay for a worker with this many audited ones: all for a new
-/// worker, falling in proportion to a floor of 5 %, and never none.
-pub fn sample_size(audited: u64, n: usize) -> usize {
-    let n = n as u64;
-    let floor = n.div_ceil(FLOOR_DIVISOR);
-    let wanted = if audited <= NEW_WORKER_TRANSCRIPTS {
-        n
-    } else if audited >= TRUSTED_TRANSCRIPTS {
-        floor
-    } else {
-        (n * NEW_WORKER_TRANSCRIPTS).div_ceil(audited).max(floor)
-    };
-    usize::try_from(wanted).unwrap_or(usize::MAX)
+/// What a worker loses if a lie of it is found now: its credit that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stake {
+    held_msat: u64,
+}
+
+impl Stake {
+    /// A transcript that is worth this part of the stake is replayed in any case. With 1 a small lie would bring about
+    /// nothing; with 2 it is expected to cost as much as it claims.
+    pub const DIVISOR: u64 = 2;
+
+    /// The stake of a worker for whom so much is held. Less than nothing counts as nothing.
+    pub fn new(held: Msat) -> Self {
+        Self {
+            held_msat: u64::try_from(held.get()).unwrap_or(0),
+        }
+    }
+
+    /// How likely a transcript of this value is replayed: `min(1, max(DIVISOR * value / held, 5 %))`. An amount below
+    /// zero is no value, so such a transcript is replayed in any case.
+    pub fn probability(self, value: Msat) -> Probability {
+        let Ok(value) = u64::try_from(value.get()) else {
+            return Probability::CERTAIN;
+        };
+        let weighed = u128::from(value) * u128::from(Self::DIVISOR);
+        Probability::at_least(weighed, self.held_msat).max(Probability::FLOOR)
+    }
+}
+
+/// A transcript of a batch as the sampling sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WeighedLeaf {
+    /// Its leaf.
+    pub leaf: LeafHash,
+    /// What its task earns.
+    pub value: Msat,
+}
+
+/// The places of the leaves that are replayed, in ascending order. `output` is the beacon's for the claiming share and
+/// the batch. There may be none. A larger value or a smaller stake only adds to a sample.
+pub fn sample(output: &[u8; 32], leaves: &[WeighedLeaf], stake: Stake) -> Vec<usize> {
+    let is_replayed = |of: &WeighedLeaf| stake.probability(of.value).covers(draw(output, &of.leaf));
+    leaves
+        .iter()
+        .enumerate()
+        .filter_map(|(index, leaf)| is_replayed(leaf).then_some(index))
+        .collect()
+}
+
+/// The draw of a leaf: it depends on nothing else in the batch, and not on what is at stake.
+pub fn draw(output: &[u8; 32], leaf: &LeafHash) -> u64 {
+    let hash = tagged_hash("dovetail/sample", &[output, leaf.as_bytes()]);
+    let (random, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
+    u64::from_le_bytes(*random)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_new_worker_is_replayed_whole_and_a_trusted_one_at_the_floor() {
-        assert_eq!(sample_size(0, 64), 64);
-        assert_eq!(sample_size(100, 64), 64);
-        assert_eq!(sample_size(200, 64), 32);
-        assert_eq!(sample_size(5_000, 64), 4);
-        assert_eq!(sample_size(5_000, 1), 1);
-    }
-
-    #[test]
-    fn every_index_is_drawn_about_as_often() {
-        let mut counts = [0_u32; 10];
-        for n in 0_u32..2_000 {
-            let mut output = [0; 32];
-            output[..4].copy_from_slice(&n.to_le_bytes());
-            for index in sample(&output, 10, 3) {
-                counts[index] += 1;
-            }
-        }
-        assert!(
-            counts.iter().all(|count| (500..700).contains(count)),
-            "{counts:?}"
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn a_sample_is_distinct_in_range_and_of_the_size_asked_for(output: [u8; 32], n in 1_usize..=64, q in 0_usize..=70) {
-            let drawn = sample(&output, n, q);
-            prop_assert_eq!(drawn.len(), q.min(n));
-            prop_assert!(drawn.windows(2).all(|pair| pair[0] < pair[1]));
-            prop_assert!(drawn.iter().all(|index| *index < n));
-        }
-
-        #[test]
-        fn more_trust_never_means_a_larger_sample(a: u32, b: u32, n in 1_usize..=64) {
-            let (less, more) = (u64::from(a.min(b)), u64::from(a.max(b)));
-            prop_assert!(sample_size(more, n) <= sample_size(less, n));
-            prop_assert!((1..=n).contains(&sample_size(more, n)));
-        }
-    }
-}
+mod tests;

@@ -107,35 +107,26 @@ enum Command {
         #[command(flatten)]
         work: clerk::Work,
     },
-    /// What cheating the audit brings and costs, computed and played.
+    /// What lies bring and cost, as expected and as played.
     AuditGame(AuditGame),
 }
 
-/// The rules of the game; amounts are in batches' pay.
+/// How the game is played.
 #[derive(Debug, Args)]
 struct AuditGame {
-    /// Transcripts in a batch.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u8).range(1..=64))]
-    leaves: u8,
-    /// What computing a batch costs, in its pay.
+    /// What computing costs, as a part of what it pays.
     #[arg(long, default_value_t = 0.8)]
     cost: f64,
-    /// Batches whose pay is held back.
-    #[arg(long, default_value_t = 16)]
-    collateral: usize,
-    /// Shares that a cheat can find for a batch.
-    #[arg(long, default_value_t = 64)]
-    shares: u32,
-    /// Batches of a worker's life.
+    /// Claims of a worker's life.
     #[arg(long, default_value_t = 1_000)]
-    batches: u32,
+    claims: u32,
     /// Workers per strategy.
     #[arg(long, default_value_t = 200)]
     workers: u32,
     /// Of the game.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// One JSON object instead of tables.
+    /// One JSON object instead of a table.
     #[arg(long)]
     json: bool,
 }
@@ -143,11 +134,8 @@ struct AuditGame {
 impl AuditGame {
     fn rules(&self) -> game::Rules {
         game::Rules {
-            leaves: usize::from(self.leaves),
             cost: self.cost,
-            collateral_batches: self.collateral,
-            shares: self.shares,
-            batches: self.batches,
+            claims: self.claims,
             workers: self.workers,
             seed: self.seed,
         }

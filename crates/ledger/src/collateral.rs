@@ -1,7 +1,7 @@
-//! Inference credit as collateral. A settled batch's credit is a pending transfer; it is posted once
-//! enough of the worker's later batches have passed their audits and enough time has gone by, and voided
-//! if one of them is proven false before. Hash credit has no part in this; some of it is held
-//! for another reason (`coinbase_only.rs`).
+//! Inference credit as collateral: what a worker loses if a lie of it is found now. A settled batch's credit is a
+//! pending transfer; it is posted in its order, after a least time and once later batches worth as much have passed
+//! their audits, and voided if one of them is proven false before. Samples are drawn against what is held. Hash credit
+//! has no part in this; some of it is held for another reason (`coinbase_only.rs`).
 
 use dovetail_commitment::{BatchRoot, WorkerKey};
 use sqlx::{PgConnection, Row};
@@ -20,12 +20,10 @@ const TRIES_MAX: usize = 3;
 /// different orders; one at a time they cannot wait for each other in a circle.
 const HELD_LOCK: i64 = 0x4149;
 
-/// When held credit matures.
+/// When held credit matures, in the order in which it was earned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaturityWindow {
-    /// Once this many later batches of the worker were settled ..
-    pub batches: u32,
-    /// .. and it was held for this many seconds.
+    /// Once it was held for this many seconds, and later credit worth as much is held.
     pub seconds: u32,
     /// In any case after this many seconds without a mismatch: so a worker that leaves is paid.
     pub seconds_max: u32,
@@ -53,7 +51,7 @@ pub struct Forfeiture {
     pub amount: Msat,
 }
 
-/// Waits for the right to move held credit, until the transaction ends. To be called before anything
+/// Waits for the right to move held credit, or what payers have set aside, until the transaction ends. To be called before anything
 /// else in it takes a lock.
 pub(crate) async fn lock(connection: &mut PgConnection) -> Result<(), LedgerError> {
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
@@ -66,6 +64,8 @@ pub(crate) async fn lock(connection: &mut PgConnection) -> Result<(), LedgerErro
 /// One batch's credit.
 struct Held {
     root: [u8; 32],
+    /// Where it comes from; credit from before migration 14 came from `pool:inference`.
+    source: String,
     account: String,
     amount: Msat,
 }
@@ -86,12 +86,23 @@ impl Held {
         let ending = Transfer {
             id: TransferId::of(purpose, &self.root),
             phase: phase(self.pending()),
-            debit: transfers::POOL_INFERENCE,
+            debit: &self.source,
             credit: &account,
             amount: self.amount,
             reason: state,
         };
         transfer(connection, &ending).await?;
+        if !matured && self.source == transfers::PAID_INFERENCE {
+            let kept = Transfer {
+                id: TransferId::of("inference-kept", &self.root),
+                phase: Phase::Posted,
+                debit: transfers::PAID_INFERENCE,
+                credit: transfers::POOL_FORFEITED,
+                amount: self.amount,
+                reason: state,
+            };
+            transfer(connection, &kept).await?;
+        }
         sqlx::query("UPDATE held_credits SET state = $2 WHERE root = $1")
             .bind(self.root.to_vec())
             .bind(state)
@@ -115,6 +126,7 @@ pub(crate) async fn hold(
     }
     let held = Held {
         root: root.to_bytes(),
+        source: transfers::PAID_INFERENCE.to_owned(),
         account: account.to_owned(),
         amount,
     };
@@ -122,7 +134,7 @@ pub(crate) async fn hold(
     let pending = Transfer {
         id: held.pending(),
         phase: Phase::Pending,
-        debit: transfers::POOL_INFERENCE,
+        debit: &held.source,
         credit: &credit,
         amount,
         reason: "inference",
@@ -149,8 +161,9 @@ pub(crate) async fn forfeit(
     worker: WorkerKey,
 ) -> Result<Forfeiture, LedgerError> {
     let rows = sqlx::query(
-        "SELECT root, account, amount_msat FROM held_credits
-         WHERE worker = $1 AND state = 'held' ORDER BY account, held_at FOR UPDATE",
+        "SELECT h.root, h.account, h.amount_msat, a.name AS source
+           FROM held_credits h JOIN transfers t ON t.id = h.transfer JOIN accounts a ON a.id = t.debit
+          WHERE h.worker = $1 AND h.state = 'held' ORDER BY h.account, h.batch_number FOR UPDATE OF h",
     )
     .bind(worker.to_bytes().to_vec())
     .fetch_all(&mut *connection)
@@ -168,6 +181,7 @@ pub(crate) async fn forfeit(
 fn read(row: &sqlx::postgres::PgRow) -> Result<Held, LedgerError> {
     Ok(Held {
         root: array(row.try_get("root")?)?,
+        source: row.try_get("source")?,
         account: row.try_get("account")?,
         amount: Msat::new(row.try_get("amount_msat")?),
     })
@@ -179,6 +193,34 @@ fn add(sum: Msat, amount: Msat) -> Result<Msat, LedgerError> {
 }
 
 impl Ledger {
+    /// A claim of this batch is audited from now on: what its sample is drawn against. That is the least that was held
+    /// for the worker at this or an earlier claim of the batch, so nothing that a worker does after its first claim
+    /// makes the sample smaller. While the batch is open, nothing of the worker matures. `None` if the worker has no
+    /// such open batch.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn stake(
+        &self,
+        worker: WorkerKey,
+        root: BatchRoot,
+    ) -> Result<Option<Msat>, LedgerError> {
+        let mut transaction = self.pool.begin().await?;
+        lock(&mut transaction).await?;
+        let stake: Option<i64> = sqlx::query_scalar(
+            "UPDATE batches SET stake_msat = LEAST(stake_msat, (
+                 SELECT COALESCE(sum(amount_msat), 0)::bigint FROM held_credits
+                  WHERE worker = $2 AND state = 'held'))
+              WHERE root = $1 AND worker = $2 AND state = 'open' RETURNING stake_msat",
+        )
+        .bind(root.to_bytes().to_vec())
+        .bind(worker.to_bytes().to_vec())
+        .fetch_optional(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(stake.map(Msat::new))
+    }
+
     /// Posts the held credit that has matured, of one worker or of all; once more is harmless. Returns
     /// what was posted; more may be due if there was very much of it.
     ///
@@ -190,13 +232,9 @@ impl Ledger {
         worker: Option<WorkerKey>,
     ) -> Result<Vec<Matured>, LedgerError> {
         let due = sqlx::query(
-            "SELECT h.worker, h.account
-               FROM held_credits h JOIN trust t USING (worker)
-              WHERE h.state = 'held' AND ($4::bytea IS NULL OR h.worker = $4)
-                AND is_mature(h, t.batches, $1, $2, $3)
-              GROUP BY h.worker, h.account LIMIT 1000",
+            "SELECT worker, account FROM matured_credits($3, $1, $2)
+              GROUP BY worker, account ORDER BY min(batch_number) LIMIT 1000",
         )
-        .bind(i64::from(window.batches))
         .bind(f64::from(window.seconds))
         .bind(f64::from(window.seconds_max))
         .bind(worker.map(|worker| worker.to_bytes().to_vec()))
@@ -224,13 +262,11 @@ impl Ledger {
         let mut transaction = self.pool.begin().await?;
         lock(&mut transaction).await?;
         let rows = sqlx::query(
-            "SELECT h.root, h.account, h.amount_msat
-               FROM held_credits h JOIN trust t USING (worker)
-              WHERE h.worker = $4 AND h.account = $5 AND h.state = 'held'
-                AND is_mature(h, t.batches, $1, $2, $3)
-              ORDER BY h.held_at LIMIT $6 FOR UPDATE OF h",
+            "SELECT h.root, h.account, h.amount_msat, a.name AS source
+               FROM matured_credits($3, $1, $2) m JOIN held_credits h ON h.root = m.root
+               JOIN transfers t ON t.id = h.transfer JOIN accounts a ON a.id = t.debit
+              WHERE h.account = $4 ORDER BY h.batch_number LIMIT $5 FOR UPDATE OF h",
         )
-        .bind(i64::from(window.batches))
         .bind(f64::from(window.seconds))
         .bind(f64::from(window.seconds_max))
         .bind(worker.to_bytes().to_vec())

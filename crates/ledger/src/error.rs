@@ -44,6 +44,9 @@ pub enum LedgerError {
     /// The same id was used before for something else.
     #[error("conflict: {0}")]
     Conflict(&'static str),
+    /// Who pays for the task has not enough.
+    #[error("the payer has not enough for the task")]
+    Unpaid,
     /// The thing is not in a state from which this is possible.
     #[error("refused: {0}")]
     Refused(&'static str),
@@ -82,7 +85,9 @@ impl LedgerError {
 
     pub(crate) fn fault(&self) -> Fault {
         let error = match self {
-            Self::Conflict(_) | Self::Refused(_) | Self::Corrupt(_) => return Fault::Row,
+            Self::Conflict(_) | Self::Refused(_) | Self::Corrupt(_) | Self::Unpaid => {
+                return Fault::Row;
+            }
             Self::Url | Self::Migration(_) => return Fault::Away,
             Self::Unavailable(error) => error,
         };

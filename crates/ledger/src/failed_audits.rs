@@ -10,7 +10,7 @@ use crate::collateral::{self, Forfeiture, retried};
 use crate::findings;
 use crate::samples::{Audit, DrawnSample};
 use crate::tasks::array;
-use crate::{Ledger, LedgerError, trust};
+use crate::{Ledger, LedgerError, audit_records};
 use dovetail_units::Msat;
 
 /// What a replay gave where the claim said something else.
@@ -136,8 +136,8 @@ impl FailedAuditRecord {
 }
 
 impl Ledger {
-    /// open -> failed for the batch and its tasks; the worker starts over in trust and forfeits the
-    /// credit that is held for it; all of it is recorded. Once more is harmless. `None` if the batch is
+    /// open -> failed for the batch and its tasks; the worker forfeits the credit that is
+    /// held for it; all of it is recorded. Once more is harmless. `None` if the batch is
     /// not open: what was settled stays settled.
     ///
     /// # Errors
@@ -184,7 +184,7 @@ impl Ledger {
         .record(&mut transaction)
         .await?;
         findings::forget(&mut transaction, audit.root).await?;
-        trust::lose(&mut transaction, &audit.worker).await?;
+        audit_records::mismatched(&mut transaction, &audit.worker).await?;
         let forfeited = collateral::forfeit(&mut transaction, audit.worker).await?;
         record(&mut transaction, audit, forfeited).await?;
         transaction.commit().await?;

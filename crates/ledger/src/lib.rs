@@ -4,6 +4,7 @@
 //! and never changed, a worker's account is never negative, one header hash is one share, one batch
 //! root is spent once. `docs/ledger.md` has the accounts and the state machines.
 
+mod audit_records;
 mod batches;
 mod coinbase_only;
 mod collateral;
@@ -15,6 +16,8 @@ mod failed_audits;
 mod fair_queue;
 mod findings;
 mod migrations;
+mod new_task;
+mod payers;
 mod payouts;
 mod samples;
 mod shares;
@@ -24,7 +27,6 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod transfers;
-mod trust;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -32,6 +34,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+pub use audit_records::AuditRecord;
 pub use batches::{BatchRecord, BatchRefusal, BatchState};
 pub use coinbase_only::{CoinbaseOnlyRecord, DecidedBlock, FollowedBlock, OnChain};
 pub use collateral::{Forfeiture, Matured, MaturityWindow};
@@ -41,12 +44,13 @@ pub use devices::{DEVICES_PER_ACCOUNT_MAX, DeviceRecord, DeviceWork};
 pub use error::{CommitRefusal, LedgerError, PostgresError};
 pub use failed_audits::{FailedAudit, FailedAuditRecord, ReplayedDigests};
 pub use findings::{Suspect, SuspectFinding};
+pub use new_task::NewTask;
+pub use payers::{Payer, Subsidy, SubsidyBudget};
 pub use payouts::{OpenPayout, PayoutState};
 pub use samples::{DrawnSample, UNDONE_CLAIMS_MAX, Undone};
 pub use shares::{InferenceSettlement, Share, ShareKind};
 pub use stats::{Balance, Stats};
-pub use tasks::{NewTask, TaskRecord, TaskState};
-pub use trust::Trust;
+pub use tasks::{TaskRecord, TaskState};
 
 /// How long a caller waits for a connection before Postgres counts as away.
 const ACQUIRE_TIME_MAX: Duration = Duration::from_secs(3);

@@ -16,7 +16,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 14] = [
+const FILES: [(&str, &str); 15] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
@@ -30,6 +30,7 @@ const FILES: [(&str, &str); 14] = [
     file!("0011_answer_forms.sql"),
     file!("0012_coinbase_only_accounts.sql"),
     file!("0013_samples.sql"),
+    file!("0014_value.sql"),
     file!("0015_encoded_prompts.sql"),
 ];
 

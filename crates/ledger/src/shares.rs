@@ -7,7 +7,7 @@ use sqlx::{PgConnection, Row};
 use crate::samples::{Audit, DrawnSample, PASSED};
 use crate::tasks::seconds;
 use crate::transfers::{self, Phase, Transfer, TransferId, transfer, worker_account};
-use crate::{CommitRefusal, LedgerError, coinbase_only, collateral, trust};
+use crate::{CommitRefusal, LedgerError, audit_records, coinbase_only, collateral, payers};
 use dovetail_units::time::unix_now;
 use dovetail_units::{Msat, Work};
 
@@ -160,7 +160,7 @@ async fn is_known(
 }
 
 /// open -> settled for the batch, finished -> settled for its tasks, with their receipts, the audit that
-/// they passed, their worker's trust, and their credit, which is held.
+/// they passed, what they cost their payers, and their credit, which is held.
 async fn settle_batch(
     connection: &mut PgConnection,
     share: &Share,
@@ -206,7 +206,8 @@ async fn settle_batch(
         verdict: PASSED,
     };
     audit.record(connection).await?;
-    let number = trust::grow(connection, &worker, ids.len()).await?;
+    payers::charge(connection, batch.root, &ids).await?;
+    let number = audit_records::settled(connection, &worker).await?;
     let (account, amount) = (&share.account, batch.credit);
     collateral::hold(connection, batch.root, &worker, account, amount, number).await?;
     Ok(Ok(()))

@@ -46,7 +46,7 @@ impl Ledger {
     pub async fn newest_workers(&self, limit: u32) -> Result<Vec<String>, LedgerError> {
         let rows = sqlx::query(
             "SELECT substr(name, 8) AS worker FROM accounts
-             WHERE never_negative AND credits_posted > 0 ORDER BY id DESC LIMIT $1",
+             WHERE starts_with(name, 'worker:') AND credits_posted > 0 ORDER BY id DESC LIMIT $1",
         )
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
@@ -96,7 +96,7 @@ impl Ledger {
             "SELECT substr(name, 8) AS worker,
                     credits_posted - debits_posted - debits_pending AS available
              FROM accounts
-             WHERE never_negative AND credits_posted - debits_posted - debits_pending >= $1
+             WHERE starts_with(name, 'worker:') AND credits_posted - debits_posted - debits_pending >= $1
              ORDER BY available DESC LIMIT $2",
         )
         .bind(threshold.get())

@@ -3,14 +3,14 @@
 
 use dovetail_commitment::{
     Constraint, EncodedPrompt, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
-    WorkerKey, output_digest, tagged_hash,
+    WorkerKey, output_digest,
 };
 use dovetail_units::Msat;
 use dovetail_units::time::unix_now;
-use sqlx::Row;
 use sqlx::postgres::PgRow;
+use sqlx::{Postgres, Row, Transaction};
 
-use crate::{Ledger, LedgerError};
+use crate::{Ledger, LedgerError, collateral};
 
 /// Where a task stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,49 +46,6 @@ impl TaskState {
     }
 }
 
-/// A task to be created. No `Debug`: it holds a prompt.
-#[derive(Clone)]
-pub struct NewTask {
-    /// Chosen by the agent, or for it.
-    pub id: TaskId,
-    /// The model to run.
-    pub model_id: ModelId,
-    /// What to complete.
-    pub prompt: EncodedPrompt,
-    /// Where to stop.
-    pub stop: StopSequences,
-    /// The form that the output must have.
-    pub constraint: Option<Constraint>,
-    /// The salt of the prompt's commitment.
-    pub salt: [u8; 32],
-    /// How to sample.
-    pub sampling: SamplingParams,
-    /// The seed of the sampling.
-    pub seed: [u8; 32],
-    /// What it costs.
-    pub price: Msat,
-    /// When it is worthless, in Unix seconds.
-    pub expires_at_unix: u64,
-}
-
-impl NewTask {
-    /// What tells a repeated request from another one. The seed is left out: the pool may have
-    /// chosen it. So are the tokens: the pool made them, and may make others of the text after an update.
-    fn request_hash(&self) -> [u8; 32] {
-        tagged_hash(
-            "dovetail/request",
-            &[
-                self.model_id.as_bytes(),
-                &self.salt,
-                &self.stop.encode(),
-                &Constraint::encode_optional(self.constraint.as_ref()),
-                self.prompt.text().as_bytes(),
-                &self.sampling.encode(),
-            ],
-        )
-    }
-}
-
 /// A task as the ledger has it. No `Debug`: it holds a prompt.
 #[derive(Clone)]
 pub struct TaskRecord {
@@ -110,7 +67,7 @@ pub struct TaskRecord {
     pub sampling: SamplingParams,
     /// The seed of the sampling.
     pub seed: [u8; 32],
-    /// What it costs.
+    /// What it costs: at most, until it has finished. What it earns its worker, from then on.
     pub price: Msat,
     /// Who runs or ran it.
     pub worker: Option<WorkerKey>,
@@ -124,11 +81,13 @@ pub struct TaskRecord {
     pub created_at_unix: u64,
     /// In Unix seconds.
     pub expires_at_unix: u64,
+    /// Its agent cancelled it while it ran: until when its worker may deliver what was streamed.
+    pub stops_at_unix: Option<u64>,
 }
 
 impl TaskRecord {
     pub(crate) const COLUMNS: &'static str = "id, state, model_id, prompt, stop, answer_form, salt, sampling, seed, \
-        price_msat, worker, transcript, output_tokens, error_code, created_at, expires_at";
+        price_msat, worker, transcript, output_tokens, error_code, created_at, expires_at, stops_at";
 
     /// The same with neither prompt nor what goes with it, for those who look at many tasks.
     pub(crate) const COLUMNS_WITHOUT_PROMPT: &'static str = "id, state, model_id, NULL::bytea AS prompt, NULL::bytea AS stop, \
@@ -172,6 +131,10 @@ impl TaskRecord {
             error_code: row.try_get("error_code")?,
             created_at_unix: unix(row.try_get("created_at")?)?,
             expires_at_unix: unix(row.try_get("expires_at")?)?,
+            stops_at_unix: row
+                .try_get::<Option<i64>, _>("stops_at")?
+                .map(unix)
+                .transpose()?,
         })
     }
 }
@@ -226,48 +189,11 @@ pub(crate) fn seconds(unix: u64) -> i64 {
 }
 
 impl Ledger {
-    /// Creates the task; `false` if the very same request created it before.
-    ///
-    /// # Errors
-    /// [`LedgerError::Conflict`] if the id names another task, [`LedgerError::Refused`] for a
-    /// negative price.
-    pub async fn create_task(&self, task: &NewTask) -> Result<bool, LedgerError> {
-        if task.price < Msat::ZERO {
-            return Err(LedgerError::Refused("a price is not negative"));
-        }
-        let request_hash = task.request_hash().to_vec();
-        let inserted = sqlx::query(
-            "INSERT INTO tasks (id, state, model_id, prompt, stop, request_hash, salt, sampling, seed,
-                                price_msat, created_at, expires_at, answer_form)
-             VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-             ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(task.id.to_bytes().to_vec())
-        .bind(task.model_id.to_bytes().to_vec())
-        .bind(task.prompt.encode())
-        .bind(task.stop.encode())
-        .bind(&request_hash)
-        .bind(task.salt.to_vec())
-        .bind(task.sampling.encode().to_vec())
-        .bind(task.seed.to_vec())
-        .bind(task.price.get())
-        .bind(seconds(unix_now()))
-        .bind(seconds(task.expires_at_unix))
-        .bind(task.constraint.as_ref().map(Constraint::encode))
-        .execute(&self.pool)
-        .await?;
-        if inserted.rows_affected() == 1 {
-            return Ok(true);
-        }
-        let before: Vec<u8> = sqlx::query_scalar("SELECT request_hash FROM tasks WHERE id = $1")
-            .bind(task.id.to_bytes().to_vec())
-            .fetch_one(&self.pool)
-            .await?;
-        if before == request_hash {
-            Ok(false)
-        } else {
-            Err(LedgerError::Conflict("the id names another task"))
-        }
+    /// A transaction that may end tasks: what is set aside for them moves then.
+    async fn ending_tasks(&self) -> Result<Transaction<'static, Postgres>, LedgerError> {
+        let mut transaction = self.pool.begin().await?;
+        collateral::lock(&mut transaction).await?;
+        Ok(transaction)
     }
 
     /// The task, if there is one.
@@ -301,7 +227,7 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn release_task(&self, id: TaskId, worker: WorkerKey) -> Result<bool, LedgerError> {
         let release = "UPDATE tasks SET state = 'queued', worker = NULL
-             WHERE id = $1 AND worker = $2 AND state = 'assigned' AND expires_at > $3";
+             WHERE id = $1 AND worker = $2 AND state = 'assigned' AND stops_at IS NULL AND expires_at > $3";
         self.move_task(release, id, worker).await
     }
 
@@ -343,7 +269,9 @@ impl Ledger {
             ));
         }
         let done = sqlx::query(
-            "UPDATE tasks SET state = 'finished', transcript = $3, output_tokens = $4
+            "UPDATE tasks SET state = 'finished', transcript = $3, output_tokens = $4,
+                    price_msat = div(input_tokens::numeric * input_msat_per_million
+                                     + $7::numeric * output_msat_per_million + 999999, 1000000)::bigint
              WHERE id = $1 AND worker = $2 AND state = 'assigned' AND model_id = $5
                AND expires_at > $6",
         )
@@ -353,6 +281,7 @@ impl Ledger {
         .bind(tokens_to(tokens))
         .bind(transcript.model_id.to_bytes().to_vec())
         .bind(seconds(unix_now()))
+        .bind(i64::from(transcript.output_tokens))
         .execute(&self.pool)
         .await?;
         if done.rows_affected() == 1 {
@@ -373,6 +302,7 @@ impl Ledger {
         worker: Option<WorkerKey>,
         code: &str,
     ) -> Result<bool, LedgerError> {
+        let mut transaction = self.ending_tasks().await?;
         let done = sqlx::query(
             "UPDATE tasks SET state = 'failed', error_code = $3, prompt = NULL, stop = NULL, answer_form = NULL
              WHERE id = $1 AND state IN ('queued', 'assigned') AND ($2::bytea IS NULL OR worker = $2)",
@@ -380,8 +310,9 @@ impl Ledger {
         .bind(id.to_bytes().to_vec())
         .bind(worker.map(|worker| worker.to_bytes().to_vec()))
         .bind(code)
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         Ok(done.rows_affected() == 1)
     }
 
@@ -390,28 +321,50 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn cancel_task(&self, id: TaskId) -> Result<bool, LedgerError> {
+        let mut transaction = self.ending_tasks().await?;
         let done = sqlx::query(
             "UPDATE tasks SET state = 'cancelled', prompt = NULL, stop = NULL, answer_form = NULL
              WHERE id = $1 AND state IN ('queued', 'assigned')",
         )
         .bind(id.to_bytes().to_vec())
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Its agent wants no more of a running task: it stays assigned, and its worker may deliver what was streamed
+    /// until then. [`Ledger::expire_tasks`] ends it as cancelled otherwise. `false` if it does not run.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn stop_task(&self, id: TaskId, until_unix: u64) -> Result<bool, LedgerError> {
+        let done = sqlx::query(
+            "UPDATE tasks SET stops_at = COALESCE(stops_at, $2) WHERE id = $1 AND state = 'assigned'",
+        )
+        .bind(id.to_bytes().to_vec())
+        .bind(seconds(until_unix))
         .execute(&self.pool)
         .await?;
         Ok(done.rows_affected() == 1)
     }
 
-    /// Ends every open task whose time is over, and returns them.
+    /// Ends every open task whose time is over, and those that were cancelled and did not end, and returns them.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn expire_tasks(&self, now_unix: u64) -> Result<Vec<TaskId>, LedgerError> {
+        let mut transaction = self.ending_tasks().await?;
         let ids: Vec<Vec<u8>> = sqlx::query_scalar(
-            "UPDATE tasks SET state = 'expired', prompt = NULL, stop = NULL, answer_form = NULL
-             WHERE state IN ('queued', 'assigned', 'finished') AND expires_at <= $1 RETURNING id",
+            "UPDATE tasks SET state = CASE WHEN expires_at <= $1 THEN 'expired' ELSE 'cancelled' END,
+                    prompt = NULL, stop = NULL, answer_form = NULL
+             WHERE (state IN ('queued', 'assigned', 'finished') AND expires_at <= $1)
+                OR (state = 'assigned' AND stops_at <= $1) RETURNING id",
         )
         .bind(seconds(now_unix))
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         ids.into_iter()
             .map(|id| array(id).map(TaskId::from_bytes))
             .collect()
@@ -423,13 +376,15 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn fail_unfinished(&self, code: &str) -> Result<u64, LedgerError> {
+        let mut transaction = self.ending_tasks().await?;
         let done = sqlx::query(
             "UPDATE tasks SET state = 'failed', error_code = $1, prompt = NULL, stop = NULL, answer_form = NULL
              WHERE state IN ('queued', 'assigned')",
         )
         .bind(code)
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         Ok(done.rows_affected())
     }
 

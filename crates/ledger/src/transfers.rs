@@ -9,8 +9,13 @@ use crate::LedgerError;
 
 /// Hash credit comes from here.
 pub(crate) const POOL_HASH: &str = "pool:hash";
-/// Inference credit comes from here.
-pub(crate) const POOL_INFERENCE: &str = "pool:inference";
+/// What payers have paid for tasks, and workers are credited from. Never negative.
+pub(crate) const PAID_INFERENCE: &str = "paid:inference";
+/// What the operator's budget gives comes from here.
+pub(crate) const POOL_SUBSIDY: &str = "pool:subsidy";
+/// Credit that a mismatch has forfeited goes here: to the pool, not back to who paid. A worker that asked its own
+/// questions would get its stake back otherwise.
+pub(crate) const POOL_FORFEITED: &str = "pool:forfeited";
 /// What has left, or is leaving, through the wallet.
 pub(crate) const POOL_LIGHTNING: &str = "pool:lightning";
 /// Routing fees come from here.
@@ -148,7 +153,10 @@ pub(crate) async fn transfer(
     }
 }
 
-/// The account's id; opens it if it is new. Accounts of workers may not become negative.
+/// What begins the names of accounts that may not become negative.
+const OWE_NOTHING: [&str; 3] = ["worker:", "payer:", "paid:"];
+
+/// The account's id; opens it if it is new.
 async fn account(connection: &mut PgConnection, name: &str) -> Result<i64, LedgerError> {
     let existing = sqlx::query_scalar::<_, i64>("SELECT id FROM accounts WHERE name = $1")
         .bind(name)
@@ -161,7 +169,7 @@ async fn account(connection: &mut PgConnection, name: &str) -> Result<i64, Ledge
         "INSERT INTO accounts (name, never_negative) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
     )
     .bind(name)
-    .bind(name.starts_with("worker:"))
+    .bind(OWE_NOTHING.iter().any(|prefix| name.starts_with(prefix)))
     .execute(&mut *connection)
     .await?;
     Ok(

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dovetail_commitment::{
-    FinishReason, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment, trace_root,
+    TaskId, Transcript, WorkerKey, output_digest, prompt_commitment, trace_root,
 };
 use dovetail_engine::{
     ENGINE_VERSION, EngineError, Generation, GuideError, Prefixes, Request, step,
@@ -112,13 +112,12 @@ impl Scheduler {
 
     /// One step of all running tasks, of which those that are over leave.
     fn step(&mut self) -> Result<(), Gone> {
-        let over: Vec<TaskId> = self
+        let over: Vec<Running> = self
             .running
             .extract_if(.., |running| running.taken.is_over())
-            .map(|running| running.taken.task.id)
             .collect();
-        for task_id in over {
-            self.close(TaskEvent::Dropped(task_id), task_id)?;
+        for running in over {
+            self.end_early(running)?;
         }
         let mut generations: Vec<&mut Generation> = self
             .running
@@ -147,6 +146,20 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Ends a task that nobody waits for any more: with what there is of it, if that is wanted.
+    fn end_early(&self, mut running: Running) -> Result<(), Gone> {
+        let task_id = running.taken.task.id;
+        let has_prefix = !running.generation.tokens().is_empty();
+        let event = if has_prefix && running.taken.wants_prefix() {
+            // The transcript covers what was computed, so that has to be there first.
+            running.stream.flush()?;
+            self.finished(running)
+        } else {
+            TaskEvent::Dropped(task_id)
+        };
+        self.close(event, task_id)
+    }
+
     fn finished(&self, running: Running) -> TaskEvent {
         let task = running.taken.task;
         let task_id = task.id;
@@ -173,7 +186,6 @@ impl Scheduler {
             trace_root: trace_root(&output.trace),
             finish_reason: output.finish_reason,
         };
-        debug_assert_ne!(transcript.finish_reason, FinishReason::Cancelled);
         TaskEvent::Finished {
             transcript: Box::new(transcript),
             expires: running.taken.expires,

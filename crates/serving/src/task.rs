@@ -1,7 +1,7 @@
 //! A task: what is asked of a model, what comes of it, and which tasks are open.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ pub enum TaskEvent {
         /// Why.
         error: TaskError,
     },
-    /// The task was cancelled, or its time was over before it was done.
+    /// The task was cancelled before its first token, its connection is gone, or its time was over before it was done.
     Dropped(TaskId),
 }
 
@@ -107,17 +107,46 @@ pub enum TaskEvent {
 pub(crate) struct TakenTask {
     pub(crate) task: Task,
     pub(crate) expires: Instant,
-    pub(crate) cancelled: Arc<AtomicBool>,
+    pub(crate) wanted: Arc<Wanted>,
 }
 
 impl TakenTask {
-    /// Whether nobody waits for it any more.
+    /// Whether nobody waits for more of it.
     pub(crate) fn is_over(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed) || Instant::now() >= self.expires
+        self.wanted.how_much() != Wanted::ALL || Instant::now() >= self.expires
+    }
+
+    /// Whether what there is of it is worth something.
+    pub(crate) fn wants_prefix(&self) -> bool {
+        self.wanted.how_much() == Wanted::PREFIX && Instant::now() < self.expires
     }
 }
 
-pub(crate) type OpenTasks = HashMap<TaskId, Arc<AtomicBool>>;
+/// How much of a task is wanted; less and less.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted(AtomicU8);
+
+impl Wanted {
+    const ALL: u8 = 0;
+    const PREFIX: u8 = 1;
+    const NOTHING: u8 = 2;
+
+    fn how_much(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// No more than there is.
+    pub(crate) fn only_prefix(&self) {
+        self.0.fetch_max(Self::PREFIX, Ordering::Relaxed);
+    }
+
+    /// Nothing at all.
+    pub(crate) fn nothing(&self) {
+        self.0.fetch_max(Self::NOTHING, Ordering::Relaxed);
+    }
+}
+
+pub(crate) type OpenTasks = HashMap<TaskId, Arc<Wanted>>;
 
 pub(crate) fn lock(open: &Mutex<OpenTasks>) -> std::sync::MutexGuard<'_, OpenTasks> {
     // The map is a plain set of flags: a panic elsewhere leaves it usable.

@@ -1,7 +1,6 @@
 //! Runs tasks on the engine: a scheduler on a thread of its own, a bounded queue before it. What it
 //! makes comes back as [`TaskEvent`]s, in order for each task.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -10,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::engine::Engine;
 use crate::scheduler::Scheduler;
-use crate::task::{OpenTasks, TakenTask, Task, TaskError, TaskEvent, lock};
+use crate::task::{OpenTasks, TakenTask, Task, TaskError, TaskEvent, Wanted, lock};
 
 /// Events waiting for whoever gave the tasks: a few seconds of a fast model. A full queue makes the engine
 /// wait, which is right: its tokens cannot leave anyway.
@@ -59,30 +58,30 @@ impl TaskRunner {
         if open.len() >= self.tasks_max || open.contains_key(&task.id) {
             return Err(TaskError::TooManyTasks);
         }
-        let cancelled = Arc::new(AtomicBool::new(false));
+        let wanted = Arc::new(Wanted::default());
         let task_id = task.id;
         let taken = TakenTask {
             expires: Instant::now() + task.deadline,
             task,
-            cancelled: cancelled.clone(),
+            wanted: wanted.clone(),
         };
         let queued = self.queue.try_send(taken);
         queued.map_err(|_| TaskError::TooManyTasks)?;
-        open.insert(task_id, cancelled);
+        open.insert(task_id, wanted);
         Ok(())
     }
 
-    /// Nobody waits for the task any more.
+    /// Nobody waits for more of the task. It ends with what there is of it, or is dropped if that is nothing.
     pub fn cancel(&self, task_id: &TaskId) {
-        if let Some(cancelled) = lock(&self.open).get(task_id) {
-            cancelled.store(true, Ordering::Relaxed);
+        if let Some(wanted) = lock(&self.open).get(task_id) {
+            wanted.only_prefix();
         }
     }
 
-    /// Cancels everything, because the connection that gave it is gone.
+    /// Drops everything, because the connection that gave it is gone.
     pub fn cancel_all(&self) {
-        for cancelled in lock(&self.open).values() {
-            cancelled.store(true, Ordering::Relaxed);
+        for wanted in lock(&self.open).values() {
+            wanted.nothing();
         }
     }
 
@@ -374,17 +373,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cancelled_or_overdue_task_ends_without_a_transcript() {
+    async fn a_task_that_is_overdue_or_whose_connection_is_gone_ends_without_a_transcript() {
         let models = models();
         let id = models.ids()[0];
         let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
         let mut overdue = task(id, 1, b"hello");
         overdue.deadline = Duration::ZERO;
-        let cancelled = task(id, 2, b"hello");
-        let cancelled_id = cancelled.id;
+        let mut cancelled = task(id, 2, b"hello");
+        cancelled.sampling.max_tokens = 4_000;
         runner.take(overdue).unwrap();
         runner.take(cancelled).unwrap();
-        runner.cancel(&cancelled_id);
+        runner.cancel_all();
         let mut dropped = 0;
         while dropped < 2 {
             match events.recv().await.unwrap() {
@@ -393,6 +392,29 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_task_ends_with_a_transcript_of_what_was_streamed() {
+        let models = models();
+        let model = models.all().remove(0);
+        let (runner, mut events) = TaskRunner::start(engine(models), key(), 2).unwrap();
+        let mut long = task(model.id(), 1, b"a long story");
+        long.sampling.max_tokens = 4_000;
+        runner.take(long.clone()).unwrap();
+        let mut streamed = Vec::new();
+        let transcript = loop {
+            match events.recv().await.unwrap() {
+                TaskEvent::Tokens { tokens, .. } => streamed.extend(tokens),
+                TaskEvent::Finished { transcript, .. } => break transcript,
+                other => panic!("{other:?}"),
+            }
+            runner.cancel(&long.id);
+        };
+        assert_eq!(transcript.finish_reason, FinishReason::Cancelled);
+        assert_eq!(transcript.output_tokens as usize, streamed.len());
+        assert_eq!(transcript.output_digest, output_digest(&streamed));
+        assert_eq!(runner.open(), 0);
     }
 
     #[tokio::test]

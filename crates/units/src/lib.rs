@@ -1,4 +1,4 @@
-//! What every crate counts in: money ([`Msat`]), work ([`Work`]), the time of day, seeded choices
+//! What every crate counts in: money ([`Msat`], [`TokenPrices`]), work ([`Work`]), the time of day, seeded choices
 //! ([`SplitMix64`]), the bounds of Bitcoin's consensus, what a share's header may hold ([`header`]), error
 //! codes as enums ([`codes!`]), and how words of strangers are shown ([`harmless()`]).
 //!
@@ -10,11 +10,13 @@ pub mod consensus;
 mod harmless;
 pub mod header;
 mod msat;
+mod price;
 mod split_mix;
 pub mod time;
 mod work;
 
 pub use harmless::{Harmless, harmless, harmless_lines, harmless_within, is_harmful};
 pub use msat::Msat;
+pub use price::{PriceTooHigh, TokenPrices};
 pub use split_mix::SplitMix64;
 pub use work::Work;

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dovetail_audit::{Evidence, Finding, sample, sample_size};
+use dovetail_audit::{Evidence, Finding, Stake, WeighedLeaf, sample};
 use dovetail_commitment::{BatchRoot, HeaderHash, ModelId};
 use dovetail_ledger::{
-    BatchRecord, DrawnSample, Ledger, LedgerError, ReplayedDigests, SuspectFinding,
+    BatchRecord, DrawnSample, Ledger, LedgerError, ReplayedDigests, SuspectFinding, TaskRecord,
 };
 use dovetail_sv2::extension::sample_input;
 use dovetail_vrf::{VrfProof, VrfPublicKey, VrfSecret};
@@ -123,11 +123,13 @@ impl Auditor {
         batch: &BatchRecord,
     ) -> Result<Audited, LedgerError> {
         let evidence = evidence_of(batch).ok_or(LedgerError::Corrupt("batch"))?;
-        let trust = self.ledger.trust(&batch.worker).await?;
+        let leaves = weighed(batch).ok_or(LedgerError::Corrupt("batch"))?;
+        // At every claim: the least counts, so a later claim never has a smaller sample.
+        let stake = self.ledger.stake(batch.worker, batch.root).await?;
+        let stake = stake.ok_or(LedgerError::Refused("the batch is not open"))?;
         let input = sample_input(&sample_header, &batch.root);
         let (output, proof) = self.secret.evaluate(&input);
-        let count = sample_size(trust.transcripts, evidence.len());
-        let indices = sample(&output.seed(), evidence.len(), count);
+        let indices = sample(&output.seed(), &leaves, Stake::new(stake));
         let outcome = self
             .replay(header_hash, batch.root, &evidence, &indices)
             .await?;
@@ -286,6 +288,17 @@ fn by_model(evidence: &[Arc<Evidence>], sample: &[usize]) -> BTreeMap<ModelId, V
         by_model.entry(model).or_default().push(index);
     }
     by_model
+}
+
+/// What each transcript is worth: what its task is credited with. `None` if one is not there.
+fn weighed(batch: &BatchRecord) -> Option<Vec<WeighedLeaf>> {
+    let of_task = |task: &TaskRecord| {
+        Some(WeighedLeaf {
+            leaf: task.transcript.as_ref()?.leaf(),
+            value: task.price,
+        })
+    };
+    batch.tasks.iter().map(of_task).collect()
 }
 
 /// What a replay needs of each transcript, in the order of the leaves; `None` if a task has lost its

@@ -13,5 +13,7 @@ pub(crate) mod settle;
 #[cfg(test)]
 mod settle_tests;
 pub(crate) mod suspects;
+#[cfg(test)]
+mod value_tests;
 
 pub use failed_audits::print_audits;

@@ -23,8 +23,6 @@ use super::batch::check_claimable;
 use super::claim::Claim;
 use super::one_per_worker::OnePerWorker;
 use super::receipts;
-use crate::config::CreditConfig;
-use crate::credit;
 use crate::tasks::Tasks;
 
 /// How long a claim waits for the one before it of the same worker: for a replay, and another one to confirm it, as long
@@ -129,7 +127,6 @@ pub(crate) struct Settler {
     pub(crate) one_per_worker: OnePerWorker,
     pub(crate) tasks: Tasks,
     pub(crate) telemetry: Telemetry,
-    pub(crate) rates: CreditConfig,
     pub(crate) window: MaturityWindow,
     pub(crate) receipt_key: Keypair,
 }
@@ -291,13 +288,13 @@ impl Settler {
         sample: DrawnSample,
         replayed: usize,
     ) -> Settled {
-        let tokens: u64 = batch
-            .tasks
-            .iter()
-            .filter_map(|task| task.transcript.as_ref())
-            .map(|transcript| u64::from(transcript.output_tokens))
-            .sum();
-        let credit = credit::for_tokens(&self.rates, tokens);
+        // The values that the sample was drawn by.
+        let values = batch.tasks.iter().map(|task| task.price);
+        let Some(credit) = values.fold(Some(Msat::ZERO), |sum, value| sum?.checked_add(value))
+        else {
+            tracing::error!(root = %claim.root, "the worth of a batch does not fit an amount");
+            return Settled::refused(Code::Internal);
+        };
         let Some(receipts) = receipts::sign(&claim, &batch, &self.receipt_key, self.vrf_key())
         else {
             tracing::error!(root = %claim.root, "a settled batch gave no receipts");

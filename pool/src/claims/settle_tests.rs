@@ -165,8 +165,8 @@ async fn a_lie_costs_its_worker_what_is_held_and_leaves_everybody_else_alone() {
     assert!(is_proven(&pool, &lie, &report));
     assert_eq!(fixture.balance(0).await, (323, 0));
     assert_eq!(fixture.balance(1).await, (323, 160));
-    let trust = fixture.ledger.trust(&liar.key()).await.unwrap();
-    assert_eq!((trust.transcripts, trust.mismatches), (0, 1));
+    let record = fixture.ledger.audit_record(&liar.key()).await.unwrap();
+    assert_eq!((record.batches, record.mismatches), (3, 1));
 
     let records = fixture
         .ledger

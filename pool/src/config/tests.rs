@@ -7,7 +7,7 @@ fn example() -> Config {
 #[test]
 fn sizes_that_nothing_can_be_reckoned_with_are_named() {
     type Change = fn(&mut Config);
-    let changes: [(&str, Change); 17] = [
+    let changes: [(&str, Change); 18] = [
         ("mining.cert_validity_s", |c| {
             c.mining.cert_validity_s = u64::MAX
         }),
@@ -48,8 +48,11 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
         ("credit.hash_msat_per_mebihash", |c| {
             c.credit.hash_msat_per_mebihash = -1
         }),
-        ("credit.inference_msat_per_token", |c| {
-            c.credit.inference_msat_per_token = i64::MAX;
+        ("inference.subsidy.msat_per_day", |c| {
+            c.inference.subsidy.msat_per_day = -1;
+        }),
+        ("inference.subsidy.msat_in_all", |c| {
+            c.inference.subsidy.msat_in_all = i64::MAX;
         }),
     ];
     for (key, change) in changes {

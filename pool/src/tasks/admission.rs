@@ -14,7 +14,7 @@ use dovetail_units::time::{since_epoch, unix_now};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::order::Order;
-use super::pricing::{Paid, QUOTE_VALIDITY, Quote};
+use super::pricing::{QUOTE_VALIDITY, Quote};
 use super::{TaskError, Tasks};
 use crate::assignment::Assignment;
 
@@ -52,6 +52,8 @@ pub(crate) enum AdmissionError {
     NoWorker,
     #[error("too many tasks wait already")]
     QueueFull,
+    #[error("the operator pays for no more tasks today, and agents cannot pay yet")]
+    Unpaid,
     #[error("this id names another task")]
     IdTaken,
     #[error("the ledger does not answer: {0}")]
@@ -78,29 +80,31 @@ impl Tasks {
         sampling: &SamplingParams,
         prompt_bytes: usize,
     ) -> Result<Quote, AdmissionError> {
-        self.model(model)?;
+        let known = self.model(model)?;
         self.check_bounds(sampling, prompt_bytes)?;
-        let now = since_epoch();
+        let (now, prices) = (since_epoch(), self.prices.of(model));
+        // The prompt itself is not known yet; it does not fill the context.
+        let input_tokens_max = u32::try_from(known.context_tokens()).unwrap_or(u32::MAX);
         Ok(Quote {
             id: rand::random(),
-            price_max: self.prices.of_tokens(sampling.max_tokens),
-            price_per_token: self.prices.per_token(),
+            price_max: prices.of(input_tokens_max, sampling.max_tokens),
+            prices,
             expires_at: now.saturating_add(QUOTE_VALIDITY),
         })
     }
 
     /// Stores the task and puts it into the queue. It runs to its end even if the caller is dropped: the
     /// task is in the ledger by then.
-    pub(crate) async fn admit(&self, order: Order, paid: Paid) -> Result<Admitted, AdmissionError> {
+    pub(crate) async fn admit(&self, order: Order) -> Result<Admitted, AdmissionError> {
         let tasks = self.clone();
         self.tracker
-            .spawn(async move { tasks.store_and_queue(order, &paid).await })
+            .spawn(async move { tasks.store_and_queue(order).await })
             .await
             .map_err(|_| AdmissionError::Unfinished)?
     }
 
-    async fn store_and_queue(&self, order: Order, paid: &Paid) -> Result<Admitted, AdmissionError> {
-        let task = self.check(order, paid).await?;
+    async fn store_and_queue(&self, order: Order) -> Result<Admitted, AdmissionError> {
+        let task = self.check(order).await?;
         let (id, prompt) = (task.id, task.prompt.clone());
         if self.live.workers_for(&task.model_id) == 0 {
             return Err(AdmissionError::NoWorker);
@@ -116,6 +120,7 @@ impl Tasks {
         let created = self.ledger.create_task(&task).await;
         let created = created.map_err(|error| match error {
             LedgerError::Conflict(_) => AdmissionError::IdTaken,
+            LedgerError::Unpaid => AdmissionError::Unpaid,
             error => AdmissionError::Ledger(error),
         })?;
         if created {
@@ -145,7 +150,7 @@ impl Tasks {
     }
 
     /// The task that the order asks for, once all of it has been checked.
-    async fn check(&self, order: Order, paid: &Paid) -> Result<NewTask, AdmissionError> {
+    async fn check(&self, order: Order) -> Result<NewTask, AdmissionError> {
         let model = self.model(&order.model)?;
         self.check_bounds(&order.sampling, order.prompt.len())?;
         let stop = StopSequences::new(order.stop)
@@ -165,7 +170,8 @@ impl Tasks {
             salt: order.salt,
             sampling: order.sampling,
             seed: order.seed.unwrap_or_else(rand::random),
-            price: paid.price(),
+            prices: self.prices.of(&order.model),
+            payer: self.prices.payer(),
             expires_at_unix: unix_now().saturating_add(self.limits.lifetime_s),
         })
     }

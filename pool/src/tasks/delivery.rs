@@ -1,7 +1,9 @@
 //! A task's end on its worker: the transcript is checked against the task as it was assigned and the tokens as
 //! they were streamed, and made durable. What it says about the computation is the audit's matter.
 
-use dovetail_commitment::{TaskId, Transcript, WorkerKey, output_digest, prompt_commitment};
+use dovetail_commitment::{
+    FinishReason, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
+};
 use dovetail_ledger::{LedgerError, TaskRecord, TaskState};
 use dovetail_telemetry::Event;
 
@@ -80,6 +82,8 @@ fn is_of(
         && transcript.prompt_commitment == commitment
         && transcript.sampling == task.sampling
         && transcript.seed == task.seed
+        // The audit takes a prefix for what it is. Only a task that its agent has cancelled may end in one.
+        && (transcript.finish_reason != FinishReason::Cancelled || task.stops_at_unix.is_some())
         && transcript.output_tokens as usize == tokens.len()
         && transcript.output_digest == output_digest(tokens))
 }

@@ -62,8 +62,7 @@ impl Fixture {
     }
 
     async fn admit(&self, order: Order) -> Result<TaskRecord, AdmissionError> {
-        let paid = Paid::free_of_charge(self.tasks.prices()).unwrap();
-        let admitted = self.tasks.admit(order, paid).await;
+        let admitted = self.tasks.admit(order).await;
         admitted.map(|admitted| admitted.task)
     }
 
@@ -267,6 +266,58 @@ async fn an_agent_that_follows_a_task_sees_its_tokens_and_each_of_its_states() {
     assert_eq!(tokens, [6, 7]);
     assert_eq!(states.first(), Some(&TaskState::Assigned));
     assert_eq!(states.last(), Some(&TaskState::Finished));
+    drop(worker);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_is_cancelled_while_it_streams_ends_with_what_was_streamed() {
+    let fixture = Fixture::start().await;
+    let mut worker = fixture.connect(FIRST);
+    fixture.admit(fixture.order(1)).await.unwrap();
+    let task = given(&mut worker).await;
+    worker.stream(&task.id, 0, &[5, 6]).unwrap();
+    let prefix = |tokens: &[u32]| Transcript {
+        finish_reason: FinishReason::Cancelled,
+        ..transcript(&task, FIRST, tokens)
+    };
+    // Only its agent may end it early.
+    let refused = worker.deliver(task.id, &prefix(&[5, 6])).await;
+    assert!(matches!(refused, Err(DeliveryError::Mismatch)));
+    let delivered = async {
+        let Some(WorkerCommand::Cancel(id)) = worker.next_command().await else {
+            panic!("the worker is not told to stop");
+        };
+        assert_eq!(id, task.id);
+        // One token was under way; a worker that goes on for long is not paid for that.
+        worker.stream(&task.id, 2, &[7]).unwrap();
+        assert!(worker.stream(&task.id, 3, &[8; 256]).is_err());
+        worker.deliver(task.id, &prefix(&[5, 6, 7])).await.unwrap();
+    };
+    let (cancelled, ()) = tokio::join!(fixture.tasks.cancel(task.id), delivered);
+    let cancelled = cancelled.unwrap();
+    assert_eq!(cancelled.state, TaskState::Finished);
+    assert_eq!(cancelled.output_tokens, Some(vec![5, 6, 7]));
+    // 10 msat for each of three tokens.
+    assert_eq!(cancelled.price.get(), 30);
+    drop(worker);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_say_what_it_streamed_earns_nothing() {
+    let fixture = Fixture::start().await;
+    let mut worker = fixture.connect(FIRST);
+    fixture.admit(fixture.order(1)).await.unwrap();
+    let task = given(&mut worker).await;
+    worker.stream(&task.id, 0, &[5, 6]).unwrap();
+    let waiting = fixture.tasks.cancel(task.id).await.unwrap();
+    assert_eq!(waiting.state, TaskState::Assigned);
+    let late = unix_now() + PREFIX_TIME_S + 1;
+    let ended = fixture.tasks.ledger.expire_tasks(late).await.unwrap();
+    assert_eq!(ended, [task.id]);
+    let record = fixture.tasks.task(task.id).await.unwrap();
+    assert_eq!((record.state, record.prompt), (TaskState::Cancelled, None));
     drop(worker);
     fixture.end().await;
 }

@@ -200,9 +200,18 @@ impl LiveTasks {
             .map(|task| task.progress.subscribe())
     }
 
-    /// Asks the worker to stop.
+    /// Asks the worker to stop, and forgets the task.
     pub(super) fn cancel(&self, id: &TaskId) {
+        self.stop(id);
+        self.finish(id, Phase::Cancelled);
+    }
+
+    /// Asks the worker to stop. What it streamed before is still taken.
+    pub(super) fn stop(&self, id: &TaskId) {
         let state = self.state();
+        if let Some(task) = state.tasks.get(id) {
+            task.progress.send_modify(Progress::stops);
+        }
         let worker = state
             .tasks
             .get(id)
@@ -212,7 +221,5 @@ impl LiveTasks {
             // A full queue means that the connection is about to be dropped anyway.
             let _ = worker.commands.try_send(WorkerCommand::Cancel(*id));
         }
-        drop(state);
-        self.finish(id, Phase::Cancelled);
     }
 }

@@ -22,6 +22,7 @@ mod refusal;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dovetail_api::codes::Code;
 use dovetail_commitment::{ModelId, TaskId};
@@ -36,7 +37,7 @@ pub(crate) use connected_worker::Connected;
 pub(crate) use delivery::DeliveryError;
 pub(crate) use follower::{Follower, TaskEvent};
 pub(crate) use order::Order;
-pub(crate) use pricing::{Paid, PaymentRequired, Prices, Quote};
+pub(crate) use pricing::{Prices, Quote};
 pub(crate) use refusal::GivenBack;
 
 use crate::config::InferenceConfig;
@@ -44,6 +45,11 @@ use crate::mailboxes::Mailboxes;
 use crate::models::Models;
 use live_tasks::LiveTasks;
 use progress::Phase;
+
+/// So long a worker may take to deliver what it streamed of a task that was cancelled.
+const PREFIX_TIME_S: u64 = 15;
+/// So long a request to cancel a task waits for that.
+const PREFIX_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Bounds of what agents may order.
 #[derive(Debug, Clone, Copy)]
@@ -162,9 +168,9 @@ impl Tasks {
         })
     }
 
-    /// The prices that agents pay.
-    pub(crate) fn prices(&self) -> Prices {
-        self.prices
+    /// What tasks cost.
+    pub(crate) fn prices(&self) -> &Prices {
+        &self.prices
     }
 
     /// The bounds of what agents may order.
@@ -182,16 +188,35 @@ impl Tasks {
         self.live.workers_for(model)
     }
 
-    /// Stops a task that waits or runs. One that has ended stays as it is.
+    /// Stops a task that waits or runs. One that has ended stays as it is, and one of which tokens have come ends with
+    /// what its worker says that it streamed: that is paid.
     pub(crate) async fn cancel(&self, id: TaskId) -> Result<TaskRecord, TaskError> {
         let task = self.task(id).await?;
         if !matches!(task.state, TaskState::Queued | TaskState::Assigned) {
             return Ok(task);
         }
+        if self.tokens_so_far(&id).is_some_and(|tokens| tokens > 0) {
+            return self.stop(id).await;
+        }
         let cancelled = self.ledger.cancel_task(id).await;
         if cancelled.map_err(TaskError::Ledger)? {
             self.live.cancel(&id);
             self.pair();
+        }
+        self.task(id).await
+    }
+
+    /// Lets a task end with its prefix, and waits a little for that.
+    async fn stop(&self, id: TaskId) -> Result<TaskRecord, TaskError> {
+        let until = unix_now().saturating_add(PREFIX_TIME_S);
+        let stopped = self.ledger.stop_task(id, until).await;
+        if stopped.map_err(TaskError::Ledger)?
+            && let Some(mut progress) = self.live.watch(&id)
+        {
+            self.live.stop(&id);
+            let ended = progress.wait_for(|progress| !progress.phase.is_streaming());
+            // Whether or not it has ended: the ledger says how it stands.
+            let _ = tokio::time::timeout(PREFIX_WAIT_MAX, ended).await;
         }
         self.task(id).await
     }

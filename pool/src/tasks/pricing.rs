@@ -1,32 +1,88 @@
-//! What tasks cost, and the proof that one is paid for. Nothing is admitted without a [`Paid`].
+//! What tasks cost, and who pays for them. The ledger admits none that is not paid for.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use dovetail_units::Msat;
+use anyhow::bail;
+use dovetail_commitment::ModelId;
+use dovetail_ledger::{Payer, SubsidyBudget};
+use dovetail_units::{Msat, TokenPrices};
+
+use crate::config::{InferenceConfig, SubsidyConfig};
+use crate::models::Models;
 
 /// How long a quote holds. Prices only change with the configuration.
 pub(super) const QUOTE_VALIDITY: Duration = Duration::from_secs(60);
 
-/// The pool's prices.
-#[derive(Debug, Clone, Copy)]
+/// The pool's prices; clones are cheap enough for a start.
+#[derive(Debug, Clone)]
 pub(crate) struct Prices {
-    free_of_charge: bool,
+    all: TokenPrices,
+    of_models: HashMap<ModelId, TokenPrices>,
+    budget: SubsidyBudget,
 }
 
 impl Prices {
-    /// The prices of a pool that works for nothing, or of one that cannot take payments yet.
-    pub(crate) fn new(free_of_charge: bool) -> Self {
-        Self { free_of_charge }
+    /// The configured prices.
+    ///
+    /// # Errors
+    /// If a model is named that the pool does not have.
+    pub(crate) fn new(config: &InferenceConfig, models: &Models) -> anyhow::Result<Self> {
+        Ok(Self {
+            all: config.price,
+            of_models: of_models(&config.model_prices, models)?,
+            budget: config.subsidy.into(),
+        })
     }
 
-    /// The price of one output token.
-    pub(crate) fn per_token(self) -> Msat {
-        Msat::ZERO
+    /// The same prices for all models, at the cost of this budget.
+    #[cfg(test)]
+    pub(crate) fn of_all(all: TokenPrices, budget: SubsidyBudget) -> Self {
+        Self {
+            all,
+            of_models: HashMap::new(),
+            budget,
+        }
     }
 
-    /// The price of a task of so many output tokens.
-    pub(super) fn of_tokens(self, tokens: u32) -> Msat {
-        Msat::new(self.per_token().get().saturating_mul(i64::from(tokens)))
+    /// What tokens of this model cost, and earn their worker.
+    pub(crate) fn of(&self, model: &ModelId) -> TokenPrices {
+        self.of_models.get(model).copied().unwrap_or(self.all)
+    }
+
+    /// Who pays for a task: the operator, since agents cannot pay yet.
+    pub(super) fn payer(&self) -> Payer {
+        Payer::Operator(self.budget)
+    }
+}
+
+/// Prices by the ids of models, which the configuration names by name or id.
+fn of_models(
+    named: &BTreeMap<String, TokenPrices>,
+    models: &Models,
+) -> anyhow::Result<HashMap<ModelId, TokenPrices>> {
+    let mut prices = HashMap::new();
+    for (name, price) in named {
+        let called = |id: ModelId, of_model: &str| *name == id.to_string() || name == of_model;
+        let mut ids = models
+            .iter()
+            .filter(|model| called(model.id(), model.name()))
+            .map(|model| model.id())
+            .peekable();
+        if ids.peek().is_none() {
+            bail!("inference.model_prices names {name:?}, which is none of inference.models");
+        }
+        prices.extend(ids.map(|id| (id, *price)));
+    }
+    Ok(prices)
+}
+
+impl From<SubsidyConfig> for SubsidyBudget {
+    fn from(config: SubsidyConfig) -> Self {
+        Self {
+            per_day: Msat::new(config.msat_per_day),
+            in_all: Msat::new(config.msat_in_all),
+        }
     }
 }
 
@@ -36,51 +92,27 @@ pub(crate) struct Quote {
     pub(crate) id: [u8; 32],
     /// The whole task at most.
     pub(crate) price_max: Msat,
-    pub(crate) price_per_token: Msat,
+    pub(crate) prices: TokenPrices,
     /// Until when it holds, since 1970.
     pub(crate) expires_at: Duration,
-}
-
-/// This pool does not work for nothing, and the task is not paid for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this pool does not work free of charge")]
-pub(crate) struct PaymentRequired;
-
-/// The proof that a task is paid for. Only the functions here make one.
-#[derive(Debug)]
-pub(crate) struct Paid {
-    price: Msat,
-}
-
-impl Paid {
-    /// A task that costs nothing, where the pool works free of charge.
-    ///
-    /// # Errors
-    /// [`PaymentRequired`] where it does not.
-    pub(crate) fn free_of_charge(prices: Prices) -> Result<Self, PaymentRequired> {
-        if !prices.free_of_charge {
-            return Err(PaymentRequired);
-        }
-        Ok(Self { price: Msat::ZERO })
-    }
-
-    /// What was paid.
-    pub(super) fn price(&self) -> Msat {
-        self.price
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validation::tests::tiny_model;
 
     #[test]
-    fn a_pool_that_asks_for_payment_admits_nothing_for_nothing() {
-        assert_eq!(
-            Paid::free_of_charge(Prices::new(false)).unwrap_err(),
-            PaymentRequired
-        );
-        let paid = Paid::free_of_charge(Prices::new(true)).unwrap();
-        assert_eq!(paid.price(), Msat::ZERO);
+    fn a_models_own_price_goes_before_that_of_all_and_a_price_of_no_model_is_refused() {
+        let model = tiny_model(1);
+        let models: Models = [model.clone()].into_iter().collect();
+        let price = TokenPrices::new(1, 2).unwrap();
+        for name in [model.name().to_owned(), model.id().to_string()] {
+            let named = BTreeMap::from([(name, price)]);
+            assert_eq!(of_models(&named, &models).unwrap()[&model.id()], price);
+        }
+        let named = BTreeMap::from([("another".to_owned(), price)]);
+        let refused = of_models(&named, &models).unwrap_err().to_string();
+        assert!(refused.contains("another"), "{refused}");
     }
 }

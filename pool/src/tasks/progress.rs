@@ -20,6 +20,9 @@ impl Phase {
     }
 }
 
+/// So many tokens of a task may still come that its agent has cancelled: those that were under way.
+const CROSSING_TOKENS_MAX: usize = 256;
+
 /// A task's phase and its tokens so far; every follower watches it.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
@@ -52,6 +55,12 @@ impl Progress {
             tokens: Vec::new(),
             tokens_max: sampling.max_tokens as usize,
         }
+    }
+
+    /// No more is wanted than what is under way.
+    pub(super) fn stops(&mut self) {
+        let most = self.tokens.len().saturating_add(CROSSING_TOKENS_MAX);
+        self.tokens_max = self.tokens_max.min(most);
     }
 
     pub(super) fn append(

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use dovetail_agent::{AgentClient, AgentError, Question};
 use dovetail_commitment::{
-    Constraint, FinishReason, Form, SamplingParams, StopSequences, Transcript, WorkerKey,
+    Constraint, FinishReason, Form, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey,
 };
 use dovetail_engine::Model;
 use dovetail_miner::keys::WorkerKeys;
@@ -36,13 +36,13 @@ pub(crate) struct Fixture {
     _dir: tempfile::TempDir,
 }
 
-/// Shares are easy, blocks are not found by chance, and credit is held for some batches.
+/// Shares are easy, blocks are not found by chance, and credit is held.
 pub(crate) fn options() -> Options {
     Options {
         worker: false,
         hasher: false,
         min_hashrate: 1_000,
-        maturity_batches: 8,
+        maturity_s: 600,
         more_models: &[BYSTANDER_MODEL],
         ..Options::default()
     }
@@ -259,6 +259,25 @@ impl Case {
     /// A task for this worker, which must be the only one that takes any.
     pub(crate) async fn task(&self, worker: &mut ScriptedWorker) -> AssignTask {
         self.task_until(worker, StopSequences::default()).await
+    }
+
+    /// A task of so many tokens at most.
+    pub(crate) async fn task_of_tokens(
+        &self,
+        worker: &mut ScriptedWorker,
+        tokens: u32,
+    ) -> AssignTask {
+        let mut question = question(&self.models().asked, StopSequences::default());
+        question.sampling.max_tokens = tokens;
+        asked(&self.agent, question, worker).await
+    }
+
+    /// Has the agent cancel a task.
+    pub(crate) fn cancel(&self, task: TaskId) -> JoinHandle<()> {
+        let client = self.agent.client.clone();
+        tokio::spawn(async move {
+            client.cancel(task).await.unwrap();
+        })
     }
 
     /// A task whose output ends with one of these.

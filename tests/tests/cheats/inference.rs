@@ -176,14 +176,6 @@ async fn an_end_for_another_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_output_that_nobody_cancelled() {
-    is_caught("finish-reason", |_, _, output| {
-        output.finish_reason = FinishReason::Cancelled;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_output_padded_past_the_stop_sequence() {
     let (case, mut cheat) = Case::with_worker().await;
     // Any letter: the tiny model's text has few of anything else.

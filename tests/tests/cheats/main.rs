@@ -27,3 +27,4 @@ mod pool_built_jobs;
 mod reassignment;
 mod share_withholding;
 mod transcripts;
+mod value;

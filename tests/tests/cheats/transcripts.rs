@@ -2,7 +2,7 @@
 //! nothing: the honest one is still taken.
 
 use dovetail_commitment::{
-    EncodedPrompt, ModelId, OUTPUT_TOKENS_MAX, TaskId, Transcript, prompt_commitment,
+    EncodedPrompt, FinishReason, ModelId, OUTPUT_TOKENS_MAX, TaskId, Transcript, prompt_commitment,
 };
 
 use crate::fixture::Case;
@@ -26,7 +26,7 @@ async fn a_transcript_with_any_field_changed() {
     let other_text = EncodedPrompt::new(b"something easier", tokens.clone()).unwrap();
     let fewer = tokens[..tokens.len() / 2].to_vec();
     let other_tokens = EncodedPrompt::from_parts(*task.prompt.text(), fewer).unwrap();
-    let lies: [fn(&mut Transcript); 9] = [
+    let lies: [fn(&mut Transcript); 10] = [
         |t| t.task_id = TaskId::from_bytes([9; 32]),
         |t| t.worker_key = dovetail_commitment::WorkerKey::from_bytes([9; 32]),
         |t| t.model_id = ModelId::from_bytes([9; 32]),
@@ -36,6 +36,8 @@ async fn a_transcript_with_any_field_changed() {
         |t| t.seed[0] ^= 1,
         |t| t.output_tokens -= 1,
         |t| t.output_digest[0] ^= 1,
+        // A prefix of a task that nobody cancelled.
+        |t| t.finish_reason = FinishReason::Cancelled,
     ];
     let mut changed: Vec<Transcript> = lies
         .iter()

@@ -21,9 +21,9 @@ pub(crate) async fn list(pool: &str, as_json: bool) -> anyhow::Result<ExitCode> 
 }
 
 fn print(model: &Model) -> Result<(), OutputError> {
-    let price = match model.price_msat_per_token {
-        0 => "free".to_owned(),
-        msat => format!("{msat} msat per token"),
+    let price = match (model.input_msat_per_million, model.output_msat_per_million) {
+        (0, 0) => "free".to_owned(),
+        (input, output) => format!("{input} msat per million tokens in, {output} out"),
     };
     print_line(format_args!(
         "{}  {price}, {} worker(s)",
@@ -44,7 +44,8 @@ fn to_json(model: &Model) -> Value {
         "context_tokens": model.context_tokens,
         "output_tokens_max": model.output_tokens_max,
         "prompt_bytes_max": model.prompt_bytes_max,
-        "price_msat_per_token": model.price_msat_per_token,
+        "input_msat_per_million": model.input_msat_per_million,
+        "output_msat_per_million": model.output_msat_per_million,
         "workers": model.workers,
     })
 }

@@ -27,12 +27,15 @@ pub struct Model {
     /// Longest prompt of one task, in bytes.
     #[prost(uint32, tag = "6")]
     pub prompt_bytes_max: u32,
-    /// Price of one output token.
-    #[prost(int64, tag = "7")]
-    pub price_msat_per_token: i64,
+    /// Price of a million tokens of prompts.
+    #[prost(uint64, tag = "7")]
+    pub input_msat_per_million: u64,
     /// Workers that serve it now. Zero: a task would be refused with no-worker.
     #[prost(uint32, tag = "8")]
     pub workers: u32,
+    /// Price of a million tokens of output.
+    #[prost(uint64, tag = "9")]
+    pub output_msat_per_million: u64,
 }
 /// How the next token is chosen. Every choice is exact and repeatable from the seed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -97,15 +100,18 @@ pub struct QuoteTaskResponse {
     /// To be handed to CreateTask. 32 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub quote_id: ::prost::alloc::vec::Vec<u8>,
-    /// The most that the task can cost: its price per token times `max_tokens`. 0 where the pool gives
-    /// inference away.
+    /// The most that the task can cost: with a prompt that fills the context, and `max_tokens`.
     #[prost(int64, tag = "2")]
     pub price_msat_max: i64,
-    #[prost(int64, tag = "3")]
-    pub price_msat_per_token: i64,
+    /// Price of a million tokens of prompts.
+    #[prost(uint64, tag = "3")]
+    pub input_msat_per_million: u64,
     /// The quote holds until then.
     #[prost(int64, tag = "4")]
     pub expires_at_unix_ms: i64,
+    /// Price of a million tokens of output.
+    #[prost(uint64, tag = "5")]
+    pub output_msat_per_million: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]

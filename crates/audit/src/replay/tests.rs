@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use dovetail_commitment::{Form, SamplingParams, TaskId, WorkerKey};
-use dovetail_engine::{run, tiny};
+use dovetail_engine::{Generation, Output, run, tiny};
 
 fn runtime() -> Runtime {
     Runtime::new(1).unwrap()
@@ -204,6 +204,63 @@ fn a_transcript_of_tokens_that_the_model_lacks_is_a_request_that_nobody_ran() {
         commit_again(&mut lie);
         assert_eq!(replay(&model, &lie), Err(Mismatch::Request));
     }
+}
+
+/// The first tokens of what the model writes: a task that was cancelled then.
+fn prefix(model: &Arc<Model>, whole: &Evidence, tokens: usize) -> Evidence {
+    let request = Request {
+        prompt_tokens: whole.prompt.tokens().to_vec(),
+        sampling: whole.transcript.sampling,
+        seed: whole.transcript.seed,
+        stop: whole.stop.clone(),
+        constraint: whole.constraint.clone(),
+    };
+    let mut generation = Generation::new(model, request).unwrap();
+    for _ in 0..tokens {
+        assert!(generation.next_token(&runtime()).is_some());
+    }
+    let Output { tokens, trace, .. } = generation.finish();
+    let mut evidence = with_tokens(whole.clone(), tokens);
+    evidence.transcript.trace_root = trace_root(&trace);
+    evidence.transcript.finish_reason = FinishReason::Cancelled;
+    evidence
+}
+
+#[test]
+fn a_prefix_of_any_length_passes_and_a_made_up_one_does_not() {
+    let model = tiny_model(1);
+    let whole = honest(&model);
+    for tokens in 1..=whole.output_tokens.len() {
+        let good = prefix(&model, &whole, tokens);
+        assert_eq!(replay(&model, &good), Ok(()), "{tokens}");
+        let mut lie = good.clone();
+        lie.transcript.trace_root[0] ^= 1;
+        assert_eq!(replay(&model, &lie), Err(Mismatch::Trace), "{tokens}");
+        let mut changed = good.output_tokens.clone();
+        let position = tokens - 1;
+        changed[position] ^= 1;
+        let lie = with_tokens(good, changed);
+        assert_eq!(replay(&model, &lie), Err(Mismatch::Tokens { position }));
+    }
+    let mut none = with_tokens(whole.clone(), Vec::new());
+    none.transcript.finish_reason = FinishReason::Cancelled;
+    assert_eq!(replay(&model, &none), Err(Mismatch::Request));
+}
+
+#[test]
+fn no_prefix_goes_on_past_the_end_of_the_output() {
+    let model = tiny_model(1);
+    let whole = honest(&model);
+    let text = model.decode(&whole.output_tokens);
+    let stop = StopSequences::new(vec![text[9..12].to_vec()]).unwrap();
+    let good = stopped(&model, stop.clone());
+    // Cancelled with its last token: nobody asks whether that was the end.
+    let end = good.output_tokens.len();
+    assert_eq!(replay(&model, &prefix(&model, &good, end)), Ok(()));
+    let mut past = prefix(&model, &whole, end + 3);
+    past.stop = stop;
+    commit_again(&mut past);
+    assert_eq!(replay(&model, &past), Err(Mismatch::Length));
 }
 
 fn commit_again(evidence: &mut Evidence) {

@@ -1,183 +1,92 @@
-//! The audit as a game: what cheating at each rate brings and costs, expected and played with the real
-//! sampling. `docs/audit.md` explains the numbers. Amounts are in batches' pay: an honest batch earns 1
-//! and costs the worker `cost`.
+//! The audit as a game: what lies bring and cost, as expected and as played with the audit's own sampling.
+//! `docs/audit.md` explains the numbers.
 
-mod expectation;
-mod play;
+mod pool;
+mod strategy;
 mod table;
 
-use dovetail_audit::sample_size;
+use dovetail_units::SplitMix64;
 use serde::Serialize;
 
-pub(crate) use expectation::survives;
-pub(crate) use play::Strategy;
+use self::strategy::{GAMES, Life, live};
 
-/// More transcripts than any worker needs to be trusted as far as it can be.
-const TRUSTED: u64 = 1 << 32;
-
-/// The rules of the pool, and what computing costs.
+/// How the game is played.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Rules {
-    /// Transcripts in a batch.
-    pub(crate) leaves: usize,
-    /// What computing a batch costs, in its pay.
+    /// What computing costs, as a part of what it pays.
     pub(crate) cost: f64,
-    /// How many batches' pay is held back, and lost by who is caught.
-    pub(crate) collateral_batches: usize,
-    /// How many shares a cheat can find for a batch before it expires.
-    pub(crate) shares: u32,
-    /// Batches of one worker's life.
-    pub(crate) batches: u32,
+    /// Claims of a worker's life.
+    pub(crate) claims: u32,
     /// Workers that play each strategy.
     pub(crate) workers: u32,
-    /// Of the headers and the values of the beacon.
+    /// Of all that is drawn.
     pub(crate) seed: u64,
-}
-
-impl Rules {
-    /// How many leaves of a worker's batch are replayed, as trusted as it can be.
-    fn replayed_at_the_floor(&self) -> usize {
-        sample_size(TRUSTED, self.leaves)
-    }
-
-    /// How many honest batches it takes to be replayed at the floor.
-    pub(crate) fn batches_to_trust(&self) -> u32 {
-        let leaves = self.leaves as u64;
-        let floor = self.replayed_at_the_floor();
-        (0..)
-            .find(|batches| sample_size(u64::from(*batches) * leaves, self.leaves) == floor)
-            .unwrap_or(u32::MAX)
-    }
 }
 
 /// What is printed.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     rules: Rules,
-    replayed_at_the_floor: usize,
-    batches_to_trust: u32,
-    detection: Vec<Detection>,
-    grinding: Vec<Grinding>,
     strategies: Vec<Outcome>,
 }
 
-/// How soon a trusted worker is caught that lies in some leaves of every batch.
-#[derive(Debug, Serialize)]
-struct Detection {
-    bad_leaves: usize,
-    /// Of its batches, how many are caught.
-    per_batch: f64,
-    within_10_batches: f64,
-    within_100_batches: f64,
-    /// Batches until it is caught, on average.
-    batches_until: f64,
-    /// The cost of a batch, in its pay, from which on lying pays, without collateral and with it.
-    pays_from_cost_without_collateral: f64,
-    pays_from_cost: f64,
-}
-
-/// What choosing among shares would bring if the sample were known before a share is sent.
-#[derive(Debug, Serialize)]
-struct Grinding {
-    bad_leaves: usize,
-    /// Shares until one has a sample without a lie, on average.
-    shares_until_one_suits: Option<f64>,
-    /// How often a batch passes if the cheat knows the sample and may choose among the shares.
-    passes_if_known: f64,
-    /// The same against the beacon: as without any choice.
-    passes_with_beacon: f64,
-}
-
-/// A strategy over a worker's life.
+/// What came of a strategy. Worths are for each msat that was lied about; `None` if nothing was.
 #[derive(Debug, Serialize)]
 struct Outcome {
     strategy: &'static str,
-    bad_leaves: usize,
-    /// Profit per batch, as computed.
-    expected: f64,
-    /// Profit per batch, as played.
-    played: f64,
-    /// Of what was played.
-    standard_error: f64,
-    /// How much more an honest worker has.
-    loss_to_honest: f64,
-    caught_per_1000_batches: f64,
+    caught_per_1000_claims: f64,
+    lied_msat: i64,
+    /// What was expected, claim by claim, as things stood.
+    expected: Option<f64>,
+    /// The worker's credit in the end beyond the worth of what it computed.
+    played: Option<f64>,
+    /// Of what was played, about what was expected.
+    standard_error: Option<f64>,
+    /// How much better off the worker is than if it had computed what it lied about.
+    gain_over_computing: Option<f64>,
 }
 
-/// Computes and plays everything.
+/// Plays everything.
 pub(crate) fn report(rules: Rules) -> Report {
-    let replayed = rules.replayed_at_the_floor();
-    let rates = rates(rules.leaves);
+    let outcome = |(strategy, audit, name)| {
+        let mut random = SplitMix64::new(rules.seed);
+        let lives: Vec<Life> = (0..rules.workers)
+            .map(|_| live(strategy, audit, rules.claims, &mut random))
+            .collect();
+        Outcome::of(name, &lives, rules.cost)
+    };
     Report {
         rules,
-        replayed_at_the_floor: replayed,
-        batches_to_trust: rules.batches_to_trust(),
-        detection: rates
-            .iter()
-            .map(|bad| detection(&rules, replayed, *bad))
-            .collect(),
-        grinding: rates
-            .iter()
-            .map(|bad| grinding(&rules, replayed, *bad))
-            .collect(),
-        strategies: strategies(&rules, &rates),
+        strategies: GAMES.into_iter().map(outcome).collect(),
     }
 }
 
-/// One leaf, then a tenth, a quarter, a half and all of them.
-fn rates(leaves: usize) -> Vec<usize> {
-    let parts = [leaves.div_ceil(10), leaves.div_ceil(4), leaves.div_ceil(2)];
-    let mut rates: Vec<usize> = [1].into_iter().chain(parts).chain([leaves]).collect();
-    rates.dedup();
-    rates
-}
-
-fn detection(rules: &Rules, replayed: usize, bad_leaves: usize) -> Detection {
-    let passes = survives(rules.leaves, bad_leaves, replayed);
-    let caught = 1.0 - passes;
-    let rate = bad_leaves as f64 / rules.leaves as f64;
-    Detection {
-        bad_leaves,
-        per_batch: caught,
-        within_10_batches: 1.0 - passes.powi(10),
-        within_100_batches: 1.0 - passes.powi(100),
-        batches_until: 1.0 / caught,
-        pays_from_cost_without_collateral: caught / rate,
-        pays_from_cost: (1.0 + rules.collateral_batches as f64) * caught / rate,
-    }
-}
-
-fn grinding(rules: &Rules, replayed: usize, bad_leaves: usize) -> Grinding {
-    let suits = survives(rules.leaves, bad_leaves, replayed);
-    Grinding {
-        bad_leaves,
-        shares_until_one_suits: (suits > 0.0).then(|| 1.0 / suits),
-        passes_if_known: 1.0 - (1.0 - suits).powf(f64::from(rules.shares)),
-        passes_with_beacon: suits,
-    }
-}
-
-fn strategies(rules: &Rules, rates: &[usize]) -> Vec<Outcome> {
-    let honest = 1.0 - rules.cost;
-    let outcome = |strategy: Strategy, bad_leaves: usize| {
-        let played = play::play(rules, strategy, bad_leaves);
-        Outcome {
-            strategy: strategy.name(),
-            bad_leaves,
-            expected: expectation::profit(rules, strategy, bad_leaves),
-            played: played.profit,
-            standard_error: played.standard_error,
-            loss_to_honest: honest - played.profit,
-            caught_per_1000_batches: played.caught_per_batch * 1_000.0,
+impl Outcome {
+    fn of(strategy: &'static str, lives: &[Life], cost: f64) -> Self {
+        let sum = |of: fn(&Life) -> f64| lives.iter().map(of).sum::<f64>();
+        let lied_msat: i64 = lives.iter().map(|life| life.lied_msat).sum();
+        let lied = lied_msat as f64;
+        // What is played wanders about what is expected as a sum of fair bets.
+        let squares = sum(|life| (life.worth_msat as f64 - life.expected_msat).powi(2));
+        let of_lied = |msat: f64| (lied_msat > 0).then(|| msat / lied);
+        let played = of_lied(sum(|life| life.worth_msat as f64));
+        Self {
+            strategy,
+            caught_per_1000_claims: 1_000.0 * sum(|life| f64::from(life.caught))
+                / sum(|life| f64::from(life.claims)),
+            lied_msat,
+            expected: of_lied(sum(|life| life.expected_msat)),
+            played,
+            standard_error: of_lied(squares.sqrt()),
+            gain_over_computing: played.map(|played| played - (1.0 - cost)),
         }
-    };
-    let lies = Strategy::LIES
-        .into_iter()
-        .flat_map(|strategy| rates.iter().map(move |bad| (strategy, *bad)));
-    std::iter::once((Strategy::Honest, 0))
-        .chain(lies)
-        .map(|(strategy, bad)| outcome(strategy, bad))
-        .collect()
+    }
+
+    /// Whether its rules are those that fell.
+    #[cfg(test)]
+    fn has_other_rules(&self) -> bool {
+        self.strategy.starts_with("version 1") || self.strategy.starts_with("if ")
+    }
 }
 
 #[cfg(test)]
@@ -186,12 +95,9 @@ mod tests {
 
     fn rules() -> Rules {
         Rules {
-            leaves: 64,
             cost: 0.8,
-            collateral_batches: 16,
-            shares: 64,
-            batches: 400,
-            workers: 60,
+            claims: 400,
+            workers: 40,
             seed: 1,
         }
     }
@@ -199,32 +105,55 @@ mod tests {
     #[test]
     fn what_is_played_is_what_was_expected() {
         for outcome in report(rules()).strategies {
-            let off = (outcome.played - outcome.expected).abs();
-            // What happens once in a billion batches is expected and not played.
+            let Some(expected) = outcome.expected else {
+                continue;
+            };
+            let off = (outcome.played.unwrap() - expected).abs();
+            let error = outcome.standard_error.unwrap();
+            assert!(off <= 5.0 * error + 1e-9, "{outcome:?}: {off} off");
+        }
+    }
+
+    #[test]
+    fn no_lie_is_expected_to_bring_anything_and_none_is_better_than_computing() {
+        for outcome in report(rules()).strategies {
+            if outcome.has_other_rules() {
+                continue;
+            }
+            assert!(outcome.expected.unwrap_or(0.0) <= 0.0, "{outcome:?}");
             assert!(
-                off <= 5.0 * outcome.standard_error + 1e-6,
-                "{outcome:?}: {off} off"
+                outcome.gain_over_computing.unwrap_or(-1.0) < 0.0,
+                "{outcome:?}"
             );
         }
     }
 
     #[test]
-    fn no_lie_pays_against_the_beacon_and_small_ones_do_where_the_sample_is_known() {
-        let is_known = |outcome: &Outcome| outcome.strategy == Strategy::SampleKnown.name();
-        for outcome in report(rules()).strategies {
-            // With more bad leaves it takes about as many shares as there are, or more.
-            if is_known(&outcome) && outcome.bad_leaves <= 16 {
-                assert!(outcome.loss_to_honest < 0.0, "{outcome:?}");
-            }
-            if !is_known(&outcome) {
-                assert!(outcome.loss_to_honest > -1e-9, "{outcome:?}");
-            }
+    fn an_honest_worker_is_never_caught_and_has_what_it_computed() {
+        let report = report(rules());
+        let honest = &report.strategies[0];
+        assert_eq!((honest.lied_msat, honest.played), (0, None));
+        assert!(honest.caught_per_1000_claims == 0.0, "{honest:?}");
+    }
+
+    /// The game can be lost: it finds the holes of the rules that it is meant to find.
+    #[test]
+    fn lies_pay_under_the_rules_that_fell() {
+        for broken in [
+            "version 1: a long lie",
+            "if samples were told",
+            "if credit matured",
+        ] {
+            let report = report(rules());
+            let mut rows = report.strategies.iter();
+            let row = rows.find(|row| row.strategy.starts_with(broken)).unwrap();
+            assert!(row.expected.unwrap() > 0.0, "{row:?}");
         }
     }
 
     #[test]
     fn the_same_seed_plays_the_same_game() {
-        let played = || serde_json::to_string(&report(rules())).ok();
+        let played = || serde_json::to_string(&report(rules())).unwrap();
         assert_eq!(played(), played());
     }
 }

@@ -1,4 +1,4 @@
-//! The audit log, trust and failed audits.
+//! The audit log, workers' records and failed audits.
 
 use super::*;
 use crate::{BatchState, TaskState};
@@ -30,26 +30,26 @@ fn a_claim_is_recorded_with_one_sample_only() {
 }
 
 #[test]
-fn trust_grows_with_settled_transcripts_and_starts_over_after_a_mismatch() {
+fn a_workers_record_counts_its_settled_batches_and_its_mismatches() {
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
-        let trust = async || {
-            let trust = ledger.trust(&WORKER).await.unwrap();
-            (trust.transcripts, trust.batches, trust.mismatches)
+        let record = async || {
+            let record = ledger.audit_record(&WORKER).await.unwrap();
+            (record.batches, record.mismatches)
         };
-        assert_eq!(trust().await, (0, 0, 0));
+        assert_eq!(record().await, (0, 0));
         let (root, tasks) = open_batch(&ledger, &[1, 2]).await;
         running
             .committer
             .commit(inference_share(1, root, &tasks))
             .await
             .unwrap();
-        assert_eq!(trust().await, (2, 1, 0));
+        assert_eq!(record().await, (1, 0));
 
         let (bad, tasks) = open_batch(&ledger, &[3]).await;
         fail(&ledger, bad, 3, 7).await.unwrap();
-        assert_eq!(trust().await, (0, 1, 1));
+        assert_eq!(record().await, (1, 1));
         assert_eq!(
             ledger.batch(bad).await.unwrap().unwrap().state,
             BatchState::Failed
@@ -68,7 +68,7 @@ fn trust_grows_with_settled_transcripts_and_starts_over_after_a_mismatch() {
             .commit(inference_share(3, root, &tasks))
             .await
             .unwrap();
-        assert_eq!(trust().await, (1, 2, 1));
+        assert_eq!(record().await, (2, 1));
     });
 }
 
@@ -81,7 +81,7 @@ fn a_failed_audit_is_recorded_once_with_all_that_an_appeal_needs() {
         assert_eq!(fail(&ledger, root, 3, 7).await.unwrap(), nothing);
         // Another claim finds the batch failed, and costs nothing more.
         assert_eq!(fail(&ledger, root, 3, 8).await.unwrap(), None);
-        assert_eq!(ledger.trust(&WORKER).await.unwrap().mismatches, 1);
+        assert_eq!(ledger.audit_record(&WORKER).await.unwrap().mismatches, 1);
 
         let records = ledger.failed_audits(None, 10).await.unwrap();
         let [record] = &records[..] else {

@@ -2,8 +2,8 @@
 
 use super::*;
 
+/// Each credit of 1,000 msat matures with the next one.
 const WINDOW: MaturityWindow = MaturityWindow {
-    batches: 2,
     seconds: 0,
     seconds_max: 1_000_000,
 };
@@ -22,16 +22,14 @@ async fn balance(ledger: &Ledger) -> (i64, i64) {
 }
 
 #[test]
-fn credit_matures_after_enough_later_batches_and_once() {
+fn credit_matures_with_later_credit_and_once() {
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
-        for n in 1..=2 {
-            settle(&ledger, &running, n).await;
-            assert_eq!(ledger.mature_credits(WINDOW, None).await.unwrap(), []);
-        }
-        assert_eq!(balance(&ledger).await, (20, 2_000));
-        settle(&ledger, &running, 3).await;
+        settle(&ledger, &running, 1).await;
+        assert_eq!(ledger.mature_credits(WINDOW, None).await.unwrap(), []);
+        assert_eq!(balance(&ledger).await, (10, 1_000));
+        settle(&ledger, &running, 2).await;
         // Two callers at once, as a settlement and the clock would be.
         let (one, two) = tokio::join!(
             ledger.mature_credits(WINDOW, Some(WORKER)),
@@ -46,7 +44,7 @@ fn credit_matures_after_enough_later_batches_and_once() {
             (matured.worker, matured.account.as_str()),
             (WORKER, "miner")
         );
-        assert_eq!(balance(&ledger).await, (1_030, 2_000));
+        assert_eq!(balance(&ledger).await, (1_020, 1_000));
         let other = Some(WorkerKey::from_bytes([1; 32]));
         assert_eq!(ledger.mature_credits(AT_ONCE, other).await.unwrap(), []);
     });
@@ -58,62 +56,15 @@ fn credit_is_held_for_its_time_and_no_longer_than_the_longest() {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
         settle(&ledger, &running, 1).await;
+        settle(&ledger, &running, 2).await;
         let for_an_hour = MaturityWindow {
-            batches: 0,
             seconds: 3_600,
             seconds_max: 7_200,
         };
         assert_eq!(ledger.mature_credits(for_an_hour, None).await.unwrap(), []);
         // A worker that leaves makes no more batches.
-        let idle = MaturityWindow {
-            batches: 1_000,
-            seconds: 0,
-            seconds_max: 0,
-        };
-        assert_eq!(ledger.mature_credits(idle, None).await.unwrap().len(), 1);
-        assert_eq!(balance(&ledger).await, (1_010, 0));
-    });
-}
-
-/// What is found to be due and what is then posted follow one rule of the database, and the rule is this.
-#[test]
-fn what_is_due_is_what_is_posted_in_every_window() {
-    run(|db, ledger| async move {
-        let dir = tempfile::tempdir().unwrap();
-        let running = Running::start(&ledger, dir.path()).await;
-        for n in 1..=4 {
-            settle(&ledger, &running, n).await;
-        }
-        let mut by_hand = db.connection().await;
-        // From the strictest window to the most lenient one: each posts what the ones before left.
-        for (batches, seconds, seconds_max, due) in [
-            (4, 0, 1_000_000, 0),
-            (3, 1_000, 1_000_000, 0),
-            (3, 0, 1_000_000, 1),
-            (1, 0, 1_000_000, 2),
-            (1_000, 1_000, 1_000, 0),
-            (1_000, 0, 0, 1),
-        ] {
-            let window = MaturityWindow {
-                batches,
-                seconds,
-                seconds_max,
-            };
-            let found: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM held_credits h JOIN trust t USING (worker)
-                  WHERE h.state = 'held' AND is_mature(h, t.batches, $1, $2, $3)",
-            )
-            .bind(i64::from(batches))
-            .bind(f64::from(seconds))
-            .bind(f64::from(seconds_max))
-            .fetch_one(&mut by_hand)
-            .await
-            .unwrap();
-            let matured = ledger.mature_credits(window, None).await.unwrap();
-            let posted = matured.iter().map(|of| of.credits).sum::<u64>();
-            assert_eq!((found, posted), (due, u64::try_from(due).unwrap()));
-        }
-        assert_eq!(balance(&ledger).await, (4_040, 0));
+        assert_eq!(mature(&ledger).await, 2_000);
+        assert_eq!(balance(&ledger).await, (2_020, 0));
     });
 }
 
@@ -126,22 +77,22 @@ fn a_mismatch_forfeits_what_is_held_and_neither_what_has_matured_nor_hashes() {
             settle(&ledger, &running, n).await;
         }
         ledger.mature_credits(WINDOW, None).await.unwrap();
-        assert_eq!(balance(&ledger).await, (1_030, 2_000));
+        assert_eq!(balance(&ledger).await, (2_030, 1_000));
 
         let (bad, _) = open_batch(&ledger, &[4]).await;
         let forfeited = fail(&ledger, bad, 4, 4).await.unwrap().unwrap();
-        assert_eq!((forfeited.credits, forfeited.amount.get()), (2, 2_000));
-        assert_eq!(balance(&ledger).await, (1_030, 0));
+        assert_eq!((forfeited.credits, forfeited.amount.get()), (1, 1_000));
+        assert_eq!(balance(&ledger).await, (2_030, 0));
         // The same audit again is the same forfeiture; nothing matures any more.
         assert_eq!(fail(&ledger, bad, 4, 4).await.unwrap(), Some(forfeited));
         assert_eq!(mature(&ledger).await, 0);
         let record = &ledger.failed_audits(None, 1).await.unwrap()[0];
         assert_eq!(
             (record.forfeited_msat, record.forfeited_credits),
-            (2_000, 2)
+            (1_000, 1)
         );
         let owed: i64 =
-            sqlx::query_scalar("SELECT debits_pending FROM accounts WHERE name = 'pool:inference'")
+            sqlx::query_scalar("SELECT debits_pending FROM accounts WHERE name = 'paid:inference'")
                 .fetch_one(&ledger.pool)
                 .await
                 .unwrap();
@@ -248,36 +199,6 @@ fn held_credits_end_by_their_transfers_even_by_hand() {
         let again = sqlx::query("UPDATE held_credits SET state = 'held'").execute(&mut by_hand);
         assert!(again.await.is_err());
         assert_eq!(balance(&ledger).await, (1_010, 0));
-    });
-}
-
-#[test]
-fn trust_that_was_earned_before_the_migration_is_kept() {
-    run(|db, ledger| async move {
-        let dir = tempfile::tempdir().unwrap();
-        let running = Running::start(&ledger, dir.path()).await;
-        settle(&ledger, &running, 1).await;
-        let (bad, _) = open_batch(&ledger, &[2]).await;
-        fail(&ledger, bad, 2, 100).await.unwrap();
-        for n in 3..=5 {
-            settle(&ledger, &running, n).await;
-        }
-        let before = ledger.trust(&WORKER).await.unwrap();
-        assert_eq!((before.transcripts, before.batches), (3, 4));
-        // What the migration does with the batches that it finds.
-        let migration = include_str!("../../../../migrations/0004_audit.sql");
-        let begin = migration.find("INSERT INTO trust").unwrap();
-        let end = begin + migration[begin..].find(';').unwrap();
-        let mut by_hand = db.connection().await;
-        sqlx::query("DELETE FROM trust")
-            .execute(&mut by_hand)
-            .await
-            .unwrap();
-        sqlx::query(&migration[begin..end])
-            .execute(&mut by_hand)
-            .await
-            .unwrap();
-        assert_eq!(ledger.trust(&WORKER).await.unwrap(), before);
     });
 }
 

@@ -8,11 +8,13 @@ mod devices;
 mod findings;
 mod model;
 mod outage;
+mod payers;
 mod payouts;
 mod samples;
 mod schema;
 mod shares;
 mod tasks;
+mod value;
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -26,7 +28,7 @@ use dovetail_commitment::{
     SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
 };
 use dovetail_units::time::unix_now;
-use dovetail_units::{Msat, Work};
+use dovetail_units::{Msat, TokenPrices, Work};
 use dovetail_vrf::VrfProof;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
@@ -34,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Committer, CommitterConfig, DrawnSample, FailedAudit, Forfeiture, InferenceSettlement, Ledger,
-    LedgerError, MaturityWindow, NewTask, ReplayedDigests, Share, ShareKind,
+    LedgerError, MaturityWindow, NewTask, Payer, ReplayedDigests, Share, ShareKind, SubsidyBudget,
 };
 
 const URL_VARIABLE: &str = "DOVETAIL_TEST_DATABASE_URL";
@@ -214,6 +216,11 @@ fn sample(header: u8) -> DrawnSample {
 
 const WORKER: WorkerKey = WorkerKey::from_bytes([0xaa; 32]);
 const MODEL: ModelId = ModelId::from_bytes([0xbb; 32]);
+/// Enough for all that a test pays.
+const BUDGET: SubsidyBudget = SubsidyBudget {
+    per_day: Msat::new(1 << 40),
+    in_all: Msat::new(1 << 40),
+};
 const SAMPLING: SamplingParams = SamplingParams {
     temperature_milli: 0,
     top_k: 0,
@@ -229,17 +236,19 @@ fn prompt(text: &[u8], tokens: &[u32]) -> EncodedPrompt {
     EncodedPrompt::new(text, tokens.to_vec()).unwrap()
 }
 
+/// A task that costs and earns 1,000 msat, for its input alone.
 fn new_task(n: u8) -> NewTask {
     NewTask {
         id: TaskId::from_bytes([n; 32]),
         model_id: MODEL,
-        prompt: prompt(b"What is owed?", &[256, 87, 104]),
+        prompt: prompt(b"What is owed?", &[256]),
         stop: StopSequences::new(vec![b"\n\n".to_vec(), b"END".to_vec()]).unwrap(),
         constraint: Some(constraint("{\"type\": \"object\"}")),
         salt: [n; 32],
         sampling: SAMPLING,
         seed: [n; 32],
-        price: Msat::new(500),
+        prices: TokenPrices::new(1_000_000_000, 0).unwrap(),
+        payer: Payer::Operator(BUDGET),
         expires_at_unix: unix_now() + 600,
     }
 }
@@ -267,9 +276,12 @@ fn transcript(task: &NewTask, tokens: &[u32]) -> Transcript {
 
 /// Takes a task all the way to finished, and returns its transcript.
 async fn finished_task(ledger: &Ledger, n: u8) -> Transcript {
-    let task = new_task(n);
-    let transcript = transcript(&task, &[1, 2, 3]);
-    assert!(ledger.create_task(&task).await.unwrap());
+    finish(ledger, &new_task(n)).await
+}
+
+async fn finish(ledger: &Ledger, task: &NewTask) -> Transcript {
+    let transcript = transcript(task, &[1, 2, 3]);
+    assert!(ledger.create_task(task).await.unwrap());
     assert!(ledger.assign_task(task.id, WORKER).await.unwrap());
     ledger
         .finish_task(task.id, WORKER, &transcript, &[1, 2, 3])
@@ -336,7 +348,6 @@ async fn fail(
 
 /// Credit matures at once.
 const AT_ONCE: MaturityWindow = MaturityWindow {
-    batches: 0,
     seconds: 0,
     seconds_max: 0,
 };

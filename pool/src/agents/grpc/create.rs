@@ -7,13 +7,12 @@ use tonic::Status;
 
 use super::status::IntoStatus;
 use super::{InferenceService, id32, optional_id32};
-use crate::tasks::{Admitted, Order, Paid};
+use crate::tasks::{Admitted, Order};
 
 impl InferenceService {
     pub(super) async fn create(&self, request: v1::CreateTaskRequest) -> Result<Admitted, Status> {
         let order = order(request)?;
-        let paid = Paid::free_of_charge(self.tasks.prices()).map_err(IntoStatus::into_status)?;
-        let admitted = self.tasks.admit(order, paid).await;
+        let admitted = self.tasks.admit(order).await;
         admitted.map_err(IntoStatus::into_status)
     }
 }

@@ -5,7 +5,7 @@ use dovetail_api::codes::Code;
 use dovetail_ledger::LedgerError;
 use tonic::Status;
 
-use crate::tasks::{AdmissionError, PaymentRequired, ReceiptError, TaskError};
+use crate::tasks::{AdmissionError, ReceiptError, TaskError};
 
 /// An error of the pool that an agent can be told of.
 pub(super) trait IntoStatus {
@@ -26,18 +26,13 @@ impl IntoStatus for AdmissionError {
             Self::Invalid(_) => Code::ArgumentInvalid,
             Self::NoWorker => Code::NoWorker,
             Self::QueueFull | Self::ConstraintsFull | Self::PromptsFull => Code::QueueFull,
+            Self::Unpaid => Code::PaymentRequired,
             Self::IdTaken => Code::TaskIdTaken,
             Self::Unfinished => Code::Internal,
             Self::Ledger(error) => return unavailable(&error),
             Self::Lookup(error) => return error.into_status(),
         };
         code.status(message)
-    }
-}
-
-impl IntoStatus for PaymentRequired {
-    fn into_status(self) -> Status {
-        Code::PaymentRequired.status(self.to_string())
     }
 }
 

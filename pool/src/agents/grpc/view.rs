@@ -10,6 +10,7 @@ use crate::tasks::{Quote, Tasks};
 /// A model as agents may order it.
 pub(super) fn model_view(tasks: &Tasks, model: &Model) -> v1::Model {
     let context_tokens = saturated(model.context_tokens());
+    let prices = tasks.prices().of(&model.id());
     v1::Model {
         model_id: model.id().to_bytes().to_vec(),
         name: model.name().to_owned(),
@@ -17,7 +18,8 @@ pub(super) fn model_view(tasks: &Tasks, model: &Model) -> v1::Model {
         context_tokens,
         output_tokens_max: context_tokens.min(OUTPUT_TOKENS_MAX),
         prompt_bytes_max: saturated(tasks.limits().prompt_bytes_max),
-        price_msat_per_token: tasks.prices().per_token().get(),
+        input_msat_per_million: prices.input_msat_per_million(),
+        output_msat_per_million: prices.output_msat_per_million(),
         workers: saturated(tasks.workers_for(&model.id())),
     }
 }
@@ -27,7 +29,8 @@ pub(super) fn quote_view(quote: &Quote) -> v1::QuoteTaskResponse {
     v1::QuoteTaskResponse {
         quote_id: quote.id.to_vec(),
         price_msat_max: quote.price_max.get(),
-        price_msat_per_token: quote.price_per_token.get(),
+        input_msat_per_million: quote.prices.input_msat_per_million(),
+        output_msat_per_million: quote.prices.output_msat_per_million(),
         expires_at_unix_ms: i64::try_from(quote.expires_at.as_millis()).unwrap_or(i64::MAX),
     }
 }

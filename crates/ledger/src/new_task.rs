@@ -1,0 +1,146 @@
+//! A task's beginning: what an agent asks for, what it costs at most and who pays.
+
+use dovetail_commitment::{
+    Constraint, EncodedPrompt, ModelId, SamplingParams, StopSequences, TaskId, tagged_hash,
+};
+use dovetail_units::time::unix_now;
+use dovetail_units::{Msat, TokenPrices};
+use sqlx::PgConnection;
+
+use crate::tasks::seconds;
+use crate::transfers::TransferId;
+use crate::{Ledger, LedgerError, Payer, collateral, payers};
+
+/// A task to be created. No `Debug`: it holds a prompt.
+#[derive(Clone)]
+pub struct NewTask {
+    /// Chosen by the agent, or for it.
+    pub id: TaskId,
+    /// The model to run.
+    pub model_id: ModelId,
+    /// What to complete.
+    pub prompt: EncodedPrompt,
+    /// Where to stop.
+    pub stop: StopSequences,
+    /// The form that the output must have.
+    pub constraint: Option<Constraint>,
+    /// The salt of the prompt's commitment.
+    pub salt: [u8; 32],
+    /// How to sample.
+    pub sampling: SamplingParams,
+    /// The seed of the sampling.
+    pub seed: [u8; 32],
+    /// What its tokens cost.
+    pub prices: TokenPrices,
+    /// Who pays for them.
+    pub payer: Payer,
+    /// When it is worthless, in Unix seconds.
+    pub expires_at_unix: u64,
+}
+
+impl NewTask {
+    /// What it costs at most: with the longest output.
+    pub fn price_max(&self) -> Msat {
+        self.prices
+            .of(self.input_tokens(), self.sampling.max_tokens)
+    }
+
+    /// How many tokens of input are paid for.
+    fn input_tokens(&self) -> u32 {
+        u32::try_from(self.prompt.tokens().len()).expect("a prompt has 65,536 tokens at most")
+    }
+
+    /// What tells a repeated request from another one. The seed is left out: the pool may have
+    /// chosen it. So are the tokens: the pool made them, and may make others of the text after an update.
+    fn request_hash(&self) -> [u8; 32] {
+        tagged_hash(
+            "dovetail/request",
+            &[
+                self.model_id.as_bytes(),
+                &self.salt,
+                &self.stop.encode(),
+                &Constraint::encode_optional(self.constraint.as_ref()),
+                self.prompt.text().as_bytes(),
+                &self.sampling.encode(),
+            ],
+        )
+    }
+}
+
+impl Ledger {
+    /// Creates the task, and sets aside on its payer's account what it costs at most; `false` if the very same request
+    /// created it before.
+    ///
+    /// # Errors
+    /// [`LedgerError::Conflict`] if the id names another task, [`LedgerError::Unpaid`] if the payer has not enough.
+    pub async fn create_task(&self, task: &NewTask) -> Result<bool, LedgerError> {
+        let mut transaction = self.pool.begin().await?;
+        let price_max = task.price_max();
+        if price_max > Msat::ZERO {
+            collateral::lock(&mut transaction).await?;
+        }
+        let request_hash = task.request_hash().to_vec();
+        if let Some(before) = request_before(&mut transaction, task.id).await? {
+            return same_request(&before, &request_hash);
+        }
+        let reserve = match price_max {
+            Msat::ZERO => None,
+            price => Some(payers::reserve(&mut transaction, task.id, task.payer, price).await?),
+        };
+        let price = |msat_per_million: u64| i64::try_from(msat_per_million).unwrap_or(i64::MAX);
+        let inserted = sqlx::query(
+            "INSERT INTO tasks (id, state, model_id, prompt, stop, request_hash, salt, sampling, seed,
+                                price_msat, created_at, expires_at, answer_form, reserve, input_tokens,
+                                input_msat_per_million, output_msat_per_million)
+             VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+             ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(task.id.to_bytes().to_vec())
+        .bind(task.model_id.to_bytes().to_vec())
+        .bind(task.prompt.encode())
+        .bind(task.stop.encode())
+        .bind(&request_hash)
+        .bind(task.salt.to_vec())
+        .bind(task.sampling.encode().to_vec())
+        .bind(task.seed.to_vec())
+        .bind(price_max.get())
+        .bind(seconds(unix_now()))
+        .bind(seconds(task.expires_at_unix))
+        .bind(task.constraint.as_ref().map(Constraint::encode))
+        .bind(reserve.map(TransferId::to_vec))
+        .bind(i64::from(task.input_tokens()))
+        .bind(price(task.prices.input_msat_per_million()))
+        .bind(price(task.prices.output_msat_per_million()))
+        .execute(&mut *transaction)
+        .await?;
+        if inserted.rows_affected() == 1 {
+            transaction.commit().await?;
+            return Ok(true);
+        }
+        // Another request has created it since this one looked: only tasks that cost nothing come here.
+        let before = request_before(&mut transaction, task.id).await?;
+        same_request(&before.unwrap_or_default(), &request_hash)
+    }
+}
+
+/// The hash of the request that created this task, if there is one.
+async fn request_before(
+    connection: &mut PgConnection,
+    id: TaskId,
+) -> Result<Option<Vec<u8>>, LedgerError> {
+    Ok(
+        sqlx::query_scalar("SELECT request_hash FROM tasks WHERE id = $1")
+            .bind(id.to_bytes().to_vec())
+            .fetch_optional(connection)
+            .await?,
+    )
+}
+
+/// The answer to a request for a task that is there.
+fn same_request(before: &[u8], now: &[u8]) -> Result<bool, LedgerError> {
+    if before == now {
+        Ok(false)
+    } else {
+        Err(LedgerError::Conflict("the id names another task"))
+    }
+}
