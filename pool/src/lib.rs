@@ -25,6 +25,7 @@ mod records;
 mod run;
 mod share_pace;
 mod shared;
+mod subsidy;
 mod tasks;
 #[cfg(test)]
 mod test_support;
@@ -35,4 +36,5 @@ pub use claims::print_audits;
 pub use config::Config;
 pub use device_work::print_devices;
 pub use run::{Addresses, run};
+pub use subsidy::print_subsidy;
 pub use validation::{ValidatorOptions, serve_validator};

@@ -56,6 +56,12 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
+    /// Print what you pay for agents' tasks: the budget (`inference.subsidy`), and what became of it.
+    Subsidy {
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what accounts did on jobs in coinbase-only mode: what is held, and which blocks the chain has shown.
     CoinbaseOnly {
         /// Only this account.
@@ -110,6 +116,10 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         }) => {
             let config = load(&arguments.config)?;
             runtime()?.block_on(dovetail_pool::print_audits(&config, worker, json, limit))
+        }
+        Some(Command::Subsidy { json }) => {
+            let config = load(&arguments.config)?;
+            runtime()?.block_on(dovetail_pool::print_subsidy(&config, json))
         }
         Some(Command::CoinbaseOnly {
             account,

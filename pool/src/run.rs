@@ -44,6 +44,7 @@ use crate::payouts::{InvoiceAnswers, Payouts};
 use crate::records;
 use crate::share_pace::SharePace;
 use crate::shared::Shared;
+use crate::subsidy;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
 use crate::validation::start_validators;
 
@@ -416,6 +417,9 @@ fn start_chores(shared: &Arc<Shared>, shutdown: &CancellationToken) {
     let tracker = &shared.tracker;
     tracker.spawn(expire(shared.tasks.clone(), shutdown.clone()));
     tracker.spawn(mature(Arc::clone(shared), shutdown.clone()));
+    let (ledger, budget) = (shared.ledger.clone(), shared.config.inference.subsidy);
+    let telling = subsidy::keep_telling(ledger, budget, shared.telemetry.clone(), shutdown.clone());
+    tracker.spawn(telling);
     let settler = shared.settler.clone();
     tracker.spawn(suspects::keep_confirming(settler, shutdown.clone()));
     let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());

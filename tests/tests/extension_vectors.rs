@@ -417,6 +417,7 @@ fn batch_messages(out: &mut Vectors) {
         accepted: false,
         sample_header: HeaderHash::from_bytes([0x07; 32]),
         proof: vrf_secret().prove(&sample_input(&HeaderHash::from_bytes([0x07; 32]), &root)),
+        stake_msat: 240_000,
         code: "tokens".to_owned(),
         credit_msat: 0,
         held_msat: 250_000,
@@ -484,7 +485,7 @@ fn payout_messages(out: &mut Vectors) {
 #[test]
 fn the_vectors_are_what_the_code_gives() {
     let mut out = Vectors(
-        "Test vectors of extension 0x4149, version 1: docs/extension-0x4149.md says what they are.\n\
+        "Test vectors of extension 0x4149, version 2: docs/extension-0x4149.md says what they are.\n\
          Lines are `name = value`; bytes are in hexadecimal, in the order of the wire. A test of the source\n\
          makes this file, so it is what the pool and the worker do.\n"
             .to_owned(),

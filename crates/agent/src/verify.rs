@@ -10,6 +10,7 @@ use dovetail_commitment::{
     receipt::{self, Receipt, ReceiptError, VerifiedReceipt},
 };
 use dovetail_engine::Vocabulary;
+use dovetail_units::{Msat, TokenPrices};
 use serde::Serialize;
 
 use crate::receipt_file::{Kept, KeptConstraint, ReceiptFile};
@@ -32,6 +33,8 @@ pub enum Check {
     CoinbaseInHeader,
     /// The header's hash meets the share's target.
     ProofOfWork,
+    /// The price is what the tokens of input and output come to.
+    Price,
     /// The transcript is of the agent's task.
     Task,
     /// The transcript is of the model that was asked for.
@@ -40,6 +43,8 @@ pub enum Check {
     Sampling,
     /// The transcript commits to the agent's prompt, and to the tokens that the pool said it made of it.
     Prompt,
+    /// As many tokens of input were paid for as the prompt has.
+    InputTokens,
     /// These tokens are those that the model's tokenizer makes of the prompt.
     Encoding,
     /// The transcript commits to the tokens that the agent saw.
@@ -48,7 +53,7 @@ pub enum Check {
 
 impl Check {
     /// All of them, in the order of checking.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Format,
         Self::Signature,
         Self::PoolKey,
@@ -56,10 +61,12 @@ impl Check {
         Self::LeafInBatch,
         Self::CoinbaseInHeader,
         Self::ProofOfWork,
+        Self::Price,
         Self::Task,
         Self::Model,
         Self::Sampling,
         Self::Prompt,
+        Self::InputTokens,
         Self::Encoding,
         Self::Output,
     ];
@@ -74,10 +81,12 @@ impl Check {
             Self::LeafInBatch => "the transcript is a leaf of that batch",
             Self::CoinbaseInHeader => "the header commits to the coinbase",
             Self::ProofOfWork => "the header's hash meets the share's target",
+            Self::Price => "the price is what the tokens of input and output come to",
             Self::Task => "it is about this task",
             Self::Model => "it is about the model that was asked",
             Self::Sampling => "it has the sampling and seed that were asked",
             Self::Prompt => "it commits to this prompt and its tokens",
+            Self::InputTokens => "as many tokens of input are paid for as the prompt has",
             Self::Encoding => "the model's tokenizer makes these tokens of the prompt",
             Self::Output => "it commits to these output tokens",
         }
@@ -119,6 +128,29 @@ pub struct Report {
     pub pool_key: Option<String>,
     /// The header's hash as explorers write it, if the receipt's own chain holds.
     pub header_hash: Option<String>,
+    /// What the task has cost, if the receipt's own chain holds.
+    pub cost: Option<Cost>,
+}
+
+/// What a task has cost, and how that was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)] // The names are those of a receipt and its transcript.
+pub struct Cost {
+    pub price_msat: Msat,
+    pub input_tokens: u32,
+    pub output_tokens: u32,
+    pub prices: TokenPrices,
+}
+
+impl Cost {
+    fn of(verified: &VerifiedReceipt) -> Self {
+        Self {
+            price_msat: verified.price,
+            input_tokens: verified.input_tokens,
+            output_tokens: verified.transcript.output_tokens,
+            prices: verified.prices,
+        }
+    }
 }
 
 const EARLIER_FAILED: &str = "an earlier check failed";
@@ -160,6 +192,7 @@ pub fn verify_with(kept: &Kept, known: &Known<'_>) -> Report {
                 ),
                 pool_key: None,
                 header_hash: None,
+                cost: None,
             },
         },
     }
@@ -169,7 +202,7 @@ fn check(receipt: &Receipt, known: &Known<'_>, copy: Option<&ReceiptFile>) -> Re
     let chain = receipt.verify(known.pool_key);
     let failure = match (&chain, copy) {
         (Err(error), _) => Some(explain(*error)),
-        (Ok(verified), Some(copy)) => check_copy(&verified.transcript, copy, known).err(),
+        (Ok(verified), Some(copy)) => check_copy(verified, copy, known).err(),
         (Ok(_), None) => None,
     };
     Report {
@@ -181,6 +214,7 @@ fn check(receipt: &Receipt, known: &Known<'_>, copy: Option<&ReceiptFile>) -> Re
             .ok()
             .map(|verified| hex::encode(verified.pool_key)),
         header_hash: chain.as_ref().ok().map(hash_for_people),
+        cost: chain.as_ref().ok().map(Cost::of),
     }
 }
 
@@ -205,10 +239,42 @@ fn lines(failure: Option<(Check, String)>, known: &Known<'_>, has_copy: bool) ->
 }
 
 fn check_copy(
-    transcript: &Transcript,
+    verified: &VerifiedReceipt,
     copy: &ReceiptFile,
     known: &Known<'_>,
 ) -> Result<(), (Check, String)> {
+    check_request(&verified.transcript, copy)?;
+    let stop = copy.stop.iter().map(|stop| stop.as_bytes().to_vec());
+    let stop =
+        StopSequences::new(stop.collect()).map_err(|error| (Check::Prompt, error.to_string()))?;
+    let constraint = copy.constraint.as_ref().map(KeptConstraint::constraint);
+    let constraint = constraint
+        .transpose()
+        .map_err(|error| (Check::Prompt, error.to_string()))?;
+    let prompt = copy.encoded_prompt();
+    let prompt = prompt.map_err(|error| (Check::Prompt, error.to_string()))?;
+    let (salt, constraint) = (&copy.salt, constraint.as_ref());
+    let content = receipt::verify_content(
+        &verified.transcript,
+        salt,
+        &stop,
+        constraint,
+        &prompt,
+        &copy.output_tokens,
+    );
+    match content {
+        // Both are checked before the output.
+        Ok(()) | Err(ReceiptError::Output) => {
+            verified.verify_input_tokens(&prompt).map_err(explain)?;
+            check_encoding(copy, known.vocabulary)?;
+        }
+        Err(_) => {}
+    }
+    content.map_err(explain)
+}
+
+/// Whether the transcript is of what was asked for.
+fn check_request(transcript: &Transcript, copy: &ReceiptFile) -> Result<(), (Check, String)> {
     let differs = |check, what: &str| Err((check, format!("the transcript has another {what}")));
     if transcript.task_id != copy.task_id {
         return differs(Check::Task, "task id");
@@ -222,30 +288,7 @@ fn check_copy(
     if transcript.seed != copy.seed {
         return differs(Check::Sampling, "seed");
     }
-    let stop = copy.stop.iter().map(|stop| stop.as_bytes().to_vec());
-    let stop =
-        StopSequences::new(stop.collect()).map_err(|error| (Check::Prompt, error.to_string()))?;
-    let constraint = copy.constraint.as_ref().map(KeptConstraint::constraint);
-    let constraint = constraint
-        .transpose()
-        .map_err(|error| (Check::Prompt, error.to_string()))?;
-    let prompt = copy.encoded_prompt();
-    let prompt = prompt.map_err(|error| (Check::Prompt, error.to_string()))?;
-    let (salt, constraint) = (&copy.salt, constraint.as_ref());
-    let content = receipt::verify_content(
-        transcript,
-        salt,
-        &stop,
-        constraint,
-        &prompt,
-        &copy.output_tokens,
-    );
-    match content {
-        // The encoding is checked before the output.
-        Ok(()) | Err(ReceiptError::Output) => check_encoding(copy, known.vocabulary)?,
-        Err(_) => {}
-    }
-    content.map_err(explain)
+    Ok(())
 }
 
 fn check_encoding(
@@ -275,7 +318,9 @@ fn explain(error: ReceiptError) -> (Check, String) {
         ReceiptError::Leaf => Check::LeafInBatch,
         ReceiptError::MerklePath => Check::CoinbaseInHeader,
         ReceiptError::Target => Check::ProofOfWork,
+        ReceiptError::Price => Check::Price,
         ReceiptError::Prompt => Check::Prompt,
+        ReceiptError::InputTokens => Check::InputTokens,
         ReceiptError::Output => Check::Output,
     };
     let words = error.to_string();

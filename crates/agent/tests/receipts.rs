@@ -23,9 +23,15 @@ use dovetail_commitment::{
     trace_root,
 };
 use dovetail_engine::{Vocabulary, tiny};
+use dovetail_units::{Msat, TokenPrices};
 
 /// "yes" in bytes.
 const TOKENS: [u32; 3] = [0x79, 0x65, 0x73];
+
+/// Of "What is owed?", with the token in front of it.
+const INPUT_TOKENS: u32 = 14;
+/// 14 * 0.4 + 3 * 2 = 11.6 msat, rounded up.
+const PRICE_MSAT: i64 = 12;
 
 /// One way to tamper.
 type Change<T> = fn(&mut T);
@@ -127,6 +133,9 @@ fn parts(question: &Question) -> ReceiptParts {
         share_target: [0xff; 32],
         issued_at_unix: 1,
         vrf_key: [9; 32],
+        input_tokens: INPUT_TOKENS,
+        prices: TokenPrices::new(400_000, 2_000_000).unwrap(),
+        price: Msat::new(PRICE_MSAT),
     }
 }
 
@@ -178,6 +187,9 @@ fn a_good_receipt_holds_in_every_check_also_from_disk() {
         Some(hex::encode(pool_key()).as_str())
     );
     assert_eq!(report.header_hash.unwrap().len(), 64);
+    let cost = report.cost.unwrap();
+    assert_eq!(cost.price_msat, Msat::new(PRICE_MSAT));
+    assert_eq!((cost.input_tokens, cost.output_tokens), (INPUT_TOKENS, 3));
 }
 
 #[test]
@@ -205,7 +217,7 @@ fn a_file_without_a_receipt_does_not_hold() {
 
 #[test]
 fn any_change_to_a_signed_receipt_breaks_the_format_or_the_signature() {
-    let changes: [Change<Receipt>; 13] = [
+    let changes: [Change<Receipt>; 17] = [
         |r| r.version = 1,
         |r| *r.transcript.last_mut().unwrap() ^= 1,
         |r| r.transcript.truncate(9),
@@ -218,6 +230,11 @@ fn any_change_to_a_signed_receipt_breaks_the_format_or_the_signature() {
         |r| r.share_target[0] ^= 1,
         |r| r.issued_at_unix += 1,
         |r| r.vrf_key[0] ^= 1,
+        |r| r.input_tokens += 1,
+        // Prices at which it would cost the same.
+        |r| r.prices = TokenPrices::new(400_001, 2_000_000).unwrap(),
+        |r| r.prices = TokenPrices::new(400_000, 2_000_001).unwrap(),
+        |r| r.price_msat = Msat::new(11),
         |r| r.signature[0] ^= 1,
     ];
     for (n, change) in changes.iter().enumerate() {
@@ -248,7 +265,7 @@ fn each_broken_link_is_named_although_the_pool_signed_it() {
     fn recommitted(p: &mut ReceiptParts, outputs: Vec<TxOut>) {
         p.coinbase = serialize(&coinbase_with(outputs));
     }
-    let changes: [(Change<ReceiptParts>, Check); 8] = [
+    let changes: [(Change<ReceiptParts>, Check); 13] = [
         (
             |p| recommitted(p, vec![TxOut::NULL]),
             Check::BatchInCoinbase,
@@ -266,6 +283,12 @@ fn each_broken_link_is_named_although_the_pool_signed_it() {
         (|p| p.header[40] ^= 1, Check::CoinbaseInHeader),
         (|p| p.share_target = [0; 32], Check::ProofOfWork),
         (|p| p.merkle_path = vec![[4; 32]; 17], Check::Format),
+        (|p| p.price = Msat::new(PRICE_MSAT + 1), Check::Price),
+        (|p| p.price = Msat::new(PRICE_MSAT - 1), Check::Price),
+        (|p| p.input_tokens = 0, Check::Price),
+        (|p| p.prices = TokenPrices::FREE, Check::Price),
+        // It costs as much as before.
+        (|p| p.input_tokens = INPUT_TOKENS + 1, Check::InputTokens),
     ];
     for (n, (change, named)) in changes.into_iter().enumerate() {
         let question = question();
@@ -340,6 +363,7 @@ fn with_the_models_tokenizer_the_pool_is_held_to_its_encoding() {
     let other = b"What is paid?".map(u32::from).to_vec();
     let other = EncodedPrompt::new(&question.prompt, other).unwrap();
     let mut parts = parts(&question);
+    parts.input_tokens = 13;
     let (stop, constraint) = (&question.stop, question.constraint.as_ref());
     parts.transcript.prompt_commitment =
         prompt_commitment(&question.salt, stop, constraint, &other);

@@ -1,5 +1,5 @@
 //! A receipt: the proof, checkable offline and by anyone, that a transcript was committed to
-//! before work was done on it, signed by the pool that replayed the audit's sample.
+//! before work was done on it, and of what it cost, signed by the pool that replayed the audit's sample.
 
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
@@ -7,6 +7,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::schnorr::Signature;
 use bitcoin::secp256k1::{Keypair, Message, SECP256K1, XOnlyPublicKey};
 use bitcoin::{Target, Transaction};
+use dovetail_units::{Msat, TokenPrices};
 use serde::{Deserialize, Serialize};
 
 use crate::block::merkle_root;
@@ -43,6 +44,12 @@ pub struct ReceiptParts {
     pub issued_at_unix: u64,
     /// The public key of the function that draws the pool's samples.
     pub vrf_key: [u8; 32],
+    /// How many tokens of input are paid for.
+    pub input_tokens: u32,
+    /// What the model's tokens cost.
+    pub prices: TokenPrices,
+    /// What the task has cost, and has earned its worker.
+    pub price: Msat,
 }
 
 /// A receipt as it is stored and sent: JSON, byte strings in hex.
@@ -73,6 +80,12 @@ pub struct Receipt {
     /// nobody chose its sample.
     #[serde(with = "hex::serde")]
     pub vrf_key: [u8; 32],
+    /// How many tokens of input are paid for; how many of output stands in the transcript.
+    pub input_tokens: u32,
+    /// What the model's tokens cost.
+    pub prices: TokenPrices,
+    /// What the task has cost, and has earned its worker. It is the value that the audit weighed the transcript with.
+    pub price_msat: Msat,
     /// The pool's x-only key.
     #[serde(with = "hex::serde")]
     pub pool_key: [u8; 32],
@@ -90,6 +103,12 @@ pub struct VerifiedReceipt {
     pub batch_root: BatchRoot,
     /// The hash of the share's header.
     pub header_hash: HeaderHash,
+    /// How many tokens of input were paid for.
+    pub input_tokens: u32,
+    /// What the model's tokens cost.
+    pub prices: TokenPrices,
+    /// What they came to.
+    pub price: Msat,
     /// Who signed.
     pub pool_key: [u8; 32],
 }
@@ -118,9 +137,15 @@ pub enum ReceiptError {
     /// The header does not meet the target.
     #[error("header meets target: its hash is above the share's target")]
     Target,
+    /// The price is another one.
+    #[error("price: it is not what so many tokens cost at these prices")]
+    Price,
     /// The prompt is another one.
     #[error("prompt: its text or its tokens are not those that the transcript commits to")]
     Prompt,
+    /// Other tokens of input were paid for than the prompt has.
+    #[error("input tokens: the price counts another number of them than the prompt has")]
+    InputTokens,
     /// The output is another one.
     #[error("output: it is not the one that the transcript commits to")]
     Output,
@@ -143,6 +168,9 @@ impl Receipt {
             share_target: parts.share_target,
             issued_at_unix: parts.issued_at_unix,
             vrf_key: parts.vrf_key,
+            input_tokens: parts.input_tokens,
+            prices: parts.prices,
+            price_msat: parts.price,
             pool_key: pool.x_only_public_key().0.serialize(),
             signature: [0; 64],
         };
@@ -182,10 +210,17 @@ impl Receipt {
         if !Target::from_le_bytes(self.share_target).is_met_by(hash) {
             return Err(ReceiptError::Target);
         }
+        let price = self.prices.of(self.input_tokens, transcript.output_tokens);
+        if price != self.price_msat {
+            return Err(ReceiptError::Price);
+        }
         Ok(VerifiedReceipt {
             transcript,
             batch_root,
             header_hash: HeaderHash::from_bytes(hash.to_byte_array()),
+            input_tokens: self.input_tokens,
+            prices: self.prices,
+            price,
             pool_key: self.pool_key,
         })
     }
@@ -232,6 +267,10 @@ impl Receipt {
         bytes.extend_from_slice(&self.share_target);
         bytes.extend_from_slice(&self.issued_at_unix.to_le_bytes());
         bytes.extend_from_slice(&self.vrf_key);
+        bytes.extend_from_slice(&self.input_tokens.to_le_bytes());
+        bytes.extend_from_slice(&self.prices.input_msat_per_million().to_le_bytes());
+        bytes.extend_from_slice(&self.prices.output_msat_per_million().to_le_bytes());
+        bytes.extend_from_slice(&self.price_msat.get().to_le_bytes());
         bytes.extend_from_slice(&self.pool_key);
         tagged_hash("dovetail/receipt", &[&bytes])
     }
@@ -244,6 +283,19 @@ fn put(bytes: &mut Vec<u8>, field: &[u8]) {
 
 fn flatten(nodes: &[LeafHash]) -> Vec<u8> {
     nodes.iter().flat_map(|node| node.to_bytes()).collect()
+}
+
+impl VerifiedReceipt {
+    /// Checks that as many tokens of input were paid for as the agent's own copy of the prompt has.
+    ///
+    /// # Errors
+    /// [`ReceiptError::InputTokens`].
+    pub fn verify_input_tokens(&self, prompt: &EncodedPrompt) -> Result<(), ReceiptError> {
+        match usize::try_from(self.input_tokens) == Ok(prompt.tokens().len()) {
+            true => Ok(()),
+            false => Err(ReceiptError::InputTokens),
+        }
+    }
 }
 
 /// Checks the agent's own copy of prompt, stop sequences, constraint and output against a transcript.
@@ -310,6 +362,10 @@ mod tests {
             share_target: [0xff; 32],
             issued_at_unix: 1,
             vrf_key: [9; 32],
+            // 3 * 0.4 + 3 * 2 = 7.2 msat.
+            input_tokens: 3,
+            prices: TokenPrices::new(400_000, 2_000_000).unwrap(),
+            price: Msat::new(8),
         }
     }
 
@@ -360,8 +416,50 @@ mod tests {
         let mut tampered = Receipt::sign(parts(), &pool());
         tampered.vrf_key[0] ^= 1;
         assert_eq!(tampered.verify(None), Err(ReceiptError::Signature));
+        // Prices at which the same tokens cost the same.
+        let mut tampered = Receipt::sign(parts(), &pool());
+        tampered.prices = TokenPrices::new(400_001, 2_000_000).unwrap();
+        assert_eq!(tampered.verify(None), Err(ReceiptError::Signature));
         let receipt = Receipt::sign(parts(), &pool());
         assert_eq!(receipt.verify(Some([1; 32])), Err(ReceiptError::PoolKey));
+    }
+
+    #[test]
+    fn a_price_that_its_tokens_do_not_come_to_is_named_although_the_pool_signed_it() {
+        let changes: [fn(&mut ReceiptParts); 6] = [
+            |p| p.price = Msat::new(7),
+            |p| p.price = Msat::new(9),
+            |p| p.price = Msat::new(-8),
+            |p| p.input_tokens = 2,
+            |p| p.input_tokens = 6,
+            |p| p.prices = TokenPrices::FREE,
+        ];
+        for (n, change) in changes.into_iter().enumerate() {
+            let mut parts = parts();
+            change(&mut parts);
+            let refused = Receipt::sign(parts, &pool()).verify(None);
+            assert_eq!(refused, Err(ReceiptError::Price), "change {n}");
+        }
+    }
+
+    #[test]
+    fn other_tokens_of_input_than_the_prompt_has_are_named() {
+        let verified = Receipt::sign(parts(), &pool()).verify(None).unwrap();
+        assert_eq!(verified.price, Msat::new(8));
+        assert_eq!(verified.verify_input_tokens(&prompt()), Ok(()));
+        for tokens in [vec![256, 112], vec![256, 112, 114, 1]] {
+            let other = EncodedPrompt::new(b"prompt", tokens).unwrap();
+            let refused = verified.verify_input_tokens(&other);
+            assert_eq!(refused, Err(ReceiptError::InputTokens));
+        }
+    }
+
+    /// With [`parts`], as a signature of before would be no longer good.
+    #[test]
+    fn what_is_signed_in_version_2_never_changes() {
+        let digest = Receipt::sign(parts(), &pool()).digest();
+        let expected = "DIGEST";
+        assert_eq!(hex::encode(digest), expected);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use sqlx::{PgConnection, Row};
 
 use crate::tasks::{array, seconds};
 use crate::{Ledger, LedgerError, TaskRecord, TaskState};
+use dovetail_units::Msat;
 use dovetail_units::time::unix_now;
 
 /// Open batches that may name one task. A worker puts a task into one batch, and into another one where it has lost
@@ -42,6 +43,8 @@ pub struct BatchRecord {
     pub sample_header: Option<HeaderHash>,
     /// The VRF key under which it does.
     pub sample_key: Option<[u8; 32]>,
+    /// What its sample is drawn against: see [`Ledger::stake`].
+    pub stake: Option<Msat>,
     /// What its audit found, in a word, if it has failed.
     pub code: Option<String>,
     /// Its tasks, in the order of the leaves.
@@ -157,7 +160,7 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn batch(&self, root: BatchRoot) -> Result<Option<BatchRecord>, LedgerError> {
         let row = sqlx::query(
-            "SELECT worker, state, task_ids, sample_header, sample_key, code FROM batches WHERE root = $1",
+            "SELECT worker, state, task_ids, sample_header, sample_key, stake_msat, code FROM batches WHERE root = $1",
         )
         .bind(root.to_bytes().to_vec())
         .fetch_optional(&self.pool)
@@ -186,6 +189,7 @@ impl Ledger {
                 .transpose()?
                 .map(HeaderHash::from_bytes),
             sample_key: sample_key.map(array).transpose()?,
+            stake: row.try_get::<Option<i64>, _>("stake_msat")?.map(Msat::new),
             code: row.try_get("code")?,
             tasks: self.tasks(&ids, TaskRecord::COLUMNS).await?,
         }))

@@ -64,6 +64,8 @@ pub struct FailedAuditRecord {
     pub sample_header: Option<String>,
     /// See `sample_header`; `docs/extension-0x4149.md` says how it is checked.
     pub vrf_proof: Option<String>,
+    /// What the sample was drawn against.
+    pub stake_msat: Option<i64>,
     /// The task whose transcript failed.
     pub task_id: String,
     /// The transcript's place in the batch.
@@ -114,6 +116,7 @@ impl FailedAuditRecord {
             header_hash: bytes("header_hash")?,
             sample_header: bytes_if_any("sample_header")?,
             vrf_proof: bytes_if_any("vrf_proof")?,
+            stake_msat: row.try_get("stake_msat")?,
             task_id: bytes("task_id")?,
             leaf_index: row.try_get("leaf_index")?,
             transcript_hash: bytes("transcript_hash")?,
@@ -251,8 +254,8 @@ async fn record(
         "INSERT INTO appeals (worker, root, header_hash, sample_header, vrf_proof, task_id, leaf_index, transcript_hash,
              model_id, engine_version, mismatch, position, claimed_tokens, claimed_output_digest,
              claimed_trace_root, replayed_tokens, replayed_output_digest, replayed_trace_root,
-             validators, forfeited_msat, forfeited_credits)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
+             validators, forfeited_msat, forfeited_credits, stake_msat)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
     )
     .bind(audit.worker.to_bytes().to_vec())
     .bind(audit.root.to_bytes().to_vec())
@@ -275,6 +278,7 @@ async fn record(
     .bind(audit.validators)
     .bind(forfeited.amount.get())
     .bind(i64::try_from(forfeited.credits).map_err(out_of_range)?)
+    .bind(audit.sample.stake.get())
     .execute(connection)
     .await?;
     Ok(())

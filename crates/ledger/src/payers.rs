@@ -9,6 +9,7 @@ use dovetail_units::Msat;
 use dovetail_units::time::unix_now;
 use sqlx::{PgConnection, Row};
 
+use crate::tasks::seconds;
 use crate::transfers::{self, Phase, Transfer, TransferId, transfer};
 use crate::{Ledger, LedgerError};
 
@@ -41,6 +42,16 @@ pub struct Subsidy {
     pub reserved: Msat,
     /// What tasks have cost.
     pub spent: Msat,
+    /// What those of them have cost that were settled on this day (UTC).
+    pub spent_today: Msat,
+}
+
+impl Subsidy {
+    /// What new tasks may cost now. The first task of a day may bring more.
+    pub fn available(&self) -> Msat {
+        let used = self.reserved.get().saturating_add(self.spent.get());
+        Msat::new(self.granted.get().saturating_sub(used))
+    }
 }
 
 /// Sets aside what the task costs at most; returns the transfer. To be called under the lock of held credit.
@@ -144,19 +155,26 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn subsidy(&self) -> Result<Subsidy, LedgerError> {
+        let today = seconds(unix_now() / DAY_S * DAY_S);
         let row = sqlx::query(
             "SELECT (SELECT COALESCE(sum(granted_msat), 0)::bigint FROM subsidy_days) AS granted,
                     COALESCE(sum(debits_pending), 0)::bigint AS reserved,
-                    COALESCE(sum(debits_posted), 0)::bigint AS spent
+                    COALESCE(sum(debits_posted), 0)::bigint AS spent,
+                    (SELECT COALESCE(sum(t.amount), 0)::bigint
+                       FROM transfers t JOIN accounts a ON a.id = t.debit
+                      WHERE a.name = $1 AND t.kind = 'posted' AND t.reason = 'tasks'
+                        AND t.created_at >= to_timestamp($2::bigint)) AS spent_today
                FROM accounts WHERE name = $1",
         )
         .bind(SUBSIDY)
+        .bind(today)
         .fetch_one(&self.pool)
         .await?;
         Ok(Subsidy {
             granted: Msat::new(row.try_get("granted")?),
             reserved: Msat::new(row.try_get("reserved")?),
             spent: Msat::new(row.try_get("spent")?),
+            spent_today: Msat::new(row.try_get("spent_today")?),
         })
     }
 }

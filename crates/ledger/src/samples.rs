@@ -1,6 +1,7 @@
 //! The sample of a batch: which header draws it, how often its audit could not be done, and what was recorded of it.
 
 use dovetail_commitment::{BatchRoot, HeaderHash};
+use dovetail_units::Msat;
 use dovetail_vrf::{VrfProof, VrfPublicKey};
 use sqlx::{PgConnection, Row};
 
@@ -18,6 +19,9 @@ pub struct DrawnSample {
     pub header_hash: HeaderHash,
     /// Shows the output that draws it.
     pub proof: VrfProof,
+    /// What was at stake for the worker: the least that was held for it at any claim of the batch. With it and the values
+    /// of the leaves anybody can draw the sample again.
+    pub stake: Msat,
     /// The places of its leaves, in ascending order. There may be none.
     pub indices: Vec<usize>,
 }
@@ -133,9 +137,10 @@ impl Audit<'_> {
             .collect::<Result<Vec<i32>, _>>()
             .map_err(|_| LedgerError::Refused("a sampled index is out of range"))?;
         let (header, proof) = (self.sample.header_hash, self.sample.proof);
+        let stake = self.sample.stake.get();
         let inserted = sqlx::query(
-            "INSERT INTO audits (header_hash, root, sample, verdict, sample_header, vrf_proof)
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (root, header_hash, verdict) DO NOTHING",
+            "INSERT INTO audits (header_hash, root, sample, verdict, sample_header, vrf_proof, stake_msat)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (root, header_hash, verdict) DO NOTHING",
         )
         .bind(self.header_hash.to_bytes().to_vec())
         .bind(self.root.to_bytes().to_vec())
@@ -143,6 +148,7 @@ impl Audit<'_> {
         .bind(self.verdict)
         .bind(header.to_bytes().to_vec())
         .bind(proof.to_bytes().to_vec())
+        .bind(stake)
         .execute(&mut *connection)
         .await?;
         if inserted.rows_affected() == 1 {

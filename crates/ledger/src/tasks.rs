@@ -5,7 +5,7 @@ use dovetail_commitment::{
     Constraint, EncodedPrompt, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
     WorkerKey, output_digest,
 };
-use dovetail_units::Msat;
+use dovetail_units::{Msat, TokenPrices};
 use dovetail_units::time::unix_now;
 use sqlx::postgres::PgRow;
 use sqlx::{Postgres, Row, Transaction};
@@ -69,6 +69,10 @@ pub struct TaskRecord {
     pub seed: [u8; 32],
     /// What it costs: at most, until it has finished. What it earns its worker, from then on.
     pub price: Msat,
+    /// How many tokens of input that counts.
+    pub input_tokens: u32,
+    /// What it counts a token with.
+    pub prices: TokenPrices,
     /// Who runs or ran it.
     pub worker: Option<WorkerKey>,
     /// What the worker committed to.
@@ -87,12 +91,13 @@ pub struct TaskRecord {
 
 impl TaskRecord {
     pub(crate) const COLUMNS: &'static str = "id, state, model_id, prompt, stop, answer_form, salt, sampling, seed, \
-        price_msat, worker, transcript, output_tokens, error_code, created_at, expires_at, stops_at";
+        price_msat, input_tokens, input_msat_per_million, output_msat_per_million, worker, transcript, output_tokens, \
+        error_code, created_at, expires_at, stops_at";
 
     /// The same with neither prompt nor what goes with it, for those who look at many tasks.
     pub(crate) const COLUMNS_WITHOUT_PROMPT: &'static str = "id, state, model_id, NULL::bytea AS prompt, NULL::bytea AS stop, \
-        NULL::bytea AS answer_form, salt, sampling, seed, price_msat, worker, transcript, output_tokens, error_code, \
-        created_at, expires_at";
+        NULL::bytea AS answer_form, salt, sampling, seed, price_msat, input_tokens, input_msat_per_million, \
+        output_msat_per_million, worker, transcript, output_tokens, error_code, created_at, expires_at, stops_at";
 
     /// Whether it was settled or has failed: its transcript earns nothing any more.
     pub(crate) fn has_ended(&self) -> bool {
@@ -123,6 +128,9 @@ impl TaskRecord {
             sampling: sampling_from(&sampling).ok_or_else(corrupt)?,
             seed: array(row.try_get("seed")?)?,
             price: Msat::new(row.try_get("price_msat")?),
+            input_tokens: u32::try_from(row.try_get::<i64, _>("input_tokens")?)
+                .map_err(|_| corrupt())?,
+            prices: prices_from(row)?,
             worker: worker.map(array).transpose()?.map(WorkerKey::from_bytes),
             transcript: transcript
                 .map(|bytes| Transcript::decode(&bytes).map_err(|_| corrupt()))
@@ -137,6 +145,18 @@ impl TaskRecord {
                 .transpose()?,
         })
     }
+}
+
+fn prices_from(row: &PgRow) -> Result<TokenPrices, LedgerError> {
+    let price = |name: &str| -> Result<u64, LedgerError> {
+        let msat: i64 = row.try_get(name)?;
+        u64::try_from(msat).map_err(|_| LedgerError::Corrupt("task"))
+    };
+    let (input, output) = (
+        price("input_msat_per_million")?,
+        price("output_msat_per_million")?,
+    );
+    TokenPrices::new(input, output).map_err(|_| LedgerError::Corrupt("task"))
 }
 
 pub(crate) fn array(bytes: Vec<u8>) -> Result<[u8; 32], LedgerError> {

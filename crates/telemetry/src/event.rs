@@ -92,6 +92,24 @@ pub enum Event<'a> {
         /// What it comes to.
         amount_msat: Msat,
     },
+    /// How the operator's account for agents' tasks stands. Emitted when it has changed, some seconds later at the most:
+    /// the last one is what a gauge shows.
+    Subsidy {
+        /// What the budget gives on a day.
+        msat_per_day: Msat,
+        /// What it gives in all.
+        msat_in_all: Msat,
+        /// What it has given so far.
+        granted_msat: Msat,
+        /// What tasks have cost on this day (UTC).
+        spent_today_msat: Msat,
+        /// What tasks have cost in all.
+        spent_msat: Msat,
+        /// What is set aside for tasks that have not ended.
+        reserved_msat: Msat,
+        /// What new tasks may cost now.
+        available_msat: Msat,
+    },
     /// A share solved a block.
     BlockFound {
         /// The block's hash, as explorers print it.
@@ -231,6 +249,18 @@ mod tests {
                     amount_msat: Msat::new(3_600),
                 },
                 r#"{"event":"credit_matured","worker":"0a0b","credits":4,"amount_msat":3600}"#,
+            ),
+            (
+                Event::Subsidy {
+                    msat_per_day: Msat::new(100),
+                    msat_in_all: Msat::new(900),
+                    granted_msat: Msat::new(250),
+                    spent_today_msat: Msat::new(40),
+                    spent_msat: Msat::new(190),
+                    reserved_msat: Msat::new(20),
+                    available_msat: Msat::new(40),
+                },
+                r#"{"event":"subsidy","msat_per_day":100,"msat_in_all":900,"granted_msat":250,"spent_today_msat":40,"spent_msat":190,"reserved_msat":20,"available_msat":40}"#,
             ),
             (
                 Event::BlockFound {

@@ -91,6 +91,7 @@ mod tests {
             accepted: true,
             sample_header: drawn_from,
             proof: by.prove(&sample_input(&drawn_from, &ROOT)),
+            stake_msat: 1,
             code: String::new(),
             credit_msat: 1,
             held_msat: 1,

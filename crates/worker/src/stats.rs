@@ -159,6 +159,7 @@ mod tests {
             accepted: credit_msat > 0,
             sample_header: HeaderHash::from_bytes([0; 32]),
             proof: VrfProof::NONE,
+            stake_msat: 0,
             code: String::new(),
             credit_msat,
             held_msat,

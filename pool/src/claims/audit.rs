@@ -136,6 +136,7 @@ impl Auditor {
         let sample = DrawnSample {
             header_hash: sample_header,
             proof,
+            stake,
             indices,
         };
         Ok(Audited { sample, outcome })

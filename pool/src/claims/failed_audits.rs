@@ -38,7 +38,8 @@ fn text(record: &FailedAuditRecord) -> String {
            batch        {root}, leaf {leaf}\n  \
            share        {header}\n  \
            sample by    {sample_header}\n               \
-                        proof {proof}\n  \
+                        proof {proof}\n               \
+                        at stake {stake} msat\n  \
            task         {task}\n  \
            transcript   {transcript}\n  \
            model        {model}, engine version {version}\n  \
@@ -56,6 +57,9 @@ fn text(record: &FailedAuditRecord) -> String {
         header = record.header_hash,
         sample_header = or_none(&record.sample_header),
         proof = or_none(&record.vrf_proof),
+        stake = record
+            .stake_msat
+            .map_or_else(|| none.clone(), |msat| msat.to_string()),
         task = record.task_id,
         transcript = record.transcript_hash,
         model = record.model_id,

@@ -1,4 +1,4 @@
-//! The receipts of a settled batch: one per task, signed by the pool, checkable offline.
+//! The receipts of a settled batch: one per task, with what it has cost, signed by the pool, checkable offline.
 
 use bitcoin::secp256k1::Keypair;
 use dovetail_commitment::receipt::{Receipt, ReceiptParts};
@@ -10,7 +10,7 @@ use dovetail_vrf::VrfPublicKey;
 use super::claim::Claim;
 
 /// One signed receipt per task, as JSON. `None` if the batch is not the one that is claimed, or has lost a
-/// transcript, which no batch under audit has.
+/// transcript, which no batch under audit has, or if a price is not what its tokens cost: nobody would believe it.
 pub(super) fn sign(
     claim: &Claim,
     batch: &BatchRecord,
@@ -31,8 +31,12 @@ pub(super) fn sign(
         .iter()
         .enumerate()
         .map(|(index, task)| {
+            let transcript = task.transcript.clone()?;
+            if task.prices.of(task.input_tokens, transcript.output_tokens) != task.price {
+                return None;
+            }
             let parts = ReceiptParts {
-                transcript: task.transcript.clone()?,
+                transcript,
                 leaf_proof: tree.proof(index)?,
                 coinbase: claim.coinbase.clone(),
                 merkle_path: claim.merkle_path.clone(),
@@ -40,6 +44,9 @@ pub(super) fn sign(
                 share_target: claim.share_target,
                 issued_at_unix: unix_now(),
                 vrf_key: vrf_key.to_bytes(),
+                input_tokens: task.input_tokens,
+                prices: task.prices,
+                price: task.price,
             };
             let receipt = Receipt::sign(parts, key);
             Some((task.id, serde_json::to_string_pretty(&receipt).ok()?))

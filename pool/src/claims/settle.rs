@@ -70,6 +70,8 @@ pub(crate) struct Drawn {
     /// The header of the batch's first admitted claim.
     pub(crate) sample_header: HeaderHash,
     pub(crate) proof: VrfProof,
+    /// What was at stake for the worker.
+    pub(crate) stake: Msat,
 }
 
 /// How a share ended.
@@ -359,6 +361,7 @@ impl Settler {
         let drawn = sample.map(|sample| Drawn {
             sample_header: sample.header_hash,
             proof: sample.proof,
+            stake: sample.stake,
         });
         BatchReport {
             root: batch.root,
@@ -386,6 +389,7 @@ impl Settler {
         let sample = DrawnSample {
             header_hash,
             proof: self.auditor.prove(&header_hash, &batch.root),
+            stake: batch.stake?,
             indices: Vec::new(),
         };
         let code: Cow<'static, str> = match batch.state {

@@ -104,6 +104,8 @@ impl Settler {
                 let sample = DrawnSample {
                     header_hash,
                     proof: self.auditor.prove(&header_hash, &root),
+                    // Of the claim at which it was found, at the latest.
+                    stake: batch.stake.unwrap_or_default(),
                     indices: vec![finding.index],
                 };
                 let booked = self

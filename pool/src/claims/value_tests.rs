@@ -189,6 +189,7 @@ fn drawn(root: BatchRoot, indices: Vec<usize>) -> DrawnSample {
     DrawnSample {
         header_hash: HeaderHash::from_bytes(root.to_bytes()),
         proof: VrfProof::from_bytes([0; VrfProof::BYTES]),
+        stake: Msat::ZERO,
         indices,
     }
 }

@@ -100,6 +100,16 @@ fn print(report: &Report) -> Result<(), OutputError> {
     if let Some(hash) = &report.header_hash {
         print_line(format_args!("header hash {hash}"))?;
     }
+    if let Some(cost) = &report.cost {
+        print_line(format_args!(
+            "price       {}: {} tokens of input at {} msat a million, {} of output at {}",
+            cost.price_msat,
+            cost.input_tokens,
+            cost.prices.input_msat_per_million(),
+            cost.output_tokens,
+            cost.prices.output_msat_per_million(),
+        ))?;
+    }
     match report.first_failure {
         None => print_line("The receipt holds."),
         Some(check) => print_line(format_args!("The receipt does not hold: {}.", name(check))),

@@ -25,6 +25,11 @@ fn a_claim_is_recorded_with_one_sample_only() {
         assert_eq!(ledger.stats().await.unwrap().transcripts_replayed, 2);
         // A sample may be empty.
         record(&[], "passed").await.unwrap();
+        let stakes: Vec<Option<i64>> = sqlx::query_scalar("SELECT stake_msat FROM audits")
+            .fetch_all(&ledger.pool)
+            .await
+            .unwrap();
+        assert_eq!(stakes, [Some(5_000); 2]);
         assert_eq!(ledger.stats().await.unwrap().transcripts_replayed, 2);
     });
 }
@@ -92,6 +97,7 @@ fn a_failed_audit_is_recorded_once_with_all_that_an_appeal_needs() {
         assert_eq!(record.header_hash, "07".repeat(32));
         assert_eq!(record.sample_header, Some("07".repeat(32)));
         assert_eq!(record.vrf_proof, Some("07".repeat(VrfProof::BYTES)));
+        assert_eq!(record.stake_msat, Some(5_000));
         assert_eq!(record.root, root.to_string());
         assert_eq!(record.task_id, claimed.task_id.to_string());
         assert_eq!(

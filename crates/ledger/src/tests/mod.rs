@@ -210,6 +210,7 @@ fn sample(header: u8) -> DrawnSample {
     DrawnSample {
         header_hash: HeaderHash::from_bytes([header; 32]),
         proof: VrfProof::from_bytes([header; VrfProof::BYTES]),
+        stake: Msat::new(5_000),
         indices: vec![0],
     }
 }

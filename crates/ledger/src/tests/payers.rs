@@ -81,6 +81,35 @@ fn the_budget_in_all_bounds_the_days() {
     });
 }
 
+#[test]
+fn what_was_spent_on_earlier_days_is_not_todays() {
+    run(|_db, ledger| async move {
+        assert!(
+            ledger
+                .create_task(&on_budget(1, 2_500, 9_000))
+                .await
+                .unwrap()
+        );
+        for (days_ago, amount) in [(2, 400), (0, 100)] {
+            sqlx::query(
+                "INSERT INTO transfers (id, kind, debit, credit, amount, reason, created_at)
+                 SELECT substr(sha256(int8send($2)), 1, 16), 'posted', d.id, c.id, $2, 'tasks',
+                        now() - make_interval(days => $1)
+                   FROM accounts d, accounts c WHERE d.name = 'payer:subsidy' AND c.name = 'paid:inference'",
+            )
+            .bind(days_ago)
+            .bind(amount)
+            .execute(&ledger.pool)
+            .await
+            .unwrap();
+        }
+        let subsidy = ledger.subsidy().await.unwrap();
+        assert_eq!(subsidy.spent, Msat::new(500));
+        assert_eq!(subsidy.spent_today, Msat::new(100));
+        assert_eq!(subsidy.available(), Msat::new(2_500 - 1_000 - 500));
+    });
+}
+
 /// However a task ends, what was set aside for it moves once.
 #[test]
 fn every_end_of_a_task_gives_back_what_it_did_not_cost() {

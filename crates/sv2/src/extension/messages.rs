@@ -172,6 +172,9 @@ messages! {
         sample_header: HeaderHash,
         /// Shows the output that draws the sample; [`VrfProof::NONE`] while the batch has not ended.
         proof: VrfProof,
+        /// What the sample was drawn against: the least of the worker's credit for inference that was held at any claim
+        /// of the batch, in msat; 0 while the batch has not ended.
+        stake_msat: u64,
         /// Empty, or one of [`super::codes`].
         code: String,
         /// What the batch's tokens are credited with, in msat; 0 unless it is accepted.

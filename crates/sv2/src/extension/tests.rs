@@ -81,6 +81,7 @@ fn messages_come_back_whole_and_never_from_a_part() {
         accepted: false,
         sample_header: HeaderHash::from_bytes([5; 32]),
         proof: VrfProof::from_bytes([3; VrfProof::BYTES]),
+        stake_msat: 40_000,
         code: Code::InferenceMismatch.to_string(),
         credit_msat: 0,
         held_msat: MSAT_UNKNOWN,

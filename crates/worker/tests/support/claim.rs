@@ -66,6 +66,7 @@ impl Claim {
             code: Code::AuditUnavailable.to_string(),
             sample_header: HeaderHash::from_bytes([0; 32]),
             proof: VrfProof::NONE,
+            stake_msat: 0,
             ..self.failed()
         }
     }
@@ -100,6 +101,7 @@ pub(crate) fn passed(root: BatchRoot, header_hash: HeaderHash) -> BatchOutcome {
         accepted: true,
         sample_header: header_hash,
         proof: vrf_secret().prove(&sample_input(&header_hash, &root)),
+        stake_msat: 12_000,
         code: String::new(),
         credit_msat: 24_000,
         held_msat: 24_000,

@@ -174,9 +174,9 @@ fn is_final(settled: &Settled) -> bool {
 fn outcome(report: &BatchReport) -> BatchOutcome {
     // No amount of the ledger is negative here, and none is as large as the word for "not known".
     let msat = |amount: Msat| u64::try_from(amount.get()).unwrap_or(MSAT_UNKNOWN);
-    let (sample_header, proof) = match report.drawn {
-        Some(drawn) => (drawn.sample_header, drawn.proof),
-        None => (HeaderHash::from_bytes([0; 32]), VrfProof::NONE),
+    let (sample_header, proof, stake) = match report.drawn {
+        Some(drawn) => (drawn.sample_header, drawn.proof, drawn.stake),
+        None => (HeaderHash::from_bytes([0; 32]), VrfProof::NONE, Msat::ZERO),
     };
     BatchOutcome {
         root: report.root,
@@ -184,6 +184,7 @@ fn outcome(report: &BatchReport) -> BatchOutcome {
         accepted: report.accepted,
         sample_header,
         proof,
+        stake_msat: msat(stake),
         code: report.code.clone().into_owned(),
         credit_msat: msat(report.credit),
         held_msat: report.held.map_or(MSAT_UNKNOWN, msat),

@@ -102,7 +102,7 @@ impl Worker {
         let root = outcome.root;
         match check_sample(claim, outcome) {
             Ok(true) => {
-                tracing::info!(%root, header = %outcome.header_hash, accepted = outcome.accepted, sample_header = %outcome.sample_header, "the pool has proven the sample of the audit");
+                tracing::info!(%root, header = %outcome.header_hash, accepted = outcome.accepted, sample_header = %outcome.sample_header, proof = ?outcome.proof, stake_msat = outcome.stake_msat, "the pool has proven the sample of the audit");
                 Ok(())
             }
             Ok(false) => {
