@@ -74,6 +74,29 @@ impl Fixture {
         })
     }
 
+    /// The model that the cheats' tasks are for.
+    pub(crate) fn model(&self) -> &Arc<Model> {
+        &self.models.asked
+    }
+
+    /// Where a worker connects, with templates of its own until `stop`, and an agent.
+    pub(crate) async fn doors(&self, stop: &CancellationToken) -> (Endpoints, AgentClient) {
+        let (endpoints, agent_url) = {
+            let scenario = self.scenario();
+            let source = source(&scenario.network);
+            let endpoints = Endpoints {
+                mining: scenario.mining.clone(),
+                declaration: scenario.declaration.clone(),
+                templates: dovetail_templates::start(source, stop.clone()).unwrap(),
+            };
+            (endpoints, scenario.grpc.clone())
+        };
+        let mut work = endpoints.templates.subscribe();
+        work.wait_for(Option::is_some).await.unwrap();
+        let agent = AgentClient::connect(&agent_url).await.unwrap();
+        (endpoints, agent)
+    }
+
     pub(crate) fn scenario(&self) -> MutexGuard<'_, Scenario> {
         self.scenario
             .lock()
@@ -152,21 +175,10 @@ impl Case {
     /// A case on this pool.
     pub(crate) async fn on(fixture: Arc<Fixture>) -> Self {
         let turn = Arc::clone(&fixture.turns).lock_owned().await;
-        let (endpoints, agent_url, stop) = {
-            let scenario = fixture.scenario();
-            let stop = CancellationToken::new();
-            let source = source(&scenario.network);
-            let endpoints = Endpoints {
-                mining: scenario.mining.clone(),
-                declaration: scenario.declaration.clone(),
-                templates: dovetail_templates::start(source, stop.clone()).unwrap(),
-            };
-            (endpoints, scenario.grpc.clone(), stop)
-        };
-        let mut work = endpoints.templates.subscribe();
-        work.wait_for(Option::is_some).await.unwrap();
+        let stop = CancellationToken::new();
+        let (endpoints, client) = fixture.doors(&stop).await;
         let agent = Agent {
-            client: AgentClient::connect(&agent_url).await.unwrap(),
+            client,
             reading: Mutex::default(),
         };
         let model = &fixture.bystander_model;
@@ -272,6 +284,11 @@ impl Case {
         asked(&self.agent, question, worker).await
     }
 
+    /// The code with which a question of so many tokens at most is refused.
+    pub(crate) async fn refusal(&self, tokens: u32) -> String {
+        refusal(&self.agent.client, self.fixture.model(), tokens).await
+    }
+
     /// Has the agent cancel a task.
     pub(crate) fn cancel(&self, task: TaskId) -> JoinHandle<()> {
         let client = self.agent.client.clone();
@@ -345,10 +362,20 @@ impl Case {
 
     /// The honest worker was not disturbed: what it had begun is credited, and so is what comes next.
     pub(crate) async fn end(mut self) {
+        self.claim_of_bystander().await;
+        self.end_afresh().await;
+    }
+
+    /// The honest worker is credited with what it had begun. Nobody pays for more.
+    pub(crate) async fn end_without_money(mut self) {
+        self.claim_of_bystander().await;
+        assert!(!self.fixture.scenario().pool.log().contains("panicked"));
+    }
+
+    async fn claim_of_bystander(&mut self) {
         let root = self.bystander_batch.root;
         self.bystander.claim(&root).await.credited();
         self.earned_batches(&self.bystander, 1);
-        self.end_afresh().await;
     }
 
     /// The honest worker goes on, whatever became of what it had begun.
@@ -388,6 +415,17 @@ fn question(model: &Model, stop: StopSequences) -> Question {
     Question {
         stop,
         ..Question::new(model.id(), b"what was asked".to_vec(), sampling)
+    }
+}
+
+/// The code with which a question of so many tokens at most is refused.
+pub(crate) async fn refusal(client: &AgentClient, model: &Model, tokens: u32) -> String {
+    let mut question = question(model, StopSequences::default());
+    question.sampling.max_tokens = tokens;
+    match client.ask(question).await {
+        Err(AgentError::Refused { code, .. }) => code,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was taken"),
     }
 }
 

@@ -1,8 +1,14 @@
 //! The document of test vectors.
 
+mod messages;
+mod receipts;
+
 use std::fmt::Write;
 
 use dovetail_sv2::{Frame, Message};
+
+pub(crate) use messages::messages;
+pub(crate) use receipts::receipts;
 
 /// The document that is being written: `name = value` lines under headings.
 #[derive(Default)]
