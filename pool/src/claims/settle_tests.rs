@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use dovetail_audit::Verdict;
 use dovetail_commitment::ModelId;
+use dovetail_commitment::receipt::Receipt;
 use dovetail_engine::Runtime;
 use dovetail_ledger::Ledger;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::sample_input;
+use dovetail_units::Msat;
 
 use crate::claims::settle::{BatchReport, Settled};
-use crate::test_support::{Database, Finished, Pool, Worker, hash_share, validator};
+use crate::test_support::{Database, Finished, Pool, Worker, hash_share, prices, validator};
 use crate::validation::tests::tiny_model;
 use crate::validation::{Validator, ValidatorError, Work};
 
@@ -135,6 +137,35 @@ async fn hash_shares_do_not_wait_for_an_audit_and_a_claim_that_waited_too_long_l
     fixture.database.drop().await;
 }
 
+/// With the value of each leaf and what was at stake, the sample can be drawn again.
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_say_what_tasks_have_cost_and_outcomes_what_was_at_stake() {
+    let fixture = Fixture::start().await;
+    let pool = fixture.pool(true, Duration::from_secs(30)).await;
+    for (number, held_before) in [(0, 0), (1, 160)] {
+        let finished = fixture.honest(0, number).await;
+        let Settled::Accepted(Some(report)) = claim(&pool, &finished).await else {
+            panic!("not credited");
+        };
+        assert_eq!(report.drawn.unwrap().stake, Msat::new(held_before));
+        let batch = fixture.ledger.batch(finished.root).await.unwrap().unwrap();
+        assert_eq!(batch.stake, Some(Msat::new(held_before)));
+        let mut sum = 0;
+        for task in &batch.tasks {
+            let json = fixture.ledger.receipt(task.id).await.unwrap().unwrap();
+            let receipt: Receipt = serde_json::from_str(&json).unwrap();
+            // A token in front of "0?".
+            assert_eq!(receipt.input_tokens, 3);
+            assert_eq!(receipt.prices, prices());
+            assert_eq!(receipt.price_msat, Msat::new(80));
+            sum += receipt.price_msat.get();
+        }
+        assert_eq!(report.credit, Msat::new(sum));
+    }
+    pool.kill().await;
+    fixture.database.drop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lie_costs_its_worker_what_is_held_and_leaves_everybody_else_alone() {
     let fixture = Fixture::start().await;
@@ -162,6 +193,7 @@ async fn a_lie_costs_its_worker_what_is_held_and_leaves_everybody_else_alone() {
     assert_eq!((report.accepted, report.code.as_ref()), (false, "trace"));
     let drawn = report.drawn.unwrap();
     assert_eq!(drawn.sample_header, report.header_hash);
+    assert_eq!(drawn.stake, Msat::new(160));
     assert!(is_proven(&pool, &lie, &report));
     assert_eq!(fixture.balance(0).await, (323, 0));
     assert_eq!(fixture.balance(1).await, (323, 160));

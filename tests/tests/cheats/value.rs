@@ -100,7 +100,7 @@ async fn a_worker_that_asks_its_own_questions_where_nobody_pays() {
 async fn a_worker_that_asks_its_own_questions_until_the_budget_is_used_up() {
     // One batch for the honest worker, and two.
     const BUDGET: &str = "120000";
-    assert_eq!(BUDGET.parse(), Ok(3 * BATCH_MSAT));
+    assert_eq!(BUDGET.parse::<i64>().unwrap(), 3 * BATCH_MSAT);
     let options = Options {
         pool_settings: &[
             ("INFERENCE__SUBSIDY__MSAT_PER_DAY", BUDGET),
