@@ -5,8 +5,8 @@ use dovetail_commitment::{
     Constraint, EncodedPrompt, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
     WorkerKey, output_digest,
 };
-use dovetail_units::{Msat, TokenPrices};
 use dovetail_units::time::unix_now;
+use dovetail_units::{Msat, TokenPrices};
 use sqlx::postgres::PgRow;
 use sqlx::{Postgres, Row, Transaction};
 

@@ -44,9 +44,18 @@ async fn an_invoice_that_its_worker_has_not_signed() {
     // signed.
     let (own, other) = (cheat.keys.pair, WorkerKeys::generate().pair);
     answer(&mut cheat, &wallet, |_, _| [0; 64]).await;
-    answer(&mut cheat, &wallet, |id, hash| sign_invoice(&other, id, hash)).await;
-    answer(&mut cheat, &wallet, |id, _| sign_invoice(&own, id, &[7; 32])).await;
-    answer(&mut cheat, &wallet, |_, hash| sign_invoice(&own, &[7; 32], hash)).await;
+    answer(&mut cheat, &wallet, |id, hash| {
+        sign_invoice(&other, id, hash)
+    })
+    .await;
+    answer(&mut cheat, &wallet, |id, _| {
+        sign_invoice(&own, id, &[7; 32])
+    })
+    .await;
+    answer(&mut cheat, &wallet, |_, hash| {
+        sign_invoice(&own, &[7; 32], hash)
+    })
+    .await;
     // That the pool asks again shows that it is done with the invoice before: it paid none of them.
     let request: RequestInvoice = cheat.wire.receive().await;
     let log = case.fixture.scenario().pool.log();

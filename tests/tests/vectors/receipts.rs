@@ -25,10 +25,15 @@ fn prices() -> TokenPrices {
 }
 
 pub(crate) fn receipts(out: &mut Vectors) {
-    out.heading("What tokens cost in msat, at 400,000 msat a million of input and 2,000,000 of output");
+    out.heading(
+        "What tokens cost in msat, at 400,000 msat a million of input and 2,000,000 of output",
+    );
     for (input, output) in [(0, 0), (1, 0), (4, 3), (5, 1), (u32::MAX, u32::MAX)] {
         let price = prices().of(input, output).get();
-        out.text(&format!("price(in={input}, out={output})"), &price.to_string());
+        out.text(
+            &format!("price(in={input}, out={output})"),
+            &price.to_string(),
+        );
     }
     out.heading(
         "A receipt of the transcript above, for the token prices above: secret key 01..01, BIP-340 with auxiliary randomness of zeros left out",
@@ -63,7 +68,10 @@ fn receipt() -> Receipt {
     let input_tokens = u32::try_from(PROMPT_TOKENS.len()).unwrap();
     let transcript = transcript();
     let parts = ReceiptParts {
-        leaf_proof: Batch::new(vec![transcript.leaf()]).unwrap().proof(0).unwrap(),
+        leaf_proof: Batch::new(vec![transcript.leaf()])
+            .unwrap()
+            .proof(0)
+            .unwrap(),
         coinbase: serialize(&coinbase),
         merkle_path: Vec::new(),
         header: serialize(&header).try_into().unwrap(),
