@@ -18,6 +18,7 @@ mod migrations;
 mod payouts;
 mod shares;
 mod spool;
+mod standing;
 mod stats;
 mod tasks;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use error::{CommitRefusal, LedgerError, PostgresError};
 pub use failed_audits::{FailedAudit, FailedAuditRecord, ReplayedDigests};
 pub use payouts::{OpenPayout, PayoutState};
 pub use shares::{InferenceSettlement, Share, ShareKind};
+pub use standing::Standing;
 pub use stats::{Balance, Stats};
 pub use tasks::{NewTask, TaskRecord, TaskState};
 pub use trust::Trust;
