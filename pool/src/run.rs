@@ -54,6 +54,8 @@ const EXTRANONCE_BYTES: u8 = 20;
 const PROCESS_BYTES: usize = 4;
 /// How often expired tasks are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+/// How often tasks that have stalled are looked for.
+const STALL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often credit that has matured is looked for, besides after each batch of its worker.
 const MATURITY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last shares may take to reach the ledger at shutdown.
@@ -268,6 +270,7 @@ impl Base {
             mailboxes: mailboxes.clone(),
             limits: TaskLimits::from(&config.inference),
             prices: Prices::new(config.inference.free_of_charge),
+            rates: config.credit,
             telemetry: telemetry.clone(),
             tracker: tracker.clone(),
         });
@@ -440,6 +443,7 @@ fn start_payouts(shared: &Shared, mailboxes: Mailboxes, shutdown: &CancellationT
 fn start_chores(shared: &Arc<Shared>, shutdown: &CancellationToken) {
     let tracker = &shared.tracker;
     tracker.spawn(expire(shared.tasks.clone(), shutdown.clone()));
+    tracker.spawn(hand_on_stalled(shared.tasks.clone(), shutdown.clone()));
     tracker.spawn(mature(Arc::clone(shared), shutdown.clone()));
     let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());
     tracker.spawn(following);
@@ -464,6 +468,18 @@ async fn expire(tasks: Tasks, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => tasks.expire().await,
+        }
+    }
+}
+
+/// Gives tasks whose workers let them lie to others.
+async fn hand_on_stalled(tasks: Tasks, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(STALL_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => tasks.hand_on_stalled().await,
         }
     }
 }

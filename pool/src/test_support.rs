@@ -27,7 +27,7 @@ use crate::claims::settle::{ProvenShare, Settled, Settler};
 use crate::config::CreditConfig;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
-use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
+use crate::tasks::{Patience, Prices, TaskLimits, TaskParts, Tasks};
 use crate::validation::{Member, ThreadValidator, Validator, Validators, ValidatorsConfig};
 
 /// Credit matures with the next batch.
@@ -103,8 +103,10 @@ pub(crate) fn live_tasks(ledger: &Ledger, models: Models) -> Tasks {
             prompt_bytes_max: 1_024,
             queue_max: 16,
             lifetime_s: 600,
+            patience: Patience::default(),
         },
         prices: Prices::new(true),
+        rates: RATES,
         telemetry: Telemetry::none(),
         tracker: TaskTracker::new(),
     })

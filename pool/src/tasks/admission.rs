@@ -9,10 +9,14 @@ use dovetail_engine::Model;
 use dovetail_ledger::{LedgerError, NewTask, TaskRecord};
 use dovetail_units::time::{since_epoch, unix_now};
 
+use super::caller::Caller;
+use super::live_tasks::Arrival;
 use super::order::Order;
+use super::queue::NoRoom;
 use super::pricing::{Paid, QUOTE_VALIDITY, Quote};
 use super::{TaskError, Tasks};
 use crate::assignment::Assignment;
+use crate::credit;
 
 /// So many constraints are read at once: reading one may take a core for a while, and strangers send them.
 pub(super) const CONSTRAINT_READERS: usize = 2;
@@ -42,6 +46,8 @@ pub(crate) enum AdmissionError {
     NoWorker,
     #[error("too many tasks wait already")]
     QueueFull,
+    #[error("too many of your tasks, or of your network's, wait already")]
+    CallerFull,
     #[error("this id names another task")]
     IdTaken,
     #[error("the ledger does not answer: {0}")]
@@ -50,6 +56,15 @@ pub(crate) enum AdmissionError {
     Lookup(#[from] TaskError),
     #[error("the request did not finish")]
     Unfinished,
+}
+
+impl From<NoRoom> for AdmissionError {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::All => Self::QueueFull,
+            NoRoom::Caller => Self::CallerFull,
+        }
+    }
 }
 
 impl Tasks {
@@ -90,15 +105,14 @@ impl Tasks {
         order: Order,
         paid: &Paid,
     ) -> Result<TaskRecord, AdmissionError> {
+        let caller = order.caller;
         let task = self.check(order, paid)?;
         let id = task.id;
         if self.live.workers_for(&task.model_id) == 0 {
             return Err(AdmissionError::NoWorker);
         }
         // Before the task is stored, so that its agent may try again with the same id.
-        if !self.live.has_room(self.limits.queue_max) {
-            return Err(AdmissionError::QueueFull);
-        }
+        self.live.room(&caller, self.limits.queue_max)?;
         if let Some(constraint) = &task.constraint {
             self.read_constraint(task.model_id, constraint.clone())
                 .await?;
@@ -109,26 +123,29 @@ impl Tasks {
             error => AdmissionError::Ledger(error),
         })?;
         if created {
-            self.queue(task).await?;
+            self.queue(task, caller).await?;
         }
         Ok(self.task(id).await?)
     }
 
-    async fn queue(&self, task: NewTask) -> Result<(), AdmissionError> {
+    async fn queue(&self, task: NewTask, caller: Caller) -> Result<(), AdmissionError> {
         let id = task.id;
-        if self
-            .live
-            .enqueue(Assignment::from(task), self.limits.queue_max)
-        {
+        let tokens = u64::from(task.sampling.max_tokens);
+        let arrival = Arrival {
+            worth: credit::for_tokens(&self.rates, tokens),
+            assignment: Assignment::from(task),
+            caller,
+        };
+        let Err(no_room) = self.live.enqueue(arrival, self.limits.queue_max) else {
             self.pair();
             return Ok(());
-        }
+        };
         let failed = self
             .ledger
             .fail_task(id, None, Code::QueueFull.as_str())
             .await;
         failed.map_err(AdmissionError::Ledger)?;
-        Err(AdmissionError::QueueFull)
+        Err(no_room.into())
     }
 
     /// The task that the order asks for, once all of it has been checked.

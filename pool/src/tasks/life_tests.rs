@@ -1,5 +1,6 @@
 //! Whole lives of tasks, on a real ledger.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ impl Fixture {
 
     fn order(&self, n: u8) -> Order {
         Order {
+            caller: Caller::new(1, Ipv4Addr::LOCALHOST.into()),
             id: Some(TaskId::from_bytes([n; 32])),
             model: self.model,
             prompt: b"an invoice".to_vec(),
@@ -168,12 +170,12 @@ async fn an_agent_that_follows_a_task_sees_its_tokens_and_each_of_its_states() {
     let delivered = async {
         worker.stream(&task.id, 2, &[7]).unwrap();
         let other = transcript(&task, FIRST, &[5, 6]);
-        let refused = worker.deliver(task.id, &other).await;
+        let refused = worker.deliver(task.id, other).await;
         assert!(matches!(refused, Err(DeliveryError::Mismatch)));
         let whole = transcript(&task, FIRST, &[5, 6, 7]);
-        worker.deliver(task.id, &whole).await.unwrap();
+        worker.deliver(task.id, whole.clone()).await.unwrap();
         // Its answer may have been lost with a connection.
-        worker.deliver(task.id, &whole).await.unwrap();
+        worker.deliver(task.id, whole.clone()).await.unwrap();
     };
     let followed = async {
         while let Some(event) = follower.next().await.unwrap() {

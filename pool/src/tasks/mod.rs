@@ -5,9 +5,12 @@
 //! and of [`Connected`]; none of them can do half of a step. Nothing here knows gRPC or Sv2.
 
 mod admission;
+mod caller;
+mod choice;
 mod connected_worker;
 mod delivery;
 mod follower;
+mod hand;
 #[cfg(test)]
 mod life_tests;
 mod live_tasks;
@@ -18,28 +21,33 @@ mod progress;
 mod queue;
 mod reassign;
 mod refusal;
+mod stalls;
+mod standing;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dovetail_api::codes::Code;
 use dovetail_commitment::{ModelId, TaskId};
 use dovetail_ledger::{BatchRecord, Ledger, LedgerError, TaskRecord, TaskState};
 use dovetail_telemetry::Telemetry;
 use dovetail_units::time::unix_now;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use admission::AdmissionError;
+pub(crate) use caller::Caller;
 pub(crate) use connected_worker::Connected;
 pub(crate) use delivery::DeliveryError;
 pub(crate) use follower::{Follower, TaskEvent};
 pub(crate) use order::Order;
 pub(crate) use pricing::{Paid, PaymentRequired, Prices, Quote};
 pub(crate) use refusal::GivenBack;
+pub(crate) use stalls::Patience;
 
-use crate::config::InferenceConfig;
+use crate::config::{CreditConfig, InferenceConfig};
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
 use live_tasks::LiveTasks;
@@ -54,6 +62,8 @@ pub(crate) struct TaskLimits {
     pub(crate) queue_max: usize,
     /// How long a task may take from its admission to its settlement, in seconds.
     pub(crate) lifetime_s: u64,
+    /// How long its worker may take.
+    pub(crate) patience: Patience,
 }
 
 impl From<&InferenceConfig> for TaskLimits {
@@ -62,6 +72,10 @@ impl From<&InferenceConfig> for TaskLimits {
             prompt_bytes_max: config.prompt_bytes_max,
             queue_max: config.queue_max,
             lifetime_s: config.task_lifetime_s,
+            patience: Patience {
+                first_token: Duration::from_secs(config.first_token_s),
+                progress: Duration::from_secs(config.progress_s),
+            },
         }
     }
 }
@@ -73,6 +87,8 @@ pub(crate) struct TaskParts {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) limits: TaskLimits,
     pub(crate) prices: Prices,
+    /// What tasks earn their workers.
+    pub(crate) rates: CreditConfig,
     pub(crate) telemetry: Telemetry,
     /// Steps that were begun run to their end on it.
     pub(crate) tracker: TaskTracker,
@@ -87,8 +103,11 @@ pub(crate) struct Tasks {
     mailboxes: Mailboxes,
     limits: TaskLimits,
     prices: Prices,
+    rates: CreditConfig,
     telemetry: Telemetry,
     tracker: TaskTracker,
+    /// One look at a worker's standing at a time, so that the newest is what stays.
+    standing_turn: Arc<Mutex<()>>,
     /// For those who have a constraint read.
     constraint_readers: Arc<Semaphore>,
 }
@@ -118,13 +137,15 @@ impl Tasks {
     pub(crate) fn new(parts: TaskParts) -> Self {
         Self {
             ledger: parts.ledger,
-            live: LiveTasks::default(),
+            live: LiveTasks::new(parts.limits.patience),
             models: parts.models,
             mailboxes: parts.mailboxes,
             limits: parts.limits,
             prices: parts.prices,
+            rates: parts.rates,
             telemetry: parts.telemetry,
             tracker: parts.tracker,
+            standing_turn: Arc::default(),
             constraint_readers: Arc::new(Semaphore::new(admission::CONSTRAINT_READERS)),
         }
     }
@@ -208,6 +229,7 @@ impl Tasks {
             self.live.finish(&task.id, phase);
         }
         self.pair();
+        self.look_at_standing(batch.worker);
     }
 
     /// Ends tasks whose time is over, wherever they stand.

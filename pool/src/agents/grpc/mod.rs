@@ -74,7 +74,7 @@ impl Inference for InferenceService {
         &self,
         request: Request<v1::CreateTaskRequest>,
     ) -> Result<Response<v1::CreateTaskResponse>, Status> {
-        let record = self.create(request.into_inner()).await?;
+        let record = self.create(request).await?;
         Ok(Response::new(v1::CreateTaskResponse {
             task: Some(self.view(&record)),
         }))

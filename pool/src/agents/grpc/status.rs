@@ -23,7 +23,7 @@ impl IntoStatus for AdmissionError {
             Self::ConstraintInvalid(_) => Code::ConstraintInvalid,
             Self::Invalid(_) => Code::ArgumentInvalid,
             Self::NoWorker => Code::NoWorker,
-            Self::QueueFull | Self::ConstraintsFull => Code::QueueFull,
+            Self::QueueFull | Self::CallerFull | Self::ConstraintsFull => Code::QueueFull,
             Self::IdTaken => Code::TaskIdTaken,
             Self::Unfinished => Code::Internal,
             Self::Ledger(error) => return unavailable(&error),
