@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_commitment::{
     FinishReason, Form, GUIDE, SamplingParams, Transcript, WorkerKey, output_digest,
@@ -221,6 +221,67 @@ async fn an_order_is_admitted_once_and_refused_where_nobody_could_run_it() {
     assert_eq!(cancelled.state, TaskState::Cancelled);
     let receipt = fixture.tasks.receipt(admitted.id).await;
     assert!(matches!(receipt, Err(ReceiptError::Never)));
+    drop(worker);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_stalls_is_finished_by_another_worker_and_its_agent_reads_on() {
+    let fixture = Fixture::start().await;
+    let mut first = fixture.connect(FIRST);
+    fixture.admit(fixture.order(1)).await.unwrap();
+    let task = given(&mut first).await;
+    first.stream(&task.id, 0, &[5, 6]).unwrap();
+    let mut follower = fixture.tasks.follow(task.id, 0).await.unwrap();
+    let mut second = fixture.connect(SECOND);
+    let late = Instant::now();
+    fixture.tasks.live.state().tasks.get_mut(&task.id).unwrap().due = Some(late);
+    fixture.tasks.hand_on_stalled().await;
+    let again = given(&mut second).await;
+    assert_eq!((again.id, &again.prompt), (task.id, &task.prompt));
+    let command = timeout(Duration::from_secs(20), first.next_command());
+    assert!(matches!(command.await, Ok(Some(WorkerCommand::Cancel(_)))));
+    assert!(first.stream(&task.id, 2, &[7]).is_err());
+    // What it has not computed itself it cannot hand in.
+    let whole = transcript(&task, SECOND, &[5, 6, 7]);
+    let refused = second.deliver(task.id, whole.clone()).await;
+    assert!(matches!(refused, Err(DeliveryError::Mismatch)));
+    second.stream(&task.id, 0, &[5, 6, 7]).unwrap();
+    second.deliver(task.id, whole).await.unwrap();
+    let mut read = Vec::new();
+    while let Some(event) = follower.next().await.unwrap() {
+        if let TaskEvent::Tokens { first_position, tokens, .. } = event {
+            assert_eq!(first_position, read.len());
+            read.extend(tokens);
+        }
+    }
+    assert_eq!(read, [5, 6, 7]);
+    let record = fixture.tasks.task(task.id).await.unwrap();
+    assert_eq!((record.worker, record.state), (Some(SECOND), TaskState::Finished));
+    drop((first, second));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_reads_the_first_tokens_before_the_state_is_read_that_came_with_them() {
+    let fixture = Fixture::start().await;
+    let mut worker = fixture.connect(FIRST);
+    // Nobody takes it yet: the agent follows a task that waits.
+    let busy = fixture.admit(fixture.order(1)).await.unwrap();
+    let first = given(&mut worker).await;
+    let waits = fixture.admit(fixture.order(2)).await.unwrap();
+    let mut follower = fixture.tasks.follow(waits.id, 0).await.unwrap();
+    let state = follower.next().await.unwrap();
+    assert!(matches!(state, Some(TaskEvent::State(task)) if task.state == TaskState::Queued));
+    fixture.tasks.cancel(busy.id).await.unwrap();
+    let cancelled = timeout(Duration::from_secs(20), worker.next_command());
+    assert!(matches!(cancelled.await, Ok(Some(WorkerCommand::Cancel(id))) if id == first.id));
+    given(&mut worker).await;
+    worker.stream(&waits.id, 0, &[5]).unwrap();
+    let tokens = follower.next().await.unwrap();
+    assert!(matches!(tokens, Some(TaskEvent::Tokens { .. })));
+    let state = follower.next().await.unwrap();
+    assert!(matches!(state, Some(TaskEvent::State(task)) if task.state == TaskState::Assigned));
     drop(worker);
     fixture.end().await;
 }

@@ -9,6 +9,8 @@ mod caller;
 mod choice;
 mod connected_worker;
 mod delivery;
+#[cfg(test)]
+mod fairness_tests;
 mod follower;
 mod hand;
 #[cfg(test)]
