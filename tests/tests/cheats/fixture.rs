@@ -256,6 +256,17 @@ impl Case {
         })
     }
 
+    /// Orders a task of the cheats' model, and does not read along; the word if it is refused.
+    pub(crate) async fn order(&self) -> Result<(), String> {
+        order(&self.agent.client, &self.models().asked).await
+    }
+
+    /// The same on a connection of its own.
+    pub(crate) async fn order_on_another_connection(&self) -> Result<(), String> {
+        let client = AgentClient::connect(self.agent.client.url()).await.unwrap();
+        order(&client, &self.models().asked).await
+    }
+
     /// A task for this worker, which must be the only one that takes any.
     pub(crate) async fn task(&self, worker: &mut ScriptedWorker) -> AssignTask {
         self.task_until(worker, StopSequences::default()).await
@@ -369,6 +380,15 @@ fn question(model: &Model, stop: StopSequences) -> Question {
     Question {
         stop,
         ..Question::new(model.id(), b"what was asked".to_vec(), sampling)
+    }
+}
+
+async fn order(client: &AgentClient, model: &Model) -> Result<(), String> {
+    let asked = client.ask(question(model, StopSequences::default())).await;
+    match asked {
+        Ok(_) => Ok(()),
+        Err(AgentError::Refused { code, .. }) => Err(code),
+        Err(other) => panic!("{other}"),
     }
 }
 
