@@ -256,15 +256,20 @@ impl Case {
         })
     }
 
-    /// Orders a task of the cheats' model, and does not read along; the word if it is refused.
-    pub(crate) async fn order(&self) -> Result<(), String> {
-        order(&self.agent.client, &self.models().asked).await
+    /// An agent on a connection of its own.
+    pub(crate) async fn client(&self) -> AgentClient {
+        let url = self.agent.client.url();
+        AgentClient::connect(url).await.unwrap()
     }
 
-    /// The same on a connection of its own.
-    pub(crate) async fn order_on_another_connection(&self) -> Result<(), String> {
-        let client = AgentClient::connect(self.agent.client.url()).await.unwrap();
-        order(&client, &self.models().asked).await
+    /// Has an agent order a task of the cheats' model that it does not read; the word if that is refused.
+    pub(crate) async fn order(&self, client: &AgentClient) -> Result<(), String> {
+        let question = question(&self.models().asked, StopSequences::default());
+        match client.ask(question).await {
+            Ok(_) => Ok(()),
+            Err(AgentError::Refused { code, .. }) => Err(code),
+            Err(other) => panic!("{other}"),
+        }
     }
 
     /// A task for this worker, which must be the only one that takes any.
@@ -380,15 +385,6 @@ fn question(model: &Model, stop: StopSequences) -> Question {
     Question {
         stop,
         ..Question::new(model.id(), b"what was asked".to_vec(), sampling)
-    }
-}
-
-async fn order(client: &AgentClient, model: &Model) -> Result<(), String> {
-    let asked = client.ask(question(model, StopSequences::default())).await;
-    match asked {
-        Ok(_) => Ok(()),
-        Err(AgentError::Refused { code, .. }) => Err(code),
-        Err(other) => panic!("{other}"),
     }
 }
 
