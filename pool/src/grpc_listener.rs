@@ -177,6 +177,22 @@ mod tests {
         assert!(connection.nodelay().unwrap());
     }
 
+    #[tokio::test]
+    async fn connections_of_a_port_for_strangers_have_numbers_addresses_and_no_delay() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let mut connections = Box::pin(limited(listener, PlaceLimits::total(2), shutdown));
+        for number in 1..=2 {
+            let client = TcpStream::connect(address).await.unwrap();
+            let connection = connections.next().await.unwrap().unwrap();
+            assert!(connection.stream.nodelay().unwrap());
+            let origin = connection.connect_info();
+            assert_eq!(origin.connection, number);
+            assert_eq!(origin.address, Some(client.local_addr().unwrap().ip()));
+        }
+    }
+
     /// A port with two places for one address, and a tenth of a second for the preface.
     async fn serve(shutdown: &CancellationToken) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -65,11 +65,7 @@ struct Timed {
 ///
 /// # Errors
 /// If the pool does not answer, or with other tokens than the engine.
-pub(crate) fn measure(
-    model: &Arc<Model>,
-    threads: usize,
-    work: &Work,
-) -> anyhow::Result<Measured> {
+pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow::Result<Measured> {
     ensure!(work.tasks > 0, "at least one task has to be asked");
     let mut alone = Alone {
         runtime: Runtime::new(threads)?,

@@ -39,6 +39,19 @@ impl Tasks {
         id: TaskId,
         transcript: &Transcript,
     ) -> Result<(), DeliveryError> {
+        let delivered = self.hand_in(worker, id, transcript).await;
+        if matches!(delivered, Err(DeliveryError::Ledger(_))) {
+            self.live.excuse(&id, &worker);
+        }
+        delivered
+    }
+
+    async fn hand_in(
+        &self,
+        worker: WorkerKey,
+        id: TaskId,
+        transcript: &Transcript,
+    ) -> Result<(), DeliveryError> {
         let task = self.ledger.task(id).await.map_err(DeliveryError::Ledger)?;
         let task = task.ok_or(DeliveryError::TaskUnknown)?;
         if task.worker != Some(worker) {
@@ -93,7 +106,11 @@ impl Tasks {
 impl LiveTasks {
     /// The worker hands the task in: it gives no more tokens, and has no deadline while the ledger takes it. Returns
     /// the tokens, all of which it has given.
-    pub(super) fn hand_in(&self, id: &TaskId, worker: &WorkerKey) -> Result<Vec<u32>, DeliveryError> {
+    pub(super) fn hand_in(
+        &self,
+        id: &TaskId,
+        worker: &WorkerKey,
+    ) -> Result<Vec<u32>, DeliveryError> {
         let mut state = self.state();
         let task = state.tasks.get_mut(id);
         let task = task.ok_or(DeliveryError::TaskUnknown)?;
@@ -118,6 +135,15 @@ impl LiveTasks {
         if let Some(task) = self.state().tasks.get_mut(id) {
             task.is_handed_in = false;
             task.due = Some(Instant::now() + self.patience.progress);
+        }
+    }
+
+    /// The worker has done its part, and the pool cannot do its own: no deadline but the task's end.
+    fn excuse(&self, id: &TaskId, worker: &WorkerKey) {
+        let mut state = self.state();
+        let task = state.tasks.get_mut(id);
+        if let Some(task) = task.filter(|task| task.worker.as_ref() == Some(worker)) {
+            task.due = None;
         }
     }
 

@@ -10,15 +10,15 @@ use dovetail_units::Msat;
 pub(super) struct Hand(Vec<(TaskId, Msat)>);
 
 impl Hand {
-    /// Takes a task in, unless it is there.
-    pub(super) fn take(&mut self, task: TaskId, worth: Msat) {
+    /// Puts a task in, unless it is there.
+    pub(super) fn put(&mut self, task: TaskId, worth: Msat) {
         if !self.tasks().any(|in_hand| in_hand == task) {
             self.0.push((task, worth));
         }
     }
 
     /// Lets a task go; whether it was there.
-    pub(super) fn drop(&mut self, task: &TaskId) -> bool {
+    pub(super) fn remove(&mut self, task: &TaskId) -> bool {
         let before = self.0.len();
         self.0.retain(|(in_hand, _)| in_hand != task);
         self.0.len() < before
@@ -65,7 +65,7 @@ mod tests {
         (0..100)
             .take_while(|n| {
                 let may = hand.may_grow(&standing);
-                hand.take(task(*n), Msat::new(worth));
+                hand.put(task(*n), Msat::new(worth));
                 may
             })
             .count()
@@ -94,12 +94,12 @@ mod tests {
     #[test]
     fn a_hand_holds_a_task_once_and_no_sum_overflows() {
         let mut hand = Hand::default();
-        hand.take(task(1), Msat::new(i64::MAX));
-        hand.take(task(1), Msat::new(i64::MAX));
-        hand.take(task(2), Msat::new(i64::MAX));
+        hand.put(task(1), Msat::new(i64::MAX));
+        hand.put(task(1), Msat::new(i64::MAX));
+        hand.put(task(2), Msat::new(i64::MAX));
         assert_eq!((hand.len(), hand.worth().get()), (2, i64::MAX));
-        assert!(hand.drop(&task(1)));
-        assert!(!hand.drop(&task(1)));
+        assert!(hand.remove(&task(1)));
+        assert!(!hand.remove(&task(1)));
         assert_eq!(hand.tasks().collect::<Vec<_>>(), [task(2)]);
     }
 }

@@ -235,7 +235,14 @@ async fn a_task_that_stalls_is_finished_by_another_worker_and_its_agent_reads_on
     let mut follower = fixture.tasks.follow(task.id, 0).await.unwrap();
     let mut second = fixture.connect(SECOND);
     let late = Instant::now();
-    fixture.tasks.live.state().tasks.get_mut(&task.id).unwrap().due = Some(late);
+    fixture
+        .tasks
+        .live
+        .state()
+        .tasks
+        .get_mut(&task.id)
+        .unwrap()
+        .due = Some(late);
     fixture.tasks.hand_on_stalled().await;
     let again = given(&mut second).await;
     assert_eq!((again.id, &again.prompt), (task.id, &task.prompt));
@@ -250,14 +257,22 @@ async fn a_task_that_stalls_is_finished_by_another_worker_and_its_agent_reads_on
     second.deliver(task.id, whole).await.unwrap();
     let mut read = Vec::new();
     while let Some(event) = follower.next().await.unwrap() {
-        if let TaskEvent::Tokens { first_position, tokens, .. } = event {
+        if let TaskEvent::Tokens {
+            first_position,
+            tokens,
+            ..
+        } = event
+        {
             assert_eq!(first_position, read.len());
             read.extend(tokens);
         }
     }
     assert_eq!(read, [5, 6, 7]);
     let record = fixture.tasks.task(task.id).await.unwrap();
-    assert_eq!((record.worker, record.state), (Some(SECOND), TaskState::Finished));
+    assert_eq!(
+        (record.worker, record.state),
+        (Some(SECOND), TaskState::Finished)
+    );
     drop((first, second));
     fixture.end().await;
 }

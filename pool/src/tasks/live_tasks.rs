@@ -272,7 +272,7 @@ impl LiveTasks {
         let mut state = self.state();
         state.queue.retain(|queued| queued != id);
         for worker in state.workers.values_mut() {
-            if worker.hand.drop(id) {
+            if worker.hand.remove(id) {
                 worker.refused_at = None;
             }
         }

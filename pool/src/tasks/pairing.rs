@@ -82,7 +82,7 @@ impl LiveTasks {
             return false;
         };
         // A connection that came since knows nothing of it yet.
-        worker.hand.take(pair.task, task.worth);
+        worker.hand.put(pair.task, task.worth);
         let due = self.patience.for_first_token(assignment.prompt.len());
         let assign = WorkerCommand::Assign(assignment);
         if worker.commands.try_send(assign).is_err() {
@@ -113,7 +113,7 @@ impl State {
         else {
             return;
         };
-        worker.hand.take(id, task.worth);
+        worker.hand.put(id, task.worth);
         worker.last_given = self.given;
         task.worker = Some(key);
         task.tries += 1;

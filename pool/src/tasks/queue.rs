@@ -47,9 +47,8 @@ impl Queue {
         let connection = count(|one, other| one.connection == other.connection);
         let host = count(|one, other| one.host == other.host);
         let network = count(|one, other| one.network == other.network);
-        let fits = connection.saturating_mul(2) < free
-            && host < free
-            && network < free.saturating_mul(2);
+        let fits =
+            connection.saturating_mul(2) < free && host < free && network < free.saturating_mul(2);
         fits.then_some(()).ok_or(NoRoom::Caller)
     }
 

@@ -70,7 +70,7 @@ impl LiveTasks {
         }
         let now = Instant::now();
         if let Some(worker) = workers.get_mut(key) {
-            worker.hand.drop(id);
+            worker.hand.remove(id);
             match why {
                 GivenBack::Full | GivenBack::Unable => worker.refused_at = Some(now),
                 GivenBack::Stalled => {

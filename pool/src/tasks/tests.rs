@@ -52,7 +52,12 @@ pub(super) fn caller(n: u8) -> Caller {
     Caller::new(u64::from(n), Ipv4Addr::new(10, n, 0, 1).into())
 }
 
-pub(super) fn enqueue_of(live: &LiveTasks, n: u8, caller: Caller, most: usize) -> Result<(), NoRoom> {
+pub(super) fn enqueue_of(
+    live: &LiveTasks,
+    n: u8,
+    caller: Caller,
+    most: usize,
+) -> Result<(), NoRoom> {
     let arrival = Arrival {
         assignment: assignment(n),
         caller,
@@ -83,7 +88,9 @@ pub(super) fn join_new(
     receiver
 }
 
-pub(super) fn with_worker(tasks_max: usize) -> (LiveTasks, WorkerKey, mpsc::Receiver<WorkerCommand>) {
+pub(super) fn with_worker(
+    tasks_max: usize,
+) -> (LiveTasks, WorkerKey, mpsc::Receiver<WorkerCommand>) {
     let live = LiveTasks::default();
     let key = WorkerKey::from_bytes([9; 32]);
     let receiver = join_new(&live, key, 1, tasks_max);

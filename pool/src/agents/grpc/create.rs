@@ -31,10 +31,7 @@ fn caller<T>(request: &Request<T>) -> Caller {
     let origin = request.extensions().get::<Origin>();
     let connection = origin.map_or(0, |origin| origin.connection);
     let address = origin.and_then(|origin| origin.address);
-    Caller::new(
-        connection,
-        address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
-    )
+    Caller::new(connection, address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
 }
 
 fn order(caller: Caller, request: v1::CreateTaskRequest) -> Result<Order, Status> {
