@@ -33,7 +33,7 @@ fn a_new_worker_has_one_task_at_a_time_until_one_is_settled() {
         let held = Msat::new(held);
         live.set_standing(&key, Standing { batches: 1, held });
     };
-    // What the second one earned is held: it covers one task in hand, and a part of two.
+    // What one of them earned is held. It covers one task in hand, so there may be a second.
     set(WORTH.get());
     assert_eq!(live.pair().pairs.len(), 2);
     set(2 * WORTH.get());
