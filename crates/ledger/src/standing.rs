@@ -9,8 +9,8 @@ use crate::{Ledger, LedgerError};
 /// What a worker has shown, and what it has to lose. Of a worker that nobody knows, nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Standing {
-    /// Batches that were ever settled.
-    pub batches: u64,
+    /// Whether a batch of it was ever settled.
+    pub has_settled: bool,
     /// Credit that a mismatch would forfeit now.
     pub held: Msat,
 }
@@ -22,16 +22,15 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn standing(&self, worker: &WorkerKey) -> Result<Standing, LedgerError> {
         let row = sqlx::query(
-            "SELECT COALESCE((SELECT batches FROM trust WHERE worker = $1), 0) AS batches,
+            "SELECT EXISTS (SELECT 1 FROM batches WHERE worker = $1 AND state = 'settled') AS has_settled,
                     COALESCE((SELECT sum(amount_msat) FROM held_credits
                                WHERE worker = $1 AND state = 'held'), 0)::bigint AS held",
         )
         .bind(worker.to_bytes().to_vec())
         .fetch_one(&self.pool)
         .await?;
-        let batches: i64 = row.try_get("batches")?;
         Ok(Standing {
-            batches: u64::try_from(batches).map_err(|_| LedgerError::Corrupt("trust"))?,
+            has_settled: row.try_get("has_settled")?,
             held: Msat::new(row.try_get("held")?),
         })
     }

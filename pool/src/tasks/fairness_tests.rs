@@ -30,8 +30,11 @@ fn a_new_worker_has_one_task_at_a_time_until_one_is_settled() {
         live.complete(&pair.task, &key);
     }
     let set = |held| {
-        let held = Msat::new(held);
-        live.set_standing(&key, Standing { batches: 1, held });
+        let standing = Standing {
+            has_settled: true,
+            held: Msat::new(held),
+        };
+        live.set_standing(&key, standing);
     };
     // What one of them earned is held. It covers one task in hand, so there may be a second.
     set(WORTH.get());

@@ -43,7 +43,7 @@ impl Hand {
 
     /// Whether a worker of this standing may be given one more.
     pub(super) fn may_grow(&self, standing: &Standing) -> bool {
-        self.is_empty() || (standing.batches > 0 && self.worth() <= standing.held)
+        self.is_empty() || (standing.has_settled && self.worth() <= standing.held)
     }
 }
 
@@ -56,9 +56,9 @@ mod tests {
     }
 
     /// How many tasks of this worth a worker is given at once.
-    fn at_once(batches: u64, held: i64, worth: i64) -> u8 {
+    fn at_once(has_settled: bool, held: i64, worth: i64) -> u8 {
         let standing = Standing {
-            batches,
+            has_settled,
             held: Msat::new(held),
         };
         let mut hand = Hand::default();
@@ -75,20 +75,20 @@ mod tests {
 
     #[test]
     fn a_new_worker_has_one_task_and_later_as_many_as_its_held_credit_covers() {
-        assert_eq!(at_once(0, 0, 10), 1);
+        assert_eq!(at_once(false, 0, 10), 1);
         // Whatever stands on its account: it has shown nothing.
-        assert_eq!(at_once(0, 1_000, 10), 1);
-        assert_eq!(at_once(1, 10, 10), 2);
-        assert_eq!(at_once(1, 29, 10), 3);
-        assert_eq!(at_once(9, 30, 10), 4);
+        assert_eq!(at_once(false, 1_000, 10), 1);
+        assert_eq!(at_once(true, 10, 10), 2);
+        assert_eq!(at_once(true, 29, 10), 3);
+        assert_eq!(at_once(true, 30, 10), 4);
         // All has matured, or was forfeited: there is nothing to lose.
-        assert_eq!(at_once(9, 0, 10), 1);
+        assert_eq!(at_once(true, 0, 10), 1);
     }
 
     #[test]
     fn tasks_that_earn_nothing_need_no_cover() {
-        assert_eq!(at_once(0, 0, 0), 1);
-        assert_eq!(at_once(1, 0, 0), 100);
+        assert_eq!(at_once(false, 0, 0), 1);
+        assert_eq!(at_once(true, 0, 0), 100);
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Worker {
 
     /// Whether nothing of it was settled yet.
     pub(super) fn is_new(&self) -> bool {
-        self.standing.batches == 0
+        !self.standing.has_settled
     }
 }
 

@@ -24,7 +24,7 @@ use crate::mailboxes::{COMMANDS_MAX, WorkerCommand};
 pub(super) const WORTH: Msat = Msat::new(40);
 /// A worker that may have as many tasks as it takes.
 const PROVEN: Standing = Standing {
-    batches: 1,
+    has_settled: true,
     held: Msat::new(1_000_000),
 };
 

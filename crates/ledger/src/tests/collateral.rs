@@ -59,19 +59,19 @@ fn a_standing_is_what_was_settled_and_what_is_held_and_a_mismatch_takes_the_latt
         let running = Running::start(&ledger, dir.path()).await;
         let standing = async |worker| {
             let standing = ledger.standing(&worker).await.unwrap();
-            (standing.batches, standing.held.get())
+            (standing.has_settled, standing.held.get())
         };
-        assert_eq!(standing(WORKER).await, (0, 0));
+        assert_eq!(standing(WORKER).await, (false, 0));
         for n in 1..=3 {
             settle(&ledger, &running, n).await;
         }
-        assert_eq!(standing(WORKER).await, (3, 3_000));
+        assert_eq!(standing(WORKER).await, (true, 3_000));
         ledger.mature_credits(WINDOW, None).await.unwrap();
-        assert_eq!(standing(WORKER).await, (3, 2_000));
+        assert_eq!(standing(WORKER).await, (true, 2_000));
         let (bad, _) = open_batch(&ledger, &[4]).await;
         fail(&ledger, bad, 4, 4).await.unwrap().unwrap();
-        assert_eq!(standing(WORKER).await, (3, 0));
-        assert_eq!(standing(WorkerKey::from_bytes([1; 32])).await, (0, 0));
+        assert_eq!(standing(WORKER).await, (true, 0));
+        assert_eq!(standing(WorkerKey::from_bytes([1; 32])).await, (false, 0));
     });
 }
 
