@@ -201,6 +201,13 @@ pub struct InferenceConfig {
     /// How long a task may take from its creation to its settlement, in seconds.
     #[serde(default = "defaults::task_lifetime_s")]
     pub task_lifetime_s: u64,
+    /// How long a worker may take for the first token of a task, in seconds, besides one second for each 256 tokens
+    /// of the prompt. Then another worker gets the task.
+    #[serde(default = "defaults::first_token_s")]
+    pub first_token_s: u64,
+    /// And how long from then on without a token.
+    #[serde(default = "defaults::progress_s")]
+    pub progress_s: u64,
 }
 
 /// The operator's budget for tasks. Without it no task is taken that costs anything.
@@ -341,6 +348,12 @@ mod defaults {
     pub(super) fn task_lifetime_s() -> u64 {
         600
     }
+    pub(super) fn first_token_s() -> u64 {
+        30
+    }
+    pub(super) fn progress_s() -> u64 {
+        30
+    }
 }
 
 impl Config {
@@ -433,6 +446,12 @@ impl Config {
             inference.task_lifetime_s,
             1..=WEEK_S,
         )?;
+        within(
+            "inference.first_token_s",
+            inference.first_token_s,
+            1..=3_600,
+        )?;
+        within("inference.progress_s", inference.progress_s, 1..=3_600)?;
         let rate = credit.hash_msat_per_mebihash;
         within("credit.hash_msat_per_mebihash", rate, 0..=RATE_MAX)?;
         inference.subsidy.check()

@@ -38,6 +38,10 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
             c.inference.prompt_bytes_max = dovetail_commitment::PROMPT_BYTES_MAX + 1
         }),
         ("inference.queue_max", |c| c.inference.queue_max = 0),
+        ("inference.first_token_s", |c| c.inference.first_token_s = 0),
+        ("inference.progress_s", |c| {
+            c.inference.progress_s = u64::MAX
+        }),
         ("inference.task_lifetime_s", |c| {
             c.inference.task_lifetime_s = u64::MAX
         }),

@@ -1,7 +1,8 @@
 //! Whole lives of tasks, on a real ledger.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_commitment::{
     EncodedPrompt, FinishReason, Form, GUIDE, PROMPT_BYTES_MAX, SamplingParams, Transcript,
@@ -50,6 +51,7 @@ impl Fixture {
 
     fn order(&self, n: u8) -> Order {
         Order {
+            caller: Caller::new(1, Ipv4Addr::LOCALHOST.into()),
             id: Some(TaskId::from_bytes([n; 32])),
             model: self.model,
             prompt: b"an invoice".to_vec(),
@@ -124,10 +126,7 @@ async fn a_connection_that_is_dropped_gives_its_tasks_back_and_another_worker_ge
 async fn a_prompt_is_encoded_once_for_its_agent_its_worker_and_its_audit() {
     let fixture = Fixture::start().await;
     let mut worker = fixture.connect(FIRST);
-    let admit = async || {
-        let paid = Paid::free_of_charge(fixture.tasks.prices()).unwrap();
-        fixture.tasks.admit(fixture.order(1), paid).await.unwrap()
-    };
+    let admit = async || fixture.tasks.admit(fixture.order(1)).await.unwrap();
     let admitted = admit().await;
     let expected = encoded(&tiny_model(1), "an invoice");
     assert_eq!(admitted.prompt, expected);
@@ -140,10 +139,10 @@ async fn a_prompt_is_encoded_once_for_its_agent_its_worker_and_its_audit() {
         ..(*task).clone()
     };
     let lie = transcript(&other, FIRST, &[5]);
-    let refused = worker.deliver(task.id, &lie).await;
+    let refused = worker.deliver(task.id, lie).await;
     assert!(matches!(refused, Err(DeliveryError::Mismatch)));
     let honest = transcript(&task, FIRST, &[5]);
-    worker.deliver(task.id, &honest).await.unwrap();
+    worker.deliver(task.id, honest).await.unwrap();
     let kept = fixture.tasks.task(task.id).await.unwrap();
     assert_eq!(kept.prompt, Some(expected.clone()));
     // Asked for again after its end, when the ledger has no prompt any more.
@@ -240,12 +239,12 @@ async fn an_agent_that_follows_a_task_sees_its_tokens_and_each_of_its_states() {
     let delivered = async {
         worker.stream(&task.id, 2, &[7]).unwrap();
         let other = transcript(&task, FIRST, &[5, 6]);
-        let refused = worker.deliver(task.id, &other).await;
+        let refused = worker.deliver(task.id, other).await;
         assert!(matches!(refused, Err(DeliveryError::Mismatch)));
         let whole = transcript(&task, FIRST, &[5, 6, 7]);
-        worker.deliver(task.id, &whole).await.unwrap();
+        worker.deliver(task.id, whole.clone()).await.unwrap();
         // Its answer may have been lost with a connection.
-        worker.deliver(task.id, &whole).await.unwrap();
+        worker.deliver(task.id, whole.clone()).await.unwrap();
     };
     let followed = async {
         while let Some(event) = follower.next().await.unwrap() {
@@ -282,7 +281,7 @@ async fn a_task_that_is_cancelled_while_it_streams_ends_with_what_was_streamed()
         ..transcript(&task, FIRST, tokens)
     };
     // Only its agent may end it early.
-    let refused = worker.deliver(task.id, &prefix(&[5, 6])).await;
+    let refused = worker.deliver(task.id, prefix(&[5, 6])).await;
     assert!(matches!(refused, Err(DeliveryError::Mismatch)));
     let delivered = async {
         let Some(WorkerCommand::Cancel(id)) = worker.next_command().await else {
@@ -292,7 +291,7 @@ async fn a_task_that_is_cancelled_while_it_streams_ends_with_what_was_streamed()
         // One token was under way; a worker that goes on for long is not paid for that.
         worker.stream(&task.id, 2, &[7]).unwrap();
         assert!(worker.stream(&task.id, 3, &[8; 256]).is_err());
-        worker.deliver(task.id, &prefix(&[5, 6, 7])).await.unwrap();
+        worker.deliver(task.id, prefix(&[5, 6, 7])).await.unwrap();
     };
     let (cancelled, ()) = tokio::join!(fixture.tasks.cancel(task.id), delivered);
     let cancelled = cancelled.unwrap();
@@ -313,7 +312,7 @@ async fn a_worker_that_does_not_say_what_it_streamed_earns_nothing() {
     worker.stream(&task.id, 0, &[5, 6]).unwrap();
     let waiting = fixture.tasks.cancel(task.id).await.unwrap();
     assert_eq!(waiting.state, TaskState::Assigned);
-    let late = unix_now() + PREFIX_TIME_S + 1;
+    let late = unix_now() + stopping::PREFIX_TIME_S + 1;
     let ended = fixture.tasks.ledger.expire_tasks(late).await.unwrap();
     assert_eq!(ended, [task.id]);
     let record = fixture.tasks.task(task.id).await.unwrap();
@@ -343,6 +342,82 @@ async fn an_order_is_admitted_once_and_refused_where_nobody_could_run_it() {
     assert_eq!(cancelled.state, TaskState::Cancelled);
     let receipt = fixture.tasks.receipt(admitted.id).await;
     assert!(matches!(receipt, Err(ReceiptError::Never)));
+    drop(worker);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_stalls_is_finished_by_another_worker_and_its_agent_reads_on() {
+    let fixture = Fixture::start().await;
+    let mut first = fixture.connect(FIRST);
+    fixture.admit(fixture.order(1)).await.unwrap();
+    let task = given(&mut first).await;
+    first.stream(&task.id, 0, &[5, 6]).unwrap();
+    let mut follower = fixture.tasks.follow(task.id, 0).await.unwrap();
+    let mut second = fixture.connect(SECOND);
+    let late = Instant::now();
+    fixture
+        .tasks
+        .live
+        .state()
+        .tasks
+        .get_mut(&task.id)
+        .unwrap()
+        .due = Some(late);
+    fixture.tasks.hand_on_stalled().await;
+    let again = given(&mut second).await;
+    assert_eq!((again.id, &again.prompt), (task.id, &task.prompt));
+    let command = timeout(Duration::from_secs(20), first.next_command());
+    assert!(matches!(command.await, Ok(Some(WorkerCommand::Cancel(_)))));
+    assert!(first.stream(&task.id, 2, &[7]).is_err());
+    // What it has not computed itself it cannot hand in.
+    let whole = transcript(&task, SECOND, &[5, 6, 7]);
+    let refused = second.deliver(task.id, whole.clone()).await;
+    assert!(matches!(refused, Err(DeliveryError::Mismatch)));
+    second.stream(&task.id, 0, &[5, 6, 7]).unwrap();
+    second.deliver(task.id, whole).await.unwrap();
+    let mut read = Vec::new();
+    while let Some(event) = follower.next().await.unwrap() {
+        if let TaskEvent::Tokens {
+            first_position,
+            tokens,
+            ..
+        } = event
+        {
+            assert_eq!(first_position, read.len());
+            read.extend(tokens);
+        }
+    }
+    assert_eq!(read, [5, 6, 7]);
+    let record = fixture.tasks.task(task.id).await.unwrap();
+    assert_eq!(
+        (record.worker, record.state),
+        (Some(SECOND), TaskState::Finished)
+    );
+    drop((first, second));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_reads_the_first_tokens_before_the_state_is_read_that_came_with_them() {
+    let fixture = Fixture::start().await;
+    let mut worker = fixture.connect(FIRST);
+    // Nobody takes it yet: the agent follows a task that waits.
+    let busy = fixture.admit(fixture.order(1)).await.unwrap();
+    let first = given(&mut worker).await;
+    let waits = fixture.admit(fixture.order(2)).await.unwrap();
+    let mut follower = fixture.tasks.follow(waits.id, 0).await.unwrap();
+    let state = follower.next().await.unwrap();
+    assert!(matches!(state, Some(TaskEvent::State(task)) if task.state == TaskState::Queued));
+    fixture.tasks.cancel(busy.id).await.unwrap();
+    let cancelled = timeout(Duration::from_secs(20), worker.next_command());
+    assert!(matches!(cancelled.await, Ok(Some(WorkerCommand::Cancel(id))) if id == first.id));
+    given(&mut worker).await;
+    worker.stream(&waits.id, 0, &[5]).unwrap();
+    let tokens = follower.next().await.unwrap();
+    assert!(matches!(tokens, Some(TaskEvent::Tokens { .. })));
+    let state = follower.next().await.unwrap();
+    assert!(matches!(state, Some(TaskEvent::State(task)) if task.state == TaskState::Assigned));
     drop(worker);
     fixture.end().await;
 }
