@@ -304,7 +304,7 @@ fn weighed(batch: &BatchRecord) -> Option<Vec<WeighedLeaf>> {
 /// What a replay needs of each transcript, in the order of the leaves; `None` if a task has lost its
 /// prompt, transcript or tokens, as those of an open batch have not.
 pub(super) fn evidence_of(batch: &BatchRecord) -> Option<Vec<Arc<Evidence>>> {
-    let of_task = |task: &dovetail_ledger::TaskRecord| {
+    let of_task = |task: &TaskRecord| {
         Some(Arc::new(Evidence {
             transcript: task.transcript.clone()?,
             salt: task.salt,
@@ -322,7 +322,7 @@ pub(crate) mod tests {
     use super::*;
     use dovetail_commitment::{
         Constraint, EncodedPrompt, FinishReason, Form, PromptCommitment, SamplingParams,
-        StopSequences, TaskId, Transcript,
+        StopSequences, TaskId, Transcript, WorkerKey,
     };
 
     /// Evidence that decodes and that no model ever gave.
