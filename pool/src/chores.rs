@@ -1,8 +1,8 @@
-//! What goes on whoever is connected: tasks that are over or have stalled, credit that has matured, blocks that are
+//! What goes on whoever is connected: tasks that are over, have stalled or are abandoned, credit that has matured, blocks that are
 //! looked for on the chain, mismatches that nobody has confirmed yet.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use crate::tasks::Tasks;
 
 /// How often expired tasks are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
-/// How often tasks that have stalled are looked for.
+/// How often tasks that have stalled are looked for, and those that their agents have left.
 const STALL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often credit that has matured is looked for, besides after each batch of its worker.
 const MATURITY_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,6 +24,7 @@ pub(crate) fn start(shared: &Arc<Shared>, shutdown: &CancellationToken) {
     let tracker = &shared.tracker;
     tracker.spawn(expire(shared.tasks.clone(), shutdown.clone()));
     tracker.spawn(hand_on_stalled(shared.tasks.clone(), shutdown.clone()));
+    tracker.spawn(stop_abandoned(shared.tasks.clone(), shutdown.clone()));
     tracker.spawn(mature(Arc::clone(shared), shutdown.clone()));
     let settler = shared.settler.clone();
     tracker.spawn(suspects::keep_confirming(settler, shutdown.clone()));
@@ -56,6 +57,17 @@ async fn hand_on_stalled(tasks: Tasks, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => tasks.hand_on_stalled().await,
+        }
+    }
+}
+
+/// Stops tasks whose agents have left.
+async fn stop_abandoned(tasks: Tasks, shutdown: CancellationToken) {
+    let mut ticks = ticks(STALL_INTERVAL);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => tasks.stop_abandoned(Instant::now()).await,
         }
     }
 }

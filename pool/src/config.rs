@@ -208,6 +208,9 @@ pub struct InferenceConfig {
     /// And how long from then on without a token.
     #[serde(default = "defaults::progress_s")]
     pub progress_s: u64,
+    /// How long an agent may be away that has hung up on its task, in seconds. Then the task is stopped.
+    #[serde(default = "defaults::agent_absence_s")]
+    pub agent_absence_s: u64,
 }
 
 /// The operator's budget for tasks. Without it no task is taken that costs anything.
@@ -354,6 +357,9 @@ mod defaults {
     pub(super) fn progress_s() -> u64 {
         30
     }
+    pub(super) fn agent_absence_s() -> u64 {
+        10
+    }
 }
 
 impl Config {
@@ -452,6 +458,11 @@ impl Config {
             1..=3_600,
         )?;
         within("inference.progress_s", inference.progress_s, 1..=3_600)?;
+        within(
+            "inference.agent_absence_s",
+            inference.agent_absence_s,
+            1..=WEEK_S,
+        )?;
         let rate = credit.hash_msat_per_mebihash;
         within("credit.hash_msat_per_mebihash", rate, 0..=RATE_MAX)?;
         inference.subsidy.check()

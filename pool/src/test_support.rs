@@ -112,6 +112,7 @@ pub(crate) fn live_tasks(ledger: &Ledger, models: Models) -> Tasks {
             queue_max: 16,
             lifetime_s: 600,
             patience: Patience::default(),
+            agent_absence: Duration::from_secs(10),
         },
         prices: Prices::of_all(prices(), BUDGET),
         telemetry: Telemetry::none(),

@@ -42,6 +42,9 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
         ("inference.progress_s", |c| {
             c.inference.progress_s = u64::MAX
         }),
+        ("inference.agent_absence_s", |c| {
+            c.inference.agent_absence_s = 0
+        }),
         ("inference.task_lifetime_s", |c| {
             c.inference.task_lifetime_s = u64::MAX
         }),

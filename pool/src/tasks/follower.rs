@@ -6,6 +6,7 @@ use dovetail_commitment::TaskId;
 use dovetail_ledger::{TaskRecord, TaskState};
 use tokio::sync::watch;
 
+use super::audience::Following;
 use super::progress::{Phase, Progress};
 use super::{TaskError, Tasks};
 
@@ -37,11 +38,14 @@ pub(crate) struct Follower {
     position: usize,
     ready: VecDeque<TaskEvent>,
     has_ended: bool,
+    following: Option<Following>,
 }
 
 impl Tasks {
     /// Follows a task from this position of its output on.
     pub(crate) async fn follow(&self, id: TaskId, from: usize) -> Result<Follower, TaskError> {
+        // First: an agent that comes back is back, even if the ledger does not answer.
+        let following = self.live.follow(&id);
         let record = self.task(id).await?;
         Ok(Follower {
             progress: self.live.watch(&id),
@@ -52,11 +56,19 @@ impl Tasks {
             position: from,
             ready: VecDeque::new(),
             has_ended: false,
+            following,
         })
     }
 }
 
 impl Follower {
+    /// The agent has hung up. If it does not come back, its task is stopped.
+    pub(crate) fn hang_up(self) {
+        if let Some(following) = self.following {
+            following.hang_up();
+        }
+    }
+
     /// What happened next; `None` after the task's end.
     pub(crate) async fn next(&mut self) -> Result<Option<TaskEvent>, TaskError> {
         while self.ready.is_empty() && !self.has_ended {

@@ -10,6 +10,7 @@ use dovetail_ledger::Standing;
 use dovetail_units::Msat;
 use tokio::sync::{mpsc, watch};
 
+use super::audience::Audience;
 use super::caller::Caller;
 use super::hand::Hand;
 use super::progress::{Phase, Progress, StreamRefusal};
@@ -56,6 +57,7 @@ impl Worker {
 pub(super) struct LiveTask {
     pub(super) progress: watch::Sender<Progress>,
     pub(super) caller: Caller,
+    pub(super) audience: Audience,
     /// What it may earn.
     pub(super) worth: Msat,
     pub(super) worker: Option<WorkerKey>,
@@ -180,6 +182,7 @@ impl LiveTasks {
             LiveTask {
                 progress: watch::Sender::new(progress),
                 caller,
+                audience: Audience::default(),
                 worth,
                 worker: None,
                 sent_on: None,

@@ -5,6 +5,7 @@
 //! and of [`Connected`]; none of them can do half of a step. Nothing here knows gRPC or Sv2.
 
 mod admission;
+mod audience;
 mod caller;
 mod choice;
 mod connected_worker;
@@ -67,6 +68,8 @@ pub(crate) struct TaskLimits {
     pub(crate) lifetime_s: u64,
     /// How long its worker may take.
     pub(crate) patience: Patience,
+    /// How long an agent may be away that has followed it.
+    pub(crate) agent_absence: Duration,
 }
 
 impl From<&InferenceConfig> for TaskLimits {
@@ -79,6 +82,7 @@ impl From<&InferenceConfig> for TaskLimits {
                 first_token: Duration::from_secs(config.first_token_s),
                 progress: Duration::from_secs(config.progress_s),
             },
+            agent_absence: Duration::from_secs(config.agent_absence_s),
         }
     }
 }
@@ -165,6 +169,12 @@ impl Tasks {
         found.ok_or(TaskError::Unknown)
     }
 
+    /// The same for its agent, which is heard of by that.
+    pub(crate) async fn show(&self, id: TaskId) -> Result<TaskRecord, TaskError> {
+        self.live.asked_for(&id);
+        self.task(id).await
+    }
+
     /// How many tokens of a live task have come.
     pub(crate) fn tokens_so_far(&self, id: &TaskId) -> Option<usize> {
         let progress = self.live.watch(id)?;
@@ -174,7 +184,7 @@ impl Tasks {
 
     /// The receipt of a settled task, as JSON.
     pub(crate) async fn receipt(&self, id: TaskId) -> Result<String, ReceiptError> {
-        let task = self.task(id).await?;
+        let task = self.show(id).await?;
         let receipt = self.ledger.receipt(id).await.map_err(TaskError::Ledger)?;
         receipt.ok_or(match task.state {
             TaskState::Queued | TaskState::Assigned | TaskState::Finished => ReceiptError::Pending,

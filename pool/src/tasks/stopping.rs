@@ -1,4 +1,4 @@
-//! Tasks of which their agent wants no more. One that its worker has begun stays with this worker, without a deadline and
+//! Tasks of which their agent wants no more: it has cancelled them, or left. One that its worker has begun stays with this worker, without a deadline and
 //! for nobody else, and ends with what was streamed: that is paid. Any other is cancelled at once.
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use dovetail_commitment::TaskId;
 use dovetail_ledger::{TaskRecord, TaskState};
 use dovetail_units::time::unix_now;
 
-use super::live_tasks::LiveTasks;
+use super::live_tasks::{LiveTasks, State};
 use super::progress::{Phase, Progress};
 use super::{TaskError, Tasks};
 use crate::mailboxes::WorkerCommand;
@@ -35,7 +35,7 @@ impl Tasks {
     }
 
     /// Stops a task. Whether its worker is to hand in what it has streamed.
-    async fn stop(&self, id: TaskId) -> Result<bool, TaskError> {
+    pub(super) async fn stop(&self, id: TaskId) -> Result<bool, TaskError> {
         if !self.live.stop(&id) {
             self.cancel_now(id).await?;
             return Ok(false);
@@ -81,12 +81,14 @@ impl LiveTasks {
 
     /// Asks the worker to stop. What it streamed before is still taken.
     pub(super) fn tell_to_stop(&self, id: &TaskId) {
-        let state = self.state();
-        let Some(task) = state.tasks.get(id) else {
+        let mut state = self.state();
+        let State { workers, tasks, .. } = &mut *state;
+        let Some(task) = tasks.get_mut(id) else {
             return;
         };
+        task.audience.forget();
         task.progress.send_modify(Progress::stops);
-        let worker = task.worker.and_then(|key| state.workers.get(&key));
+        let worker = task.worker.and_then(|key| workers.get(&key));
         if let Some(worker) = worker {
             // A full mailbox means that the connection is about to be dropped anyway.
             let _ = worker.commands.try_send(WorkerCommand::Cancel(*id));

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use dovetail_agent::{AgentClient, AgentError, Question};
+use dovetail_agent::{AgentClient, AgentError, Answer, Question};
 use dovetail_commitment::{
     Constraint, FinishReason, Form, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
     WorkerKey,
@@ -259,6 +259,12 @@ impl Case {
                 }
             }
         })
+    }
+
+    /// An answer of the cheats' model, from the moment on when its agent follows it.
+    pub(crate) async fn answer(&self) -> Answer {
+        let question = question(&self.models().asked, StopSequences::default());
+        self.agent.client.ask(question).await.unwrap()
     }
 
     /// An agent on a connection of its own.

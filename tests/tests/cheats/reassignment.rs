@@ -211,7 +211,11 @@ async fn a_task_that_its_worker_lets_lie_is_anothers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_does_not_fill_the_queue_for_others() {
     let options = Options {
-        pool_settings: &[("INFERENCE__QUEUE_MAX", "16")],
+        // The agents here hang up at once.
+        pool_settings: &[
+            ("INFERENCE__QUEUE_MAX", "16"),
+            ("INFERENCE__AGENT_ABSENCE_S", "600"),
+        ],
         ..options()
     };
     let case = Case::on_new_pool(options).await;

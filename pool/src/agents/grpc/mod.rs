@@ -36,7 +36,7 @@ struct InferenceService {
 
 impl InferenceService {
     async fn task(&self, task_id: &[u8]) -> Result<TaskRecord, Status> {
-        let found = self.tasks.task(task_id_of(task_id)?).await;
+        let found = self.tasks.show(task_id_of(task_id)?).await;
         found.map_err(IntoStatus::into_status)
     }
 
