@@ -28,6 +28,8 @@ mod stalls;
 mod standing;
 mod stopping;
 #[cfg(test)]
+mod stopping_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
