@@ -2,8 +2,9 @@
 
 use dovetail_commitment::FinishReason;
 use dovetail_sv2::extension::CancelTask;
+use dovetail_tests::scenario::Options;
 
-use crate::fixture::Case;
+use crate::fixture::{Case, options};
 use crate::scripted_worker::{assert_refused, batch_of, honest, rewritten, transcript};
 
 /// What broke version 1: the lie is nearly all that the batch is worth, and one leaf of many.
@@ -53,6 +54,38 @@ async fn an_answer_that_is_cancelled_once_it_was_read_is_paid_as_far_as_it_was_s
     let delivered = worker.deliver_bytes(task.task_id, prefix.encode()).await;
     assert_eq!(delivered, Ok(()));
     cancelled.await.unwrap();
+    let batch = batch_of(&[prefix]);
+    worker.register_batch(&batch).await.unwrap();
+    let outcome = worker.claim(&batch.root).await.credited();
+    assert_eq!(outcome.credit_msat, u64::from(read) * 1_000);
+    case.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_whose_agent_hangs_up_once_it_was_read_is_paid_as_far_as_it_was_streamed() {
+    let options = Options {
+        pool_settings: &[("INFERENCE__AGENT_ABSENCE_S", "1")],
+        ..options()
+    };
+    let case = Case::on_new_pool(options).await;
+    let mut worker = case.worker().await;
+    let answer = case.answer().await;
+    let task = worker.task().await;
+    let read = 16;
+    let mut output = rewritten(&case.models().asked, &task, |request| {
+        request.sampling.max_tokens = read;
+    });
+    output.finish_reason = FinishReason::Cancelled;
+    let prefix = transcript(worker.keys.name, &task, &output);
+    // Its agent is still there.
+    let refused = worker.deliver(&output.tokens, &prefix).await;
+    assert_refused(refused, "transcript-not-matching-task");
+
+    drop(answer);
+    let told: CancelTask = worker.wire.receive().await;
+    assert_eq!(told.task_id, task.task_id);
+    let delivered = worker.deliver_bytes(task.task_id, prefix.encode()).await;
+    assert_eq!(delivered, Ok(()));
     let batch = batch_of(&[prefix]);
     worker.register_batch(&batch).await.unwrap();
     let outcome = worker.claim(&batch.root).await.credited();
