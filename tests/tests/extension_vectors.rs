@@ -122,6 +122,9 @@ fn hashes(out: &mut Vectors) {
         let tag = format!("dovetail/{tag}");
         out.hex(&format!("tagged_hash({tag})"), tagged_hash(&tag, &[b"abc"]));
     }
+}
+
+fn prompts(out: &mut Vectors) {
     let task = task();
     out.heading(
         "The commitment to a prompt: salt, encoded stop sequences, encoded constraint, digest of the text, tokens",
@@ -326,6 +329,7 @@ fn the_vectors_are_what_the_code_gives() {
             .to_owned(),
     );
     hashes(&mut out);
+    prompts(&mut out);
     transcripts(&mut out);
     batches(&mut out);
     audit(&mut out);

@@ -35,7 +35,7 @@ pub(crate) enum AuditOutcome {
         replayed: usize,
     },
     /// One did not, twice.
-    Failed(Failure),
+    Failed(Box<Failure>),
     /// One did not, and nobody has replayed it a second time yet. The finding is kept.
     Suspect,
     /// The replay had no place in the queue: earns nothing, costs nothing and counts for nothing.
@@ -57,7 +57,7 @@ pub(crate) struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Confirmation {
     /// The same.
-    Same(Failure),
+    Same(Box<Failure>),
     /// Something else: one of the two validators is broken, and nobody has lied.
     Different,
     /// Nothing yet.
@@ -248,10 +248,10 @@ impl Auditor {
             _ => false,
         };
         if agrees {
-            return Confirmation::Same(Failure {
+            return Confirmation::Same(Box::new(Failure {
                 finding: finding.clone(),
                 validators: [finding.validator.clone(), second],
-            });
+            }));
         }
         tracing::error!(
             first = finding.validator,

@@ -291,9 +291,8 @@ impl Settler {
         replayed: usize,
     ) -> Settled {
         // The values that the sample was drawn by.
-        let values = batch.tasks.iter().map(|task| task.price);
-        let Some(credit) = values.fold(Some(Msat::ZERO), |sum, value| sum?.checked_add(value))
-        else {
+        let mut values = batch.tasks.iter().map(|task| task.price);
+        let Some(credit) = values.try_fold(Msat::ZERO, Msat::checked_add) else {
             tracing::error!(root = %claim.root, "the worth of a batch does not fit an amount");
             return Settled::refused(Code::Internal);
         };
@@ -330,6 +329,7 @@ impl Settler {
         match in_time(self.ledger.mature_credits(self.window, worker)).await {
             Ok(matured) => {
                 for matured in matured {
+                    self.tasks.look_at_standing(matured.worker);
                     self.telemetry.emit(&Event::CreditMatured {
                         worker: &matured.worker.to_string(),
                         credits: matured.credits,
