@@ -1,6 +1,7 @@
 //! Inference credit as collateral: what a worker loses if a lie of it is found now. A settled batch's credit is a
 //! pending transfer; it is posted in its order, after a least time and once later batches worth as much have passed
-//! their audits, and voided if one of them is proven false before. Samples are drawn against what is held. Hash credit
+//! their audits, and voided if one of them is proven false before. Samples are drawn against what is held, and a worker may
+//! leave more there than it must ([`Ledger::keep_credit`]): what it wants counts for nothing, only what is held. Hash credit
 //! has no part in this; some of it is held for another reason (`coinbase_only.rs`).
 
 use dovetail_commitment::{BatchRoot, WorkerKey};

@@ -8,9 +8,9 @@ use dovetail_miner::keys::WorkerKeys;
 use dovetail_miner::pool_session::Channel;
 use dovetail_sv2::extension::{
     AssignTask, Bytes, DeliverTranscript, DeliverTranscriptError, DeliverTranscriptSuccess,
-    EXTENSION_TYPE, RegisterBatch, RegisterBatchError, RegisterBatchSuccess, RegisterWorker,
-    RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerProof, RegisterWorkerSuccess,
-    StreamTokens, sign_registration,
+    EXTENSION_TYPE, KeptCredit, RegisterBatch, RegisterBatchError, RegisterBatchSuccess,
+    RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerProof,
+    RegisterWorkerSuccess, StreamTokens, sign_registration,
 };
 use dovetail_sv2::messages::{
     OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess, Str0255Owned, U256Owned,
@@ -203,6 +203,7 @@ pub(crate) async fn challenge(
         worker_key: keys.name,
         models: vec![model],
         max_tasks,
+        keep_msat: KeptCredit::NONE,
     };
     wire.send(&message).await;
     wire.pick(|frame| {
