@@ -100,16 +100,8 @@ pub async fn run(
     let api = ports.api.listen().context("cannot open api.listen")?;
     let api_address = api.local_addr()?;
     let parts = (settler, templates, blocks.clone());
-    let shared = Arc::new(
-        share(
-            config,
-            &base,
-            parts,
-            payout_script,
-            (keys.token, keys.authority.public()),
-        )
-        .await?,
-    );
+    let known = (keys.token, keys.authority.public());
+    let shared = Arc::new(share(config, &base, parts, payout_script, known).await?);
     last.tracker.spawn(device_work::keep(
         Arc::clone(&shared.devices),
         base.ledger.clone(),

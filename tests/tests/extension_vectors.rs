@@ -8,7 +8,7 @@ mod vectors;
 
 use bitcoin::consensus::serialize;
 use bitcoin::secp256k1::{Keypair, Message as Digest, SECP256K1, SecretKey};
-use dovetail_audit::sample;
+use dovetail_audit::{Stake, WeighedLeaf, sample};
 use dovetail_commitment::coinbase::commitment_output;
 use dovetail_commitment::{
     Batch, BatchRoot, Constraint, EncodedPrompt, FinishReason, Form, HeaderHash, LeafHash, ModelId,
@@ -20,6 +20,7 @@ use dovetail_sv2::extension::*;
 use dovetail_sv2::messages::{B032Owned, SubmitSharesExtended};
 use dovetail_sv2::{Frame, HandshakeHash};
 use dovetail_tests::scenario::AUTHORITY_PUBLIC;
+use dovetail_units::Msat;
 use dovetail_vrf::VrfSecret;
 
 use vectors::Vectors;
@@ -121,6 +122,9 @@ fn hashes(out: &mut Vectors) {
         let tag = format!("dovetail/{tag}");
         out.hex(&format!("tagged_hash({tag})"), tagged_hash(&tag, &[b"abc"]));
     }
+}
+
+fn prompts(out: &mut Vectors) {
     let task = task();
     out.heading(
         "The commitment to a prompt: salt, encoded stop sequences, encoded constraint, digest of the text, tokens",
@@ -242,18 +246,30 @@ fn audit(out: &mut Vectors) {
     out.hex("vrf.proof", proof.to_bytes());
     out.hex("vrf.output", output.to_bytes());
     let output = output.seed();
-    out.heading("Samples drawn with that output");
-    for counter in 0_u64..4 {
-        let parts: [&[u8]; 2] = [&output, &counter.to_le_bytes()];
-        out.hex(
-            &format!("draw.{counter}"),
-            tagged_hash("dovetail/sample", &parts),
-        );
+    out.heading("Leaves 00..00, 01..01, .. worth so many msat, and the samples drawn of them with that output");
+    let leaves: Vec<WeighedLeaf> = [1, 20, 300, 4_000, 50_000]
+        .into_iter()
+        .zip(0..)
+        .map(|(value, n)| WeighedLeaf {
+            leaf: LeafHash::from_bytes([n; 32]),
+            value: Msat::new(value),
+        })
+        .collect();
+    for (n, leaf) in leaves.iter().enumerate() {
+        let parts: [&[u8]; 2] = [&output, leaf.leaf.as_bytes()];
+        out.hex(&format!("draw.{n}"), tagged_hash("dovetail/sample", &parts));
+        out.text(&format!("value.{n}"), &leaf.value.get().to_string());
     }
-    for (n, q) in [(1, 1), (5, 2), (10, 3), (64, 4), (64, 32), (3, 64)] {
-        let drawn = sample(&output, n, q);
+    for held in [0, 1, 600, 10_000, 1_000_000] {
+        let stake = Stake::new(Msat::new(held));
+        let thresholds = leaves
+            .iter()
+            .map(|leaf| stake.probability(leaf.value).threshold().to_string());
+        let thresholds: Vec<String> = thresholds.collect();
+        out.text(&format!("thresholds(H={held})"), &thresholds.join(", "));
+        let drawn = sample(&output, &leaves, stake);
         let drawn: Vec<String> = drawn.iter().map(ToString::to_string).collect();
-        out.text(&format!("sample(n={n}, q={q})"), &drawn.join(", "));
+        out.text(&format!("sample(H={held})"), &drawn.join(", "));
     }
 }
 
@@ -478,6 +494,7 @@ fn the_vectors_are_what_the_code_gives() {
             .to_owned(),
     );
     hashes(&mut out);
+    prompts(&mut out);
     transcripts(&mut out);
     batches(&mut out);
     audit(&mut out);

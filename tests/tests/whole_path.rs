@@ -122,6 +122,17 @@ fn an_agent_that_asks_with_a_schema_gets_json_of_it_and_a_receipt_for_it() {
     assert_eq!(answer["receipt"]["verified"], true);
 }
 
+/// With the tokenizer, the agent holds the pool to its encoding of the prompt.
+fn the_agents_tokenizer_agrees(scenario: &Scenario) {
+    let vocabulary = Vocabulary::of_bytes(scenario.model_id.parse().unwrap());
+    let known = Known {
+        vocabulary: Some(&vocabulary),
+        ..Known::default()
+    };
+    let kept = load(&scenario.file("receipt.json")).unwrap();
+    assert!(verify_with(&kept, &known).verified);
+}
+
 #[test]
 fn a_prompt_becomes_tokens_a_share_a_payout_and_a_receipt() {
     let (_dir, mut scenario) = dovetail_tests::scenario(&Options::default()).unwrap();
@@ -132,14 +143,7 @@ fn a_prompt_becomes_tokens_a_share_a_payout_and_a_receipt() {
     );
     assert_eq!(answer["output_tokens"].as_array().map(Vec::len), Some(32));
     assert_eq!(answer["receipt"]["verified"], true);
-    // With the tokenizer, the agent holds the pool to its encoding of the prompt.
-    let vocabulary = Vocabulary::of_bytes(scenario.model_id.parse().unwrap());
-    let known = Known {
-        vocabulary: Some(&vocabulary),
-        ..Known::default()
-    };
-    let kept = load(&scenario.file("receipt.json")).unwrap();
-    assert!(verify_with(&kept, &known).verified);
+    the_agents_tokenizer_agrees(&scenario);
 
     let settled = scenario.pool.event("batch_settled", TIME_MAX).unwrap();
     assert_eq!(

@@ -76,8 +76,8 @@ pub struct WeighedLeaf {
     pub value: Msat,
 }
 
-/// The places of the leaves that are replayed, in ascending order. `output` is the beacon's for the claiming share and
-/// the batch. There may be none. A larger value or a smaller stake only adds to a sample.
+/// The places of the leaves that are replayed, in ascending order. `output` is what the pool's verifiable function gives
+/// for the batch and the share that fixed its sample. There may be none. A larger value or a smaller stake only adds to a sample.
 pub fn sample(output: &[u8; 32], leaves: &[WeighedLeaf], stake: Stake) -> Vec<usize> {
     let is_replayed = |of: &WeighedLeaf| stake.probability(of.value).covers(draw(output, &of.leaf));
     leaves

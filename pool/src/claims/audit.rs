@@ -35,7 +35,7 @@ pub(crate) enum AuditOutcome {
         replayed: usize,
     },
     /// One did not, twice.
-    Failed(Failure),
+    Failed(Box<Failure>),
     /// One did not, and nobody has replayed it a second time yet. The finding is kept.
     Suspect,
     /// The replay had no place in the queue: earns nothing, costs nothing and counts for nothing.
@@ -57,7 +57,7 @@ pub(crate) struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Confirmation {
     /// The same.
-    Same(Failure),
+    Same(Box<Failure>),
     /// Something else: one of the two validators is broken, and nobody has lied.
     Different,
     /// Nothing yet.
@@ -247,10 +247,10 @@ impl Auditor {
             _ => false,
         };
         if agrees {
-            return Confirmation::Same(Failure {
+            return Confirmation::Same(Box::new(Failure {
                 finding: finding.clone(),
                 validators: [finding.validator.clone(), second],
-            });
+            }));
         }
         tracing::error!(
             first = finding.validator,
@@ -304,7 +304,7 @@ fn weighed(batch: &BatchRecord) -> Option<Vec<WeighedLeaf>> {
 /// What a replay needs of each transcript, in the order of the leaves; `None` if a task has lost its
 /// prompt, transcript or tokens, as those of an open batch have not.
 pub(super) fn evidence_of(batch: &BatchRecord) -> Option<Vec<Arc<Evidence>>> {
-    let of_task = |task: &dovetail_ledger::TaskRecord| {
+    let of_task = |task: &TaskRecord| {
         Some(Arc::new(Evidence {
             transcript: task.transcript.clone()?,
             salt: task.salt,
@@ -322,7 +322,7 @@ pub(crate) mod tests {
     use super::*;
     use dovetail_commitment::{
         Constraint, EncodedPrompt, FinishReason, Form, PromptCommitment, SamplingParams,
-        StopSequences, TaskId, Transcript,
+        StopSequences, TaskId, Transcript, WorkerKey,
     };
 
     /// Evidence that decodes and that no model ever gave.

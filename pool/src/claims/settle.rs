@@ -289,9 +289,8 @@ impl Settler {
         replayed: usize,
     ) -> Settled {
         // The values that the sample was drawn by.
-        let values = batch.tasks.iter().map(|task| task.price);
-        let Some(credit) = values.fold(Some(Msat::ZERO), |sum, value| sum?.checked_add(value))
-        else {
+        let mut values = batch.tasks.iter().map(|task| task.price);
+        let Some(credit) = values.try_fold(Msat::ZERO, Msat::checked_add) else {
             tracing::error!(root = %claim.root, "the worth of a batch does not fit an amount");
             return Settled::refused(Code::Internal);
         };

@@ -260,17 +260,17 @@ async fn a_lie_that_nobody_can_confirm_in_time_is_kept_and_confirmed_without_ano
     let alone: Vec<Arc<dyn Validator>> = vec![Arc::new(validator(0, model)), Arc::new(Away)];
     let time_max = Duration::from_secs(2);
     let pool = Pool::start(&fixture.database, fixture.spool.path(), alone, time_max).await;
-    let lie = fixture
-        .worker(0)
+    let liar = fixture.worker(0);
+    let lie = liar
         .finish(&fixture.ledger, 1, 2, |index, transcript| {
             transcript.trace_root[0] ^= u8::from(index == 1);
-        });
-    let lie = lie.await;
+        })
+        .await;
     for _ in 0..2 {
         let settled = claim(&pool, &lie).await;
         assert_eq!(refused_with(&settled), Code::AuditUnavailable.as_str());
         assert!(
-            matches!(settled, Settled::Refused(_, report) if report.is_none_or(|r| r.drawn.is_none()))
+            matches!(&settled, Settled::Refused(_, report) if report.as_ref().is_none_or(|r| r.drawn.is_none()))
         );
     }
     // Nothing else of the key is audited before, and nobody else waits.
@@ -332,8 +332,8 @@ async fn a_batch_that_cannot_be_audited_three_times_is_given_up_and_only_then_is
         assert_eq!(Some(report.drawn.unwrap().sample_header), first_header);
         assert!(is_proven(&pool, &finished, &report));
     }
-    let trust = fixture.ledger.trust(&finished.worker).await.unwrap();
-    assert_eq!(trust.mismatches, 0);
+    let record = fixture.ledger.audit_record(&finished.worker).await.unwrap();
+    assert_eq!(record.mismatches, 0);
     pool.kill().await;
 
     // Its transcripts may be claimed in other batches.

@@ -3,13 +3,15 @@
 
 use dovetail_audit::{Stake, WeighedLeaf, sample};
 use dovetail_commitment::{
-    Batch, BatchRoot, FinishReason, HeaderHash, ModelId, SamplingParams, StopSequences, TaskId,
-    Transcript, WorkerKey, output_digest, prompt_commitment,
+    Batch, BatchRoot, EncodedPrompt, FinishReason, HeaderHash, ModelId, SamplingParams,
+    StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
 };
 use dovetail_ledger::{
-    FailedAudit, InferenceSettlement, Ledger, MaturityWindow, NewTask, Payer, Share, ShareKind,
+    DrawnSample, FailedAudit, InferenceSettlement, Ledger, MaturityWindow, NewTask, Payer, Share,
+    ShareKind,
 };
 use dovetail_units::{Msat, SplitMix64, TokenPrices, Work};
+use dovetail_vrf::VrfProof;
 
 use crate::test_support::{BUDGET, Database, Pool};
 
@@ -137,13 +139,18 @@ async fn claim(
             value: leaf.value,
         })
         .collect();
-    let drawn = sample(&random.bytes32(), &weighed, Stake::new(held));
+    let drawn = drawn(root, sample(&random.bytes32(), &weighed, Stake::new(held)));
     // What the sample is drawn against stays there until the verdict.
     let matured = ledger.mature_credits(WINDOW, Some(worker)).await.unwrap();
     assert!(matured.is_empty(), "{matured:?}");
-    match drawn.iter().copied().find(|index| leaves[*index].is_lie) {
+    match drawn
+        .indices
+        .iter()
+        .copied()
+        .find(|index| leaves[*index].is_lie)
+    {
         Some(lie) => fail(ledger, worker, root, &drawn, (lie, &leaves[lie].transcript)).await,
-        None => settle(pool, worker, root, leaves, &drawn).await,
+        None => settle(pool, worker, root, leaves, drawn).await,
     }
     bet
 }
@@ -153,7 +160,7 @@ async fn settle(
     worker: WorkerKey,
     root: BatchRoot,
     leaves: &[Delivered],
-    drawn: &[usize],
+    drawn: DrawnSample,
 ) {
     let credit = leaves.iter().map(|leaf| leaf.value.get()).sum();
     let share = Share {
@@ -167,8 +174,7 @@ async fn settle(
         batch: Some(InferenceSettlement {
             root,
             credit: Msat::new(credit),
-            beacon_step: step(pool).await,
-            sample: drawn.to_vec(),
+            sample: drawn,
             receipts: leaves
                 .iter()
                 .map(|leaf| (leaf.transcript.task_id, "{}".to_owned()))
@@ -178,15 +184,20 @@ async fn settle(
     pool.settler.committer.commit(share).await.unwrap();
 }
 
-async fn step(pool: &Pool) -> u32 {
-    pool.settler.ledger.take_step().await.unwrap()
+/// What the ledger keeps of a sample. It looks at no proof.
+fn drawn(root: BatchRoot, indices: Vec<usize>) -> DrawnSample {
+    DrawnSample {
+        header_hash: HeaderHash::from_bytes(root.to_bytes()),
+        proof: VrfProof::from_bytes([0; VrfProof::BYTES]),
+        indices,
+    }
 }
 
 async fn fail(
     ledger: &Ledger,
     worker: WorkerKey,
     root: BatchRoot,
-    drawn: &[usize],
+    drawn: &DrawnSample,
     (index, transcript): (usize, &Transcript),
 ) {
     let validators = ["one".to_owned(), "two".to_owned()];
@@ -194,7 +205,6 @@ async fn fail(
         header_hash: HeaderHash::from_bytes(root.to_bytes()),
         root,
         worker,
-        beacon_step: ledger.take_step().await.unwrap(),
         sample: drawn,
         index,
         transcript,

@@ -124,10 +124,7 @@ async fn a_connection_that_is_dropped_gives_its_tasks_back_and_another_worker_ge
 async fn a_prompt_is_encoded_once_for_its_agent_its_worker_and_its_audit() {
     let fixture = Fixture::start().await;
     let mut worker = fixture.connect(FIRST);
-    let admit = async || {
-        let paid = Paid::free_of_charge(fixture.tasks.prices()).unwrap();
-        fixture.tasks.admit(fixture.order(1), paid).await.unwrap()
-    };
+    let admit = async || fixture.tasks.admit(fixture.order(1)).await.unwrap();
     let admitted = admit().await;
     let expected = encoded(&tiny_model(1), "an invoice");
     assert_eq!(admitted.prompt, expected);

@@ -99,12 +99,12 @@ mod tests {
         let mut beside = MetadataMap::new();
         secret.sign(Side::Request, &[2; 32], &message(1), &mut beside);
         let verified =
-            |secret: &SharedSecret, side, message| secret.verified(side, message, &beside);
-        assert_eq!(verified(&secret, Side::Request, &message(1)), Some([2; 32]));
+            |secret: &SharedSecret, side, n: u32| secret.verified(side, &message(n), &beside);
+        assert_eq!(verified(&secret, Side::Request, 1), Some([2; 32]));
         let other = SharedSecret::from_bytes([3; 32]);
-        assert_eq!(verified(&other, Side::Request, &message(1)), None);
-        assert_eq!(verified(&secret, Side::Answer, &message(1)), None);
-        assert_eq!(verified(&secret, Side::Request, &message(2)), None);
+        assert_eq!(verified(&other, Side::Request, 1), None);
+        assert_eq!(verified(&secret, Side::Answer, 1), None);
+        assert_eq!(verified(&secret, Side::Request, 2), None);
         let mut of_another_call = beside.clone();
         of_another_call.insert(NONCE, hex::encode([4; 32]).parse().unwrap());
         assert_eq!(

@@ -202,7 +202,7 @@ async fn a_batch_of_the_longest_evidence_is_one_message() {
     let model = tiny_model(1);
     let models: Models = [Arc::clone(&model)].into_iter().collect();
     let served = Served::start(&models, "127.0.0.1:0");
-    let remote = RemoteValidator::new(&served.url).unwrap();
+    let remote = RemoteValidator::new(&served.url, None).unwrap();
     let mut longest = honest(&model, 1);
     longest.prompt = EncodedPrompt::new(b"x", vec![u32::MAX; PROMPT_TOKENS_MAX]).unwrap();
     longest.output_tokens = vec![u32::MAX; OUTPUT_TOKENS_MAX as usize];

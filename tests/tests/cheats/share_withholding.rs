@@ -1,9 +1,10 @@
 //! Shares that are withheld until the sample suits. The sample hangs on an output of the pool's verifiable function, which
 //! nobody else can compute before it is told, and which the batch has one of.
 
-use dovetail_audit::sample;
-use dovetail_commitment::{BatchRoot, HeaderHash, tagged_hash};
+use dovetail_audit::{Stake, WeighedLeaf, sample};
+use dovetail_commitment::{BatchRoot, HeaderHash, LeafHash, tagged_hash};
 use dovetail_sv2::extension::{BatchOutcome, sample_input};
+use dovetail_units::Msat;
 use dovetail_vrf::{VrfOutput, VrfPublicKey, VrfSecret};
 
 use crate::fixture::Case;
@@ -50,7 +51,6 @@ async fn a_withheld_share_is_sampled_with_an_output_that_nobody_knew() {
 }
 
 const LEAVES: usize = 64;
-const REPLAYED: usize = 4;
 /// The first quarter of a batch is a lie.
 const BAD: usize = 16;
 const BATCHES: u32 = 300;
@@ -69,7 +69,13 @@ fn root(batch: u32) -> BatchRoot {
 /// Whether the share's sample hits no lie, by the function of this secret.
 fn suits(secret: &VrfSecret, batch: u32, header: &HeaderHash) -> bool {
     let (output, _) = secret.evaluate(&sample_input(header, &root(batch)));
-    let drawn = sample(&output.seed(), LEAVES, REPLAYED);
+    // All worth the same, and little beside what is held: each is replayed with 5 %.
+    let leaf = |index: usize| WeighedLeaf {
+        leaf: LeafHash::from_bytes(tagged_hash("test/leaf", &[&index.to_le_bytes()])),
+        value: Msat::new(1),
+    };
+    let leaves: Vec<WeighedLeaf> = (0..LEAVES).map(leaf).collect();
+    let drawn = sample(&output.seed(), &leaves, Stake::new(Msat::new(1_000)));
     drawn.iter().all(|index| *index >= BAD)
 }
 
@@ -89,9 +95,9 @@ fn passed(believed: &VrfSecret, real: &VrfSecret) -> u32 {
 #[test]
 fn withholding_pays_with_the_pools_secret_and_is_useless_without_it() {
     let [real, guessed] = [7, 8].map(|n| VrfSecret::from_bytes([n; 32]).unwrap());
-    // C(48, 4) / C(64, 4): none of the four replays hits the lie.
-    let blind = 0.306_24 * f64::from(BATCHES);
-    let five_deviations = 5.0 * (blind * (1.0 - 0.306_24)).sqrt();
+    // 0.95^16: none of the false leaves is replayed.
+    let blind = 0.440_13 * f64::from(BATCHES);
+    let five_deviations = 5.0 * (blind * (1.0 - 0.440_13)).sqrt();
     // With the secret it would be a matter of a few shares.
     assert_eq!(passed(&real, &real), BATCHES);
     let gained = passed(&guessed, &real);

@@ -98,7 +98,7 @@ fn draws_of_two_leaves_have_nothing_to_do_with_each_other() {
 
 proptest! {
     #[test]
-    fn a_probability_is_never_less_than_its_ratio_and_less_than_one_draw_more(value in 0..i64::MAX, held in 1..i64::MAX) {
+    fn a_probability_is_never_less_than_its_ratio_and_less_than_one_draw_more(value in 0_i64..i64::MAX, held in 1_i64..i64::MAX) {
         let threshold = stake(held).probability(Msat::new(value)).threshold();
         let (value, held) = (u128::try_from(value).unwrap(), u128::try_from(held).unwrap());
         // threshold / 2^64 >= 2 value / held, or certain.
@@ -148,7 +148,7 @@ proptest! {
     fn no_composition_of_lies_is_worth_anything(
         honest in vec(0..1_000_000_i64, 0..64),
         lies in vec(1..1_000_000_i64, 1..64),
-        held in prop_oneof![Just(0_i64), 1..100_i64, 100..1_000_000, 1_000_000..1_000_000_000],
+        held in prop_oneof![Just(0_i64), 1..100_i64, 100_i64..1_000_000, 1_000_000_i64..1_000_000_000],
     ) {
         let stake = stake(held);
         let missed: f64 = lies

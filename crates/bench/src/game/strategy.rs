@@ -255,7 +255,7 @@ fn turn(strategy: Strategy, hand: &Hand) -> Vec<Vec<Leaf>> {
 }
 
 fn heavy_or_trifle(turn: u32) -> Vec<Leaf> {
-    if turn % 17 != 0 {
+    if !turn.is_multiple_of(17) {
         return equal(1, TOKEN_MSAT, 0);
     }
     let mut batch = equal(LEAVES, TOKEN_MSAT, 1);

@@ -111,7 +111,7 @@ fn every_end_of_a_task_gives_back_what_it_did_not_cost() {
             .register_batch(WORKER, root, &[settled.task_id])
             .await
             .unwrap();
-        let mut share = inference_share(1, root, 1, &[settled.task_id]);
+        let mut share = inference_share(1, root, &[settled.task_id]);
         share.batch.as_mut().unwrap().credit = Msat::new(1_003);
         running.committer.commit(share).await.unwrap();
         let (_, reserved, spent) = subsidy(&ledger).await;
@@ -126,7 +126,7 @@ fn a_worker_is_not_credited_with_more_than_was_paid() {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
         let (root, tasks) = open_batch(&ledger, &[1]).await;
-        let mut share = inference_share(1, root, 1, &tasks);
+        let mut share = inference_share(1, root, &tasks);
         share.batch.as_mut().unwrap().credit = Msat::new(1_001);
         let refused = running.committer.commit(share.clone()).await;
         assert_eq!(refused, Err(CommitRefusal::Invalid));
@@ -181,7 +181,7 @@ fn forfeited_credit_goes_to_the_pool_and_not_back_to_who_paid() {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
         let (root, tasks) = open_batch(&ledger, &[1]).await;
-        let share = inference_share(1, root, 1, &tasks);
+        let share = inference_share(1, root, &tasks);
         running.committer.commit(share).await.unwrap();
         let (bad, _) = open_batch(&ledger, &[2]).await;
         fail(&ledger, bad, 2, 2).await.unwrap();

@@ -80,7 +80,7 @@ fn a_batch_dies_of_its_third_audit_that_cannot_be_done_and_costs_nobody_anything
             .commit(inference_share(1, root, &tasks))
             .await;
         assert_eq!(claimed, Err(CommitRefusal::BatchSpent));
-        assert_eq!(ledger.trust(&WORKER).await.unwrap().mismatches, 0);
+        assert_eq!(ledger.audit_record(&WORKER).await.unwrap().mismatches, 0);
 
         // Its tasks may go into smaller batches.
         let half = root_of(&[transcript(&new_task(1), &[1, 2, 3])]);

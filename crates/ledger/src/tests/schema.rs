@@ -127,6 +127,6 @@ fn tasks_of_a_release_whose_prompts_were_texts_end_and_nobody_answers_for_them()
                 .iter()
                 .all(|task| task.state == TaskState::Failed)
         );
-        assert_eq!(ledger.trust(&WORKER).await.unwrap().mismatches, 0);
+        assert_eq!(ledger.audit_record(&WORKER).await.unwrap().mismatches, 0);
     });
 }

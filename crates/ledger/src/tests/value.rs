@@ -38,7 +38,7 @@ pub(super) async fn commit(
     transcript: &Transcript,
     thousands: u32,
 ) {
-    let mut share = inference_share(n, root, u32::from(n), &[transcript.task_id]);
+    let mut share = inference_share(n, root, &[transcript.task_id]);
     let batch = share.batch.as_mut().unwrap();
     batch.credit = Msat::new(i64::from(thousands) * 1_000);
     running.committer.commit(share).await.unwrap();
@@ -144,7 +144,7 @@ fn credit_of_any_worth_matures_as_a_model_says() {
                 0 => {
                     n += 1;
                     let (bad, _) = open_batch(&ledger, &[n]).await;
-                    let lost = fail(&ledger, bad, n, u32::from(n)).await.unwrap().unwrap();
+                    let lost = fail(&ledger, bad, n, n).await.unwrap().unwrap();
                     assert_eq!(lost.amount.get(), model.drain(..).sum::<i64>());
                 }
                 1..=3 => {

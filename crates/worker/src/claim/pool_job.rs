@@ -23,7 +23,7 @@ pub(super) struct ClaimJob {
 
 /// What the pool answers to a request for a job.
 pub(super) enum Asked {
-    Given(ClaimJob),
+    Given(Box<ClaimJob>),
     /// It will never give one for this batch.
     Refused(String),
 }
@@ -49,7 +49,7 @@ impl Claimer {
             })
             .await?;
         match answer {
-            Ok(job) => Ok(Asked::Given(self.take_pool_job(job)?)),
+            Ok(job) => Ok(Asked::Given(Box::new(self.take_pool_job(job)?))),
             Err(code) if code == Code::Internal => Err(ClaimError::PoolFailed),
             Err(code) if is_final(&code) => Ok(Asked::Refused(code)),
             Err(code) => Err(ClaimError::JobRefused(code)),

@@ -34,7 +34,11 @@ impl Device {
         dovetail_sv2::setup::open(&mut reader, &mut writer, &request)
             .await
             .unwrap();
-        let mut played = Played { reader, writer };
+        let mut played = Played {
+            authority: key,
+            reader,
+            writer,
+        };
         let open = OpenExtendedMiningChannel {
             request_id: 1,
             user_identity: Str0255Owned::try_from("device").unwrap(),

@@ -184,6 +184,7 @@ async fn a_pool_whose_target_moves_all_the_time_is_not_asked_for_jobs_in_a_circl
     let Played {
         mut reader,
         mut writer,
+        ..
     } = pool;
     let restless = async {
         for number in 2.. {
