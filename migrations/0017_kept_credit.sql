@@ -7,7 +7,7 @@ ALTER TABLE audit_records
 
 -- The held credit that has matured, of one worker or of all (NULL): in the order in which it was earned, after the
 -- least time and once later credit of at least the same worth is held; in any case after the longest time. Nothing of
--- a worker whose batch is under audit. And nothing without which less would be held than its worker wants to leave there,
+-- a worker whose batch is under audit, or suspect, however long ago it expired. And nothing without which less would be held than its worker wants to leave there,
 -- however old it is; but a worker that was not heard of for the longest time is gone, and wants nothing any more.
 CREATE OR REPLACE FUNCTION matured_credits(of_worker bytea, seconds double precision, seconds_max double precision)
 RETURNS TABLE (root bytea, worker bytea, account text, batch_number bigint) LANGUAGE sql STABLE AS $$
@@ -28,5 +28,6 @@ RETURNS TABLE (root bytea, worker bytea, account text, batch_number bigint) LANG
      WHERE d.is_due
        AND NOT EXISTS (SELECT 1 FROM batches b
                         WHERE b.worker = d.worker AND b.state = 'open' AND b.stake_msat IS NOT NULL
-                          AND b.expires_at > extract(epoch FROM now()))
+                          AND (b.expires_at > extract(epoch FROM now())
+                               OR EXISTS (SELECT 1 FROM findings f WHERE f.root = b.root)))
 $$;

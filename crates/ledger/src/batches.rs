@@ -197,18 +197,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn keep_claimed(&self, root: BatchRoot, until_unix: u64) -> Result<(), LedgerError> {
-        sqlx::query(
-            "WITH kept AS (
-                 UPDATE batches SET expires_at = greatest(expires_at, $2)
-                 WHERE root = $1 AND state = 'open' RETURNING task_ids)
-             UPDATE tasks SET expires_at = $2 FROM kept
-             WHERE tasks.id = ANY(kept.task_ids) AND tasks.state = 'finished' AND tasks.expires_at < $2",
-        )
-        .bind(root.to_bytes().to_vec())
-        .bind(seconds(until_unix))
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+        let mut connection = self.pool.acquire().await?;
+        keep_tasks(&mut connection, root, until_unix).await
     }
 
     /// The tasks with these ids, in their order; unknown ones are left out.
@@ -230,6 +220,26 @@ impl Ledger {
             .map(TaskRecord::read)
             .collect()
     }
+}
+
+/// Keeps an open batch and its finished tasks from expiring before this time.
+pub(crate) async fn keep_tasks(
+    connection: &mut PgConnection,
+    root: BatchRoot,
+    until_unix: u64,
+) -> Result<(), LedgerError> {
+    sqlx::query(
+        "WITH kept AS (
+             UPDATE batches SET expires_at = greatest(expires_at, $2)
+             WHERE root = $1 AND state = 'open' RETURNING task_ids)
+         UPDATE tasks SET expires_at = $2 FROM kept
+         WHERE tasks.id = ANY(kept.task_ids) AND tasks.state = 'finished' AND tasks.expires_at < $2",
+    )
+    .bind(root.to_bytes().to_vec())
+    .bind(seconds(until_unix))
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Waits until no other registration of this worker is under way, on whatever connection.

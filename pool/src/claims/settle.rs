@@ -28,8 +28,9 @@ use crate::tasks::Tasks;
 /// How long a claim waits for the one before it of the same worker: for a replay, and another one to confirm it, as long
 /// as these take by default.
 const TURN_TIME_MAX: Duration = Duration::from_secs(240);
-/// How long it may take from an audit's end until the share is durable.
-const COMMIT_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long it may take, besides the audit, until the share is durable or the mismatch booked: some answers of the ledger.
+/// Until then nothing of the worker matures.
+const COMMIT_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a claim waits for one answer of the ledger. A connection that has silently died would not end
 /// by itself, and the answers to all shares behind the claim wait with it.
 const LEDGER_TIME_MAX: Duration = Duration::from_secs(20);

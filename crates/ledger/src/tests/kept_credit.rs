@@ -165,7 +165,7 @@ fn the_stake_of_a_claim_is_never_more_than_what_a_mismatch_then_forfeits() {
                     commit(&running, n, root, &transcript, thousands).await;
                 }
                 (4, Some((root, _, _, stake))) => {
-                    let lost = fail(&ledger, root, n, u32::from(n)).await.unwrap().unwrap();
+                    let lost = fail(&ledger, root, n, n).await.unwrap().unwrap();
                     assert!(lost.amount.get() >= stake, "{stake} at stake, {lost:?}");
                 }
                 // Wants more or less of it.

@@ -108,6 +108,26 @@ fn a_batch_that_nobody_can_claim_any_more_holds_up_nothing() {
     });
 }
 
+/// Its tasks were kept for another batch that names them too, so it can be claimed after its own time.
+#[test]
+fn nothing_matures_while_a_batch_is_under_audit_whose_tasks_were_kept_for_another() {
+    run(|db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        settle(&ledger, &running, 1, 1).await;
+        let (root, _) = batch_worth(&ledger, 2, 1).await;
+        sqlx::query("UPDATE batches SET expires_at = 1")
+            .execute(&mut db.connection().await)
+            .await
+            .unwrap();
+        let stake = ledger.stake(WORKER, root).await.unwrap();
+        assert_eq!(stake, Some(Msat::new(1_000)));
+        assert_eq!(mature(&ledger).await, 0);
+        let lost = fail(&ledger, root, 2, 2).await.unwrap().unwrap();
+        assert_eq!(lost.amount, Msat::new(1_000));
+    });
+}
+
 #[test]
 fn nothing_that_a_worker_does_after_its_claim_raises_what_the_sample_is_drawn_against() {
     run(|_db, ledger| async move {
