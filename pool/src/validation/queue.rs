@@ -16,7 +16,7 @@ const TRIES_MAX: usize = 3;
 pub(super) struct Waiting {
     pub(super) evidence: Vec<Arc<Evidence>>,
     model: ModelId,
-    /// Its verdict is to be confirmed: not by itself, unless it is a thread of the pool and there is no other.
+    /// Its verdict is to be confirmed: not by itself, unless it is a thread of the pool and no other has the model.
     avoid: Option<usize>,
     /// These failed with it.
     failed: Vec<usize>,
@@ -219,11 +219,19 @@ pub(super) fn answer(member: usize, taken: Vec<Waiting>, verdicts: Vec<Verdict>)
 
 /// Whether nobody who is here and has the model is better suited.
 fn may_take(members: &[Member], member: usize, waiting: &Waiting) -> bool {
+    // One that is away comes back: what the pool's own machine got wrong must not count because of a restart elsewhere.
+    let has_another = |index: usize| {
+        let mut others = members.iter().enumerate().filter(|(at, _)| *at != index);
+        others.any(|(_, other)| match &other.serves {
+            Some(serves) => serves.contains(&waiting.model),
+            None => true,
+        })
+    };
     let rank = |index: usize| {
         let known = members.get(index)?;
         let serves = known.serves.as_ref()?.contains(&waiting.model);
-        // Another process that has found something is no second opinion on it.
-        let is_excluded = waiting.avoid == Some(index) && !known.is_local;
+        // Who has found something is no second opinion on it: only a thread of the pool is, where there is nobody else.
+        let is_excluded = waiting.avoid == Some(index) && (!known.is_local || has_another(index));
         // In this order: one that has not failed with it, another than gave the first verdict, and
         // a process of its own rather than the pool's.
         (serves && !is_excluded).then_some((
@@ -334,6 +342,22 @@ mod tests {
         let _confirmation = with_another.push_first(A, sample(1).remove(0), Some(0));
         assert!(with_another.take_now(0).is_none());
         assert!(with_another.take_now(1).is_some());
+    }
+
+    /// Else a fault of the pool's own machine punishes whoever claims while the other validators restart.
+    #[test]
+    fn the_pools_own_thread_does_not_confirm_what_it_found_while_another_validator_is_away() {
+        let queue = queue(&[true, false]);
+        queue.is_away(1);
+        let _confirmation = queue.push_first(A, sample(1).remove(0), Some(0));
+        assert!(queue.take_now(0).is_none());
+        // It is there again, without this model.
+        queue.is_back(1, HashSet::from([B]));
+        assert!(queue.take_now(0).is_some());
+        let _confirmation = queue.push_first(A, sample(1).remove(0), Some(0));
+        queue.is_back(1, HashSet::from([A]));
+        assert!(queue.take_now(0).is_none());
+        assert!(queue.take_now(1).is_some());
     }
 
     #[test]
