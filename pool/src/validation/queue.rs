@@ -170,10 +170,14 @@ impl Queue {
         let first = waiting.remove(first)?;
         let model = first.model;
         let mut count = first.evidence.len();
+        // What a validator failed with goes alone: of what was replayed together, one part may have been too much for it.
+        let is_alone = !first.failed.is_empty();
         let mut taken = vec![first];
         let mut rest = VecDeque::with_capacity(waiting.len());
         for next in waiting.drain(..) {
-            let fits = count + next.evidence.len() <= self.batch_max;
+            let fits = !is_alone
+                && next.failed.is_empty()
+                && count + next.evidence.len() <= self.batch_max;
             if next.model == model && fits && may_take(members, member, &next) {
                 count += next.evidence.len();
                 taken.push(next);
@@ -219,19 +223,25 @@ pub(super) fn answer(member: usize, taken: Vec<Waiting>, verdicts: Vec<Verdict>)
 
 /// Whether nobody who is here and has the model is better suited.
 fn may_take(members: &[Member], member: usize, waiting: &Waiting) -> bool {
-    // One that is away comes back: what the pool's own machine got wrong must not count because of a restart elsewhere.
-    let has_another = |index: usize| {
-        let mut others = members.iter().enumerate().filter(|(at, _)| *at != index);
-        others.any(|(_, other)| match &other.serves {
-            Some(serves) => serves.contains(&waiting.model),
-            None => true,
-        })
+    // Whoever has found something is no second opinion on it, nor is another thread of the same process.
+    let found_it = |index: usize| {
+        let is_local = |index: usize| members.get(index).is_some_and(|of| of.is_local);
+        let is_of_process = |by: usize| by == index || (is_local(by) && is_local(index));
+        waiting.avoid.is_some_and(is_of_process)
     };
+    // One that is away comes back: what the pool's own machine got wrong must not count because of a restart elsewhere.
+    let may_serve = |of: &Member| {
+        let serves = of.serves.as_ref();
+        serves.is_none_or(|serves| serves.contains(&waiting.model))
+    };
+    let others = members.iter().enumerate();
+    let has_other = others.filter(|(index, _)| !found_it(*index));
+    let has_other = has_other.map(|(_, of)| of).any(may_serve);
     let rank = |index: usize| {
         let known = members.get(index)?;
         let serves = known.serves.as_ref()?.contains(&waiting.model);
-        // Who has found something is no second opinion on it: only a thread of the pool is, where there is nobody else.
-        let is_excluded = waiting.avoid == Some(index) && (!known.is_local || has_another(index));
+        // The pool's own threads may, where nobody else has the model.
+        let is_excluded = found_it(index) && (has_other || !known.is_local);
         // In this order: one that has not failed with it, another than gave the first verdict, and
         // a process of its own rather than the pool's.
         (serves && !is_excluded).then_some((
@@ -358,6 +368,32 @@ mod tests {
         queue.is_back(1, HashSet::from([A]));
         assert!(queue.take_now(0).is_none());
         assert!(queue.take_now(1).is_some());
+    }
+
+    #[test]
+    fn nor_does_another_thread_of_the_pool() {
+        let queue = queue(&[true, true, false]);
+        queue.is_away(2);
+        let _confirmation = queue.push_first(A, sample(1).remove(0), Some(0));
+        assert!(queue.take_now(0).is_none());
+        assert!(queue.take_now(1).is_none());
+        queue.is_back(2, HashSet::from([A]));
+        assert!(queue.take_now(2).is_some());
+    }
+
+    /// Else whoever has claims that are too much for validators takes the claims of others with it.
+    #[test]
+    fn what_a_validator_failed_with_is_tried_again_sample_by_sample() {
+        let queue = queue(&[true]);
+        let _waiting: Vec<_> = [3, 2, 1].map(|count| queue.push(A, sample(count))).into();
+        let (_, taken) = queue.take_now(0).unwrap();
+        assert_eq!(lens(&taken), [3, 2, 1]);
+        let _new = queue.push(A, sample(1));
+        queue.give_back(0, taken);
+        for count in [3, 2, 1] {
+            assert_eq!(lens(&queue.take_now(0).unwrap().1), [count]);
+        }
+        assert_eq!(lens(&queue.take_now(0).unwrap().1), [1]);
     }
 
     #[test]
