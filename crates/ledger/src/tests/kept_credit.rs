@@ -36,7 +36,7 @@ fn so_much_stays_held_as_its_worker_leaves_there_and_the_rest_matures() {
             settle(&ledger, &running, n, 1).await;
         }
         keep(&ledger, 3_500).await;
-        // The fourth credit can only mature whole.
+        // Without the third credit, less would be held.
         assert_eq!(matured(&ledger).await, 2_000);
         assert_eq!(held(&ledger).await, 4_000);
         settle(&ledger, &running, 7, 1).await;
