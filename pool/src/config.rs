@@ -1,22 +1,24 @@
 //! The pool's configuration: one TOML file, overridable through `DOVETAIL_POOL__SECTION__KEY`.
 
 mod files;
+mod inference;
 mod ports;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bitcoin::Network;
-use dovetail_commitment::{BATCH_LEAVES_MAX, PROMPT_BYTES_MAX};
+use dovetail_commitment::BATCH_LEAVES_MAX;
 use dovetail_daemon::{Secret, within};
 use dovetail_jd::config::EmbeddedConfig;
 use dovetail_ledger::MaturityWindow;
 use dovetail_templates::TemplatesConfig;
-use dovetail_units::TokenPrices;
 use serde::Deserialize;
 
 use crate::validation::RemoteValidator;
+
+pub use inference::{InferenceConfig, SubsidyConfig};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -172,47 +174,6 @@ impl Default for LightningConfig {
     }
 }
 
-/// Models and tasks.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InferenceConfig {
-    /// Model files that the pool can replay; only these are offered to agents.
-    pub models: Vec<PathBuf>,
-    /// What tokens cost, and earn their worker.
-    pub price: TokenPrices,
-    /// What tokens of a model cost instead, by its name or id.
-    #[serde(default)]
-    pub model_prices: BTreeMap<String, TokenPrices>,
-    /// What the operator pays for tasks: agents cannot pay yet.
-    #[serde(default)]
-    pub subsidy: SubsidyConfig,
-    /// The key that signs receipts: 64 hex digits.
-    pub receipt_key: Secret,
-    /// The key that draws the samples of audits: 64 hex digits. A file that is not there is made. In no backup of the
-    /// database: whoever has it knows each sample before the share is sent.
-    pub vrf_key: Secret,
-    /// The longest prompt, in bytes: at most, and unless it is said otherwise, that of the extension
-    /// ([`PROMPT_BYTES_MAX`]).
-    #[serde(default = "defaults::prompt_bytes_max")]
-    pub prompt_bytes_max: usize,
-    /// How many tasks may wait for a worker.
-    #[serde(default = "defaults::queue_max")]
-    pub queue_max: usize,
-    /// How long a task may take from its creation to its settlement, in seconds.
-    #[serde(default = "defaults::task_lifetime_s")]
-    pub task_lifetime_s: u64,
-}
-
-/// The operator's budget for tasks. Without it no task is taken that costs anything.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SubsidyConfig {
-    /// What the tasks of a day may cost, in millisatoshi.
-    pub msat_per_day: i64,
-    /// What all tasks may cost, ever.
-    pub msat_in_all: i64,
-}
-
 /// How what workers claim is checked.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -332,15 +293,6 @@ mod defaults {
     pub(super) fn group_wait_ms() -> u64 {
         20
     }
-    pub(super) fn prompt_bytes_max() -> usize {
-        dovetail_commitment::PROMPT_BYTES_MAX
-    }
-    pub(super) fn queue_max() -> usize {
-        256
-    }
-    pub(super) fn task_lifetime_s() -> u64 {
-        600
-    }
 }
 
 impl Config {
@@ -422,20 +374,9 @@ impl Config {
             lightning.interval_ms,
             1..=3_600_000,
         )?;
-        within(
-            "inference.prompt_bytes_max",
-            inference.prompt_bytes_max,
-            1..=PROMPT_BYTES_MAX,
-        )?;
-        within("inference.queue_max", inference.queue_max, 1..=1 << 16)?;
-        within(
-            "inference.task_lifetime_s",
-            inference.task_lifetime_s,
-            1..=WEEK_S,
-        )?;
         let rate = credit.hash_msat_per_mebihash;
         within("credit.hash_msat_per_mebihash", rate, 0..=RATE_MAX)?;
-        inference.subsidy.check()
+        inference.check()
     }
 }
 
@@ -443,19 +384,8 @@ impl Config {
 const DECADE_S: u64 = 10 * 365 * 86_400;
 /// A worker is told the time that a task has left as 32 bits of milliseconds: seven weeks.
 const WEEK_S: u64 = 7 * 86_400;
-/// 21 million bitcoin.
-const SUPPLY_MSAT: i64 = 2_100_000_000_000_000_000;
 /// A million satoshi: the largest batch at this rate is far from what 64 bits hold.
 const RATE_MAX: i64 = 1_000_000_000;
-
-impl SubsidyConfig {
-    fn check(self) -> Result<(), String> {
-        let day = self.msat_per_day;
-        within("inference.subsidy.msat_per_day", day, 0..=SUPPLY_MSAT)?;
-        let all = self.msat_in_all;
-        within("inference.subsidy.msat_in_all", all, 0..=SUPPLY_MSAT)
-    }
-}
 
 impl AuditConfig {
     fn check(&self) -> Result<(), String> {

@@ -2,6 +2,7 @@
 //! connections and a time for the first words of each.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
+use tonic::transport::server::{Connected, TcpIncoming};
 
 /// What HTTP/2 begins with (RFC 9113, 3.4). From then on its own pings find out who is gone.
 const PREFACE_BYTES: usize = 24;
@@ -41,21 +42,35 @@ fn limited_in(
     preface_time_max: Duration,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    let state = (Listener::new(listener, limits), shutdown);
-    stream::unfold(state, move |(listener, shutdown)| async move {
+    let state = (Listener::new(listener, limits), shutdown, 0);
+    stream::unfold(state, move |(listener, shutdown, before)| async move {
         let (stream, place) = listener.next(&shutdown).await?;
+        let number = before + 1;
         // It only makes small frames slow if it fails.
         let _ = stream.set_nodelay(true);
         let connection = Connection {
             _place: place,
+            origin: Origin {
+                connection: number,
+                address: stream.peer_addr().ok().map(|address| address.ip()),
+            },
             stream,
             preface: Some(Preface {
                 left: PREFACE_BYTES,
                 deadline: Box::pin(tokio::time::sleep(preface_time_max)),
             }),
         };
-        Some((Ok(connection), (listener, shutdown)))
+        Some((Ok(connection), (listener, shutdown, number)))
     })
+}
+
+/// Where a request comes from; tonic keeps it among a request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    /// The connection's number on its port.
+    pub(crate) connection: u64,
+    /// `None` of a connection that has ended.
+    pub(crate) address: Option<IpAddr>,
 }
 
 /// A client's connection, which holds its place.
@@ -63,6 +78,7 @@ fn limited_in(
 pub(crate) struct Connection {
     /// The first to be dropped: whoever sees the end of the stream finds the place free.
     _place: Place,
+    origin: Origin,
     stream: TcpStream,
     /// Until it is complete.
     preface: Option<Preface>,
@@ -75,10 +91,10 @@ struct Preface {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Origin;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Origin {
+        self.origin
     }
 }
 
@@ -159,6 +175,22 @@ mod tests {
         let _client = TcpStream::connect(address).await.unwrap();
         let connection = connections.next().await.unwrap().unwrap();
         assert!(connection.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn connections_of_a_port_for_strangers_have_numbers_addresses_and_no_delay() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let mut connections = Box::pin(limited(listener, PlaceLimits::total(2), shutdown));
+        for number in 1..=2 {
+            let client = TcpStream::connect(address).await.unwrap();
+            let connection = connections.next().await.unwrap().unwrap();
+            assert!(connection.stream.nodelay().unwrap());
+            let origin = connection.connect_info();
+            assert_eq!(origin.connection, number);
+            assert_eq!(origin.address, Some(client.local_addr().unwrap().ip()));
+        }
     }
 
     /// A port with two places for one address, and a tenth of a second for the preface.

@@ -8,6 +8,7 @@
 mod agents;
 mod assignment;
 mod blocks;
+mod chores;
 mod claims;
 pub mod config;
 mod credit;

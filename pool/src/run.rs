@@ -21,16 +21,15 @@ use dovetail_templates::{Readiness, TemplateHandle, tell_payout};
 use dovetail_vrf::VrfSecret;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agents::grpc::{self, Downloads};
 use crate::blocks;
+use crate::chores;
 use crate::claims::audit::Auditor;
 use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
-use crate::claims::suspects;
 use crate::config::{Config, MiningConfig};
 use crate::device_work;
 use crate::embedded_declarator;
@@ -53,10 +52,6 @@ const EXTRANONCE_BYTES: u8 = 20;
 /// Bytes that tell processes apart. Two pools on one node, or one before and after a restart, would else give miners the
 /// same headers to hash, and pay the second nothing.
 const PROCESS_BYTES: usize = 4;
-/// How often expired tasks are looked for.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
-/// How often credit that has matured is looked for, besides after each batch of its worker.
-const MATURITY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last shares may take to reach the ledger at shutdown.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -110,7 +105,7 @@ pub async fn run(
     for publication in waiting {
         blocks::resume(&shared, publication);
     }
-    start_chores(&shared, &shutdown);
+    chores::start(&shared, &shutdown);
     let opening = async {
         if !has_work(&shared, &shutdown).await? {
             return Ok(());
@@ -401,40 +396,6 @@ fn start_payouts(shared: &Shared, mailboxes: Mailboxes, shutdown: &CancellationT
         telemetry: shared.telemetry.clone(),
     };
     shared.tracker.spawn(payouts.run(shutdown.clone()));
-}
-
-/// Starts what goes on whoever is connected.
-fn start_chores(shared: &Arc<Shared>, shutdown: &CancellationToken) {
-    let tracker = &shared.tracker;
-    tracker.spawn(expire(shared.tasks.clone(), shutdown.clone()));
-    tracker.spawn(mature(Arc::clone(shared), shutdown.clone()));
-    let settler = shared.settler.clone();
-    tracker.spawn(suspects::keep_confirming(settler, shutdown.clone()));
-    let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());
-    tracker.spawn(following);
-}
-
-/// Posts held credit whose window is over.
-async fn mature(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let mut ticks = tokio::time::interval(MATURITY_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = ticks.tick() => shared.settler.mature(None).await,
-        }
-    }
-}
-
-/// Ends tasks whose time is over, wherever they stand.
-async fn expire(tasks: Tasks, shutdown: CancellationToken) {
-    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = ticks.tick() => tasks.expire().await,
-        }
-    }
 }
 
 #[cfg(test)]

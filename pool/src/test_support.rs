@@ -29,7 +29,7 @@ use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::{ProvenShare, Settled, Settler};
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
-use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
+use crate::tasks::{Patience, Prices, TaskLimits, TaskParts, Tasks};
 use crate::validation::{Member, ThreadValidator, Validator, Validators, ValidatorsConfig};
 
 /// Credit matures with the next batch that is worth as much.
@@ -111,6 +111,8 @@ pub(crate) fn live_tasks(ledger: &Ledger, models: Models) -> Tasks {
             prompt_bytes_max: PROMPT_BYTES_MAX,
             queue_max: 16,
             lifetime_s: 600,
+            patience: Patience::default(),
+            agent_absence: Duration::from_secs(10),
         },
         prices: Prices::of_all(prices(), BUDGET),
         telemetry: Telemetry::none(),

@@ -14,6 +14,7 @@ pub mod scenario;
 mod served_model;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 pub use served_model::fetch_smollm2;
 
@@ -29,11 +30,22 @@ pub fn clerk_model() -> PathBuf {
     folder.join("clerk.safetensors")
 }
 
+static RELEASE: AtomicBool = AtomicBool::new(false);
+
+/// From now on programs are those of `cargo build --release`: for measurements.
+pub fn use_release_programs() {
+    RELEASE.store(true, Ordering::Relaxed);
+}
+
 /// A program of this workspace, where cargo builds it.
 pub fn program(name: &str) -> PathBuf {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join("debug").join(name)
+    let profile = match RELEASE.load(Ordering::Relaxed) {
+        true => "release",
+        false => "debug",
+    };
+    target.join(profile).join(name)
 }
 
 /// Where slow builds are kept: `DOVETAIL_CACHE`, or `~/.cache/dovetail`.
@@ -77,7 +89,6 @@ pub fn free_port() -> anyhow::Result<u16> {
 pub fn scenario(
     options: &scenario::Options,
 ) -> anyhow::Result<(tempfile::TempDir, scenario::Scenario)> {
-    use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let postgres = postgres::Postgres::start(&root().join(".data").join("postgres"))?;

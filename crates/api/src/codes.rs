@@ -49,6 +49,8 @@ dovetail_units::codes! {
         WorkerLost = "worker-lost",
         /// Task error: the worker refused the task or could not complete it.
         WorkerFailed = "worker-failed",
+        /// Task error: the worker gave no token for too long, and no other could take over.
+        WorkerStalled = "worker-stalled",
         /// Task error: every connected worker that serves the model has as many tasks as it can take; try again
         /// later.
         WorkersFull = "workers-full",
@@ -81,6 +83,7 @@ impl Code {
             Self::Internal => tonic::Code::Internal,
             Self::WorkerLost
             | Self::WorkerFailed
+            | Self::WorkerStalled
             | Self::WorkersFull
             | Self::InferenceMismatch
             | Self::TaskExpired

@@ -7,10 +7,12 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use clap::Args;
+use dovetail_clerk::answer::SCHEMA;
 use dovetail_clerk::outside::{Paper, Tally, papers};
 use dovetail_clerk::{Document, Kind, World, documents, fields, marks, wide_documents};
-use dovetail_commitment::{SamplingParams, StopSequences};
+use dovetail_commitment::{Constraint, Form, SamplingParams, StopSequences};
 use dovetail_engine::{Generation, Model, Request, Runtime, step};
+use dovetail_models::chat::{Chat, Message, render};
 use serde::Serialize;
 
 /// Documents that are read side by side: enough to fill the kernels.
@@ -32,6 +34,9 @@ pub(crate) struct Work {
     /// Documents of the wide generator.
     #[arg(long)]
     wide: bool,
+    /// Bind the answers to clerk's schema, as `dovetail ask --schema` does.
+    #[arg(long)]
+    schema: bool,
     /// A folder with papers of other people (`NAME.txt` and their truth in `NAME.json`) instead of documents.
     #[arg(long, conflicts_with = "wide")]
     outside: Option<PathBuf>,
@@ -44,7 +49,8 @@ pub(crate) struct Work {
 pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow::Result<String> {
     Ok(match &work.outside {
         Some(folder) => {
-            serde_json::to_string(&evaluate_outside(model, threads, &papers(folder)?)?)?
+            let asking = Asking::new(model, WIDE_ANSWER_TOKENS_MAX, work.schema)?;
+            serde_json::to_string(&evaluate_outside(&asking, threads, &papers(folder)?)?)?
         }
         None => serde_json::to_string(&evaluate(model, threads, work)?)?,
     })
@@ -79,6 +85,69 @@ struct FieldReport {
     percent: f64,
 }
 
+/// How documents are put to a model.
+struct Asking<'a> {
+    model: &'a Arc<Model>,
+    tokens_max: u32,
+    constraint: Option<Constraint>,
+}
+
+impl<'a> Asking<'a> {
+    fn new(model: &'a Arc<Model>, tokens_max: u32, schema: bool) -> anyhow::Result<Self> {
+        let schema = schema.then(|| Constraint::new(Form::JsonSchema(SCHEMA.to_owned())));
+        Ok(Self {
+            model,
+            tokens_max,
+            constraint: schema.transpose()?,
+        })
+    }
+
+    /// The document as the model takes it in: as a user's message, if it is a chat model.
+    fn prompt_tokens(&self, text: &str) -> anyhow::Result<Vec<u32>> {
+        let template = &self.model.manifest().chat_template;
+        if template.is_empty() {
+            return Ok(self.model.encode(text.as_bytes())?);
+        }
+        let message = Message {
+            role: "user".to_owned(),
+            content: text.to_owned(),
+        };
+        let chat = Chat {
+            messages: &[message],
+            add_generation_prompt: true,
+            bos_token: "",
+            eos_token: "",
+            unix_s: None,
+        };
+        let rendered = render(template, &chat)?;
+        Ok(self.model.encode_rendered(rendered.as_bytes())?)
+    }
+
+    /// An answer that begins; none if the context has no room for one.
+    fn begin<'d>(&self, document: &'d Document) -> anyhow::Result<Option<Answering<'d>>> {
+        let prompt_tokens = self.prompt_tokens(&document.prompt)?;
+        if prompt_tokens.len() >= self.model.context_tokens() {
+            return Ok(None);
+        }
+        let request = Request {
+            prompt_tokens,
+            sampling: SamplingParams {
+                temperature_milli: 0,
+                top_k: 0,
+                top_p_milli: 1000,
+                max_tokens: self.tokens_max,
+            },
+            seed: [0; 32],
+            stop: StopSequences::default(),
+            constraint: self.constraint.clone(),
+        };
+        Ok(Some(Answering {
+            document,
+            generation: Generation::new(self.model, request)?,
+        }))
+    }
+}
+
 /// A document being answered.
 struct Answering<'a> {
     document: &'a Document,
@@ -88,7 +157,11 @@ struct Answering<'a> {
 /// Has the model answer documents of a generator.
 fn evaluate(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow::Result<Report> {
     let Work {
-        count, seed, wide, ..
+        count,
+        seed,
+        wide,
+        schema,
+        ..
     } = *work;
     ensure!(count > 0, "at least one document has to be answered");
     let runtime = Runtime::new(threads)?;
@@ -115,20 +188,15 @@ fn evaluate(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow::Result<R
         .collect();
     let (mut whole_right, mut tokens_generated, mut too_long) = (0, 0, 0);
     let begun = Instant::now();
-    answer_all(
-        &runtime,
-        model,
-        &documents,
-        tokens_max,
-        |document, tokens| {
-            too_long += usize::from(tokens.is_none());
-            let tokens = tokens.unwrap_or_default();
-            let answer = model.decode(tokens);
-            whole_right += usize::from(answer == document.answer.as_bytes());
-            tokens_generated += tokens.len();
-            count_marks(&mut tallies, document, &String::from_utf8_lossy(&answer));
-        },
-    )?;
+    let asking = Asking::new(model, tokens_max, schema)?;
+    answer_all(&runtime, &asking, &documents, |document, tokens| {
+        too_long += usize::from(tokens.is_none());
+        let tokens = tokens.unwrap_or_default();
+        let answer = model.decode(tokens);
+        whole_right += usize::from(answer == document.answer.as_bytes());
+        tokens_generated += tokens.len();
+        count_marks(&mut tallies, document, &String::from_utf8_lossy(&answer));
+    })?;
     let seen = tallies.iter().filter(|tally| tally.of > 0);
     let lowest_percent = seen.map(|tally| tally.percent).fold(100.0, f64::min);
     Ok(Report {
@@ -158,7 +226,7 @@ struct OutsideReport {
 
 /// Has the model answer papers of other people, and looks which wrong fields the check marks.
 fn evaluate_outside(
-    model: &Arc<Model>,
+    asking: &Asking<'_>,
     threads: usize,
     papers: &[Paper],
 ) -> anyhow::Result<OutsideReport> {
@@ -173,22 +241,16 @@ fn evaluate_outside(
         })
         .collect();
     let (mut tally, mut too_long) = (Tally::default(), 0);
-    let tokens_max = WIDE_ANSWER_TOKENS_MAX;
-    answer_all(
-        &runtime,
-        model,
-        &documents,
-        tokens_max,
-        |document, tokens| {
-            too_long += usize::from(tokens.is_none());
-            let answer = tokens.map(|tokens| model.decode(tokens));
-            let answer = answer.as_deref().map(String::from_utf8_lossy);
-            let asked = papers.iter().filter(|paper| paper.name == document.answer);
-            for paper in asked {
-                tally.count(paper, answer.as_deref());
-            }
-        },
-    )?;
+    let model = asking.model;
+    answer_all(&runtime, asking, &documents, |document, tokens| {
+        too_long += usize::from(tokens.is_none());
+        let answer = tokens.map(|tokens| model.decode(tokens));
+        let answer = answer.as_deref().map(String::from_utf8_lossy);
+        let asked = papers.iter().filter(|paper| paper.name == document.answer);
+        for paper in asked {
+            tally.count(paper, answer.as_deref());
+        }
+    })?;
     Ok(OutsideReport {
         model: model.name().to_owned(),
         model_id: model.id().to_string(),
@@ -201,9 +263,8 @@ fn evaluate_outside(
 /// leaves no room for an answer in the model's context.
 fn answer_all(
     runtime: &Runtime,
-    model: &Arc<Model>,
+    asking: &Asking<'_>,
     documents: &[Document],
-    tokens_max: u32,
     mut take: impl FnMut(&Document, Option<&[u32]>),
 ) -> anyhow::Result<()> {
     let mut waiting = documents.iter();
@@ -212,7 +273,7 @@ fn answer_all(
         while open.len() < TOGETHER_MAX
             && let Some(document) = waiting.next()
         {
-            match begin(model, document, tokens_max)? {
+            match asking.begin(document)? {
                 Some(answering) => open.push(answering),
                 None => take(document, None),
             }
@@ -227,34 +288,6 @@ fn answer_all(
             take(over.document, Some(&over.generation.finish().tokens));
         }
     }
-}
-
-fn begin<'a>(
-    model: &Arc<Model>,
-    document: &'a Document,
-    tokens_max: u32,
-) -> anyhow::Result<Option<Answering<'a>>> {
-    let prompt_tokens = model.encode(document.prompt.as_bytes())?;
-    let context = model.context_tokens();
-    if prompt_tokens.len() >= context {
-        return Ok(None);
-    }
-    let request = Request {
-        prompt_tokens,
-        sampling: SamplingParams {
-            temperature_milli: 0,
-            top_k: 0,
-            top_p_milli: 1000,
-            max_tokens: tokens_max,
-        },
-        seed: [0; 32],
-        stop: StopSequences::default(),
-        constraint: None,
-    };
-    Ok(Some(Answering {
-        document,
-        generation: Generation::new(model, request)?,
-    }))
 }
 
 fn count_marks(tallies: &mut [FieldReport], document: &Document, answer: &str) {
@@ -279,7 +312,8 @@ mod tests {
         let documents: Vec<Document> = documents(5, World::Unseen, 4).collect();
         let runtime = Runtime::new(1).unwrap();
         let mut answered = Vec::new();
-        answer_all(&runtime, &model, &documents, 320, |document, _| {
+        let asking = Asking::new(&model, 320, false).unwrap();
+        answer_all(&runtime, &asking, &documents, |document, _| {
             answered.push(document.prompt.clone());
         })
         .unwrap();
@@ -291,6 +325,7 @@ mod tests {
             count: 0,
             seed: 5,
             wide: false,
+            schema: false,
             outside: None,
         };
         assert!(evaluate(&model, 1, &nothing).is_err());

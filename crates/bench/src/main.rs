@@ -1,6 +1,7 @@
 //! `dovetail-bench`: measurements, each printed as one JSON object. `cargo xtask bench` puts them
 //! beside a peer's and shows them as a table.
 
+mod agent;
 mod audit;
 mod clerk;
 mod engine;
@@ -107,6 +108,18 @@ enum Command {
         #[command(flatten)]
         work: clerk::Work,
     },
+    /// Ask a pool, and have the engine alone give the same answers: how long an agent waits for tokens.
+    Agent {
+        /// The pool's model file.
+        #[arg(long)]
+        model: PathBuf,
+        /// Threads of the engine alone, as many as the worker's; 0: one per core.
+        #[arg(long, default_value_t = 0)]
+        threads: usize,
+        /// What is asked.
+        #[command(flatten)]
+        work: agent::Work,
+    },
     /// What lies bring and cost, as expected and as played.
     AuditGame(AuditGame),
 }
@@ -200,6 +213,14 @@ fn main() -> anyhow::Result<()> {
             "{}",
             clerk::measure(&Arc::new(load(&model)?), threads, &work)?
         ),
+        Command::Agent {
+            model,
+            threads,
+            work,
+        } => {
+            let measured = agent::measure(&Arc::new(load(&model)?), threads, &work)?;
+            println!("{}", serde_json::to_string(&measured)?);
+        }
         Command::AuditGame(game) => {
             let report = game::report(game.rules());
             match game.json {

@@ -24,8 +24,12 @@ from torch import Tensor, nn
 from model import Llama, Shape
 
 MATRICES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-# How SmolLM2's chat template writes one turn. A document needs no question: the adapter is the question.
-USER, ASSISTANT, END = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"
+# What SmolLM2's chat template makes of one message. A document needs no question: the adapter is the question.
+USER = (
+    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    "<|im_start|>user\n"
+)
+ASSISTANT, END = "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"
 CHUNK = 512
 
 
@@ -115,6 +119,15 @@ def save(folder: Path, adapted: dict[str, Adapted], rank: int, alpha: float) -> 
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
+def load(folder: Path, adapted: dict[str, Adapted]) -> None:
+    """Takes up an adapter that `save` wrote. The optimizer begins anew."""
+    state = load_file(folder / "adapter_model.safetensors")
+    with torch.no_grad():
+        for name, one in adapted.items():
+            one.a.copy_(state[f"base_model.model.{name}.lora_A.weight"].float())
+            one.b.copy_(state[f"base_model.model.{name}.lora_B.weight"].float())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True, help="a Hugging Face folder")
@@ -127,6 +140,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="go on with the adapter that lies in OUT")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
@@ -138,6 +152,8 @@ def train(arguments: argparse.Namespace) -> None:
     alpha = 2.0 * arguments.rank
     model = load_base(arguments.base)
     adapted = adapt(model, arguments.rank, alpha)
+    if arguments.resume:
+        load(arguments.out, adapted)
     model.to(device)
     parameters = [weight for one in adapted.values() for weight in (one.a, one.b)]
     optimizer = torch.optim.AdamW(parameters, lr=arguments.rate, betas=(0.9, 0.98), weight_decay=0.0)

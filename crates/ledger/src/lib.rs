@@ -22,6 +22,7 @@ mod payouts;
 mod samples;
 mod shares;
 mod spool;
+mod standing;
 mod stats;
 mod tasks;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use payers::{Payer, Subsidy, SubsidyBudget};
 pub use payouts::{OpenPayout, PayoutState};
 pub use samples::{DrawnSample, UNDONE_CLAIMS_MAX, Undone};
 pub use shares::{InferenceSettlement, Share, ShareKind};
+pub use standing::Standing;
 pub use stats::{Balance, Stats};
 pub use tasks::{TaskRecord, TaskState};
 

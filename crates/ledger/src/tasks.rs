@@ -92,7 +92,7 @@ impl TaskRecord {
     /// The same with neither prompt nor what goes with it, for those who look at many tasks.
     pub(crate) const COLUMNS_WITHOUT_PROMPT: &'static str = "id, state, model_id, NULL::bytea AS prompt, NULL::bytea AS stop, \
         NULL::bytea AS answer_form, salt, sampling, seed, price_msat, worker, transcript, output_tokens, error_code, \
-        created_at, expires_at";
+        created_at, expires_at, stops_at";
 
     /// Whether it was settled or has failed: its transcript earns nothing any more.
     pub(crate) fn has_ended(&self) -> bool {
@@ -212,21 +212,27 @@ impl Ledger {
 
     /// queued -> assigned; `false` if it is not queued any more, or expired.
     ///
+    /// It does not wait for the disk: an agent waits for its first token meanwhile. Nobody is owed anything for an
+    /// assignment. Should Postgres crash within the next second, the task is queued again, and its worker's
+    /// transcript is refused.
+    ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn assign_task(&self, id: TaskId, worker: WorkerKey) -> Result<bool, LedgerError> {
-        let assign = "UPDATE tasks SET state = 'assigned', worker = $2
+        let assign = "WITH quick AS (SELECT set_config('synchronous_commit', 'off', true))
+             UPDATE tasks SET state = 'assigned', worker = $2 FROM quick
              WHERE id = $1 AND state = 'queued' AND expires_at > $3";
         self.move_task(assign, id, worker).await
     }
 
     /// assigned -> queued: the worker does not run it, and another one may. `false` if it does not run on
-    /// this worker any more, or has expired.
+    /// this worker any more, or has expired. Like an assignment, it does not wait for the disk.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn release_task(&self, id: TaskId, worker: WorkerKey) -> Result<bool, LedgerError> {
-        let release = "UPDATE tasks SET state = 'queued', worker = NULL
+        let release = "WITH quick AS (SELECT set_config('synchronous_commit', 'off', true))
+             UPDATE tasks SET state = 'queued', worker = NULL FROM quick
              WHERE id = $1 AND worker = $2 AND state = 'assigned' AND stops_at IS NULL AND expires_at > $3";
         self.move_task(release, id, worker).await
     }

@@ -281,15 +281,15 @@ impl Drop for Place {
 }
 
 /// What counts as one host: an address of IPv4, a /64 of IPv6.
-fn host_of(address: IpAddr) -> IpAddr {
+pub fn host_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => prefix(address, 64),
     }
 }
 
-/// What counts as one network.
-fn network_of(address: IpAddr) -> IpAddr {
+/// What counts as one network: a /24 of IPv4, a /48 of IPv6.
+pub fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(address) => {
             let [a, b, c, _] = address.octets();

@@ -97,7 +97,7 @@ fn models_of_others(
             }
         };
         let bench = dovetail_tests::program("dovetail-bench");
-        outside::measure(&bench, &dovetail_tests::clerk_model(), &papers).map(drop)
+        outside::measure(&bench, &dovetail_tests::clerk_model(), false, &papers).map(drop)
     })
 }
 

@@ -339,6 +339,7 @@ impl Settler {
         match in_time(self.ledger.mature_credits(self.window, worker)).await {
             Ok(matured) => {
                 for matured in matured {
+                    self.tasks.look_at_standing(matured.worker);
                     self.telemetry.emit(&Event::CreditMatured {
                         worker: &matured.worker.to_string(),
                         credits: matured.credits,

@@ -7,7 +7,7 @@ fn example() -> Config {
 #[test]
 fn sizes_that_nothing_can_be_reckoned_with_are_named() {
     type Change = fn(&mut Config);
-    let changes: [(&str, Change); 18] = [
+    let changes: [(&str, Change); 21] = [
         ("mining.cert_validity_s", |c| {
             c.mining.cert_validity_s = u64::MAX
         }),
@@ -38,6 +38,13 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
             c.inference.prompt_bytes_max = dovetail_commitment::PROMPT_BYTES_MAX + 1
         }),
         ("inference.queue_max", |c| c.inference.queue_max = 0),
+        ("inference.first_token_s", |c| c.inference.first_token_s = 0),
+        ("inference.progress_s", |c| {
+            c.inference.progress_s = u64::MAX
+        }),
+        ("inference.agent_absence_s", |c| {
+            c.inference.agent_absence_s = 0
+        }),
         ("inference.task_lifetime_s", |c| {
             c.inference.task_lifetime_s = u64::MAX
         }),

@@ -13,8 +13,11 @@ use dovetail_ledger::{LedgerError, NewTask, TaskRecord};
 use dovetail_units::time::{since_epoch, unix_now};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::caller::Caller;
+use super::live_tasks::Arrival;
 use super::order::Order;
 use super::pricing::{QUOTE_VALIDITY, Quote};
+use super::queue::NoRoom;
 use super::{TaskError, Tasks};
 use crate::assignment::Assignment;
 
@@ -54,6 +57,8 @@ pub(crate) enum AdmissionError {
     QueueFull,
     #[error("the operator pays for no more tasks today, and agents cannot pay yet")]
     Unpaid,
+    #[error("too many of your tasks, or of your network's, wait already")]
+    CallerFull,
     #[error("this id names another task")]
     IdTaken,
     #[error("the ledger does not answer: {0}")]
@@ -70,6 +75,15 @@ pub(crate) struct Admitted {
     pub(crate) task: TaskRecord,
     /// Its prompt as workers are given it. An agent that has the tokenizer can check it, and keeps it for its receipt.
     pub(crate) prompt: EncodedPrompt,
+}
+
+impl From<NoRoom> for AdmissionError {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::All => Self::QueueFull,
+            NoRoom::Caller => Self::CallerFull,
+        }
+    }
 }
 
 impl Tasks {
@@ -104,15 +118,14 @@ impl Tasks {
     }
 
     async fn store_and_queue(&self, order: Order) -> Result<Admitted, AdmissionError> {
+        let caller = order.caller;
         let task = self.check(order).await?;
         let (id, prompt) = (task.id, task.prompt.clone());
         if self.live.workers_for(&task.model_id) == 0 {
             return Err(AdmissionError::NoWorker);
         }
         // Before the task is stored, so that its agent may try again with the same id.
-        if !self.live.has_room(self.limits.queue_max) {
-            return Err(AdmissionError::QueueFull);
-        }
+        self.live.room(&caller, self.limits.queue_max)?;
         if let Some(constraint) = &task.constraint {
             self.read_constraint(task.model_id, constraint.clone())
                 .await?;
@@ -124,7 +137,7 @@ impl Tasks {
             error => AdmissionError::Ledger(error),
         })?;
         if created {
-            self.queue(task).await?;
+            self.queue(task, caller).await?;
         }
         let task = self.task(id).await?;
         // Asked for again after an update, the prompt may have other tokens now: those that a worker was given count.
@@ -132,21 +145,23 @@ impl Tasks {
         Ok(Admitted { task, prompt })
     }
 
-    async fn queue(&self, task: NewTask) -> Result<(), AdmissionError> {
+    async fn queue(&self, task: NewTask, caller: Caller) -> Result<(), AdmissionError> {
         let id = task.id;
-        if self
-            .live
-            .enqueue(Assignment::from(task), self.limits.queue_max)
-        {
+        let arrival = Arrival {
+            worth: task.price_max(),
+            assignment: Assignment::from(task),
+            caller,
+        };
+        let Err(no_room) = self.live.enqueue(arrival, self.limits.queue_max) else {
             self.pair();
             return Ok(());
-        }
+        };
         let failed = self
             .ledger
             .fail_task(id, None, Code::QueueFull.as_str())
             .await;
         failed.map_err(AdmissionError::Ledger)?;
-        Err(AdmissionError::QueueFull)
+        Err(no_room.into())
     }
 
     /// The task that the order asks for, once all of it has been checked.

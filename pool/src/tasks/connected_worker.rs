@@ -5,6 +5,7 @@ use dovetail_telemetry::Event;
 
 use super::Tasks;
 use super::delivery::DeliveryError;
+use super::live_tasks::Joining;
 use super::progress::StreamRefusal;
 use super::refusal::GivenBack;
 use crate::mailboxes::{Mailbox, WorkerCommand};
@@ -32,15 +33,20 @@ impl Tasks {
         models.retain(|id| self.models.get(id).is_some());
         let model_count = models.len();
         let (mailbox, commands) = self.mailboxes.open(worker);
-        let room = room.min(TASKS_MAX);
-        self.live
-            .register(worker, mailbox.number(), models, room, commands);
+        self.live.register(Joining {
+            key: worker,
+            connection: mailbox.number(),
+            models,
+            tasks_max: room.min(TASKS_MAX),
+            commands,
+        });
         self.telemetry.emit(&Event::WorkerRegistered {
             worker: &worker.to_string(),
             models: model_count,
         });
         tracing::info!(%worker, models = model_count, "worker registered");
         self.pair();
+        self.look_at_standing(worker);
         Connected {
             tasks: self.clone(),
             worker,
@@ -60,7 +66,8 @@ impl Connected {
         self.mailbox.next().await
     }
 
-    /// Takes tokens that the worker streamed.
+    /// Takes tokens that the worker streamed. A task that it was given after another worker goes to a third one if its
+    /// tokens differ from those before.
     pub(crate) fn stream(
         &self,
         task: &TaskId,
@@ -68,16 +75,30 @@ impl Connected {
         tokens: &[u32],
     ) -> Result<(), StreamRefusal> {
         let live = &self.tasks.live;
-        live.stream(&self.worker, task, first_position, tokens)
+        let taken = live.stream(&self.worker, task, first_position, tokens);
+        if taken == Err(StreamRefusal::Differs) {
+            let (tasks, worker, task) = (self.tasks.clone(), self.worker, *task);
+            tracing::warn!(%task, %worker, "a worker gives other tokens than the one before");
+            self.tasks.tracker.spawn(async move {
+                tasks.give_back(&[task], worker, GivenBack::Unable).await;
+            });
+        }
+        taken
     }
 
-    /// Takes the transcript of a task that the worker has run.
-    pub(crate) async fn deliver(
+    /// Takes the transcript of a task that the worker has run. Once begun it goes on to its end, whether the answer is
+    /// waited for or not.
+    pub(crate) fn deliver(
         &self,
         task: TaskId,
-        transcript: &Transcript,
-    ) -> Result<(), DeliveryError> {
-        self.tasks.deliver(self.worker, task, transcript).await
+        transcript: Transcript,
+    ) -> impl Future<Output = Result<(), DeliveryError>> + Send + use<> {
+        let (tasks, worker) = (self.tasks.clone(), self.worker);
+        let delivery = self
+            .tasks
+            .tracker
+            .spawn(async move { tasks.deliver(worker, task, &transcript).await });
+        async move { delivery.await.unwrap_or(Err(DeliveryError::Unfinished)) }
     }
 
     /// The worker does not run a task that it was given.

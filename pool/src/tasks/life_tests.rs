@@ -1,7 +1,8 @@
 //! Whole lives of tasks, on a real ledger.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_commitment::{
     EncodedPrompt, FinishReason, Form, GUIDE, PROMPT_BYTES_MAX, SamplingParams, Transcript,
@@ -15,8 +16,8 @@ use crate::mailboxes::WorkerCommand;
 use crate::test_support::{Database, encoded, live_tasks};
 use crate::validation::tests::tiny_model;
 
-const FIRST: WorkerKey = WorkerKey::from_bytes([1; 32]);
-const SECOND: WorkerKey = WorkerKey::from_bytes([2; 32]);
+pub(super) const FIRST: WorkerKey = WorkerKey::from_bytes([1; 32]);
+pub(super) const SECOND: WorkerKey = WorkerKey::from_bytes([2; 32]);
 const SAMPLING: SamplingParams = SamplingParams {
     temperature_milli: 0,
     top_k: 0,
@@ -25,14 +26,14 @@ const SAMPLING: SamplingParams = SamplingParams {
 };
 
 /// A ledger, and the tasks of a pool with one model.
-struct Fixture {
+pub(super) struct Fixture {
     database: Database,
-    tasks: Tasks,
+    pub(super) tasks: Tasks,
     model: ModelId,
 }
 
 impl Fixture {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let database = Database::create().await;
         let ledger = database.ledger().await;
         ledger.migrate().await.unwrap();
@@ -44,12 +45,13 @@ impl Fixture {
         }
     }
 
-    fn connect(&self, worker: WorkerKey) -> Connected {
+    pub(super) fn connect(&self, worker: WorkerKey) -> Connected {
         self.tasks.connect(worker, vec![self.model], 4)
     }
 
-    fn order(&self, n: u8) -> Order {
+    pub(super) fn order(&self, n: u8) -> Order {
         Order {
+            caller: Caller::new(1, Ipv4Addr::LOCALHOST.into()),
             id: Some(TaskId::from_bytes([n; 32])),
             model: self.model,
             prompt: b"an invoice".to_vec(),
@@ -61,20 +63,20 @@ impl Fixture {
         }
     }
 
-    async fn admit(&self, order: Order) -> Result<TaskRecord, AdmissionError> {
+    pub(super) async fn admit(&self, order: Order) -> Result<TaskRecord, AdmissionError> {
         let admitted = self.tasks.admit(order).await;
         admitted.map(|admitted| admitted.task)
     }
 
     /// Ends what the tasks still do, and the database with it.
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.tasks.tracker.close();
         drop(self.tasks);
         self.database.drop().await;
     }
 }
 
-async fn given(worker: &mut Connected) -> Arc<Assignment> {
+pub(super) async fn given(worker: &mut Connected) -> Arc<Assignment> {
     let command = timeout(Duration::from_secs(20), worker.next_command());
     let Ok(Some(WorkerCommand::Assign(task))) = command.await else {
         panic!("no task was assigned");
@@ -83,7 +85,7 @@ async fn given(worker: &mut Connected) -> Arc<Assignment> {
 }
 
 /// The transcript of a worker that gave these tokens.
-fn transcript(task: &Assignment, worker: WorkerKey, tokens: &[u32]) -> Transcript {
+pub(super) fn transcript(task: &Assignment, worker: WorkerKey, tokens: &[u32]) -> Transcript {
     Transcript {
         task_id: task.id,
         worker_key: worker,
@@ -137,10 +139,10 @@ async fn a_prompt_is_encoded_once_for_its_agent_its_worker_and_its_audit() {
         ..(*task).clone()
     };
     let lie = transcript(&other, FIRST, &[5]);
-    let refused = worker.deliver(task.id, &lie).await;
+    let refused = worker.deliver(task.id, lie).await;
     assert!(matches!(refused, Err(DeliveryError::Mismatch)));
     let honest = transcript(&task, FIRST, &[5]);
-    worker.deliver(task.id, &honest).await.unwrap();
+    worker.deliver(task.id, honest).await.unwrap();
     let kept = fixture.tasks.task(task.id).await.unwrap();
     assert_eq!(kept.prompt, Some(expected.clone()));
     // Asked for again after its end, when the ledger has no prompt any more.
@@ -237,12 +239,12 @@ async fn an_agent_that_follows_a_task_sees_its_tokens_and_each_of_its_states() {
     let delivered = async {
         worker.stream(&task.id, 2, &[7]).unwrap();
         let other = transcript(&task, FIRST, &[5, 6]);
-        let refused = worker.deliver(task.id, &other).await;
+        let refused = worker.deliver(task.id, other).await;
         assert!(matches!(refused, Err(DeliveryError::Mismatch)));
         let whole = transcript(&task, FIRST, &[5, 6, 7]);
-        worker.deliver(task.id, &whole).await.unwrap();
+        worker.deliver(task.id, whole.clone()).await.unwrap();
         // Its answer may have been lost with a connection.
-        worker.deliver(task.id, &whole).await.unwrap();
+        worker.deliver(task.id, whole.clone()).await.unwrap();
     };
     let followed = async {
         while let Some(event) = follower.next().await.unwrap() {
@@ -268,58 +270,6 @@ async fn an_agent_that_follows_a_task_sees_its_tokens_and_each_of_its_states() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_cancelled_while_it_streams_ends_with_what_was_streamed() {
-    let fixture = Fixture::start().await;
-    let mut worker = fixture.connect(FIRST);
-    fixture.admit(fixture.order(1)).await.unwrap();
-    let task = given(&mut worker).await;
-    worker.stream(&task.id, 0, &[5, 6]).unwrap();
-    let prefix = |tokens: &[u32]| Transcript {
-        finish_reason: FinishReason::Cancelled,
-        ..transcript(&task, FIRST, tokens)
-    };
-    // Only its agent may end it early.
-    let refused = worker.deliver(task.id, &prefix(&[5, 6])).await;
-    assert!(matches!(refused, Err(DeliveryError::Mismatch)));
-    let delivered = async {
-        let Some(WorkerCommand::Cancel(id)) = worker.next_command().await else {
-            panic!("the worker is not told to stop");
-        };
-        assert_eq!(id, task.id);
-        // One token was under way; a worker that goes on for long is not paid for that.
-        worker.stream(&task.id, 2, &[7]).unwrap();
-        assert!(worker.stream(&task.id, 3, &[8; 256]).is_err());
-        worker.deliver(task.id, &prefix(&[5, 6, 7])).await.unwrap();
-    };
-    let (cancelled, ()) = tokio::join!(fixture.tasks.cancel(task.id), delivered);
-    let cancelled = cancelled.unwrap();
-    assert_eq!(cancelled.state, TaskState::Finished);
-    assert_eq!(cancelled.output_tokens, Some(vec![5, 6, 7]));
-    // 10 msat for each of three tokens.
-    assert_eq!(cancelled.price.get(), 30);
-    drop(worker);
-    fixture.end().await;
-}
-
-#[tokio::test]
-async fn a_worker_that_does_not_say_what_it_streamed_earns_nothing() {
-    let fixture = Fixture::start().await;
-    let mut worker = fixture.connect(FIRST);
-    fixture.admit(fixture.order(1)).await.unwrap();
-    let task = given(&mut worker).await;
-    worker.stream(&task.id, 0, &[5, 6]).unwrap();
-    let waiting = fixture.tasks.cancel(task.id).await.unwrap();
-    assert_eq!(waiting.state, TaskState::Assigned);
-    let late = unix_now() + PREFIX_TIME_S + 1;
-    let ended = fixture.tasks.ledger.expire_tasks(late).await.unwrap();
-    assert_eq!(ended, [task.id]);
-    let record = fixture.tasks.task(task.id).await.unwrap();
-    assert_eq!((record.state, record.prompt), (TaskState::Cancelled, None));
-    drop(worker);
-    fixture.end().await;
-}
-
-#[tokio::test]
 async fn an_order_is_admitted_once_and_refused_where_nobody_could_run_it() {
     let fixture = Fixture::start().await;
     let refused = fixture.admit(fixture.order(1)).await;
@@ -340,6 +290,82 @@ async fn an_order_is_admitted_once_and_refused_where_nobody_could_run_it() {
     assert_eq!(cancelled.state, TaskState::Cancelled);
     let receipt = fixture.tasks.receipt(admitted.id).await;
     assert!(matches!(receipt, Err(ReceiptError::Never)));
+    drop(worker);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_stalls_is_finished_by_another_worker_and_its_agent_reads_on() {
+    let fixture = Fixture::start().await;
+    let mut first = fixture.connect(FIRST);
+    fixture.admit(fixture.order(1)).await.unwrap();
+    let task = given(&mut first).await;
+    first.stream(&task.id, 0, &[5, 6]).unwrap();
+    let mut follower = fixture.tasks.follow(task.id, 0).await.unwrap();
+    let mut second = fixture.connect(SECOND);
+    let late = Instant::now();
+    fixture
+        .tasks
+        .live
+        .state()
+        .tasks
+        .get_mut(&task.id)
+        .unwrap()
+        .due = Some(late);
+    fixture.tasks.hand_on_stalled().await;
+    let again = given(&mut second).await;
+    assert_eq!((again.id, &again.prompt), (task.id, &task.prompt));
+    let command = timeout(Duration::from_secs(20), first.next_command());
+    assert!(matches!(command.await, Ok(Some(WorkerCommand::Cancel(_)))));
+    assert!(first.stream(&task.id, 2, &[7]).is_err());
+    // What it has not computed itself it cannot hand in.
+    let whole = transcript(&task, SECOND, &[5, 6, 7]);
+    let refused = second.deliver(task.id, whole.clone()).await;
+    assert!(matches!(refused, Err(DeliveryError::Mismatch)));
+    second.stream(&task.id, 0, &[5, 6, 7]).unwrap();
+    second.deliver(task.id, whole).await.unwrap();
+    let mut read = Vec::new();
+    while let Some(event) = follower.next().await.unwrap() {
+        if let TaskEvent::Tokens {
+            first_position,
+            tokens,
+            ..
+        } = event
+        {
+            assert_eq!(first_position, read.len());
+            read.extend(tokens);
+        }
+    }
+    assert_eq!(read, [5, 6, 7]);
+    let record = fixture.tasks.task(task.id).await.unwrap();
+    assert_eq!(
+        (record.worker, record.state),
+        (Some(SECOND), TaskState::Finished)
+    );
+    drop((first, second));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_reads_the_first_tokens_before_the_state_is_read_that_came_with_them() {
+    let fixture = Fixture::start().await;
+    let mut worker = fixture.connect(FIRST);
+    // Nobody takes it yet: the agent follows a task that waits.
+    let busy = fixture.admit(fixture.order(1)).await.unwrap();
+    let first = given(&mut worker).await;
+    let waits = fixture.admit(fixture.order(2)).await.unwrap();
+    let mut follower = fixture.tasks.follow(waits.id, 0).await.unwrap();
+    let state = follower.next().await.unwrap();
+    assert!(matches!(state, Some(TaskEvent::State(task)) if task.state == TaskState::Queued));
+    fixture.tasks.cancel(busy.id).await.unwrap();
+    let cancelled = timeout(Duration::from_secs(20), worker.next_command());
+    assert!(matches!(cancelled.await, Ok(Some(WorkerCommand::Cancel(id))) if id == first.id));
+    given(&mut worker).await;
+    worker.stream(&waits.id, 0, &[5]).unwrap();
+    let tokens = follower.next().await.unwrap();
+    assert!(matches!(tokens, Some(TaskEvent::Tokens { .. })));
+    let state = follower.next().await.unwrap();
+    assert!(matches!(state, Some(TaskEvent::State(task)) if task.state == TaskState::Assigned));
     drop(worker);
     fixture.end().await;
 }

@@ -1,15 +1,22 @@
 //! The part of tasks' lives that may be lost: which workers are connected, which task is with which
 //! worker, and the tokens as they arrive. What must survive a restart lies in the ledger.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use dovetail_commitment::{ModelId, TaskId, WorkerKey};
+use dovetail_ledger::Standing;
+use dovetail_units::Msat;
 use tokio::sync::{mpsc, watch};
 
+use super::audience::Audience;
+use super::caller::Caller;
+use super::hand::Hand;
 use super::progress::{Phase, Progress, StreamRefusal};
+use super::queue::{NoRoom, Queue};
 use super::refusal::{REFUSAL_PAUSE, Refusal};
+use super::stalls::{Patience, Stalls};
 use crate::assignment::Assignment;
 use crate::mailboxes::WorkerCommand;
 
@@ -20,29 +27,49 @@ pub(super) struct Worker {
     pub(super) models: Vec<ModelId>,
     pub(super) commands: mpsc::Sender<WorkerCommand>,
     pub(super) tasks_max: usize,
-    pub(super) running: Vec<TaskId>,
+    pub(super) hand: Hand,
+    /// As the ledger has last told it.
+    pub(super) standing: Standing,
     /// When it last gave a task back, if none of its tasks has ended since.
     pub(super) refused_at: Option<Instant>,
+    /// Which of all assignments was its last one; of workers that are equal, whoever has waited longest comes first.
+    pub(super) last_given: u64,
 }
 
 impl Worker {
     /// Whether it may be given one more. A worker that gave a task back has as many as it can take until
     /// one of them ends; where it has none, for a while.
     pub(super) fn has_room(&self, now: Instant) -> bool {
-        self.running.len() < self.tasks_max
+        self.hand.len() < self.tasks_max
+            && self.hand.may_grow(&self.standing)
             && self.refused_at.is_none_or(|at| {
-                self.running.is_empty() && now.saturating_duration_since(at) >= REFUSAL_PAUSE
+                self.hand.is_empty() && now.saturating_duration_since(at) >= REFUSAL_PAUSE
             })
+    }
+
+    /// Whether nothing of it was settled yet.
+    pub(super) fn is_new(&self) -> bool {
+        !self.standing.has_settled
     }
 }
 
 /// A task that waits or runs, or whose transcript waits for a share.
 pub(super) struct LiveTask {
     pub(super) progress: watch::Sender<Progress>,
+    pub(super) caller: Caller,
+    pub(super) audience: Audience,
+    /// What it may earn.
+    pub(super) worth: Msat,
     pub(super) worker: Option<WorkerKey>,
     /// The connection that it was last sent on.
     pub(super) sent_on: Option<u64>,
-    /// Kept until the first token comes: as long as another worker may still be given the task.
+    /// When its worker has to have given the next token, or the transcript.
+    pub(super) due: Option<Instant>,
+    /// Whether its worker has handed it in, and the ledger takes it.
+    pub(super) is_handed_in: bool,
+    /// Whether its agent wants no more of it, and its worker is to hand in what it has streamed.
+    pub(super) is_stopping: bool,
+    /// Kept as long as another worker may be given the task: until its end.
     pub(super) assignment: Option<Arc<Assignment>>,
     /// How often it was given to a worker.
     pub(super) tries: u32,
@@ -54,16 +81,44 @@ pub(super) struct LiveTask {
 pub(super) struct State {
     pub(super) workers: HashMap<WorkerKey, Worker>,
     pub(super) tasks: HashMap<TaskId, LiveTask>,
-    pub(super) queue: VecDeque<TaskId>,
+    pub(super) queue: Queue,
+    pub(super) stalls: Stalls,
+    /// How many tasks were given to workers.
+    pub(super) given: u64,
+}
+
+/// A task that is to wait for a worker.
+pub(super) struct Arrival {
+    pub(super) assignment: Assignment,
+    pub(super) caller: Caller,
+    pub(super) worth: Msat,
+}
+
+/// A worker that has proved its key.
+pub(super) struct Joining {
+    pub(super) key: WorkerKey,
+    pub(super) connection: u64,
+    pub(super) models: Vec<ModelId>,
+    pub(super) tasks_max: usize,
+    pub(super) commands: mpsc::Sender<WorkerCommand>,
 }
 
 /// Workers, tasks and the queue behind one lock, which is never held across an await.
 #[derive(Clone, Default)]
 pub(super) struct LiveTasks {
     state: Arc<Mutex<State>>,
+    pub(super) patience: Patience,
 }
 
 impl LiveTasks {
+    /// No tasks and no workers, who may take so long.
+    pub(super) fn new(patience: Patience) -> Self {
+        Self {
+            state: Arc::default(),
+            patience,
+        }
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // A panic while the lock was held leaves maps that are whole: every change is a single
         // insertion or removal.
@@ -72,32 +127,86 @@ impl LiveTasks {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// A worker proved its key. A newer connection of the same key takes over.
-    pub(super) fn register(
-        &self,
-        key: WorkerKey,
-        connection: u64,
-        models: Vec<ModelId>,
-        tasks_max: usize,
-        commands: mpsc::Sender<WorkerCommand>,
-    ) {
+    /// A worker proved its key. A newer connection of the same key takes over; what is known of a new one comes with
+    /// [`LiveTasks::set_standing`].
+    pub(super) fn register(&self, joining: Joining) {
         let mut state = self.state();
-        let running = state
-            .workers
-            .remove(&key)
-            .map(|old| old.running)
+        let old = state.workers.remove(&joining.key);
+        let (hand, standing, last_given) = old
+            .map(|old| (old.hand, old.standing, old.last_given))
             .unwrap_or_default();
-        state.workers.insert(
-            key,
-            Worker {
-                connection,
-                models,
-                commands,
-                tasks_max,
-                running,
-                refused_at: None,
+        let worker = Worker {
+            connection: joining.connection,
+            models: joining.models,
+            commands: joining.commands,
+            tasks_max: joining.tasks_max,
+            hand,
+            standing,
+            refused_at: None,
+            last_given,
+        };
+        state.workers.insert(joining.key, worker);
+    }
+
+    /// What the worker has shown and has to lose.
+    pub(super) fn set_standing(&self, key: &WorkerKey, standing: Standing) {
+        if let Some(worker) = self.state().workers.get_mut(key) {
+            worker.standing = standing;
+        }
+    }
+
+    /// Whether the worker is connected.
+    pub(super) fn is_connected(&self, key: &WorkerKey) -> bool {
+        self.state().workers.contains_key(key)
+    }
+
+    /// Whether this caller may have one more task wait, where `most` may in all.
+    pub(super) fn room(&self, caller: &Caller, most: usize) -> Result<(), NoRoom> {
+        self.state().queue.room(caller, most)
+    }
+
+    /// Takes a new task into the queue, where there is room.
+    pub(super) fn enqueue(&self, arrival: Arrival, most: usize) -> Result<(), NoRoom> {
+        let mut state = self.state();
+        let Arrival {
+            assignment,
+            caller,
+            worth,
+        } = arrival;
+        state.queue.room(&caller, most)?;
+        let id = assignment.id;
+        let progress = Progress::queued(assignment.model, &assignment.sampling);
+        state.queue.push(id, caller);
+        state.tasks.insert(
+            id,
+            LiveTask {
+                progress: watch::Sender::new(progress),
+                caller,
+                audience: Audience::default(),
+                worth,
+                worker: None,
+                sent_on: None,
+                due: None,
+                is_handed_in: false,
+                is_stopping: false,
+                assignment: Some(Arc::new(assignment)),
+                tries: 0,
+                refusals: Vec::new(),
             },
         );
+        Ok(())
+    }
+
+    /// Puts a task that was given back before all that wait. Nothing if it has ended meanwhile.
+    pub(super) fn requeue(&self, id: &TaskId) {
+        let mut state = self.state();
+        let State { tasks, queue, .. } = &mut *state;
+        let waits = tasks
+            .get(id)
+            .filter(|task| task.worker.is_none() && task.assignment.is_some());
+        if let Some(task) = waits {
+            queue.push_back_again(*id, task.caller);
+        }
     }
 
     /// The connection is gone. Returns the tasks that it was running, which are to be given back. Of a
@@ -111,13 +220,14 @@ impl LiveTasks {
             return Vec::new();
         };
         let is_current = worker.connection == connection;
-        let mut lost = worker.running.clone();
-        lost.retain(|id| {
+        let is_lost = |id: &TaskId| {
             tasks.get(id).is_some_and(|task| {
-                let ran_here = task.sent_on == Some(connection) && task.assignment.is_some();
-                task.progress.borrow().phase == Phase::Running && (is_current || ran_here)
+                let progress = task.progress.borrow();
+                let waits_here = task.sent_on == Some(connection) && !progress.is_begun();
+                progress.phase == Phase::Running && (is_current || waits_here)
             })
-        });
+        };
+        let lost = worker.hand.tasks().filter(is_lost).collect();
         if is_current {
             workers.remove(key);
         }
@@ -147,16 +257,19 @@ impl LiveTasks {
             .get_mut(task)
             .filter(|running| running.worker.as_ref() == Some(key))
             .ok_or(StreamRefusal::NotYours)?;
-        let mut refusal = None;
-        running.progress.send_if_modified(|progress| {
-            refusal = progress.append(first_position, tokens).err();
-            refusal.is_none()
-        });
-        if refusal.is_none() {
-            // Its agent reads along: nobody else can begin it again.
-            running.assignment = None;
+        if running.is_handed_in {
+            return Err(StreamRefusal::OutOfOrder);
         }
-        refusal.map_or(Ok(()), Err)
+        let mut taken = Ok(false);
+        running.progress.send_if_modified(|progress| {
+            taken = progress.append(first_position, tokens);
+            taken == Ok(true)
+        });
+        taken?;
+        if !tokens.is_empty() && !running.is_stopping {
+            running.due = Some(Instant::now() + self.patience.progress);
+        }
+        Ok(())
     }
 
     /// The task has ended in this way: frees its worker and tells who watches. Settled, failed
@@ -165,9 +278,7 @@ impl LiveTasks {
         let mut state = self.state();
         state.queue.retain(|queued| queued != id);
         for worker in state.workers.values_mut() {
-            let before = worker.running.len();
-            worker.running.retain(|running| running != id);
-            if worker.running.len() < before {
+            if worker.hand.remove(id) {
                 worker.refused_at = None;
             }
         }
@@ -175,21 +286,11 @@ impl LiveTasks {
             return;
         };
         task.assignment = None;
+        task.due = None;
         task.progress.send_modify(|progress| progress.phase = phase);
         if phase != Phase::Finished {
             state.tasks.remove(id);
         }
-    }
-
-    /// Replaces what was streamed by what the transcript holds (they are equal for an honest
-    /// worker), and marks the task finished.
-    pub(super) fn complete(&self, id: &TaskId, tokens: &[u32]) {
-        if let Some(task) = self.state().tasks.get(id) {
-            let whole = tokens.to_vec();
-            task.progress
-                .send_modify(|progress| progress.tokens = whole);
-        }
-        self.finish(id, Phase::Finished);
     }
 
     /// A view of the task that follows it.
@@ -198,28 +299,5 @@ impl LiveTasks {
             .tasks
             .get(id)
             .map(|task| task.progress.subscribe())
-    }
-
-    /// Asks the worker to stop, and forgets the task.
-    pub(super) fn cancel(&self, id: &TaskId) {
-        self.stop(id);
-        self.finish(id, Phase::Cancelled);
-    }
-
-    /// Asks the worker to stop. What it streamed before is still taken.
-    pub(super) fn stop(&self, id: &TaskId) {
-        let state = self.state();
-        if let Some(task) = state.tasks.get(id) {
-            task.progress.send_modify(Progress::stops);
-        }
-        let worker = state
-            .tasks
-            .get(id)
-            .and_then(|task| task.worker)
-            .and_then(|key| state.workers.get(&key));
-        if let Some(worker) = worker {
-            // A full queue means that the connection is about to be dropped anyway.
-            let _ = worker.commands.try_send(WorkerCommand::Cancel(*id));
-        }
     }
 }

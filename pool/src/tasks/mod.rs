@@ -5,9 +5,15 @@
 //! and of [`Connected`]; none of them can do half of a step. Nothing here knows gRPC or Sv2.
 
 mod admission;
+mod audience;
+mod caller;
+mod choice;
 mod connected_worker;
 mod delivery;
+#[cfg(test)]
+mod fairness_tests;
 mod follower;
+mod hand;
 #[cfg(test)]
 mod life_tests;
 mod live_tasks;
@@ -18,6 +24,11 @@ mod progress;
 mod queue;
 mod reassign;
 mod refusal;
+mod stalls;
+mod standing;
+mod stopping;
+#[cfg(test)]
+mod stopping_tests;
 #[cfg(test)]
 mod tests;
 
@@ -29,27 +40,24 @@ use dovetail_commitment::{ModelId, TaskId};
 use dovetail_ledger::{BatchRecord, Ledger, LedgerError, TaskRecord, TaskState};
 use dovetail_telemetry::Telemetry;
 use dovetail_units::time::unix_now;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use admission::{AdmissionError, Admitted};
+pub(crate) use caller::Caller;
 pub(crate) use connected_worker::Connected;
 pub(crate) use delivery::DeliveryError;
 pub(crate) use follower::{Follower, TaskEvent};
 pub(crate) use order::Order;
 pub(crate) use pricing::{Prices, Quote};
 pub(crate) use refusal::GivenBack;
+pub(crate) use stalls::Patience;
 
 use crate::config::InferenceConfig;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
 use live_tasks::LiveTasks;
 use progress::Phase;
-
-/// So long a worker may take to deliver what it streamed of a task that was cancelled.
-const PREFIX_TIME_S: u64 = 15;
-/// So long a request to cancel a task waits for that.
-const PREFIX_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Bounds of what agents may order.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +68,10 @@ pub(crate) struct TaskLimits {
     pub(crate) queue_max: usize,
     /// How long a task may take from its admission to its settlement, in seconds.
     pub(crate) lifetime_s: u64,
+    /// How long its worker may take.
+    pub(crate) patience: Patience,
+    /// How long an agent may be away that has followed it.
+    pub(crate) agent_absence: Duration,
 }
 
 impl From<&InferenceConfig> for TaskLimits {
@@ -68,6 +80,11 @@ impl From<&InferenceConfig> for TaskLimits {
             prompt_bytes_max: config.prompt_bytes_max,
             queue_max: config.queue_max,
             lifetime_s: config.task_lifetime_s,
+            patience: Patience {
+                first_token: Duration::from_secs(config.first_token_s),
+                progress: Duration::from_secs(config.progress_s),
+            },
+            agent_absence: Duration::from_secs(config.agent_absence_s),
         }
     }
 }
@@ -95,6 +112,8 @@ pub(crate) struct Tasks {
     prices: Prices,
     telemetry: Telemetry,
     tracker: TaskTracker,
+    /// One look at a worker's standing at a time, so that the newest is what stays.
+    standing_turn: Arc<Mutex<()>>,
     /// For those who have a constraint read.
     constraint_readers: Arc<Semaphore>,
     /// For those who have a prompt encoded.
@@ -126,13 +145,14 @@ impl Tasks {
     pub(crate) fn new(parts: TaskParts) -> Self {
         Self {
             ledger: parts.ledger,
-            live: LiveTasks::default(),
+            live: LiveTasks::new(parts.limits.patience),
             models: parts.models,
             mailboxes: parts.mailboxes,
             limits: parts.limits,
             prices: parts.prices,
             telemetry: parts.telemetry,
             tracker: parts.tracker,
+            standing_turn: Arc::default(),
             constraint_readers: Arc::new(Semaphore::new(admission::CONSTRAINT_READERS)),
             prompt_encoders: Arc::new(Semaphore::new(admission::PROMPT_ENCODERS)),
         }
@@ -151,6 +171,12 @@ impl Tasks {
         found.ok_or(TaskError::Unknown)
     }
 
+    /// The same for its agent, which is heard of by that.
+    pub(crate) async fn show(&self, id: TaskId) -> Result<TaskRecord, TaskError> {
+        self.live.asked_for(&id);
+        self.task(id).await
+    }
+
     /// How many tokens of a live task have come.
     pub(crate) fn tokens_so_far(&self, id: &TaskId) -> Option<usize> {
         let progress = self.live.watch(id)?;
@@ -160,7 +186,7 @@ impl Tasks {
 
     /// The receipt of a settled task, as JSON.
     pub(crate) async fn receipt(&self, id: TaskId) -> Result<String, ReceiptError> {
-        let task = self.task(id).await?;
+        let task = self.show(id).await?;
         let receipt = self.ledger.receipt(id).await.map_err(TaskError::Ledger)?;
         receipt.ok_or(match task.state {
             TaskState::Queued | TaskState::Assigned | TaskState::Finished => ReceiptError::Pending,
@@ -188,39 +214,6 @@ impl Tasks {
         self.live.workers_for(model)
     }
 
-    /// Stops a task that waits or runs. One that has ended stays as it is, and one of which tokens have come ends with
-    /// what its worker says that it streamed: that is paid.
-    pub(crate) async fn cancel(&self, id: TaskId) -> Result<TaskRecord, TaskError> {
-        let task = self.task(id).await?;
-        if !matches!(task.state, TaskState::Queued | TaskState::Assigned) {
-            return Ok(task);
-        }
-        if self.tokens_so_far(&id).is_some_and(|tokens| tokens > 0) {
-            return self.stop(id).await;
-        }
-        let cancelled = self.ledger.cancel_task(id).await;
-        if cancelled.map_err(TaskError::Ledger)? {
-            self.live.cancel(&id);
-            self.pair();
-        }
-        self.task(id).await
-    }
-
-    /// Lets a task end with its prefix, and waits a little for that.
-    async fn stop(&self, id: TaskId) -> Result<TaskRecord, TaskError> {
-        let until = unix_now().saturating_add(PREFIX_TIME_S);
-        let stopped = self.ledger.stop_task(id, until).await;
-        if stopped.map_err(TaskError::Ledger)?
-            && let Some(mut progress) = self.live.watch(&id)
-        {
-            self.live.stop(&id);
-            let ended = progress.wait_for(|progress| !progress.phase.is_streaming());
-            // Whether or not it has ended: the ledger says how it stands.
-            let _ = tokio::time::timeout(PREFIX_WAIT_MAX, ended).await;
-        }
-        self.task(id).await
-    }
-
     /// The ledger has settled this batch.
     pub(crate) fn settled(&self, batch: &BatchRecord) {
         self.end(batch, Phase::Settled);
@@ -236,6 +229,7 @@ impl Tasks {
             self.live.finish(&task.id, phase);
         }
         self.pair();
+        self.look_at_standing(batch.worker);
     }
 
     /// Ends tasks whose time is over, wherever they stand.

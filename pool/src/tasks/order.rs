@@ -2,8 +2,12 @@
 
 use dovetail_commitment::{Form, ModelId, SamplingParams, TaskId};
 
+use super::caller::Caller;
+
 /// What an agent orders. Nothing in it has been checked. No `Debug`: it holds a prompt.
 pub(crate) struct Order {
+    /// Who orders it.
+    pub(crate) caller: Caller,
     /// The agent's own id for the task, so that it can ask again; without one the pool chooses it.
     pub(crate) id: Option<TaskId>,
     /// The model to run.

@@ -3,6 +3,8 @@
 //!
 //! The ledger confirms each pair before the worker hears of it, so that a task never runs twice.
 
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use dovetail_api::codes::Code;
@@ -12,7 +14,7 @@ use dovetail_telemetry::Event;
 
 use super::Tasks;
 use super::live_tasks::{LiveTasks, State};
-use super::progress::Phase;
+use super::progress::{Phase, Progress};
 use super::refusal::GivenBack;
 use crate::mailboxes::WorkerCommand;
 
@@ -42,39 +44,29 @@ impl LiveTasks {
 
     pub(super) fn pair_at(&self, now: Instant) -> Pairing {
         let mut state = self.state();
-        let State {
-            workers,
-            tasks,
-            queue,
-        } = &mut *state;
         let mut found = Pairing::default();
-        queue.retain(|id| {
-            let Some(task) = tasks.get_mut(id) else {
-                return false;
+        if state.queue.is_empty() {
+            return found;
+        }
+        let mut gone = HashSet::new();
+        for id in state.queue.turns(state.given_by_host()) {
+            let Some(task) = state.tasks.get(&id) else {
+                gone.insert(id);
+                continue;
             };
-            if let Some(code) = task.hopeless(workers) {
-                found.hopeless.push((*id, code));
-                return false;
+            if let Some(code) = task.hopeless(&state.workers) {
+                found.hopeless.push((id, code));
+                gone.insert(id);
+            } else if let Some(key) = state.choose(task, now) {
+                state.reserve(id, key);
+                found.pairs.push(Pair {
+                    task: id,
+                    worker: key,
+                });
+                gone.insert(id);
             }
-            let model = task.progress.borrow().model;
-            let free = workers
-                .iter_mut()
-                .filter(|(key, worker)| {
-                    worker.models.contains(&model) && worker.has_room(now) && task.may_go_to(key)
-                })
-                .min_by_key(|(_, worker)| worker.running.len());
-            let Some((key, worker)) = free else {
-                return true;
-            };
-            worker.running.push(*id);
-            task.worker = Some(*key);
-            task.tries += 1;
-            found.pairs.push(Pair {
-                task: *id,
-                worker: *key,
-            });
-            false
-        });
+        }
+        state.queue.retain(|id| !gone.contains(id));
         found
     }
 
@@ -90,17 +82,42 @@ impl LiveTasks {
             return false;
         };
         // A connection that came since knows nothing of it yet.
-        if !worker.running.contains(&pair.task) {
-            worker.running.push(pair.task);
-        }
+        worker.hand.put(pair.task, task.worth);
+        let prompt_tokens = assignment.prompt.tokens().len();
+        let due = self.patience.for_first_token(prompt_tokens);
         let assign = WorkerCommand::Assign(assignment);
         if worker.commands.try_send(assign).is_err() {
             return false;
         }
         task.sent_on = Some(worker.connection);
-        task.progress
-            .send_modify(|progress| progress.phase = Phase::Running);
+        task.due = Some(Instant::now() + due);
+        task.progress.send_modify(Progress::begin);
         true
+    }
+}
+
+impl State {
+    /// How many tasks of each host are with workers.
+    fn given_by_host(&self) -> HashMap<IpAddr, usize> {
+        let mut given = HashMap::new();
+        let with_workers = self.workers.values().flat_map(|worker| worker.hand.tasks());
+        for task in with_workers.filter_map(|id| self.tasks.get(&id)) {
+            *given.entry(task.caller.host).or_default() += 1;
+        }
+        given
+    }
+
+    /// The task is to be this worker's, once the ledger has confirmed it.
+    fn reserve(&mut self, id: TaskId, key: WorkerKey) {
+        self.given += 1;
+        let (Some(worker), Some(task)) = (self.workers.get_mut(&key), self.tasks.get_mut(&id))
+        else {
+            return;
+        };
+        worker.hand.put(id, task.worth);
+        worker.last_given = self.given;
+        task.worker = Some(key);
+        task.tries += 1;
     }
 }
 

@@ -30,6 +30,9 @@ pub(crate) struct Progress {
     pub(crate) phase: Phase,
     pub(crate) tokens: Vec<u32>,
     tokens_max: usize,
+    /// How many of them its present worker has given. One that took over gives all of them once more, and they are
+    /// compared: whoever runs a task gives the same tokens.
+    from_worker: usize,
 }
 
 /// Why tokens were not taken.
@@ -44,6 +47,9 @@ pub(crate) enum StreamRefusal {
     /// More tokens than the task permits.
     #[error("the task is longer than it may be")]
     TooLong,
+    /// The tokens are not those that the worker before has given: one of the two has made them up.
+    #[error("the tokens differ from those of the task's worker before")]
+    Differs,
 }
 
 impl Progress {
@@ -54,6 +60,7 @@ impl Progress {
             phase: Phase::Queued,
             tokens: Vec::new(),
             tokens_max: sampling.max_tokens as usize,
+            from_worker: 0,
         }
     }
 
@@ -63,18 +70,52 @@ impl Progress {
         self.tokens_max = self.tokens_max.min(most);
     }
 
+    /// A worker begins with it.
+    pub(super) fn begin(&mut self) {
+        self.phase = Phase::Running;
+        self.from_worker = 0;
+    }
+
+    /// Whether its present worker has given a token.
+    pub(super) fn is_begun(&self) -> bool {
+        self.from_worker > 0
+    }
+
+    /// Whether its present worker has given all of the tokens.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.from_worker == self.tokens.len()
+    }
+
+    /// The tokens that its present worker has given.
+    pub(super) fn given(&self) -> &[u32] {
+        self.tokens.get(..self.from_worker).unwrap_or(&self.tokens)
+    }
+
+    /// The task ends with what its present worker has given.
+    pub(super) fn keep_given(&mut self) {
+        self.tokens.truncate(self.from_worker);
+    }
+
+    /// Takes tokens of its present worker; whether there are new ones among them.
     pub(super) fn append(
         &mut self,
         first_position: u32,
         tokens: &[u32],
-    ) -> Result<(), StreamRefusal> {
-        if self.phase != Phase::Running || first_position as usize != self.tokens.len() {
+    ) -> Result<bool, StreamRefusal> {
+        if self.phase != Phase::Running || first_position as usize != self.from_worker {
             return Err(StreamRefusal::OutOfOrder);
         }
-        if self.tokens.len().saturating_add(tokens.len()) > self.tokens_max {
+        let given = self.from_worker.saturating_add(tokens.len());
+        if given > self.tokens_max {
             return Err(StreamRefusal::TooLong);
         }
-        self.tokens.extend_from_slice(tokens);
-        Ok(())
+        let known = self.tokens.get(self.from_worker..).unwrap_or_default();
+        let (again, new) = tokens.split_at(known.len().min(tokens.len()));
+        if !known.starts_with(again) {
+            return Err(StreamRefusal::Differs);
+        }
+        self.from_worker = given;
+        self.tokens.extend_from_slice(new);
+        Ok(!new.is_empty())
     }
 }

@@ -1,6 +1,6 @@
-//! Tasks that a worker gives back: it has no room, cannot run them, or is gone. A task of which no token was
-//! streamed goes to another worker, a bounded number of times; where nobody is left, it fails with a code
-//! that says why. A task of which an agent has read tokens stays with its worker, and fails with it.
+//! Tasks that a worker gives back: it has no room, cannot run them, is gone, or lets them lie. They go to another
+//! worker, a bounded number of times; where nobody is left, they fail with a code that says why. What an agent has read
+//! stays: another worker gives the same tokens again, bit for bit, and the agent reads on where it was.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -12,6 +12,7 @@ use super::Tasks;
 use super::live_tasks::{LiveTask, LiveTasks, State, Worker};
 use super::progress::Phase;
 use super::refusal::{GivenBack, REFUSAL_PAUSE, Refusal};
+use crate::mailboxes::WorkerCommand;
 
 /// How often a task is given to a worker at most: enough to pass over some that are full, and few enough
 /// that a task which no worker can run does not go around them all.
@@ -24,13 +25,18 @@ pub(super) enum Next {
     Another,
     /// It fails, with this code.
     Fail(Code),
+    /// It is cancelled: its agent wants no more of it, and nobody has what was streamed.
+    Cancel,
 }
 
 impl LiveTask {
-    /// Whether this worker may be given the task, once it has room: unless it said that it cannot run it.
+    /// Whether this worker may be given the task, once it has room: unless it said that it cannot run it, or let
+    /// it lie.
     pub(super) fn may_go_to(&self, key: &WorkerKey) -> bool {
-        let unable = |of: &Refusal| of.worker == *key && of.why == GivenBack::Unable;
-        !self.refusals.iter().any(unable)
+        let has_failed = |of: &Refusal| {
+            of.worker == *key && matches!(of.why, GivenBack::Unable | GivenBack::Stalled)
+        };
+        !self.refusals.iter().any(has_failed)
     }
 
     /// Why nobody will ever take the task, if it was given back before. One that is new waits for a worker
@@ -50,28 +56,38 @@ impl LiveTasks {
     /// The worker does not run the task. `None`: it is not this worker's, or has ended.
     pub(super) fn give_back(&self, id: &TaskId, key: &WorkerKey, why: GivenBack) -> Option<Next> {
         let mut state = self.state();
-        let State { workers, tasks, .. } = &mut *state;
+        let State {
+            workers,
+            tasks,
+            stalls,
+            ..
+        } = &mut *state;
         let task = tasks.get_mut(id)?;
-        let is_open = task.progress.borrow().phase.is_streaming();
+        let is_open = task.progress.borrow().phase.is_streaming() && !task.is_handed_in;
         if task.worker != Some(*key) || !is_open {
             return None;
         }
-        if why == GivenBack::Impossible {
+        if why == GivenBack::Impossible && !task.is_stopping {
             return Some(Next::Fail(why.code()));
         }
+        let now = Instant::now();
         if let Some(worker) = workers.get_mut(key) {
-            worker.running.retain(|running| running != id);
-            if why != GivenBack::Lost {
-                worker.refused_at = Some(Instant::now());
+            worker.hand.remove(id);
+            match why {
+                GivenBack::Full | GivenBack::Unable => worker.refused_at = Some(now),
+                GivenBack::Stalled => {
+                    // A full mailbox means that the connection is about to be dropped anyway.
+                    let _ = worker.commands.try_send(WorkerCommand::Cancel(*id));
+                }
+                GivenBack::Impossible | GivenBack::Lost => {}
             }
         }
-        task.worker = None;
-        if task.assignment.is_none() {
-            // Some of it was streamed.
-            return Some(Next::Fail(match why {
-                GivenBack::Lost => Code::WorkerLost,
-                _ => Code::WorkerFailed,
-            }));
+        if why == GivenBack::Stalled {
+            stalls.note(*key, now);
+        }
+        (task.worker, task.due) = (None, None);
+        if task.is_stopping {
+            return Some(Next::Cancel);
         }
         task.refusals.push(Refusal { worker: *key, why });
         if let Some(code) = task.hopeless(workers) {
@@ -92,9 +108,18 @@ impl Tasks {
                 None => {}
                 Some(Next::Fail(code)) => self.fail(*task, Some(worker), code).await,
                 Some(Next::Another) => self.release(*task, worker, why).await,
+                Some(Next::Cancel) => self.give_up(*task).await,
             }
         }
         self.pair();
+    }
+
+    /// Ends a task of which its agent wants no more, and whose worker has not handed in what it streamed.
+    async fn give_up(&self, task: TaskId) {
+        if let Err(error) = self.cancel_now(task).await {
+            tracing::error!(%task, %error, "cannot cancel a task");
+            self.live.finish(&task, Phase::Cancelled);
+        }
     }
 
     async fn release(&self, task: TaskId, worker: WorkerKey, why: GivenBack) {

@@ -20,6 +20,8 @@ pub(crate) enum GivenBack {
     Impossible,
     /// Its connection has ended.
     Lost,
+    /// It has given no token for too long.
+    Stalled,
 }
 
 impl GivenBack {
@@ -29,6 +31,7 @@ impl GivenBack {
             Self::Full => Code::WorkersFull,
             Self::Unable | Self::Impossible => Code::WorkerFailed,
             Self::Lost => Code::WorkerLost,
+            Self::Stalled => Code::WorkerStalled,
         }
     }
 }

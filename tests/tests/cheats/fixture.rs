@@ -2,10 +2,12 @@
 //! worker whom nothing may disturb.
 
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
 
-use dovetail_agent::{AgentClient, AgentError, Question};
+use dovetail_agent::{AgentClient, AgentError, Answer, Question};
 use dovetail_commitment::{
-    Constraint, FinishReason, Form, SamplingParams, StopSequences, TaskId, Transcript, WorkerKey,
+    Constraint, FinishReason, Form, ModelId, SamplingParams, StopSequences, TaskId, Transcript,
+    WorkerKey,
 };
 use dovetail_engine::Model;
 use dovetail_miner::keys::WorkerKeys;
@@ -18,7 +20,9 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::scripted_worker::{Endpoints, Models, ScriptedWorker, TestBatch, batch_of, honest};
+use crate::scripted_worker::{
+    Endpoints, Models, ScriptedWorker, TIME_MAX, TestBatch, batch_of, honest,
+};
 
 /// The model of the honest worker, so that the pool gives it no task of the cheats'.
 const BYSTANDER_MODEL: u64 = 3;
@@ -169,6 +173,7 @@ impl Case {
             client: AgentClient::connect(&agent_url).await.unwrap(),
             reading: Mutex::default(),
         };
+        left_alone(&agent.client, fixture.models.asked.id()).await;
         let model = &fixture.bystander_model;
         let mut bystander = ScriptedWorker::new(&endpoints, model.id()).await;
         let bystander_batch = finished(&agent, model, &mut bystander).await;
@@ -254,6 +259,28 @@ impl Case {
                 }
             }
         })
+    }
+
+    /// An answer of the cheats' model, from the moment on when its agent follows it.
+    pub(crate) async fn answer(&self) -> Answer {
+        let question = question(&self.models().asked, StopSequences::default());
+        self.agent.client.ask(question).await.unwrap()
+    }
+
+    /// An agent on a connection of its own.
+    pub(crate) async fn client(&self) -> AgentClient {
+        let url = self.agent.client.url();
+        AgentClient::connect(url).await.unwrap()
+    }
+
+    /// Has an agent order a task of the cheats' model that it does not read; the word if that is refused.
+    pub(crate) async fn order(&self, client: &AgentClient) -> Result<(), String> {
+        let question = question(&self.models().asked, StopSequences::default());
+        match client.ask(question).await {
+            Ok(_) => Ok(()),
+            Err(AgentError::Refused { code, .. }) => Err(code),
+            Err(other) => panic!("{other}"),
+        }
     }
 
     /// A task for this worker, which must be the only one that takes any.
@@ -367,6 +394,20 @@ impl Case {
 impl Drop for Case {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// Waits until the pool knows no worker of the case before: what that one has not finished would be given to the next.
+async fn left_alone(client: &AgentClient, model: ModelId) {
+    let end = Instant::now() + TIME_MAX;
+    loop {
+        let models = client.models().await.unwrap();
+        let mut asked = models.iter().filter(|of| of.model_id == model.as_bytes());
+        if asked.all(|of| of.workers == 0) {
+            return;
+        }
+        assert!(Instant::now() < end, "a worker of another case stays");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

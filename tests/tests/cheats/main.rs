@@ -23,6 +23,7 @@ mod fixture;
 mod header_spaces;
 mod identity;
 mod inference;
+mod kept_credit;
 mod pool_built_jobs;
 mod reassignment;
 mod share_withholding;

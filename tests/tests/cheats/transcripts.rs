@@ -5,6 +5,8 @@ use dovetail_commitment::{
     EncodedPrompt, FinishReason, ModelId, OUTPUT_TOKENS_MAX, TaskId, Transcript, prompt_commitment,
 };
 
+use dovetail_sv2::extension::StreamTokens;
+
 use crate::fixture::Case;
 use crate::scripted_worker::{assert_refused, batch_of, honest, transcript};
 
@@ -72,6 +74,15 @@ async fn other_tokens_than_were_streamed_or_none() {
         let good = transcript(cheat.keys.name, &task, &output);
         let refused = cheat.deliver(&output.tokens[..streamed], &good).await;
         assert_eq!(refused, Err(NOT_MATCHING.to_owned()), "{streamed} streamed");
+        // A new worker gets the next task only once it is done with this one.
+        let rest = StreamTokens {
+            task_id: task.task_id,
+            first_position: u32::try_from(streamed).unwrap(),
+            tokens: output.tokens[streamed..].to_vec(),
+        };
+        cheat.wire.send(&rest).await;
+        let taken = cheat.deliver_bytes(task.task_id, good.encode()).await;
+        assert_eq!(taken, Ok(()));
     }
     let task = case.task(&mut cheat).await;
     let output = honest(&case.models().asked, &task);

@@ -1,17 +1,11 @@
 //! What is paid is weighed: a long lie is not hidden among trifles, and what an agent has read is paid.
 
-use std::time::{Duration, Instant};
-
 use dovetail_commitment::FinishReason;
-use dovetail_miner::keys::WorkerKeys;
-use dovetail_sv2::extension::codes::Code;
-use dovetail_sv2::extension::{
-    CancelTask, KeptCredit, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError,
-    RegisterWorkerProof,
-};
+use dovetail_sv2::extension::CancelTask;
+use dovetail_tests::scenario::Options;
 
-use crate::fixture::Case;
-use crate::scripted_worker::{TIME_MAX, assert_refused, batch_of, honest, rewritten, transcript};
+use crate::fixture::{Case, options};
+use crate::scripted_worker::{assert_refused, batch_of, honest, rewritten, transcript};
 
 /// What broke version 1: the lie is nearly all that the batch is worth, and one leaf of many.
 #[tokio::test(flavor = "multi_thread")]
@@ -67,57 +61,34 @@ async fn an_answer_that_is_cancelled_once_it_was_read_is_paid_as_far_as_it_was_s
     case.end().await;
 }
 
-/// From its first batch on, and what it says last; only whoever has the key can say it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_leaves_as_much_held_as_it_said_when_it_registered() {
-    let case = Case::start().await;
-    let keys = WorkerKeys::generate();
-    let registered = async |msat: u64| {
-        let mut worker = case.unregistered(&keys).await;
-        let registration = RegisterWorker {
-            worker_key: keys.name,
-            models: vec![case.models().asked.id()],
-            max_tasks: 4,
-            keep_msat: KeptCredit::new(msat).unwrap(),
-        };
-        worker.register_as(&registration).await;
-        worker
+async fn an_answer_whose_agent_hangs_up_once_it_was_read_is_paid_as_far_as_it_was_streamed() {
+    let options = Options {
+        pool_settings: &[("INFERENCE__AGENT_ABSENCE_S", "1")],
+        ..options()
     };
-    let wanted = async |msat: u64| {
-        let kept = format!(
-            "SELECT count(*) FROM audit_records WHERE kept_msat = {msat} AND worker = '\\x{}'",
-            keys.name
-        );
-        let deadline = Instant::now() + TIME_MAX;
-        while case.fixture.number(&kept) != 1 {
-            assert!(Instant::now() < deadline, "{msat} msat are not kept");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let mut worker = registered(5_000_000).await;
-    let earned = case.batch(&mut worker).await;
-    worker.claim(&earned.root).await.credited();
-    wanted(5_000_000).await;
-    drop(worker);
-    let worker = registered(7).await;
-    wanted(7).await;
-    drop(worker);
-    // Nobody proves the key on this connection.
-    let mut stranger = case.unregistered(&WorkerKeys::generate()).await;
-    let registration = RegisterWorker {
-        worker_key: keys.name,
-        models: Vec::new(),
-        max_tasks: 4,
-        keep_msat: KeptCredit::new(KeptCredit::MAX).unwrap(),
-    };
-    stranger.wire.send(&registration).await;
-    let _: RegisterWorkerChallenge = stranger.wire.receive().await;
-    let forged = RegisterWorkerProof { signature: [7; 64] };
-    stranger.wire.send(&forged).await;
-    let refused: RegisterWorkerError = stranger.wire.receive().await;
-    assert_eq!(refused.code, Code::BadProof.to_string());
-    wanted(7).await;
-    drop(registered(0).await);
-    wanted(0).await;
+    let case = Case::on_new_pool(options).await;
+    let mut worker = case.worker().await;
+    let answer = case.answer().await;
+    let task = worker.task().await;
+    let read = 16;
+    let mut output = rewritten(&case.models().asked, &task, |request| {
+        request.sampling.max_tokens = read;
+    });
+    output.finish_reason = FinishReason::Cancelled;
+    let prefix = transcript(worker.keys.name, &task, &output);
+    // Its agent is still there.
+    let refused = worker.deliver(&output.tokens, &prefix).await;
+    assert_refused(refused, "transcript-not-matching-task");
+
+    drop(answer);
+    let told: CancelTask = worker.wire.receive().await;
+    assert_eq!(told.task_id, task.task_id);
+    let delivered = worker.deliver_bytes(task.task_id, prefix.encode()).await;
+    assert_eq!(delivered, Ok(()));
+    let batch = batch_of(&[prefix]);
+    worker.register_batch(&batch).await.unwrap();
+    let outcome = worker.claim(&batch.root).await.credited();
+    assert_eq!(outcome.credit_msat, u64::from(read) * 1_000);
     case.end().await;
 }

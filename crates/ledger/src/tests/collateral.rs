@@ -51,6 +51,30 @@ fn credit_matures_with_later_credit_and_once() {
 }
 
 #[test]
+fn a_standing_is_what_was_settled_and_what_is_held_and_a_mismatch_takes_the_latter() {
+    run(|_db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        let standing = async |worker| {
+            let standing = ledger.standing(&worker).await.unwrap();
+            (standing.has_settled, standing.held.get())
+        };
+        assert_eq!(standing(WORKER).await, (false, 0));
+        for n in 1..=3 {
+            settle(&ledger, &running, n).await;
+        }
+        assert_eq!(standing(WORKER).await, (true, 3_000));
+        ledger.mature_credits(WINDOW, None).await.unwrap();
+        // The last one has none after it.
+        assert_eq!(standing(WORKER).await, (true, 1_000));
+        let (bad, _) = open_batch(&ledger, &[4]).await;
+        fail(&ledger, bad, 4, 4).await.unwrap().unwrap();
+        assert_eq!(standing(WORKER).await, (true, 0));
+        assert_eq!(standing(WorkerKey::from_bytes([1; 32])).await, (false, 0));
+    });
+}
+
+#[test]
 fn credit_is_held_for_its_time_and_no_longer_than_the_longest() {
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();

@@ -140,6 +140,23 @@ fn a_task_that_its_worker_gives_back_is_anothers_and_keeps_its_prompt() {
 }
 
 #[test]
+fn only_the_moves_of_a_task_between_workers_do_not_wait_for_the_disk() {
+    run(|db, _ledger| async move {
+        // One connection: what a statement left behind would show in the next.
+        let ledger = Ledger::open(db.options(), 1).await.unwrap();
+        let task = new_task(1);
+        ledger.create_task(&task).await.unwrap();
+        assert!(ledger.assign_task(task.id, WORKER).await.unwrap());
+        assert!(ledger.release_task(task.id, WORKER).await.unwrap());
+        let waits: String = sqlx::query_scalar("SHOW synchronous_commit")
+            .fetch_one(&ledger.pool)
+            .await
+            .unwrap();
+        assert_eq!(waits, "on");
+    });
+}
+
+#[test]
 fn a_task_that_ends_early_keeps_no_prompt() {
     run(|_db, ledger| async move {
         for n in 1..=4 {

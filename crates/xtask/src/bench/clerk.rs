@@ -28,6 +28,9 @@ pub(crate) struct ClerkArguments {
     /// Papers that other people wrote too, fetched into the cache.
     #[arg(long)]
     outside: bool,
+    /// Bind the answers to clerk's schema.
+    #[arg(long)]
+    schema: bool,
     /// End with one JSON object.
     #[arg(long)]
     json: bool,
@@ -47,13 +50,14 @@ pub(super) fn measure(arguments: &ClerkArguments) -> anyhow::Result<()> {
                 .arg(&model)
                 .args(["--count", &arguments.count.to_string()])
                 .args(["--seed", &arguments.seed.to_string()])
-                .args(arguments.wide.then_some("--wide")),
+                .args(arguments.wide.then_some("--wide"))
+                .args(arguments.schema.then_some("--schema")),
         )
     })?;
     show(&measured);
     if arguments.outside {
         let papers = steps.step("papers of other people", || {
-            outside::measure(&bench, &model, &outside::papers()?)
+            outside::measure(&bench, &model, arguments.schema, &outside::papers()?)
         })?;
         measured["outside"] = papers;
     }

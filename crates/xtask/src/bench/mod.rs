@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measurements, beside a peer's in the same run where there is one.
 
+mod agent;
 mod audit;
 mod clerk;
 mod engine;
@@ -11,6 +12,7 @@ mod rounds;
 
 use clap::{Args, Subcommand};
 
+use agent::AgentArguments;
 use audit::AuditArguments;
 use clerk::ClerkArguments;
 use engine::EngineArguments;
@@ -26,6 +28,8 @@ pub(crate) struct BenchArguments {
 enum What {
     /// The engine: decode, replay and memory, beside llama.cpp's Q8_0 on the same shapes and on a real model.
     Engine(EngineArguments),
+    /// What an agent waits for: the first token and those after it, through a pool and its worker, beside the engine alone.
+    Agent(AgentArguments),
     /// The audit: seconds of replay per second of generating, at full audit and at the floor.
     Audit(AuditArguments),
     /// The small model clerk: its answers to invoices and stock sheets that it has not seen, marked
@@ -37,6 +41,7 @@ enum What {
 pub(crate) fn bench(arguments: &BenchArguments) -> anyhow::Result<()> {
     match &arguments.what {
         What::Engine(arguments) => engine::measure(arguments),
+        What::Agent(arguments) => agent::measure(arguments),
         What::Audit(arguments) => audit::measure(arguments),
         What::Clerk(arguments) => clerk::measure(arguments),
     }

@@ -17,12 +17,18 @@ const VERSION: &str = "0.1.0";
 const SHA256: &str = "277bd3bb0b4316e6c4e30209ff004fe0de8a9592a2ef4d2f7a1ea931f0771204";
 
 /// Answers the papers in this folder with the program's model, and shows the figures. Returns them.
-pub(crate) fn measure(bench: &Path, model: &Path, folder: &Path) -> anyhow::Result<Value> {
+pub(crate) fn measure(
+    bench: &Path,
+    model: &Path,
+    schema: bool,
+    folder: &Path,
+) -> anyhow::Result<Value> {
     let measured = report(
         Command::new(bench)
             .arg("clerk")
             .arg("--model")
             .arg(model)
+            .args(schema.then_some("--schema"))
             .arg("--outside")
             .arg(folder),
     )?;

@@ -1,24 +1,40 @@
 //! A request of the API as an order of a task.
 
+use std::net::Ipv4Addr;
+
 use dovetail_api::codes::Code;
 use dovetail_api::v1;
 use dovetail_commitment::{Form, ModelId, SamplingParams, TaskId};
-use tonic::Status;
+use tonic::{Request, Status};
 
 use super::status::IntoStatus;
 use super::{InferenceService, id32, optional_id32};
-use crate::tasks::{Admitted, Order};
+use crate::grpc_listener::Origin;
+use crate::tasks::{Admitted, Caller, Order};
 
 impl InferenceService {
-    pub(super) async fn create(&self, request: v1::CreateTaskRequest) -> Result<Admitted, Status> {
-        let order = order(request)?;
+    pub(super) async fn create(
+        &self,
+        request: Request<v1::CreateTaskRequest>,
+    ) -> Result<Admitted, Status> {
+        let caller = caller(&request);
+        let order = order(caller, request.into_inner())?;
         let admitted = self.tasks.admit(order).await;
         admitted.map_err(IntoStatus::into_status)
     }
 }
 
-fn order(request: v1::CreateTaskRequest) -> Result<Order, Status> {
+/// Who calls. Connections whose address is gone share one.
+fn caller<T>(request: &Request<T>) -> Caller {
+    let origin = request.extensions().get::<Origin>();
+    let connection = origin.map_or(0, |origin| origin.connection);
+    let address = origin.and_then(|origin| origin.address);
+    Caller::new(connection, address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
+}
+
+fn order(caller: Caller, request: v1::CreateTaskRequest) -> Result<Order, Status> {
     Ok(Order {
+        caller,
         model: ModelId::from_bytes(id32(&request.model_id, "model_id")?),
         sampling: sampling(request.sampling)?,
         id: optional_id32(&request.task_id, "task_id")?.map(TaskId::from_bytes),

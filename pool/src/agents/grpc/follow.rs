@@ -24,7 +24,7 @@ impl InferenceService {
             loop {
                 let next = tokio::select! {
                     // The agent hung up.
-                    () = sender.closed() => return,
+                    () = sender.closed() => return follower.hang_up(),
                     next = follower.next() => next,
                 };
                 let (response, is_last) = match next {
@@ -32,7 +32,10 @@ impl InferenceService {
                     Ok(None) => return,
                     Err(error) => (Err(error.into_status()), true),
                 };
-                if sender.send(response).await.is_err() || is_last {
+                if sender.send(response).await.is_err() {
+                    return follower.hang_up();
+                }
+                if is_last {
                     return;
                 }
             }

@@ -36,7 +36,7 @@ struct InferenceService {
 
 impl InferenceService {
     async fn task(&self, task_id: &[u8]) -> Result<TaskRecord, Status> {
-        let found = self.tasks.task(task_id_of(task_id)?).await;
+        let found = self.tasks.show(task_id_of(task_id)?).await;
         found.map_err(IntoStatus::into_status)
     }
 
@@ -74,7 +74,7 @@ impl Inference for InferenceService {
         &self,
         request: Request<v1::CreateTaskRequest>,
     ) -> Result<Response<v1::CreateTaskResponse>, Status> {
-        let admitted = self.create(request.into_inner()).await?;
+        let admitted = self.create(request).await?;
         Ok(Response::new(v1::CreateTaskResponse {
             task: Some(self.view(&admitted.task)),
             prompt_tokens: admitted.prompt.tokens().to_vec(),

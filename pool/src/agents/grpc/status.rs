@@ -25,7 +25,9 @@ impl IntoStatus for AdmissionError {
             Self::ConstraintInvalid(_) => Code::ConstraintInvalid,
             Self::Invalid(_) => Code::ArgumentInvalid,
             Self::NoWorker => Code::NoWorker,
-            Self::QueueFull | Self::ConstraintsFull | Self::PromptsFull => Code::QueueFull,
+            Self::QueueFull | Self::CallerFull | Self::ConstraintsFull | Self::PromptsFull => {
+                Code::QueueFull
+            }
             Self::Unpaid => Code::PaymentRequired,
             Self::IdTaken => Code::TaskIdTaken,
             Self::Unfinished => Code::Internal,

@@ -71,7 +71,7 @@ impl Connection {
         } else if frame.is::<ext::StreamTokens>() {
             self.on_stream(&frame.message()?)
         } else if frame.is::<ext::DeliverTranscript>() {
-            self.on_transcript(frame.message()?).await
+            self.on_transcript(&frame.message()?)
         } else if frame.is::<ext::RegisterBatch>() {
             self.on_register_batch(&frame.message()?).await
         } else if frame.is::<ext::RequestBatchJob>() {

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dovetail_commitment::WorkerKey;
+use dovetail_commitment::{TaskId, WorkerKey};
+use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::server::Client;
 use dovetail_sv2::setup::mining_flags;
 use dovetail_sv2::{EndReason, FrameReader, HandshakeHash, Message, MiningClock, Outbox, Place};
@@ -33,6 +34,10 @@ use crate::tasks::Connected;
 /// How many shares of one connection may be under way to the ledger. Beyond it the connection is not read from, which
 /// slows nobody else down: each has a lane of its own to the ledger. Enough for a thousand shares a second.
 pub(crate) const SHARES_IN_FLIGHT_MAX: usize = 64;
+
+/// How many transcripts of one connection may be on their way to the ledger; beyond it the connection is not read from.
+/// A worker has no more tasks than that.
+const DELIVERIES_MAX: usize = 16;
 
 /// What the client asked for in `SetupConnection`.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +86,8 @@ pub(crate) struct Connection {
     pub(in crate::mining) in_flight: JoinSet<InFlight>,
     /// How many of them wait for an audit.
     pub(in crate::mining) claims_in_flight: usize,
+    /// Transcripts that the ledger takes, each with the task that it is of.
+    pub(in crate::mining) deliveries: JoinSet<(TaskId, Result<(), Code>)>,
     /// Nothing is read until then.
     paused_until: Option<Instant>,
 }
@@ -99,6 +106,8 @@ pub(in crate::mining) async fn serve(id: u64, shared: Arc<Shared>, client: Clien
         EndReason::Closed => tracing::info!(id, "miner disconnected"),
         other => tracing::warn!(id, error = %other, "a miner's connection was ended"),
     }
+    // Before its worker's tasks are given back: these have ended, if the ledger takes them.
+    while connection.deliveries.join_next().await.is_some() {}
 }
 
 impl Connection {
@@ -152,6 +161,7 @@ impl Connection {
             is_superseded: false,
             in_flight: JoinSet::new(),
             claims_in_flight: 0,
+            deliveries: JoinSet::new(),
             paused_until: None,
         }
     }
@@ -182,6 +192,10 @@ impl Connection {
                 Some(done) = self.in_flight.join_next() => match done {
                     Ok(done) => self.on_settled(done),
                     Err(_) => Err(EndReason::Fault("a settlement did not end")),
+                },
+                Some(done) = self.deliveries.join_next() => match done {
+                    Ok((task, taken)) => self.answer_delivery(task, taken),
+                    Err(_) => Err(EndReason::Fault("a transcript was not taken to its end")),
                 },
                 command = next_command(&mut self.connected), if !self.is_superseded => match command {
                     Some(command) => self.on_command(command),
@@ -217,9 +231,11 @@ impl Connection {
         self.place.register(false);
     }
 
-    /// Whether the connection is read from: not while too many of its shares are under way, nor in a pause.
+    /// Whether the connection is read from: not while too many of its shares or transcripts are under way, nor in a pause.
     fn reads(&self) -> bool {
-        self.in_flight.len() < SHARES_IN_FLIGHT_MAX && self.paused_until.is_none()
+        self.in_flight.len() < SHARES_IN_FLIGHT_MAX
+            && self.deliveries.len() < DELIVERIES_MAX
+            && self.paused_until.is_none()
     }
 
     /// Reads nothing for this long: its account sends shares faster than it may.

@@ -1,6 +1,6 @@
 //! Tasks on their way to a worker, and its tokens and transcripts on their way back.
 
-use dovetail_commitment::Transcript;
+use dovetail_commitment::{TaskId, Transcript};
 use dovetail_sv2::EndReason;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{
@@ -54,12 +54,33 @@ impl Connection {
         Ok(())
     }
 
-    pub(in crate::mining) async fn on_transcript(
+    /// A transcript takes the ledger a while. Tokens of other tasks do not wait behind it.
+    pub(in crate::mining) fn on_transcript(
         &mut self,
-        message: DeliverTranscript,
+        message: &DeliverTranscript,
     ) -> Result<(), EndReason> {
         let task_id = message.task_id;
-        match self.take_transcript(&message).await {
+        let Some(connected) = &self.connected else {
+            return self.answer_delivery(task_id, Err(Code::NotRegistered));
+        };
+        let Ok(transcript) = Transcript::decode(&message.transcript.0) else {
+            return self.answer_delivery(task_id, Err(Code::TranscriptMalformed));
+        };
+        let delivery = connected.deliver(task_id, transcript);
+        self.deliveries.spawn(async move {
+            let delivered = delivery.await;
+            (task_id, delivered.map_err(|error| delivery_code(&error)))
+        });
+        Ok(())
+    }
+
+    /// Says whether the task's transcript was taken.
+    pub(in crate::mining) fn answer_delivery(
+        &self,
+        task_id: TaskId,
+        taken: Result<(), Code>,
+    ) -> Result<(), EndReason> {
+        match taken {
             Ok(()) => self.send(&DeliverTranscriptSuccess { task_id }),
             Err(code) => {
                 tracing::warn!(task = %task_id, %code, "a transcript was refused");
@@ -69,14 +90,6 @@ impl Connection {
                 })
             }
         }
-    }
-
-    async fn take_transcript(&self, message: &DeliverTranscript) -> Result<(), Code> {
-        let connected = self.connected.as_ref().ok_or(Code::NotRegistered)?;
-        let transcript =
-            Transcript::decode(&message.transcript.0).map_err(|_| Code::TranscriptMalformed)?;
-        let delivered = connected.deliver(message.task_id, &transcript).await;
-        delivered.map_err(|error| delivery_code(&error))
     }
 }
 
@@ -94,6 +107,9 @@ fn delivery_code(error: &DeliveryError) -> Code {
         DeliveryError::TaskUnknown => Code::TaskUnknown,
         DeliveryError::NotYours => Code::TaskNotYours,
         DeliveryError::Mismatch => Code::TranscriptNotMatchingTask,
-        DeliveryError::Ledger(_) => Code::Internal,
+        // The worker keeps it, and offers it again.
+        DeliveryError::Ledger(_) | DeliveryError::Underway | DeliveryError::Unfinished => {
+            Code::Internal
+        }
     }
 }

@@ -1,0 +1,84 @@
+//! What goes on whoever is connected: tasks that are over, have stalled or are abandoned, credit that has matured, blocks that are
+//! looked for on the chain, mismatches that nobody has confirmed yet.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::blocks;
+use crate::claims::suspects;
+use crate::shared::Shared;
+use crate::tasks::Tasks;
+
+/// How often expired tasks are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+/// How often tasks that have stalled are looked for, and those that their agents have left.
+const STALL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often credit that has matured is looked for, besides after each batch of its worker.
+const MATURITY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Starts all of it, until `shutdown`.
+pub(crate) fn start(shared: &Arc<Shared>, shutdown: &CancellationToken) {
+    let tracker = &shared.tracker;
+    tracker.spawn(expire(shared.tasks.clone(), shutdown.clone()));
+    tracker.spawn(hand_on_stalled(shared.tasks.clone(), shutdown.clone()));
+    tracker.spawn(stop_abandoned(shared.tasks.clone(), shutdown.clone()));
+    tracker.spawn(mature(Arc::clone(shared), shutdown.clone()));
+    let settler = shared.settler.clone();
+    tracker.spawn(suspects::keep_confirming(settler, shutdown.clone()));
+    let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());
+    tracker.spawn(following);
+}
+
+/// Ticks that do not make up for those that were missed.
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Ends tasks whose time is over, wherever they stand.
+async fn expire(tasks: Tasks, shutdown: CancellationToken) {
+    let mut ticks = ticks(EXPIRY_INTERVAL);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => tasks.expire().await,
+        }
+    }
+}
+
+/// Gives tasks whose workers let them lie to others.
+async fn hand_on_stalled(tasks: Tasks, shutdown: CancellationToken) {
+    let mut ticks = ticks(STALL_INTERVAL);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => tasks.hand_on_stalled().await,
+        }
+    }
+}
+
+/// Stops tasks whose agents have left.
+async fn stop_abandoned(tasks: Tasks, shutdown: CancellationToken) {
+    let mut ticks = ticks(STALL_INTERVAL);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => tasks.stop_abandoned(Instant::now()).await,
+        }
+    }
+}
+
+/// Posts held credit whose window is over.
+async fn mature(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let mut ticks = ticks(MATURITY_INTERVAL);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => shared.settler.mature(None).await,
+        }
+    }
+}
