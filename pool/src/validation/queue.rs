@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dovetail_audit::{Evidence, Verdict};
-use dovetail_commitment::ModelId;
+use dovetail_commitment::{BATCH_TOKENS_MAX, ModelId};
 use tokio::sync::{Notify, oneshot};
 
 /// How often a sample is given to a validator that then fails. A request that breaks validators must
@@ -38,6 +38,13 @@ impl Waiting {
             answer,
         };
         (waiting, answered)
+    }
+
+    /// How many tokens are replayed.
+    fn tokens(&self) -> u64 {
+        let of_one = |of: &Arc<Evidence>| of.prompt.tokens().len() + of.output_tokens.len();
+        let tokens: usize = self.evidence.iter().map(of_one).sum();
+        u64::try_from(tokens).unwrap_or(u64::MAX)
     }
 }
 
@@ -169,7 +176,7 @@ impl Queue {
             .position(|waiting| may_take(members, member, waiting))?;
         let first = waiting.remove(first)?;
         let model = first.model;
-        let mut count = first.evidence.len();
+        let (mut count, mut tokens) = (first.evidence.len(), first.tokens());
         // What a validator failed with goes alone: of what was replayed together, one part may have been too much for it.
         let is_alone = !first.failed.is_empty();
         let mut taken = vec![first];
@@ -177,9 +184,11 @@ impl Queue {
         for next in waiting.drain(..) {
             let fits = !is_alone
                 && next.failed.is_empty()
-                && count + next.evidence.len() <= self.batch_max;
+                && count + next.evidence.len() <= self.batch_max
+                && tokens.saturating_add(next.tokens()) <= BATCH_TOKENS_MAX;
             if next.model == model && fits && may_take(members, member, &next) {
                 count += next.evidence.len();
+                tokens += next.tokens();
                 taken.push(next);
             } else {
                 rest.push_back(next);
@@ -258,6 +267,7 @@ fn may_take(members: &[Member], member: usize, waiting: &Waiting) -> bool {
 mod tests {
     use super::*;
     use dovetail_audit::Mismatch;
+    use dovetail_commitment::EncodedPrompt;
 
     const A: ModelId = ModelId::from_bytes([1; 32]);
     const B: ModelId = ModelId::from_bytes([2; 32]);
@@ -304,6 +314,18 @@ mod tests {
         assert_eq!(queue.take_now(0).unwrap().0, B);
         assert_eq!(lens(&queue.take_now(0).unwrap().1), [5]);
         assert!(queue.take_now(0).is_none());
+    }
+
+    /// Else one claim's long transcripts take another claim's time.
+    #[test]
+    fn samples_that_are_taken_together_have_no_more_tokens_than_one_batch() {
+        let queue = queue(&[true]);
+        let mut long = crate::claims::audit::tests::evidence_without_meaning();
+        long.prompt = EncodedPrompt::new(b"a prompt", vec![97; 40_000]).unwrap();
+        let _long = [(); 2].map(|()| queue.push(A, vec![Arc::new(long.clone())]));
+        let _short = queue.push(A, sample(2));
+        assert_eq!(lens(&queue.take_now(0).unwrap().1), [1, 2]);
+        assert_eq!(lens(&queue.take_now(0).unwrap().1), [1]);
     }
 
     #[test]
