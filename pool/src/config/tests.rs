@@ -52,6 +52,9 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
         ("audit.validator_timeout_s", |c| {
             c.audit.validator_timeout_s = 0
         }),
+        ("audit.validators names one twice", |c| {
+            c.audit.validators = vec!["http://127.0.0.1:1".to_owned(); 2];
+        }),
         ("credit.hash_msat_per_mebihash", |c| {
             c.credit.hash_msat_per_mebihash = -1
         }),

@@ -25,6 +25,7 @@ fn registration_messages(out: &mut Vectors, proof: &RegisterWorkerProof) {
             worker_key,
             models: vec![task().model_id],
             max_tasks: 4,
+            keep_msat: KeptCredit::new(5_000_000).unwrap(),
         },
     );
     out.message(
