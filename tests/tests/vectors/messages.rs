@@ -4,6 +4,7 @@ use bitcoin::secp256k1::{Message as Digest, SECP256K1};
 use dovetail_commitment::{HeaderHash, tagged_hash};
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::*;
+use dovetail_units::KeptCredit;
 
 use super::Vectors;
 use crate::{TOKENS, root, schema, task, transcript, vrf_secret, worker};
