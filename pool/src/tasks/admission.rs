@@ -205,7 +205,11 @@ impl Tasks {
             model.check_constraint(&constraint)
         });
         let read = reading.await.map_err(|_| AdmissionError::Unfinished)?;
-        read.map_err(|error| AdmissionError::ConstraintInvalid(error.to_string()))
+        read.map_err(|error| match error {
+            // Nothing is known of the constraint.
+            error if error.is_of_the_machine() => AdmissionError::ConstraintsFull,
+            error => AdmissionError::ConstraintInvalid(error.to_string()),
+        })
     }
 
     fn model(&self, id: &ModelId) -> Result<Arc<Model>, AdmissionError> {

@@ -68,6 +68,9 @@ pub(crate) enum ValidatorError {
     /// What it sent does not answer what was asked.
     #[error("the validator's answer is malformed")]
     Malformed,
+    /// Its machine could not do its part now.
+    #[error("the validator's machine could not do the replay: it may be out of threads or memory")]
+    Unable,
     /// Its thread panicked.
     #[error("the replay broke off")]
     Broken,
