@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use dovetail_guide::{GuideError, Vocabulary};
 
 /// The vocabulary of a model's guides.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Guides {
     /// `None`: the model's tokens make none, and never will.
     made: OnceLock<Option<Vocabulary>>,

@@ -36,6 +36,11 @@ pub(crate) enum AdmissionError {
     ContextFull,
     #[error("a prompt may have {PROMPT_TOKENS_MAX} tokens")]
     TooManyTokens,
+    #[error(
+        "this pool's validators replay about {tokens_max} tokens of this model in the time that they have, prompt and \
+         max_tokens together: ask for fewer"
+    )]
+    TaskTooLarge { tokens_max: u64 },
     #[error("{0}")]
     SamplingInvalid(String),
     /// A form that is too long, or none that the guide follows. The words are for the agent, and may quote it.
@@ -158,7 +163,9 @@ impl Tasks {
         let constraint = order.form.map(Constraint::new).transpose();
         let constraint =
             constraint.map_err(|error| AdmissionError::ConstraintInvalid(error.to_string()))?;
-        let prompt = self.encode(model, order.prompt).await?;
+        let prompt = self.encode(Arc::clone(&model), order.prompt).await?;
+        let (tokens, constrained) = (prompt.tokens().len(), constraint.is_some());
+        self.check_replay(&model, tokens, &order.sampling, constrained)?;
         Ok(NewTask {
             id: order
                 .id

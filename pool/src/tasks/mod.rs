@@ -17,6 +17,7 @@ mod pricing;
 mod progress;
 mod queue;
 mod reassign;
+mod replayable;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub(crate) use refusal::GivenBack;
 use crate::config::InferenceConfig;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
+use crate::validation::ReplayPace;
 use live_tasks::LiveTasks;
 use progress::Phase;
 
@@ -79,6 +81,7 @@ pub(crate) struct TaskParts {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) limits: TaskLimits,
     pub(crate) prices: Prices,
+    pub(crate) pace: ReplayPace,
     pub(crate) telemetry: Telemetry,
     /// Steps that were begun run to their end on it.
     pub(crate) tracker: TaskTracker,
@@ -93,6 +96,7 @@ pub(crate) struct Tasks {
     mailboxes: Mailboxes,
     limits: TaskLimits,
     prices: Prices,
+    pace: ReplayPace,
     telemetry: Telemetry,
     tracker: TaskTracker,
     /// For those who have a constraint read.
@@ -131,6 +135,7 @@ impl Tasks {
             mailboxes: parts.mailboxes,
             limits: parts.limits,
             prices: parts.prices,
+            pace: parts.pace,
             telemetry: parts.telemetry,
             tracker: parts.tracker,
             constraint_readers: Arc::new(Semaphore::new(admission::CONSTRAINT_READERS)),

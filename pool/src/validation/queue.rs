@@ -8,6 +8,8 @@ use dovetail_audit::{Evidence, Verdict};
 use dovetail_commitment::ModelId;
 use tokio::sync::{Notify, oneshot};
 
+use super::ReplayPace;
+
 /// How often a sample is given to a validator that then fails. A request that breaks validators must
 /// not go round for ever.
 const TRIES_MAX: usize = 3;
@@ -72,6 +74,7 @@ pub(super) struct Queue {
     changed: Notify,
     transcripts_max: usize,
     batch_max: usize,
+    pace: Option<ReplayPace>,
 }
 
 impl Queue {
@@ -86,6 +89,15 @@ impl Queue {
             changed: Notify::new(),
             transcripts_max,
             batch_max,
+            pace: None,
+        }
+    }
+
+    /// Also puts only so much together as is replayed in time at this pace.
+    pub(super) fn with_pace(self, pace: ReplayPace) -> Self {
+        Self {
+            pace: Some(pace),
+            ..self
         }
     }
 
@@ -173,8 +185,15 @@ impl Queue {
         let mut taken = vec![first];
         let mut rest = VecDeque::with_capacity(waiting.len());
         for next in waiting.drain(..) {
-            let fits = count + next.evidence.len() <= self.batch_max;
-            if next.model == model && fits && may_take(members, member, &next) {
+            let together = taken.iter().chain([&next]);
+            let together = together.flat_map(|waiting| &waiting.evidence);
+            let fits = count + next.evidence.len() <= self.batch_max
+                && next.model == model
+                && self
+                    .pace
+                    .as_ref()
+                    .is_none_or(|pace| pace.fit_together(&model, together));
+            if fits && may_take(members, member, &next) {
                 count += next.evidence.len();
                 taken.push(next);
             } else {
