@@ -271,6 +271,14 @@ impl ReplayPace {
         Ok(())
     }
 
+    /// As if validator 0 had taken this long for this.
+    #[cfg(test)]
+    pub(crate) fn assume(&self, model: &ModelId, extents: &[Extent], took: Duration) {
+        let known = self.models.get(model).unwrap();
+        let work = extents.iter().map(|extent| extent.work(&known)).sum();
+        self.speeds().insert((0, *model), Speed { work, took });
+    }
+
     fn speeds(&self) -> std::sync::MutexGuard<'_, HashMap<(usize, ModelId), Speed>> {
         self.speeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -295,11 +303,7 @@ mod tests {
     fn pace() -> (ReplayPace, Arc<Model>) {
         let model = tiny_model(1);
         let pace = ReplayPace::new([Arc::clone(&model)].into_iter().collect(), LIMIT);
-        let speed = Speed {
-            work: extent(100, 0).work(&model),
-            took: Duration::from_secs(1),
-        };
-        pace.speeds().insert((0, model.id()), speed);
+        pace.assume(&model.id(), &[extent(100, 0)], Duration::from_secs(1));
         (pace, model)
     }
 
