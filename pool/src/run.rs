@@ -44,7 +44,7 @@ use crate::records;
 use crate::share_pace::SharePace;
 use crate::shared::Shared;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
-use crate::validation::start_validators;
+use crate::validation::{ReplayPace, pace_of, start_validators};
 
 /// Bytes of the whole extranonce: those of the process, up to 3 to tell its channels apart, and 13 or more for miners to
 /// roll. The coinbase's script has room for 100 bytes, of which the height and the tag take up to 30.
@@ -246,6 +246,7 @@ struct Base {
     telemetry: Telemetry,
     mailboxes: Mailboxes,
     tasks: Tasks,
+    pace: ReplayPace,
     /// Connections, and whatever has to run to its end.
     tracker: TaskTracker,
 }
@@ -260,8 +261,10 @@ impl Base {
             .context("cannot migrate the ledger")?;
         let telemetry = Telemetry::none().and(JsonLines::stdout());
         let (mailboxes, tracker) = (Mailboxes::default(), TaskTracker::new());
+        let pace = pace_of(&config.audit, &models);
         let tasks = Tasks::new(TaskParts {
             ledger: ledger.clone(),
+            pace: pace.clone(),
             models: models.clone(),
             mailboxes: mailboxes.clone(),
             limits: TaskLimits::from(&config.inference),
@@ -276,6 +279,7 @@ impl Base {
             telemetry,
             mailboxes,
             tasks,
+            pace,
             tracker,
         })
     }
@@ -323,7 +327,13 @@ async fn start_settler(
     let committer = Committer::start(base.ledger.clone(), committer, last.stop.clone())
         .await
         .context("cannot open the spool of shares")?;
-    let validators = start_validators(&config.audit, &base.models, &last.tracker, &last.stop)?;
+    let validators = start_validators(
+        &config.audit,
+        &base.models,
+        base.pace.clone(),
+        &last.tracker,
+        &last.stop,
+    )?;
     let audit_time_max = Duration::from_secs(config.audit.timeout_s);
     Ok(Settler {
         ledger: base.ledger.clone(),

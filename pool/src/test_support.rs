@@ -30,7 +30,9 @@ use crate::claims::settle::{ProvenShare, Settled, Settler};
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
 use crate::tasks::{Patience, Prices, TaskLimits, TaskParts, Tasks};
-use crate::validation::{Member, ThreadValidator, Validator, Validators, ValidatorsConfig};
+use crate::validation::{
+    Member, ReplayPace, ThreadValidator, Validator, Validators, ValidatorsConfig,
+};
 
 /// Credit matures with the next batch that is worth as much.
 pub(crate) const WINDOW: MaturityWindow = MaturityWindow {
@@ -105,6 +107,7 @@ impl Database {
 pub(crate) fn live_tasks(ledger: &Ledger, models: Models) -> Tasks {
     Tasks::new(TaskParts {
         ledger: ledger.clone(),
+        pace: ReplayPace::new(models.clone(), Duration::from_secs(120)),
         models,
         mailboxes: Mailboxes::default(),
         limits: TaskLimits {
@@ -160,7 +163,8 @@ impl Pool {
             batch_max: 128,
             validator_timeout: audit_time_max,
         };
-        let validators = Validators::start(members.collect(), config, &tasks, &stop);
+        let pace = ReplayPace::new(Models::default(), audit_time_max);
+        let validators = Validators::start(members.collect(), config, pace, &tasks, &stop);
         let secret = VrfSecret::from_bytes([3; 32]).unwrap();
         let auditor = Auditor::new(ledger.clone(), secret, validators, audit_time_max);
         let settler = Settler {

@@ -177,6 +177,9 @@ impl AgentError {
                 Code::ReceiptPending => {
                     Some("a receipt exists once a share has committed to the task; ask again later")
                 }
+                Code::TaskTooLarge => {
+                    Some("ask for fewer tokens with --max-tokens, or shorten the prompt")
+                }
                 Code::PromptTooLong => Some("`dovetail models` shows how long a prompt may be"),
                 _ => None,
             },

@@ -19,6 +19,8 @@ dovetail_units::codes! {
         SamplingInvalid = "sampling-invalid",
         /// The form that is asked for is too long, or none that the pool's guide follows.
         ConstraintInvalid = "constraint-invalid",
+        /// The pool's validators could not replay such a task in time; the message says how many tokens they can.
+        TaskTooLarge = "task-too-large",
         /// A field has the wrong length, or is missing.
         ArgumentInvalid = "argument-invalid",
         /// This pool does not work for free, and the task is not paid for.
@@ -73,6 +75,7 @@ impl Code {
             Self::PromptTooLong
             | Self::SamplingInvalid
             | Self::ConstraintInvalid
+            | Self::TaskTooLarge
             | Self::ArgumentInvalid => tonic::Code::InvalidArgument,
             Self::PaymentRequired | Self::QuoteExpired | Self::ReceiptPending => {
                 tonic::Code::FailedPrecondition

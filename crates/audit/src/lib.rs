@@ -6,5 +6,5 @@
 mod replay;
 mod sampling;
 
-pub use replay::{Evidence, Finding, Mismatch, Replayed, Verdict, replay};
+pub use replay::{Evidence, Finding, Mismatch, NotReplayed, Replayed, Verdict, replay};
 pub use sampling::{Probability, Stake, WeighedLeaf, draw, sample};

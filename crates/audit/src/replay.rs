@@ -5,7 +5,7 @@ use dovetail_commitment::{
     Constraint, EncodedPrompt, FinishReason, GUIDE, StopSequences, Transcript, output_digest,
     prompt_commitment, trace_root,
 };
-use dovetail_engine::{ENGINE_VERSION, Model, Output, ReplayInput, Request, Runtime};
+use dovetail_engine::{ENGINE_VERSION, EngineError, Model, Output, ReplayInput, Request, Runtime};
 
 /// A transcript with what is needed to compute it again. No `Debug`: it holds a prompt.
 #[derive(Clone)]
@@ -163,14 +163,22 @@ impl From<Mismatch> for Finding {
 /// What a replay says about one transcript.
 pub type Verdict = Result<(), Finding>;
 
+/// The machine that replays could not do its part, such as start a thread. That says nothing about any transcript.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this machine could not replay the transcripts now")]
+pub struct NotReplayed;
+
 /// Replays transcripts on `model`, all in one go: several times cheaper than generating them was.
 /// The verdicts are in their order. A mismatch is to be replayed a second time before it counts, so
 /// that a fault of the auditor's own machine punishes nobody.
+///
+/// # Errors
+/// [`NotReplayed`]: there are no verdicts, and the transcripts may be replayed later, or elsewhere.
 pub fn replay<E: AsRef<Evidence>>(
     runtime: &Runtime,
     model: &Model,
     evidence: &[E],
-) -> Vec<Verdict> {
+) -> Result<Vec<Verdict>, NotReplayed> {
     let evidence = evidence.iter().map(AsRef::as_ref);
     let inputs: Vec<Result<ReplayInput, Mismatch>> = evidence
         .clone()
@@ -180,16 +188,26 @@ pub fn replay<E: AsRef<Evidence>>(
     let mut outputs = dovetail_engine::replay(runtime, model, &sound).into_iter();
     evidence
         .zip(inputs)
-        .map(|(evidence, input)| {
-            input?;
-            let output = outputs.next().ok_or(Mismatch::Request)?;
-            let output = output.map_err(|_| Mismatch::Request)?;
-            compare(evidence, &output).map_err(|mismatch| Finding {
-                mismatch,
-                replayed: Some(Replayed::of(&output)),
-            })
+        .map(|(evidence, input)| match input {
+            Ok(_) => verdict(evidence, outputs.next().ok_or(NotReplayed)?),
+            Err(mismatch) => Ok(Err(mismatch.into())),
         })
         .collect()
+}
+
+/// What a computation says about the transcript that it repeats.
+fn verdict(
+    evidence: &Evidence,
+    output: Result<Output, EngineError>,
+) -> Result<Verdict, NotReplayed> {
+    Ok(match output {
+        Ok(output) => compare(evidence, &output).map_err(|mismatch| Finding {
+            mismatch,
+            replayed: Some(Replayed::of(&output)),
+        }),
+        Err(error) if error.is_of_the_machine() => return Err(NotReplayed),
+        Err(_) => Err(Mismatch::Request.into()),
+    })
 }
 
 /// What has to be computed again, once everything that needs no computing holds.

@@ -3,7 +3,7 @@
 
 /// What makes masks of constraints in this release: the library with its version, then a number that counts changes of
 /// its options and limits. The masks are a part of what an audit repeats, so any change of a mask is a new name.
-pub const GUIDE: &str = "llguidance-1.9.1+1";
+pub const GUIDE: &str = "llguidance-1.9.1+2";
 
 /// The longest schema, and the longest list of texts with their lengths.
 pub const CONSTRAINT_BYTES_MAX: usize = 16 * 1024;

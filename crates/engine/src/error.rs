@@ -41,6 +41,17 @@ pub enum EngineError {
 const REASON_LETTERS_MAX: usize = 200;
 
 impl EngineError {
+    /// Whether this machine could not do its part, and the request may be as good as any: the same one may be taken later,
+    /// or elsewhere.
+    pub fn is_of_the_machine(&self) -> bool {
+        matches!(
+            self,
+            Self::Constraint(dovetail_guide::GuideError::Unavailable)
+                | Self::Read(_)
+                | Self::Threads
+        )
+    }
+
     pub(crate) fn tokenizer(reason: &str) -> Self {
         let reason = reason.escape_debug().take(REASON_LETTERS_MAX);
         Self::Tokenizer(reason.collect())

@@ -16,6 +16,7 @@ mod error;
 mod factor;
 mod forward;
 mod generation;
+mod guides;
 mod head;
 mod kernels;
 mod layout;

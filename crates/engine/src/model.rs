@@ -1,11 +1,10 @@
 //! A model in memory: its manifest, which names it, and its tensors. It comes from a file (`reader.rs`).
 
-use std::sync::OnceLock;
-
 use dovetail_commitment::{Constraint, ModelId};
 use dovetail_guide::{Guide, GuideError, Vocabulary};
 
 use crate::EngineError;
+use crate::guides::Guides;
 use crate::manifest::Manifest;
 use crate::matrix::Matrix;
 use crate::tied::TiedHead;
@@ -50,7 +49,7 @@ pub struct Model {
     pub(crate) tensors: Tensors,
     pub(crate) tokenizer: Tokenizer,
     /// What constraints are followed with; made for the first of them.
-    pub(crate) guides: OnceLock<Option<Vocabulary>>,
+    pub(crate) guides: Guides,
 }
 
 impl Model {
@@ -138,12 +137,11 @@ impl Model {
     }
 
     fn guides(&self) -> Result<&Vocabulary, GuideError> {
-        let vocabulary = self.guides.get_or_init(|| {
+        self.guides.vocabulary(|| {
             let tokens = 0..u32::try_from(self.manifest.architecture.vocabulary).unwrap_or(0);
             let texts = tokens.map(|token| self.tokenizer.bytes_of(token));
-            Vocabulary::new(texts, &self.manifest.end_tokens).ok()
-        });
-        vocabulary.as_ref().ok_or(GuideError::Vocabulary)
+            Vocabulary::new(texts, &self.manifest.end_tokens)
+        })
     }
 
     /// Whether an output ends with this token.

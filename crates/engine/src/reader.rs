@@ -2,7 +2,6 @@
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
-use std::sync::OnceLock;
 
 use dovetail_commitment::{ModelId, tagged_hash};
 use safetensors::Dtype;
@@ -10,6 +9,7 @@ use safetensors::tensor::Metadata;
 
 use crate::EngineError;
 use crate::arith::{RESIDUAL_MAX, VALUE_MAX};
+use crate::guides::Guides;
 use crate::head::{Head, WRONG_LENGTH};
 use crate::layout::{Spec, TOKENIZER, TOKENIZER_BYTES_MAX, specs, tensor_digest};
 use crate::manifest::{Manifest, TokenizerKind};
@@ -51,7 +51,7 @@ impl Model {
             tokenizer: parsed(&manifest, json)?,
             manifest,
             tensors,
-            guides: OnceLock::new(),
+            guides: Guides::default(),
         })
     }
 }
@@ -67,7 +67,7 @@ fn read(file: impl Read + Seek) -> Result<Model, EngineError> {
         manifest: head.manifest,
         tensors,
         tokenizer,
-        guides: OnceLock::new(),
+        guides: Guides::default(),
     })
 }
 

@@ -5,20 +5,22 @@
 //! whoever generates and whoever replays both begin with a fresh [`Guide`], and at each position ask for one mask and
 //! then take one token.
 
+mod follower;
 mod grammar;
 mod mask;
+mod one_of;
 mod schema;
 mod stack;
 mod vocabulary;
 
 #[cfg(test)]
+mod budget_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod tests;
 
-use llguidance::Matcher;
-use llguidance::api::StopReason;
-
+use follower::Follower;
 pub use mask::Mask;
 pub use vocabulary::Vocabulary;
 
@@ -38,7 +40,15 @@ pub enum GuideError {
     /// The model's tokens make no vocabulary that constraints could be followed with.
     #[error("constraints cannot be followed with this model's tokens")]
     Vocabulary,
+    /// The system starts no thread now. This says nothing about the constraint: the same one may be taken later.
+    #[error("this machine starts no thread for a constraint now; try again later")]
+    Unavailable,
 }
+
+/// What following one answer's constraint may cost, over all of its positions: the library's own counts of its work, the
+/// reading of the form included. About a second of one core at most; a whole answer of the longest kind, to a schema of
+/// many fields, takes some per cent of it. A part of what the guide's name names.
+pub const ANSWER_STEPS_MAX: u64 = 8_000_000;
 
 /// No token may follow: the model has none that goes on with the form, or it became too costly to follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +57,8 @@ pub struct Unmet;
 
 /// A form under way: which tokens may follow those that were taken.
 pub struct Guide {
-    matcher: Matcher,
+    follower: Follower,
+    steps_max: u64,
     vocabulary: usize,
     end_tokens: Box<[u32]>,
 }
@@ -57,10 +68,12 @@ impl Guide {
     /// called once before each [`Guide::take`], since the calls before it are a part of what it costs.
     ///
     /// # Errors
-    /// [`Unmet`], now and from now on.
+    /// [`Unmet`], now and from now on; also when what was followed so far has cost [`ANSWER_STEPS_MAX`].
     pub fn mask(&mut self) -> Result<Mask, Unmet> {
-        let mut allowed = self.matcher.compute_mask().map_err(|_| Unmet)?;
-        let may_end = self.matcher.is_accepting().map_err(|_| Unmet)?;
+        if self.steps() >= self.steps_max {
+            return Err(Unmet);
+        }
+        let (mut allowed, may_end) = self.follower.mask().ok_or(Unmet)?;
         for token in &self.end_tokens {
             allowed.set(*token as usize, may_end);
         }
@@ -78,8 +91,13 @@ impl Guide {
     /// # Errors
     /// [`Unmet`], now and from now on.
     pub fn take(&mut self, token: u32) -> Result<bool, Unmet> {
-        self.matcher.consume_token(token).map_err(|_| Unmet)?;
-        Ok(self.matcher.stop_reason() == StopReason::NoExtension)
+        self.follower.take(token).ok_or(Unmet)
+    }
+
+    /// What it has cost to read the form and to follow it so far. A count of work and never a time: the same for the same
+    /// calls, wherever they are made.
+    pub fn steps(&self) -> u64 {
+        self.follower.steps()
     }
 }
 

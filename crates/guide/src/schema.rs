@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use crate::one_of;
+
 /// The library's own key for its options. They are ours to say.
 const OPTIONS_KEY: &str = "x-guidance";
 /// How deep a schema's JSON may be: forms of answers are some ten levels.
@@ -42,7 +44,7 @@ pub(crate) fn check(schema: &Value) -> Result<(), &'static str> {
     if survey.patterns > 0 && survey.has_all_of {
         return Err("a schema with a pattern or a format may have no allOf");
     }
-    Ok(())
+    one_of::check(schema)
 }
 
 impl Survey {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use dovetail_commitment::{Constraint, GUIDE};
+use llguidance::ParserFactory;
 use llguidance::api::ParserLimits;
 use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{Matcher, ParserFactory};
 
+use crate::follower::Follower;
 use crate::grammar;
-use crate::stack::on_a_stack;
-use crate::{Guide, GuideError, Unmet};
+use crate::stack::{NoResult, on_a_stack};
+use crate::{ANSWER_STEPS_MAX, Guide, GuideError, Unmet};
 
 /// Texts that begin with this byte stand for special tokens in the library. No UTF-8 has it.
 const SPECIAL: u8 = TokTrie::SPECIAL_TOKEN_MARKER;
@@ -49,7 +50,7 @@ impl Vocabulary {
     /// Takes a fraction of a second for 50,000 tokens.
     ///
     /// # Errors
-    /// [`GuideError::Vocabulary`].
+    /// [`GuideError::Vocabulary`], or [`GuideError::Unavailable`], which may pass.
     pub fn new<'a>(
         tokens: impl Iterator<Item = &'a [u8]>,
         end_tokens: &[u32],
@@ -69,9 +70,13 @@ impl Vocabulary {
         if words.is_empty() || words.len() > VOCABULARY_MAX {
             return Err(GuideError::Vocabulary);
         }
-        let factory = on_a_stack(|| factory(&words, &end_tokens)).flatten();
+        let factory = match on_a_stack(|| factory(&words, &end_tokens)) {
+            Ok(factory) => factory.ok_or(GuideError::Vocabulary)?,
+            Err(NoResult::Panicked) => return Err(GuideError::Vocabulary),
+            Err(NoResult::NoThread) => return Err(GuideError::Unavailable),
+        };
         Ok(Self {
-            factory: factory.ok_or(GuideError::Vocabulary)?,
+            factory,
             tokens: words.len(),
             end_tokens,
         })
@@ -93,7 +98,8 @@ impl Vocabulary {
     /// it, so two guides of one constraint share nothing.
     ///
     /// # Errors
-    /// [`GuideError::OtherGuide`], or [`GuideError::Refused`] with words for whoever wrote it.
+    /// [`GuideError::OtherGuide`], [`GuideError::Refused`] with words for whoever wrote it, or
+    /// [`GuideError::Unavailable`], which says nothing about the constraint.
     pub fn start(&self, constraint: &Constraint) -> Result<Guide, GuideError> {
         if constraint.guide() != GUIDE {
             return Err(GuideError::OtherGuide);
@@ -102,14 +108,22 @@ impl Vocabulary {
             let grammar = grammar::of(constraint.form())?;
             let parser = self.factory.create_parser(grammar);
             let parser = parser.map_err(|error| grammar::refused(&error.to_string()))?;
-            Ok(Matcher::new(Ok(parser)))
+            if parser.inference_caps.backtrack {
+                return Err(grammar::refused("it would take tokens back"));
+            }
+            Ok(Follower::new(parser))
         });
-        let matcher = read.unwrap_or_else(|| Err(grammar::refused("it breaks the guide")))?;
-        if let Some(error) = matcher.get_error() {
-            return Err(grammar::refused(&error));
+        let follower = match read {
+            Ok(read) => read?,
+            Err(NoResult::Panicked) => return Err(grammar::refused("it breaks the guide")),
+            Err(NoResult::NoThread) => return Err(GuideError::Unavailable),
+        };
+        if follower.steps() >= ANSWER_STEPS_MAX {
+            return Err(grammar::refused("it is too costly to read"));
         }
         Ok(Guide {
-            matcher,
+            follower,
+            steps_max: ANSWER_STEPS_MAX,
             vocabulary: self.tokens,
             end_tokens: self.end_tokens.clone(),
         })

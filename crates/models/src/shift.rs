@@ -42,7 +42,15 @@ pub(crate) fn settle(
         residual: RESIDUAL_SHIFT_MAX,
         gate: vec![GATE_SHIFT_MAX; parts.architecture.layers],
     };
-    adapt(parts, shifts.residual)?;
+    let residual_max = largest_held(|shift| adapt(parts, shift))?;
+    if residual_max < shifts.residual {
+        let held = Shifts {
+            residual: residual_max,
+            gate: shifts.gate.clone(),
+        };
+        move_to(parts, &shifts, &held)?;
+        shifts = held;
+    }
     let mut found = None;
     for round in 0..ROUNDS_MAX {
         let ranges = measure(&runtime, parts)?;
@@ -51,6 +59,7 @@ pub(crate) fn settle(
             parts,
             now: &shifts,
             options,
+            residual_max,
             lower: round == 0,
         }
         .shifts();
@@ -69,12 +78,25 @@ pub(crate) fn settle(
     Ok((shifts, found))
 }
 
+/// The largest r that the file can hold, brought about: what does not follow from a scale's exponent may have no room for
+/// a larger one.
+fn largest_held(mut adapt: impl FnMut(u32) -> Result<(), ImportError>) -> Result<u32, ImportError> {
+    for shift in (1..=RESIDUAL_SHIFT_MAX).rev() {
+        if adapt(shift).is_ok() {
+            return Ok(shift);
+        }
+    }
+    adapt(0).map(|()| 0)
+}
+
 /// What shifts are chosen by.
 struct Choice<'a> {
     ranges: &'a Ranges,
     parts: &'a Parts,
     now: &'a Shifts,
     options: &'a ImportOptions,
+    /// The largest r that the file can hold. What is cut off with it is told.
+    residual_max: u32,
     /// Later rounds only raise shifts, so that they come to an end.
     lower: bool,
 }
@@ -96,7 +118,7 @@ impl Choice<'_> {
         let shift = self
             .options
             .residual_shift
-            .unwrap_or(self.at_least(least, now));
+            .unwrap_or(self.at_least(least, now).min(self.residual_max));
         let exponent = self.least_exponent(&residual_scales(self.parts));
         shift.max(now.saturating_sub(exponent))
     }
@@ -254,6 +276,23 @@ mod tests {
         ] {
             assert_eq!(shift_for(stored, peak, at), shift, "{stored:?} {peak} {at}");
         }
+    }
+
+    #[test]
+    fn the_largest_shift_that_is_held_is_found_and_brought_about() {
+        for most in 0..=RESIDUAL_SHIFT_MAX {
+            let mut at = None;
+            let held = largest_held(|shift| {
+                if shift > most {
+                    return Err(ImportError::TooLarge("a gain".to_owned()));
+                }
+                at = Some(shift);
+                Ok(())
+            });
+            assert_eq!((held.unwrap(), at), (most, Some(most)));
+        }
+        let refused = largest_held(|_| Err(ImportError::TooLarge("a gain".to_owned())));
+        assert!(matches!(refused, Err(ImportError::TooLarge(_))));
     }
 
     #[test]

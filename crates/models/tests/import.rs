@@ -59,6 +59,29 @@ fn imported_models_say_what_the_originals_say() {
 }
 
 #[test]
+fn a_final_gain_that_leaves_no_room_for_the_largest_shift_gets_a_smaller_one() {
+    let recipe = Recipe {
+        tied: true,
+        ..Recipe::default()
+    };
+    let import_with = |gain: f32| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tensors = recipe.tensors();
+        tensors.get_mut("model.norm.weight").unwrap().1.fill(gain);
+        recipe.write_tensors(folder.path(), &tensors);
+        import(folder.path(), &ImportOptions::default(), &mut |_| {})
+    };
+    // A file holds gains of up to 1,024, and r multiplies them by 2^r.
+    for (gain, shift_max) in [(100.0, 3), (200.0, 2), (500.0, 1), (1_000.0, 0)] {
+        let imported = import_with(gain).unwrap();
+        let shift = imported.report.residual_shift;
+        assert!(shift <= shift_max, "{gain}: {shift}");
+        model(&imported);
+    }
+    assert!(import_with(1_100.0).is_err());
+}
+
+#[test]
 fn spreading_outliers_brings_back_what_int8_loses() {
     let plain = ImportOptions {
         spread_outliers: false,

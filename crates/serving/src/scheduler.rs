@@ -210,6 +210,8 @@ fn refusal(error: &EngineError) -> TaskError {
         EngineError::Sampling(_) => TaskError::SamplingInvalid,
         // Its words stay here: they may quote what was asked for.
         EngineError::Constraint(GuideError::OtherGuide) => TaskError::GuideUnknown,
+        // Another worker may have a thread to spare.
+        EngineError::Constraint(GuideError::Unavailable) => TaskError::Internal,
         EngineError::Constraint(_) => TaskError::ConstraintInvalid,
         // None of these is the request's fault, and none comes up once a model is loaded.
         EngineError::Read(_)

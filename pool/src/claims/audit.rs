@@ -17,7 +17,7 @@ use dovetail_vrf::{VrfProof, VrfPublicKey, VrfSecret};
 use futures::future::join_all;
 use tokio::time::timeout;
 
-use crate::validation::{NotReplayed, Validators};
+use crate::validation::{NotReplayed, ReplayPace, Validators};
 
 /// How an audit ended, and with which sample.
 #[derive(Debug, Clone)]
@@ -100,6 +100,11 @@ impl Auditor {
     /// How long an audit takes at most: a replay, and another one to confirm what it found.
     pub(crate) fn time_max(&self) -> Duration {
         self.time_max.saturating_mul(2)
+    }
+
+    /// How fast replays are.
+    pub(crate) fn pace(&self) -> &ReplayPace {
+        self.validators.pace()
     }
 
     /// What the proofs are checked with.

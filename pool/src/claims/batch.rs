@@ -1,8 +1,10 @@
-//! Whether a worker may claim a batch.
+//! Whether a worker may register a batch, or claim one.
 
-use dovetail_commitment::WorkerKey;
-use dovetail_ledger::{BatchRecord, BatchRefusal, BatchState};
+use dovetail_commitment::{BatchRoot, ModelId, TaskId, WorkerKey};
+use dovetail_ledger::{BatchRecord, BatchRefusal, BatchState, Ledger, TaskExtent};
 use dovetail_sv2::extension::codes::Code;
+
+use crate::validation::{BatchTooCostly, Extent, ReplayPace};
 
 /// Whether this worker may claim the batch; what is answered if not.
 pub(super) fn check_claimable(batch: &BatchRecord, worker: WorkerKey) -> Result<(), Code> {
@@ -31,8 +33,41 @@ pub(crate) fn claimable_until(batch: &BatchRecord, worker: WorkerKey) -> Result<
     expiries.min().ok_or(Code::BatchUnknown)
 }
 
+/// Registers a batch, unless no audit could replay all of it in time. How much is replayed is known only at its claim, so
+/// the bound is for all of it: with nothing at stake that is what is replayed.
+///
+/// # Errors
+/// The code of `RegisterBatch.Error`.
+pub(crate) async fn register(
+    ledger: &Ledger,
+    pace: &ReplayPace,
+    worker: WorkerKey,
+    root: BatchRoot,
+    task_ids: &[TaskId],
+) -> Result<(), Code> {
+    let extents = ledger.extents_of_new_batch(worker, root, task_ids);
+    let extents = extents.await.map_err(|error| {
+        tracing::error!(%error, "cannot read what a batch would cost");
+        Code::Internal
+    })?;
+    let extents: Vec<(ModelId, Extent)> = extents.into_iter().map(extent_of).collect();
+    let checked = pace.check_batch(&extents);
+    checked.map_err(|BatchTooCostly| Code::BatchTooCostly)?;
+    let registered = ledger.register_batch(worker, root, task_ids).await;
+    registered.map_err(|refusal| registration_code(&refusal))
+}
+
+pub(super) fn extent_of(task: TaskExtent) -> (ModelId, Extent) {
+    let extent = Extent {
+        input: task.input_tokens,
+        output: task.output_tokens,
+        constrained: task.constrained,
+    };
+    (task.model_id, extent)
+}
+
 /// Why the ledger did not register a batch, as the code of `RegisterBatch.Error`.
-pub(crate) fn registration_code(refusal: &BatchRefusal) -> Code {
+fn registration_code(refusal: &BatchRefusal) -> Code {
     match refusal {
         BatchRefusal::TaskUnknown => Code::TaskUnknown,
         BatchRefusal::TaskNotYours => Code::TaskNotYours,

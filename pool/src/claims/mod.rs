@@ -3,6 +3,8 @@
 pub(crate) mod audit;
 pub(crate) mod batch;
 pub(crate) mod claim;
+#[cfg(test)]
+mod cost_tests;
 mod failed_audits;
 #[cfg(test)]
 mod honest_tests;

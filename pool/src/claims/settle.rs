@@ -24,6 +24,7 @@ use super::claim::Claim;
 use super::one_per_worker::OnePerWorker;
 use super::receipts;
 use crate::tasks::Tasks;
+use crate::validation::ReplayPace;
 
 /// How long a claim waits for the one before it of the same worker: for a replay, and another one to confirm it, as long
 /// as these take by default.
@@ -141,6 +142,11 @@ impl Settler {
             committer: self.committer.for_another_source(),
             ..self.clone()
         }
+    }
+
+    /// How fast replays are.
+    pub(crate) fn pace(&self) -> &ReplayPace {
+        self.auditor.pace()
     }
 
     /// What the proofs of samples are checked with.

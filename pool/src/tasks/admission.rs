@@ -39,6 +39,11 @@ pub(crate) enum AdmissionError {
     ContextFull,
     #[error("a prompt may have {PROMPT_TOKENS_MAX} tokens")]
     TooManyTokens,
+    #[error(
+        "this pool's validators replay about {tokens_max} tokens of this model in the time that they have, prompt and \
+         max_tokens together: ask for fewer"
+    )]
+    TaskTooLarge { tokens_max: u64 },
     #[error("{0}")]
     SamplingInvalid(String),
     /// A form that is too long, or none that the guide follows. The words are for the agent, and may quote it.
@@ -173,7 +178,9 @@ impl Tasks {
         let constraint = order.form.map(Constraint::new).transpose();
         let constraint =
             constraint.map_err(|error| AdmissionError::ConstraintInvalid(error.to_string()))?;
-        let prompt = self.encode(model, order.prompt).await?;
+        let prompt = self.encode(Arc::clone(&model), order.prompt).await?;
+        let (tokens, constrained) = (prompt.tokens().len(), constraint.is_some());
+        self.check_replay(&model, tokens, &order.sampling, constrained)?;
         Ok(NewTask {
             id: order
                 .id
@@ -220,7 +227,11 @@ impl Tasks {
             model.check_constraint(&constraint)
         });
         let read = reading.await.map_err(|_| AdmissionError::Unfinished)?;
-        read.map_err(|error| AdmissionError::ConstraintInvalid(error.to_string()))
+        read.map_err(|error| match error {
+            // Nothing is known of the constraint.
+            error if error.is_of_the_machine() => AdmissionError::ConstraintsFull,
+            error => AdmissionError::ConstraintInvalid(error.to_string()),
+        })
     }
 
     fn model(&self, id: &ModelId) -> Result<Arc<Model>, AdmissionError> {

@@ -24,6 +24,7 @@ mod progress;
 mod queue;
 mod reassign;
 mod refusal;
+mod replayable;
 mod stalls;
 mod standing;
 mod stopping;
@@ -56,6 +57,7 @@ pub(crate) use stalls::Patience;
 use crate::config::InferenceConfig;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
+use crate::validation::ReplayPace;
 use live_tasks::LiveTasks;
 use progress::Phase;
 
@@ -96,6 +98,7 @@ pub(crate) struct TaskParts {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) limits: TaskLimits,
     pub(crate) prices: Prices,
+    pub(crate) pace: ReplayPace,
     pub(crate) telemetry: Telemetry,
     /// Steps that were begun run to their end on it.
     pub(crate) tracker: TaskTracker,
@@ -110,6 +113,7 @@ pub(crate) struct Tasks {
     mailboxes: Mailboxes,
     limits: TaskLimits,
     prices: Prices,
+    pace: ReplayPace,
     telemetry: Telemetry,
     tracker: TaskTracker,
     /// One look at a worker's standing at a time, so that the newest is what stays.
@@ -150,6 +154,7 @@ impl Tasks {
             mailboxes: parts.mailboxes,
             limits: parts.limits,
             prices: parts.prices,
+            pace: parts.pace,
             telemetry: parts.telemetry,
             tracker: parts.tracker,
             standing_turn: Arc::default(),

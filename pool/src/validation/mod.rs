@@ -5,6 +5,7 @@
 //! A validator is a thread of the pool (`threads`) or a process of its own (`remote`, `service`). One that
 //! fails is passed over until it answers again; what it was doing goes to another.
 
+mod pace;
 mod queue;
 mod remote;
 mod service;
@@ -22,10 +23,11 @@ use std::sync::Arc;
 use dovetail_audit::{Evidence, Verdict};
 use dovetail_commitment::ModelId;
 
+pub(crate) use pace::{BatchTooCostly, Extent, ReplayPace};
 pub(crate) use remote::RemoteValidator;
 pub use service::{ValidatorOptions, serve as serve_validator};
 pub(crate) use shared_secret::SharedSecret;
-pub(crate) use start::start_validators;
+pub(crate) use start::{pace_of, start_validators};
 pub(crate) use threads::ThreadValidator;
 pub(crate) use validators::{Member, NotReplayed, Validators, ValidatorsConfig};
 
@@ -68,6 +70,9 @@ pub(crate) enum ValidatorError {
     /// What it sent does not answer what was asked.
     #[error("the validator's answer is malformed")]
     Malformed,
+    /// Its machine could not do its part now.
+    #[error("the validator's machine could not do the replay: it may be out of threads or memory")]
+    Unable,
     /// Its thread panicked.
     #[error("the replay broke off")]
     Broken,

@@ -8,6 +8,8 @@ use dovetail_audit::{Evidence, Verdict};
 use dovetail_commitment::{BATCH_TOKENS_MAX, ModelId};
 use tokio::sync::{Notify, oneshot};
 
+use super::ReplayPace;
+
 /// How often a sample is given to a validator that then fails. A request that breaks validators must
 /// not go round for ever.
 const TRIES_MAX: usize = 3;
@@ -79,6 +81,7 @@ pub(super) struct Queue {
     changed: Notify,
     transcripts_max: usize,
     batch_max: usize,
+    pace: Option<ReplayPace>,
 }
 
 impl Queue {
@@ -93,6 +96,15 @@ impl Queue {
             changed: Notify::new(),
             transcripts_max,
             batch_max,
+            pace: None,
+        }
+    }
+
+    /// Also puts only so much together as is replayed in time at this pace.
+    pub(super) fn with_pace(self, pace: ReplayPace) -> Self {
+        Self {
+            pace: Some(pace),
+            ..self
         }
     }
 
@@ -182,11 +194,19 @@ impl Queue {
         let mut taken = vec![first];
         let mut rest = VecDeque::with_capacity(waiting.len());
         for next in waiting.drain(..) {
+            let together = taken.iter().chain([&next]);
+            let together = together.flat_map(|waiting| &waiting.evidence);
+            let in_time = || {
+                let pace = self.pace.as_ref();
+                pace.is_none_or(|pace| pace.fit_together(&model, together))
+            };
             let fits = !is_alone
+                && next.model == model
                 && next.failed.is_empty()
                 && count + next.evidence.len() <= self.batch_max
-                && tokens.saturating_add(next.tokens()) <= BATCH_TOKENS_MAX;
-            if next.model == model && fits && may_take(members, member, &next) {
+                && tokens.saturating_add(next.tokens()) <= BATCH_TOKENS_MAX
+                && in_time();
+            if fits && may_take(members, member, &next) {
                 count += next.evidence.len();
                 tokens += next.tokens();
                 taken.push(next);

@@ -177,6 +177,7 @@ impl Validation for Service {
         let verdicts = replaying.await.unwrap_or(Err(ValidatorError::Broken));
         let verdicts = verdicts.map_err(|error| match error {
             ValidatorError::ModelUnknown => Status::not_found("the model is not here"),
+            ValidatorError::Unable => Status::unavailable("this machine cannot replay now"),
             _ => Status::internal("the replay broke off"),
         })?;
         tracing::debug!(transcripts = verdicts.len(), "replayed");

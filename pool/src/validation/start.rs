@@ -8,14 +8,27 @@ use dovetail_engine::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Member, RemoteValidator, SharedSecret, ThreadValidator, Validators, ValidatorsConfig};
+use super::{
+    Member, RemoteValidator, ReplayPace, SharedSecret, ThreadValidator, Validators,
+    ValidatorsConfig,
+};
 use crate::config::AuditConfig;
 use crate::models::Models;
+
+/// Nothing is known of the validators' speed yet; a replay may take as long as the audit and the validators allow.
+pub(crate) fn pace_of(config: &AuditConfig, models: &Models) -> ReplayPace {
+    let seconds = match config.validators.is_empty() {
+        true => config.timeout_s,
+        false => config.timeout_s.min(config.validator_timeout_s),
+    };
+    ReplayPace::new(models.clone(), Duration::from_secs(seconds))
+}
 
 /// The validators that the configuration names: threads of this process, and other processes.
 pub(crate) fn start_validators(
     config: &AuditConfig,
     models: &Models,
+    pace: ReplayPace,
     tracker: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Validators> {
@@ -46,5 +59,5 @@ pub(crate) fn start_validators(
         batch_max: config.batch_max,
         validator_timeout: Duration::from_secs(config.validator_timeout_s),
     };
-    Ok(Validators::start(members, config, tracker, shutdown))
+    Ok(Validators::start(members, config, pace, tracker, shutdown))
 }

@@ -38,6 +38,11 @@ pub(crate) fn local(models: &Models) -> Member {
     }
 }
 
+/// A pace of models that nobody measures.
+fn pace() -> ReplayPace {
+    ReplayPace::new(Models::default(), CONFIG.validator_timeout)
+}
+
 fn honest(model: &Arc<Model>, n: u8) -> Evidence {
     let tokens = model.encode(b"an invoice").unwrap();
     let (salt, prompt) = ([n; 32], EncodedPrompt::new(b"an invoice", tokens).unwrap());
@@ -130,7 +135,7 @@ impl Served {
 
 fn start(members: Vec<Member>) -> (Validators, CancellationToken) {
     let stop = CancellationToken::new();
-    let validators = Validators::start(members, CONFIG, &TaskTracker::new(), &stop);
+    let validators = Validators::start(members, CONFIG, pace(), &TaskTracker::new(), &stop);
     (validators, stop)
 }
 

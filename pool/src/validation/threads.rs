@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use dovetail_audit::{Verdict, replay};
+use dovetail_audit::{NotReplayed, Verdict, replay};
 use dovetail_commitment::ModelId;
 use dovetail_engine::Runtime;
 
@@ -48,6 +48,7 @@ impl Validator for ThreadValidator {
         // A panic stays in the thread: it says that we are wrong, not that the worker is.
         tokio::task::spawn_blocking(move || replay(&runtime, &model, &evidence))
             .await
-            .map_err(|_| ValidatorError::Broken)
+            .map_err(|_| ValidatorError::Broken)?
+            .map_err(|NotReplayed| ValidatorError::Unable)
     }
 }

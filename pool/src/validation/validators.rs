@@ -1,7 +1,8 @@
 //! The validators at work: a task for each, that takes samples from the queue and hands out verdicts.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovetail_audit::{Evidence, Verdict};
 use dovetail_commitment::ModelId;
@@ -9,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::pace::{ReplayPace, probe};
 use super::queue::{Queue, QueueFull, Replayed, Waiting, answer};
 use super::{Validator, ValidatorError, Work};
 
@@ -48,23 +50,28 @@ pub(crate) enum NotReplayed {
 pub(crate) struct Validators {
     queue: Arc<Queue>,
     names: Arc<Vec<String>>,
+    pace: ReplayPace,
 }
 
 impl Validators {
-    /// Starts a task for each validator; they end at `shutdown`, and what waits then is dropped.
+    /// Starts a task for each validator; they end at `shutdown`, and what waits then is dropped. How fast they are goes into
+    /// `pace`.
     pub(crate) fn start(
         members: Vec<Member>,
         config: ValidatorsConfig,
+        pace: ReplayPace,
         tracker: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Self {
-        let queue = Arc::new(Queue::new(config.queue_max, config.batch_max));
+        let queue = Queue::new(config.queue_max, config.batch_max).with_pace(pace.clone());
+        let queue = Arc::new(queue);
         let mut names = Vec::with_capacity(members.len());
         for member in members {
             names.push(member.validator.name().to_owned());
             let worker = ValidatorTask {
                 number: queue.add_member(member.is_local),
                 queue: Arc::clone(&queue),
+                pace: pace.clone(),
                 // A thread of this process cannot be stopped; the claims that wait for it give up by themselves.
                 time_max: (!member.is_local).then_some(config.validator_timeout),
                 validator: member.validator,
@@ -80,7 +87,13 @@ impl Validators {
         Self {
             queue,
             names: Arc::new(names),
+            pace,
         }
+    }
+
+    /// How fast they are.
+    pub(crate) fn pace(&self) -> &ReplayPace {
+        &self.pace
     }
 
     /// Has a sample of one model replayed. There is no time limit here.
@@ -123,6 +136,7 @@ impl Validators {
 struct ValidatorTask {
     number: usize,
     queue: Arc<Queue>,
+    pace: ReplayPace,
     validator: Arc<dyn Validator>,
     time_max: Option<Duration>,
 }
@@ -134,6 +148,7 @@ impl ValidatorTask {
         loop {
             match self.in_time(self.validator.describe()).await {
                 Ok(serves) => {
+                    self.measure(&serves).await;
                     tracing::info!(validator = name, models = serves.len(), "validator at work");
                     self.queue.is_back(self.number, serves);
                 }
@@ -153,6 +168,35 @@ impl ValidatorTask {
         }
     }
 
+    /// Has something short replayed with each model whose speed is not known here yet. It goes to work without an estimate,
+    /// too.
+    async fn measure(&self, serves: &HashSet<ModelId>) {
+        for id in serves {
+            let Some(model) = self.pace.unmeasured(self.number, id) else {
+                continue;
+            };
+            let work = Work {
+                model: *id,
+                evidence: vec![Arc::new(probe(&model))],
+            };
+            // Twice: the first time, the model's weights have yet to come into memory.
+            for is_warm in [false, true] {
+                let started = Instant::now();
+                match self.in_time(self.validator.replay(&work)).await {
+                    Ok(_) if is_warm => {
+                        let took = started.elapsed();
+                        self.pace.note(self.number, id, &work.evidence, took);
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(validator = self.validator.name(), model = %id, %error, "the speed of replays is not known yet");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
     async fn until_it_fails(&self, wait: &mut Duration) -> ValidatorError {
         loop {
             let (model, taken) = self.queue.take(self.number).await;
@@ -164,9 +208,14 @@ impl ValidatorTask {
                 model,
                 evidence: held.evidence(),
             };
+            let started = Instant::now();
             let replayed = self.in_time(self.validator.replay(&work)).await;
             match replayed {
                 Ok(verdicts) if verdicts.len() == work.evidence.len() => {
+                    if verdicts.iter().all(Result::is_ok) {
+                        let took = started.elapsed();
+                        self.pace.note(self.number, &model, &work.evidence, took);
+                    }
                     held.answer(verdicts);
                     *wait = *BACKOFF.start();
                 }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use super::*;
 use dovetail_commitment::{Form, SamplingParams, TaskId, WorkerKey};
-use dovetail_engine::{Generation, Output, run, tiny};
+use dovetail_engine::{Generation, GuideError, Output, run, tiny};
 
 fn runtime() -> Runtime {
     Runtime::new(1).unwrap()
 }
 
 fn replay(model: &Model, evidence: &Evidence) -> Result<(), Mismatch> {
-    let verdict = super::replay(&runtime(), model, std::slice::from_ref(evidence)).pop();
+    let verdict = super::replay(&runtime(), model, std::slice::from_ref(evidence));
+    let verdict = verdict.unwrap().pop();
     verdict.unwrap().map_err(|finding| finding.mismatch)
 }
 
@@ -329,7 +330,7 @@ fn transcripts_that_are_replayed_together_have_verdicts_of_their_own() {
     changed[7] ^= 1;
     let changed = with_tokens(good.clone(), changed);
     let batch = [good.clone(), other_trace, unread, changed];
-    let verdicts = super::replay(&runtime(), &model, &batch);
+    let verdicts = super::replay(&runtime(), &model, &batch).unwrap();
     assert_eq!(verdicts[0], Ok(()));
 
     let finding = verdicts[1].unwrap_err();
@@ -369,4 +370,19 @@ fn a_mismatch_is_read_back_from_its_parts() {
     assert_eq!(Mismatch::from_parts("tokens", None), None);
     assert_eq!(Mismatch::from_parts("trace", Some(1)), None);
     assert_eq!(Mismatch::from_parts("", None), None);
+}
+
+#[test]
+fn a_machine_that_starts_no_thread_for_a_constraint_gives_no_verdict_on_anybody() {
+    let model = Arc::new(Model::from_bytes(&tiny::generate(1)).unwrap());
+    let evidence = honest(&model);
+    let of = |error: GuideError| super::verdict(&evidence, Err(EngineError::Constraint(error)));
+    assert_eq!(of(GuideError::Unavailable), Err(NotReplayed));
+    assert_eq!(
+        super::verdict(&evidence, Err(EngineError::Threads)),
+        Err(NotReplayed)
+    );
+    // A form that is not followed is the same on every machine: no honest worker ran it.
+    let refused = of(GuideError::Refused("it is too costly to read".to_owned()));
+    assert_eq!(refused, Ok(Err(Mismatch::Request.into())));
 }

@@ -20,6 +20,9 @@ use crate::EngineError;
 const PART_BYTES_MAX: usize = 64 << 10;
 /// More than the largest vocabulary has.
 const TOKENS_MAX: usize = 1 << 18;
+/// The longest names in use are runs of some hundred spaces, of 1,024 bytes at most where a byte is two letters. What
+/// looks through tokens calls itself for each byte of a name, and one that fills the file would be cut into tokens for ever.
+const NAME_BYTES_MAX: usize = 4 << 10;
 /// Merges make one token each, but some vocabularies have several for one.
 const MERGES_MAX: usize = 1 << 20;
 
@@ -182,6 +185,11 @@ fn names(
     let mut names: Vec<Option<Name>> = Vec::new();
     names.resize_with(vocabulary, || None);
     let mut numbers: HashMap<String, u32> = HashMap::with_capacity(vocab.len());
+    let added_texts = added.iter().map(|token| &token.content);
+    let mut texts = vocab.iter().map(|(text, _)| text).chain(added_texts);
+    if texts.any(|text| text.len() > NAME_BYTES_MAX) {
+        return Err("a token has more than 4 KiB");
+    }
     for (text, id) in vocab {
         let place = names.get_mut(id as usize).ok_or(UNKNOWN)?;
         let name = Name {

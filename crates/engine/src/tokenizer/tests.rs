@@ -147,6 +147,18 @@ fn a_token_has_one_name_and_a_name_one_token() {
 }
 
 #[test]
+fn a_name_as_long_as_a_file_is_refused_before_anything_looks_through_it() {
+    let longest = "a".repeat(4 << 10);
+    let vocab = |name: &str| with(&[("/model/vocab", json!({ "a": 0, "b": 1, "ab": 2, name: 3 }))]);
+    read(&vocab(&longest)).unwrap();
+    let reason = "a token has more than 4 KiB";
+    let too_long = longest + "a";
+    assert_eq!(refusal(&vocab(&too_long)), reason);
+    let added_tokens = with(&[("/added_tokens", json!([added(4, &too_long)]))]);
+    assert_eq!(refusal(&added_tokens), reason);
+}
+
+#[test]
 fn what_acts_on_prompts_unseen_is_refused() {
     let template = |single: Value| {
         let token = json!({ "id": "</s>", "ids": [END], "tokens": ["</s>"] });

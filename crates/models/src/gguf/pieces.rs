@@ -83,7 +83,8 @@ impl<'a> Pieces<'a> {
         let numbers: HashMap<&str, u32> = pieces.iter().copied().collect();
         let mut merges = Vec::new();
         for (name, id) in &pieces {
-            let score = self.scores.get(*id as usize).copied().unwrap_or_default();
+            // Zero has one sign here, as it has for whoever compares scores as numbers.
+            let score = self.scores.get(*id as usize).copied().unwrap_or_default() + 0.0;
             let mut splits = Vec::new();
             for (at, _) in name.char_indices().skip(1) {
                 let (left, right) = name.split_at(at);
@@ -99,7 +100,8 @@ impl<'a> Pieces<'a> {
             splits.sort_unstable_by_key(|(l, r, _)| (*l, *r));
             merges.extend(splits.into_iter().map(|(_, _, merge)| (score, merge)));
         }
-        // Of one score those with the longer left side first; what is equal keeps its order.
+        // Of one score those with the longer left side first; what is equal keeps its order. All scores are finite, so this is
+        // a total order.
         let lengths = |merge: &[&str; 2]| merge.map(|side| side.chars().count());
         merges.sort_by(|(score, merge), (other_score, other)| {
             let by_score = other_score.total_cmp(score);
@@ -246,6 +248,26 @@ mod tests {
         let without = library.encode("in", false).unwrap();
         assert_ne!(with.get_ids(), without.get_ids());
         assert_eq!(library.decode(without.get_ids(), true).unwrap(), "in");
+    }
+
+    #[test]
+    fn zeros_of_either_sign_are_one_score() {
+        let names = ["a", "b", "c", "ab", "abc", "bc"].map(str::to_owned);
+        let kinds = [Kind::Normal; 6];
+        let merges = |scores: [f32; 6]| {
+            let pieces = Pieces {
+                scores: &scores,
+                space: true,
+            };
+            pieces.merges(&names, &kinds).unwrap().concat()
+        };
+        let plain = merges([0.0; 6]);
+        assert_eq!(plain, ["ab", "c", "a", "b", "a", "bc", "b", "c"]);
+        for signs in 0..64_u32 {
+            let scores =
+                std::array::from_fn(|place| if signs >> place & 1 == 1 { -0.0 } else { 0.0 });
+            assert_eq!(merges(scores), plain, "{scores:?}");
+        }
     }
 
     #[test]

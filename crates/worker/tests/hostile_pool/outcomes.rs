@@ -2,12 +2,15 @@
 
 use dovetail_commitment::{BatchRoot, HeaderHash};
 use dovetail_sv2::extension::codes::Code;
-use dovetail_sv2::extension::{BatchOutcome, RegisterBatch};
+use dovetail_sv2::extension::{
+    BatchOutcome, DeliverTranscriptSuccess, RegisterBatch, RegisterBatchError,
+};
 use dovetail_vrf::VrfProof;
+use serde_json::Value;
 
 use crate::support::claim::{Claim, claimed, passed};
 use crate::support::fixture::BLOCKS_NEVER;
-use crate::support::pool::{accept_batch, batch_of, hung_up, settled};
+use crate::support::pool::{accept_batch, batch_of, hung_up, next, settled};
 use crate::support::{Fixture, Played, Setup};
 use crate::{impatient, status};
 
@@ -199,4 +202,41 @@ async fn a_batch_that_was_claimed_on_an_earlier_session_is_settled_by_its_sample
     let page = status(&fixture, |page| page["earned"]["inference_batches"] == 1).await;
     assert_eq!(page["earned"]["inference_tokens"], 12);
     fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_too_costly_to_audit_comes_again_in_halves() {
+    let fixture = Fixture::start(Setup::alone(BLOCKS_NEVER)).await;
+    let mut pool = fixture.session().await;
+    // A first batch is under way while two more tasks end.
+    let task_id = fixture.transcript(&mut pool, 1).await.task_id;
+    pool.send(&DeliverTranscriptSuccess { task_id }).await;
+    let first: RegisterBatch = next(&mut pool).await;
+    let mut others = Vec::new();
+    for number in [2, 3] {
+        let task_id = fixture.transcript(&mut pool, number).await.task_id;
+        pool.send(&DeliverTranscriptSuccess { task_id }).await;
+        others.push(task_id);
+    }
+    refuse_batch(&mut pool, &first, Code::TaskUnknown).await;
+    let both: RegisterBatch = next(&mut pool).await;
+    assert_eq!(both.task_ids, others);
+    refuse_batch(&mut pool, &both, Code::BatchTooCostly).await;
+    // What has no half is given up in the end.
+    for task_id in others {
+        let half: RegisterBatch = next(&mut pool).await;
+        assert_eq!(half.task_ids, [task_id]);
+        refuse_batch(&mut pool, &half, Code::BatchTooCostly).await;
+    }
+    let refused = |page: &Value| page["earned"]["inference_batches_refused"] == 3;
+    status(&fixture, refused).await;
+    fixture.stop().await;
+}
+
+async fn refuse_batch(pool: &mut Played, batch: &RegisterBatch, code: Code) {
+    pool.send(&RegisterBatchError {
+        request_id: batch.request_id,
+        code: code.to_string(),
+    })
+    .await;
 }

@@ -21,6 +21,7 @@ impl IntoStatus for AdmissionError {
             Self::PromptTooLong { .. } | Self::ContextFull | Self::TooManyTokens => {
                 Code::PromptTooLong
             }
+            Self::TaskTooLarge { .. } => Code::TaskTooLarge,
             Self::SamplingInvalid(_) => Code::SamplingInvalid,
             Self::ConstraintInvalid(_) => Code::ConstraintInvalid,
             Self::Invalid(_) => Code::ArgumentInvalid,

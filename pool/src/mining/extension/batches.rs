@@ -4,7 +4,7 @@ use dovetail_sv2::EndReason;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{RegisterBatch, RegisterBatchError, RegisterBatchSuccess};
 
-use crate::claims::batch::registration_code;
+use crate::claims::batch::register;
 use crate::mining::connection::Connection;
 
 impl Connection {
@@ -29,10 +29,7 @@ impl Connection {
         let worker = self.worker().ok_or(Code::NotRegistered)?;
         let turn = self.shared.registrations.take(worker).await;
         let _turn = turn.ok_or(Code::Internal)?;
-        let ledger = &self.shared.ledger;
-        let registered = ledger.register_batch(worker, message.root, &message.task_ids);
-        registered
-            .await
-            .map_err(|refusal| registration_code(&refusal))
+        let (ledger, pace) = (&self.shared.ledger, self.shared.settler.pace());
+        register(ledger, pace, worker, message.root, &message.task_ids).await
     }
 }

@@ -186,10 +186,12 @@ impl Worker {
                 tracing::error!(%root, %error, "the pool may have chosen the sample");
                 return Err(self.leave(session, error));
             }
-            Ok(ClaimEnd::Refused(code)) if code == Code::BatchDead => {
+            Ok(ClaimEnd::Refused(code))
+                if code == Code::BatchDead || code == Code::BatchTooCostly =>
+            {
                 let transcripts = batch.task_ids.len();
                 let goes_on = self.upstreams[session.index].transcripts.split(batch);
-                tracing::warn!(%root, transcripts, goes_on, "the pool could not audit the batch; smaller ones are tried");
+                tracing::warn!(%root, code, transcripts, goes_on, "the pool cannot audit the batch; smaller ones are tried");
                 if !goes_on {
                     count(&self.stats.batches_refused);
                 }
