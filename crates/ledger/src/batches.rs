@@ -78,6 +78,9 @@ pub enum BatchRefusal {
     /// A task that does not exist.
     #[error("the batch names an unknown task")]
     TaskUnknown,
+    /// More to replay than one task may be.
+    #[error("the tasks of a batch have at most {BATCH_TOKENS_MAX} tokens together")]
+    TooLong,
     /// A task that another worker ran.
     #[error("the batch names another worker's task")]
     TaskNotYours,
@@ -90,9 +93,6 @@ pub enum BatchRefusal {
     /// A task that has expired, or was cancelled.
     #[error("the batch names a task that has expired")]
     Expired,
-    /// More to replay than one task may be.
-    #[error("the tasks of a batch have at most {BATCH_TOKENS_MAX} tokens together")]
-    TooLong,
     /// The transcripts have another root.
     #[error("the transcripts do not have this root")]
     RootMismatch,
@@ -134,10 +134,10 @@ impl Ledger {
         if tasks.len() != task_ids.len() {
             return Err(BatchRefusal::TaskUnknown);
         }
-        check(&tasks, worker, root)?;
         if tasks.iter().map(tokens_of).sum::<u64>() > BATCH_TOKENS_MAX {
             return Err(BatchRefusal::TooLong);
         }
+        check(&tasks, worker, root)?;
         let ids: Vec<Vec<u8>> = task_ids.iter().map(|id| id.to_bytes().to_vec()).collect();
         let expires_at = tasks.iter().map(|task| task.expires_at_unix).min();
         let mut transaction = self.pool.begin().await?;
