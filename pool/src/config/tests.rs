@@ -7,7 +7,7 @@ fn example() -> Config {
 #[test]
 fn sizes_that_nothing_can_be_reckoned_with_are_named() {
     type Change = fn(&mut Config);
-    let changes: [(&str, Change); 21] = [
+    let changes: [(&str, Change); 22] = [
         ("mining.cert_validity_s", |c| {
             c.mining.cert_validity_s = u64::MAX
         }),
