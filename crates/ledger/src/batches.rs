@@ -78,6 +78,9 @@ pub enum BatchRefusal {
     /// A task that does not exist.
     #[error("the batch names an unknown task")]
     TaskUnknown,
+    /// More to replay than one task may be.
+    #[error("the tasks of a batch have at most {BATCH_TOKENS_MAX} tokens together")]
+    TooLong,
     /// A task that another worker ran.
     #[error("the batch names another worker's task")]
     TaskNotYours,
@@ -90,9 +93,6 @@ pub enum BatchRefusal {
     /// A task that has expired, or was cancelled.
     #[error("the batch names a task that has expired")]
     Expired,
-    /// More to replay than one task may be.
-    #[error("the tasks of a batch have at most {BATCH_TOKENS_MAX} tokens together")]
-    TooLong,
     /// The transcripts have another root.
     #[error("the transcripts do not have this root")]
     RootMismatch,
@@ -134,13 +134,13 @@ impl Ledger {
         if tasks.len() != task_ids.len() {
             return Err(BatchRefusal::TaskUnknown);
         }
+        if tasks.iter().map(tokens_of).sum::<u64>() > BATCH_TOKENS_MAX {
+            return Err(BatchRefusal::TooLong);
+        }
         check(&tasks, worker, root)?;
         let ids: Vec<Vec<u8>> = task_ids.iter().map(|id| id.to_bytes().to_vec()).collect();
         let expires_at = tasks.iter().map(|task| task.expires_at_unix).min();
         let mut transaction = self.pool.begin().await?;
-        if tokens_of(&mut transaction, &tasks, &ids).await? > BATCH_TOKENS_MAX {
-            return Err(BatchRefusal::TooLong);
-        }
         lock_registrations(&mut transaction, worker).await?;
         if open_batches_of_a_task(&mut transaction, root, &ids).await? >= BATCHES_PER_TASK_MAX {
             return Err(BatchRefusal::TooManyOfTask);
@@ -254,22 +254,10 @@ pub(crate) async fn keep_tasks(
     Ok(())
 }
 
-/// How many tokens these tasks took in and gave: so many are replayed at most.
-async fn tokens_of(
-    connection: &mut PgConnection,
-    tasks: &[TaskRecord],
-    ids: &[Vec<u8>],
-) -> Result<u64, LedgerError> {
-    let input: i64 = sqlx::query_scalar(
-        "SELECT COALESCE(sum(input_tokens), 0)::bigint FROM tasks WHERE id = ANY($1)",
-    )
-    .bind(ids.to_vec())
-    .fetch_one(connection)
-    .await?;
-    let input = u64::try_from(input).map_err(|_| LedgerError::Corrupt("task"))?;
-    let transcripts = tasks.iter().filter_map(|task| task.transcript.as_ref());
-    let output: u64 = transcripts.map(|of| u64::from(of.output_tokens)).sum();
-    Ok(input.saturating_add(output))
+/// How many tokens this task took in and gave: so many are replayed if it is sampled.
+fn tokens_of(task: &TaskRecord) -> u64 {
+    let output = task.transcript.as_ref().map_or(0, |of| of.output_tokens);
+    u64::from(task.input_tokens) + u64::from(output)
 }
 
 /// Waits until no other registration of this worker is under way, on whatever connection.

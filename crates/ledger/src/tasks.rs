@@ -386,8 +386,8 @@ impl Ledger {
             "UPDATE tasks SET state = CASE WHEN expires_at <= $1 THEN 'expired' ELSE 'cancelled' END,
                     prompt = NULL, stop = NULL, answer_form = NULL
              WHERE (state IN ('queued', 'assigned', 'finished') AND expires_at <= $1
-                    AND NOT EXISTS (SELECT 1 FROM findings f JOIN batches b ON b.root = f.root
-                                     WHERE b.state = 'open' AND tasks.id = ANY(b.task_ids)))
+                    AND id <> ALL (ARRAY(SELECT unnest(b.task_ids) FROM findings f JOIN batches b ON b.root = f.root
+                                          WHERE b.state = 'open')))
                 OR (state = 'assigned' AND stops_at <= $1) RETURNING id",
         )
         .bind(seconds(now_unix))
