@@ -4,6 +4,7 @@ mod files;
 mod inference;
 mod ports;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -406,6 +407,12 @@ impl AuditConfig {
             return Err(format!(
                 "audit.validators_secret is needed for {url}, which is not on the loopback interface"
             ));
+        }
+        let distinct: BTreeSet<_> = self.validators.iter().collect();
+        if distinct.len() < self.validators.len() {
+            return Err(
+                "audit.validators names one twice: it is no second opinion on itself".into(),
+            );
         }
         if self.in_process > 64 || self.validators.len() > 64 {
             return Err("audit: at most 64 in_process and 64 validators".into());

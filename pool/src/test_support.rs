@@ -16,7 +16,7 @@ use dovetail_ledger::{
 };
 use dovetail_telemetry::Telemetry;
 use dovetail_templates::{SourceConfig, WorkSnapshot};
-use dovetail_units::{Msat, TokenPrices, Work};
+use dovetail_units::{KeptCredit, Msat, TokenPrices, Work};
 use dovetail_vrf::VrfSecret;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
@@ -235,6 +235,7 @@ impl Finished {
         let claim = Claim {
             root: self.root,
             worker: self.worker,
+            kept: KeptCredit::NONE,
             header: [0; 80],
             coinbase: Vec::new(),
             merkle_path: Vec::new(),

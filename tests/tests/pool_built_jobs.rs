@@ -9,7 +9,7 @@ use dovetail_commitment::BatchRoot;
 use dovetail_engine::Model;
 use dovetail_miner::keys::WorkerKeys;
 use dovetail_miner::pool_session::{PoolEvent, PoolOptions, PoolSession};
-use dovetail_sv2::extension::RequestBatchJob;
+use dovetail_sv2::extension::{KeptCredit, RequestBatchJob};
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
 
 const TIME_MAX: Duration = Duration::from_secs(90);
@@ -74,6 +74,7 @@ async fn session(scenario: &Scenario) -> PoolSession {
         authority: AUTHORITY_PUBLIC.parse().unwrap(),
         models: vec![model.id()],
         max_tasks: 1,
+        keep: KeptCredit::NONE,
         nominal_hash_rate: 1_000_000.0,
         declares_jobs: false,
     };

@@ -169,16 +169,7 @@ fn main() -> anyhow::Result<()> {
             name,
             out,
             peer,
-        } => {
-            let options = ImportOptions {
-                name: Some(name),
-                ..ImportOptions::default()
-            };
-            import(&checkpoint, &options, &mut |_| ())?
-                .parts
-                .write(&out)?;
-            peer_model::requantised(&checkpoint, &peer)?;
-        }
+        } => import_for_both(&checkpoint, name, &out, &peer)?,
         Command::Quality {
             checkpoint,
             model,
@@ -230,6 +221,17 @@ fn main() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The checkpoint as a file of the engine's, and as one of its peer's.
+fn import_for_both(checkpoint: &Path, name: String, out: &Path, peer: &Path) -> anyhow::Result<()> {
+    let options = ImportOptions {
+        name: Some(name),
+        ..ImportOptions::default()
+    };
+    let imported = import(checkpoint, &options, &mut |_| ())?;
+    imported.parts.write(out)?;
+    peer_model::requantised(checkpoint, peer)
 }
 
 fn load(path: &Path) -> anyhow::Result<Model> {

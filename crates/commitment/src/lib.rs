@@ -23,7 +23,8 @@ pub use ids::{
     WorkerKey,
 };
 pub use merkle::{
-    BATCH_LEAVES_MAX, Batch, BatchError, InclusionProof, PROOF_STEPS_MAX, trace_root,
+    BATCH_LEAVES_MAX, BATCH_TOKENS_MAX, Batch, BatchError, InclusionProof, PROOF_STEPS_MAX,
+    trace_root,
 };
 pub use prompt::{
     EncodedPrompt, PROMPT_BYTES_MAX, PROMPT_TOKENS_MAX, PromptError, prompt_commitment, text_digest,

@@ -5,10 +5,16 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BatchRoot, LeafHash};
+use crate::prompt::PROMPT_TOKENS_MAX;
 use crate::tagged_hash::tagged_hash;
+use crate::transcript::OUTPUT_TOKENS_MAX;
 
 /// The most transcripts in one batch.
 pub const BATCH_LEAVES_MAX: usize = 64;
+/// The most tokens that the tasks of one batch take in and give together: as many as the longest task has. So a pool that
+/// can replay every task in time can replay every sample in time, and no honest transcript keeps a false one from being
+/// replayed.
+pub const BATCH_TOKENS_MAX: u64 = PROMPT_TOKENS_MAX as u64 + OUTPUT_TOKENS_MAX as u64;
 /// The longest path in a batch's tree.
 pub const PROOF_STEPS_MAX: usize = 6;
 

@@ -1,6 +1,8 @@
-//! The record of each worker key with the audit. It decides nothing: how much is replayed follows from what is held.
+//! The record of each worker key with the audit, which decides nothing: how much is replayed follows from what is held.
+//! And how much its worker wants to leave held.
 
 use dovetail_commitment::WorkerKey;
+use dovetail_units::KeptCredit;
 use sqlx::{PgConnection, Row};
 
 use crate::{Ledger, LedgerError};
@@ -35,6 +37,25 @@ impl Ledger {
             batches: count("batches")?,
             mismatches: count("mismatches")?,
         })
+    }
+
+    /// How much of this worker's credit stays held from now on although it could mature, for as long as the worker is
+    /// heard of. Of a worker that never had a batch settled nothing is kept, so that keys, which are free, fill no table:
+    /// to be told again once one is.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn keep_credit(
+        &self,
+        worker: WorkerKey,
+        kept: KeptCredit,
+    ) -> Result<(), LedgerError> {
+        sqlx::query("UPDATE audit_records SET kept_msat = $2, kept_at = now() WHERE worker = $1")
+            .bind(worker.to_bytes().to_vec())
+            .bind(kept.msat().get())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
 //! Batches: the transcripts behind a root, and whether the root is still to be spent.
 
-use dovetail_commitment::{BATCH_LEAVES_MAX, Batch, BatchRoot, HeaderHash, TaskId, WorkerKey};
+use dovetail_commitment::{
+    BATCH_LEAVES_MAX, BATCH_TOKENS_MAX, Batch, BatchRoot, HeaderHash, TaskId, WorkerKey,
+};
 use sqlx::{PgConnection, Row};
 
 use crate::tasks::{array, seconds};
@@ -88,6 +90,9 @@ pub enum BatchRefusal {
     /// A task that has expired, or was cancelled.
     #[error("the batch names a task that has expired")]
     Expired,
+    /// More to replay than one task may be.
+    #[error("the tasks of a batch have at most {BATCH_TOKENS_MAX} tokens together")]
+    TooLong,
     /// The transcripts have another root.
     #[error("the transcripts do not have this root")]
     RootMismatch,
@@ -133,6 +138,9 @@ impl Ledger {
         let ids: Vec<Vec<u8>> = task_ids.iter().map(|id| id.to_bytes().to_vec()).collect();
         let expires_at = tasks.iter().map(|task| task.expires_at_unix).min();
         let mut transaction = self.pool.begin().await?;
+        if tokens_of(&mut transaction, &tasks, &ids).await? > BATCH_TOKENS_MAX {
+            return Err(BatchRefusal::TooLong);
+        }
         lock_registrations(&mut transaction, worker).await?;
         if open_batches_of_a_task(&mut transaction, root, &ids).await? >= BATCHES_PER_TASK_MAX {
             return Err(BatchRefusal::TooManyOfTask);
@@ -201,18 +209,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn keep_claimed(&self, root: BatchRoot, until_unix: u64) -> Result<(), LedgerError> {
-        sqlx::query(
-            "WITH kept AS (
-                 UPDATE batches SET expires_at = greatest(expires_at, $2)
-                 WHERE root = $1 AND state = 'open' RETURNING task_ids)
-             UPDATE tasks SET expires_at = $2 FROM kept
-             WHERE tasks.id = ANY(kept.task_ids) AND tasks.state = 'finished' AND tasks.expires_at < $2",
-        )
-        .bind(root.to_bytes().to_vec())
-        .bind(seconds(until_unix))
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+        let mut connection = self.pool.acquire().await?;
+        keep_tasks(&mut connection, root, until_unix).await
     }
 
     /// The tasks with these ids, in their order; unknown ones are left out.
@@ -234,6 +232,44 @@ impl Ledger {
             .map(TaskRecord::read)
             .collect()
     }
+}
+
+/// Keeps an open batch and its finished tasks from expiring before this time.
+pub(crate) async fn keep_tasks(
+    connection: &mut PgConnection,
+    root: BatchRoot,
+    until_unix: u64,
+) -> Result<(), LedgerError> {
+    sqlx::query(
+        "WITH kept AS (
+             UPDATE batches SET expires_at = greatest(expires_at, $2)
+             WHERE root = $1 AND state = 'open' RETURNING task_ids)
+         UPDATE tasks SET expires_at = $2 FROM kept
+         WHERE tasks.id = ANY(kept.task_ids) AND tasks.state = 'finished' AND tasks.expires_at < $2",
+    )
+    .bind(root.to_bytes().to_vec())
+    .bind(seconds(until_unix))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// How many tokens these tasks took in and gave: so many are replayed at most.
+async fn tokens_of(
+    connection: &mut PgConnection,
+    tasks: &[TaskRecord],
+    ids: &[Vec<u8>],
+) -> Result<u64, LedgerError> {
+    let input: i64 = sqlx::query_scalar(
+        "SELECT COALESCE(sum(input_tokens), 0)::bigint FROM tasks WHERE id = ANY($1)",
+    )
+    .bind(ids.to_vec())
+    .fetch_one(connection)
+    .await?;
+    let input = u64::try_from(input).map_err(|_| LedgerError::Corrupt("task"))?;
+    let transcripts = tasks.iter().filter_map(|task| task.transcript.as_ref());
+    let output: u64 = transcripts.map(|of| u64::from(of.output_tokens)).sum();
+    Ok(input.saturating_add(output))
 }
 
 /// Waits until no other registration of this worker is under way, on whatever connection.

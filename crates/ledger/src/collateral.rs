@@ -1,6 +1,7 @@
 //! Inference credit as collateral: what a worker loses if a lie of it is found now. A settled batch's credit is a
 //! pending transfer; it is posted in its order, after a least time and once later batches worth as much have passed
-//! their audits, and voided if one of them is proven false before. Samples are drawn against what is held. Hash credit
+//! their audits, and voided if one of them is proven false before. Samples are drawn against what is held, and a worker may
+//! leave more there than it must ([`Ledger::keep_credit`]): what it wants counts for nothing, only what is held. Hash credit
 //! has no part in this; some of it is held for another reason (`coinbase_only.rs`).
 
 use dovetail_commitment::{BatchRoot, WorkerKey};
@@ -195,7 +196,8 @@ fn add(sum: Msat, amount: Msat) -> Result<Msat, LedgerError> {
 impl Ledger {
     /// A claim of this batch is audited from now on: what its sample is drawn against. That is the least that was held
     /// for the worker at this or an earlier claim of the batch, so nothing that a worker does after its first claim
-    /// makes the sample smaller. While the batch is open, nothing of the worker matures. `None` if the worker has no
+    /// makes the sample smaller. While the batch is open, nothing of the worker matures: until its tasks have expired, which
+    /// may have been kept longer for another batch that names them too. `None` if the worker has no
     /// such open batch.
     ///
     /// # Errors
@@ -210,7 +212,8 @@ impl Ledger {
         let stake: Option<i64> = sqlx::query_scalar(
             "UPDATE batches SET stake_msat = LEAST(stake_msat, (
                  SELECT COALESCE(sum(amount_msat), 0)::bigint FROM held_credits
-                  WHERE worker = $2 AND state = 'held'))
+                  WHERE worker = $2 AND state = 'held')),
+                 expires_at = GREATEST(expires_at, (SELECT min(k.expires_at) FROM tasks k WHERE k.id = ANY(task_ids)))
               WHERE root = $1 AND worker = $2 AND state = 'open' RETURNING stake_msat",
         )
         .bind(root.to_bytes().to_vec())

@@ -5,12 +5,14 @@ use dovetail_commitment::{BatchRoot, HeaderHash, WorkerKey};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
+use crate::batches::keep_tasks;
 use crate::failed_audits::ReplayedDigests;
-use crate::tasks::{array, seconds};
+use crate::tasks::array;
 use crate::{Ledger, LedgerError};
 use dovetail_units::time::unix_now;
 
-/// How long the tasks of a suspect batch are kept for the second replay, from the last time that it was looked at.
+/// How long the tasks of a batch that was suspect may still be claimed, from the last time that it was looked at. While it
+/// is suspect they do not expire.
 const KEPT_S: u64 = 24 * 3_600;
 
 /// What one replay found. Digests, never content.
@@ -81,7 +83,8 @@ impl Suspect {
 
 impl Ledger {
     /// Keeps the first finding about an open batch, which makes the batch suspect, and keeps its tasks from
-    /// expiring. A later finding changes nothing.
+    /// expiring: however long the second replay is in coming, and whether or not the pool runs meanwhile. A later finding
+    /// changes nothing.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], and nothing has changed.
@@ -92,6 +95,7 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let out_of_range = |_| LedgerError::Refused("a number of the finding is out of range");
         let replayed = finding.replayed;
+        let mut transaction = self.pool.begin().await?;
         sqlx::query(
             "INSERT INTO findings (root, header_hash, leaf_index, mismatch, position, replayed_tokens,
                  replayed_output_digest, replayed_trace_root, validator)
@@ -107,10 +111,12 @@ impl Ledger {
         .bind(replayed.map(|replayed| replayed.output_digest.to_vec()))
         .bind(replayed.map(|replayed| replayed.trace_root.to_vec()))
         .bind(&finding.validator)
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
-        self.keep_claimed(root, unix_now().saturating_add(KEPT_S))
-            .await
+        let until = unix_now().saturating_add(KEPT_S);
+        keep_tasks(&mut transaction, root, until).await?;
+        transaction.commit().await?;
+        Ok(())
     }
 
     /// A second replay did not find the same: nobody has lied. Once more is harmless.
@@ -125,7 +131,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Open batches that are suspect, of one worker or of all, the oldest finding first; at most `limit`.
+    /// Open batches that are suspect, of one worker or of all, at most `limit`: those first that were looked at longest ago,
+    /// so that none waits behind others that nobody can confirm.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
@@ -136,13 +143,11 @@ impl Ledger {
     ) -> Result<Vec<Suspect>, LedgerError> {
         sqlx::query(
             "SELECT findings.*, batches.worker FROM findings JOIN batches USING (root)
-             WHERE batches.state = 'open' AND batches.expires_at > $3
-               AND ($1::bytea IS NULL OR batches.worker = $1)
-             ORDER BY found_at, root LIMIT $2",
+             WHERE batches.state = 'open' AND ($1::bytea IS NULL OR batches.worker = $1)
+             ORDER BY batches.expires_at, found_at, root LIMIT $2",
         )
         .bind(worker.map(|worker| worker.to_bytes().to_vec()))
         .bind(i64::from(limit))
-        .bind(seconds(unix_now()))
         .fetch_all(&self.pool)
         .await?
         .iter()

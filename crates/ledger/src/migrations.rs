@@ -16,7 +16,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 16] = [
+const FILES: [(&str, &str); 17] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
@@ -33,6 +33,7 @@ const FILES: [(&str, &str); 16] = [
     file!("0014_value.sql"),
     file!("0015_encoded_prompts.sql"),
     file!("0016_stakes.sql"),
+    file!("0017_kept_credit.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools

@@ -82,8 +82,9 @@ pub(crate) async fn reserve(
     }
 }
 
-/// Fills the operator's account up to what a day may cost; once a day, whatever becomes of the money on that day.
-async fn grant(
+/// Fills the operator's account up to what a day may cost; once a day, whatever becomes of the money on that day. What is set
+/// aside for tasks of the day before is still on the account: given back today, it would else come on top.
+pub(crate) async fn grant(
     connection: &mut PgConnection,
     budget: SubsidyBudget,
     day: u64,
@@ -92,8 +93,7 @@ async fn grant(
     let row = sqlx::query(
         "SELECT EXISTS (SELECT 1 FROM subsidy_days WHERE day = $1) AS is_done,
                 (SELECT COALESCE(sum(granted_msat), 0)::bigint FROM subsidy_days) AS granted,
-                COALESCE((SELECT credits_posted - debits_posted - debits_pending FROM accounts WHERE name = $2), 0)
-                    AS available",
+                COALESCE((SELECT credits_posted - debits_posted FROM accounts WHERE name = $2), 0) AS unspent",
     )
     .bind(day)
     .bind(SUBSIDY)
@@ -103,7 +103,7 @@ async fn grant(
         return Ok(());
     }
     let left = |budget: Msat, used: i64| budget.get().saturating_sub(used).max(0);
-    let today = left(budget.per_day, row.try_get("available")?);
+    let today = left(budget.per_day, row.try_get("unspent")?);
     let amount = Msat::new(today.min(left(budget.in_all, row.try_get("granted")?)));
     sqlx::query("INSERT INTO subsidy_days (day, granted_msat) VALUES ($1, $2)")
         .bind(day)

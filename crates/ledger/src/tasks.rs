@@ -375,7 +375,8 @@ impl Ledger {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Ends every open task whose time is over, and those that were cancelled and did not end, and returns them.
+    /// Ends every open task whose time is over, and those that were cancelled and did not end, and returns them. Not the
+    /// tasks of a suspect batch, which are evidence.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
@@ -384,7 +385,9 @@ impl Ledger {
         let ids: Vec<Vec<u8>> = sqlx::query_scalar(
             "UPDATE tasks SET state = CASE WHEN expires_at <= $1 THEN 'expired' ELSE 'cancelled' END,
                     prompt = NULL, stop = NULL, answer_form = NULL
-             WHERE (state IN ('queued', 'assigned', 'finished') AND expires_at <= $1)
+             WHERE (state IN ('queued', 'assigned', 'finished') AND expires_at <= $1
+                    AND NOT EXISTS (SELECT 1 FROM findings f JOIN batches b ON b.root = f.root
+                                     WHERE b.state = 'open' AND tasks.id = ANY(b.task_ids)))
                 OR (state = 'assigned' AND stops_at <= $1) RETURNING id",
         )
         .bind(seconds(now_unix))

@@ -23,6 +23,7 @@ use dovetail_sv2::{
     AuthorityPublicKey, ConnectionError, DecodeError, EXTRANONCE_BYTES_MAX, Frame, Message, Outbox,
     OutboxError, setup,
 };
+use dovetail_units::KeptCredit;
 use dovetail_vrf::VrfPublicKey;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,8 @@ pub struct PoolOptions {
     pub models: Vec<ModelId>,
     /// Tasks we take at once.
     pub max_tasks: u16,
+    /// How much of our held credit we leave held although it could mature.
+    pub keep: KeptCredit,
     /// What we tell the pool that the channel's hash rate is, in h/s.
     pub nominal_hash_rate: f32,
     /// Whether we declare jobs of our own. A pool without job declaration refuses us then.

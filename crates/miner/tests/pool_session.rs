@@ -24,6 +24,7 @@ use dovetail_sv2::messages::{
     Sv2OptionOwned, U256Owned,
 };
 use dovetail_sv2::setup::SetupProtocol;
+use dovetail_units::KeptCredit;
 use support::{Played, easy_target, listen, vrf_key};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,7 @@ fn options(address: String, keys: &AuthorityKeys) -> PoolOptions {
         authority: keys.public(),
         models: vec![ModelId::from_bytes([2; 32])],
         max_tasks: 3,
+        keep: KeptCredit::new(77).unwrap(),
         nominal_hash_rate: 1e6,
         declares_jobs: true,
     }
@@ -66,6 +68,7 @@ async fn a_session_proves_its_key_opens_a_channel_and_claims_with_its_shares() {
         let mut pool = Played::accept(&listener, &authority, SetupProtocol::MiningProtocol).await;
         let (register, open) = pool.register(vrf_key()).await;
         assert_eq!((register.models.len(), register.max_tasks), (1, 3));
+        assert_eq!(register.keep_msat, KeptCredit::new(77).unwrap());
         assert_eq!(
             open.user_identity.as_utf8_or_hex(),
             register.worker_key.to_string()

@@ -188,6 +188,7 @@ impl Scheduler {
         };
         TaskEvent::Finished {
             transcript: Box::new(transcript),
+            input_tokens: task.prompt.tokens().len(),
             expires: running.taken.expires,
             reused_tokens: running.reused_tokens,
         }

@@ -87,6 +87,8 @@ pub enum TaskEvent {
     Finished {
         /// Its result.
         transcript: Box<Transcript>,
+        /// How many tokens its prompt has.
+        input_tokens: usize,
         /// When nobody pays for it any more.
         expires: Instant,
         /// How many tokens of the prompt were known from earlier ones.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use dovetail_commitment::{Batch, BatchRoot, LeafHash, TaskId, Transcript};
+use dovetail_commitment::{BATCH_TOKENS_MAX, Batch, BatchRoot, LeafHash, TaskId, Transcript};
 
 /// The most transcripts in one batch.
 pub const BATCH_TRANSCRIPTS_MAX: usize = 64;
@@ -17,10 +17,20 @@ pub const WAITING_MAX: usize = 1024;
 pub struct Finished {
     /// What will be committed to.
     pub transcript: Transcript,
+    /// How many tokens its prompt has.
+    pub input_tokens: usize,
     /// When the pool stops paying for it.
     pub expires: Instant,
     /// Whether the pool has accepted it.
     pub accepted: bool,
+}
+
+impl Finished {
+    /// What it takes in and gives: so many tokens are replayed if it is sampled.
+    fn tokens(&self) -> u64 {
+        let input = u64::try_from(self.input_tokens).unwrap_or(u64::MAX);
+        input.saturating_add(self.transcript.output_tokens.into())
+    }
 }
 
 /// Some transcripts under one root.
@@ -79,9 +89,15 @@ impl Default for Transcripts {
 impl Transcripts {
     /// Keeps a finished task. Returns what had to go for it, if anything: the oldest if too many wait, or this
     /// one itself if its task waits already. One task has one leaf, and no batch has a leaf twice.
-    pub fn push(&mut self, transcript: Transcript, expires: Instant) -> Option<Finished> {
+    pub fn push(
+        &mut self,
+        transcript: Transcript,
+        input_tokens: usize,
+        expires: Instant,
+    ) -> Option<Finished> {
         let finished = Finished {
             transcript,
+            input_tokens,
             expires,
             accepted: false,
         };
@@ -133,12 +149,17 @@ impl Transcripts {
         self.waiting.iter().filter(|item| item.accepted).count()
     }
 
-    /// Takes the oldest accepted ones as a batch; `None` if there is none.
+    /// Takes the oldest accepted ones as a batch, of no more tokens than a batch may have; `None` if there is none.
     pub fn take_batch(&mut self) -> Option<ReadyBatch> {
         let mut items: Vec<Finished> = Vec::new();
         let mut rest = VecDeque::new();
+        let mut tokens: u64 = 0;
         for item in self.waiting.drain(..) {
-            if item.accepted && items.len() < self.batch_max {
+            let with_it = tokens.saturating_add(item.tokens());
+            // One that is too long by itself is the pool's matter: it gave the task.
+            let fits = items.is_empty() || with_it <= BATCH_TOKENS_MAX;
+            if item.accepted && items.len() < self.batch_max && fits {
+                tokens = with_it;
                 items.push(item);
             } else {
                 rest.push_back(item);
@@ -221,7 +242,7 @@ pub(crate) mod tests {
         let mut waiting = Transcripts::default();
         for number in 0..count {
             let expires = Instant::now() + Duration::from_secs(u64::from(number) + 1);
-            waiting.push(transcript(number), expires);
+            waiting.push(transcript(number), 1, expires);
         }
         waiting
     }
@@ -250,6 +271,26 @@ pub(crate) mod tests {
         }
         assert_eq!(waiting.take_batch().unwrap().task_ids.len(), 64);
         assert_eq!(waiting.take_batch().unwrap().task_ids.len(), 36);
+    }
+
+    #[test]
+    fn a_batch_has_at_most_the_tokens_of_the_longest_task() {
+        let mut waiting = Transcripts::default();
+        let expires = Instant::now() + Duration::from_secs(60);
+        let longest = usize::try_from(BATCH_TOKENS_MAX).unwrap() - 1;
+        for (number, input_tokens) in [(0, 7), (1, longest - 8), (2, 1), (3, longest), (4, 0)] {
+            waiting.push(transcript(number), input_tokens, expires);
+            waiting.accept(&TaskId::from_bytes([number; 32]));
+        }
+        // Each has one token of output.
+        let mut next = || {
+            let batch = waiting.take_batch().unwrap();
+            let numbers = batch.task_ids.iter().map(|id| id.to_bytes()[0]);
+            numbers.collect::<Vec<_>>()
+        };
+        assert_eq!(next(), [0, 1]);
+        assert_eq!(next(), [2, 4]);
+        assert_eq!(next(), [3]);
     }
 
     #[test]
@@ -298,9 +339,9 @@ pub(crate) mod tests {
             ..transcript(0)
         };
         for number in 0..WAITING_MAX {
-            assert!(waiting.push(numbered(number), expires).is_none());
+            assert!(waiting.push(numbered(number), 1, expires).is_none());
         }
-        let dropped = waiting.push(numbered(WAITING_MAX), expires).unwrap();
+        let dropped = waiting.push(numbered(WAITING_MAX), 1, expires).unwrap();
         assert_eq!(dropped.transcript.task_id, numbered_task(0));
         assert!(waiting.contains(&numbered_task(WAITING_MAX)));
     }
@@ -318,10 +359,10 @@ pub(crate) mod tests {
             waiting.accept(&TaskId::from_bytes([number; 32]));
         }
         let expires = Instant::now() + Duration::from_secs(60);
-        let again = waiting.push(transcript(1), expires).unwrap();
+        let again = waiting.push(transcript(1), 1, expires).unwrap();
         assert_eq!(again.transcript.task_id, transcript(1).task_id);
         assert_eq!(waiting.take_batch().unwrap().task_ids.len(), 3);
-        assert!(waiting.push(transcript(1), expires).is_none());
+        assert!(waiting.push(transcript(1), 1, expires).is_none());
     }
 
     #[test]
@@ -332,7 +373,7 @@ pub(crate) mod tests {
         }
         let batch = waiting.take_batch().unwrap();
         let expires = Instant::now() + Duration::from_secs(60);
-        assert!(waiting.push(transcript(1), expires).is_none());
+        assert!(waiting.push(transcript(1), 1, expires).is_none());
         waiting.put_back(batch);
         assert!(!waiting.accept(&TaskId::from_bytes([0; 32])));
         assert!(waiting.accept(&TaskId::from_bytes([1; 32])));

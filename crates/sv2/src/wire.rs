@@ -116,6 +116,18 @@ newtype_field!(
     dovetail_commitment::TextDigest
 );
 
+impl Field for dovetail_units::KeptCredit {
+    fn take(fields: &mut Fields<'_>, name: &str) -> Result<Self, DecodeError> {
+        let msat = u64::from_le_bytes(fields.array(name)?);
+        Self::new(msat).map_err(|error| fields.refuse(&format!("{name}: {error}")))
+    }
+
+    fn put(&self, out: &mut Vec<u8>, _name: &str) -> Result<(), String> {
+        out.extend_from_slice(&self.get().to_le_bytes());
+        Ok(())
+    }
+}
+
 impl Field for dovetail_vrf::VrfPublicKey {
     fn take(fields: &mut Fields<'_>, name: &str) -> Result<Self, DecodeError> {
         let bytes = fields.array(name)?;

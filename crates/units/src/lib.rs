@@ -1,4 +1,4 @@
-//! What every crate counts in: money ([`Msat`], [`TokenPrices`]), work ([`Work`]), the time of day, seeded choices
+//! What every crate counts in: money ([`Msat`], [`TokenPrices`], [`KeptCredit`]), work ([`Work`]), the time of day, seeded choices
 //! ([`SplitMix64`]), the bounds of Bitcoin's consensus, what a share's header may hold ([`header`]), error
 //! codes as enums ([`codes!`]), and how words of strangers are shown ([`harmless()`]).
 //!
@@ -9,6 +9,7 @@ mod codes;
 pub mod consensus;
 mod harmless;
 pub mod header;
+mod kept_credit;
 mod msat;
 mod price;
 mod split_mix;
@@ -16,6 +17,7 @@ pub mod time;
 mod work;
 
 pub use harmless::{Harmless, harmless, harmless_lines, harmless_within, is_harmful};
+pub use kept_credit::{KeptCredit, KeptTooMuch};
 pub use msat::Msat;
 pub use price::{PriceTooHigh, TokenPrices};
 pub use split_mix::SplitMix64;

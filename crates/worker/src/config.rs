@@ -16,6 +16,7 @@ use dovetail_serving::fetch::Pace;
 use dovetail_serving::models::Models;
 use dovetail_sv2::AuthorityPublicKey;
 use dovetail_templates::TemplatesConfig;
+use dovetail_units::KeptCredit;
 use dovetail_units::header::is_hash_rate;
 use serde::Deserialize;
 
@@ -66,6 +67,10 @@ pub struct Worker {
     /// Tasks taken at once; they run side by side, which costs each of them little.
     #[serde(default = "tasks_max")]
     pub max_tasks: u16,
+    /// How much of the credit that a pool holds for us stays held although it could be paid out, in msat. The more a
+    /// pool holds, the less it replays.
+    #[serde(default)]
+    pub keep_msat: KeptCredit,
     /// Threads that run models; 0: one per core. They do not change a bit of the output.
     #[serde(default)]
     pub threads: usize,
@@ -408,6 +413,19 @@ mod tests {
         assert_eq!(config.validate(), Ok(()));
         config.worker.models.clear();
         assert_eq!(config.validate(), Err(ConfigRefused::Models));
+    }
+
+    #[test]
+    fn no_more_than_one_bitcoin_is_left_with_a_pool() {
+        let example = include_str!("../../../config/dovetail-worker.toml");
+        let with = |msat: u64| {
+            let text = example.replace("keep_msat = 0\n", &format!("keep_msat = {msat}\n"));
+            toml::from_str::<Config>(&text)
+        };
+        let kept = with(5_000_000).unwrap().worker.keep_msat;
+        assert_eq!(kept, KeptCredit::new(5_000_000).unwrap());
+        let refused = with(KeptCredit::MAX + 1).unwrap_err().to_string();
+        assert!(refused.contains("100000000000"), "{refused}");
     }
 
     fn example() -> Config {

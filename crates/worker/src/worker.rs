@@ -161,6 +161,7 @@ impl Worker {
                 authority: pool.authority_public_key,
                 models: models.ids(),
                 max_tasks: config.worker.max_tasks,
+                keep: config.worker.keep_msat,
                 nominal_hash_rate: config.worker.nominal_hash_rate,
                 declares_jobs: pool.job_declarator.is_some(),
             };

@@ -39,7 +39,7 @@ pub(crate) fn registration_code(refusal: &BatchRefusal) -> Code {
         BatchRefusal::Expired => Code::BatchExpired,
         BatchRefusal::Spent => Code::BatchSpent,
         BatchRefusal::Unfinished => Code::TaskUnfinished,
-        BatchRefusal::Size => Code::BatchMalformed,
+        BatchRefusal::Size | BatchRefusal::TooLong => Code::BatchMalformed,
         BatchRefusal::TooManyOfTask | BatchRefusal::TooManyOfWorker => Code::TooManyBatches,
         BatchRefusal::RootMismatch => Code::BatchRootMismatch,
         _ => Code::Internal,

@@ -14,7 +14,7 @@ use dovetail_ledger::{
 use dovetail_sv2::extension::codes::Code;
 use dovetail_telemetry::{Event, Telemetry};
 use dovetail_units::time::unix_now;
-use dovetail_units::{Msat, Work};
+use dovetail_units::{KeptCredit, Msat, Work};
 use dovetail_vrf::{VrfProof, VrfPublicKey};
 use tokio::time::timeout;
 
@@ -28,8 +28,9 @@ use crate::tasks::Tasks;
 /// How long a claim waits for the one before it of the same worker: for a replay, and another one to confirm it, as long
 /// as these take by default.
 const TURN_TIME_MAX: Duration = Duration::from_secs(240);
-/// How long it may take from an audit's end until the share is durable.
-const COMMIT_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long it may take, besides the audit, until the share is durable or the mismatch booked: some answers of the ledger.
+/// Until then nothing of the worker matures.
+const COMMIT_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a claim waits for one answer of the ledger. A connection that has silently died would not end
 /// by itself, and the answers to all shares behind the claim wait with it.
 const LEDGER_TIME_MAX: Duration = Duration::from_secs(20);
@@ -318,10 +319,21 @@ impl Settler {
             credit_msat: credit,
         });
         self.tasks.settled(&batch);
+        // Its first batch has made it known to the ledger.
+        if claim.kept > KeptCredit::NONE {
+            self.keep_credit(claim.worker, claim.kept).await;
+        }
         // Another batch of this worker: earlier ones may have come to the end of their window.
         self.mature(Some(claim.worker)).await;
         let report = self.report(&share, &batch, Some(&sample), Ok(credit)).await;
         Settled::Accepted(Some(report))
+    }
+
+    /// Notes how much of its credit a worker leaves held. It is said again with each registration and each batch.
+    pub(crate) async fn keep_credit(&self, worker: WorkerKey, kept: KeptCredit) {
+        if let Err(error) = in_time(self.ledger.keep_credit(worker, kept)).await {
+            tracing::warn!(%error, %worker, "cannot note how much credit a worker leaves held");
+        }
     }
 
     /// Posts the held credit whose window is over, of one worker or of all.

@@ -11,8 +11,9 @@ use dovetail_engine::Runtime;
 use dovetail_ledger::Ledger;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::sample_input;
-use dovetail_units::Msat;
+use dovetail_units::{KeptCredit, Msat};
 
+use crate::claims::claim::Claim;
 use crate::claims::settle::{BatchReport, Settled};
 use crate::test_support::{Database, Finished, Pool, Worker, hash_share, prices, validator};
 use crate::validation::tests::tiny_model;
@@ -228,6 +229,29 @@ async fn a_lie_costs_its_worker_what_is_held_and_leaves_everybody_else_alone() {
     let settled = claim(&pool, &finished).await;
     assert!(matches!(settled, Settled::Accepted(Some(_))));
     assert_eq!(fixture.balance(0).await, (324, 160));
+    pool.kill().await;
+    fixture.database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_leaves_held_stays_there_from_its_first_batch_on_until_it_says_otherwise() {
+    let fixture = Fixture::start().await;
+    let pool = fixture.pool(true, Duration::from_secs(30)).await;
+    let kept = KeptCredit::new(320).unwrap();
+    let worker = fixture.worker(0).key();
+    // As a registration does, which the ledger passes over: nobody knows the key.
+    pool.settler.keep_credit(worker, kept).await;
+    for (batch, balance) in [(0, (1, 160)), (1, (2, 320)), (2, (163, 320))] {
+        let finished = fixture.honest(0, batch).await;
+        let (share, claim) = finished.share();
+        let settled = pool.claim(share, Claim { kept, ..claim }).await.unwrap();
+        assert!(matches!(settled, Settled::Accepted(Some(_))));
+        assert_eq!(fixture.balance(0).await, balance);
+    }
+    // The next registration.
+    pool.settler.keep_credit(worker, KeptCredit::NONE).await;
+    pool.settler.mature(None).await;
+    assert_eq!(fixture.balance(0).await, (323, 160));
     pool.kill().await;
     fixture.database.drop().await;
 }

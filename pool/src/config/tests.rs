@@ -7,7 +7,7 @@ fn example() -> Config {
 #[test]
 fn sizes_that_nothing_can_be_reckoned_with_are_named() {
     type Change = fn(&mut Config);
-    let changes: [(&str, Change); 21] = [
+    let changes: [(&str, Change); 22] = [
         ("mining.cert_validity_s", |c| {
             c.mining.cert_validity_s = u64::MAX
         }),
@@ -51,6 +51,9 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
         ("audit.timeout_s", |c| c.audit.timeout_s = u64::MAX),
         ("audit.validator_timeout_s", |c| {
             c.audit.validator_timeout_s = 0
+        }),
+        ("audit.validators names one twice", |c| {
+            c.audit.validators = vec!["http://127.0.0.1:1".to_owned(); 2];
         }),
         ("credit.hash_msat_per_mebihash", |c| {
             c.credit.hash_msat_per_mebihash = -1

@@ -126,7 +126,8 @@ impl LiveTasks {
             return Err(DeliveryError::Underway);
         }
         let progress = task.progress.borrow();
-        if !progress.is_caught_up() && !(is_prefix && task.is_stopping) {
+        let is_whole = progress.is_caught_up() || (is_prefix && task.is_stopping);
+        if !is_whole {
             return Err(DeliveryError::Mismatch);
         }
         let tokens = progress.given().to_vec();

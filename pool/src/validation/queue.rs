@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dovetail_audit::{Evidence, Verdict};
-use dovetail_commitment::ModelId;
+use dovetail_commitment::{BATCH_TOKENS_MAX, ModelId};
 use tokio::sync::{Notify, oneshot};
 
 /// How often a sample is given to a validator that then fails. A request that breaks validators must
@@ -16,7 +16,7 @@ const TRIES_MAX: usize = 3;
 pub(super) struct Waiting {
     pub(super) evidence: Vec<Arc<Evidence>>,
     model: ModelId,
-    /// Its verdict is to be confirmed: not by itself, unless it is a thread of the pool and there is no other.
+    /// Its verdict is to be confirmed: not by itself, unless it is a thread of the pool and no other has the model.
     avoid: Option<usize>,
     /// These failed with it.
     failed: Vec<usize>,
@@ -38,6 +38,13 @@ impl Waiting {
             answer,
         };
         (waiting, answered)
+    }
+
+    /// How many tokens are replayed.
+    fn tokens(&self) -> u64 {
+        let of_one = |of: &Arc<Evidence>| of.prompt.tokens().len() + of.output_tokens.len();
+        let tokens: usize = self.evidence.iter().map(of_one).sum();
+        u64::try_from(tokens).unwrap_or(u64::MAX)
     }
 }
 
@@ -169,13 +176,19 @@ impl Queue {
             .position(|waiting| may_take(members, member, waiting))?;
         let first = waiting.remove(first)?;
         let model = first.model;
-        let mut count = first.evidence.len();
+        let (mut count, mut tokens) = (first.evidence.len(), first.tokens());
+        // What a validator failed with goes alone: of what was replayed together, one part may have been too much for it.
+        let is_alone = !first.failed.is_empty();
         let mut taken = vec![first];
         let mut rest = VecDeque::with_capacity(waiting.len());
         for next in waiting.drain(..) {
-            let fits = count + next.evidence.len() <= self.batch_max;
+            let fits = !is_alone
+                && next.failed.is_empty()
+                && count + next.evidence.len() <= self.batch_max
+                && tokens.saturating_add(next.tokens()) <= BATCH_TOKENS_MAX;
             if next.model == model && fits && may_take(members, member, &next) {
                 count += next.evidence.len();
+                tokens += next.tokens();
                 taken.push(next);
             } else {
                 rest.push_back(next);
@@ -219,11 +232,25 @@ pub(super) fn answer(member: usize, taken: Vec<Waiting>, verdicts: Vec<Verdict>)
 
 /// Whether nobody who is here and has the model is better suited.
 fn may_take(members: &[Member], member: usize, waiting: &Waiting) -> bool {
+    // Whoever has found something is no second opinion on it, nor is another thread of the same process.
+    let found_it = |index: usize| {
+        let is_local = |index: usize| members.get(index).is_some_and(|of| of.is_local);
+        let is_of_process = |by: usize| by == index || (is_local(by) && is_local(index));
+        waiting.avoid.is_some_and(is_of_process)
+    };
+    // One that is away comes back: what the pool's own machine got wrong must not count because of a restart elsewhere.
+    let may_serve = |of: &Member| {
+        let serves = of.serves.as_ref();
+        serves.is_none_or(|serves| serves.contains(&waiting.model))
+    };
+    let others = members.iter().enumerate();
+    let has_other = others.filter(|(index, _)| !found_it(*index));
+    let has_other = has_other.map(|(_, of)| of).any(may_serve);
     let rank = |index: usize| {
         let known = members.get(index)?;
         let serves = known.serves.as_ref()?.contains(&waiting.model);
-        // Another process that has found something is no second opinion on it.
-        let is_excluded = waiting.avoid == Some(index) && !known.is_local;
+        // The pool's own threads may, where nobody else has the model.
+        let is_excluded = found_it(index) && (has_other || !known.is_local);
         // In this order: one that has not failed with it, another than gave the first verdict, and
         // a process of its own rather than the pool's.
         (serves && !is_excluded).then_some((
@@ -240,6 +267,7 @@ fn may_take(members: &[Member], member: usize, waiting: &Waiting) -> bool {
 mod tests {
     use super::*;
     use dovetail_audit::Mismatch;
+    use dovetail_commitment::EncodedPrompt;
 
     const A: ModelId = ModelId::from_bytes([1; 32]);
     const B: ModelId = ModelId::from_bytes([2; 32]);
@@ -288,6 +316,18 @@ mod tests {
         assert!(queue.take_now(0).is_none());
     }
 
+    /// Else one claim's long transcripts take another claim's time.
+    #[test]
+    fn samples_that_are_taken_together_have_no_more_tokens_than_one_batch() {
+        let queue = queue(&[true]);
+        let mut long = crate::claims::audit::tests::evidence_without_meaning();
+        long.prompt = EncodedPrompt::new(b"a prompt", vec![97; 40_000]).unwrap();
+        let _long = [(); 2].map(|()| queue.push(A, vec![Arc::new(long.clone())]));
+        let _short = queue.push(A, sample(2));
+        assert_eq!(lens(&queue.take_now(0).unwrap().1), [1, 2]);
+        assert_eq!(lens(&queue.take_now(0).unwrap().1), [1]);
+    }
+
     #[test]
     fn a_full_queue_refuses_and_forgets_those_who_gave_up() {
         let queue = queue(&[true]);
@@ -334,6 +374,48 @@ mod tests {
         let _confirmation = with_another.push_first(A, sample(1).remove(0), Some(0));
         assert!(with_another.take_now(0).is_none());
         assert!(with_another.take_now(1).is_some());
+    }
+
+    /// Else a fault of the pool's own machine punishes whoever claims while the other validators restart.
+    #[test]
+    fn the_pools_own_thread_does_not_confirm_what_it_found_while_another_validator_is_away() {
+        let queue = queue(&[true, false]);
+        queue.is_away(1);
+        let _confirmation = queue.push_first(A, sample(1).remove(0), Some(0));
+        assert!(queue.take_now(0).is_none());
+        // It is there again, without this model.
+        queue.is_back(1, HashSet::from([B]));
+        assert!(queue.take_now(0).is_some());
+        let _confirmation = queue.push_first(A, sample(1).remove(0), Some(0));
+        queue.is_back(1, HashSet::from([A]));
+        assert!(queue.take_now(0).is_none());
+        assert!(queue.take_now(1).is_some());
+    }
+
+    #[test]
+    fn nor_does_another_thread_of_the_pool() {
+        let queue = queue(&[true, true, false]);
+        queue.is_away(2);
+        let _confirmation = queue.push_first(A, sample(1).remove(0), Some(0));
+        assert!(queue.take_now(0).is_none());
+        assert!(queue.take_now(1).is_none());
+        queue.is_back(2, HashSet::from([A]));
+        assert!(queue.take_now(2).is_some());
+    }
+
+    /// Else whoever has claims that are too much for validators takes the claims of others with it.
+    #[test]
+    fn what_a_validator_failed_with_is_tried_again_sample_by_sample() {
+        let queue = queue(&[true]);
+        let _waiting: Vec<_> = [3, 2, 1].map(|count| queue.push(A, sample(count))).into();
+        let (_, taken) = queue.take_now(0).unwrap();
+        assert_eq!(lens(&taken), [3, 2, 1]);
+        let _new = queue.push(A, sample(1));
+        queue.give_back(0, taken);
+        for count in [3, 2, 1] {
+            assert_eq!(lens(&queue.take_now(0).unwrap().1), [count]);
+        }
+        assert_eq!(lens(&queue.take_now(0).unwrap().1), [1]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod header_spaces;
 mod identity;
 mod inference;
 mod invoices;
+mod kept_credit;
 mod payment;
 mod pool_built_jobs;
 mod reassignment;

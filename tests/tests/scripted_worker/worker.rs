@@ -8,9 +8,9 @@ use dovetail_miner::keys::WorkerKeys;
 use dovetail_miner::pool_session::Channel;
 use dovetail_sv2::extension::{
     AssignTask, Bytes, DeliverTranscript, DeliverTranscriptError, DeliverTranscriptSuccess,
-    EXTENSION_TYPE, RegisterBatch, RegisterBatchError, RegisterBatchSuccess, RegisterWorker,
-    RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerProof, RegisterWorkerSuccess,
-    StreamTokens, sign_registration,
+    EXTENSION_TYPE, KeptCredit, RegisterBatch, RegisterBatchError, RegisterBatchSuccess,
+    RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerProof,
+    RegisterWorkerSuccess, StreamTokens, sign_registration,
 };
 use dovetail_sv2::messages::{
     OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess, Str0255Owned, U256Owned,
@@ -57,11 +57,21 @@ impl ScriptedWorker {
         max_tasks: u16,
     ) -> Self {
         let mut worker = Self::unregistered(endpoints, keys).await;
-        let (wire, keys) = (&mut worker.wire, &worker.keys);
-        let nonce = challenge(wire, keys, model, max_tasks).await.unwrap();
-        let proof = sign_registration(&keys.pair, &nonce, &wire.binding());
-        worker.vrf_key = Some(prove(wire, &proof).await.unwrap());
+        let registration = RegisterWorker {
+            worker_key: worker.keys.name,
+            models: vec![model],
+            max_tasks,
+            keep_msat: KeptCredit::NONE,
+        };
+        worker.register_as(&registration).await;
         worker
+    }
+
+    /// Registers with this message.
+    pub(crate) async fn register_as(&mut self, registration: &RegisterWorker) {
+        let nonce = challenged(&mut self.wire, registration).await.unwrap();
+        let proof = sign_registration(&self.keys.pair, &nonce, &self.wire.binding());
+        self.vrf_key = Some(prove(&mut self.wire, &proof).await.unwrap());
     }
 
     /// A connection with the extension and a channel, which has proven no key.
@@ -199,12 +209,17 @@ pub(crate) async fn challenge(
     model: ModelId,
     max_tasks: u16,
 ) -> Result<[u8; 32], String> {
-    let message = RegisterWorker {
+    let registration = RegisterWorker {
         worker_key: keys.name,
         models: vec![model],
         max_tasks,
+        keep_msat: KeptCredit::NONE,
     };
-    wire.send(&message).await;
+    challenged(wire, &registration).await
+}
+
+async fn challenged(wire: &mut Wire, registration: &RegisterWorker) -> Result<[u8; 32], String> {
+    wire.send(registration).await;
     wire.pick(|frame| {
         if frame.is::<RegisterWorkerChallenge>() {
             return Some(Ok(wire::decoded::<RegisterWorkerChallenge>(frame).nonce));

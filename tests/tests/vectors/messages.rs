@@ -4,6 +4,7 @@ use bitcoin::secp256k1::{Message as Digest, SECP256K1};
 use dovetail_commitment::{HeaderHash, tagged_hash};
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::*;
+use dovetail_units::KeptCredit;
 
 use super::Vectors;
 use crate::{TOKENS, root, schema, task, transcript, vrf_secret, worker};
@@ -25,6 +26,7 @@ fn registration_messages(out: &mut Vectors, proof: &RegisterWorkerProof) {
             worker_key,
             models: vec![task().model_id],
             max_tasks: 4,
+            keep_msat: KeptCredit::new(5_000_000).unwrap(),
         },
     );
     out.message(

@@ -90,6 +90,60 @@ fn a_suspect_batch_keeps_its_tasks_longer_than_they_would_last() {
     });
 }
 
+/// The pool may be away for longer than anything lasts, and a validator too.
+#[test]
+fn a_suspect_batch_never_expires_and_nothing_of_its_worker_matures() {
+    run(|db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        let (settled, tasks) = open_batch(&ledger, &[1]).await;
+        let share = inference_share(1, settled, &tasks);
+        running.committer.commit(share).await.unwrap();
+        let (root, tasks) = open_batch(&ledger, &[2]).await;
+        ledger.stake(WORKER, root).await.unwrap();
+        ledger.keep_finding(root, &finding(0)).await.unwrap();
+        sqlx::raw_sql("UPDATE batches SET expires_at = 1; UPDATE tasks SET expires_at = 1")
+            .execute(&mut db.connection().await)
+            .await
+            .unwrap();
+        assert_eq!(ledger.expire_tasks(unix_now()).await.unwrap(), []);
+        assert_eq!(mature(&ledger).await, 0);
+        assert_eq!(suspects(&ledger).await, [(root, finding(0))]);
+        let task = ledger.task(tasks[0]).await.unwrap().unwrap();
+        assert!(task.prompt.is_some());
+        // Once nobody has lied, time counts again.
+        ledger.drop_finding(root).await.unwrap();
+        assert_eq!(ledger.expire_tasks(unix_now()).await.unwrap(), tasks);
+        assert_eq!(mature(&ledger).await, 1_000);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_suspect_batch_that_nobody_can_confirm_keeps_none_from_being_looked_at() {
+    run(|db, ledger| async move {
+        let mut roots = Vec::new();
+        for n in 1..=3 {
+            let (root, _) = open_batch(&ledger, &[n]).await;
+            ledger.keep_finding(root, &finding(0)).await.unwrap();
+            roots.push(root);
+        }
+        // All are equally old; then the first one is looked at.
+        sqlx::raw_sql("UPDATE batches SET expires_at = 1")
+            .execute(&mut db.connection().await)
+            .await
+            .unwrap();
+        let first = ledger.suspects(None, 1).await.unwrap();
+        assert_eq!(first[0].root, roots[0]);
+        ledger
+            .keep_finding(first[0].root, &first[0].finding)
+            .await
+            .unwrap();
+        let next = ledger.suspects(None, 1).await.unwrap();
+        assert_eq!(next[0].root, roots[1]);
+    });
+}
+
 #[test]
 fn a_confirmed_finding_fails_the_batch_and_is_one_no_more() {
     run(|_db, ledger| async move {

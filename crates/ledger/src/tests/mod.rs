@@ -6,6 +6,7 @@ mod coinbase_only;
 mod collateral;
 mod devices;
 mod findings;
+mod kept_credit;
 mod model;
 mod outage;
 mod payers;

@@ -66,6 +66,32 @@ fn a_days_budget_is_given_once_and_its_tasks_fit_it() {
     });
 }
 
+/// Else whoever holds tasks open over midnight, and then has them end, has two days' budget on the next day.
+#[test]
+fn what_is_set_aside_overnight_is_part_of_the_next_days_budget() {
+    run(|db, ledger| async move {
+        for n in 1..=2 {
+            let task = on_budget(n, 2_500, 9_000);
+            assert!(ledger.create_task(&task).await.unwrap());
+        }
+        let tomorrow = unix_now() / 86_400 + 1;
+        let Payer::Operator(budget) = on_budget(1, 2_500, 9_000).payer;
+        let mut connection = db.connection().await;
+        crate::payers::grant(&mut connection, budget, tomorrow)
+            .await
+            .unwrap();
+        assert_eq!(subsidy(&ledger).await, (2_500, 2_000, 0));
+        assert_eq!(ledger.fail_unfinished("x").await.unwrap(), 2);
+        // What one day may cost, and no more.
+        let mut taken = 0;
+        for n in 3..=9 {
+            let task = on_budget(n, 2_500, 9_000);
+            taken += usize::from(ledger.create_task(&task).await.is_ok());
+        }
+        assert_eq!(taken, 2);
+    });
+}
+
 #[test]
 fn the_budget_in_all_bounds_the_days() {
     run(|_db, ledger| async move {

@@ -230,6 +230,23 @@ fn a_batch_is_registered_only_by_its_worker_with_its_own_root_and_finished_tasks
         ));
         register(WORKER, root, ids.clone()).await.unwrap();
         register(WORKER, root, ids.clone()).await.unwrap();
+        // Each may be as long; both together are more than a pool must be able to replay in time.
+        let long = |n| NewTask {
+            prompt: prompt(b"?", &vec![7; 40_000]),
+            prices: TokenPrices::FREE,
+            ..new_task(n)
+        };
+        let of_both = [
+            finish(&ledger, &long(11)).await,
+            finish(&ledger, &long(12)).await,
+        ];
+        let both = [11, 12].map(|n| long(n).id).to_vec();
+        assert!(matches!(
+            register(WORKER, root_of(&of_both), both.clone()).await,
+            Err(BatchRefusal::TooLong)
+        ));
+        let first = root_of(&of_both[..1]);
+        register(WORKER, first, both[..1].to_vec()).await.unwrap();
         let batch = ledger.batch(root).await.unwrap().unwrap();
         assert_eq!((batch.state, batch.worker), (BatchState::Open, WORKER));
         assert_eq!(

@@ -4,14 +4,14 @@ use dovetail_units::SplitMix64;
 
 use super::*;
 
-const SEED_VARIABLE: &str = "DOVETAIL_TEST_SEED";
+pub(super) const SEED_VARIABLE: &str = "DOVETAIL_TEST_SEED";
 const NO_TIME: MaturityWindow = MaturityWindow {
     seconds: 0,
     seconds_max: 1_000_000,
 };
 
 /// A batch of one task that is worth so many thousand msat.
-async fn batch_worth(ledger: &Ledger, n: u8, thousands: u32) -> (BatchRoot, Transcript) {
+pub(super) async fn batch_worth(ledger: &Ledger, n: u8, thousands: u32) -> (BatchRoot, Transcript) {
     let task = NewTask {
         prices: TokenPrices::new(u64::from(thousands) * 1_000_000_000, 0).unwrap(),
         ..new_task(n)
@@ -26,12 +26,12 @@ async fn batch_worth(ledger: &Ledger, n: u8, thousands: u32) -> (BatchRoot, Tran
 }
 
 /// Settles a batch that is worth so many thousand msat.
-async fn settle(ledger: &Ledger, running: &Running, n: u8, thousands: u32) {
+pub(super) async fn settle(ledger: &Ledger, running: &Running, n: u8, thousands: u32) {
     let (root, transcript) = batch_worth(ledger, n, thousands).await;
     commit(running, n, root, &transcript, thousands).await;
 }
 
-async fn commit(
+pub(super) async fn commit(
     running: &Running,
     n: u8,
     root: BatchRoot,
@@ -44,12 +44,12 @@ async fn commit(
     running.committer.commit(share).await.unwrap();
 }
 
-async fn matured(ledger: &Ledger) -> i64 {
+pub(super) async fn matured(ledger: &Ledger) -> i64 {
     let matured = ledger.mature_credits(NO_TIME, None).await.unwrap();
     matured.iter().map(|of| of.amount.get()).sum()
 }
 
-async fn held(ledger: &Ledger) -> i64 {
+pub(super) async fn held(ledger: &Ledger) -> i64 {
     ledger.balance("miner").await.unwrap().held.get()
 }
 
@@ -105,6 +105,26 @@ fn a_batch_that_nobody_can_claim_any_more_holds_up_nothing() {
             .await
             .unwrap();
         assert_eq!(mature(&ledger).await, 1_000);
+    });
+}
+
+/// Its tasks were kept for another batch that names them too, so it can be claimed after its own time.
+#[test]
+fn nothing_matures_while_a_batch_is_under_audit_whose_tasks_were_kept_for_another() {
+    run(|db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        settle(&ledger, &running, 1, 1).await;
+        let (root, _) = batch_worth(&ledger, 2, 1).await;
+        sqlx::query("UPDATE batches SET expires_at = 1")
+            .execute(&mut db.connection().await)
+            .await
+            .unwrap();
+        let stake = ledger.stake(WORKER, root).await.unwrap();
+        assert_eq!(stake, Some(Msat::new(1_000)));
+        assert_eq!(mature(&ledger).await, 0);
+        let lost = fail(&ledger, root, 2, 2).await.unwrap().unwrap();
+        assert_eq!(lost.amount, Msat::new(1_000));
     });
 }
 

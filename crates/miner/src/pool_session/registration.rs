@@ -115,6 +115,7 @@ async fn register(
         worker_key: keys.name,
         models: options.models.clone(),
         max_tasks: options.max_tasks,
+        keep_msat: options.keep,
     })?;
     let refused = |frame: &Frame| -> Result<SessionError, SessionError> {
         let (error, _) = frame.decode::<RegisterWorkerError>()?;

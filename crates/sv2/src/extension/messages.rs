@@ -5,6 +5,7 @@ use dovetail_commitment::{
     BatchRoot, Constraint, EncodedPrompt, HeaderHash, ModelId, SamplingParams, StopSequences,
     TaskId, WorkerKey,
 };
+use dovetail_units::KeptCredit;
 use dovetail_vrf::{VrfProof, VrfPublicKey};
 
 use super::{EXTENSION_TYPE, INVOICE_BYTES_MAX, TRANSCRIPT_BYTES_MAX};
@@ -57,6 +58,8 @@ messages! {
         models: Vec<ModelId>,
         /// Tasks it takes at once.
         max_tasks: u16,
+        /// How much of its held credit it leaves held although that could mature.
+        keep_msat: KeptCredit,
     }
     /// The pool's challenge to prove the key.
     0x01 RegisterWorkerChallenge {

@@ -17,6 +17,7 @@ pub use crate::wire::Bytes;
 use bitcoin::secp256k1::schnorr::Signature;
 use bitcoin::secp256k1::{Keypair, Message as Digest, XOnlyPublicKey};
 use dovetail_commitment::{BatchRoot, HeaderHash, PROMPT_BYTES_MAX, WorkerKey, tagged_hash};
+pub use dovetail_units::KeptCredit;
 
 /// The extension's number, in the experimental range; negotiated by extension 0x0001.
 pub const EXTENSION_TYPE: u16 = 0x4149;

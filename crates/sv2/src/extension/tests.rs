@@ -69,6 +69,7 @@ fn messages_come_back_whole_and_never_from_a_part() {
         worker_key: WorkerKey::from_bytes([1; 32]),
         models: vec![ModelId::from_bytes([2; 32]); 3],
         max_tasks: 2,
+        keep_msat: KeptCredit::new(KeptCredit::MAX).unwrap(),
     });
     round_trip(&StreamTokens {
         task_id: TaskId::from_bytes([1; 32]),
@@ -107,6 +108,21 @@ fn messages_come_back_whole_and_never_from_a_part() {
     round_trip(&RegisterWorkerSuccess {
         vrf_key: VrfSecret::from_bytes([1; 32]).unwrap().public_key(),
     });
+}
+
+#[test]
+fn a_registration_that_keeps_more_than_it_may_does_not_decode() {
+    let register = RegisterWorker {
+        worker_key: WorkerKey::from_bytes([1; 32]),
+        models: Vec::new(),
+        max_tasks: 2,
+        keep_msat: KeptCredit::new(KeptCredit::MAX).unwrap(),
+    };
+    let mut frame = Frame::new(&register).unwrap();
+    assert_eq!(frame.decode::<RegisterWorker>().unwrap().0, register);
+    let end = frame.payload.len();
+    frame.payload[end - 8..].copy_from_slice(&(KeptCredit::MAX + 1).to_le_bytes());
+    assert!(frame.decode::<RegisterWorker>().is_err());
 }
 
 #[test]

@@ -292,6 +292,7 @@ async fn scout(mut pools: Vec<Preferred>) -> usize {
 #[cfg(test)]
 mod tests {
     use dovetail_sv2::AuthorityKeys;
+    use dovetail_units::KeptCredit;
 
     use super::*;
 
@@ -306,6 +307,7 @@ mod tests {
             authority: pool.authority_public_key,
             models: Vec::new(),
             max_tasks: 1,
+            keep: KeptCredit::NONE,
             nominal_hash_rate: 0.0,
             declares_jobs: false,
         };

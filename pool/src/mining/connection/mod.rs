@@ -13,6 +13,7 @@ use dovetail_sv2::server::Client;
 use dovetail_sv2::setup::mining_flags;
 use dovetail_sv2::{EndReason, FrameReader, HandshakeHash, Message, MiningClock, Outbox, Place};
 use dovetail_templates::WorkSnapshot;
+use dovetail_units::KeptCredit;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -77,6 +78,8 @@ pub(crate) struct Connection {
     pub(in crate::mining) registering: Option<Registering>,
     /// The worker that has registered. Dropping it gives the worker's tasks back.
     pub(in crate::mining) connected: Option<Connected>,
+    /// How much of its credit that worker leaves held.
+    pub(in crate::mining) kept: KeptCredit,
     /// Whether that worker has registered again elsewhere.
     pub(in crate::mining) is_superseded: bool,
     /// Shares that wait for their settlement. Dropping it drops the waiting, not the settling.
@@ -154,6 +157,7 @@ impl Connection {
             settler,
             registering: None,
             connected: None,
+            kept: KeptCredit::NONE,
             is_superseded: false,
             in_flight: JoinSet::new(),
             claims_in_flight: 0,

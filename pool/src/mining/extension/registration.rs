@@ -1,10 +1,11 @@
 //! A worker registers: it names its models, and proves its key by signing the pool's nonce for this pool and connection.
 
+use dovetail_commitment::WorkerKey;
 use dovetail_sv2::EndReason;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_sv2::extension::{
-    Binding, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError, RegisterWorkerProof,
-    RegisterWorkerSuccess, verify_registration,
+    Binding, KeptCredit, RegisterWorker, RegisterWorkerChallenge, RegisterWorkerError,
+    RegisterWorkerProof, RegisterWorkerSuccess, verify_registration,
 };
 
 use super::challenge::Registering;
@@ -52,7 +53,18 @@ impl Connection {
         let has_earned = self.shared.known_accounts.knows(&worker.to_string());
         self.place.register(has_earned);
         self.connected = Some(self.shared.tasks.connect(worker, request.models, room));
+        self.keep_credit(worker, request.keep_msat);
         Ok(())
+    }
+
+    /// What the worker has just proven that it wants. Also that nothing is kept any more. The registration does not wait
+    /// for the ledger, which may be away.
+    fn keep_credit(&mut self, worker: WorkerKey, kept: KeptCredit) {
+        self.kept = kept;
+        let settler = self.settler.clone();
+        self.shared
+            .tracker
+            .spawn(async move { settler.keep_credit(worker, kept).await });
     }
 
     fn refuse_registration(&mut self, code: Code) -> Result<(), EndReason> {

@@ -41,6 +41,7 @@ impl Connection {
         Ok(Some(Claim {
             root,
             worker,
+            kept: self.kept,
             header: hashed.header,
             coinbase: hashed.coinbase,
             merkle_path: hashed.merkle_path,

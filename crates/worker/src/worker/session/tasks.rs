@@ -124,13 +124,14 @@ impl Worker {
             } => self.on_tokens(session, task_id, first_position, tokens)?,
             TaskEvent::Finished {
                 transcript,
+                input_tokens,
                 expires,
                 reused_tokens,
             } => {
                 if session.chatter.may_log() {
                     tracing::info!(task = %transcript.task_id, tokens = transcript.output_tokens, reused_tokens, "finished a task");
                 }
-                self.on_finished(session, *transcript, expires)?;
+                self.on_finished(session, *transcript, input_tokens, expires)?;
             }
             TaskEvent::Failed { task_id, error } => {
                 if session.chatter.may_log() {
@@ -182,6 +183,7 @@ impl Worker {
         &mut self,
         session: &Session,
         transcript: Transcript,
+        input_tokens: usize,
         expires: Instant,
     ) -> Result<(), OutboxError> {
         count(&self.stats.tasks_finished);
@@ -193,7 +195,7 @@ impl Worker {
         let message = deliver_message(&transcript);
         // Kept first: it is delivered again if this session ends now.
         let transcripts = &mut self.upstreams[owner].transcripts;
-        if let Some(dropped) = transcripts.push(transcript, expires) {
+        if let Some(dropped) = transcripts.push(transcript, input_tokens, expires) {
             tracing::warn!(task = %dropped.transcript.task_id, "too many transcripts wait for a share, or it waits already; dropped it");
         }
         // A task of another pool was cancelled with its session; it may have been too late.
