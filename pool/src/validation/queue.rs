@@ -194,18 +194,12 @@ impl Queue {
         let mut taken = vec![first];
         let mut rest = VecDeque::with_capacity(waiting.len());
         for next in waiting.drain(..) {
-            let together = taken.iter().chain([&next]);
-            let together = together.flat_map(|waiting| &waiting.evidence);
-            let in_time = || {
-                let pace = self.pace.as_ref();
-                pace.is_none_or(|pace| pace.fit_together(&model, together))
-            };
             let fits = !is_alone
                 && next.model == model
                 && next.failed.is_empty()
                 && count + next.evidence.len() <= self.batch_max
                 && tokens.saturating_add(next.tokens()) <= BATCH_TOKENS_MAX
-                && in_time();
+                && self.in_time(&taken, &next);
             if fits && may_take(members, member, &next) {
                 count += next.evidence.len();
                 tokens += next.tokens();
@@ -216,6 +210,14 @@ impl Queue {
         }
         *waiting = rest;
         Some((model, taken))
+    }
+
+    /// Whether one more sample still leaves time enough for all that are replayed together.
+    fn in_time(&self, taken: &[Waiting], next: &Waiting) -> bool {
+        let together = taken.iter().chain([next]);
+        let together = together.flat_map(|waiting| &waiting.evidence);
+        let pace = self.pace.as_ref();
+        pace.is_none_or(|pace| pace.fit_together(&next.model, together))
     }
 
     /// The validator failed: what it had taken goes to the front again, for another one if there is.

@@ -259,7 +259,12 @@ mod tests {
                 scores: &scores,
                 space: true,
             };
-            pieces.merges(&names, &kinds).unwrap().concat()
+            let merges = pieces.merges(&names, &kinds).unwrap();
+            merges
+                .concat()
+                .into_iter()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
         };
         let plain = merges([0.0; 6]);
         assert_eq!(plain, ["ab", "c", "a", "b", "a", "bc", "b", "c"]);
