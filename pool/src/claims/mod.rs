@@ -14,6 +14,7 @@ mod receipts;
 pub(crate) mod settle;
 #[cfg(test)]
 mod settle_tests;
+mod settled;
 pub(crate) mod suspects;
 #[cfg(test)]
 mod value_tests;

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bitcoin::secp256k1::Keypair;
-use dovetail_commitment::{BatchRoot, HeaderHash, WorkerKey};
+use dovetail_commitment::WorkerKey;
 use dovetail_ledger::{
     BatchRecord, BatchState, CommitRefusal, Committer, DrawnSample, InferenceSettlement, Ledger,
     LedgerError, MaturityWindow, Share, ShareKind, Undone,
@@ -14,8 +14,8 @@ use dovetail_ledger::{
 use dovetail_sv2::extension::codes::Code;
 use dovetail_telemetry::{Event, Telemetry};
 use dovetail_units::time::unix_now;
-use dovetail_units::{KeptCredit, Msat, Work};
-use dovetail_vrf::{VrfProof, VrfPublicKey};
+use dovetail_units::{KeptCredit, Msat};
+use dovetail_vrf::VrfPublicKey;
 use tokio::time::timeout;
 
 use super::audit::{AuditOutcome, Audited, Auditor};
@@ -23,6 +23,7 @@ use super::batch::check_claimable;
 use super::claim::Claim;
 use super::one_per_worker::OnePerWorker;
 use super::receipts;
+pub(crate) use super::settled::{BatchReport, Drawn, ProvenShare, SettleRefusal, Settled};
 use crate::tasks::Tasks;
 use crate::validation::ReplayPace;
 
@@ -35,92 +36,6 @@ const COMMIT_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a claim waits for one answer of the ledger. A connection that has silently died would not end
 /// by itself, and the answers to all shares behind the claim wait with it.
 const LEDGER_TIME_MAX: Duration = Duration::from_secs(20);
-
-/// A share whose header hash met its target.
-#[derive(Debug, Clone)]
-pub(crate) struct ProvenShare {
-    pub(crate) account: String,
-    pub(crate) header_hash: HeaderHash,
-    pub(crate) work: Work,
-    /// What its hashes are worth.
-    pub(crate) credit: Msat,
-    pub(crate) is_block: bool,
-    /// Whether its job was one in coinbase-only mode.
-    pub(crate) is_coinbase_only: bool,
-}
-
-/// How a batch's claim ended, for the worker.
-#[derive(Debug, Clone)]
-pub(crate) struct BatchReport {
-    pub(crate) root: BatchRoot,
-    pub(crate) header_hash: HeaderHash,
-    pub(crate) accepted: bool,
-    /// What the sample was drawn with, once the batch has ended. Whoever saw it before could claim again only if the
-    /// sample suited.
-    pub(crate) drawn: Option<Drawn>,
-    /// What the audit found, or why it was not done; empty if the batch is accepted.
-    pub(crate) code: Cow<'static, str>,
-    /// What the batch's tokens are credited with; 0 unless it is accepted.
-    pub(crate) credit: Msat,
-    /// What is held of the worker's credit for inference; `None` if the ledger did not say.
-    pub(crate) held: Option<Msat>,
-}
-
-/// What a batch's sample was drawn with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Drawn {
-    /// The header of the batch's first admitted claim.
-    pub(crate) sample_header: HeaderHash,
-    pub(crate) proof: VrfProof,
-    /// What was at stake for the worker.
-    pub(crate) stake: Msat,
-}
-
-/// How a share ended.
-#[derive(Debug, Clone)]
-pub(crate) enum Settled {
-    /// Durable, and credited.
-    Accepted(Option<BatchReport>),
-    /// Refused.
-    Refused(SettleRefusal, Option<BatchReport>),
-}
-
-/// Why a share was not settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SettleRefusal {
-    /// The header was submitted before.
-    Duplicate,
-    /// A reason of the extension.
-    Code(Code),
-}
-
-impl SettleRefusal {
-    /// The code of `SubmitShares.Error`.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Duplicate => stratum_core::mining_sv2::ERROR_CODE_SUBMIT_SHARES_DUPLICATE_SHARE,
-            Self::Code(code) => code.as_str(),
-        }
-    }
-
-    /// Whether no later share can claim the batch either.
-    pub(crate) fn is_final_for_batch(self) -> bool {
-        matches!(self, Self::Code(code) if code.is_final_for_batch())
-    }
-}
-
-impl From<Code> for SettleRefusal {
-    fn from(code: Code) -> Self {
-        Self::Code(code)
-    }
-}
-
-impl Settled {
-    /// Refused before anything was found out about the batch.
-    fn refused(refusal: impl Into<SettleRefusal>) -> Self {
-        Self::Refused(refusal.into(), None)
-    }
-}
 
 /// Settles shares.
 #[derive(Clone)]
