@@ -267,7 +267,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let plain = merges([0.0; 6]);
-        assert_eq!(plain, ["ab", "c", "a", "b", "a", "bc", "b", "c"]);
+        assert_eq!(plain, ["ab", "c", "a", "bc", "a", "b", "b", "c"]);
         for signs in 0..64_u32 {
             let scores =
                 std::array::from_fn(|place| if signs >> place & 1 == 1 { -0.0 } else { 0.0 });
