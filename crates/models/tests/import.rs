@@ -68,6 +68,7 @@ fn a_final_gain_that_leaves_no_room_for_the_largest_shift_gets_a_smaller_one() {
         let folder = tempfile::tempdir().unwrap();
         let mut tensors = recipe.tensors();
         tensors.get_mut("model.norm.weight").unwrap().1.fill(gain);
+        recipe.write_config(folder.path());
         recipe.write_tensors(folder.path(), &tensors);
         import(folder.path(), &ImportOptions::default(), &mut |_| {})
     };
