@@ -5,29 +5,33 @@ use dovetail_engine::{ENGINE_VERSION, Output, ReplayInput, Request, Runtime, for
 use dovetail_sv2::extension::AssignTask;
 
 use crate::fixture::{BATCH_MSAT, Case};
-use crate::scripted_worker::{Models, ScriptedWorker, honest, request, rewritten};
+use crate::scripted_worker::{Models, ScriptedWorker, TestBatch, honest, request, rewritten};
 
 /// Takes a task, delivers what `lie` makes of the honest output, claims it: the audit names `found`,
 /// and the cheat is the worse for it.
 async fn is_caught(found: &str, lie: impl FnOnce(&Models, &AssignTask, &mut Output)) {
     let (case, mut cheat) = Case::with_worker().await;
+    let earned = earn(&case, &mut cheat).await;
     let task = case.task(&mut cheat).await;
-    caught(&case, &mut cheat, &task, found, lie).await;
+    caught(&case, &mut cheat, (&earned, &task), found, lie).await;
     case.end().await;
+}
+
+/// What it has earned honestly is held, and is its collateral. Before it takes a task: a new worker has one at a time.
+async fn earn(case: &Case, cheat: &mut ScriptedWorker) -> TestBatch {
+    let earned = case.batch(cheat).await;
+    cheat.claim(&earned.root).await.credited();
+    case.earned_batches(cheat, 1);
+    earned
 }
 
 async fn caught(
     case: &Case,
     cheat: &mut ScriptedWorker,
-    task: &AssignTask,
+    (earned, task): (&TestBatch, &AssignTask),
     found: &str,
     lie: impl FnOnce(&Models, &AssignTask, &mut Output),
 ) {
-    // What it has earned honestly is held, and is its collateral.
-    let earned = case.batch(cheat).await;
-    cheat.claim(&earned.root).await.credited();
-    case.earned_batches(cheat, 1);
-
     let mut output = honest(&case.models().asked, task);
     lie(case.models(), task, &mut output);
     let batch = cheat.batch_output(task, &output).await;
@@ -181,11 +185,12 @@ async fn an_output_padded_past_the_stop_sequence() {
     // Any letter: the tiny model's text has few of anything else.
     let letters = [b"a", b"e", b"o", b" "].map(|letter| letter.to_vec());
     let stop = StopSequences::new(letters.to_vec()).unwrap();
+    let earned = earn(&case, &mut cheat).await;
     let task = case.task_until(&mut cheat, stop).await;
     caught(
         &case,
         &mut cheat,
-        &task,
+        (&earned, &task),
         "length",
         |models, task, output| {
             assert_eq!(output.finish_reason, FinishReason::Stop);
@@ -206,6 +211,7 @@ fn digits() -> Form {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_constraint_ignored() {
     let (case, mut cheat) = Case::with_worker().await;
+    let earned = earn(&case, &mut cheat).await;
     let task = case.task_of_form(&mut cheat, digits()).await;
     let free = |models: &Models, task: &AssignTask, output: &mut Output| {
         let honest = std::mem::replace(
@@ -214,13 +220,14 @@ async fn a_constraint_ignored() {
         );
         assert_ne!(honest.tokens[0], output.tokens[0]);
     };
-    caught(&case, &mut cheat, &task, "tokens", free).await;
+    caught(&case, &mut cheat, (&earned, &task), "tokens", free).await;
     case.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_constraint_than_the_one_that_was_asked_for() {
     let (case, mut cheat) = Case::with_worker().await;
+    let earned = earn(&case, &mut cheat).await;
     let task = case.task_of_form(&mut cheat, digits()).await;
     // Easier: digits as well, but fewer.
     let easier = |models: &Models, task: &AssignTask, output: &mut Output| {
@@ -229,20 +236,21 @@ async fn another_constraint_than_the_one_that_was_asked_for() {
             request.constraint = Some(Constraint::new(form).unwrap());
         });
     };
-    caught(&case, &mut cheat, &task, "length", easier).await;
+    caught(&case, &mut cheat, (&earned, &task), "length", easier).await;
     case.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_constraint_that_is_said_to_be_unmet() {
     let (case, mut cheat) = Case::with_worker().await;
+    let earned = earn(&case, &mut cheat).await;
     let task = case.task_of_form(&mut cheat, digits()).await;
     let given_up = |_: &Models, _: &AssignTask, output: &mut Output| {
         output.tokens.truncate(4);
         output.trace.truncate(1);
         output.finish_reason = FinishReason::ConstraintUnmet;
     };
-    caught(&case, &mut cheat, &task, "length", given_up).await;
+    caught(&case, &mut cheat, (&earned, &task), "length", given_up).await;
     case.end().await;
 }
 
@@ -292,10 +300,15 @@ async fn tokens_that_another_worker_was_paid_for() {
     drop(victim);
     // Another task, even with the same prompt, has a seed of its own.
     let mut thief = case.worker().await;
+    let earned = earn(&case, &mut thief).await;
     let task = case.task(&mut thief).await;
-    caught(&case, &mut thief, &task, "tokens", |_, _, ours| {
-        *ours = output
-    })
+    caught(
+        &case,
+        &mut thief,
+        (&earned, &task),
+        "tokens",
+        |_, _, ours| *ours = output,
+    )
     .await;
     case.end().await;
 }
