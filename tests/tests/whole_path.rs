@@ -241,6 +241,8 @@ fn a_pool_that_restarts_keeps_its_shares_and_its_worker_comes_back() {
 fn a_prompt_of_sixty_thousand_tokens_reaches_its_worker_and_ends_no_connection() {
     let options = Options {
         model: ServedModel::TinyOfLongContext,
+        // By default a replay on a slow machine would not have time enough for so much, and the task would be refused.
+        pool_settings: &[("AUDIT__TIMEOUT_S", "3600")],
         ..Options::default()
     };
     let (_dir, scenario) = dovetail_tests::scenario(&options).unwrap();

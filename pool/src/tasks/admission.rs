@@ -124,6 +124,8 @@ impl Tasks {
 
     async fn store_and_queue(&self, order: Order) -> Result<Admitted, AdmissionError> {
         let caller = order.caller;
+        // Before its prompt is encoded: whoever has no room must not keep others from having theirs encoded.
+        self.live.room(&caller, self.limits.queue_max)?;
         let task = self.check(order).await?;
         let (id, prompt) = (task.id, task.prompt.clone());
         if self.live.workers_for(&task.model_id) == 0 {

@@ -1,10 +1,10 @@
 //! How fast this pool's validators replay, and what follows: how much a task may ask for, and how large a batch may be.
 //!
 //! The unit is a model's work, in multiply-adds: a position costs the more the more stand before it. The speed is what
-//! replays took that happened, the last ones most; it begins with a short replay when a validator comes. Both bounds are
+//! replays took that happened, the last ones most; it begins with measurements when a validator comes. Both bounds are
 //! for what is *sure* to be too much: near them an audit decides, since no estimate is that good.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,11 +24,17 @@ const POSITIONS_MIN: u64 = 32;
 /// The first measurement of a validator has so many tokens of prompt, and as many of output. Short ones are slower for each
 /// position than long ones, so the estimate begins on the safe side.
 const PROBE_TOKENS: usize = 32;
+/// How many times longer the prompt of the next one is, where this one took too little time to say anything.
+const PROBE_GROWTH: usize = 4;
+/// A measurement that takes less says more about what a replay costs besides, and about what else the machine did.
+pub(super) const PROBE_TIME_MIN: Duration = Duration::from_millis(250);
 /// A product of the attention takes some times as long as one of a matrix.
 const ATTENTION_FACTOR: u64 = 4;
 /// What following a constraint may take besides, at the budget of an answer (`dovetail_guide::ANSWER_STEPS_MAX`). Hostile
 /// ones take that long, so it counts for all.
 const CONSTRAINT_TIME: Duration = Duration::from_secs(1);
+/// And for each token of the answer: a mask may look at every token of the vocabulary, which no step counts.
+const MASK_TIME: Duration = Duration::from_millis(1);
 
 /// How much of a transcript is replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,21 +89,30 @@ pub(crate) struct TaskTooLarge {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BatchTooCostly;
 
-/// A transcript that no model gave, for a first measurement: computing it again costs what an honest one costs, and what
+/// The lengths of the prompts to measure with, as far as the model's context lets them.
+pub(super) fn probe_lengths(model: &Model) -> Vec<usize> {
+    let quarter = model.manifest().architecture.context_tokens / 4;
+    let longest = quarter.clamp(1, PROMPT_TOKENS_MAX);
+    let longer = |length: &usize| length.checked_mul(PROBE_GROWTH);
+    std::iter::successors(Some(PROBE_TOKENS.min(longest)), longer)
+        .take_while(|length| *length <= longest)
+        .collect()
+}
+
+/// A transcript that no model gave, for a measurement: computing it again costs what an honest one costs, and what
 /// comes out of it does not matter.
-pub(super) fn probe(model: &Model) -> Evidence {
+pub(super) fn probe(model: &Model, length: usize) -> Evidence {
     let arch = &model.manifest().architecture;
-    let count = PROBE_TOKENS.min(arch.context_tokens / 4).max(1);
-    let tokens: Vec<u32> = (0..count as u32).collect();
-    let known = |token: &u32| (*token as usize) < arch.vocabulary;
-    let tokens: Vec<u32> = tokens.into_iter().filter(known).collect();
+    let known = (0..arch.vocabulary as u32).cycle();
+    let prompt: Vec<u32> = known.take(length).collect();
+    let tokens: Vec<u32> = prompt.iter().copied().take(PROBE_TOKENS).collect();
     let sampling = SamplingParams {
         temperature_milli: 0,
         top_k: 0,
         top_p_milli: 1_000,
         max_tokens: PROBE_TOKENS as u32 + 1,
     };
-    let prompt = EncodedPrompt::new(b"a measurement", tokens.clone());
+    let prompt = EncodedPrompt::new(b"a measurement", prompt);
     let prompt = prompt.expect("a text and some tokens are a prompt");
     let (salt, stop) = ([0; 32], StopSequences::default());
     Evidence {
@@ -163,10 +178,30 @@ impl ReplayPace {
         }
     }
 
-    /// The model, if nothing is known of this validator's speed with it.
-    pub(super) fn unmeasured(&self, validator: usize, model: &ModelId) -> Option<Arc<Model>> {
-        let known = self.speeds().contains_key(&(validator, *model));
-        self.models.get(model).filter(|_| !known)
+    /// The model, if it is one whose speed is of interest.
+    pub(super) fn model(&self, id: &ModelId) -> Option<Arc<Model>> {
+        self.models.get(id)
+    }
+
+    /// The validator was measured with this. What was known before is forgotten: else one bad hour would count for as long
+    /// as it has all tasks refused, since then nothing is replayed that would show it to be over.
+    pub(super) fn measured(
+        &self,
+        validator: usize,
+        model: &ModelId,
+        evidence: &[Arc<Evidence>],
+        took: Duration,
+    ) {
+        self.speeds().remove(&(validator, *model));
+        self.note(validator, model, evidence, took);
+    }
+
+    /// The validator is away. Its speed counts no more, where another one's is known.
+    pub(super) fn leave(&self, validator: usize) {
+        let mut speeds = self.speeds();
+        let of_others = speeds.keys().filter(|(of, _)| *of != validator);
+        let known: HashSet<ModelId> = of_others.map(|(_, model)| *model).collect();
+        speeds.retain(|(of, model), _| *of != validator || !known.contains(model));
     }
 
     /// The validator has replayed all of this, and it held: what does not hold may have been computed in part only.
@@ -205,10 +240,12 @@ impl ReplayPace {
         let speeds = self.speeds();
         let of_model = speeds.iter().filter(|((_, of), _)| of == model);
         let slowest = of_model.map(|(_, speed)| speed.time_of(work)).max()?;
-        let constrained = extents.iter().filter(|extent| extent.constrained).count();
-        let besides =
-            CONSTRAINT_TIME.saturating_mul(u32::try_from(constrained).unwrap_or(u32::MAX));
-        Some(slowest.saturating_add(besides))
+        let constrained = extents.iter().filter(|extent| extent.constrained);
+        let besides = constrained.map(|extent| {
+            let tokens = u32::try_from(extent.output).unwrap_or(u32::MAX);
+            CONSTRAINT_TIME.saturating_add(MASK_TIME.saturating_mul(tokens))
+        });
+        Some(besides.fold(slowest, Duration::saturating_add))
     }
 
     /// Whether samples of several claims may be replayed in one go: if that takes half of the time for one.
@@ -341,6 +378,12 @@ mod tests {
         };
         let time = pace.time_of(&model.id(), &[constrained; 2]).unwrap();
         assert_eq!(time, Duration::from_secs(2) + 2 * CONSTRAINT_TIME);
+        let answer = |constrained| Extent {
+            constrained,
+            ..extent(100, 500)
+        };
+        let time = |constrained| pace.time_of(&model.id(), &[answer(constrained)]).unwrap();
+        assert_eq!(time(true), time(false) + CONSTRAINT_TIME + 500 * MASK_TIME);
     }
 
     #[test]
@@ -398,5 +441,46 @@ mod tests {
         assert_eq!(pace.check_task(&model.id(), extent(60_000, 4_096)), Ok(()));
         let batch = vec![(model.id(), extent(60_000, 4_096)); 64];
         assert_eq!(pace.check_batch(&batch), Ok(()));
+    }
+
+    #[test]
+    fn a_validator_that_is_away_counts_no_more_where_another_is_known() {
+        let (pace, model) = pace();
+        let slow = Speed {
+            work: extent(100, 0).work(&model),
+            took: Duration::from_secs(3),
+        };
+        pace.speeds().insert((1, model.id()), slow);
+        let time = || pace.time_of(&model.id(), &[extent(100, 0)]);
+        pace.leave(1);
+        assert_eq!(time(), Some(Duration::from_secs(1)));
+        // Of the last one it is better to know what there was.
+        pace.leave(0);
+        assert_eq!(time(), Some(Duration::from_secs(1)));
+    }
+
+    /// Else nothing that is asked for is admitted after it, nor replayed, and the estimate stays what it is.
+    #[test]
+    fn a_new_measurement_makes_up_for_a_bad_hour() {
+        let (pace, model) = pace();
+        let evidence = [Arc::new(probe(&model, PROBE_TOKENS))];
+        let hour = Duration::from_secs(3_600);
+        pace.note(0, &model.id(), &evidence, hour);
+        assert!(pace.check_task(&model.id(), extent(500, 100)).is_err());
+        pace.measured(0, &model.id(), &evidence, Duration::from_millis(300));
+        let measured = [Extent::of(&evidence[0])];
+        let time = pace.time_of(&model.id(), &measured);
+        assert_eq!(time, Some(Duration::from_millis(300)));
+    }
+
+    #[test]
+    fn measurements_grow_as_far_as_the_context_lets_them() {
+        let model = tiny_model(1);
+        let lengths = probe_lengths(&model);
+        assert_eq!(lengths, [32, 128]);
+        for length in lengths {
+            let extent = Extent::of(&probe(&model, length));
+            assert_eq!((extent.input, extent.output), (length as u64, 32));
+        }
     }
 }

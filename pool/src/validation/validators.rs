@@ -6,17 +6,21 @@ use std::time::{Duration, Instant};
 
 use dovetail_audit::{Evidence, Verdict};
 use dovetail_commitment::ModelId;
+use dovetail_engine::Model;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::pace::{ReplayPace, probe};
+use super::pace::{PROBE_TIME_MIN, ReplayPace, probe, probe_lengths};
 use super::queue::{Queue, QueueFull, Replayed, Waiting, answer};
 use super::{Validator, ValidatorError, Work};
 
 /// The waits before a validator that failed is asked again.
 const BACKOFF: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(250)..=Duration::from_secs(15);
+
+/// A validator that had nothing to do for so long is measured again.
+const IDLE_MAX: Duration = Duration::from_secs(600);
 
 /// Bounds of the queue.
 #[derive(Debug, Clone, Copy)]
@@ -146,11 +150,12 @@ impl ValidatorTask {
         let name = self.validator.name();
         let mut wait = *BACKOFF.start();
         loop {
-            match self.in_time(self.validator.describe()).await {
+            let serves = match self.in_time(self.validator.describe()).await {
                 Ok(serves) => {
                     self.measure(&serves).await;
                     tracing::info!(validator = name, models = serves.len(), "validator at work");
-                    self.queue.is_back(self.number, serves);
+                    self.queue.is_back(self.number, serves.clone());
+                    serves
                 }
                 Err(error) => {
                     tracing::warn!(validator = name, %error, "a validator is away; asking again");
@@ -158,9 +163,10 @@ impl ValidatorTask {
                     wait = (wait * 2).min(*BACKOFF.end());
                     continue;
                 }
-            }
-            let error = self.until_it_fails(&mut wait).await;
+            };
+            let error = self.until_it_fails(&serves, &mut wait).await;
             self.queue.is_away(self.number);
+            self.pace.leave(self.number);
             tracing::warn!(validator = name, %error, "a validator failed; its work goes to another");
             // One that answers but fails at every replay is not asked in a tight loop either.
             sleep(wait).await;
@@ -168,38 +174,61 @@ impl ValidatorTask {
         }
     }
 
-    /// Has something short replayed with each model whose speed is not known here yet. It goes to work without an estimate,
-    /// too.
+    /// Has something short replayed with each model, to know how fast it is. It goes to work without an estimate, too.
     async fn measure(&self, serves: &HashSet<ModelId>) {
         for id in serves {
-            let Some(model) = self.pace.unmeasured(self.number, id) else {
+            let Some(model) = self.pace.model(id) else {
                 continue;
             };
-            let work = Work {
-                model: *id,
-                evidence: vec![Arc::new(probe(&model))],
-            };
-            // Twice: the first time, the model's weights have yet to come into memory.
-            for is_warm in [false, true] {
-                let started = Instant::now();
-                match self.in_time(self.validator.replay(&work)).await {
-                    Ok(_) if is_warm => {
-                        let took = started.elapsed();
-                        self.pace.note(self.number, id, &work.evidence, took);
-                    }
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::warn!(validator = self.validator.name(), model = %id, %error, "the speed of replays is not known yet");
-                        break;
-                    }
-                }
+            if let Err(error) = self.measure_with(*id, &model).await {
+                tracing::warn!(validator = self.validator.name(), model = %id, %error, "the speed of replays is not known yet");
             }
         }
     }
 
-    async fn until_it_fails(&self, wait: &mut Duration) -> ValidatorError {
+    /// Measures with ever longer prompts, until one takes long enough to say something. That one is replayed twice, and the
+    /// faster replay counts: the machine may have had something else to do.
+    async fn measure_with(&self, id: ModelId, model: &Model) -> Result<(), ValidatorError> {
+        let lengths = probe_lengths(model);
+        for (place, length) in lengths.iter().enumerate() {
+            let work = Work {
+                model: id,
+                evidence: vec![Arc::new(probe(model, *length))],
+            };
+            if place == 0 {
+                // The model's weights have yet to come into memory.
+                self.time_of(&work).await?;
+            }
+            let is_last = place + 1 == lengths.len();
+            let mut took = self.time_of(&work).await?;
+            if took >= PROBE_TIME_MIN || is_last {
+                took = took.min(self.time_of(&work).await?);
+            }
+            if took >= PROBE_TIME_MIN || is_last {
+                self.pace.measured(self.number, &id, &work.evidence, took);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn time_of(&self, work: &Work) -> Result<Duration, ValidatorError> {
+        let started = Instant::now();
+        self.in_time(self.validator.replay(work)).await?;
+        Ok(started.elapsed())
+    }
+
+    async fn until_it_fails(
+        &self,
+        serves: &HashSet<ModelId>,
+        wait: &mut Duration,
+    ) -> ValidatorError {
         loop {
-            let (model, taken) = self.queue.take(self.number).await;
+            let taken = timeout(IDLE_MAX, self.queue.take(self.number)).await;
+            let Ok((model, taken)) = taken else {
+                self.measure(serves).await;
+                continue;
+            };
             let held = Held {
                 task: self,
                 taken: Some(taken),
