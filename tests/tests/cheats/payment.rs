@@ -67,9 +67,11 @@ async fn a_worker_that_asks_its_own_questions_until_the_budget_is_used_up() {
     }
     case.earned_batches(&cheat, 2);
     // Nor is there more after a restart.
+    let keys = cheat.keys.clone();
     drop(cheat);
     case.restart_pool(|_| {}).await;
     case.reconnect_bystander().await;
+    let _again = case.again(&keys).await;
     assert_eq!(case.refusal(1).await, "payment-required");
     let spent = "SELECT debits_posted FROM accounts WHERE name = 'payer:subsidy'";
     assert_eq!(case.fixture.number(spent), 2 * BATCH_MSAT);
