@@ -7,7 +7,7 @@ fn example() -> Config {
 #[test]
 fn sizes_that_nothing_can_be_reckoned_with_are_named() {
     type Change = fn(&mut Config);
-    let changes: [(&str, Change); 22] = [
+    let changes: [(&str, Change); 24] = [
         ("mining.cert_validity_s", |c| {
             c.mining.cert_validity_s = u64::MAX
         }),
@@ -51,6 +51,13 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
         ("audit.timeout_s", |c| c.audit.timeout_s = u64::MAX),
         ("audit.validator_timeout_s", |c| {
             c.audit.validator_timeout_s = 0
+        }),
+        ("audit.validators_secret is needed", |c| {
+            c.audit.validators = vec!["http://192.0.2.1:1".to_owned()];
+        }),
+        ("audit.in_process must not be 0 with one", |c| {
+            c.audit.validators = vec!["http://127.0.0.1:1".to_owned()];
+            c.audit.in_process = 0;
         }),
         ("audit.validators names one twice", |c| {
             c.audit.validators = vec!["http://127.0.0.1:1".to_owned(); 2];

@@ -77,6 +77,8 @@ fn of_workers_that_are_equal_whoever_has_waited_longest_comes_first() {
         live.complete(&pair.task, &pair.worker);
     }
     assert_eq!(given[..3], given[3..]);
+    let distinct: std::collections::BTreeSet<_> = given.iter().map(WorkerKey::to_bytes).collect();
+    assert_eq!(distinct.len(), 3);
 }
 
 #[test]

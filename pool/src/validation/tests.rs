@@ -372,3 +372,24 @@ async fn a_pool_and_a_validator_without_the_same_secret_believe_each_other_nothi
     served.kill();
     posing.kill();
 }
+
+#[tokio::test]
+async fn a_validator_that_strangers_can_reach_needs_a_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("tiny.safetensors");
+    std::fs::write(&model, tiny::generate(1)).unwrap();
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let serve = |secret_file| {
+        let options = ValidatorOptions {
+            listen: "0.0.0.0:0".parse().unwrap(),
+            secret_file,
+            models: vec![model.clone()],
+            threads: 1,
+        };
+        serve_validator(options, stop.clone(), |_| ())
+    };
+    let refused = serve(None).await.unwrap_err().to_string();
+    assert!(refused.contains("--secret-file"), "{refused}");
+    serve(Some(dir.path().join("secret"))).await.unwrap();
+}
