@@ -1,6 +1,7 @@
 //! The live tasks alone: how many tasks each worker has, what becomes of those that stall, and what one caller can do to
 //! others.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use dovetail_commitment::WorkerKey;
@@ -77,7 +78,7 @@ fn of_workers_that_are_equal_whoever_has_waited_longest_comes_first() {
         live.complete(&pair.task, &pair.worker);
     }
     assert_eq!(given[..3], given[3..]);
-    let distinct: std::collections::BTreeSet<_> = given.iter().map(WorkerKey::to_bytes).collect();
+    let distinct: BTreeSet<_> = given.iter().map(|key| key.to_bytes()).collect();
     assert_eq!(distinct.len(), 3);
 }
 

@@ -49,6 +49,7 @@ impl Service {
             ("LIGHTNING__SOCKET", format!("{place}/wallet.sock")),
             ("INFERENCE__MODELS", format!("[\"{}\"]", model.display())),
             ("INFERENCE__RECEIPT_KEY", format!("\"{key}\"")),
+            ("INFERENCE__VRF_KEY", format!("\"{key}\"")),
         ];
         Self::start(name, dir, &POOL, &own, values, change)
     }

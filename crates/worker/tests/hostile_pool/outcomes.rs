@@ -185,12 +185,13 @@ async fn a_sample_of_a_header_that_is_none_of_the_workers_shares_makes_it_leave(
 
 #[tokio::test]
 async fn a_batch_that_was_claimed_on_an_earlier_session_is_settled_by_its_sample_on_a_later_one() {
-    let (fixture, pool, mut declarator, claim) = claimed(impatient()).await;
+    let (fixture, pool, _, claim) = claimed(impatient()).await;
     let (root, first) = (claim.root, claim.header_hash);
     // The connection breaks before an answer; the pool has fixed the sample by then.
     drop(pool);
     let mut pool = fixture.session().await;
     batch_of(&mut pool, root).await;
+    let mut declarator = fixture.declarator().await;
     let claim = Claim::take(&mut pool, &mut declarator, root).await;
     assert_ne!(claim.header_hash, first);
     claim.accept(&mut pool).await;
