@@ -4,10 +4,21 @@ fn example() -> Config {
     toml::from_str(include_str!("../../../config/dovetail-pool.toml")).unwrap()
 }
 
+type Change = fn(&mut Config);
+
+/// Each of these changes to the example is refused in these words.
+fn refused(changes: &[(&str, Change)]) {
+    for (key, change) in changes {
+        let mut config = example();
+        change(&mut config);
+        let refused = config.check().unwrap_err();
+        assert!(refused.contains(key), "{key}: {refused}");
+    }
+}
+
 #[test]
 fn sizes_that_nothing_can_be_reckoned_with_are_named() {
-    type Change = fn(&mut Config);
-    let changes: [(&str, Change); 24] = [
+    let changes: [(&str, Change); 21] = [
         ("mining.cert_validity_s", |c| {
             c.mining.cert_validity_s = u64::MAX
         }),
@@ -52,16 +63,6 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
         ("audit.validator_timeout_s", |c| {
             c.audit.validator_timeout_s = 0
         }),
-        ("audit.validators_secret is needed", |c| {
-            c.audit.validators = vec!["http://192.0.2.1:1".to_owned()];
-        }),
-        ("audit.in_process must not be 0 with one", |c| {
-            c.audit.validators = vec!["http://127.0.0.1:1".to_owned()];
-            c.audit.in_process = 0;
-        }),
-        ("audit.validators names one twice", |c| {
-            c.audit.validators = vec!["http://127.0.0.1:1".to_owned(); 2];
-        }),
         ("credit.hash_msat_per_mebihash", |c| {
             c.credit.hash_msat_per_mebihash = -1
         }),
@@ -72,12 +73,23 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
             c.inference.subsidy.msat_in_all = i64::MAX;
         }),
     ];
-    for (key, change) in changes {
-        let mut config = example();
-        change(&mut config);
-        let refused = config.check().unwrap_err();
-        assert!(refused.contains(key), "{key}: {refused}");
-    }
+    refused(&changes);
+}
+
+#[test]
+fn validators_that_are_no_second_opinion_or_that_anybody_could_play_are_named() {
+    refused(&[
+        ("audit.validators_secret is needed", |c| {
+            c.audit.validators = vec!["http://192.0.2.1:1".to_owned()];
+        }),
+        ("audit.in_process must not be 0 with one", |c| {
+            c.audit.validators = vec!["http://127.0.0.1:1".to_owned()];
+            c.audit.in_process = 0;
+        }),
+        ("audit.validators names one twice", |c| {
+            c.audit.validators = vec!["http://127.0.0.1:1".to_owned(); 2];
+        }),
+    ]);
 }
 
 #[test]
