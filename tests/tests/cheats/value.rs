@@ -1,11 +1,13 @@
 //! What is paid is weighed: a long lie is not hidden among trifles, and what an agent has read is paid.
 
-use dovetail_commitment::FinishReason;
-use dovetail_sv2::extension::CancelTask;
+use dovetail_commitment::{FinishReason, Transcript};
+use dovetail_sv2::extension::{AssignTask, CancelTask};
 use dovetail_tests::scenario::Options;
 
 use crate::fixture::{Case, options};
-use crate::scripted_worker::{assert_refused, batch_of, honest, rewritten, transcript};
+use crate::scripted_worker::{
+    ScriptedWorker, assert_refused, batch_of, honest, rewritten, transcript,
+};
 
 /// What broke version 1: the lie is nearly all that the batch is worth, and one leaf of many.
 #[tokio::test(flavor = "multi_thread")]
@@ -34,30 +36,50 @@ async fn a_long_lie_among_trifles() {
     case.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_cancelled_once_it_was_read_is_paid_as_far_as_it_was_streamed() {
-    let (case, mut worker) = Case::with_worker().await;
-    let task = case.task(&mut worker).await;
-    let read = 16;
-    let mut output = rewritten(&case.models().asked, &task, |request| {
-        request.sampling.max_tokens = read;
+/// Tokens that an agent reads of an answer before it stops it.
+const READ: u32 = 16;
+
+/// Streams what the agent reads, and tries to be done with it: a task that goes on does not end in a prefix.
+async fn streams_a_part(case: &Case, worker: &mut ScriptedWorker, task: &AssignTask) -> Transcript {
+    let mut output = rewritten(&case.models().asked, task, |request| {
+        request.sampling.max_tokens = READ;
     });
     output.finish_reason = FinishReason::Cancelled;
-    let prefix = transcript(worker.keys.name, &task, &output);
-    // Nobody has cancelled it yet.
+    let prefix = transcript(worker.keys.name, task, &output);
     let refused = worker.deliver(&output.tokens, &prefix).await;
     assert_refused(refused, "transcript-not-matching-task");
+    prefix
+}
 
-    let cancelled = case.cancel(task.task_id);
+/// The pool tells the worker to stop, and takes the prefix then.
+async fn hands_in_what_was_read(
+    worker: &mut ScriptedWorker,
+    task: &AssignTask,
+    prefix: &Transcript,
+) {
     let told: CancelTask = worker.wire.receive().await;
     assert_eq!(told.task_id, task.task_id);
     let delivered = worker.deliver_bytes(task.task_id, prefix.encode()).await;
     assert_eq!(delivered, Ok(()));
-    cancelled.await.unwrap();
+}
+
+async fn is_paid_for_what_was_read(worker: &mut ScriptedWorker, prefix: Transcript) {
     let batch = batch_of(&[prefix]);
     worker.register_batch(&batch).await.unwrap();
     let outcome = worker.claim(&batch.root).await.credited();
-    assert_eq!(outcome.credit_msat, u64::from(read) * 1_000);
+    assert_eq!(outcome.credit_msat, u64::from(READ) * 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_cancelled_once_it_was_read_is_paid_as_far_as_it_was_streamed() {
+    let (case, mut worker) = Case::with_worker().await;
+    let task = case.task(&mut worker).await;
+    // Nobody has cancelled it yet.
+    let prefix = streams_a_part(&case, &mut worker, &task).await;
+    let cancelled = case.cancel(task.task_id);
+    hands_in_what_was_read(&mut worker, &task, &prefix).await;
+    cancelled.await.unwrap();
+    is_paid_for_what_was_read(&mut worker, prefix).await;
     case.end().await;
 }
 
@@ -71,24 +93,10 @@ async fn an_answer_whose_agent_hangs_up_once_it_was_read_is_paid_as_far_as_it_wa
     let mut worker = case.worker().await;
     let answer = case.answer().await;
     let task = worker.task().await;
-    let read = 16;
-    let mut output = rewritten(&case.models().asked, &task, |request| {
-        request.sampling.max_tokens = read;
-    });
-    output.finish_reason = FinishReason::Cancelled;
-    let prefix = transcript(worker.keys.name, &task, &output);
     // Its agent is still there.
-    let refused = worker.deliver(&output.tokens, &prefix).await;
-    assert_refused(refused, "transcript-not-matching-task");
-
+    let prefix = streams_a_part(&case, &mut worker, &task).await;
     drop(answer);
-    let told: CancelTask = worker.wire.receive().await;
-    assert_eq!(told.task_id, task.task_id);
-    let delivered = worker.deliver_bytes(task.task_id, prefix.encode()).await;
-    assert_eq!(delivered, Ok(()));
-    let batch = batch_of(&[prefix]);
-    worker.register_batch(&batch).await.unwrap();
-    let outcome = worker.claim(&batch.root).await.credited();
-    assert_eq!(outcome.credit_msat, u64::from(read) * 1_000);
+    hands_in_what_was_read(&mut worker, &task, &prefix).await;
+    is_paid_for_what_was_read(&mut worker, prefix).await;
     case.end().await;
 }
