@@ -21,6 +21,7 @@ mod known_accounts;
 mod mailboxes;
 mod mining;
 mod models;
+mod one_each;
 mod payouts;
 mod records;
 mod run;

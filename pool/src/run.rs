@@ -28,8 +28,7 @@ use crate::agents::grpc::{self, Downloads};
 use crate::blocks;
 use crate::chores;
 use crate::claims::audit::Auditor;
-use crate::claims::one_per_worker::OnePerWorker;
-use crate::claims::settle::Settler;
+use crate::claims::settle::{OF_A_WORKER_IN_LINE_MAX, Settler};
 use crate::config::{Config, MiningConfig};
 use crate::device_work;
 use crate::embedded_declarator;
@@ -39,6 +38,7 @@ use crate::known_accounts::KnownAccounts;
 use crate::mailboxes::Mailboxes;
 use crate::mining::SHARES_IN_FLIGHT_MAX;
 use crate::models::Models;
+use crate::one_each::OneEach;
 use crate::payouts::{InvoiceAnswers, Payouts};
 use crate::records;
 use crate::share_pace::SharePace;
@@ -158,7 +158,7 @@ async fn share(
         templates,
         blocks,
         settler,
-        registrations: OnePerWorker::default(),
+        registrations: OneEach::new(OF_A_WORKER_IN_LINE_MAX),
         tasks: base.tasks.clone(),
         models: base.models.clone(),
         invoice_answers: InvoiceAnswers::default(),
@@ -339,7 +339,7 @@ async fn start_settler(
         ledger: base.ledger.clone(),
         committer,
         auditor: Auditor::new(base.ledger.clone(), vrf, validators, audit_time_max),
-        one_per_worker: OnePerWorker::default(),
+        one_per_worker: OneEach::new(OF_A_WORKER_IN_LINE_MAX),
         tasks: base.tasks.clone(),
         telemetry: base.telemetry.clone(),
         window: config.audit.window(),

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bitcoin::ScriptBuf;
+use dovetail_commitment::WorkerKey;
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::Ledger;
@@ -14,13 +15,13 @@ use dovetail_templates::{TemplateHandle, WorkSnapshot};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio_util::task::TaskTracker;
 
-use crate::claims::one_per_worker::OnePerWorker;
 use crate::claims::settle::Settler;
 use crate::config::Config;
 use crate::device_work::DeviceWork;
 use crate::header_spaces::{HeaderSpaces, JobSalts};
 use crate::known_accounts::KnownAccounts;
 use crate::models::Models;
+use crate::one_each::OneEach;
 use crate::payouts::InvoiceAnswers;
 use crate::share_pace::SharePace;
 use crate::tasks::Tasks;
@@ -41,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) settler: Settler,
     /// One registration of a batch at a time of each worker: however many connections a worker has, it takes one of those
     /// to the ledger.
-    pub(crate) registrations: OnePerWorker,
+    pub(crate) registrations: OneEach<WorkerKey>,
     pub(crate) tasks: Tasks,
     pub(crate) models: Models,
     /// Where connections hand in what payouts wait for.

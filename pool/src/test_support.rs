@@ -25,10 +25,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::claims::audit::Auditor;
 use crate::claims::claim::Claim;
-use crate::claims::one_per_worker::OnePerWorker;
-use crate::claims::settle::{ProvenShare, Settled, Settler};
+use crate::claims::settle::{OF_A_WORKER_IN_LINE_MAX, ProvenShare, Settled, Settler};
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
+use crate::one_each::OneEach;
 use crate::tasks::{Patience, Prices, TaskLimits, TaskParts, Tasks};
 use crate::validation::{
     Member, ReplayPace, ThreadValidator, Validator, Validators, ValidatorsConfig,
@@ -173,7 +173,7 @@ impl Pool {
             telemetry: Telemetry::none(),
             committer,
             auditor,
-            one_per_worker: OnePerWorker::default(),
+            one_per_worker: OneEach::new(OF_A_WORKER_IN_LINE_MAX),
             window: WINDOW,
             receipt_key: Keypair::from_seckey_slice(SECP256K1, &[1; 32]).unwrap(),
         };

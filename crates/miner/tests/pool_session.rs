@@ -187,6 +187,24 @@ async fn a_refused_registration_says_why() {
     assert!(matches!(opened, Err(SessionError::NotRegistered(code)) if code == Code::ModelUnknown));
 }
 
+/// Else whoever can redirect its connections is given its registration.
+#[tokio::test]
+async fn a_worker_says_nothing_to_a_pool_of_another_authority() {
+    let (listener, address, authority) = listen().await;
+    let (_, _, another) = listen().await;
+    let keys = WorkerKeys::generate();
+    let options = options(address, &another);
+    let pool = async {
+        let mut pool = Played::accept(&listener, &authority, SetupProtocol::MiningProtocol).await;
+        pool.grant_extension().await;
+        let _: RegisterWorker = pool.expect().await;
+    };
+    tokio::select! {
+        opened = PoolSession::open(&options, &keys) => assert!(opened.is_err()),
+        () = pool => panic!("it registers with a pool that it was not told of"),
+    }
+}
+
 #[tokio::test]
 async fn the_hasher_submits_shares_that_meet_the_target_and_comes_back_after_a_disconnect() {
     let (listener, address, authority) = listen().await;

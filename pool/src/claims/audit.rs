@@ -17,7 +17,7 @@ use dovetail_vrf::{VrfProof, VrfPublicKey, VrfSecret};
 use futures::future::join_all;
 use tokio::time::timeout;
 
-use crate::validation::{NotReplayed, ReplayPace, Validators};
+use crate::validation::{Late, NotReplayed, ReplayPace, Replayed, ValidatorNames, Validators};
 
 /// How an audit ended, and with which sample.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub(crate) enum AuditOutcome {
     Failed(Box<Failure>),
     /// One did not, and nobody has replayed it a second time yet. The finding is kept.
     Suspect,
-    /// The replay had no place in the queue: earns nothing, costs nothing and counts for nothing.
+    /// The replay had no place in the queue, or no validator in time: earns nothing, costs nothing and counts for nothing.
     Crowded,
     /// The replay could not be done in time, or was not the same twice: earns nothing and costs nothing.
     Undone,
@@ -71,6 +71,13 @@ struct Found {
     by: usize,
 }
 
+/// Why a part of a sample was not replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NotDone {
+    Crowded,
+    Undone,
+}
+
 /// Runs audits away from the mining tasks.
 #[derive(Clone)]
 pub(crate) struct Auditor {
@@ -82,7 +89,7 @@ pub(crate) struct Auditor {
 }
 
 impl Auditor {
-    /// Draws samples with this secret. A replay that takes longer than `time_max` is given up.
+    /// Draws samples with this secret. A replay that takes longer than `time_max`, or waits for longer, is given up.
     pub(crate) fn new(
         ledger: Ledger,
         secret: VrfSecret,
@@ -97,9 +104,9 @@ impl Auditor {
         }
     }
 
-    /// How long an audit takes at most: a replay, and another one to confirm what it found.
+    /// How long an audit takes at most: the wait for a validator, a replay, and another one to confirm what it found.
     pub(crate) fn time_max(&self) -> Duration {
-        self.time_max.saturating_mul(2)
+        self.time_max.saturating_mul(3)
     }
 
     /// How fast replays are.
@@ -166,7 +173,12 @@ impl Auditor {
         let by_model = by_model(evidence, sample);
         let mut replays = Vec::with_capacity(by_model.len());
         for (model, indices) in &by_model {
-            replays.push(self.first_mismatch(*model, evidence, indices));
+            let found_at = FoundAt {
+                root,
+                header_hash,
+                indices: indices.clone(),
+            };
+            replays.push(self.first_mismatch(*model, evidence, found_at));
         }
         let replayed = join_all(replays).await;
         // A mismatch counts, whatever became of the other models.
@@ -179,14 +191,14 @@ impl Auditor {
                 AuditOutcome::Passed { replayed }
             } else if replayed
                 .iter()
-                .any(|of_model| matches!(of_model, Err(NotReplayed::QueueFull)))
+                .any(|of_model| matches!(of_model, Err(NotDone::Crowded)))
             {
                 AuditOutcome::Crowded
             } else {
                 AuditOutcome::Undone
             });
         };
-        let finding = self.finding(header_hash, found);
+        let finding = finding(header_hash, found, self.validators.names());
         // Before anything else: it must outlive this claim.
         self.ledger.keep_finding(root, &finding).await?;
         match self.confirm(&finding, &evidence[found.index]).await {
@@ -204,22 +216,22 @@ impl Auditor {
         &self,
         model: ModelId,
         evidence: &[Arc<Evidence>],
-        indices: &[usize],
-    ) -> Result<Option<Found>, NotReplayed> {
-        let chosen = indices.iter().map(|index| Arc::clone(&evidence[*index]));
-        let replayed = self.validators.replay(model, chosen.collect());
-        let replayed = timeout(self.time_max, replayed)
-            .await
-            .unwrap_or(Err(NotReplayed::Failed))?;
-        let mut verdicts = replayed.verdicts.iter().zip(indices);
-        Ok(verdicts.find_map(|(verdict, index)| {
-            let finding = (*verdict).err()?;
-            Some(Found {
-                index: *index,
-                finding,
-                by: replayed.by,
-            })
-        }))
+        found_at: FoundAt,
+    ) -> Result<Option<Found>, NotDone> {
+        let chosen = found_at.indices.iter();
+        let chosen = chosen.map(|index| Arc::clone(&evidence[*index])).collect();
+        let replayed = self.validators.replay(model, chosen, self.time_max).await;
+        match replayed {
+            Ok(replayed) => Ok(found_at.first_of(&replayed)),
+            Err(NotReplayed::Crowded) => Err(NotDone::Crowded),
+            Err(NotReplayed::Failed) => Err(NotDone::Undone),
+            Err(NotReplayed::Late(late)) => {
+                // Else a lie beside something long is free: whoever lies has the replay run out of time, and claims again.
+                let names = self.validators.names().clone();
+                tokio::spawn(keep_late(self.ledger.clone(), names, late, found_at));
+                Err(NotDone::Undone)
+            }
+        }
     }
 
     /// Has what a finding is about replayed once more, ahead of everything that waits, by another validator.
@@ -229,13 +241,18 @@ impl Auditor {
         evidence: &Arc<Evidence>,
     ) -> Confirmation {
         let model = evidence.transcript.model_id;
-        let again = self
-            .validators
-            .confirm(model, Arc::clone(evidence), &finding.validator);
+        let again = self.validators.confirm(
+            model,
+            Arc::clone(evidence),
+            &finding.validator,
+            self.time_max,
+        );
+        // Waiting included: it is asked for again by itself.
         let Ok(Ok(again)) = timeout(self.time_max, again).await else {
             return Confirmation::None;
         };
-        let second = self.validators.name(again.by).to_owned();
+        let names = self.validators.names();
+        let second = names.get(again.by).to_owned();
         let agrees = match again.verdicts.as_slice() {
             [Err(found)] => {
                 let found = Found {
@@ -243,7 +260,7 @@ impl Auditor {
                     finding: *found,
                     by: again.by,
                 };
-                let again = self.finding(finding.header_hash, &found);
+                let again = self::finding(finding.header_hash, &found, names);
                 let of_first = SuspectFinding {
                     validator: second.clone(),
                     ..finding.clone()
@@ -266,23 +283,60 @@ impl Auditor {
         );
         Confirmation::Different
     }
+}
 
-    /// What the ledger keeps of a mismatch: digests, never content.
-    fn finding(&self, header_hash: HeaderHash, found: &Found) -> SuspectFinding {
-        let mismatch = found.finding.mismatch;
-        let position = mismatch.position();
-        SuspectFinding {
-            header_hash,
-            index: found.index,
-            mismatch: mismatch.code().to_owned(),
-            position: position.map(|position| u32::try_from(position).unwrap_or(u32::MAX)),
-            replayed: found.finding.replayed.map(|replayed| ReplayedDigests {
-                tokens: replayed.tokens,
-                output_digest: replayed.output_digest,
-                trace_root: replayed.trace_root,
-            }),
-            validator: self.validators.name(found.by).to_owned(),
-        }
+/// At which claim a part of a sample is replayed, and which leaves it consists of.
+struct FoundAt {
+    root: BatchRoot,
+    header_hash: HeaderHash,
+    indices: Vec<usize>,
+}
+
+impl FoundAt {
+    fn first_of(&self, replayed: &Replayed) -> Option<Found> {
+        let mut verdicts = replayed.verdicts.iter().zip(&self.indices);
+        verdicts.find_map(|(verdict, index)| {
+            let finding = (*verdict).err()?;
+            Some(Found {
+                index: *index,
+                finding,
+                by: replayed.by,
+            })
+        })
+    }
+}
+
+/// Keeps what a replay finds that was given up: it is true all the same, and is confirmed before anything else of the worker
+/// is audited. Of a batch that has ended by then nothing is kept.
+async fn keep_late(ledger: Ledger, names: ValidatorNames, late: Late, found_at: FoundAt) {
+    let Some(replayed) = late.verdicts().await else {
+        return;
+    };
+    let Some(found) = found_at.first_of(&replayed) else {
+        return;
+    };
+    let finding = finding(found_at.header_hash, &found, &names);
+    tracing::warn!(root = %found_at.root, "a replay found a mismatch after its time was over; it is kept");
+    if let Err(error) = ledger.keep_finding(found_at.root, &finding).await {
+        tracing::error!(%error, root = %found_at.root, "cannot keep what a late replay found");
+    }
+}
+
+/// What the ledger keeps of a mismatch: digests, never content.
+fn finding(header_hash: HeaderHash, found: &Found, names: &ValidatorNames) -> SuspectFinding {
+    let mismatch = found.finding.mismatch;
+    let position = mismatch.position();
+    SuspectFinding {
+        header_hash,
+        index: found.index,
+        mismatch: mismatch.code().to_owned(),
+        position: position.map(|position| u32::try_from(position).unwrap_or(u32::MAX)),
+        replayed: found.finding.replayed.map(|replayed| ReplayedDigests {
+            tokens: replayed.tokens,
+            output_digest: replayed.output_digest,
+            trace_root: replayed.trace_root,
+        }),
+        validator: names.get(found.by).to_owned(),
     }
 }
 

@@ -9,7 +9,6 @@ mod failed_audits;
 #[cfg(test)]
 mod honest_tests;
 mod mismatch;
-pub(crate) mod one_per_worker;
 mod receipts;
 pub(crate) mod settle;
 #[cfg(test)]

@@ -21,15 +21,18 @@ use tokio::time::timeout;
 use super::audit::{AuditOutcome, Audited, Auditor};
 use super::batch::check_claimable;
 use super::claim::Claim;
-use super::one_per_worker::OnePerWorker;
 use super::receipts;
 pub(crate) use super::settled::{BatchReport, Drawn, ProvenShare, SettleRefusal, Settled};
+use crate::one_each::OneEach;
 use crate::tasks::Tasks;
 use crate::validation::ReplayPace;
 
-/// How long a claim waits for the one before it of the same worker: for a replay, and another one to confirm it, as long
-/// as these take by default.
-const TURN_TIME_MAX: Duration = Duration::from_secs(240);
+/// How long a claim waits for the one before it of the same worker. Together with an audit by default and some answers of
+/// the ledger it stays below what workers wait for an answer to a claim, ten minutes.
+const TURN_TIME_MAX: Duration = Duration::from_secs(100);
+/// Claims of one worker that may stand in line, the one under way included. An honest worker has one; a few more cover a
+/// reconnection. As many registrations of batches.
+pub(crate) const OF_A_WORKER_IN_LINE_MAX: usize = 4;
 /// How long it may take, besides the audit, until the share is durable or the mismatch booked: some answers of the ledger.
 /// Until then nothing of the worker matures.
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(120);
@@ -43,7 +46,7 @@ pub(crate) struct Settler {
     pub(crate) ledger: Ledger,
     pub(crate) committer: Committer,
     pub(crate) auditor: Auditor,
-    pub(crate) one_per_worker: OnePerWorker,
+    pub(crate) one_per_worker: OneEach<WorkerKey>,
     pub(crate) tasks: Tasks,
     pub(crate) telemetry: Telemetry,
     pub(crate) window: MaturityWindow,

@@ -366,10 +366,93 @@ async fn a_lie_that_nobody_can_confirm_in_time_is_kept_and_confirmed_without_ano
     fixture.database.drop().await;
 }
 
+/// Replays at so slow a pace.
+struct Slow {
+    replays: Arc<dyn Validator>,
+    takes: Duration,
+}
+
+fn slow(model: &Arc<dovetail_engine::Model>, takes: Duration) -> Arc<dyn Validator> {
+    let replays = Arc::new(validator(0, model));
+    Arc::new(Slow { replays, takes })
+}
+
+#[tonic::async_trait]
+impl Validator for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    async fn describe(&self) -> Result<HashSet<ModelId>, ValidatorError> {
+        self.replays.describe().await
+    }
+
+    async fn replay(&self, work: &Work) -> Result<Vec<Verdict>, ValidatorError> {
+        tokio::time::sleep(self.takes).await;
+        self.replays.replay(work).await
+    }
+}
+
+/// Else a lie beside something long is free: its replay runs out of time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_replay_finds_after_its_time_counts_and_no_claim_is_looked_at_before() {
+    let fixture = Fixture::start().await;
+    let slow = slow(&fixture.worker.model, Duration::from_secs(2));
+    let time_max = Duration::from_millis(1_500);
+    let pool = Pool::start(
+        &fixture.database,
+        fixture.spool.path(),
+        vec![slow],
+        time_max,
+    );
+    let pool = Arc::new(pool.await);
+    let liar = fixture.worker(0);
+    let lie = liar.finish(&fixture.ledger, 0, 2, |_, transcript| {
+        transcript.trace_root[0] ^= 1
+    });
+    let lie = lie.await;
+    let settled = claim(&pool, &lie).await;
+    assert_eq!(refused_with(&settled), Code::AuditUnavailable.as_str());
+    let key = liar.key();
+    let found = async || {
+        !fixture
+            .ledger
+            .suspects(Some(key), 1)
+            .await
+            .unwrap()
+            .is_empty()
+    };
+    for _ in 0..200 {
+        if found().await {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(found().await, "what was found late is lost");
+    pool.kill().await;
+
+    // Whatever it claims next: the lie is confirmed first.
+    let pool = fixture.pool(true, Duration::from_secs(30)).await;
+    let honest = fixture.honest(0, 1).await;
+    assert!(matches!(
+        claim(&pool, &honest).await,
+        Settled::Accepted(Some(_))
+    ));
+    let record = fixture.ledger.audit_record(&key).await.unwrap();
+    assert_eq!(record.mismatches, 1);
+    pool.kill().await;
+    fixture.database.drop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_cannot_be_audited_three_times_is_given_up_and_only_then_is_its_sample_told() {
     let fixture = Fixture::start().await;
-    let pool = fixture.pool(false, Duration::from_millis(100)).await;
+    let slow = slow(&fixture.worker.model, Duration::from_secs(1));
+    let spool = fixture.spool.path();
+    // Each claim also waits for what the one before has left behind.
+    let time_max = Duration::from_millis(900);
+    let pool = Pool::start(&fixture.database, spool, vec![slow], time_max).await;
+    let pool = Arc::new(pool);
     let finished = fixture.honest(0, 0).await;
     let mut first_header = None;
     for _ in 0..2 {

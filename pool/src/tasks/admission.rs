@@ -1,7 +1,6 @@
 //! Admitting a task: what is checked, stored and queued. The same order again finds the task as it stands.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use dovetail_api::codes::Code;
 use dovetail_commitment::{
@@ -11,7 +10,6 @@ use dovetail_commitment::{
 use dovetail_engine::Model;
 use dovetail_ledger::{LedgerError, NewTask, TaskRecord};
 use dovetail_units::time::{since_epoch, unix_now};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::caller::Caller;
 use super::live_tasks::Arrival;
@@ -25,8 +23,6 @@ use crate::assignment::Assignment;
 pub(super) const CONSTRAINT_READERS: usize = 2;
 /// So many prompts are encoded at once: the longest takes a core for some tenths of a second.
 pub(super) const PROMPT_ENCODERS: usize = 2;
-/// Whoever has waited this long for a turn is told to come back later.
-const READER_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Why a task is not admitted, or no price is named for it. No message holds anything of a prompt.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +130,7 @@ impl Tasks {
         // Before the task is stored, so that its agent may try again with the same id.
         self.live.room(&caller, self.limits.queue_max)?;
         if let Some(constraint) = &task.constraint {
-            self.read_constraint(task.model_id, constraint.clone())
+            self.read_constraint(task.model_id, constraint.clone(), &caller)
                 .await?;
         }
         let created = self.ledger.create_task(&task).await;
@@ -180,7 +176,8 @@ impl Tasks {
         let constraint = order.form.map(Constraint::new).transpose();
         let constraint =
             constraint.map_err(|error| AdmissionError::ConstraintInvalid(error.to_string()))?;
-        let prompt = self.encode(Arc::clone(&model), order.prompt).await?;
+        let encoded = self.encode(Arc::clone(&model), order.prompt, &order.caller);
+        let prompt = encoded.await?;
         let (tokens, constrained) = (prompt.tokens().len(), constraint.is_some());
         self.check_replay(&model, tokens, &order.sampling, constrained)?;
         Ok(NewTask {
@@ -205,8 +202,9 @@ impl Tasks {
         &self,
         model: Arc<Model>,
         text: Vec<u8>,
+        caller: &Caller,
     ) -> Result<EncodedPrompt, AdmissionError> {
-        let turn = turn_of(&self.prompt_encoders).await;
+        let turn = self.prompt_encoders.take(caller).await;
         let turn = turn.ok_or(AdmissionError::PromptsFull)?;
         let encoding = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -220,9 +218,10 @@ impl Tasks {
         &self,
         model: ModelId,
         constraint: Constraint,
+        caller: &Caller,
     ) -> Result<(), AdmissionError> {
         let model = self.model(&model)?;
-        let turn = turn_of(&self.constraint_readers).await;
+        let turn = self.constraint_readers.take(caller).await;
         let turn = turn.ok_or(AdmissionError::ConstraintsFull)?;
         let reading = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -254,13 +253,6 @@ impl Tasks {
             .validate()
             .map_err(|error| AdmissionError::SamplingInvalid(error.to_string()))
     }
-}
-
-/// A turn, unless it takes too long to come.
-async fn turn_of(turns: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    let turn = Arc::clone(turns).acquire_owned();
-    let turn = tokio::time::timeout(READER_WAIT_MAX, turn).await;
-    turn.ok()?.ok()
 }
 
 /// The text with the tokens that the model's tokenizer makes of it, if they leave room for an output.

@@ -32,6 +32,7 @@ mod stopping;
 mod stopping_tests;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +42,7 @@ use dovetail_commitment::{ModelId, TaskId};
 use dovetail_ledger::{BatchRecord, Ledger, LedgerError, TaskRecord, TaskState};
 use dovetail_telemetry::Telemetry;
 use dovetail_units::time::unix_now;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use admission::{AdmissionError, Admitted};
@@ -60,6 +61,7 @@ use crate::models::Models;
 use crate::validation::ReplayPace;
 use live_tasks::LiveTasks;
 use progress::Phase;
+use turns::Turns;
 
 /// Bounds of what agents may order.
 #[derive(Debug, Clone, Copy)]
@@ -119,9 +121,9 @@ pub(crate) struct Tasks {
     /// One look at a worker's standing at a time, so that the newest is what stays.
     standing_turn: Arc<Mutex<()>>,
     /// For those who have a constraint read.
-    constraint_readers: Arc<Semaphore>,
+    constraint_readers: Turns,
     /// For those who have a prompt encoded.
-    prompt_encoders: Arc<Semaphore>,
+    prompt_encoders: Turns,
 }
 
 /// Why a task cannot be shown.
@@ -158,8 +160,8 @@ impl Tasks {
             telemetry: parts.telemetry,
             tracker: parts.tracker,
             standing_turn: Arc::default(),
-            constraint_readers: Arc::new(Semaphore::new(admission::CONSTRAINT_READERS)),
-            prompt_encoders: Arc::new(Semaphore::new(admission::PROMPT_ENCODERS)),
+            constraint_readers: Turns::new(admission::CONSTRAINT_READERS),
+            prompt_encoders: Turns::new(admission::PROMPT_ENCODERS),
         }
     }
 

@@ -119,3 +119,29 @@ impl Progress {
         Ok(!new.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a worker goes on with what nobody wants, and is paid for it.
+    #[test]
+    fn of_a_task_that_stops_only_what_is_under_way_still_comes() {
+        let sampling = SamplingParams {
+            temperature_milli: 0,
+            top_k: 0,
+            top_p_milli: 1_000,
+            max_tokens: 4_096,
+        };
+        let mut progress = Progress::queued(ModelId::from_bytes([1; 32]), &sampling);
+        progress.begin();
+        progress.append(0, &[7; 10]).unwrap();
+        progress.stops();
+        let too_many = progress.append(10, &[7; CROSSING_TOKENS_MAX + 1]);
+        assert_eq!(too_many, Err(StreamRefusal::TooLong));
+        assert_eq!(progress.append(10, &[7; CROSSING_TOKENS_MAX]), Ok(true));
+        // It stays so, however often it is cancelled.
+        progress.stops();
+        assert_eq!(progress.append(266, &[7]), Err(StreamRefusal::TooLong));
+    }
+}

@@ -24,12 +24,13 @@ use dovetail_audit::{Evidence, Verdict};
 use dovetail_commitment::ModelId;
 
 pub(crate) use pace::{BatchTooCostly, Extent, ReplayPace};
+pub(crate) use queue::{Late, Replayed};
 pub(crate) use remote::RemoteValidator;
 pub use service::{ValidatorOptions, serve as serve_validator};
 pub(crate) use shared_secret::SharedSecret;
 pub(crate) use start::{pace_of, start_validators};
 pub(crate) use threads::ThreadValidator;
-pub(crate) use validators::{Member, NotReplayed, Validators, ValidatorsConfig};
+pub(crate) use validators::{Member, NotReplayed, ValidatorNames, Validators, ValidatorsConfig};
 
 /// Sampled transcripts of one model, to be replayed in one go.
 #[derive(Clone)]

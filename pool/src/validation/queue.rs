@@ -3,12 +3,15 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dovetail_audit::{Evidence, Verdict};
 use dovetail_commitment::{BATCH_TOKENS_MAX, ModelId};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
 
 use super::ReplayPace;
+use super::validators::NotReplayed;
 
 /// How often a sample is given to a validator that then fails. A request that breaks validators must
 /// not go round for ever.
@@ -22,24 +25,24 @@ pub(super) struct Waiting {
     avoid: Option<usize>,
     /// These failed with it.
     failed: Vec<usize>,
+    /// Until a validator has taken it.
+    begun: Option<oneshot::Sender<()>>,
     answer: oneshot::Sender<Replayed>,
 }
 
 impl Waiting {
-    fn new(
-        model: ModelId,
-        evidence: Vec<Arc<Evidence>>,
-        avoid: Option<usize>,
-    ) -> (Self, oneshot::Receiver<Replayed>) {
+    fn new(model: ModelId, evidence: Vec<Arc<Evidence>>, avoid: Option<usize>) -> (Self, Pending) {
+        let (begin, begun) = oneshot::channel();
         let (answer, answered) = oneshot::channel();
         let waiting = Self {
             evidence,
             model,
             avoid,
             failed: Vec::new(),
+            begun: Some(begin),
             answer,
         };
-        (waiting, answered)
+        (waiting, Pending { begun, answered })
     }
 
     /// How many tokens are replayed.
@@ -47,6 +50,37 @@ impl Waiting {
         let of_one = |of: &Arc<Evidence>| of.prompt.tokens().len() + of.output_tokens.len();
         let tokens: usize = self.evidence.iter().map(of_one).sum();
         u64::try_from(tokens).unwrap_or(u64::MAX)
+    }
+}
+
+/// A sample in the queue or in a validator's hands, as whoever asked for it sees it. Dropping it takes it out of the queue.
+pub(super) struct Pending {
+    begun: oneshot::Receiver<()>,
+    answered: oneshot::Receiver<Replayed>,
+}
+
+impl Pending {
+    /// The verdicts. It may wait for a validator as long as the replay itself may then take: a crowd is nobody's fault, and
+    /// must not look like a replay that takes too long.
+    pub(super) async fn within(mut self, time_max: Duration) -> Result<Replayed, NotReplayed> {
+        if timeout(time_max, self.begun).await.is_err() {
+            return Err(NotReplayed::Crowded);
+        }
+        match timeout(time_max, &mut self.answered).await {
+            Ok(answered) => answered.map_err(|_| NotReplayed::Failed),
+            Err(_) => Err(NotReplayed::Late(Late(self.answered))),
+        }
+    }
+}
+
+/// A replay that takes too long and goes on: nothing stops a thread. What it finds is still true.
+#[derive(Debug)]
+pub(crate) struct Late(oneshot::Receiver<Replayed>);
+
+impl Late {
+    /// The verdicts, if the validator comes to an end.
+    pub(crate) async fn verdicts(self) -> Option<Replayed> {
+        self.0.await.ok()
     }
 }
 
@@ -133,12 +167,12 @@ impl Queue {
         self.changed.notify_waiters();
     }
 
-    /// Puts a sample at the end. The receiver's sender is dropped if no validator could replay it.
+    /// Puts a sample at the end.
     pub(super) fn push(
         &self,
         model: ModelId,
         evidence: Vec<Arc<Evidence>>,
-    ) -> Result<oneshot::Receiver<Replayed>, QueueFull> {
+    ) -> Result<Pending, QueueFull> {
         let mut state = self.state();
         state.waiting.retain(|waiting| !waiting.answer.is_closed());
         let queued: usize = state.waiting.iter().map(|w| w.evidence.len()).sum();
@@ -158,7 +192,7 @@ impl Queue {
         model: ModelId,
         evidence: Arc<Evidence>,
         avoid: Option<usize>,
-    ) -> oneshot::Receiver<Replayed> {
+    ) -> Pending {
         let (waiting, answered) = Waiting::new(model, vec![evidence], avoid);
         self.state().waiting.push_front(waiting);
         self.changed.notify_waiters();
@@ -209,6 +243,10 @@ impl Queue {
             }
         }
         *waiting = rest;
+        for begun in taken.iter_mut().filter_map(|waiting| waiting.begun.take()) {
+            // Whoever gave up has been forgotten before.
+            let _ = begun.send(());
+        }
         Some((model, taken))
     }
 
@@ -329,8 +367,9 @@ mod tests {
             })
             .collect();
         answer(0, taken, verdicts);
-        assert_eq!(answers[0].try_recv().unwrap().verdicts, [Ok(()); 3]);
-        let of_second = answers[2].try_recv().unwrap().verdicts;
+        let mut verdicts = |place: usize| answers[place].answered.try_recv().unwrap().verdicts;
+        assert_eq!(verdicts(0), [Ok(()); 3]);
+        let of_second = verdicts(2);
         assert_eq!(of_second[0], Err(Mismatch::Trace.into()));
         assert_eq!(of_second[1..], [Ok(()); 3]);
         assert_eq!(queue.take_now(0).unwrap().0, B);
@@ -459,7 +498,7 @@ mod tests {
         }
         assert!(queue.take_now(0).is_none());
         assert!(matches!(
-            answer.try_recv(),
+            answer.answered.try_recv(),
             Err(oneshot::error::TryRecvError::Closed)
         ));
     }

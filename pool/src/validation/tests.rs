@@ -23,6 +23,9 @@ const CONFIG: ValidatorsConfig = ValidatorsConfig {
     validator_timeout: Duration::from_secs(20),
 };
 
+/// For a replay.
+const TIME_MAX: Duration = Duration::from_secs(20);
+
 fn runtime() -> Arc<Runtime> {
     Arc::new(Runtime::new(1).unwrap())
 }
@@ -235,7 +238,7 @@ async fn when_a_validators_process_dies_another_takes_over_and_it_is_asked_again
     let address = served.url.trim_start_matches("http://").to_owned();
     let (validators, stop) = start(vec![served.member(), local(&models)]);
     let evidence = evidence(&model);
-    let replay = || validators.replay(model.id(), evidence.clone());
+    let replay = || validators.replay(model.id(), evidence.clone(), TIME_MAX);
     // Whoever was ready first.
     replay().await.unwrap();
     until_replayed_by(0, &replay).await;
@@ -298,7 +301,10 @@ async fn what_a_dying_validator_held_is_answered_by_another() {
     let (validators, stop) = start(vec![member, local(&models)]);
     let replays = (0..8).map(|_| {
         let (validators, model) = (validators.clone(), Arc::clone(&model));
-        async move { validators.replay(model.id(), evidence(&model)).await }
+        async move {
+            let evidence = evidence(&model);
+            validators.replay(model.id(), evidence, TIME_MAX).await
+        }
     });
     for replayed in futures_of(replays).await {
         assert_eq!(replayed.unwrap().verdicts.len(), 3);
@@ -319,6 +325,76 @@ where
     outputs
 }
 
+/// Takes so long for each piece of work, and finds that nothing holds.
+struct Slow(Duration);
+
+#[tonic::async_trait]
+impl Validator for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    async fn describe(&self) -> Result<HashSet<ModelId>, ValidatorError> {
+        Ok(HashSet::from([tiny_model(1).id()]))
+    }
+
+    async fn replay(&self, work: &Work) -> Result<Vec<Verdict>, ValidatorError> {
+        tokio::time::sleep(self.0).await;
+        Ok(vec![Err(Mismatch::Trace.into()); work.evidence.len()])
+    }
+}
+
+/// A validator that is slow, and takes one sample at a time.
+fn start_slow(takes: Duration) -> (Validators, CancellationToken) {
+    let stop = CancellationToken::new();
+    let member = Member {
+        validator: Arc::new(Slow(takes)),
+        is_local: true,
+    };
+    let config = ValidatorsConfig {
+        batch_max: 3,
+        ..CONFIG
+    };
+    let tracker = TaskTracker::new();
+    let validators = Validators::start(vec![member], config, pace(), &tracker, &stop);
+    (validators, stop)
+}
+
+/// Else whoever has many claims makes those of others, that are honest, look as if they could not be replayed.
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_a_validator_is_no_part_of_a_replays_time_and_has_its_own() {
+    let time_max = Duration::from_secs(3);
+    let (validators, stop) = start_slow(time_max * 6 / 10);
+    let model = tiny_model(1);
+    let replays = (0..3).map(|_| {
+        let (validators, evidence) = (validators.clone(), evidence(&model));
+        let id = model.id();
+        async move { validators.replay(id, evidence, time_max).await }
+    });
+    let replayed = futures_of(replays).await;
+    // One has waited for another, and one in vain for both.
+    let count = |is: fn(&Result<Replayed, NotReplayed>) -> bool| {
+        replayed.iter().filter(|replayed| is(replayed)).count()
+    };
+    assert_eq!(count(Result::is_ok), 2, "{replayed:?}");
+    assert_eq!(count(|it| matches!(it, Err(NotReplayed::Crowded))), 1);
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_takes_too_long_is_given_up_and_still_says_in_the_end_what_it_found() {
+    let time_max = Duration::from_secs(1);
+    let (validators, stop) = start_slow(time_max * 2);
+    let model = tiny_model(1);
+    let replayed = validators.replay(model.id(), evidence(&model), time_max);
+    let Err(NotReplayed::Late(late)) = replayed.await else {
+        panic!("it was not given up");
+    };
+    let replayed = late.verdicts().await.unwrap();
+    assert_eq!(replayed.verdicts, [Err(Mismatch::Trace.into()); 3]);
+    stop.cancel();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_any_validator_a_sample_is_dropped_at_the_end_and_not_before() {
     let (validators, stop) = start(Vec::new());
@@ -326,7 +402,7 @@ async fn without_any_validator_a_sample_is_dropped_at_the_end_and_not_before() {
     let waiting = {
         let validators = validators.clone();
         let evidence = evidence(&model);
-        tokio::spawn(async move { validators.replay(model.id(), evidence).await })
+        tokio::spawn(async move { validators.replay(model.id(), evidence, TIME_MAX).await })
     };
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!waiting.is_finished());

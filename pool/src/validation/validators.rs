@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pace::{PROBE_TIME_MIN, ReplayPace, probe, probe_lengths};
-use super::queue::{Queue, QueueFull, Replayed, Waiting, answer};
+use super::queue::{Late, Queue, QueueFull, Replayed, Waiting, answer};
 use super::{Validator, ValidatorError, Work};
 
 /// The waits before a validator that failed is asked again.
@@ -41,19 +41,21 @@ pub(crate) struct Member {
 }
 
 /// Why a sample was not replayed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum NotReplayed {
-    /// Too much waits.
-    QueueFull,
-    /// No validator could do it, or none in time.
+    /// Too much waits, or no validator has taken it in time.
+    Crowded,
+    /// No validator could do it.
     Failed,
+    /// It was begun and has not come to an end in time.
+    Late(Late),
 }
 
 /// The pool's validators; clones share them.
 #[derive(Clone)]
 pub(crate) struct Validators {
     queue: Arc<Queue>,
-    names: Arc<Vec<String>>,
+    names: ValidatorNames,
     pace: ReplayPace,
 }
 
@@ -90,7 +92,7 @@ impl Validators {
         }
         Self {
             queue,
-            names: Arc::new(names),
+            names: ValidatorNames(Arc::new(names)),
             pace,
         }
     }
@@ -100,7 +102,8 @@ impl Validators {
         &self.pace
     }
 
-    /// Has a sample of one model replayed. There is no time limit here.
+    /// Has a sample of one model replayed. The replay may take `time_max` from when a validator takes it, and wait as long
+    /// before that.
     ///
     /// # Errors
     /// Why it was not.
@@ -108,31 +111,48 @@ impl Validators {
         &self,
         model: ModelId,
         evidence: Vec<Arc<Evidence>>,
+        time_max: Duration,
     ) -> Result<Replayed, NotReplayed> {
-        let waiting = self.queue.push(model, evidence);
-        let answered = waiting.map_err(|QueueFull| NotReplayed::QueueFull)?;
-        answered.await.map_err(|_| NotReplayed::Failed)
+        let pending = self.queue.push(model, evidence);
+        let pending = pending.map_err(|QueueFull| NotReplayed::Crowded)?;
+        pending.within(time_max).await
     }
 
     /// Has one transcript replayed a second time, ahead of all samples, by another validator than the one of this name. Only
-    /// a thread of the pool itself may confirm what it has found. There is no time limit here.
+    /// a thread of the pool itself may confirm what it has found. The times are those of [`Validators::replay`].
     ///
     /// # Errors
-    /// [`NotReplayed::Failed`].
+    /// Why it was not.
     pub(crate) async fn confirm(
         &self,
         model: ModelId,
         evidence: Arc<Evidence>,
         not_by: &str,
+        time_max: Duration,
     ) -> Result<Replayed, NotReplayed> {
-        let not_by = self.names.iter().position(|name| name == not_by);
-        let answered = self.queue.push_first(model, evidence, not_by);
-        answered.await.map_err(|_| NotReplayed::Failed)
+        let not_by = self.names.of(not_by);
+        let pending = self.queue.push_first(model, evidence, not_by);
+        pending.within(time_max).await
     }
 
+    /// What they are called.
+    pub(crate) fn names(&self) -> &ValidatorNames {
+        &self.names
+    }
+}
+
+/// What the validators of a pool are called, by their numbers; clones share it.
+#[derive(Clone)]
+pub(crate) struct ValidatorNames(Arc<Vec<String>>);
+
+impl ValidatorNames {
     /// What the validator of this number is called.
-    pub(crate) fn name(&self, number: usize) -> &str {
-        self.names.get(number).map_or("", String::as_str)
+    pub(crate) fn get(&self, number: usize) -> &str {
+        self.0.get(number).map_or("", String::as_str)
+    }
+
+    fn of(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|known| known == name)
     }
 }
 
