@@ -7,6 +7,7 @@ mod clerk;
 mod engine;
 mod game;
 mod gguf;
+mod ledger;
 mod peer_model;
 mod quality;
 mod shape;
@@ -120,6 +121,8 @@ enum Command {
         #[command(flatten)]
         work: agent::Work,
     },
+    /// Commit shares of many connections, and COPY the same rows.
+    Ledger(ledger::Load),
     /// What lies bring and cost, as expected and as played.
     AuditGame(AuditGame),
 }
@@ -211,6 +214,11 @@ fn main() -> anyhow::Result<()> {
         } => {
             let measured = agent::measure(&Arc::new(load(&model)?), threads, &work)?;
             println!("{}", serde_json::to_string(&measured)?);
+        }
+        Command::Ledger(load) => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            let taken = runtime.block_on(ledger::measure(&load))?;
+            println!("{}", serde_json::to_string(&taken)?);
         }
         Command::AuditGame(game) => {
             let report = game::report(game.rules());

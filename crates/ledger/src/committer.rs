@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sqlx::{Acquire, PgPool};
+use sqlx::{Acquire, PgConnection, PgPool};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::error::Fault;
 use crate::fair_queue::{Closed, Lane, Outlet, fair_queue};
+use crate::share_set::{self, write_set};
 use crate::shares::{Share, write};
 use crate::spool::{Spool, Spooled};
 use crate::{CommitRefusal, Ledger, LedgerError, collateral};
@@ -352,8 +353,55 @@ async fn try_group(pool: &PgPool, shares: &[Share]) -> Result<Outcomes, LedgerEr
     if shares.iter().any(moves_held) {
         collateral::lock(&mut transaction).await?;
     }
-    let mut outcomes = Vec::with_capacity(shares.len());
-    for share in shares {
+    // A claim of the same proof comes first: it needs more.
+    let (in_set, one_by_one): (Vec<usize>, Vec<usize>) =
+        (0..shares.len()).partition(|place| share_set::fits(&shares[*place]));
+    let mut outcomes = vec![Ok(()); shares.len()];
+    write_each(&mut transaction, shares, &one_by_one, &mut outcomes).await?;
+    if !write_together(&mut transaction, shares, &in_set, &mut outcomes).await? {
+        write_each(&mut transaction, shares, &in_set, &mut outcomes).await?;
+    }
+    transaction.commit().await?;
+    Ok(outcomes)
+}
+
+/// Writes the shares of these places in a set; `false`, and nothing is written, if one of them is not taken.
+async fn write_together(
+    transaction: &mut PgConnection,
+    shares: &[Share],
+    places: &[usize],
+    outcomes: &mut [Result<(), CommitRefusal>],
+) -> Result<bool, LedgerError> {
+    if places.is_empty() {
+        return Ok(true);
+    }
+    let set: Vec<&Share> = places.iter().map(|place| &shares[*place]).collect();
+    let mut savepoint = transaction.begin().await?;
+    let written = match write_set(&mut savepoint, &set).await {
+        Ok(written) => written,
+        Err(error) if error.fault() == Fault::Row => None,
+        Err(error) => return Err(error),
+    };
+    let Some(written) = written else {
+        savepoint.rollback().await?;
+        return Ok(false);
+    };
+    savepoint.commit().await?;
+    for (place, outcome) in places.iter().zip(written) {
+        outcomes[*place] = outcome;
+    }
+    Ok(true)
+}
+
+/// Writes the shares of these places one after the other, so that one that is not taken does not sink the others.
+async fn write_each(
+    transaction: &mut PgConnection,
+    shares: &[Share],
+    places: &[usize],
+    outcomes: &mut [Result<(), CommitRefusal>],
+) -> Result<(), LedgerError> {
+    for &place in places {
+        let share = &shares[place];
         let mut savepoint = transaction.begin().await?;
         let outcome = match write(&mut savepoint, share).await {
             Ok(outcome) => outcome,
@@ -367,8 +415,7 @@ async fn try_group(pool: &PgPool, shares: &[Share]) -> Result<Outcomes, LedgerEr
             Ok(()) => savepoint.commit().await?,
             Err(_) => savepoint.rollback().await?,
         }
-        outcomes.push(outcome);
+        outcomes[place] = outcome;
     }
-    transaction.commit().await?;
-    Ok(outcomes)
+    Ok(())
 }

@@ -116,6 +116,9 @@ pub enum CommitRefusal {
     /// A task of the batch has expired or ended otherwise.
     #[error("a task of the batch is no longer open")]
     TaskExpired,
+    /// A mismatch was found in another batch of the worker, and nobody has confirmed it yet. Worth a retry.
+    #[error("another batch of the worker is suspect")]
+    WorkerSuspect,
     /// The share's numbers are out of range, or its receipts are not those of the batch.
     #[error("the share's numbers are out of range")]
     Invalid,

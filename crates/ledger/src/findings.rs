@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row};
 use crate::batches::keep_tasks;
 use crate::failed_audits::ReplayedDigests;
 use crate::tasks::array;
-use crate::{Ledger, LedgerError};
+use crate::{Ledger, LedgerError, collateral};
 use dovetail_units::time::unix_now;
 
 /// How long the tasks of a batch that was suspect may still be claimed, from the last time that it was looked at. While it
@@ -84,7 +84,8 @@ impl Suspect {
 impl Ledger {
     /// Keeps the first finding about an open batch, which makes the batch suspect, and keeps its tasks from
     /// expiring: however long the second replay is in coming, and whether or not the pool runs meanwhile. A later finding
-    /// changes nothing.
+    /// changes nothing, nor does one about a task that another batch has settled, or that has expired: nothing is left to
+    /// confirm it with.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`], and nothing has changed.
@@ -96,10 +97,14 @@ impl Ledger {
         let out_of_range = |_| LedgerError::Refused("a number of the finding is out of range");
         let replayed = finding.replayed;
         let mut transaction = self.pool.begin().await?;
+        // A batch of the worker is settled before it or after it, and then not at all.
+        collateral::lock(&mut transaction).await?;
         sqlx::query(
             "INSERT INTO findings (root, header_hash, leaf_index, mismatch, position, replayed_tokens,
                  replayed_output_digest, replayed_trace_root, validator)
-             SELECT root, $2, $3, $4, $5, $6, $7, $8, $9 FROM batches WHERE root = $1 AND state = 'open'
+             SELECT root, $2, $3, $4, $5, $6, $7, $8, $9 FROM batches
+              WHERE root = $1 AND state = 'open'
+                AND EXISTS (SELECT FROM tasks WHERE id = batches.task_ids[$3 + 1] AND state = 'finished')
              ON CONFLICT (root) DO NOTHING",
         )
         .bind(root.to_bytes().to_vec())
@@ -119,13 +124,21 @@ impl Ledger {
         Ok(())
     }
 
-    /// A second replay did not find the same: nobody has lied. Once more is harmless.
+    /// A second replay did not find the same: nobody has lied. Once more is harmless, and another finding about the batch
+    /// stays.
     ///
     /// # Errors
-    /// [`LedgerError::Unavailable`].
-    pub async fn drop_finding(&self, root: BatchRoot) -> Result<(), LedgerError> {
-        sqlx::query("DELETE FROM findings WHERE root = $1")
+    /// [`LedgerError::Unavailable`], or [`LedgerError::Refused`] if its numbers are out of range.
+    pub async fn drop_finding(
+        &self,
+        root: BatchRoot,
+        finding: &SuspectFinding,
+    ) -> Result<(), LedgerError> {
+        let out_of_range = |_| LedgerError::Refused("a number of the finding is out of range");
+        sqlx::query("DELETE FROM findings WHERE root = $1 AND leaf_index = $2 AND validator = $3")
             .bind(root.to_bytes().to_vec())
+            .bind(i32::try_from(finding.index).map_err(out_of_range)?)
+            .bind(&finding.validator)
             .execute(&self.pool)
             .await?;
         Ok(())
@@ -154,6 +167,20 @@ impl Ledger {
         .map(Suspect::read)
         .collect()
     }
+}
+
+/// Whether a mismatch was found in an open batch of the worker: while its audit went on, another claim may have found one.
+pub(crate) async fn is_suspect(
+    connection: &mut PgConnection,
+    worker: &[u8],
+) -> Result<bool, LedgerError> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM findings JOIN batches USING (root)
+                         WHERE batches.worker = $1 AND batches.state = 'open')",
+    )
+    .bind(worker)
+    .fetch_one(connection)
+    .await?)
 }
 
 /// The finding about a batch has been confirmed, and the batch has failed.

@@ -21,6 +21,7 @@ mod new_task;
 mod payers;
 mod payouts;
 mod samples;
+mod share_set;
 mod shares;
 mod spool;
 mod standing;

@@ -16,7 +16,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 17] = [
+const FILES: [(&str, &str); 18] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
@@ -34,6 +34,7 @@ const FILES: [(&str, &str); 17] = [
     file!("0015_encoded_prompts.sql"),
     file!("0016_stakes.sql"),
     file!("0017_kept_credit.sql"),
+    file!("0018_transfers_in_sets.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools

@@ -7,7 +7,9 @@ use sqlx::{PgConnection, Row};
 use crate::samples::{Audit, DrawnSample, PASSED};
 use crate::tasks::seconds;
 use crate::transfers::{self, Phase, Transfer, TransferId, transfer, worker_account};
-use crate::{CommitRefusal, LedgerError, audit_records, coinbase_only, collateral, payers};
+use crate::{
+    CommitRefusal, LedgerError, audit_records, coinbase_only, collateral, findings, payers,
+};
 use dovetail_units::time::unix_now;
 use dovetail_units::{Msat, Work};
 
@@ -136,7 +138,7 @@ async fn post(connection: &mut PgConnection, share: &Share) -> Result<(), Ledger
     transfer(
         connection,
         &Transfer {
-            id: TransferId::of("hash", share.header_hash.as_bytes()),
+            id: TransferId::of_hashes(share.header_hash),
             phase: Phase::Posted,
             debit: transfers::POOL_HASH,
             credit: &account,
@@ -232,9 +234,12 @@ async fn claimable(
         return Ok(Err(CommitRefusal::BatchUnknown));
     };
     let (state, ids): (String, Vec<Vec<u8>>) = (row.try_get("state")?, row.try_get("task_ids")?);
-    let worker = row.try_get("worker")?;
+    let worker: Vec<u8> = row.try_get("worker")?;
     if state != "open" {
         return Ok(Err(CommitRefusal::BatchSpent));
+    }
+    if findings::is_suspect(connection, &worker).await? {
+        return Ok(Err(CommitRefusal::WorkerSuspect));
     }
     let states: Vec<String> = sqlx::query_scalar(
         "SELECT CASE WHEN state = 'finished' AND expires_at <= $2 THEN 'expired' ELSE state END

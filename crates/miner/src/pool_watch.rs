@@ -45,9 +45,9 @@ impl Default for Patience {
             answers: AnswerTimes {
                 some: Duration::from_secs(120),
                 each: Duration::from_secs(600),
-                // Longer than a pool takes by default in the worst case: a turn, a validator, a replay, and another one that
-                // confirms it.
-                claim: Duration::from_secs(600),
+                // Longer than a claim waits for its answer, which is longer than a pool takes by default in the worst case: a
+                // turn, what is suspect, a validator, a replay, and another one that confirms it.
+                claim: Duration::from_secs(660),
             },
             far_behind: Duration::from_secs(60),
             behind: Duration::from_secs(30 * 60),

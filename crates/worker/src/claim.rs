@@ -51,7 +51,7 @@ impl Default for ClaimTimes {
     fn default() -> Self {
         Self {
             answer: Duration::from_secs(30),
-            audit: Duration::from_secs(420),
+            audit: Duration::from_secs(600),
             outcome: Duration::from_secs(30),
         }
     }

@@ -3,8 +3,8 @@
 //! The sample is drawn by a verifiable random function from the header of the batch's first admitted claim and the
 //! batch's root, so a batch has one sample. What a replay finds is in the ledger before anything else is done about it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dovetail_audit::{Evidence, Finding, Stake, WeighedLeaf, sample};
@@ -15,9 +15,13 @@ use dovetail_ledger::{
 use dovetail_sv2::extension::sample_input;
 use dovetail_vrf::{VrfProof, VrfPublicKey, VrfSecret};
 use futures::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::validation::{Late, NotReplayed, ReplayPace, Replayed, ValidatorNames, Validators};
+
+/// How often the ledger is asked to keep what a late replay found, should it be away: for an hour.
+const KEEPING_TRIES: u32 = 360;
+const KEEPING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How an audit ended, and with which sample.
 #[derive(Debug, Clone)]
@@ -86,6 +90,8 @@ pub(crate) struct Auditor {
     validators: Validators,
     /// For one replay.
     time_max: Duration,
+    /// Second replays that were not awaited to their end: one for each suspect batch at most.
+    confirming: Arc<Mutex<HashMap<BatchRoot, Late>>>,
 }
 
 impl Auditor {
@@ -101,12 +107,24 @@ impl Auditor {
             secret,
             validators,
             time_max,
+            confirming: Arc::default(),
         }
+    }
+
+    /// How long one replay takes at most.
+    pub(crate) fn replay_time_max(&self) -> Duration {
+        self.time_max
     }
 
     /// How long an audit takes at most: the wait for a validator, a replay, and another one to confirm what it found.
     pub(crate) fn time_max(&self) -> Duration {
         self.time_max.saturating_mul(3)
+    }
+
+    fn confirming(&self) -> MutexGuard<'_, HashMap<BatchRoot, Late>> {
+        self.confirming
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How fast replays are.
@@ -191,21 +209,22 @@ impl Auditor {
                 AuditOutcome::Passed { replayed }
             } else if replayed
                 .iter()
-                .any(|of_model| matches!(of_model, Err(NotDone::Crowded)))
+                .any(|of_model| matches!(of_model, Err(NotDone::Undone)))
             {
-                AuditOutcome::Crowded
-            } else {
+                // Whatever became of the others: they may have waited for just this one.
                 AuditOutcome::Undone
+            } else {
+                AuditOutcome::Crowded
             });
         };
         let finding = finding(header_hash, found, self.validators.names());
         // Before anything else: it must outlive this claim.
         self.ledger.keep_finding(root, &finding).await?;
-        match self.confirm(&finding, &evidence[found.index]).await {
+        match self.confirm(root, &finding, &evidence[found.index]).await {
             Confirmation::Same(failure) => Ok(AuditOutcome::Failed(failure)),
             Confirmation::None => Ok(AuditOutcome::Suspect),
             Confirmation::Different => {
-                self.ledger.drop_finding(root).await?;
+                self.ledger.drop_finding(root, &finding).await?;
                 Ok(AuditOutcome::Undone)
             }
         }
@@ -234,22 +253,28 @@ impl Auditor {
         }
     }
 
-    /// Has what a finding is about replayed once more, ahead of everything that waits, by another validator.
+    /// Has what a finding is about replayed once more, ahead of everything that waits, by another validator. What takes longer
+    /// than an answer may goes on, and the next one who asks has its verdict: begun anew each time, something that takes too
+    /// long would keep the validators from all else.
     pub(crate) async fn confirm(
         &self,
+        root: BatchRoot,
         finding: &SuspectFinding,
         evidence: &Arc<Evidence>,
     ) -> Confirmation {
         let model = evidence.transcript.model_id;
-        let again = self.validators.confirm(
-            model,
-            Arc::clone(evidence),
-            &finding.validator,
-            self.time_max,
-        );
-        // Waiting included: it is asked for again by itself.
-        let Ok(Ok(again)) = timeout(self.time_max, again).await else {
-            return Confirmation::None;
+        let under_way = self.confirming().remove(&root);
+        let mut again = under_way.unwrap_or_else(|| {
+            let evidence = Arc::clone(evidence);
+            self.validators.confirm(model, evidence, &finding.validator)
+        });
+        let again = match timeout(self.time_max, again.verdicts()).await {
+            Ok(Some(again)) => again,
+            Ok(None) => return Confirmation::None,
+            Err(_) => {
+                self.confirming().insert(root, again);
+                return Confirmation::None;
+            }
         };
         let names = self.validators.names();
         let second = names.get(again.by).to_owned();
@@ -306,9 +331,9 @@ impl FoundAt {
     }
 }
 
-/// Keeps what a replay finds that was given up: it is true all the same, and is confirmed before anything else of the worker
-/// is audited. Of a batch that has ended by then nothing is kept.
-async fn keep_late(ledger: Ledger, names: ValidatorNames, late: Late, found_at: FoundAt) {
+/// Keeps what a replay finds that was given up: it is true all the same, and nothing of the worker is settled before it is
+/// confirmed. Of a batch that has ended by then nothing is kept, nor if the pool stops before.
+async fn keep_late(ledger: Ledger, names: ValidatorNames, mut late: Late, found_at: FoundAt) {
     let Some(replayed) = late.verdicts().await else {
         return;
     };
@@ -317,8 +342,14 @@ async fn keep_late(ledger: Ledger, names: ValidatorNames, late: Late, found_at: 
     };
     let finding = finding(found_at.header_hash, &found, &names);
     tracing::warn!(root = %found_at.root, "a replay found a mismatch after its time was over; it is kept");
-    if let Err(error) = ledger.keep_finding(found_at.root, &finding).await {
-        tracing::error!(%error, root = %found_at.root, "cannot keep what a late replay found");
+    for _ in 0..KEEPING_TRIES {
+        match ledger.keep_finding(found_at.root, &finding).await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::error!(%error, root = %found_at.root, "cannot keep what a late replay found");
+            }
+        }
+        sleep(KEEPING_INTERVAL).await;
     }
 }
 
@@ -363,18 +394,20 @@ fn weighed(batch: &BatchRecord) -> Option<Vec<WeighedLeaf>> {
 
 /// What a replay needs of each transcript, in the order of the leaves; `None` if a task has lost its
 /// prompt, transcript or tokens, as those of an open batch have not.
-pub(super) fn evidence_of(batch: &BatchRecord) -> Option<Vec<Arc<Evidence>>> {
-    let of_task = |task: &TaskRecord| {
-        Some(Arc::new(Evidence {
-            transcript: task.transcript.clone()?,
-            salt: task.salt,
-            prompt: task.prompt.clone()?,
-            stop: task.stop.clone()?,
-            constraint: task.constraint.clone(),
-            output_tokens: task.output_tokens.clone()?,
-        }))
-    };
-    batch.tasks.iter().map(of_task).collect()
+fn evidence_of(batch: &BatchRecord) -> Option<Vec<Arc<Evidence>>> {
+    batch.tasks.iter().map(evidence_of_task).collect()
+}
+
+/// The same of one task.
+pub(super) fn evidence_of_task(task: &TaskRecord) -> Option<Arc<Evidence>> {
+    Some(Arc::new(Evidence {
+        transcript: task.transcript.clone()?,
+        salt: task.salt,
+        prompt: task.prompt.clone()?,
+        stop: task.stop.clone()?,
+        constraint: task.constraint.clone(),
+        output_tokens: task.output_tokens.clone()?,
+    }))
 }
 
 #[cfg(test)]

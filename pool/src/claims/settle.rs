@@ -27,9 +27,9 @@ use crate::one_each::OneEach;
 use crate::tasks::Tasks;
 use crate::validation::ReplayPace;
 
-/// How long a claim waits for the one before it of the same worker. Together with an audit by default and some answers of
-/// the ledger it stays below what workers wait for an answer to a claim, ten minutes.
-const TURN_TIME_MAX: Duration = Duration::from_secs(100);
+/// How long a claim waits for the one before it of the same worker. Together with a look at suspect batches, an audit (by
+/// default) and some answers of the ledger it stays below what workers wait for an answer to a claim, ten minutes.
+const TURN_TIME_MAX: Duration = Duration::from_secs(60);
 /// Claims of one worker that may stand in line, the one under way included. An honest worker has one; a few more cover a
 /// reconnection. As many registrations of batches.
 pub(crate) const OF_A_WORKER_IN_LINE_MAX: usize = 4;
@@ -127,7 +127,10 @@ impl Settler {
                 self.record(&share, &claim, &sample, "suspect").await;
                 self.untold(&share, &batch, Code::AuditUnavailable).await
             }
-            AuditOutcome::Crowded => self.untold(&share, &batch, Code::AuditUnavailable).await,
+            AuditOutcome::Crowded => {
+                tracing::warn!(root = %claim.root, worker = %claim.worker, "no validator has taken a sample in time; the batch may be claimed again");
+                self.untold(&share, &batch, Code::AuditUnavailable).await
+            }
             AuditOutcome::Undone => self.undone(&share, &claim, &batch, &sample).await,
         }
     }
@@ -414,6 +417,7 @@ fn refusal(refusal: &CommitRefusal) -> SettleRefusal {
         CommitRefusal::BatchSpent => Code::BatchSpent,
         CommitRefusal::BatchUnknown => Code::BatchUnknown,
         CommitRefusal::TaskExpired => Code::BatchExpired,
+        CommitRefusal::WorkerSuspect => Code::AuditUnavailable,
         _ => Code::Internal,
     };
     code.into()

@@ -393,12 +393,13 @@ impl Validator for Slow {
     }
 }
 
-/// Else a lie beside something long is free: its replay runs out of time.
+/// Else a lie beside something long is free: its replay runs out of time. The second replay takes as long, so that no one
+/// answer waits for it. Begun anew each time, it would keep the validator from everything else.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_replay_finds_after_its_time_counts_and_no_claim_is_looked_at_before() {
+async fn what_a_replay_finds_after_its_time_is_confirmed_although_that_takes_as_long() {
     let fixture = Fixture::start().await;
-    let slow = slow(&fixture.worker.model, Duration::from_secs(2));
-    let time_max = Duration::from_millis(1_500);
+    let (takes, time_max) = (Duration::from_secs(2), Duration::from_millis(1_500));
+    let slow = slow(&fixture.worker.model, takes);
     let pool = Pool::start(
         &fixture.database,
         fixture.spool.path(),
@@ -414,32 +415,18 @@ async fn what_a_replay_finds_after_its_time_counts_and_no_claim_is_looked_at_bef
     let settled = claim(&pool, &lie).await;
     assert_eq!(refused_with(&settled), Code::AuditUnavailable.as_str());
     let key = liar.key();
-    let found = async || {
-        !fixture
-            .ledger
-            .suspects(Some(key), 1)
-            .await
-            .unwrap()
-            .is_empty()
-    };
-    for _ in 0..200 {
-        if found().await {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let mismatches = async || fixture.ledger.audit_record(&key).await.unwrap().mismatches;
+    let mut looks = 0;
+    while mismatches().await == 0 {
+        looks += 1;
+        assert!(
+            looks < 30,
+            "what was found late is lost, or never confirmed"
+        );
+        pool.settler.confirm_suspects().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(found().await, "what was found late is lost");
-    pool.kill().await;
-
-    // Whatever it claims next: the lie is confirmed first.
-    let pool = fixture.pool(true, Duration::from_secs(30)).await;
-    let honest = fixture.honest(0, 1).await;
-    assert!(matches!(
-        claim(&pool, &honest).await,
-        Settled::Accepted(Some(_))
-    ));
-    let record = fixture.ledger.audit_record(&key).await.unwrap();
-    assert_eq!(record.mismatches, 1);
+    assert!(looks > 1, "the second replay had time enough");
     pool.kill().await;
     fixture.database.drop().await;
 }

@@ -1,7 +1,6 @@
 //! Suspect batches: one replay found a mismatch, and the second one is still to come. The pool asks for it by itself. If it
 //! waited for another claim, a worker that lied would never claim again, and lose nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_commitment::WorkerKey;
@@ -11,10 +10,10 @@ use futures::future::join_all;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::audit::{Confirmation, evidence_of};
+use super::audit::{Confirmation, evidence_of_task};
 use super::settle::{Settler, in_time};
 
-/// Suspect batches that are looked at together. A worker has one: nothing else of it is audited meanwhile.
+/// Suspect batches that are looked at together. A worker has one as a rule: nothing else of it is audited meanwhile.
 const SUSPECTS_MAX: u32 = 32;
 /// How long one of them waits for a claim of its worker that is under way.
 const TURN_TIME_MAX: Duration = Duration::from_secs(1);
@@ -82,23 +81,31 @@ impl Settler {
             Code::Internal
         };
         let suspects = self.ledger.suspects(Some(worker), SUSPECTS_MAX);
-        for suspect in in_time(suspects).await.map_err(internal)? {
-            let looked = self.look_at(&suspect).await.map_err(internal)?;
-            if looked == Looked::Waits {
-                return Err(Code::AuditUnavailable);
+        let suspects = in_time(suspects).await.map_err(internal)?;
+        let looks = async {
+            for suspect in &suspects {
+                if self.look_at(suspect).await.map_err(internal)? == Looked::Waits {
+                    return Err(Code::AuditUnavailable);
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        // Whoever claims waits for all of them no longer than for one.
+        let looks = timeout(self.auditor.replay_time_max(), looks).await;
+        looks.unwrap_or(Err(Code::AuditUnavailable))
     }
 
     async fn look_at(&self, suspect: &Suspect) -> Result<Looked, LedgerError> {
         let (root, finding) = (suspect.root, &suspect.finding);
         let batch = in_time(self.ledger.batch(root)).await?;
         let batch = batch.ok_or(LedgerError::Corrupt("finding"))?;
-        let evidence = evidence_of(&batch);
-        let evidence = evidence.as_ref().and_then(|all| all.get(finding.index));
-        let evidence = Arc::clone(evidence.ok_or(LedgerError::Corrupt("finding"))?);
-        match self.auditor.confirm(finding, &evidence).await {
+        let task = batch.tasks.get(finding.index);
+        let Some(evidence) = task.and_then(evidence_of_task) else {
+            tracing::error!(%root, worker = %suspect.worker, "nothing is left to confirm a finding with");
+            in_time(self.ledger.drop_finding(root, finding)).await?;
+            return Ok(Looked::Decided);
+        };
+        match self.auditor.confirm(root, finding, &evidence).await {
             Confirmation::Same(failure) => {
                 let header_hash = batch.sample_header.unwrap_or(finding.header_hash);
                 let sample = DrawnSample {
@@ -114,7 +121,7 @@ impl Settler {
                 Ok(booked.map_or(Looked::Waits, |_| Looked::Decided))
             }
             Confirmation::Different => {
-                in_time(self.ledger.drop_finding(root)).await?;
+                in_time(self.ledger.drop_finding(root, finding)).await?;
                 Ok(Looked::Decided)
             }
             Confirmation::None => {

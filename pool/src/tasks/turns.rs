@@ -1,5 +1,6 @@
 //! Turns at what takes a core for a while and is done for strangers: some at once, and one for each host. So nobody waits
-//! for more than one piece of work of each other host, however many connections and requests that one has.
+//! for more than one piece of work of each other host, however many connections and requests that one has. Connections from
+//! this machine have turns of their own: they are the operator's, or those of a proxy that has many agents behind it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,14 +21,14 @@ const OF_A_HOST_MAX: usize = 256;
 #[derive(Clone)]
 pub(super) struct Turns {
     all: Arc<Semaphore>,
-    of_hosts: OneEach<IpAddr>,
+    of_hosts: OneEach<(IpAddr, u64)>,
     wait_max: Duration,
 }
 
 /// A turn. Dropping it lets the next one in.
 pub(super) struct Turn {
     _of_all: OwnedSemaphorePermit,
-    _of_host: crate::one_each::Turn<IpAddr>,
+    _of_host: crate::one_each::Turn<(IpAddr, u64)>,
 }
 
 impl Turns {
@@ -44,7 +45,11 @@ impl Turns {
     pub(super) async fn take(&self, caller: &Caller) -> Option<Turn> {
         let turn = async {
             // Before it stands in the line of all.
-            let of_host = self.of_hosts.take(caller.host).await?;
+            let connection = match caller.host.is_loopback() {
+                true => caller.connection,
+                false => 0,
+            };
+            let of_host = self.of_hosts.take((caller.host, connection)).await?;
             let of_all = Arc::clone(&self.all).acquire_owned().await.ok()?;
             Some(Turn {
                 _of_all: of_all,

@@ -248,7 +248,8 @@ impl ReplayPace {
         Some(besides.fold(slowest, Duration::saturating_add))
     }
 
-    /// Whether samples of several claims may be replayed in one go: if that takes half of the time for one.
+    /// Whether samples of several claims may be replayed in one go: if that takes half of the time for one. Where no speed is
+    /// known, each goes alone: a long one must not take the time of others with it.
     pub(super) fn fit_together<'a>(
         &self,
         model: &ModelId,
@@ -256,7 +257,7 @@ impl ReplayPace {
     ) -> bool {
         let extents: Vec<Extent> = evidence.map(|evidence| Extent::of(evidence)).collect();
         let time = self.time_of(model, &extents);
-        time.is_none_or(|time| time <= self.time_max / 2)
+        time.is_some_and(|time| time <= self.time_max / 2)
     }
 
     /// Whether the replay of such a task fits well within the time for one: into half of it. So a task that was admitted is

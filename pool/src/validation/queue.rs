@@ -2,12 +2,13 @@
 //! full is told so at once.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dovetail_audit::{Evidence, Verdict};
 use dovetail_commitment::{BATCH_TOKENS_MAX, ModelId};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use super::ReplayPace;
@@ -25,24 +26,33 @@ pub(super) struct Waiting {
     avoid: Option<usize>,
     /// These failed with it.
     failed: Vec<usize>,
-    /// Until a validator has taken it.
-    begun: Option<oneshot::Sender<()>>,
+    /// Whether a validator has it.
+    is_taken: watch::Sender<bool>,
+    /// Nobody waits for it any more, but for what a validator that has it may still find.
+    given_up: Arc<AtomicBool>,
     answer: oneshot::Sender<Replayed>,
 }
 
 impl Waiting {
     fn new(model: ModelId, evidence: Vec<Arc<Evidence>>, avoid: Option<usize>) -> (Self, Pending) {
-        let (begin, begun) = oneshot::channel();
+        let (take, is_taken) = watch::channel(false);
+        let given_up = Arc::new(AtomicBool::new(false));
         let (answer, answered) = oneshot::channel();
         let waiting = Self {
             evidence,
             model,
             avoid,
             failed: Vec::new(),
-            begun: Some(begin),
+            is_taken: take,
+            given_up: Arc::clone(&given_up),
             answer,
         };
-        (waiting, Pending { begun, answered })
+        let pending = Pending {
+            is_taken,
+            given_up,
+            answered,
+        };
+        (waiting, pending)
     }
 
     /// How many tokens are replayed.
@@ -55,7 +65,8 @@ impl Waiting {
 
 /// A sample in the queue or in a validator's hands, as whoever asked for it sees it. Dropping it takes it out of the queue.
 pub(super) struct Pending {
-    begun: oneshot::Receiver<()>,
+    is_taken: watch::Receiver<bool>,
+    given_up: Arc<AtomicBool>,
     answered: oneshot::Receiver<Replayed>,
 }
 
@@ -63,13 +74,26 @@ impl Pending {
     /// The verdicts. It may wait for a validator as long as the replay itself may then take: a crowd is nobody's fault, and
     /// must not look like a replay that takes too long.
     pub(super) async fn within(mut self, time_max: Duration) -> Result<Replayed, NotReplayed> {
-        if timeout(time_max, self.begun).await.is_err() {
-            return Err(NotReplayed::Crowded);
+        let taken = self.is_taken.wait_for(|is_taken| *is_taken);
+        match timeout(time_max, taken).await {
+            Err(_) => return Err(NotReplayed::Crowded),
+            Ok(Err(_)) => return Err(NotReplayed::Failed),
+            Ok(Ok(_)) => {}
         }
         match timeout(time_max, &mut self.answered).await {
             Ok(answered) => answered.map_err(|_| NotReplayed::Failed),
-            Err(_) => Err(NotReplayed::Late(Late(self.answered))),
+            // A validator has failed with it, and it waits again.
+            Err(_) if !*self.is_taken.borrow() => Err(NotReplayed::Crowded),
+            Err(_) => {
+                self.given_up.store(true, Ordering::Relaxed);
+                Err(NotReplayed::Late(Late(self.answered)))
+            }
         }
+    }
+
+    /// As a replay that nobody waits for but whoever asks for its verdicts.
+    pub(super) fn late(self) -> Late {
+        Late(self.answered)
     }
 }
 
@@ -78,9 +102,9 @@ impl Pending {
 pub(crate) struct Late(oneshot::Receiver<Replayed>);
 
 impl Late {
-    /// The verdicts, if the validator comes to an end.
-    pub(crate) async fn verdicts(self) -> Option<Replayed> {
-        self.0.await.ok()
+    /// The verdicts, if the validator comes to an end. Cancellation-safe: it may be asked again.
+    pub(crate) async fn verdicts(&mut self) -> Option<Replayed> {
+        (&mut self.0).await.ok()
     }
 }
 
@@ -243,9 +267,8 @@ impl Queue {
             }
         }
         *waiting = rest;
-        for begun in taken.iter_mut().filter_map(|waiting| waiting.begun.take()) {
-            // Whoever gave up has been forgotten before.
-            let _ = begun.send(());
+        for waiting in &taken {
+            waiting.is_taken.send_replace(true);
         }
         Some((model, taken))
     }
@@ -264,7 +287,10 @@ impl Queue {
         let mut state = self.state();
         for mut waiting in taken.into_iter().rev() {
             waiting.failed.push(member);
-            if waiting.failed.len() < TRIES_MAX && !waiting.answer.is_closed() {
+            waiting.is_taken.send_replace(false);
+            let is_wanted =
+                !waiting.answer.is_closed() && !waiting.given_up.load(Ordering::Relaxed);
+            if waiting.failed.len() < TRIES_MAX && is_wanted {
                 state.waiting.push_front(waiting);
             }
         }

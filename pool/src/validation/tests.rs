@@ -387,7 +387,7 @@ async fn a_replay_that_takes_too_long_is_given_up_and_still_says_in_the_end_what
     let (validators, stop) = start_slow(time_max * 2);
     let model = tiny_model(1);
     let replayed = validators.replay(model.id(), evidence(&model), time_max);
-    let Err(NotReplayed::Late(late)) = replayed.await else {
+    let Err(NotReplayed::Late(mut late)) = replayed.await else {
         panic!("it was not given up");
     };
     let replayed = late.verdicts().await.unwrap();

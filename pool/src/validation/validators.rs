@@ -118,21 +118,11 @@ impl Validators {
         pending.within(time_max).await
     }
 
-    /// Has one transcript replayed a second time, ahead of all samples, by another validator than the one of this name. Only
-    /// a thread of the pool itself may confirm what it has found. The times are those of [`Validators::replay`].
-    ///
-    /// # Errors
-    /// Why it was not.
-    pub(crate) async fn confirm(
-        &self,
-        model: ModelId,
-        evidence: Arc<Evidence>,
-        not_by: &str,
-        time_max: Duration,
-    ) -> Result<Replayed, NotReplayed> {
+    /// Begins to have one transcript replayed a second time, ahead of all samples, by another validator than the one of this
+    /// name. Only a thread of the pool itself may confirm what it has found. There is no time limit here.
+    pub(crate) fn confirm(&self, model: ModelId, evidence: Arc<Evidence>, not_by: &str) -> Late {
         let not_by = self.names.of(not_by);
-        let pending = self.queue.push_first(model, evidence, not_by);
-        pending.within(time_max).await
+        self.queue.push_first(model, evidence, not_by).late()
     }
 
     /// What they are called.

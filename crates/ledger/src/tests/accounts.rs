@@ -137,3 +137,49 @@ fn of_two_withdrawals_at_once_only_what_is_there_goes_out() {
         assert_eq!(balance(&ledger).await, (40, 60));
     });
 }
+
+/// As groups of shares are credited, and as no caller of ours does otherwise.
+#[test]
+fn transfers_of_one_statement_move_their_accounts_once_and_all_or_nothing() {
+    run(|db, ledger| async move {
+        make(&ledger, &of(1, Phase::Posted, POOL_HASH, ALICE, 100))
+            .await
+            .unwrap();
+        make(&ledger, &of(2, Phase::Posted, POOL_HASH, "worker:bob", 1))
+            .await
+            .unwrap();
+        let pending = of(3, Phase::Pending, ALICE, POOL_LIGHTNING, 60);
+        make(&ledger, &pending).await.unwrap();
+        let mut sql = db.connection().await;
+        let rows = |rows: &str| {
+            AssertSqlSafe(format!(
+                "INSERT INTO transfers (id, kind, ends, debit, credit, amount, reason)
+                 SELECT decode(lpad(to_hex(given.id), 32, '0'), 'hex'), given.kind,
+                        (SELECT id FROM transfers p WHERE p.kind = 'pending' AND p.amount = given.ends::bigint),
+                        d.id, c.id, given.amount, 'test'
+                   FROM (VALUES {rows}) AS given (id, kind, debit, credit, amount, ends)
+                   JOIN accounts d ON d.name = given.debit JOIN accounts c ON c.name = given.credit"
+            ))
+        };
+        // What was pending is moved, and three more move the same accounts.
+        let moved = rows(
+            "(10, 'post', 'worker:alice', 'pool:lightning', 60, 60),
+             (11, 'posted', 'pool:hash', 'worker:alice', 5, NULL), (12, 'posted', 'pool:hash', 'worker:alice', 6, NULL),
+             (13, 'pending', 'worker:alice', 'pool:lightning', 20, NULL)",
+        );
+        let moved = sqlx::query(moved).execute(&mut sql).await.unwrap();
+        assert_eq!(moved.rows_affected(), 4);
+        assert_eq!(balance(&ledger).await, (100 - 60 + 5 + 6 - 20, 20));
+        // One of them has not enough; one ends what is not pending, or another amount.
+        for refused in [
+            "(20, 'posted', 'pool:hash', 'worker:alice', 5, NULL), (21, 'posted', 'worker:bob', 'pool:hash', 2, NULL)",
+            "(22, 'posted', 'pool:hash', 'worker:alice', 5, NULL), (23, 'post', 'worker:alice', 'pool:lightning', 19, 20)",
+        ] {
+            let refused = sqlx::query(rows(refused)).execute(&mut sql).await;
+            let refused = refused.unwrap_err().into_database_error().unwrap();
+            assert_eq!(refused.code().unwrap(), "23514", "{refused}");
+            assert_eq!(balance(&ledger).await, (31, 20));
+        }
+        assert_eq!(ledger.balance("bob").await.unwrap().available, Msat::new(1));
+    });
+}

@@ -1,7 +1,7 @@
 //! What one replay found is kept until a second one has had its say.
 
 use super::*;
-use crate::{BatchState, SuspectFinding, UNDONE_CLAIMS_MAX, Undone};
+use crate::{BatchState, CommitRefusal, SuspectFinding, UNDONE_CLAIMS_MAX, Undone};
 
 fn finding(index: usize) -> SuspectFinding {
     SuspectFinding {
@@ -36,8 +36,10 @@ fn the_first_finding_about_a_batch_outlives_the_claim_and_the_pool() {
         assert_eq!(of_worker[0].worker, WORKER);
         let another = Some(WorkerKey::from_bytes([1; 32]));
         assert_eq!(ledger.suspects(another, 10).await.unwrap(), []);
-        // Contradicted.
-        ledger.drop_finding(root).await.unwrap();
+        // Another one than this was contradicted.
+        ledger.drop_finding(root, &finding(0)).await.unwrap();
+        assert_eq!(suspects(&ledger).await, [(root, finding(1))]);
+        ledger.drop_finding(root, &finding(1)).await.unwrap();
         assert_eq!(suspects(&ledger).await, []);
     });
 }
@@ -112,7 +114,7 @@ fn a_suspect_batch_never_expires_and_nothing_of_its_worker_matures() {
         let task = ledger.task(tasks[0]).await.unwrap().unwrap();
         assert!(task.prompt.is_some());
         // Once nobody has lied, time counts again.
-        ledger.drop_finding(root).await.unwrap();
+        ledger.drop_finding(root, &finding(0)).await.unwrap();
         assert_eq!(ledger.expire_tasks(unix_now()).await.unwrap(), tasks);
         assert_eq!(mature(&ledger).await, 1_000);
         running.stop().await;
@@ -157,5 +159,28 @@ fn a_confirmed_finding_fails_the_batch_and_is_one_no_more() {
         // It comes too late.
         ledger.keep_finding(root, &finding(0)).await.unwrap();
         assert_eq!(suspects(&ledger).await, []);
+    });
+}
+
+/// The audit of one batch may end while what another one's has found late is not confirmed yet.
+#[test]
+fn while_a_batch_is_suspect_no_other_of_its_worker_is_settled_and_of_what_is_settled_nothing_is_found()
+ {
+    run(|_db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        let (suspect, lies) = open_batch(&ledger, &[1]).await;
+        let (other, tasks) = open_batch(&ledger, &[2]).await;
+        ledger.keep_finding(suspect, &finding(0)).await.unwrap();
+        let claim = || running.committer.commit(inference_share(1, other, &tasks));
+        assert_eq!(claim().await, Err(CommitRefusal::WorkerSuspect));
+        ledger.drop_finding(suspect, &finding(0)).await.unwrap();
+        assert_eq!(claim().await, Ok(()));
+        // The task of the first one has ended meanwhile: there is nothing to compare with any more.
+        let ended = ledger.expire_tasks(unix_now() + 10_000_000).await.unwrap();
+        assert_eq!(ended, lies);
+        ledger.keep_finding(suspect, &finding(0)).await.unwrap();
+        assert_eq!(suspects(&ledger).await, []);
+        running.stop().await;
     });
 }

@@ -295,3 +295,58 @@ fn a_source_that_floods_the_committer_has_nobody_else_refused_or_held_up() {
         assert!(before < 100, "{before} shares of the flood came first");
     });
 }
+
+/// A group in one go gives each share what it would be given by itself.
+#[test]
+fn of_shares_that_come_together_each_proof_counts_once_for_whoever_was_first() {
+    run(|db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let wait = Duration::from_millis(300);
+        let running = Running::start_with(&ledger, dir.path(), 100, wait).await;
+        let commit = |share| running.committer.commit(share);
+        commit(hash_share(1, "alice", 5)).await.unwrap();
+        let outcomes = tokio::join!(
+            commit(hash_share(1, "mallory", 9)),
+            commit(hash_share(2, "alice", 7)),
+            commit(hash_share(2, "mallory", 9)),
+            // Too easy to be worth anything.
+            commit(hash_share(3, "bob", 0)),
+            commit(hash_share(4, "carol", 1)),
+            commit(hash_share(5, "alice", 1)),
+        );
+        let duplicate = Err(CommitRefusal::DuplicateShare);
+        assert_eq!(
+            outcomes,
+            (duplicate, Ok(()), duplicate, Ok(()), Ok(()), Ok(()))
+        );
+        let of = async |name: &str| available(&ledger, name).await;
+        assert_eq!(
+            (of("alice").await, of("bob").await, of("carol").await),
+            (13, 0, 1)
+        );
+        assert_eq!(of("mallory").await, 0);
+        assert_eq!(ledger.stats().await.unwrap().shares, 5);
+        let mut sql = db.connection().await;
+        let transfers: i64 = sqlx::query_scalar("SELECT count(*) FROM transfers")
+            .fetch_one(&mut sql)
+            .await
+            .unwrap();
+        assert_eq!(transfers, 4, "what is worth nothing moves nothing");
+    });
+}
+
+/// A claim needs its share. The same proof without the claim, in the same group, does not take it away.
+#[test]
+fn of_a_claim_and_a_hash_share_of_one_proof_in_a_group_the_claim_is_settled() {
+    run(|_db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let wait = Duration::from_millis(300);
+        let running = Running::start_with(&ledger, dir.path(), 100, wait).await;
+        let (root, tasks) = open_batch(&ledger, &[1]).await;
+        let outcomes = tokio::join!(
+            running.committer.commit(hash_share(9, "miner", 5)),
+            running.committer.commit(inference_share(9, root, &tasks)),
+        );
+        assert_eq!(outcomes, (Err(CommitRefusal::DuplicateShare), Ok(())));
+    });
+}

@@ -4,6 +4,7 @@ mod agent;
 mod audit;
 mod clerk;
 mod engine;
+mod ledger;
 pub(crate) mod outside;
 mod peer;
 mod real_model;
@@ -16,6 +17,7 @@ use agent::AgentArguments;
 use audit::AuditArguments;
 use clerk::ClerkArguments;
 use engine::EngineArguments;
+use ledger::LedgerArguments;
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -35,6 +37,8 @@ enum What {
     /// The small model clerk: its answers to invoices and stock sheets that it has not seen, marked
     /// field by field.
     Clerk(ClerkArguments),
+    /// The ledger: shares committed a second, beside what Postgres takes by COPY.
+    Ledger(LedgerArguments),
 }
 
 /// Runs the measurement.
@@ -44,5 +48,6 @@ pub(crate) fn bench(arguments: &BenchArguments) -> anyhow::Result<()> {
         What::Agent(arguments) => agent::measure(arguments),
         What::Audit(arguments) => audit::measure(arguments),
         What::Clerk(arguments) => clerk::measure(arguments),
+        What::Ledger(arguments) => ledger::measure(arguments),
     }
 }
