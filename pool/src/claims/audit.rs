@@ -264,17 +264,17 @@ impl Auditor {
     ) -> Confirmation {
         let model = evidence.transcript.model_id;
         let under_way = self.confirming().remove(&root);
-        let mut again = under_way.unwrap_or_else(|| {
+        let begin = || {
             let evidence = Arc::clone(evidence);
             self.validators.confirm(model, evidence, &finding.validator)
-        });
-        let again = match timeout(self.time_max, again.verdicts()).await {
-            Ok(Some(again)) => again,
-            Ok(None) => return Confirmation::None,
-            Err(_) => {
-                self.confirming().insert(root, again);
-                return Confirmation::None;
-            }
+        };
+        let mut again = Awaited {
+            auditor: self,
+            root,
+            late: Some(under_way.unwrap_or_else(begin)),
+        };
+        let Ok(Some(again)) = timeout(self.time_max, again.verdicts()).await else {
+            return Confirmation::None;
         };
         let names = self.validators.names();
         let second = names.get(again.by).to_owned();
@@ -307,6 +307,30 @@ impl Auditor {
             "two replays of a transcript differ: one of these validators is broken"
         );
         Confirmation::Different
+    }
+}
+
+/// A second replay that is waited for. Unless it has come to an end, whoever asks next goes on waiting for the same one, also
+/// if this one is no longer polled.
+struct Awaited<'a> {
+    auditor: &'a Auditor,
+    root: BatchRoot,
+    late: Option<Late>,
+}
+
+impl Awaited<'_> {
+    async fn verdicts(&mut self) -> Option<Replayed> {
+        let replayed = self.late.as_mut()?.verdicts().await;
+        self.late = None;
+        replayed
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if let Some(late) = self.late.take() {
+            self.auditor.confirming().insert(self.root, late);
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 mod pace;
 mod queue;
 mod remote;
+mod sample;
 mod service;
 mod shared_secret;
 mod start;
@@ -24,8 +25,8 @@ use dovetail_audit::{Evidence, Verdict};
 use dovetail_commitment::ModelId;
 
 pub(crate) use pace::{BatchTooCostly, Extent, ReplayPace};
-pub(crate) use queue::{Late, Replayed};
 pub(crate) use remote::RemoteValidator;
+pub(crate) use sample::{Late, Replayed};
 pub use service::{ValidatorOptions, serve as serve_validator};
 pub(crate) use shared_secret::SharedSecret;
 pub(crate) use start::{pace_of, start_validators};

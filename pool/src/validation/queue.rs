@@ -2,119 +2,14 @@
 //! full is told so at once.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use dovetail_audit::{Evidence, Verdict};
 use dovetail_commitment::{BATCH_TOKENS_MAX, ModelId};
-use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::timeout;
+use tokio::sync::Notify;
 
 use super::ReplayPace;
-use super::validators::NotReplayed;
-
-/// How often a sample is given to a validator that then fails. A request that breaks validators must
-/// not go round for ever.
-const TRIES_MAX: usize = 3;
-
-/// A claim's sample of one model.
-pub(super) struct Waiting {
-    pub(super) evidence: Vec<Arc<Evidence>>,
-    model: ModelId,
-    /// Its verdict is to be confirmed: not by itself, unless it is a thread of the pool and no other has the model.
-    avoid: Option<usize>,
-    /// These failed with it.
-    failed: Vec<usize>,
-    /// Whether a validator has it.
-    is_taken: watch::Sender<bool>,
-    /// Nobody waits for it any more, but for what a validator that has it may still find.
-    given_up: Arc<AtomicBool>,
-    answer: oneshot::Sender<Replayed>,
-}
-
-impl Waiting {
-    fn new(model: ModelId, evidence: Vec<Arc<Evidence>>, avoid: Option<usize>) -> (Self, Pending) {
-        let (take, is_taken) = watch::channel(false);
-        let given_up = Arc::new(AtomicBool::new(false));
-        let (answer, answered) = oneshot::channel();
-        let waiting = Self {
-            evidence,
-            model,
-            avoid,
-            failed: Vec::new(),
-            is_taken: take,
-            given_up: Arc::clone(&given_up),
-            answer,
-        };
-        let pending = Pending {
-            is_taken,
-            given_up,
-            answered,
-        };
-        (waiting, pending)
-    }
-
-    /// How many tokens are replayed.
-    fn tokens(&self) -> u64 {
-        let of_one = |of: &Arc<Evidence>| of.prompt.tokens().len() + of.output_tokens.len();
-        let tokens: usize = self.evidence.iter().map(of_one).sum();
-        u64::try_from(tokens).unwrap_or(u64::MAX)
-    }
-}
-
-/// A sample in the queue or in a validator's hands, as whoever asked for it sees it. Dropping it takes it out of the queue.
-pub(super) struct Pending {
-    is_taken: watch::Receiver<bool>,
-    given_up: Arc<AtomicBool>,
-    answered: oneshot::Receiver<Replayed>,
-}
-
-impl Pending {
-    /// The verdicts. It may wait for a validator as long as the replay itself may then take: a crowd is nobody's fault, and
-    /// must not look like a replay that takes too long.
-    pub(super) async fn within(mut self, time_max: Duration) -> Result<Replayed, NotReplayed> {
-        let taken = self.is_taken.wait_for(|is_taken| *is_taken);
-        match timeout(time_max, taken).await {
-            Err(_) => return Err(NotReplayed::Crowded),
-            Ok(Err(_)) => return Err(NotReplayed::Failed),
-            Ok(Ok(_)) => {}
-        }
-        match timeout(time_max, &mut self.answered).await {
-            Ok(answered) => answered.map_err(|_| NotReplayed::Failed),
-            // A validator has failed with it, and it waits again.
-            Err(_) if !*self.is_taken.borrow() => Err(NotReplayed::Crowded),
-            Err(_) => {
-                self.given_up.store(true, Ordering::Relaxed);
-                Err(NotReplayed::Late(Late(self.answered)))
-            }
-        }
-    }
-
-    /// As a replay that nobody waits for but whoever asks for its verdicts.
-    pub(super) fn late(self) -> Late {
-        Late(self.answered)
-    }
-}
-
-/// A replay that takes too long and goes on: nothing stops a thread. What it finds is still true.
-#[derive(Debug)]
-pub(crate) struct Late(oneshot::Receiver<Replayed>);
-
-impl Late {
-    /// The verdicts, if the validator comes to an end. Cancellation-safe: it may be asked again.
-    pub(crate) async fn verdicts(&mut self) -> Option<Replayed> {
-        (&mut self.0).await.ok()
-    }
-}
-
-/// Verdicts, in the order of the evidence.
-#[derive(Debug)]
-pub(crate) struct Replayed {
-    pub(crate) verdicts: Vec<Verdict>,
-    /// The number of the validator that gave them.
-    pub(crate) by: usize,
-}
+use super::sample::{Pending, Replayed, TRIES_MAX, Waiting};
 
 /// A sample that was not taken in: too many wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,7 +93,7 @@ impl Queue {
         evidence: Vec<Arc<Evidence>>,
     ) -> Result<Pending, QueueFull> {
         let mut state = self.state();
-        state.waiting.retain(|waiting| !waiting.answer.is_closed());
+        state.waiting.retain(Waiting::is_wanted);
         let queued: usize = state.waiting.iter().map(|w| w.evidence.len()).sum();
         if queued + evidence.len() > self.transcripts_max {
             return Err(QueueFull);
@@ -240,7 +135,7 @@ impl Queue {
     fn take_now(&self, member: usize) -> Option<(ModelId, Vec<Waiting>)> {
         let mut state = self.state();
         let State { waiting, members } = &mut *state;
-        waiting.retain(|waiting| !waiting.answer.is_closed());
+        waiting.retain(Waiting::is_wanted);
         let first = waiting
             .iter()
             .position(|waiting| may_take(members, member, waiting))?;
@@ -267,9 +162,7 @@ impl Queue {
             }
         }
         *waiting = rest;
-        for waiting in &taken {
-            waiting.is_taken.send_replace(true);
-        }
+        taken.iter().for_each(Waiting::take);
         Some((model, taken))
     }
 
@@ -286,11 +179,8 @@ impl Queue {
     pub(super) fn give_back(&self, member: usize, taken: Vec<Waiting>) {
         let mut state = self.state();
         for mut waiting in taken.into_iter().rev() {
-            waiting.failed.push(member);
-            waiting.is_taken.send_replace(false);
-            let is_wanted =
-                !waiting.answer.is_closed() && !waiting.given_up.load(Ordering::Relaxed);
-            if waiting.failed.len() < TRIES_MAX && is_wanted {
+            waiting.give_back(member);
+            if waiting.failed.len() < TRIES_MAX && waiting.is_wanted() {
                 state.waiting.push_front(waiting);
             }
         }
@@ -308,8 +198,7 @@ pub(super) fn answer(member: usize, taken: Vec<Waiting>, verdicts: Vec<Verdict>)
     let mut verdicts = verdicts.into_iter();
     for waiting in taken {
         let verdicts = verdicts.by_ref().take(waiting.evidence.len()).collect();
-        // The claim may have run out of time.
-        let _ = waiting.answer.send(Replayed {
+        waiting.answer(Replayed {
             verdicts,
             by: member,
         });
@@ -351,9 +240,12 @@ fn may_take(members: &[Member], member: usize, waiting: &Waiting) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::validators::NotReplayed;
     use super::*;
+    use crate::models::Models;
     use dovetail_audit::Mismatch;
     use dovetail_commitment::EncodedPrompt;
+    use std::time::Duration;
 
     const A: ModelId = ModelId::from_bytes([1; 32]);
     const B: ModelId = ModelId::from_bytes([2; 32]);
@@ -393,7 +285,7 @@ mod tests {
             })
             .collect();
         answer(0, taken, verdicts);
-        let mut verdicts = |place: usize| answers[place].answered.try_recv().unwrap().verdicts;
+        let mut verdicts = |place: usize| answers[place].now().unwrap().unwrap().verdicts;
         assert_eq!(verdicts(0), [Ok(()); 3]);
         let of_second = verdicts(2);
         assert_eq!(of_second[0], Err(Mismatch::Trace.into()));
@@ -523,10 +415,45 @@ mod tests {
             queue.give_back(0, taken);
         }
         assert!(queue.take_now(0).is_none());
-        assert!(matches!(
-            answer.answered.try_recv(),
-            Err(oneshot::error::TryRecvError::Closed)
-        ));
+        assert!(answer.now().is_some_and(|answer| answer.is_none()));
+    }
+
+    const SHORT: Duration = Duration::from_millis(300);
+
+    /// A validator that is restarted is not the batch's fault.
+    #[tokio::test]
+    async fn a_sample_that_waits_again_is_not_being_replayed() {
+        let queue = queue(&[true]);
+        let pending = queue.push(A, sample(1)).unwrap();
+        let pending = tokio::spawn(pending.within(SHORT));
+        let (_, taken) = queue.take_now(0).unwrap();
+        tokio::time::sleep(SHORT / 6).await;
+        queue.give_back(0, taken);
+        assert!(matches!(pending.await.unwrap(), Err(NotReplayed::Crowded)));
+        assert!(queue.take_now(0).is_none());
+    }
+
+    /// Else it comes before what others wait for.
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_tried_again() {
+        let queue = queue(&[true]);
+        let pending = queue.push(A, sample(1)).unwrap();
+        let (_, taken) = queue.take_now(0).unwrap();
+        let Err(NotReplayed::Late(mut late)) = pending.within(SHORT / 6).await else {
+            panic!("it was not given up");
+        };
+        queue.give_back(0, taken);
+        assert!(queue.take_now(0).is_none());
+        assert!(late.verdicts().await.is_none());
+    }
+
+    /// Else a long one takes the time of others.
+    #[test]
+    fn samples_of_unknown_cost_go_alone() {
+        let queue = queue(&[true]).with_pace(ReplayPace::new(Models::default(), SHORT));
+        let _waiting: Vec<_> = [1, 2].map(|count| queue.push(A, sample(count))).into();
+        assert_eq!(lens(&queue.take_now(0).unwrap().1), [1]);
+        assert_eq!(lens(&queue.take_now(0).unwrap().1), [2]);
     }
 
     #[tokio::test]

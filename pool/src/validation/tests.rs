@@ -13,7 +13,6 @@ use dovetail_engine::{ENGINE_VERSION, Model, Request, Runtime, run, tiny};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::queue::Replayed;
 use super::*;
 use crate::models::Models;
 

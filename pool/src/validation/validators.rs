@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pace::{PROBE_TIME_MIN, ReplayPace, probe, probe_lengths};
-use super::queue::{Late, Queue, QueueFull, Replayed, Waiting, answer};
+use super::queue::{Queue, QueueFull, answer};
+use super::sample::{Late, Replayed, Waiting};
 use super::{Validator, ValidatorError, Work};
 
 /// The waits before a validator that failed is asked again.
