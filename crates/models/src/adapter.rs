@@ -315,6 +315,28 @@ mod tests {
         peft: String,
     }
 
+    /// The shapes are those of SmolLM2-135M-Instruct, whose weights are not here.
+    #[test]
+    fn the_adapter_that_comes_with_dovetail_fits_its_base_and_is_small() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../clerk/model/clerk-135m");
+        let adapter = Adapter::open(&dir).unwrap();
+        let report = adapter.report();
+        assert_eq!((report.rank, report.matrices), (8, 7 * 30));
+        let shape = |name: &str| {
+            let shape: &[usize] = match name.rsplit('.').nth(1)? {
+                "q_proj" | "o_proj" => &[576, 576],
+                "k_proj" | "v_proj" => &[192, 576],
+                "gate_proj" | "up_proj" => &[1_536, 576],
+                "down_proj" => &[576, 1_536],
+                _ => return None,
+            };
+            Some(shape)
+        };
+        adapter.check(shape).unwrap();
+        let bytes = std::fs::metadata(dir.join(WEIGHTS)).unwrap().len();
+        assert!(bytes <= 5_000_000, "{bytes}");
+    }
+
     fn floats(hex: &str) -> Vec<f32> {
         let digits = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
         let word = |at: usize| [digits(at), digits(at + 2), digits(at + 4), digits(at + 6)];
