@@ -21,6 +21,8 @@ use crate::models::Models;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Replays of fewer positions say more about what a replay costs besides.
 const POSITIONS_MIN: u64 = 32;
+/// So many positions are replayed in time by any validator that is worth the name.
+const SHORT_POSITIONS: u64 = 1_024;
 /// The first measurement of a validator has so many tokens of prompt, and as many of output. Short ones are slower for each
 /// position than long ones, so the estimate begins on the safe side.
 const PROBE_TOKENS: usize = 32;
@@ -249,15 +251,20 @@ impl ReplayPace {
     }
 
     /// Whether samples of several claims may be replayed in one go: if that takes half of the time for one. Where no speed is
-    /// known, each goes alone: a long one must not take the time of others with it.
+    /// known, only short ones are: a long one must not take the time of others with it.
     pub(super) fn fit_together<'a>(
         &self,
         model: &ModelId,
         evidence: impl Iterator<Item = &'a Arc<Evidence>>,
     ) -> bool {
         let extents: Vec<Extent> = evidence.map(|evidence| Extent::of(evidence)).collect();
-        let time = self.time_of(model, &extents);
-        time.is_some_and(|time| time <= self.time_max / 2)
+        match self.time_of(model, &extents) {
+            Some(time) => time <= self.time_max / 2,
+            None => {
+                let positions = extents.iter().map(|extent| extent.positions());
+                positions.fold(0, u64::saturating_add) <= SHORT_POSITIONS
+            }
+        }
     }
 
     /// Whether the replay of such a task fits well within the time for one: into half of it. So a task that was admitted is

@@ -449,11 +449,14 @@ mod tests {
 
     /// Else a long one takes the time of others.
     #[test]
-    fn samples_of_unknown_cost_go_alone() {
+    fn long_samples_of_unknown_cost_go_alone() {
         let queue = queue(&[true]).with_pace(ReplayPace::new(Models::default(), SHORT));
-        let _waiting: Vec<_> = [1, 2].map(|count| queue.push(A, sample(count))).into();
+        let mut long = sample(1);
+        Arc::make_mut(&mut long[0]).prompt =
+            EncodedPrompt::new(b"a prompt", vec![97; 1_024]).unwrap();
+        let _waiting = [sample(1), sample(2), long].map(|sample| queue.push(A, sample));
+        assert_eq!(lens(&queue.take_now(0).unwrap().1), [1, 2]);
         assert_eq!(lens(&queue.take_now(0).unwrap().1), [1]);
-        assert_eq!(lens(&queue.take_now(0).unwrap().1), [2]);
     }
 
     #[tokio::test]
