@@ -12,6 +12,8 @@ use dovetail_commitment::{ModelId, SamplingParams, StopSequences};
 use dovetail_engine::{Generation, Model, Prefixes, Request, Runtime, step};
 use serde::Serialize;
 
+use crate::percentile::percentile;
+
 /// What a worker keeps of prompts, as it is set up.
 const PREFIX_BYTES_MAX: usize = 256 << 20;
 /// Answers before the first one that counts: connections are made, and memory is taken.
@@ -132,13 +134,6 @@ fn summary(alone: &Alone, work: &Work, pairs: &[(Timed, Timed)]) -> Measured {
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1_000.0
-}
-
-/// The least of these sorted values that so many percent of them do not exceed.
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    let rank = (sorted.len() * percent).div_ceil(100);
-    let value = sorted.get(rank.saturating_sub(1));
-    value.copied().unwrap_or(f64::NAN)
 }
 
 /// The engine as a worker runs it, with nothing around it.

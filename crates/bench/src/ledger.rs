@@ -16,6 +16,8 @@ use sqlx::postgres::PgPoolCopyExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::percentile::percentile;
+
 /// A share of the network's difficulty is worth more; the number is as good as any.
 const WORK: u64 = 1 << 32;
 
@@ -81,12 +83,8 @@ pub(crate) async fn measure(load: &Load) -> anyhow::Result<Taken> {
     let bytes = (size(&sql).await? - before) as f64 / load.shares as f64;
     let limit = copy(&sql, load).await?;
     waits.sort_unstable();
-    let percentile = |of: usize| {
-        let place = (waits.len() * of / 100).min(waits.len().saturating_sub(1));
-        waits
-            .get(place)
-            .map_or(0.0, |wait| wait.as_secs_f64() * 1_000.0)
-    };
+    let ms = |wait: &Duration| wait.as_secs_f64() * 1_000.0;
+    let waits: Vec<f64> = waits.iter().map(ms).collect();
     Ok(Taken {
         shares: load.shares,
         accounts: load.accounts,
@@ -95,8 +93,8 @@ pub(crate) async fn measure(load: &Load) -> anyhow::Result<Taken> {
         shares_committed_per_s: per_s,
         copy_rows_per_s_same_run: limit,
         ratio_to_limit: per_s / limit,
-        ack_ms_p50: percentile(50),
-        ack_ms_p99: percentile(99),
+        ack_ms_p50: percentile(&waits, 50),
+        ack_ms_p99: percentile(&waits, 99),
         bytes_per_share: bytes,
     })
 }

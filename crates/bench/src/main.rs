@@ -9,6 +9,7 @@ mod game;
 mod gguf;
 mod ledger;
 mod peer_model;
+mod percentile;
 mod quality;
 mod shape;
 

@@ -32,6 +32,14 @@ pub struct SuspectFinding {
     pub validator: String,
 }
 
+impl SuspectFinding {
+    /// The transcript's place, as the database keeps it.
+    fn leaf_index(&self) -> Result<i32, LedgerError> {
+        i32::try_from(self.index)
+            .map_err(|_| LedgerError::Refused("a number of the finding is out of range"))
+    }
+}
+
 /// A suspect batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspect {
@@ -94,7 +102,6 @@ impl Ledger {
         root: BatchRoot,
         finding: &SuspectFinding,
     ) -> Result<(), LedgerError> {
-        let out_of_range = |_| LedgerError::Refused("a number of the finding is out of range");
         let replayed = finding.replayed;
         let mut transaction = self.pool.begin().await?;
         // A batch of the worker is settled before it or after it, and then not at all.
@@ -109,7 +116,7 @@ impl Ledger {
         )
         .bind(root.to_bytes().to_vec())
         .bind(finding.header_hash.to_bytes().to_vec())
-        .bind(i32::try_from(finding.index).map_err(out_of_range)?)
+        .bind(finding.leaf_index()?)
         .bind(&finding.mismatch)
         .bind(finding.position.map(i64::from))
         .bind(replayed.map(|replayed| i64::from(replayed.tokens)))
@@ -134,10 +141,9 @@ impl Ledger {
         root: BatchRoot,
         finding: &SuspectFinding,
     ) -> Result<(), LedgerError> {
-        let out_of_range = |_| LedgerError::Refused("a number of the finding is out of range");
         sqlx::query("DELETE FROM findings WHERE root = $1 AND leaf_index = $2 AND validator = $3")
             .bind(root.to_bytes().to_vec())
-            .bind(i32::try_from(finding.index).map_err(out_of_range)?)
+            .bind(finding.leaf_index()?)
             .bind(&finding.validator)
             .execute(&self.pool)
             .await?;
