@@ -159,16 +159,16 @@ impl Keeper {
             return false;
         }
         let planned = state.queue.planned(state.written);
-        state.spares.len() < planned
+        state.spares() < planned
             || (matches!(state.status, Status::Open)
-                && state.spares.len() == planned
+                && state.spares() == planned
                 && self.has_room(state))
     }
 
     /// Whether the log has room for one spare more than what is there and planned.
     fn has_room(&self, state: &State) -> bool {
         let planned = state.queue.planned(state.written);
-        let ahead = state.spares.len().saturating_sub(planned) as u64 + 1;
+        let ahead = state.spares().saturating_sub(planned) as u64 + 1;
         let config = &self.shared.config;
         state.queue.live_bytes() + ahead * config.segment_bytes <= config.bytes_max
     }
@@ -213,7 +213,7 @@ impl Keeper {
             let state = self.shared.lock();
             let planned = state.queue.planned(state.written);
             live.size == self.shared.config.segment_bytes
-                && state.spares.len() < planned + SPARES_MAX
+                && state.spares() < planned + SPARES_MAX
                 && self.has_room(&state)
         };
         if !is_kept {

@@ -264,6 +264,7 @@ impl Inner {
             acknowledged,
             released: found.released,
             spares: found.spares,
+            spare_in_hand: false,
             spare_failure: None,
             keeper_must_stop: false,
             writer_waits: false,

@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub(crate) released: Vec<Live>,
     /// Files that become segments.
     pub(crate) spares: Vec<Spare>,
+    /// The writer has taken one, and it is not a segment yet.
+    pub(crate) spare_in_hand: bool,
     /// Why the last spare was not made, and when.
     pub(crate) spare_failure: Option<(Instant, Failure)>,
     /// The keeper has nothing left to wait for.
@@ -66,6 +68,13 @@ pub(crate) struct Shared {
     pub(crate) progress: watch::Sender<Progress>,
     /// Told when the queue was taken: there is space again.
     pub(crate) queue_taken: Notify,
+}
+
+impl State {
+    /// How many files there are for segments that do not exist yet.
+    pub(crate) fn spares(&self) -> usize {
+        self.spares.len() + usize::from(self.spare_in_hand)
+    }
 }
 
 impl Shared {
@@ -154,6 +163,7 @@ impl Shared {
     pub(crate) fn enter(&self, written: Place) -> Room {
         let mut state = self.lock();
         state.written = written;
+        state.spare_in_hand = false;
         let upto = state.acknowledged;
         let released = state.queue.release(upto, written);
         state.released.extend(released);
@@ -173,6 +183,7 @@ impl Shared {
         self.keeper_wake.notify_one();
         loop {
             if let Some(spare) = state.spares.pop() {
+                state.spare_in_hand = true;
                 return Ok(spare);
             }
             if let Some((_, failure)) = &state.spare_failure {

@@ -1,0 +1,10 @@
+//! The log through its public doors, on real files.
+
+mod behaviour;
+mod crash;
+mod damage;
+mod faults;
+mod kill;
+mod model;
+mod recycled;
+mod support;
