@@ -64,8 +64,8 @@ fn opens_with_a_prefix(dir: &Path, at_least: u64, what: &str) -> Recovered {
     assert_eq!(append(&log, &new), recovered.end, "{what}");
     expected.push(new);
     drop(log);
-    let (log, recovered) = try_open(dir).unwrap_or_else(|error| panic!("{what}, again: {error}"));
-    assert_eq!(recovered.torn, None, "{what}, again");
+    let (log, again) = try_open(dir).unwrap_or_else(|error| panic!("{what}, again: {error}"));
+    assert_eq!(again.torn, None, "{what}, again");
     assert_eq!(read_from(&log, Position(0)), expected, "{what}, again");
     recovered
 }
