@@ -112,6 +112,9 @@ impl SegmentHeader {
     }
 }
 
+/// How many zeros are synced at a time: appends that are synced meanwhile wait for no more than these.
+const FILL_SYNC_BYTES: u64 = 2 << 20;
+
 /// Fills a new file with zeros and makes them durable, so that appending later changes no metadata and cannot meet a
 /// full disk. `go_on` is asked now and then; `Ok(false)` if it said no.
 pub(crate) fn fill(
@@ -129,6 +132,9 @@ pub(crate) fn fill(
         // At most the length of `ZEROS`.
         disk.write_at(file, &ZEROS[..bytes as usize], offset)?;
         offset += bytes;
+        if offset % FILL_SYNC_BYTES == 0 {
+            disk.sync(file)?;
+        }
     }
     disk.sync(file)?;
     Ok(true)

@@ -1,5 +1,7 @@
 //! The log through its public doors, on real files.
 
+#![allow(clippy::unwrap_used)]
+
 mod behaviour;
 mod crash;
 mod damage;
