@@ -66,8 +66,20 @@ pub(crate) fn list(dir: &Path) -> Result<Listing, OpenError> {
     Ok(listing)
 }
 
-/// Makes the directory if need be, and locks it until the file is dropped.
-pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
+/// A directory that is this process' own until it is dropped.
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file would not do if a child process is being started: until it runs its program it has a copy.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "cannot unlock the log's directory");
+        }
+    }
+}
+
+/// Makes the directory if need be, and locks it.
+pub(crate) fn lock(dir: &Path) -> Result<Lock, OpenError> {
     if !dir.exists() {
         fs::create_dir_all(dir).map_err(Failure::of("make", dir))?;
         // Or a crash could take the directory, and with it all that is durable inside.
@@ -84,7 +96,7 @@ pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
         .open(&path)
         .map_err(Failure::of("open", &path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
             dir: dir.to_owned(),
         }),

@@ -219,14 +219,14 @@ impl Keeper {
         if !is_kept {
             disk.remove(&old).map_err(Failure::of("delete", &old))?;
             self.shared.lock().spare_failure = None;
-            return disk.sync_dir(dir).map_err(Failure::of("sync", dir));
+            return Ok(());
         }
         let path = directory::spare(dir, self.number);
         self.number += 1;
         disk.rename(&old, &path)
             .map_err(Failure::of("rename", &old))?;
-        // Before the file gets another header: after a crash it must not have that and its old name.
-        disk.sync_dir(dir).map_err(Failure::of("sync", dir))?;
+        // The directory needs no sync: if a crash gives the file its old name back, with whatever header by then, the
+        // checkpoint says that it holds nothing, and it is recycled again without being read.
         let file = File::options().read(true).write(true).open(&path);
         let file = file.map_err(Failure::of("open", &path))?;
         let mut state = self.shared.lock();

@@ -1,7 +1,6 @@
 //! The handle on a log: open, append, read, acknowledge, close.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::path::Path;
@@ -13,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
-use crate::directory;
+use crate::directory::{self, Lock};
 use crate::disk::{Disk, RealDisk};
 use crate::error::{AcknowledgeError, AppendError, DurabilityError, Failure, OpenError, ReadError};
 use crate::keeper::Keeper;
@@ -36,7 +35,7 @@ pub(crate) struct Inner {
     writer: Option<JoinHandle<()>>,
     keeper: Option<JoinHandle<()>>,
     /// Held until the threads have ended.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// A record that was taken.
@@ -248,7 +247,7 @@ impl Inner {
         config: Config,
         disk: Arc<dyn Disk>,
         found: Found,
-        lock: File,
+        lock: Lock,
     ) -> Result<Self, Failure> {
         let Recovered {
             log_id,

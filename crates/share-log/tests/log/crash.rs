@@ -174,15 +174,20 @@ fn what_was_durable_survives_a_power_cut_at_any_operation() {
             let what = format!("operation {operation}, seed {seed}");
             let mut random = Random(seed * 1_000_003 + operation + 1);
             let dir = tempfile::tempdir().unwrap();
-            let disk = Arc::new(Volatile::default());
-            {
-                let mut state = disk.0.lock().unwrap();
-                (state.operations_left, state.has_power) = (operation, true);
+            let (mut durable, mut acknowledged) = (0, 0);
+            // Then again, early in the next run: what that one found must be durable as well.
+            for operations in [operation, random.below(40)] {
+                let disk = Arc::new(Volatile::default());
+                {
+                    let mut state = disk.0.lock().unwrap();
+                    (state.operations_left, state.has_power) = (operations, true);
+                }
+                if let Some(ran) = run_until_cut(dir.path(), &disk) {
+                    (durable, acknowledged) = ran;
+                    cut_in_run += 1;
+                }
+                lose(dir.path(), &mut disk.0.lock().unwrap(), &mut random);
             }
-            let ran = run_until_cut(dir.path(), &disk);
-            cut_in_run += u32::from(ran.is_some());
-            let (durable, acknowledged) = ran.unwrap_or_default();
-            lose(dir.path(), &mut disk.0.lock().unwrap(), &mut random);
             let opened = ShareLog::open(dir.path(), config());
             let (log, recovered) = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
             torn += u32::from(recovered.torn.is_some());

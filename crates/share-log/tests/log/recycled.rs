@@ -88,6 +88,11 @@ fn a_crash_while_a_file_changes_its_name_or_header_is_no_damage() {
     let mut crashed = whole.clone();
     let header = whole[&names[0]][..HEADER_BYTES].to_vec();
     crashed.get_mut(&spare).unwrap()[..HEADER_BYTES].copy_from_slice(&header);
+    // An acknowledged file has its old name back, and the header of a later life.
+    crashed.insert(
+        "00000000000000000000.segment".into(),
+        whole[&names[0]].clone(),
+    );
     crashed.insert("77.unfinished".into(), vec![0; 10_000]);
     crashed.insert("checkpoint.unfinished".into(), vec![1; 10]);
     crashed.insert("99999999999999999999999.spare".into(), vec![1; 10]);

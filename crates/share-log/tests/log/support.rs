@@ -105,7 +105,10 @@ pub(crate) fn files(dir: &Path) -> Files {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.file_name().is_some_and(|name| name != "lock") {
-            files.insert(path.file_name().unwrap().into(), fs::read(&path).unwrap());
+            // A spare may get its name meanwhile.
+            if let Ok(bytes) = fs::read(&path) {
+                files.insert(path.file_name().unwrap().into(), bytes);
+            }
         }
     }
     files
