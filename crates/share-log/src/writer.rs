@@ -62,13 +62,14 @@ impl Writer {
                 Ok(()) => self.shared.advance(self.end, self.written),
                 Err(NotWritten::NoSegment(failure)) => {
                     tracing::error!(%failure, "records are refused: no new segment can be made");
-                    answer_all(waiters, &DurabilityError::NoSegment(failure.clone()));
+                    // First, so that who appends again upon the answer is not refused with these.
                     self.shared.refuse(self.end, &failure);
+                    answer_all(waiters, &DurabilityError::NoSegment(failure));
                     return;
                 }
                 Err(NotWritten::Failed(failure)) => {
-                    answer_all(waiters, &DurabilityError::Poisoned(failure.clone()));
-                    self.shared.poison(failure);
+                    self.shared.poison(failure.clone());
+                    answer_all(waiters, &DurabilityError::Poisoned(failure));
                     return;
                 }
             }
