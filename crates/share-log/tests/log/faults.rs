@@ -410,6 +410,34 @@ fn what_waits_for_the_disk_is_bounded_and_append_waits_for_space() {
     opener.join().unwrap();
 }
 
+#[test]
+fn a_file_that_is_becoming_a_segment_counts_towards_the_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = Arc::new(Gate::default());
+    let disk = Arc::new(Gated(Arc::clone(&gate)));
+    let config = Config {
+        bytes_max: 2 * SEGMENT_BYTES,
+        ..config()
+    };
+    let (log, _) = ShareLog::open_on(dir.path(), config, disk).unwrap();
+    wait_for_spare(dir.path());
+    for position in 0..4 {
+        append(&log, &long_record(position, 30_000));
+    }
+    gate.set_shut(true);
+    // The spare's header is being synced.
+    let appended = log.try_append(&long_record(4, 30_000)).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let names: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name != "lock" && name != "checkpoint")
+        .collect();
+    gate.set_shut(false);
+    block_on(appended.durable).unwrap();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
 /// Panics when it is asked to write a record.
 struct Panics;
 
