@@ -253,10 +253,12 @@ fn several_records_are_taken_together_or_not_at_all() {
     let too_long = vec![2; RECORD_BYTES_MAX + 1];
     // Over a segment's end, so that a planned segment is taken back as well.
     let records = [&long, &long, &long, &too_long];
+    let room = log.room();
     assert!(matches!(
         log.try_append_all(&records),
         Err(AppendError::TooLong { bytes }) if bytes == RECORD_BYTES_MAX + 1
     ));
+    assert_eq!(log.room(), room);
     assert_eq!(append_all(&log, &records[..3]), Position(1));
     append_all::<&[u8]>(&log, &[]);
     assert_eq!(append(&log, b"last"), Position(4));
