@@ -9,4 +9,5 @@ mod faults;
 mod kill;
 mod model;
 mod recycled;
+mod slow;
 mod support;

@@ -133,3 +133,21 @@ pub(crate) fn segments(files: &Files) -> Vec<PathBuf> {
 pub(crate) fn first_of(name: &Path) -> u64 {
     name.file_stem().unwrap().to_str().unwrap().parse().unwrap()
 }
+
+/// Until the keeper has made a segment ahead, the disk is not quiet.
+pub(crate) fn wait_for_spare(dir: &Path) {
+    for _ in 0..1_000 {
+        let mut entries = fs::read_dir(dir).unwrap();
+        if entries.any(|entry| {
+            entry
+                .unwrap()
+                .path()
+                .extension()
+                .is_some_and(|end| end == "spare")
+        }) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("no spare is made");
+}
