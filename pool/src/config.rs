@@ -1,6 +1,7 @@
 //! The pool's configuration: one TOML file, overridable through `DOVETAIL_POOL__SECTION__KEY`.
 
 mod files;
+mod hash_rate;
 mod inference;
 mod ports;
 
@@ -18,6 +19,7 @@ use serde::Deserialize;
 
 use crate::validation::RemoteValidator;
 
+pub use hash_rate::HashRate;
 pub use inference::{InferenceConfig, SubsidyConfig};
 
 /// The whole file.
@@ -136,14 +138,14 @@ pub struct LedgerConfig {
     /// How many connections the pool holds at most.
     #[serde(default = "defaults::ledger_connections_max")]
     pub connections_max: u32,
-    /// Where shares wait while Postgres is away, and solved blocks until they are judged.
-    pub spool_dir: PathBuf,
-    /// A group of shares is committed once it has this many ..
-    #[serde(default = "defaults::group_max")]
-    pub group_max: usize,
-    /// .. or once its first share has waited this long, whichever comes first.
-    #[serde(default = "defaults::group_wait_ms")]
-    pub group_wait_ms: u64,
+    /// Where the pool keeps its log of shares, and solved blocks until they are judged.
+    pub dir: PathBuf,
+    /// How large the log may become while Postgres is away.
+    #[serde(default = "defaults::log_bytes_max")]
+    pub log_bytes_max: u64,
+    /// For how many blocks a share is kept in the ledger.
+    #[serde(default = "defaults::keep_blocks")]
+    pub keep_blocks: u32,
 }
 
 /// The wallet that pays miners.
@@ -232,7 +234,10 @@ impl Default for AuditConfig {
 #[serde(deny_unknown_fields)]
 pub struct CreditConfig {
     /// For 2^20 expected hashes of proven work.
-    pub hash_msat_per_mebihash: i64,
+    pub hash_msat_per_mebihash: HashRate,
+    /// How often what hashes have earned is credited.
+    #[serde(default = "defaults::settle_interval_s")]
+    pub settle_interval_s: u64,
 }
 
 mod defaults {
@@ -287,11 +292,14 @@ mod defaults {
     pub(super) fn ledger_connections_max() -> u32 {
         8
     }
-    pub(super) fn group_max() -> usize {
-        256
+    pub(super) fn log_bytes_max() -> u64 {
+        4 << 30
     }
-    pub(super) fn group_wait_ms() -> u64 {
-        20
+    pub(super) fn keep_blocks() -> u32 {
+        4_320
+    }
+    pub(super) fn settle_interval_s() -> u64 {
+        600
     }
 }
 
@@ -361,8 +369,13 @@ impl Config {
         within("api.requests_per_connection_max", requests, 1..=1 << 16)?;
         within("api.downloads_max", api.downloads_max, 0..=1_024)?;
         within("ledger.connections_max", ledger.connections_max, 1..=1_000)?;
-        within("ledger.group_max", ledger.group_max, 1..=4_096)?;
-        within("ledger.group_wait_ms", ledger.group_wait_ms, 0..=10_000)?;
+        within(
+            "ledger.log_bytes_max",
+            ledger.log_bytes_max,
+            LOG_BYTES_MIN..=1 << 50,
+        )?;
+        // A block matures after a hundred more; receipts of a day refer to shares.
+        within("ledger.keep_blocks", ledger.keep_blocks, 288..=1 << 24)?;
         let seconds = job_declarator.coinbase_only_seen_within_s;
         within(
             "job_declarator.coinbase_only_seen_within_s",
@@ -374,8 +387,11 @@ impl Config {
             lightning.interval_ms,
             1..=3_600_000,
         )?;
-        let rate = credit.hash_msat_per_mebihash;
-        within("credit.hash_msat_per_mebihash", rate, 0..=RATE_MAX)?;
+        within(
+            "credit.settle_interval_s",
+            credit.settle_interval_s,
+            0..=86_400,
+        )?;
         inference.check()
     }
 }
@@ -384,8 +400,8 @@ impl Config {
 const DECADE_S: u64 = 10 * 365 * 86_400;
 /// A worker is told the time that a task has left as 32 bits of milliseconds: seven weeks.
 const WEEK_S: u64 = 7 * 86_400;
-/// A million satoshi: the largest batch at this rate is far from what 64 bits hold.
-const RATE_MAX: i64 = 1_000_000_000;
+/// Two segments of the log.
+const LOG_BYTES_MIN: u64 = 2 * (64 << 20);
 
 impl AuditConfig {
     fn check(&self) -> Result<(), String> {

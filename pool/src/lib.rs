@@ -6,6 +6,7 @@
 //! to the ledger, `mining::shares` answers. For a task: `agents` translates the request, `tasks` does the rest.
 
 mod agents;
+mod accepted_shares;
 mod assignment;
 mod blocks;
 mod chores;

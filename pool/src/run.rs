@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::agents::grpc::{self, Downloads};
 use crate::blocks;
 use crate::chores;
+use crate::accepted_shares;
 use crate::claims::audit::Auditor;
 use crate::claims::settle::{OF_A_WORKER_IN_LINE_MAX, Settler};
 use crate::config::{Config, MiningConfig};
@@ -36,7 +37,6 @@ use crate::header_spaces::HeaderSpaces;
 use crate::keys::Keys;
 use crate::known_accounts::KnownAccounts;
 use crate::mailboxes::Mailboxes;
-use crate::mining::SHARES_IN_FLIGHT_MAX;
 use crate::models::Models;
 use crate::one_each::OneEach;
 use crate::payouts::{InvoiceAnswers, Payouts};
@@ -94,12 +94,18 @@ pub async fn run(
     let (is_ready, readiness) = watch::channel(false);
     let api = ports.api.listen().context("cannot open api.listen")?;
     let api_address = api.local_addr()?;
+    let committer = settler.committer.clone();
     let parts = (settler, templates, blocks.clone());
     let known = (keys.token, keys.authority.public());
     let shared = Arc::new(share(config, &base, parts, payout_script, known).await?);
     last.tracker.spawn(device_work::keep(
         Arc::clone(&shared.devices),
         base.ledger.clone(),
+        last.stop.clone(),
+    ));
+    last.tracker.spawn(accepted_shares::keep_telling(
+        Arc::clone(&shared.settler.accepted),
+        base.telemetry.clone(),
         last.stop.clone(),
     ));
     for publication in waiting {
@@ -133,11 +139,16 @@ pub async fn run(
         Ok(())
     };
     let serving = grpc::serve(api, services, readiness, shutdown.clone());
-    let served = tokio::try_join!(serving, opening).map(|_| ());
+    let serving = async { tokio::try_join!(serving, opening).map(|_| ()) };
+    let served = tokio::select! {
+        served = serving => served,
+        error = committer.failed() => Err(error.into()),
+    };
     shutdown.cancel();
     base.drain(&blocks).await;
     drop(shared);
     last.stop().await;
+    committer.stopped().await;
     served
 }
 
@@ -318,15 +329,13 @@ async fn start_settler(
     (receipt_key, vrf): (Keypair, VrfSecret),
     last: &Last,
 ) -> anyhow::Result<Settler> {
-    let committer = CommitterConfig {
-        group_max: config.ledger.group_max,
-        group_wait: Duration::from_millis(config.ledger.group_wait_ms),
-        lane_max: SHARES_IN_FLIGHT_MAX,
-        spool_dir: config.ledger.spool_dir.clone(),
-    };
+    let mut committer = CommitterConfig::new(config.ledger.dir.join("log"));
+    committer.log.bytes_max = config.ledger.log_bytes_max;
+    committer.settle_interval = Duration::from_secs(config.credit.settle_interval_s);
+    committer.keep_blocks = config.ledger.keep_blocks;
     let committer = Committer::start(base.ledger.clone(), committer, last.stop.clone())
         .await
-        .context("cannot open the spool of shares")?;
+        .context("ledger.dir")?;
     let validators = start_validators(
         &config.audit,
         &base.models,
@@ -342,6 +351,7 @@ async fn start_settler(
         one_per_worker: OneEach::new(OF_A_WORKER_IN_LINE_MAX),
         tasks: base.tasks.clone(),
         telemetry: base.telemetry.clone(),
+        accepted: Arc::default(),
         window: config.audit.window(),
         receipt_key,
     })
@@ -359,7 +369,7 @@ async fn start_blocks(
     let options = PublisherOptions {
         templates: templates.clone(),
         sinks,
-        dir: Some(config.ledger.spool_dir.join("blocks")),
+        dir: Some(config.ledger.dir.join("blocks")),
         solves_templates: true,
         shutdown: shutdown.clone(),
     };

@@ -36,8 +36,17 @@ impl SharePace {
         if accounts.len() >= ACCOUNTS_MAX {
             accounts.retain(|_, even| *even > now);
         }
-        let even = accounts.get(account).map_or(now, |even| (*even).max(now)) + self.interval;
-        accounts.insert(account.to_owned(), even);
+        let even = match accounts.get_mut(account) {
+            Some(even) => {
+                *even = (*even).max(now) + self.interval;
+                *even
+            }
+            None => {
+                let even = now + self.interval;
+                accounts.insert(account.to_owned(), even);
+                even
+            }
+        };
         let ahead = even.duration_since(now);
         ahead.saturating_sub(Duration::from_secs(1)).min(PAUSE_MAX)
     }

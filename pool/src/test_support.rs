@@ -136,7 +136,7 @@ impl Pool {
     /// Starts with these validators; an audit takes `audit_time_max` at most.
     pub(crate) async fn start(
         database: &Database,
-        spool: &std::path::Path,
+        log: &std::path::Path,
         validators: Vec<Arc<dyn Validator>>,
         audit_time_max: Duration,
     ) -> Self {
@@ -144,10 +144,9 @@ impl Pool {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let config = CommitterConfig {
-            group_max: 16,
-            group_wait: Duration::from_millis(2),
-            lane_max: 1_000,
-            spool_dir: spool.to_owned(),
+            write_interval: Duration::ZERO,
+            settle_interval: Duration::ZERO,
+            ..CommitterConfig::new(log.to_owned())
         };
         let committer = Committer::start(ledger.clone(), config, stop.clone())
             .await
@@ -171,6 +170,7 @@ impl Pool {
             tasks: live_tasks(&ledger, Models::default()),
             ledger,
             telemetry: Telemetry::none(),
+            accepted: Arc::default(),
             committer,
             auditor,
             one_per_worker: OneEach::new(OF_A_WORKER_IN_LINE_MAX),

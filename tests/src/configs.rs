@@ -41,7 +41,7 @@ coinbase_only_seen_within_s = 1800
 token_key = {{ file = \"{dir}/token.key\" }}
 [ledger]
 url = \"{url}\"
-spool_dir = \"{dir}/spool\"
+dir = \"{dir}/ledger\"
 [lightning]
 socket = \"{dir}/pool.sock\"
 payout_threshold_msat = 10000
@@ -55,6 +55,7 @@ receipt_key = \"{RECEIPT_SECRET}\"
 vrf_key = {{ file = \"{dir}/vrf.key\" }}
 [credit]
 hash_msat_per_mebihash = {hash_msat_per_mebihash}
+settle_interval_s = 0
 [audit]
 maturity_s = {maturity_s}
 maturity_max_s = {maturity_max_s}

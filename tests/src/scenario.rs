@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use crate::network::Network;
 pub use crate::options::Options;
 use crate::postgres::{Held, Postgres};
-use crate::process::{Daemon, output};
+use crate::process::{Daemon, STEP_TIME_MAX, output};
 use crate::program;
 pub use crate::served_model::{ServedModel, tiny_file};
 use crate::served_model::{make_tiny, provide_model};
@@ -284,6 +284,45 @@ impl Scenario {
     /// If the server refuses.
     pub fn query(&self, sql: &str) -> anyhow::Result<String> {
         self.postgres.query(&self.database, sql)
+    }
+
+    /// As [`Scenario::query`], once the query says this: what the pool has acknowledged comes into the ledger a little later.
+    ///
+    /// # Errors
+    /// If it never says so.
+    pub fn query_until(&self, sql: &str, wanted: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + STEP_TIME_MAX;
+        loop {
+            let said = self.query(sql)?;
+            if said.trim() == wanted {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                bail!("{sql} says {said:?} and not {wanted:?}:\n{}", self.pool.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until nothing has come into the ledger from the pool's log for half a second, five times what its writer waits
+    /// for more. For tests in which nobody submits shares meanwhile.
+    ///
+    /// # Errors
+    /// If Postgres does not answer, or shares go on coming.
+    pub fn written(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + STEP_TIME_MAX;
+        let (mut before, mut since) = (String::new(), Instant::now());
+        while since.elapsed() < Duration::from_millis(500) {
+            let position = self.query("SELECT sum(position) FROM share_logs")?;
+            if position != before {
+                (before, since) = (position, Instant::now());
+            }
+            if Instant::now() >= deadline {
+                bail!("shares go on coming into the ledger");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     /// Keeps a statement's locks on the ledger; see [`Postgres::hold`].

@@ -107,7 +107,7 @@ socket = \"{at}/node.sock\"
 token_key = {{ file = \"{at}/token.key\" }}
 [ledger]
 url = {{ file = \"{at}/ledger.url\" }}
-spool_dir = \"{at}/spool\"
+dir = \"{at}/ledger\"
 [inference]
 models = [\"{at}/clerk.safetensors\"]
 price = {{ input_msat_per_million = 0, output_msat_per_million = 1000 }}
@@ -185,7 +185,7 @@ fn what_is_wrong_with_a_pools_files_is_told_by_the_name_of_its_key() {
         &["job_declarator.token_key", "64 hex digits"],
     );
     refused("ledger.url", spoil, &["ledger.url"]);
-    refused("spool", spoil, &["ledger.spool_dir"]);
+    refused("ledger", spoil, &["ledger.dir"]);
     refused(
         "clerk.safetensors",
         cut_off,

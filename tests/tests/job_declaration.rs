@@ -92,11 +92,8 @@ async fn a_declared_job_earns_at_the_pool_and_outlives_restarts_of_both_daemons(
     let message = job.custom(&mining.channel, &job_token);
     let job_id = mining.set_custom_job(&message).await.unwrap();
     hash_and_submit(&mut mining, job_id, &job).await;
-    let shares = fixture
-        .scenario
-        .query("SELECT count(*) FROM shares WHERE account = 'alice'")
-        .unwrap();
-    assert_eq!(shares, "1");
+    let shares = "SELECT count(*) FROM named_shares WHERE account = 'alice'";
+    fixture.scenario.query_until(shares, "1").unwrap();
     // Once is enough, also after another restart.
     let again = mining.set_custom_job(&message).await;
     assert_eq!(again, Err("invalid-mining-job-token".to_owned()));

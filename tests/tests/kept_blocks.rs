@@ -67,7 +67,7 @@ fn is_in_the_chain(scenario: &mut Scenario) {
 async fn a_block_found_while_the_source_is_away_is_in_the_chain_when_it_is_back() {
     let (_dir, mut scenario) = start(options()).await;
     let pool = (scenario.mining.clone(), AUTHORITY_PUBLIC.to_owned());
-    find_with_the_source_away(&mut scenario, &pool, "spool/blocks").await;
+    find_with_the_source_away(&mut scenario, &pool, "ledger/blocks").await;
     scenario.restart_templates().unwrap();
     is_in_the_chain(&mut scenario);
 }
@@ -76,7 +76,7 @@ async fn a_block_found_while_the_source_is_away_is_in_the_chain_when_it_is_back(
 async fn a_block_survives_a_pool_that_is_killed_right_after_it_was_found() {
     let (_dir, mut scenario) = start(options()).await;
     let pool = (scenario.mining.clone(), AUTHORITY_PUBLIC.to_owned());
-    find_with_the_source_away(&mut scenario, &pool, "spool/blocks").await;
+    find_with_the_source_away(&mut scenario, &pool, "ledger/blocks").await;
     scenario.pool.kill();
     scenario.restart_templates().unwrap();
     scenario.restart_pool().unwrap();
@@ -87,7 +87,7 @@ async fn a_block_survives_a_pool_that_is_killed_right_after_it_was_found() {
 async fn a_damaged_file_of_a_block_does_not_stop_the_pools_start() {
     let (_dir, mut scenario) = start(options()).await;
     scenario.pool.stop();
-    let folder = scenario.file("spool/blocks");
+    let folder = scenario.file("ledger/blocks");
     std::fs::write(folder.join("junk.json"), "{\"hash\":").unwrap();
     scenario.restart_pool().unwrap();
     assert!(folder.join("damaged/junk.json").exists());
@@ -103,7 +103,7 @@ async fn a_damaged_file_of_a_block_does_not_stop_the_pools_start() {
 async fn a_pool_whose_folder_of_blocks_cannot_be_written_still_finds_blocks() {
     let (_dir, mut scenario) = start(options()).await;
     scenario.pool.stop();
-    let folder = scenario.file("spool/blocks");
+    let folder = scenario.file("ledger/blocks");
     std::fs::remove_dir_all(&folder).unwrap();
     std::fs::write(&folder, "not a folder").unwrap();
     scenario.restart_pool().unwrap();
@@ -135,7 +135,7 @@ async fn the_word_on_a_share_that_solves_a_block_waits_for_the_disk() {
     let (share, hash) = miner.block(&job, now());
     let hash = BlockHash::from_byte_array(hash);
     // Whoever writes into a pipe waits until somebody reads from it: the disk hangs.
-    let pipe = scenario.file("spool/blocks").join(format!("{hash}.new"));
+    let pipe = scenario.file("ledger/blocks").join(format!("{hash}.new"));
     let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
     miner.hand_in(&share).await;
@@ -164,17 +164,15 @@ async fn a_share_that_solves_a_block_is_acknowledged_when_the_block_is_on_disk()
     }
     // Nothing is waited for: what was acknowledged survives a kill from then on.
     scenario.pool.kill();
-    let blocks: usize = scenario
-        .query("SELECT count(*) FROM shares WHERE is_block")
-        .unwrap()
-        .parse()
-        .unwrap();
-    let files = std::fs::read_dir(scenario.file("spool/blocks")).unwrap();
+    let files = std::fs::read_dir(scenario.file("ledger/blocks")).unwrap();
     let kept = files
         .flatten()
         .filter(|entry| entry.path().extension().is_some_and(|end| end == "json"))
         .count();
     assert_eq!(acknowledged, 10);
-    assert!(blocks > 0);
-    assert_eq!(kept, blocks);
+    // On this chain half of the shares solve a block, or a few less.
+    assert!(kept > 0);
+    scenario.restart_pool().unwrap();
+    let shares = "SELECT count(*) FROM shares";
+    scenario.query_until(shares, "10").unwrap();
 }

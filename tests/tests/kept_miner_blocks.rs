@@ -36,7 +36,7 @@ fn options() -> Options {
 fn only_the_worker_has_it(scenario: &mut Scenario) {
     scenario.pool.kill();
     scenario.declarator.kill();
-    for folder in ["spool/blocks", "declarator-blocks"] {
+    for folder in ["ledger/blocks", "declarator-blocks"] {
         // One that was never written to is not there.
         let _ = std::fs::remove_dir_all(scenario.file(folder));
     }

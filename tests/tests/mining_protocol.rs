@@ -143,8 +143,8 @@ async fn a_custom_job_for_the_group_is_one_job_on_each_of_its_channels() {
         mining.peer.send(&share).await;
         assert_eq!(mining.answer().await, Ok(()), "channel {}", channel.id);
     }
-    let credited = "SELECT count(*) FROM shares WHERE account = 'alice'";
-    assert_eq!(fixture.scenario.query(credited).unwrap(), "2");
+    let credited = "SELECT count(*) FROM named_shares WHERE account = 'alice'";
+    fixture.scenario.query_until(credited, "2").unwrap();
 
     // A token is one account's, so the group has to be.
     let (_, mut message) = fixture.declared("alice", &mining).await;

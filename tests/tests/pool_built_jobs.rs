@@ -32,10 +32,8 @@ fn a_worker_without_a_node_earns_its_batches_on_jobs_that_the_pool_builds() {
         assert_eq!(settled["credit_msat"], 24_000);
     }
     let count = |sql: &str| scenario.query(sql).unwrap();
-    assert_eq!(
-        count("SELECT count(*) FROM shares WHERE kind = 'inference'"),
-        "2"
-    );
+    let claims = "SELECT count(*) FROM named_shares WHERE kind = 'inference'";
+    scenario.query_until(claims, "2").unwrap();
     assert_eq!(count("SELECT count(*) FROM declared_jobs"), "0");
 }
 

@@ -51,10 +51,8 @@ fn the_sri_mining_device_gets_shares_accepted() {
         accepted_from(&mut scenario, "device");
     }
     drop(device);
-    let shares = scenario
-        .query("SELECT count(*) FROM shares WHERE account = 'device'")
-        .unwrap();
-    assert!(shares.parse::<u64>().unwrap() >= 3);
+    let shares = "SELECT count(*) >= 3 FROM named_shares WHERE account = 'device'";
+    scenario.query_until(shares, "t").unwrap();
 }
 
 #[test]
@@ -74,7 +72,7 @@ supported_extensions = [2]
 required_extensions = [2]";
     let (translator, port) = translator(&scenario.mining, AUTHORITY_PUBLIC, options, dir.path());
     let miners = ["rig1", "rig2"].map(|name| Sv1Miner::connect(port, name));
-    let credited = "SELECT count(*) FROM shares WHERE account = 'translated'";
+    let credited = "SELECT count(*) FROM named_shares WHERE account = 'translated'";
     let count = |scenario: &Scenario| -> u64 { scenario.query(credited).unwrap().parse().unwrap() };
     let mut mined = 0;
     for mut miner in miners {
@@ -120,9 +118,9 @@ fn device_settles_a_batch(node: bool) {
     assert_eq!(answer["receipt"]["verified"], true);
     scenario.pool.event("batch_settled", TIME_MAX).unwrap();
     let kinds = format!(
-        "SELECT string_agg(DISTINCT kind::text, ',' ORDER BY kind::text) FROM shares WHERE account = '{worker}'"
+        "SELECT string_agg(DISTINCT kind::text, ',' ORDER BY kind::text) FROM named_shares WHERE account = '{worker}'"
     );
-    assert_eq!(scenario.query(&kinds).unwrap(), "hash,inference");
+    scenario.query_until(&kinds, "hash,inference").unwrap();
     // The device goes on: what follows the claim are ordinary shares again.
     accepted_from(&mut scenario, &worker);
 }
@@ -135,7 +133,7 @@ fn sv1_miners_behind_the_sri_translator_mine_through_a_worker() {
     let (translator, mut miner) = mine_through_a_translator(&address, &key, dir.path());
     let worker = worker_name(&scenario);
     // The pool asks for more work per share than the worker does, so only some of these reach it.
-    let credited = format!("SELECT count(*) > 0 FROM shares WHERE account = '{worker}'");
+    let credited = format!("SELECT count(*) > 0 FROM named_shares WHERE account = '{worker}'");
     let mut mined = 0;
     while scenario.query(&credited).unwrap() != "t" {
         assert!(mined < SHARES_MAX, "{}", translator.log_tail());

@@ -186,10 +186,6 @@ fn the_sri_jd_client_mines_in_coinbase_only_mode() {
     }
     accepted(&mut scenario, &client);
     assert!(!scenario.declarator.log().contains("job declared"));
-    let shares = scenario
-        .query(&format!(
-            "SELECT count(*) > 0 FROM shares WHERE account = '{ACCOUNT}'"
-        ))
-        .unwrap();
-    assert_eq!(shares, "t");
+    let shares = format!("SELECT count(*) > 0 FROM named_shares WHERE account = '{ACCOUNT}'");
+    scenario.query_until(&shares, "t").unwrap();
 }

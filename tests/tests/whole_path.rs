@@ -165,12 +165,8 @@ fn a_prompt_becomes_tokens_a_share_a_payout_and_a_receipt() {
         .query("SELECT count(*), count(prompt), min(state) FROM tasks")
         .unwrap();
     assert_eq!(row, "1|0|settled");
-    assert_eq!(
-        scenario
-            .query("SELECT count(*) FROM shares WHERE kind = 'inference'")
-            .unwrap(),
-        "1"
-    );
+    let claims = "SELECT count(*) FROM named_shares WHERE kind = 'inference'";
+    scenario.query_until(claims, "1").unwrap();
     let balanced = scenario
         .query("SELECT sum(credits_posted) = sum(debits_posted) FROM accounts")
         .unwrap();
@@ -219,12 +215,14 @@ fn a_prompt_becomes_tokens_a_share_a_payout_and_a_receipt() {
 fn a_pool_that_restarts_keeps_its_shares_and_its_worker_comes_back() {
     let (_dir, mut scenario) = dovetail_tests::scenario(&Options::default()).unwrap();
     scenario.pool.event("share_accepted", TIME_MAX).unwrap();
+    scenario
+        .query_until("SELECT count(*) > 0 FROM shares", "t")
+        .unwrap();
     let before: u64 = scenario
         .query("SELECT count(*) FROM shares")
         .unwrap()
         .parse()
         .unwrap();
-    assert!(before > 0);
     scenario.restart_pool().unwrap();
     scenario.pool.event("worker_registered", TIME_MAX).unwrap();
     let after: u64 = scenario

@@ -118,10 +118,10 @@ async fn hashes_only_own_templates(core: Option<CoreParts>) -> Fixture {
     assert_eq!(pools, 0, "{:#?}\n{}", log.jobs, fixture.worker_log());
     assert_eq!(fixture.templates(), "own");
     let kinds = format!(
-        "SELECT string_agg(DISTINCT kind::text, ',' ORDER BY kind::text) FROM shares WHERE account = '{}'",
+        "SELECT string_agg(DISTINCT kind::text, ',' ORDER BY kind::text) FROM named_shares WHERE account = '{}'",
         fixture.worker
     );
-    assert_eq!(fixture.scenario.query(&kinds).unwrap(), "hash,inference");
+    fixture.scenario.query_until(&kinds, "hash,inference").unwrap();
     fixture
 }
 

@@ -1,421 +1,309 @@
-//! Group commit: shares gather until there are enough or the first has waited long enough,
-//! whichever comes first; one transaction makes them durable; only then is each acknowledged.
-//! Each source of shares has a lane of its own, and waits for nobody's but its own flood.
-//! While Postgres is away, hash shares are acknowledged from the spool, and moved later.
+//! From a good share to its acknowledgement: the log. A share is checked against the proofs that are known, appended,
+//! synced with whatever waits beside it, and may be acknowledged then; Postgres has no part in it. One writer
+//! ([`crate::share_writer`]) brings the log into the ledger behind everybody's back.
+//!
+//! A claim is settled in Postgres first ([`crate::claim`]); its hashes go the way of all shares then.
 
-use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::{Acquire, PgConnection, PgPool};
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use dovetail_share_log::{AppendError, Config as LogConfig, DurabilityError, Position, ShareLog};
+use dovetail_units::time::unix_now;
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use crate::error::Fault;
-use crate::fair_queue::{Closed, Lane, Outlet, fair_queue};
-use crate::share_set::{self, write_set};
-use crate::shares::{Share, write};
-use crate::spool::{Spool, Spooled};
-use crate::{CommitRefusal, Ledger, LedgerError, collateral};
+use crate::known_shares::{Key, KnownShares, key};
+use crate::share_record::LoggedShare;
+use crate::share_writer::{ShareWriter, resume};
+use crate::shares::{InferenceSettlement, Share};
+use crate::{CommitRefusal, Ledger, LedgerError};
 
-/// How often an absent Postgres is looked for.
-const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// A group that takes longer means that Postgres is away.
-const GROUP_TIME_MAX: Duration = Duration::from_secs(5);
-/// How often a group that collided with another transaction is tried.
-const GROUP_TRIES_MAX: usize = 3;
-/// How many shares of the spool go into one transaction, at least: enough to catch up with a pool
-/// that goes on spooling, and few enough for [`GROUP_TIME_MAX`].
-const CHUNK_SHARES: usize = 500;
+/// What one claim may take in Postgres before it counts as away.
+const CLAIM_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a miner is not read from when the log is all but full. Half full of what is left, half as long.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How shares are grouped and where they wait.
+/// Where shares are logged, and how they come into the ledger.
 #[derive(Debug, Clone)]
 pub struct CommitterConfig {
-    /// A group is committed at this size ..
-    pub group_max: usize,
-    /// .. or this long after its first share.
-    pub group_wait: Duration,
-    /// How many shares of one source may wait in the queue. More wait outside of it.
-    pub lane_max: usize,
-    /// Where hash shares wait while Postgres is away. One process at a time.
-    pub spool_dir: PathBuf,
+    /// The log's folder. One process at a time.
+    pub dir: PathBuf,
+    /// The log's sizes.
+    pub log: LogConfig,
+    /// How long the writer waits for more after a small set.
+    pub write_interval: Duration,
+    /// The length of a slice: how often what hashes have earned becomes transfers. Zero: with each set.
+    pub settle_interval: Duration,
+    /// Shares that build on a block of this many blocks before the newest one are dropped, a partition at a time.
+    pub keep_blocks: u32,
 }
 
-struct Request {
-    share: Share,
-    answer: oneshot::Sender<Result<(), CommitRefusal>>,
+impl CommitterConfig {
+    /// The usual sizes and times, in this folder.
+    pub fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            log: LogConfig::default(),
+            write_interval: Duration::from_millis(100),
+            settle_interval: Duration::from_secs(600),
+            keep_blocks: 4_320,
+        }
+    }
 }
 
-/// Takes the shares of one source. Clones are the same source.
+/// Takes shares. Clones are the same.
 #[derive(Clone)]
 pub struct Committer {
-    requests: Lane<Request>,
-    task: TaskTracker,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ledger: Ledger,
+    /// `None` once it is closed and all of it that Postgres took is in the ledger.
+    log: Mutex<Option<ShareLog>>,
+    known: Mutex<KnownShares>,
+    written: watch::Receiver<Position>,
+    tasks: TaskTracker,
+    /// Set once, if log or ledger fail for good.
+    failure: watch::Receiver<Option<String>>,
+    /// Whether somebody was told that the log is nearly full.
+    is_alarmed: AtomicBool,
 }
 
 impl Committer {
-    /// Starts the task. Once `shutdown` is cancelled it takes no more shares, and ends after those
-    /// that it has; wait for that with [`Committer::stopped`].
+    /// Opens the log and starts the writer. Once `shutdown` is cancelled no more shares are taken, and the writer ends
+    /// after those that are there, or as soon as Postgres is away; wait for that with [`Committer::stopped`].
     ///
     /// # Errors
-    /// [`LedgerError::Refused`] if the spool cannot be opened, or another process has it.
+    /// [`LedgerError::Log`] if the log cannot be opened, is in use, or does not fit the ledger; [`LedgerError::Unavailable`].
     pub async fn start(
         ledger: Ledger,
         config: CommitterConfig,
         shutdown: CancellationToken,
     ) -> Result<Self, LedgerError> {
-        let dir = config.spool_dir.clone();
-        let spool = tokio::task::spawn_blocking(move || Spool::open(&dir))
-            .await
-            .map_err(|_| LedgerError::Refused("the spool could not be opened"))?
-            .map_err(|error| {
-                tracing::error!(%error, "cannot open the spool");
-                LedgerError::Refused("the spool could not be opened")
-            })?;
-        let (requests, queue) = fair_queue(config.lane_max.max(1));
-        let task = Task {
-            link: if spool.is_empty() {
-                Link::Up
-            } else {
-                Link::Draining
-            },
-            pool: ledger.pool,
-            config,
-            spool: Arc::new(Mutex::new(spool)),
-            queue,
-        };
-        let tracker = TaskTracker::new();
-        tracker.spawn(task.run(shutdown));
-        tracker.close();
-        Ok(Self {
-            requests,
-            task: tracker,
-        })
-    }
-
-    /// The same committer for another source. Whatever one source brings, the shares of others take turns with its own.
-    pub fn for_another_source(&self) -> Self {
-        Self {
-            requests: self.requests.another(),
-            task: self.task.clone(),
+        let before = config.dir.join("shares.jsonl");
+        if std::fs::metadata(&before).is_ok_and(|file| file.len() > 0) {
+            return Err(LedgerError::Log(format!(
+                "{} holds shares that an earlier release acknowledged while Postgres was away: start that release \
+                 until the file is empty",
+                before.display()
+            )));
         }
+        let (dir, sizes) = (config.dir.clone(), config.log.clone());
+        let opened = tokio::task::spawn_blocking(move || ShareLog::open(&dir, sizes)).await;
+        let (log, recovered) = opened
+            .map_err(|_| LedgerError::Log("a thread ended while the log was opened".to_owned()))?
+            .map_err(|error| LedgerError::Log(error.to_string()))?;
+        let mut known = KnownShares::default();
+        let begin = resume(&ledger, &log, &recovered, &mut known).await?;
+        let (progress, written) = watch::channel(begin.0);
+        let (failing, failure) = watch::channel(None);
+        let writer = ShareWriter::new(&ledger, &log, config, begin, progress, &shutdown)?;
+        let tasks = TaskTracker::new();
+        let inner = Arc::new(Inner {
+            ledger,
+            log: Mutex::new(Some(log.clone())),
+            known: Mutex::new(known),
+            written,
+            tasks: tasks.clone(),
+            failure,
+            is_alarmed: AtomicBool::new(false),
+        });
+        tasks.spawn({
+            let inner = Arc::clone(&inner);
+            async move {
+                if let Err(error) = writer.run().await {
+                    failing.send_replace(Some(error.to_string()));
+                }
+                locked(&inner.log).take();
+            }
+        });
+        tasks.spawn(async move {
+            shutdown.cancelled().await;
+            log.close();
+        });
+        tasks.close();
+        Ok(Self { inner })
     }
 
-    /// Returns once the share is durable, in the ledger or (hash shares only) in the spool. It waits while as many
-    /// shares of the source wait as may. Once it is queued, the share is committed even if the caller goes away.
+    /// Returns once the share is durable: in the log, and the batch that it claims settled in the ledger. A share is in
+    /// the log's queue once this was polled and the log has room; then it counts even if the caller goes away.
     ///
     /// # Errors
-    /// [`CommitRefusal`]; nothing was credited then. One exception: after
-    /// [`CommitRefusal::Unavailable`] an inference share may have been, if the connection broke
-    /// while it was committed; submitting it again gives [`CommitRefusal::DuplicateShare`] then.
+    /// [`CommitRefusal`]; nothing was credited for its hashes then. After [`CommitRefusal::Unavailable`] and
+    /// [`CommitRefusal::LogFull`] its batch may have been settled; submitting it again completes it.
     pub async fn commit(&self, share: Share) -> Result<(), CommitRefusal> {
         share.check()?;
-        let (answer, answered) = oneshot::channel();
-        let queued = self.requests.push(Request { share, answer }).await;
-        queued.map_err(|Closed| CommitRefusal::Unavailable)?;
-        answered.await.unwrap_or(Err(CommitRefusal::Unavailable))
-    }
-
-    /// Returns once the task has ended: all that was taken is durable or refused.
-    pub async fn stopped(&self) {
-        self.task.wait().await;
-    }
-}
-
-/// How the task stands with Postgres. Unless it is [`Link::Up`], shares go to the spool: so they
-/// keep their order, and nobody waits for time-outs.
-enum Link {
-    Up,
-    /// The probe ends when Postgres answers.
-    Away(AbortOnDropHandle<()>),
-    /// Postgres answers; the spool is being moved.
-    Draining,
-}
-
-impl Link {
-    /// Waits until the spool may be moved.
-    async fn may_drain(&mut self) {
-        match self {
-            Self::Up => std::future::pending().await,
-            Self::Away(probe) => {
-                if probe.await.is_err() {
-                    tracing::error!("the probe for Postgres failed");
-                }
+        let noted = self.note(&share)?;
+        if let Some(batch) = &share.batch {
+            self.settle(&share, batch).await?;
+        }
+        let log = self.log().ok_or(CommitRefusal::Unavailable)?;
+        let record = LoggedShare::new(&share, unix_now()).encode();
+        let appended = log.append(&record).await.map_err(|error| self.not_taken(&error))?;
+        // From here on it will be in the ledger, unless the log says otherwise.
+        let noted = noted.keep();
+        match appended.durable.await {
+            Ok(()) => Ok(()),
+            Err(error @ DurabilityError::NoSegment(_)) => {
+                noted.forget();
+                tracing::error!(%error, "a share could not be logged: look after the disk");
+                Err(CommitRefusal::LogFull)
             }
-            Self::Draining => {}
-        }
-    }
-}
-
-struct Task {
-    pool: PgPool,
-    config: CommitterConfig,
-    /// Locked inside [`Task::spooling`] only, and never across an await.
-    spool: Arc<Mutex<Spool>>,
-    queue: Outlet<Request>,
-    link: Link,
-}
-
-impl Task {
-    async fn run(mut self, shutdown: CancellationToken) {
-        loop {
-            // Not biased: while the spool is being moved, new shares take turns with it.
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                () = self.link.may_drain() => self.drain().await,
-                request = self.queue.next() => match request {
-                    Some(first) => self.settle(first).await,
-                    None => return,
-                },
-            }
-        }
-        // What was queued before is still committed; new shares are refused.
-        self.queue.close();
-        while let Some(first) = self.queue.next().await {
-            self.settle(first).await;
-        }
-    }
-
-    async fn settle(&mut self, first: Request) {
-        let deadline = Instant::now() + self.config.group_wait;
-        let (mut shares, mut answers) = (vec![first.share], vec![first.answer]);
-        while shares.len() < self.config.group_max {
-            match timeout_at(deadline, self.queue.next()).await {
-                Ok(Some(request)) => {
-                    shares.push(request.share);
-                    answers.push(request.answer);
-                }
-                Ok(None) | Err(_) => break,
-            }
-        }
-        let outcomes = self.make_durable(shares).await;
-        for (answer, outcome) in answers.into_iter().zip(outcomes) {
-            // The connection may be gone; the credit stands.
-            let _ = answer.send(outcome);
-        }
-    }
-
-    async fn make_durable(&mut self, shares: Vec<Share>) -> Vec<Result<(), CommitRefusal>> {
-        if matches!(self.link, Link::Up) {
-            match write_group(&self.pool, &shares).await {
-                Ok(outcomes) => return outcomes,
-                Err(error) => {
-                    tracing::error!(%error, "Postgres is away: hash shares go to the spool");
-                    self.look_for_postgres();
-                }
-            }
-        }
-        self.spool_group(shares).await
-    }
-
-    async fn spool_group(&self, shares: Vec<Share>) -> Vec<Result<(), CommitRefusal>> {
-        let inference: Vec<bool> = shares.iter().map(|share| share.batch.is_some()).collect();
-        let hash_shares: Vec<Share> = shares
-            .into_iter()
-            .filter(|share| share.batch.is_none())
-            .collect();
-        let count = hash_shares.len();
-        let spooled = self
-            .spooling(move |spool| spool.append(&hash_shares))
-            .await
-            .map_or_else(
-                |error| {
-                    tracing::error!(%error, "cannot write to the spool");
-                    vec![Err(CommitRefusal::Unavailable); count]
-                },
-                |outcomes| outcomes.into_iter().map(acknowledge).collect(),
-            );
-        let mut spooled = spooled.into_iter();
-        inference
-            .into_iter()
-            .map(|inference| {
-                // An inference share needs the batch's state, which only Postgres knows.
-                let outcome = if inference { None } else { spooled.next() };
-                outcome.unwrap_or(Err(CommitRefusal::Unavailable))
-            })
-            .collect()
-    }
-
-    /// Moves some of the spool into the ledger. Shares that are there already are passed over.
-    async fn drain(&mut self) {
-        self.link = Link::Draining;
-        match self.move_chunk().await {
-            Ok(true) => {}
-            Ok(false) => {
-                tracing::info!("Postgres is back, and the spool is empty");
-                self.link = Link::Up;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot move the spool yet");
-                self.look_for_postgres();
+            Err(error @ DurabilityError::Poisoned(_)) => {
+                tracing::error!(%error, "a share could not be logged");
+                Err(CommitRefusal::Unavailable)
             }
         }
     }
 
-    /// `false` once there was nothing left to be moved.
-    async fn move_chunk(&self) -> Result<bool, MoveError> {
-        let max = CHUNK_SHARES.max(self.config.group_max.saturating_mul(2));
-        let Some(chunk) = self.spooling(move |spool| spool.next(max)).await? else {
-            self.spooling(Spool::clear).await?;
-            return Ok(false);
-        };
-        let outcomes = write_group(&self.pool, &chunk.shares).await?;
-        let refused: Vec<Share> = chunk
-            .shares
-            .iter()
-            .zip(&outcomes)
-            .filter(|(_, outcome)| !matches!(outcome, Ok(()) | Err(CommitRefusal::DuplicateShare)))
-            .map(|(share, _)| share.clone())
-            .collect();
-        if !refused.is_empty() {
-            tracing::error!(
-                shares = refused.len(),
-                "acknowledged shares are not accepted by the ledger: see rejected.jsonl"
-            );
-        }
-        tracing::info!(shares = chunk.shares.len(), "moved shares from the spool");
-        self.spooling(move |spool| spool.moved(&chunk, &refused))
-            .await?;
-        Ok(true)
-    }
-
-    fn look_for_postgres(&mut self) {
-        let pool = self.pool.clone();
-        self.link = Link::Away(AbortOnDropHandle::new(tokio::spawn(async move {
-            loop {
-                sleep(PROBE_INTERVAL).await;
-                let answer = sqlx::query("SELECT 1").execute(&pool);
-                if let Ok(Ok(_)) = timeout(GROUP_TIME_MAX, answer).await {
-                    return;
-                }
-            }
-        })));
-    }
-
-    /// Runs file work away from the runtime's threads.
-    async fn spooling<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Spool) -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        let spool = Arc::clone(&self.spool);
-        tokio::task::spawn_blocking(move || match spool.lock() {
-            Ok(mut spool) => work(&mut spool),
-            // What a panic left behind is not to be trusted; a restart reads it afresh.
-            Err(_) => Err(io::Error::other("the spool is damaged until a restart")),
-        })
-        .await
-        .map_err(io::Error::other)?
-    }
-}
-
-fn acknowledge(spooled: Spooled) -> Result<(), CommitRefusal> {
-    match spooled {
-        Spooled::Durable => Ok(()),
-        Spooled::Duplicate => Err(CommitRefusal::DuplicateShare),
-        Spooled::Full => Err(CommitRefusal::SpoolFull),
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum MoveError {
-    #[error("the spool: {0}")]
-    Spool(#[from] io::Error),
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-}
-
-type Outcomes = Vec<Result<(), CommitRefusal>>;
-
-/// Writes a group in one transaction. A share that is refused does not sink the others; an error
-/// means that Postgres is away, and that nothing is known to be written.
-async fn write_group(pool: &PgPool, shares: &[Share]) -> Result<Outcomes, LedgerError> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let written = timeout(GROUP_TIME_MAX, try_group(pool, shares))
-            .await
-            .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()));
-        match written {
-            Err(error) if error.fault() == Fault::Collision && tries < GROUP_TRIES_MAX => {
-                tracing::debug!(%error, "a group of shares is tried again");
-            }
-            written => return written,
-        }
-    }
-}
-
-async fn try_group(pool: &PgPool, shares: &[Share]) -> Result<Outcomes, LedgerError> {
-    let mut transaction = pool.begin().await?;
-    let moves_held = |share: &Share| share.batch.is_some() || share.is_coinbase_only;
-    if shares.iter().any(moves_held) {
-        collateral::lock(&mut transaction).await?;
-    }
-    // A claim of the same proof comes first: it needs more.
-    let (in_set, one_by_one): (Vec<usize>, Vec<usize>) =
-        (0..shares.len()).partition(|place| share_set::fits(&shares[*place]));
-    let mut outcomes = vec![Ok(()); shares.len()];
-    write_each(&mut transaction, shares, &one_by_one, &mut outcomes).await?;
-    if !write_together(&mut transaction, shares, &in_set, &mut outcomes).await? {
-        write_each(&mut transaction, shares, &in_set, &mut outcomes).await?;
-    }
-    transaction.commit().await?;
-    Ok(outcomes)
-}
-
-/// Writes the shares of these places in a set; `false`, and nothing is written, if one of them is not taken.
-async fn write_together(
-    transaction: &mut PgConnection,
-    shares: &[Share],
-    places: &[usize],
-    outcomes: &mut [Result<(), CommitRefusal>],
-) -> Result<bool, LedgerError> {
-    if places.is_empty() {
-        return Ok(true);
-    }
-    let set: Vec<&Share> = places.iter().map(|place| &shares[*place]).collect();
-    let mut savepoint = transaction.begin().await?;
-    let written = match write_set(&mut savepoint, &set).await {
-        Ok(written) => written,
-        Err(error) if error.fault() == Fault::Row => None,
-        Err(error) => return Err(error),
-    };
-    let Some(written) = written else {
-        savepoint.rollback().await?;
-        return Ok(false);
-    };
-    savepoint.commit().await?;
-    for (place, outcome) in places.iter().zip(written) {
-        outcomes[*place] = outcome;
-    }
-    Ok(true)
-}
-
-/// Writes the shares of these places one after the other, so that one that is not taken does not sink the others.
-async fn write_each(
-    transaction: &mut PgConnection,
-    shares: &[Share],
-    places: &[usize],
-    outcomes: &mut [Result<(), CommitRefusal>],
-) -> Result<(), LedgerError> {
-    for &place in places {
-        let share = &shares[place];
-        let mut savepoint = transaction.begin().await?;
-        let outcome = match write(&mut savepoint, share).await {
-            Ok(outcome) => outcome,
-            Err(error) if error.fault() == Fault::Row => {
-                tracing::error!(%error, share = %share.header_hash, "the ledger does not take a share");
+    async fn settle(&self, share: &Share, batch: &InferenceSettlement) -> Result<(), CommitRefusal> {
+        let settled = timeout(CLAIM_TIME_MAX, self.inner.ledger.settle_claim(share, batch)).await;
+        match settled {
+            Ok(Ok(settled)) => settled,
+            Ok(Err(error)) if error.fault() == Fault::Row => {
+                tracing::error!(%error, share = %share.header_hash, "the ledger does not take a claim");
                 Err(CommitRefusal::Invalid)
             }
-            Err(error) => return Err(error),
-        };
-        match outcome {
-            Ok(()) => savepoint.commit().await?,
-            Err(_) => savepoint.rollback().await?,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "Postgres is away: a claim cannot be settled");
+                Err(CommitRefusal::Unavailable)
+            }
+            Err(_) => {
+                tracing::error!("Postgres does not answer: a claim cannot be settled");
+                Err(CommitRefusal::Unavailable)
+            }
         }
-        outcomes[place] = outcome;
     }
-    Ok(())
+
+    fn not_taken(&self, error: &AppendError) -> CommitRefusal {
+        match error {
+            AppendError::Full { .. } => {
+                self.alarm(true);
+                CommitRefusal::LogFull
+            }
+            AppendError::TooLong { .. } => CommitRefusal::Invalid,
+            AppendError::Closed => CommitRefusal::Unavailable,
+            AppendError::Busy | AppendError::Poisoned(_) => {
+                tracing::error!(%error, "a share could not be logged");
+                CommitRefusal::Unavailable
+            }
+        }
+    }
+
+    /// How long whoever brings shares is not to be read from: nothing, unless the log is nearly full.
+    pub fn pause(&self) -> Duration {
+        let Some(log) = self.log() else {
+            return Duration::ZERO;
+        };
+        let room = log.room();
+        self.alarm(room.near_full);
+        if room.near_full {
+            PAUSE_MAX.mul_f64(room.fraction().clamp(0.0, 1.0))
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Says once that the log fills, and once that it has room again.
+    fn alarm(&self, near_full: bool) {
+        if self.inner.is_alarmed.swap(near_full, Ordering::Relaxed) == near_full {
+            return;
+        }
+        if near_full {
+            tracing::error!(
+                "the log of shares is nearly full: the pool slows its miners down. See why the ledger's Postgres does \
+                 not take them"
+            );
+        } else {
+            tracing::info!("the log of shares has room again");
+        }
+    }
+
+    /// Returns once all shares that are durable by now are in the ledger, which they are not while Postgres is away.
+    pub async fn written(&self) {
+        let Some(end) = self.log().map(|log| log.end()) else {
+            return;
+        };
+        let mut written = self.inner.written.clone();
+        // If the writer has ended there is nobody to wait for.
+        let _ = written.wait_for(|position| *position >= end).await;
+    }
+
+    /// Up to where the log is in the ledger.
+    #[cfg(test)]
+    pub(crate) fn position(&self) -> Position {
+        *self.inner.written.borrow()
+    }
+
+    /// Returns if log or ledger have failed for good: no share is taken any more, and the pool has to stop for a person.
+    pub async fn failed(&self) -> LedgerError {
+        let mut failure = self.inner.failure.clone();
+        let failed = failure.wait_for(Option::is_some).await;
+        match failed.ok().and_then(|failure| failure.clone()) {
+            Some(words) => LedgerError::Log(words),
+            // The writer has ended without a failure.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Returns once the writer has ended.
+    pub async fn stopped(&self) {
+        self.inner.tasks.wait().await;
+    }
+
+    fn log(&self) -> Option<ShareLog> {
+        locked(&self.inner.log).clone()
+    }
+
+    fn note(&self, share: &Share) -> Result<Noted<'_>, CommitRefusal> {
+        let (height, key) = (share.height, key(&share.header_hash));
+        if !locked(&self.inner.known).insert(height, key) {
+            return Err(CommitRefusal::DuplicateShare);
+        }
+        let known = &self.inner.known;
+        Ok(Noted {
+            known,
+            height,
+            key,
+            is_kept: false,
+        })
+    }
+}
+
+/// A proof that is noted, and forgotten if this is dropped before it is kept.
+struct Noted<'a> {
+    known: &'a Mutex<KnownShares>,
+    height: u32,
+    key: Key,
+    is_kept: bool,
+}
+
+impl Noted<'_> {
+    fn keep(mut self) -> Self {
+        self.is_kept = true;
+        self
+    }
+
+    fn forget(mut self) {
+        self.is_kept = false;
+    }
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            locked(self.known).remove(self.height, self.key);
+        }
+    }
+}
+
+/// What these locks guard is whole at every step, whoever panicked.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -50,6 +50,9 @@ pub enum LedgerError {
     /// The thing is not in a state from which this is possible.
     #[error("refused: {0}")]
     Refused(&'static str),
+    /// The log of shares cannot be used, or does not fit the ledger. The words say what to do.
+    #[error("the log of shares: {0}")]
+    Log(String),
     /// A row does not decode: somebody wrote to the database by hand.
     #[error("the ledger holds a malformed {0}")]
     Corrupt(&'static str),
@@ -88,7 +91,7 @@ impl LedgerError {
             Self::Conflict(_) | Self::Refused(_) | Self::Corrupt(_) | Self::Unpaid => {
                 return Fault::Row;
             }
-            Self::Url | Self::Migration(_) => return Fault::Away,
+            Self::Url | Self::Migration(_) | Self::Log(_) => return Fault::Away,
             Self::Unavailable(error) => error,
         };
         // https://www.postgresql.org/docs/current/errcodes-appendix.html: data exception,
@@ -122,10 +125,10 @@ pub enum CommitRefusal {
     /// The share's numbers are out of range, or its receipts are not those of the batch.
     #[error("the share's numbers are out of range")]
     Invalid,
-    /// Postgres has been away for so long that the spool is full. Worth a retry.
-    #[error("the spool is full")]
-    SpoolFull,
-    /// Postgres is away and this share cannot wait for it. Worth a retry.
+    /// Postgres has been away for so long that the log has no room, or its disk has none. Worth a retry.
+    #[error("the log of shares is full")]
+    LogFull,
+    /// The log takes nothing, or Postgres is away and the share claims a batch. Worth a retry.
     #[error("the ledger is away")]
     Unavailable,
 }

@@ -16,7 +16,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 18] = [
+const FILES: [(&str, &str); 19] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
@@ -35,6 +35,7 @@ const FILES: [(&str, &str); 18] = [
     file!("0016_stakes.sql"),
     file!("0017_kept_credit.sql"),
     file!("0018_transfers_in_sets.sql"),
+    file!("0019_share_log.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools

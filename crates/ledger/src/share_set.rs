@@ -1,132 +1,331 @@
-//! Hash shares in one go: a group of them costs three statements, whatever its size. Shares with a batch, and those whose
-//! credit is held, are written one by one ([`crate::shares`]).
+//! A set of logged shares in one transaction: a few statements, however many shares there are, and with them the position
+//! up to which the log is in the ledger.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
-use sqlx::{PgConnection, Row};
+use dovetail_share_log::{Position, Records};
+use dovetail_units::{ShareCredit, Work};
+use sqlx::{PgConnection, PgPool, Row};
 
-use crate::shares::Share;
-use crate::transfers::{POOL_HASH, TransferId, worker_account};
-use crate::{CommitRefusal, LedgerError};
+use crate::known_shares::{Key, key};
+use crate::share_record::LoggedShare;
+use crate::share_sums::SpanSums;
+use crate::share_writer::database_position;
+use crate::transfers::worker_account;
+use crate::{LedgerError, coinbase_only, collateral, hash_credits};
 
-/// Whether the share may be written with others in one statement.
-pub(crate) fn fits(share: &Share) -> bool {
-    share.batch.is_none() && !share.is_coinbase_only
+/// A record, and what it says.
+pub(crate) struct LoggedRecord<'a> {
+    record: &'a [u8],
+    share: Option<LoggedShare>,
 }
 
-/// Writes these shares, all of which [`fits`], inside the caller's savepoint. Of the same proof twice the first counts.
-/// `None` if a transfer of one of them is there without its share, which one by one will say.
+/// All of these.
+pub(crate) fn decode(records: &Records) -> Vec<LoggedRecord<'_>> {
+    let records = records.iter().map(|(_, record)| LoggedRecord {
+        record,
+        share: LoggedShare::decode(record),
+    });
+    records.collect()
+}
+
+/// Who writes which log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogWriter {
+    pub(crate) log_id: i64,
+    /// Drawn at the start.
+    pub(crate) writer: i64,
+}
+
+/// Records that follow each other in a log.
+#[derive(Clone, Copy)]
+pub(crate) struct ShareSet<'a> {
+    log: LogWriter,
+    from: Position,
+    records: &'a [LoggedRecord<'a>],
+}
+
+impl<'a> ShareSet<'a> {
+    pub(crate) fn new(log: LogWriter, from: Position, records: &'a [LoggedRecord<'a>]) -> Self {
+        Self {
+            log,
+            from,
+            records,
+        }
+    }
+
+    pub(crate) fn from(&self) -> Position {
+        self.from
+    }
+
+    fn end(&self) -> Position {
+        Position(self.from.0 + self.records.len() as u64)
+    }
+
+    pub(crate) fn heights(&self) -> impl Iterator<Item = i32> {
+        let shares = self.records.iter().filter_map(|of| of.share.as_ref());
+        shares.filter_map(|share| i32::try_from(share.height).ok())
+    }
+
+    /// Both halves; `None` of a single record.
+    pub(crate) fn halves(&self) -> Option<[Self; 2]> {
+        if self.records.len() < 2 {
+            return None;
+        }
+        let (first, second) = self.records.split_at(self.records.len() / 2);
+        let middle = Position(self.from.0 + first.len() as u64);
+        Some([
+            Self::new(self.log, self.from, first),
+            Self::new(self.log, middle, second),
+        ])
+    }
+
+    /// Sets the records aside for a person, and goes on behind them.
+    pub(crate) async fn reject(&self, pool: &PgPool, reason: &str) -> Result<(), LedgerError> {
+        let mut transaction = pool.begin().await?;
+        let done = self.advance(&mut transaction).await?;
+        for (number, of) in self.records.iter().enumerate().skip(done) {
+            sqlx::query(
+                "INSERT INTO share_log_rejects (log_id, position, record, reason) VALUES ($1, $2, $3, $4)",
+            )
+            .bind(self.log.log_id)
+            .bind(database_position(Position(self.from.0 + number as u64))?)
+            .bind(of.record)
+            .bind(reason)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Moves the log's position behind the set. How many of its records are in the ledger already: a commit whose answer
+    /// was lost, or half of the set.
+    async fn advance(&self, connection: &mut PgConnection) -> Result<usize, LedgerError> {
+        let position: Option<i64> = sqlx::query_scalar(
+            "SELECT position FROM share_logs WHERE log_id = $1 AND writer = $2 FOR UPDATE",
+        )
+        .bind(self.log.log_id)
+        .bind(self.log.writer)
+        .fetch_optional(&mut *connection)
+        .await?;
+        let (from, end) = (database_position(self.from)?, database_position(self.end())?);
+        let Some(position) = position.filter(|position| (from..=end).contains(position)) else {
+            return Err(LedgerError::Log(format!(
+                "another pool writes a copy of it to the ledger, or the ledger was replaced: nothing is written from \
+                 record {} on. See which pool is the right one, and start only that",
+                self.from
+            )));
+        };
+        let last = self.records.last().and_then(|of| of.share.as_ref());
+        sqlx::query("UPDATE share_logs SET position = $2, last_proof = share_key($3) WHERE log_id = $1")
+            .bind(self.log.log_id)
+            .bind(end)
+            .bind(last.map(|share| share.header_hash.to_bytes().to_vec()))
+            .execute(connection)
+            .await?;
+        Ok(usize::try_from(position - from).unwrap_or(usize::MAX))
+    }
+}
+
+/// Writes the set; how many of its shares were in the ledger already. These count once.
 ///
 /// # Errors
-/// [`LedgerError`] also if a single one of them is not taken. Nothing of the set counts then.
-pub(crate) async fn write_set(
-    connection: &mut PgConnection,
-    shares: &[&Share],
-) -> Result<Option<Vec<Result<(), CommitRefusal>>>, LedgerError> {
-    let mut seen = HashSet::new();
-    let first: Vec<bool> = shares
-        .iter()
-        .map(|share| seen.insert(share.header_hash))
-        .collect();
-    let of_first = || {
-        let shares = shares.iter().zip(&first);
-        shares.filter_map(|(share, is_first)| is_first.then_some(*share))
-    };
-    let inserted = insert(connection, &of_first().collect::<Vec<_>>()).await?;
-    let credited: Vec<&Share> = of_first()
-        .filter(|share| inserted.contains(share.header_hash.as_bytes().as_slice()))
-        .filter(|share| share.credit.get() > 0)
-        .collect();
-    if !credited.is_empty() && !credit(connection, &credited).await? {
-        return Ok(None);
+/// [`LedgerError`], and nothing of it counts. [`LedgerError::Log`] if somebody else writes the same log.
+pub(crate) async fn write(pool: &PgPool, set: &ShareSet<'_>) -> Result<u64, LedgerError> {
+    if let Some(duplicates) = try_write(pool, set, false).await? {
+        return Ok(duplicates);
     }
-    let outcome = |(share, is_first): (&&Share, &bool)| {
-        let is_new = *is_first && inserted.contains(share.header_hash.as_bytes().as_slice());
-        is_new.then_some(()).ok_or(CommitRefusal::DuplicateShare)
-    };
-    Ok(Some(shares.iter().zip(&first).map(outcome).collect()))
+    let careful = try_write(pool, set, true).await?;
+    // Somebody wrote the same proof meanwhile: the next try sees it.
+    careful.ok_or_else(|| sqlx::Error::PoolTimedOut.into())
 }
 
-/// Inserts shares of different proofs; the proofs of those that were not there.
-async fn insert(
+/// `None`, and nothing is written, if a proof was there that was not looked for.
+async fn try_write(
+    pool: &PgPool,
+    set: &ShareSet<'_>,
+    looks_for_duplicates: bool,
+) -> Result<Option<u64>, LedgerError> {
+    let mut transaction = pool.begin().await?;
+    let moves_held = |of: &LoggedRecord<'_>| of.share.as_ref().is_some_and(|s| s.is_coinbase_only);
+    if set.records.iter().any(moves_held) {
+        collateral::lock(&mut transaction).await?;
+    }
+    let done = set.advance(&mut transaction).await?;
+    let open = set.records.iter().skip(done);
+    let shares: Option<Vec<&LoggedShare>> = open.map(|of| of.share.as_ref()).collect();
+    let mut shares = shares.ok_or(LedgerError::Corrupt("record of the log"))?;
+    let given = shares.len() as u64;
+    if looks_for_duplicates {
+        let mut known = present(&mut transaction, &shares).await?;
+        shares.retain(|share| known.insert(key(&share.header_hash)));
+    }
+    if !shares.is_empty() {
+        let accounts = accounts(&mut transaction, &shares).await?;
+        if insert(&mut transaction, &shares, &accounts).await? != shares.len() as u64 {
+            return Ok(None);
+        }
+        count(&mut transaction, &shares, &accounts).await?;
+        hold(&mut transaction, &shares, &accounts).await?;
+    }
+    transaction.commit().await?;
+    Ok(Some(given - shares.len() as u64))
+}
+
+/// Those of these proofs that are there.
+async fn present(
     connection: &mut PgConnection,
-    shares: &[&Share],
-) -> Result<HashSet<Vec<u8>>, LedgerError> {
-    let column = |of: fn(&Share) -> String| -> Vec<String> {
-        shares.iter().map(|share| of(share)).collect()
-    };
-    let inserted = sqlx::query(
-        "INSERT INTO shares (header_hash, account, kind, work, credit_msat, is_block)
-         SELECT header_hash, account, 'hash', work::numeric, credit, is_block
-           FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[], $5::boolean[])
-             AS given (header_hash, account, work, credit, is_block)
-         ON CONFLICT (header_hash) DO NOTHING RETURNING header_hash",
+    shares: &[&LoggedShare],
+) -> Result<HashSet<Key>, LedgerError> {
+    let rows = sqlx::query(
+        "SELECT uuid_send(header_hash) AS key FROM shares
+           JOIN unnest($1::integer[], $2::bytea[]) AS given (height, proof)
+             ON shares.height = given.height AND shares.header_hash = share_key(given.proof)",
     )
-    .bind(hashes(shares))
-    .bind(column(|share| share.account.clone()))
-    .bind(column(|share| share.work.get().to_string()))
-    .bind(credits(shares))
-    .bind(
-        shares
-            .iter()
-            .map(|share| share.is_block)
-            .collect::<Vec<_>>(),
-    )
+    .bind(heights(shares))
+    .bind(keys(shares))
     .fetch_all(connection)
     .await?;
-    let hashes = inserted.iter().map(|row| row.try_get("header_hash"));
-    Ok(hashes.collect::<Result<_, _>>()?)
+    let keys = rows.iter().map(|row| {
+        let key: Vec<u8> = row.try_get("key")?;
+        key.try_into().map_err(|_| LedgerError::Corrupt("share"))
+    });
+    keys.collect()
 }
 
-/// Credits the hashes of new shares, each with a transfer of its own. `false` if one of the transfers was there.
-async fn credit(connection: &mut PgConnection, shares: &[&Share]) -> Result<bool, LedgerError> {
-    let accounts: Vec<String> = shares
-        .iter()
-        .map(|share| worker_account(&share.account))
-        .collect();
-    // In one order, as another group may open the same ones.
-    let names: BTreeSet<&str> = accounts
-        .iter()
-        .map(String::as_str)
-        .chain([POOL_HASH])
-        .collect();
+/// The number of each account, by its name. New ones are opened.
+type Accounts<'a> = BTreeMap<&'a str, i32>;
+
+async fn accounts<'a>(
+    connection: &mut PgConnection,
+    shares: &[&'a LoggedShare],
+) -> Result<Accounts<'a>, LedgerError> {
+    // In one order, as another set may open the same ones.
+    let mut accounts: Accounts<'a> = shares.iter().map(|of| (&*of.account, 0)).collect();
+    let names: Vec<String> = accounts.keys().map(|name| worker_account(name)).collect();
     sqlx::query(
-        "INSERT INTO accounts (name, never_negative)
-         SELECT name, name <> $2 FROM unnest($1::text[]) AS given (name)
+        "INSERT INTO accounts (name, never_negative) SELECT name, true FROM unnest($1::text[]) AS given (name)
           WHERE NOT EXISTS (SELECT FROM accounts a WHERE a.name = given.name)
          ON CONFLICT (name) DO NOTHING",
     )
-    .bind(names.into_iter().collect::<Vec<_>>())
-    .bind(POOL_HASH)
+    .bind(&names)
     .execute(&mut *connection)
     .await?;
-    let ids = shares
-        .iter()
-        .map(|share| TransferId::of_hashes(share.header_hash).to_vec());
-    let posted = sqlx::query(
-        "INSERT INTO transfers (id, kind, debit, credit, amount, reason)
-         SELECT given.id, 'posted', pool.id, a.id, given.amount, 'hash'
-           FROM unnest($1::bytea[], $2::text[], $3::bigint[]) AS given (id, account, amount)
-           JOIN accounts a ON a.name = given.account
-           JOIN accounts pool ON pool.name = $4
-         ON CONFLICT (id) DO NOTHING",
+    let rows = sqlx::query("SELECT id, substr(name, 8) AS name FROM accounts WHERE name = ANY($1)")
+        .bind(&names)
+        .fetch_all(connection)
+        .await?;
+    for row in &rows {
+        let (id, name): (i64, String) = (row.try_get("id")?, row.try_get("name")?);
+        let id = i32::try_from(id).map_err(|_| LedgerError::Refused("there are too many accounts"))?;
+        if let Some(of) = accounts.get_mut(&*name) {
+            *of = id;
+        }
+    }
+    Ok(accounts)
+}
+
+/// Inserts the shares; how many were not there.
+async fn insert(
+    connection: &mut PgConnection,
+    shares: &[&LoggedShare],
+    accounts: &Accounts<'_>,
+) -> Result<u64, LedgerError> {
+    // In the order of the index, which then is written page by page.
+    let mut sorted = shares.to_vec();
+    sorted.sort_unstable_by_key(|share| (share.height, key(&share.header_hash)));
+    let work = |share: &&LoggedShare| i64::try_from(share.work.get()).unwrap_or(i64::MAX);
+    let inserted = sqlx::query(
+        "INSERT INTO shares (work, height, account, header_hash)
+         SELECT work, height, account, share_key(proof)
+           FROM unnest($1::bigint[], $2::integer[], $3::integer[], $4::bytea[]) AS given (work, height, account, proof)
+         ON CONFLICT (height, header_hash) DO NOTHING",
     )
-    .bind(ids.collect::<Vec<_>>())
-    .bind(accounts)
-    .bind(credits(shares))
-    .bind(POOL_HASH)
-    .execute(&mut *connection)
+    .bind(sorted.iter().map(work).collect::<Vec<_>>())
+    .bind(heights(&sorted))
+    .bind(sorted.iter().map(|share| accounts[&*share.account]).collect::<Vec<_>>())
+    .bind(keys(&sorted))
+    .execute(connection)
     .await?;
-    Ok(posted.rows_affected() == shares.len() as u64)
+    Ok(inserted.rows_affected())
 }
 
-fn hashes(shares: &[&Share]) -> Vec<Vec<u8>> {
-    let hashes = shares
-        .iter()
-        .map(|share| share.header_hash.to_bytes().to_vec());
-    hashes.collect()
+fn heights(shares: &[&LoggedShare]) -> Vec<i32> {
+    let height = |share: &&LoggedShare| i32::try_from(share.height).unwrap_or(i32::MAX);
+    shares.iter().map(height).collect()
 }
 
-fn credits(shares: &[&Share]) -> Vec<i64> {
-    shares.iter().map(|share| share.credit.get()).collect()
+fn keys(shares: &[&LoggedShare]) -> Vec<Vec<u8>> {
+    shares.iter().map(|share| key(&share.header_hash).to_vec()).collect()
+}
+
+/// What shares come to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sum {
+    pub(crate) shares: i64,
+    pub(crate) inference_shares: i64,
+    pub(crate) work: Work,
+    /// What is credited with the slice.
+    pub(crate) credit: ShareCredit,
+    /// What is held until a block.
+    pub(crate) held: ShareCredit,
+}
+
+impl Sum {
+    pub(crate) fn add(&mut self, share: &LoggedShare) {
+        self.shares += 1;
+        self.inference_shares += i64::from(share.is_inference);
+        self.work = self.work.saturating_add(share.work);
+        let credit = if share.is_coinbase_only { &mut self.held } else { &mut self.credit };
+        *credit = credit.saturating_add(share.credit);
+    }
+}
+
+async fn count(
+    connection: &mut PgConnection,
+    shares: &[&LoggedShare],
+    accounts: &Accounts<'_>,
+) -> Result<(), LedgerError> {
+    let mut sums: BTreeMap<i32, Sum> = BTreeMap::new();
+    let mut spans = SpanSums::default();
+    for share in shares {
+        let account = accounts[&*share.account];
+        sums.entry(account).or_default().add(share);
+        spans.add(account, share);
+    }
+    hash_credits::add(connection, &sums).await?;
+    spans.add_to(connection).await
+}
+
+/// Adds what is held until a block of its account to what is held, up to each block in its order.
+async fn hold(
+    connection: &mut PgConnection,
+    shares: &[&LoggedShare],
+    accounts: &Accounts<'_>,
+) -> Result<(), LedgerError> {
+    let mut open: BTreeMap<&str, Sum> = BTreeMap::new();
+    for share in shares.iter().filter(|share| share.is_coinbase_only) {
+        let account = &*share.account;
+        open.entry(account).or_default().add(share);
+        if share.is_block
+            && let Some(sum) = open.remove(account)
+        {
+            let held = hold_sum(connection, account, accounts[account], &sum).await?;
+            coinbase_only::follow(connection, held, account, share.header_hash).await?;
+        }
+    }
+    for (account, sum) in open {
+        hold_sum(connection, account, accounts[account], &sum).await?;
+    }
+    Ok(())
+}
+
+async fn hold_sum(
+    connection: &mut PgConnection,
+    account: &str,
+    number: i32,
+    sum: &Sum,
+) -> Result<i64, LedgerError> {
+    let amount = hash_credits::take_held(connection, number, sum.held).await?;
+    coinbase_only::hold(connection, account, amount, sum.shares).await
 }

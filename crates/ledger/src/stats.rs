@@ -5,7 +5,7 @@ use sqlx::Row;
 
 use crate::transfers::worker_account;
 use crate::{Ledger, LedgerError};
-use dovetail_units::Msat;
+use dovetail_units::{Msat, ShareCredit};
 
 /// What a worker has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +19,8 @@ pub struct Balance {
     /// What is credited for hashes in coinbase-only mode and waits for the account's next block; it becomes void if the
     /// chain does not show that block.
     pub held_for_blocks: Msat,
+    /// What hashes have earned since the last slice ended, rounded down.
+    pub unsettled: Msat,
 }
 
 /// Counts over the whole ledger.
@@ -68,11 +70,13 @@ impl Ledger {
                    FROM coinbase_only_credits WHERE account = $2 AND state IN ('open', 'followed'))
              SELECT COALESCE(credits_posted - debits_posted - debits_pending, 0) AS available,
                     COALESCE(debits_pending, 0) AS pending,
-                    COALESCE(credits_pending, 0) - followed AS held, held_for_blocks
-               FROM sums LEFT JOIN accounts ON name = $1",
+                    COALESCE(credits_pending, 0) - followed AS held, held_for_blocks,
+                    COALESCE(div(unsettled, $3::text::numeric), 0)::bigint AS unsettled
+               FROM sums LEFT JOIN accounts ON name = $1 LEFT JOIN hash_credits ON account = id",
         )
         .bind(worker_account(worker))
         .bind(worker)
+        .bind(ShareCredit::PER_MSAT.to_string())
         .fetch_one(&self.pool)
         .await?;
         Ok(Balance {
@@ -80,6 +84,7 @@ impl Ledger {
             pending: Msat::new(row.try_get("pending")?),
             held: Msat::new(row.try_get("held")?),
             held_for_blocks: Msat::new(row.try_get("held_for_blocks")?),
+            unsettled: Msat::new(row.try_get("unsettled")?),
         })
     }
 
@@ -161,8 +166,8 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn stats(&self) -> Result<Stats, LedgerError> {
         let row = sqlx::query(
-            "SELECT (SELECT count(*) FROM shares) AS shares,
-                    (SELECT count(*) FROM shares WHERE kind = 'inference') AS inference_shares,
+            "SELECT (SELECT COALESCE(sum(shares), 0)::bigint FROM hash_credits) AS shares,
+                    (SELECT COALESCE(sum(inference_shares), 0)::bigint FROM hash_credits) AS inference_shares,
                     (SELECT COALESCE(sum(cardinality(sample)), 0)::bigint FROM audits) AS replayed,
                     (SELECT count(*) FROM blocks WHERE result IN ('accepted', 'seen')) AS blocks,
                     (SELECT count(*) FROM payouts WHERE state = 'paid') AS payouts,

@@ -1,7 +1,7 @@
 //! Double entry: accounts, and transfers between them. Ids are derived from what a transfer is for,
 //! so that doing the same thing twice is one transfer.
 
-use dovetail_commitment::{HeaderHash, tagged_hash};
+use dovetail_commitment::tagged_hash;
 use dovetail_units::Msat;
 use sqlx::{PgConnection, Row};
 
@@ -40,11 +40,6 @@ impl TransferId {
         );
         let (id, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
         Self(*id)
-    }
-
-    /// The id of the transfer that credits a share's hashes.
-    pub(crate) fn of_hashes(share: HeaderHash) -> Self {
-        Self::of("hash", share.as_bytes())
     }
 
     /// As the database keeps it.

@@ -40,17 +40,19 @@ pub enum Event<'a> {
         /// How many tokens it has.
         output_tokens: u32,
     },
-    /// A share is durable; its miner hears of it in the order of the channel's shares.
+    /// Shares are durable: one that settled a batch, or those of one account that claimed nothing, once a second.
     ShareAccepted {
         /// `hash` or `inference`.
         kind: &'a str,
         /// Whom it is credited to.
         worker: &'a str,
-        /// Its expected hashes.
+        /// How many.
+        shares: u64,
+        /// Their expected hashes.
         work: u64,
-        /// What was credited for the hashes.
+        /// What their hashes earn, rounded down. The ledger rounds nothing but sums.
         credit_msat: Msat,
-        /// Whether that is held until the account's next block: the share's job was one in coinbase-only mode.
+        /// Whether that is held until the account's next block: their jobs were some in coinbase-only mode.
         #[serde(skip_serializing_if = "is_false")]
         held: bool,
     },
@@ -195,21 +197,23 @@ mod tests {
                 Event::ShareAccepted {
                     kind: "hash",
                     worker,
+                    shares: 3,
                     work: u64::MAX,
                     credit_msat: Msat::new(12),
                     held: false,
                 },
-                r#"{"event":"share_accepted","kind":"hash","worker":"0a0b","work":18446744073709551615,"credit_msat":12}"#,
+                r#"{"event":"share_accepted","kind":"hash","worker":"0a0b","shares":3,"work":18446744073709551615,"credit_msat":12}"#,
             ),
             (
                 Event::ShareAccepted {
                     kind: "hash",
                     worker,
+                    shares: 1,
                     work: 5,
                     credit_msat: Msat::new(12),
                     held: true,
                 },
-                r#"{"event":"share_accepted","kind":"hash","worker":"0a0b","work":5,"credit_msat":12,"held":true}"#,
+                r#"{"event":"share_accepted","kind":"hash","worker":"0a0b","shares":1,"work":5,"credit_msat":12,"held":true}"#,
             ),
             (
                 Event::ShareRejected {

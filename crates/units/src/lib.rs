@@ -1,4 +1,4 @@
-//! What every crate counts in: money ([`Msat`], [`TokenPrices`], [`KeptCredit`]), work ([`Work`]), the time of day, seeded choices
+//! What every crate counts in: money ([`Msat`], [`ShareCredit`], [`TokenPrices`], [`KeptCredit`]), work ([`Work`]), the time of day, seeded choices
 //! ([`SplitMix64`]), the bounds of Bitcoin's consensus, what a share's header may hold ([`header`]), error
 //! codes as enums ([`codes!`]), and how words of strangers are shown ([`harmless()`]).
 //!
@@ -12,6 +12,7 @@ pub mod header;
 mod kept_credit;
 mod msat;
 mod price;
+mod share_credit;
 mod split_mix;
 pub mod time;
 mod work;
@@ -20,5 +21,6 @@ pub use harmless::{Harmless, harmless, harmless_lines, harmless_within, is_harmf
 pub use kept_credit::{KeptCredit, KeptTooMuch};
 pub use msat::Msat;
 pub use price::{PriceTooHigh, TokenPrices};
+pub use share_credit::ShareCredit;
 pub use split_mix::SplitMix64;
 pub use work::Work;

@@ -315,7 +315,7 @@ impl Figures {
         match event["event"].as_str().unwrap_or("?") {
             "task_finished" => self.tokens_generated += number("output_tokens"),
             "share_accepted" => {
-                self.shares_accepted += 1;
+                self.shares_accepted += number("shares");
                 self.inference_shares_credited += u64::from(event["kind"] == "inference");
             }
             "batch_settled" => {
@@ -354,10 +354,10 @@ impl Figures {
                 ("pool", what)
             }
             "share_accepted" if self.shares_accepted <= 3 => {
-                let (worker, work) = (text("worker"), number("work"));
+                let (worker, shares, work) = (text("worker"), number("shares"), number("work"));
                 (
                     "pool",
-                    format!("credits {worker} for {work} expected hashes"),
+                    format!("credits {worker} for {shares} shares, {work} expected hashes"),
                 )
             }
             "batch_settled" => {

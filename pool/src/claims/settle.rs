@@ -3,13 +3,14 @@
 //! the pool's task tracker, so that a connection that drops takes nothing with it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::secp256k1::Keypair;
 use dovetail_commitment::WorkerKey;
 use dovetail_ledger::{
     BatchRecord, BatchState, CommitRefusal, Committer, DrawnSample, InferenceSettlement, Ledger,
-    LedgerError, MaturityWindow, Share, ShareKind, Undone,
+    LedgerError, MaturityWindow, Share, Undone,
 };
 use dovetail_sv2::extension::codes::Code;
 use dovetail_telemetry::{Event, Telemetry};
@@ -23,6 +24,7 @@ use super::batch::check_claimable;
 use super::claim::Claim;
 use super::receipts;
 pub(crate) use super::settled::{BatchReport, Drawn, ProvenShare, SettleRefusal, Settled};
+use crate::accepted_shares::AcceptedShares;
 use crate::one_each::OneEach;
 use crate::tasks::Tasks;
 use crate::validation::ReplayPace;
@@ -49,19 +51,12 @@ pub(crate) struct Settler {
     pub(crate) one_per_worker: OneEach<WorkerKey>,
     pub(crate) tasks: Tasks,
     pub(crate) telemetry: Telemetry,
+    pub(crate) accepted: Arc<AcceptedShares>,
     pub(crate) window: MaturityWindow,
     pub(crate) receipt_key: Keypair,
 }
 
 impl Settler {
-    /// The same for the shares of another connection: those of one take turns with those of others.
-    pub(crate) fn for_another_source(&self) -> Self {
-        Self {
-            committer: self.committer.for_another_source(),
-            ..self.clone()
-        }
-    }
-
     /// How fast replays are.
     pub(crate) fn pace(&self) -> &ReplayPace {
         self.auditor.pace()
@@ -76,7 +71,7 @@ impl Settler {
     pub(crate) async fn settle_hash(&self, share: ProvenShare) -> Settled {
         match self.committer.commit(entry(&share, None)).await {
             Ok(()) => {
-                accepted(&self.telemetry, &share, "hash");
+                self.accepted.count(&share, &self.telemetry);
                 Settled::Accepted(None)
             }
             Err(error) => Settled::refused(refusal(&error)),
@@ -238,7 +233,14 @@ impl Settler {
         if let Err(error) = self.committer.commit(entry(&share, Some(settlement))).await {
             return Settled::refused(refusal(&error));
         }
-        accepted(&self.telemetry, &share, "inference");
+        self.telemetry.emit(&Event::ShareAccepted {
+            kind: "inference",
+            worker: &share.account,
+            shares: 1,
+            work: share.work.to_u64(),
+            credit_msat: share.credit.to_msat(),
+            held: share.is_coinbase_only,
+        });
         self.telemetry.emit(&Event::BatchSettled {
             root: &claim.root.to_string(),
             transcripts: batch.tasks.len(),
@@ -386,28 +388,14 @@ async fn within<T>(
 fn entry(share: &ProvenShare, batch: Option<InferenceSettlement>) -> Share {
     Share {
         header_hash: share.header_hash,
+        height: share.height,
         account: share.account.clone(),
         work: share.work,
-        kind: if batch.is_some() {
-            ShareKind::Inference
-        } else {
-            ShareKind::Hash
-        },
         is_block: share.is_block,
         credit: share.credit,
         is_coinbase_only: share.is_coinbase_only,
         batch,
     }
-}
-
-fn accepted(telemetry: &Telemetry, share: &ProvenShare, kind: &str) {
-    telemetry.emit(&Event::ShareAccepted {
-        kind,
-        worker: &share.account,
-        work: share.work.to_u64(),
-        credit_msat: share.credit,
-        held: share.is_coinbase_only,
-    });
 }
 
 /// Why the ledger refused a share.
@@ -418,6 +406,7 @@ fn refusal(refusal: &CommitRefusal) -> SettleRefusal {
         CommitRefusal::BatchUnknown => Code::BatchUnknown,
         CommitRefusal::TaskExpired => Code::BatchExpired,
         CommitRefusal::WorkerSuspect => Code::AuditUnavailable,
+        CommitRefusal::LogFull => Code::LogFull,
         _ => Code::Internal,
     };
     code.into()

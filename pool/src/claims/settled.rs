@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use dovetail_commitment::{BatchRoot, HeaderHash};
 use dovetail_sv2::extension::codes::Code;
-use dovetail_units::{Msat, Work};
+use dovetail_units::{Msat, ShareCredit, Work};
 use dovetail_vrf::VrfProof;
 
 /// A share whose header hash met its target.
@@ -13,8 +13,10 @@ pub(crate) struct ProvenShare {
     pub(crate) account: String,
     pub(crate) header_hash: HeaderHash,
     pub(crate) work: Work,
+    /// The height of the block that the header builds on.
+    pub(crate) height: u32,
     /// What its hashes are worth.
-    pub(crate) credit: Msat,
+    pub(crate) credit: ShareCredit,
     pub(crate) is_block: bool,
     /// Whether its job was one in coinbase-only mode.
     pub(crate) is_coinbase_only: bool,

@@ -8,7 +8,6 @@ use dovetail_commitment::{
 };
 use dovetail_ledger::{
     DrawnSample, FailedAudit, InferenceSettlement, Ledger, MaturityWindow, NewTask, Payer, Share,
-    ShareKind,
 };
 use dovetail_units::{Msat, SplitMix64, TokenPrices, Work};
 use dovetail_vrf::VrfProof;
@@ -167,7 +166,6 @@ async fn settle(
         header_hash: HeaderHash::from_bytes(root.to_bytes()),
         account: worker.to_string(),
         work: Work::new(1),
-        kind: ShareKind::Inference,
         is_block: false,
         credit: Msat::ZERO,
         is_coinbase_only: false,

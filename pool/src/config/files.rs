@@ -36,11 +36,11 @@ impl Config {
         Keys::check(self)?;
         let url = self.ledger.url.read().context("ledger.url")?;
         Ledger::check_url(&url).context("ledger.url")?;
-        let spool = &self.ledger.spool_dir;
+        let dir = &self.ledger.dir;
         ensure!(
-            !spool.exists() || spool.is_dir(),
-            "ledger.spool_dir: {} is no folder",
-            spool.display()
+            !dir.exists() || dir.is_dir(),
+            "ledger.dir: {} is no folder",
+            dir.display()
         );
         for path in &self.inference.models {
             Head::of_file(path).with_context(|| format!("inference.models: {}", path.display()))?;

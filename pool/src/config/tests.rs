@@ -35,10 +35,8 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
         ("ledger.connections_max", |c| {
             c.ledger.connections_max = u32::MAX
         }),
-        ("ledger.group_max", |c| c.ledger.group_max = usize::MAX),
-        ("ledger.group_wait_ms", |c| {
-            c.ledger.group_wait_ms = u64::MAX
-        }),
+        ("ledger.log_bytes_max", |c| c.ledger.log_bytes_max = 1),
+        ("ledger.keep_blocks", |c| c.ledger.keep_blocks = 100),
         ("job_declarator.coinbase_only_seen_within_s", |c| {
             c.job_declarator.coinbase_only_seen_within_s = 0;
         }),
@@ -63,8 +61,8 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
         ("audit.validator_timeout_s", |c| {
             c.audit.validator_timeout_s = 0
         }),
-        ("credit.hash_msat_per_mebihash", |c| {
-            c.credit.hash_msat_per_mebihash = -1
+        ("credit.settle_interval_s", |c| {
+            c.credit.settle_interval_s = u64::MAX
         }),
         ("inference.subsidy.msat_per_day", |c| {
             c.inference.subsidy.msat_per_day = -1;

@@ -19,7 +19,6 @@ use dovetail_sv2::{AuthorityKeys, Server};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use connection::SHARES_IN_FLIGHT_MAX;
 
 use crate::shared::Shared;
 

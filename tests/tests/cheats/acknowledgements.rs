@@ -14,7 +14,8 @@ use crate::scripted_worker::{ScriptedWorker, TIME_MAX, TestBatch, Told, Verdict}
 
 /// Waits until this worker was credited for so many shares that claimed nothing.
 async fn wait_for_hash_shares(case: &Case, worker: WorkerKey, count: i64) {
-    let sql = format!("SELECT count(*) FROM shares WHERE account = '{worker}' AND kind = 'hash'");
+    let sql =
+        format!("SELECT count(*) FROM named_shares WHERE account = '{worker}' AND kind = 'hash'");
     let credited = async {
         while case.fixture.number(&sql) < count {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -120,6 +121,7 @@ async fn lie(case: &Case, cheat: &mut ScriptedWorker) -> TestBatch {
 async fn counts_and_sums_add_up_over_every_life_of_a_connection() {
     let (case, mut cheat) = Case::with_worker().await;
     let mut batches = 0;
+    let mut worked = 0;
     for life in 0..3 {
         let honest = case.batch(&mut cheat).await;
         let wrong = match life {
@@ -176,17 +178,18 @@ async fn counts_and_sums_add_up_over_every_life_of_a_connection() {
         // Five without a claim, and one claim of each batch that holds no lie.
         assert_eq!(good, if life == 0 { 6 } else { 7 });
         let told = cheat.acknowledged(cheat.channel.id);
-        let work = case.fixture.number(&format!(
-            "SELECT floor(COALESCE(sum(work), 0) / 4294967296) FROM
-             (SELECT work FROM shares WHERE account = '{}' ORDER BY created_at DESC LIMIT {good}) s",
+        case.fixture.scenario().written().unwrap();
+        let total = case.fixture.number(&format!(
+            "SELECT COALESCE(sum(work), 0)::bigint FROM named_shares WHERE account = '{}'",
             cheat.keys.name
         ));
+        let work = (total - std::mem::replace(&mut worked, total)) >> 32;
         assert_eq!(told.accepted, good);
         assert_eq!(i64::try_from(told.difficulty).unwrap(), work);
         cheat = case.renewed(cheat).await;
     }
     let credited = case.fixture.number(&format!(
-        "SELECT count(*) FROM shares WHERE account = '{}'",
+        "SELECT count(*) FROM named_shares WHERE account = '{}'",
         cheat.keys.name
     ));
     assert_eq!(credited, 6 + 7 + 7);

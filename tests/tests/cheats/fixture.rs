@@ -120,7 +120,7 @@ impl Fixture {
     /// How many shares of this worker claimed a batch and were credited.
     pub(crate) fn inference_shares(&self, worker: &WorkerKey) -> i64 {
         self.number(&format!(
-            "SELECT count(*) FROM shares WHERE account = '{worker}' AND kind = 'inference'"
+            "SELECT count(*) FROM batches WHERE worker = '\\x{worker}' AND settled_by IS NOT NULL"
         ))
     }
 

@@ -45,7 +45,7 @@ impl Service {
         let own = [
             ("API__LISTEN", "127.0.0.1:0".into()),
             ("JOB_DECLARATOR__TOKEN_KEY", format!("\"{key}\"")),
-            ("LEDGER__SPOOL_DIR", format!("{place}/spool")),
+            ("LEDGER__DIR", format!("{place}/ledger")),
             ("LIGHTNING__SOCKET", format!("{place}/wallet.sock")),
             ("INFERENCE__MODELS", format!("[\"{}\"]", model.display())),
             ("INFERENCE__RECEIPT_KEY", format!("\"{key}\"")),

@@ -138,7 +138,7 @@ fn the_stake_of_a_claim_is_never_more_than_what_a_mismatch_then_forfeits() {
     println!("to run this again: {SEED_VARIABLE}={seed}");
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
-        let running = Running::start_with(&ledger, dir.path(), 1, Duration::ZERO).await;
+        let running = Running::start(&ledger, dir.path()).await;
         let mut random = SplitMix64::new(seed);
         // From its first batch on its wishes are noted.
         settle(&ledger, &running, 0, 1).await;

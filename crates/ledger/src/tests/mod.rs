@@ -7,6 +7,7 @@ mod collateral;
 mod devices;
 mod findings;
 mod kept_credit;
+mod log_faults;
 mod model;
 mod outage;
 mod payers;
@@ -14,6 +15,7 @@ mod payouts;
 mod samples;
 mod schema;
 mod shares;
+mod slices;
 mod tasks;
 mod value;
 
@@ -36,8 +38,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Committer, CommitterConfig, DrawnSample, FailedAudit, Forfeiture, InferenceSettlement, Ledger,
-    LedgerError, MaturityWindow, NewTask, Payer, ReplayedDigests, Share, ShareKind, SubsidyBudget,
+    CommitRefusal, Committer, CommitterConfig, DrawnSample, FailedAudit, Forfeiture, InferenceSettlement, Ledger,
+    LedgerError, MaturityWindow, NewTask, Payer, ReplayedDigests, Share, SubsidyBudget,
 };
 
 const URL_VARIABLE: &str = "DOVETAIL_TEST_DATABASE_URL";
@@ -141,61 +143,93 @@ impl Database {
     }
 }
 
-/// A committer with its own spool and switch.
+/// A committer with its own log and switch.
 struct Running {
-    committer: Committer,
+    committer: Written,
     shutdown: CancellationToken,
 }
 
+/// A committer that waits until a share that it has acknowledged is in the ledger.
+#[derive(Clone)]
+struct Written(Committer);
+
+impl Written {
+    async fn commit(&self, share: Share) -> Result<(), CommitRefusal> {
+        let done = self.0.commit(share).await;
+        if done.is_ok() {
+            self.0.written().await;
+        }
+        done
+    }
+}
+
+/// A small log; what is logged is written and settled at once.
+fn config(dir: &Path) -> CommitterConfig {
+    let log = dovetail_share_log::Config {
+        segment_bytes: 128 << 10,
+        bytes_max: 1 << 20,
+        ..dovetail_share_log::Config::default()
+    };
+    CommitterConfig {
+        log,
+        write_interval: Duration::ZERO,
+        settle_interval: Duration::ZERO,
+        ..CommitterConfig::new(dir.to_owned())
+    }
+}
+
 impl Running {
-    async fn start(ledger: &Ledger, spool_dir: &Path) -> Self {
-        Self::start_with(ledger, spool_dir, 100, Duration::from_millis(2)).await
+    async fn start(ledger: &Ledger, dir: &Path) -> Self {
+        Self::start_with(ledger, config(dir)).await
     }
 
-    async fn start_with(
-        ledger: &Ledger,
-        spool_dir: &Path,
-        group_max: usize,
-        group_wait: Duration,
-    ) -> Self {
+    async fn start_with(ledger: &Ledger, config: CommitterConfig) -> Self {
         let shutdown = CancellationToken::new();
-        let config = CommitterConfig {
-            group_max,
-            group_wait,
-            lane_max: 1_000,
-            spool_dir: spool_dir.to_owned(),
-        };
         let committer = Committer::start(ledger.clone(), config, shutdown.clone())
             .await
             .unwrap();
         Self {
-            committer,
+            committer: Written(committer),
             shutdown,
         }
     }
 
+    /// Acknowledged, and perhaps not in the ledger yet.
+    async fn log(&self, share: Share) -> Result<(), CommitRefusal> {
+        self.committer.0.commit(share).await
+    }
+
     async fn stop(self) {
         self.shutdown.cancel();
-        self.committer.stopped().await;
+        self.committer.0.stopped().await;
     }
 }
 
 fn hash_share(n: u8, account: &str, credit_msat: i64) -> Share {
     Share {
         header_hash: HeaderHash::from_bytes([n; 32]),
+        height: 100,
         account: account.to_owned(),
-        work: Work::new(1 << 70),
-        kind: ShareKind::Hash,
+        work: Work::new(1 << 40),
         is_block: false,
-        credit: Msat::new(credit_msat),
+        credit: Msat::new(credit_msat).into(),
         is_coinbase_only: false,
         batch: None,
     }
 }
 
+/// As [`hash_share`], with room for more numbers.
+fn numbered_share(n: u16, account: &str, credit_msat: i64) -> Share {
+    let mut hash = [0xee; 32];
+    hash[..2].copy_from_slice(&n.to_le_bytes());
+    Share {
+        header_hash: HeaderHash::from_bytes(hash),
+        ..hash_share(0, account, credit_msat)
+    }
+}
+
 fn inference_share(header: u8, root: BatchRoot, tasks: &[TaskId]) -> Share {
     Share {
-        kind: ShareKind::Inference,
         batch: Some(InferenceSettlement {
             root,
             credit: Msat::new(1_000),

@@ -131,7 +131,7 @@ async fn step(
     random: &mut SplitMix64,
     model: &mut Model,
     ledger: &Ledger,
-    committer: &Committer,
+    committer: &Written,
 ) {
     let name = NAMES[usize::try_from(random.below(3)).unwrap()];
     let amount = i64::try_from(random.below(5_000)).unwrap();
@@ -207,8 +207,7 @@ fn the_ledger_agrees_with_a_model_after_every_random_step() {
     println!("to run this again: {SEED_VARIABLE}={seed}");
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
-        let wait = Duration::ZERO;
-        let running = Running::start_with(&ledger, dir.path(), 1, wait).await;
+        let running = Running::start(&ledger, dir.path()).await;
         let (root, tasks) = open_batch(&ledger, &[1, 2]).await;
         let (mut random, mut model) = (SplitMix64::new(seed), Model::default());
         for n in 0..STEPS {

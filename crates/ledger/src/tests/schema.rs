@@ -40,9 +40,11 @@ fn facts_cannot_be_changed_or_deleted_even_by_hand() {
             "UPDATE transfers SET amount = 1000000",
             "DELETE FROM transfers",
             "TRUNCATE transfers CASCADE",
-            "UPDATE shares SET credit_msat = 1000000",
+            "UPDATE shares SET work = 1000000",
             "DELETE FROM shares",
             "TRUNCATE shares CASCADE",
+            "TRUNCATE shares_0",
+            "TRUNCATE hash_credits",
         ] {
             let message = refusal(&mut by_hand, sql).await;
             assert!(message.contains("are facts"), "{sql}: {message}");
@@ -55,6 +57,13 @@ fn facts_cannot_be_changed_or_deleted_even_by_hand() {
         ] {
             let message = refusal(&mut by_hand, sql).await;
             assert!(message.contains("account"), "{sql}: {message}");
+        }
+        for sql in [
+            "DELETE FROM hash_credits",
+            "UPDATE hash_credits SET shares = 0",
+            "UPDATE hash_credits SET unsettled = unsettled - 1",
+        ] {
+            assert!(sqlx::query(sql).execute(&mut by_hand).await.is_err(), "{sql}");
         }
         assert_eq!(available(&ledger, "alice").await, 5);
     });

@@ -4,38 +4,20 @@ use super::*;
 use crate::{BatchRefusal, BatchState, CommitRefusal, TaskState};
 
 #[test]
-fn a_share_is_not_acked_before_it_is_durable() {
+fn a_share_is_acknowledged_once_it_is_logged_whatever_postgres_does() {
     run(|db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
+        running.committer.commit(hash_share(1, "alice", 5)).await.unwrap();
         let held = db.hold_commits().await;
-        let committer = running.committer.clone();
-        let acked = tokio::spawn(async move { committer.commit(hash_share(1, "alice", 5)).await });
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        assert!(!acked.is_finished());
-        assert_eq!(ledger.stats().await.unwrap().shares, 0);
+        for n in 2..=5 {
+            running.log(hash_share(n, "alice", 5)).await.unwrap();
+        }
+        assert_eq!(ledger.stats().await.unwrap().shares, 1);
         held.close().await.unwrap();
-        acked.await.unwrap().unwrap();
-        let elsewhere = db.ledger().await;
-        assert_eq!(elsewhere.stats().await.unwrap().shares, 1);
-        assert_eq!(available(&elsewhere, "alice").await, 5);
-    });
-}
-
-#[test]
-fn a_group_is_committed_when_it_is_full_or_its_first_share_has_waited() {
-    run(|_db, ledger| async move {
-        let dir = tempfile::tempdir().unwrap();
-        let wait = Duration::from_millis(800);
-        let running = Running::start_with(&ledger, dir.path(), 3, wait).await;
-        let commit = |n| running.committer.commit(hash_share(n, "alice", 1));
-        let start = std::time::Instant::now();
-        let (a, b, c) = tokio::join!(commit(1), commit(2), commit(3));
-        assert!(a.is_ok() && b.is_ok() && c.is_ok());
-        assert!(start.elapsed() < wait, "a full group does not wait");
-        let start = std::time::Instant::now();
-        commit(4).await.unwrap();
-        assert!(start.elapsed() >= wait, "a lone share waits for company");
+        running.committer.0.written().await;
+        assert_eq!(ledger.stats().await.unwrap().shares, 5);
+        assert_eq!(available(&ledger, "alice").await, 25);
     });
 }
 
@@ -64,32 +46,31 @@ fn one_proof_is_one_credit_across_reconnects_restarts_and_groups() {
 }
 
 #[test]
-fn a_bad_share_does_not_sink_its_group() {
+fn a_bad_share_is_refused_at_once_and_nobody_elses() {
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
-        let wait = Duration::from_millis(200);
-        let running = Running::start_with(&ledger, dir.path(), 100, wait).await;
+        let running = Running::start(&ledger, dir.path()).await;
         let commit = |share| running.committer.commit(share);
         let unknown = inference_share(4, BatchRoot::from_bytes([4; 32]), &[]);
-        let (good, full, overflow, unknown, nul, after) = tokio::join!(
+        let too_high = Share {
+            height: u32::MAX,
+            ..hash_share(7, "alice", 1)
+        };
+        let outcomes = tokio::join!(
             commit(hash_share(1, "alice", 1)),
-            commit(hash_share(2, "rich", i64::MAX)),
-            commit(hash_share(3, "rich", 1)),
             commit(unknown),
             commit(hash_share(5, "a\0b", 1)),
+            commit(hash_share(8, "", 1)),
+            commit(too_high),
             commit(hash_share(6, "alice", 2)),
         );
-        assert_eq!(good, Ok(()));
-        // The pool's own account is full before the worker's.
-        assert_eq!(full, Err(CommitRefusal::Invalid));
-        assert_eq!(overflow, Ok(()));
-        assert_eq!(unknown, Err(CommitRefusal::BatchUnknown));
-        assert_eq!(nul, Err(CommitRefusal::Invalid));
-        assert_eq!(after, Ok(()));
+        let invalid = Err(CommitRefusal::Invalid);
+        let unknown = Err(CommitRefusal::BatchUnknown);
+        assert_eq!(outcomes, (Ok(()), unknown, invalid, invalid, invalid, Ok(())));
         assert_eq!(available(&ledger, "alice").await, 3);
-        // It was not taken for an outage: inference is still settled.
+        // What was refused may be submitted again.
         let (root, tasks) = open_batch(&ledger, &[1]).await;
-        assert_eq!(commit(inference_share(9, root, &tasks)).await, Ok(()));
+        assert_eq!(commit(inference_share(4, root, &tasks)).await, Ok(()));
     });
 }
 
@@ -219,14 +200,10 @@ fn a_batch_whose_tasks_have_expired_earns_nothing() {
 fn shares_taken_before_the_end_are_committed_and_later_ones_refused() {
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
-        let wait = Duration::from_millis(300);
-        let running = Running::start_with(&ledger, dir.path(), 100, wait).await;
-        let committer = running.committer.clone();
-        let last = tokio::spawn(async move { committer.commit(hash_share(1, "alice", 1)).await });
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let running = Running::start(&ledger, dir.path()).await;
+        running.log(hash_share(1, "alice", 1)).await.unwrap();
         let committer = running.committer.clone();
         running.stop().await;
-        assert_eq!(last.await.unwrap(), Ok(()));
         let late = committer.commit(hash_share(2, "alice", 1)).await;
         assert_eq!(late, Err(CommitRefusal::Unavailable));
         assert_eq!(ledger.stats().await.unwrap().shares, 1);
@@ -254,55 +231,12 @@ fn a_block_is_found_once_by_whatever_process() {
     });
 }
 
-#[test]
-fn a_source_that_floods_the_committer_has_nobody_else_refused_or_held_up() {
-    run(|db, ledger| async move {
-        let dir = tempfile::tempdir().unwrap();
-        let wait = Duration::from_millis(2);
-        let running = Running::start_with(&ledger, dir.path(), 4, wait).await;
-        let numbered = |number: u16, account| {
-            let mut hash = [0; 32];
-            hash[..2].copy_from_slice(&number.to_le_bytes());
-            Share {
-                header_hash: HeaderHash::from_bytes(hash),
-                ..hash_share(0, account, 1)
-            }
-        };
-        let commit = |committer: &Committer, share| {
-            let committer = committer.clone();
-            tokio::spawn(async move { committer.commit(share).await })
-        };
-        // Nothing is committed while the flood comes.
-        let held = db.hold_commits().await;
-        let flood: Vec<_> = (0..600)
-            .map(|number| commit(&running.committer, numbered(number, "flood")))
-            .collect();
-        let other = running.committer.for_another_source();
-        let others: Vec<_> = (600..603)
-            .map(|number| commit(&other, numbered(number, "other")))
-            .collect();
-        held.close().await.unwrap();
-        for share in others.into_iter().chain(flood) {
-            assert_eq!(share.await.unwrap(), Ok(()));
-        }
-        let before: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM shares WHERE account = 'flood' AND created_at <
-             (SELECT max(created_at) FROM shares WHERE account = 'other')",
-        )
-        .fetch_one(&ledger.pool)
-        .await
-        .unwrap();
-        assert!(before < 100, "{before} shares of the flood came first");
-    });
-}
-
-/// A group in one go gives each share what it would be given by itself.
+/// Many at once, of which some are the same proof.
 #[test]
 fn of_shares_that_come_together_each_proof_counts_once_for_whoever_was_first() {
     run(|db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
-        let wait = Duration::from_millis(300);
-        let running = Running::start_with(&ledger, dir.path(), 100, wait).await;
+        let running = Running::start(&ledger, dir.path()).await;
         let commit = |share| running.committer.commit(share);
         commit(hash_share(1, "alice", 5)).await.unwrap();
         let outcomes = tokio::join!(
@@ -327,26 +261,58 @@ fn of_shares_that_come_together_each_proof_counts_once_for_whoever_was_first() {
         assert_eq!(of("mallory").await, 0);
         assert_eq!(ledger.stats().await.unwrap().shares, 5);
         let mut sql = db.connection().await;
-        let transfers: i64 = sqlx::query_scalar("SELECT count(*) FROM transfers")
-            .fetch_one(&mut sql)
-            .await
-            .unwrap();
-        assert_eq!(transfers, 4, "what is worth nothing moves nothing");
+        let idle: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM transfers t JOIN accounts a ON a.id = t.credit WHERE a.name = 'worker:bob'",
+        )
+        .fetch_one(&mut sql)
+        .await
+        .unwrap();
+        assert_eq!(idle, 0, "what is worth nothing moves nothing");
     });
 }
 
-/// A claim needs its share. The same proof without the claim, in the same group, does not take it away.
+/// The pool stops between a claim's transaction and its share in the log.
 #[test]
-fn of_a_claim_and_a_hash_share_of_one_proof_in_a_group_the_claim_is_settled() {
+fn a_claim_that_was_settled_by_a_share_that_was_not_logged_is_completed_by_that_share_only() {
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
-        let wait = Duration::from_millis(300);
-        let running = Running::start_with(&ledger, dir.path(), 100, wait).await;
         let (root, tasks) = open_batch(&ledger, &[1]).await;
-        let outcomes = tokio::join!(
-            running.committer.commit(hash_share(9, "miner", 5)),
-            running.committer.commit(inference_share(9, root, &tasks)),
+        let share = inference_share(9, root, &tasks);
+        let batch = share.batch.clone().unwrap();
+        assert_eq!(ledger.settle_claim(&share, &batch).await.unwrap(), Ok(()));
+        let running = Running::start(&ledger, dir.path()).await;
+        let another = inference_share(8, root, &tasks);
+        assert_eq!(
+            running.committer.commit(another).await,
+            Err(CommitRefusal::BatchSpent)
         );
-        assert_eq!(outcomes, (Err(CommitRefusal::DuplicateShare), Ok(())));
+        assert_eq!(running.committer.commit(share.clone()).await, Ok(()));
+        let balance = ledger.balance("miner").await.unwrap();
+        assert_eq!((balance.available.get(), balance.held.get()), (10, 1_000));
+        let stats = ledger.stats().await.unwrap();
+        assert_eq!((stats.shares, stats.inference_shares, stats.transcripts_replayed), (1, 1, 1));
+        assert_eq!(
+            running.committer.commit(share).await,
+            Err(CommitRefusal::DuplicateShare)
+        );
+    });
+}
+
+/// Another pool, or a fault, has brought the proof into the ledger: the second line.
+#[test]
+fn a_proof_that_is_in_the_ledger_and_not_in_memory_counts_once() {
+    run(|db, ledger| async move {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let running = Running::start(&ledger, dir.path()).await;
+        let pool = Running::start(&db.ledger().await, other.path()).await;
+        running.committer.commit(hash_share(1, "alice", 5)).await.unwrap();
+        // Acknowledged, since nobody knows it there; credited once.
+        for n in [2, 1, 3] {
+            pool.log(hash_share(n, "bob", 7)).await.unwrap();
+        }
+        pool.committer.0.written().await;
+        assert_eq!(available(&ledger, "alice").await, 5);
+        assert_eq!(available(&ledger, "bob").await, 14);
+        assert_eq!(ledger.stats().await.unwrap().shares, 3);
     });
 }

@@ -156,7 +156,7 @@ fn credit_of_any_worth_matures_as_a_model_says() {
     println!("to run this again: {SEED_VARIABLE}={seed}");
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
-        let running = Running::start_with(&ledger, dir.path(), 1, Duration::ZERO).await;
+        let running = Running::start(&ledger, dir.path()).await;
         let (mut random, mut model) = (SplitMix64::new(seed), Vec::<i64>::new());
         let mut n = 0;
         while n < 60 {

@@ -30,6 +30,8 @@ dovetail_units::codes! {
         ClaimMismatch = "claim-mismatch",
         /// The claim is not a 32-byte batch root.
         ClaimMalformed = "claim-malformed",
+        /// The pool has no room to note the share durably: its ledger has been away for long. Worth a retry later.
+        LogFull = "log-full",
         /// The connection has no extended channel with this id.
         ChannelUnknown = "channel-unknown",
         /// One of the batch's tasks is in too many open batches, or the worker has too many.

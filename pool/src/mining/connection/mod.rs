@@ -14,6 +14,9 @@ use dovetail_sv2::setup::mining_flags;
 use dovetail_sv2::{EndReason, FrameReader, HandshakeHash, Message, MiningClock, Outbox, Place};
 use dovetail_templates::WorkSnapshot;
 use dovetail_units::KeptCredit;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -31,9 +34,9 @@ use crate::mailboxes::WorkerCommand;
 use crate::shared::Shared;
 use crate::tasks::Connected;
 
-/// How many shares of one connection may be under way to the ledger. Beyond it the connection is not read from, which
-/// slows nobody else down: each has a lane of its own to the ledger. Enough for a thousand shares a second.
-pub(crate) const SHARES_IN_FLIGHT_MAX: usize = 64;
+/// How many shares of one connection may be under way to the log, or to their audit. Beyond it the connection is not read
+/// from, which slows nobody else down. A sync of the log takes milliseconds: enough for ten thousand shares a second.
+const SHARES_IN_FLIGHT_MAX: usize = 64;
 
 /// How many transcripts of one connection may be on their way to the ledger; beyond it the connection is not read from.
 /// A worker has no more tasks than that.
@@ -73,7 +76,7 @@ pub(crate) struct Connection {
     pub(in crate::mining) min_ntime: u32,
     pub(in crate::mining) accepted: AcceptedJobs,
     pub(in crate::mining) batch_jobs: BatchJobs,
-    /// Settles its shares, which take turns with those of other connections.
+    /// Settles its shares.
     pub(in crate::mining) settler: Settler,
     pub(in crate::mining) registering: Option<Registering>,
     /// The worker that has registered. Dropping it gives the worker's tasks back.
@@ -83,7 +86,7 @@ pub(crate) struct Connection {
     /// Whether that worker has registered again elsewhere.
     pub(in crate::mining) is_superseded: bool,
     /// Shares that wait for their settlement. Dropping it drops the waiting, not the settling.
-    pub(in crate::mining) in_flight: JoinSet<InFlight>,
+    pub(in crate::mining) in_flight: FuturesUnordered<BoxFuture<'static, InFlight>>,
     /// How many of them wait for an audit.
     pub(in crate::mining) claims_in_flight: usize,
     /// Transcripts that the ledger takes, each with the task that it is of.
@@ -125,7 +128,7 @@ impl Connection {
                 .unwrap_or_else(PoisonError::into_inner)
                 .total_extranonce_len(),
         );
-        let settler = shared.settler.for_another_source();
+        let settler = shared.settler.clone();
         let mining = &shared.config.mining;
         let jobs = JobMaker::new(
             Arc::clone(&shared.job_salts),
@@ -159,7 +162,7 @@ impl Connection {
             connected: None,
             kept: KeptCredit::NONE,
             is_superseded: false,
-            in_flight: JoinSet::new(),
+            in_flight: FuturesUnordered::new(),
             claims_in_flight: 0,
             deliveries: JoinSet::new(),
             paused_until: None,
@@ -189,10 +192,7 @@ impl Connection {
                     let stale = *staleness.borrow_and_update();
                     self.on_staleness(stale)
                 }
-                Some(done) = self.in_flight.join_next() => match done {
-                    Ok(done) => self.on_settled(done),
-                    Err(_) => Err(EndReason::Fault("a settlement did not end")),
-                },
+                Some(done) = self.in_flight.next() => self.on_settled(done),
                 Some(done) = self.deliveries.join_next() => match done {
                     Ok((task, taken)) => self.answer_delivery(task, taken),
                     Err(_) => Err(EndReason::Fault("a transcript was not taken to its end")),

@@ -97,8 +97,11 @@ impl Connection {
             let reference_sat = work.map_or(0, |work| work.coinbase_value_remaining_sat());
             credit = credit::for_declared(credit, job.pool_value_sat, reference_sat);
         }
+        // The template's height is that of the block which it is for.
+        let height = self.work.as_ref().map_or(0, |work| work.height().saturating_sub(1));
         ProvenShare {
             account,
+            height,
             header_hash: HeaderHash::from_bytes(valid.header_hash),
             work: valid.work,
             credit,

@@ -1,7 +1,8 @@
-//! From a judged share to its answer: the settlement runs in a task of its own, and only what it made durable is
-//! acknowledged, in the order of the channel's shares (`acks.rs`).
+//! From a judged share to its answer: it goes into the log's queue at once, and only what is durable is acknowledged, in the
+//! order of the channel's shares (`acks.rs`). A claim is settled in a task of its own.
 
 use std::collections::BTreeSet;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use dovetail_commitment::HeaderHash;
@@ -11,6 +12,8 @@ use dovetail_sv2::extension::{BatchOutcome, MSAT_UNKNOWN};
 use dovetail_telemetry::Event;
 use dovetail_units::Msat;
 use dovetail_vrf::VrfProof;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
 use stratum_core::mining_sv2::SubmitSharesSuccessOwned;
 
 use super::acks::Difficulty;
@@ -34,7 +37,7 @@ impl Connection {
             .shared
             .share_pace
             .count(&proven.account, Instant::now());
-        self.pause_reading(pause);
+        self.pause_reading(pause.max(self.settler.committer.pause()));
         let Some(channel) = self.channels.get_mut(&share.channel_id) else {
             return;
         };
@@ -52,21 +55,37 @@ impl Connection {
         };
         self.claims_in_flight += usize::from(in_flight.claimed.is_some());
         let settler = self.settler.clone();
-        let task = self.shared.tracker.spawn(async move {
-            let settled = match claim {
-                Some(claim) => settler.settle_claim(proven, claim).await,
-                None => settler.settle_hash(proven).await,
-            };
-            if let Some(keeping) = keeping {
-                keeping.done().await;
+        let mut settling: BoxFuture<'static, InFlight> = match claim {
+            // An audit runs to its end, also if the connection does not.
+            Some(claim) => {
+                let task = self.shared.tracker.spawn(async move {
+                    let settled = settler.settle_claim(proven, claim).await;
+                    if let Some(keeping) = keeping {
+                        keeping.done().await;
+                    }
+                    settled
+                });
+                Box::pin(async move {
+                    if let Ok(settled) = task.await {
+                        in_flight.settled = settled;
+                    }
+                    in_flight
+                })
             }
-            settled
-        });
-        self.in_flight.spawn(async move {
-            if let Ok(settled) = task.await {
-                in_flight.settled = settled;
-            }
-            in_flight
+            None => Box::pin(async move {
+                in_flight.settled = settler.settle_hash(proven).await;
+                if let Some(keeping) = keeping {
+                    keeping.done().await;
+                }
+                in_flight
+            }),
+        };
+        // Here and now it goes into the log's queue, whatever becomes of the connection. Nobody waits with this waker: it is
+        // polled again below.
+        let first = settling.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        self.in_flight.push(match first {
+            Poll::Ready(done) => Box::pin(std::future::ready(done)),
+            Poll::Pending => settling,
         });
     }
 
@@ -76,8 +95,7 @@ impl Connection {
         let mut reports = Vec::new();
         let mut channels = BTreeSet::from([done.channel_id]);
         reports.extend(self.decide(done)?);
-        while let Some(done) = self.in_flight.try_join_next() {
-            let done = done.map_err(|_| EndReason::Fault("a settlement did not end"))?;
+        while let Some(Some(done)) = self.in_flight.next().now_or_never() {
             channels.insert(done.channel_id);
             reports.extend(self.decide(done)?);
         }

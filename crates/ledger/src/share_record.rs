@@ -1,0 +1,141 @@
+//! A share as the log keeps it: numbers little-endian, in a fixed order, behind a byte for the format.
+
+use dovetail_commitment::HeaderHash;
+use dovetail_units::{ShareCredit, Work};
+
+use crate::shares::{ACCOUNT_BYTES_MAX, Share};
+
+/// The first byte of each record. Another release that changes what follows takes another number.
+const FORMAT: u8 = 1;
+const IS_BLOCK: u8 = 1;
+const IS_COINBASE_ONLY: u8 = 2;
+const IS_INFERENCE: u8 = 4;
+const FLAGS: u8 = IS_BLOCK | IS_COINBASE_ONLY | IS_INFERENCE;
+/// Format, flags, height, time, header hash, work, credit.
+const FIXED_BYTES: usize = 1 + 1 + 4 + 8 + 32 + 16 + 16;
+
+/// What the ledger keeps of a share. Its batch, if it had one, was settled before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoggedShare {
+    pub(crate) header_hash: HeaderHash,
+    pub(crate) height: u32,
+    /// When it was found good, in seconds since 1970.
+    pub(crate) unix: u64,
+    pub(crate) account: String,
+    pub(crate) work: Work,
+    pub(crate) credit: ShareCredit,
+    pub(crate) is_block: bool,
+    pub(crate) is_coinbase_only: bool,
+    pub(crate) is_inference: bool,
+}
+
+impl LoggedShare {
+    pub(crate) fn new(share: &Share, unix: u64) -> Self {
+        Self {
+            header_hash: share.header_hash,
+            height: share.height,
+            unix,
+            account: share.account.clone(),
+            work: share.work,
+            credit: share.credit,
+            is_block: share.is_block,
+            is_coinbase_only: share.is_coinbase_only,
+            is_inference: share.batch.is_some(),
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let flag = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
+        let flags = flag(self.is_block, IS_BLOCK)
+            | flag(self.is_coinbase_only, IS_COINBASE_ONLY)
+            | flag(self.is_inference, IS_INFERENCE);
+        let mut bytes = Vec::with_capacity(FIXED_BYTES + self.account.len());
+        bytes.extend_from_slice(&[FORMAT, flags]);
+        bytes.extend_from_slice(&self.height.to_le_bytes());
+        bytes.extend_from_slice(&self.unix.to_le_bytes());
+        bytes.extend_from_slice(self.header_hash.as_bytes());
+        bytes.extend_from_slice(&self.work.get().to_le_bytes());
+        bytes.extend_from_slice(&self.credit.get().to_le_bytes());
+        bytes.extend_from_slice(self.account.as_bytes());
+        bytes
+    }
+
+    /// `None` if this release does not know what it says.
+    pub(crate) fn decode(record: &[u8]) -> Option<Self> {
+        let ([format, flags], rest) = record.split_first_chunk()?;
+        let (height, rest) = rest.split_first_chunk()?;
+        let (unix, rest) = rest.split_first_chunk()?;
+        let (header_hash, rest) = rest.split_first_chunk()?;
+        let (work, rest) = rest.split_first_chunk()?;
+        let (credit, account) = rest.split_first_chunk()?;
+        let credit = u128::from_le_bytes(*credit);
+        if *format != FORMAT || flags & !FLAGS != 0 || credit > ShareCredit::MAX.get() {
+            return None;
+        }
+        let account = std::str::from_utf8(account).ok()?;
+        let height = u32::from_le_bytes(*height);
+        if account.is_empty() || account.len() > ACCOUNT_BYTES_MAX || i32::try_from(height).is_err()
+        {
+            return None;
+        }
+        Some(Self {
+            header_hash: HeaderHash::from_bytes(*header_hash),
+            height,
+            unix: u64::from_le_bytes(*unix),
+            account: account.to_owned(),
+            work: Work::new(u128::from_le_bytes(*work)),
+            credit: ShareCredit::new(credit),
+            is_block: flags & IS_BLOCK != 0,
+            is_coinbase_only: flags & IS_COINBASE_ONLY != 0,
+            is_inference: flags & IS_INFERENCE != 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shares() -> impl Strategy<Value = LoggedShare> {
+        let flags = any::<[bool; 3]>();
+        let numbers = (any::<[u8; 32]>(), 0..=i32::MAX as u32, any::<u64>());
+        let sums = (any::<u128>(), 0..=ShareCredit::MAX.get());
+        (numbers, sums, flags, "[a-zé.]{1,90}").prop_map(
+            |((hash, height, unix), (work, credit), flags, account)| LoggedShare {
+                header_hash: HeaderHash::from_bytes(hash),
+                height,
+                unix,
+                account,
+                work: Work::new(work),
+                credit: ShareCredit::new(credit),
+                is_block: flags[0],
+                is_coinbase_only: flags[1],
+                is_inference: flags[2],
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_logged_is_read_again(share in shares()) {
+            prop_assert_eq!(LoggedShare::decode(&share.encode()), Some(share));
+        }
+
+        #[test]
+        fn bytes_of_strangers_are_no_share_or_one_that_encodes_to_them(bytes: Vec<u8>) {
+            if let Some(share) = LoggedShare::decode(&bytes) {
+                prop_assert_eq!(share.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn a_record_that_is_cut_off_or_of_another_format_is_none(share in shares(), cut: prop::sample::Index) {
+            let bytes = share.encode();
+            prop_assert_eq!(LoggedShare::decode(&bytes[..cut.index(FIXED_BYTES + 1)]), None);
+            let other = [&[FORMAT + 1][..], &bytes[1..]].concat();
+            prop_assert_eq!(LoggedShare::decode(&other), None);
+        }
+    }
+}
