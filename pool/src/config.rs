@@ -400,8 +400,8 @@ impl Config {
 const DECADE_S: u64 = 10 * 365 * 86_400;
 /// A worker is told the time that a task has left as 32 bits of milliseconds: seven weeks.
 const WEEK_S: u64 = 7 * 86_400;
-/// Two segments of the log.
-const LOG_BYTES_MIN: u64 = 2 * (64 << 20);
+/// Some minutes of a busy pool.
+const LOG_BYTES_MIN: u64 = 16 << 20;
 
 impl AuditConfig {
     fn check(&self) -> Result<(), String> {

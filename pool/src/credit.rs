@@ -17,7 +17,10 @@ pub(crate) fn for_declared(credit: ShareCredit, paid_sat: u64, reference_sat: u6
     if reference_sat == 0 {
         return credit;
     }
-    let (paid, reference) = (u128::from(paid_sat.min(reference_sat)), u128::from(reference_sat));
+    let (paid, reference) = (
+        u128::from(paid_sat.min(reference_sat)),
+        u128::from(reference_sat),
+    );
     // Neither product is larger than a credit or two numbers of 64 bits.
     let whole = credit.get() / reference * paid;
     let rest = credit.get() % reference * paid / reference;

@@ -5,8 +5,8 @@
 //! publishes a block that it solves, `claims` audits what it claims (`validation` does the replays) and commits it
 //! to the ledger, `mining::shares` answers. For a task: `agents` translates the request, `tasks` does the rest.
 
-mod agents;
 mod accepted_shares;
+mod agents;
 mod assignment;
 mod blocks;
 mod chores;

@@ -24,10 +24,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::accepted_shares;
 use crate::agents::grpc::{self, Downloads};
 use crate::blocks;
 use crate::chores;
-use crate::accepted_shares;
 use crate::claims::audit::Auditor;
 use crate::claims::settle::{OF_A_WORKER_IN_LINE_MAX, Settler};
 use crate::config::{Config, MiningConfig};
@@ -98,16 +98,7 @@ pub async fn run(
     let parts = (settler, templates, blocks.clone());
     let known = (keys.token, keys.authority.public());
     let shared = Arc::new(share(config, &base, parts, payout_script, known).await?);
-    last.tracker.spawn(device_work::keep(
-        Arc::clone(&shared.devices),
-        base.ledger.clone(),
-        last.stop.clone(),
-    ));
-    last.tracker.spawn(accepted_shares::keep_telling(
-        Arc::clone(&shared.settler.accepted),
-        base.telemetry.clone(),
-        last.stop.clone(),
-    ));
+    last.keep_counts(&shared);
     for publication in waiting {
         blocks::resume(&shared, publication);
     }
@@ -315,6 +306,20 @@ struct Last {
 }
 
 impl Last {
+    /// Keeps what is counted of shares: the work of devices in the ledger, the rest told to programs.
+    fn keep_counts(&self, shared: &Shared) {
+        self.tracker.spawn(device_work::keep(
+            Arc::clone(&shared.devices),
+            shared.ledger.clone(),
+            self.stop.clone(),
+        ));
+        self.tracker.spawn(accepted_shares::keep_telling(
+            Arc::clone(&shared.settler.accepted),
+            shared.telemetry.clone(),
+            self.stop.clone(),
+        ));
+    }
+
     async fn stop(self) {
         self.stop.cancel();
         self.tracker.close();
@@ -329,8 +334,8 @@ async fn start_settler(
     (receipt_key, vrf): (Keypair, VrfSecret),
     last: &Last,
 ) -> anyhow::Result<Settler> {
-    let mut committer = CommitterConfig::new(config.ledger.dir.join("log"));
-    committer.log.bytes_max = config.ledger.log_bytes_max;
+    let dir = config.ledger.dir.join("log");
+    let mut committer = CommitterConfig::new(dir, config.ledger.log_bytes_max);
     committer.settle_interval = Duration::from_secs(config.credit.settle_interval_s);
     committer.keep_blocks = config.ledger.keep_blocks;
     let committer = Committer::start(base.ledger.clone(), committer, last.stop.clone())

@@ -146,7 +146,7 @@ impl Pool {
         let config = CommitterConfig {
             write_interval: Duration::ZERO,
             settle_interval: Duration::ZERO,
-            ..CommitterConfig::new(log.to_owned())
+            ..CommitterConfig::new(log.to_owned(), 1 << 20)
         };
         let committer = Committer::start(ledger.clone(), config, stop.clone())
             .await
@@ -265,8 +265,9 @@ pub(crate) fn hash_share(account: &str) -> ProvenShare {
     ProvenShare {
         account: account.to_owned(),
         header_hash: HeaderHash::from_bytes(rand::random()),
+        height: 0,
         work: Work::new(1 << 20),
-        credit: Msat::new(1),
+        credit: Msat::new(1).into(),
         is_block: false,
         is_coinbase_only: false,
     }

@@ -42,6 +42,7 @@ token_key = {{ file = \"{dir}/token.key\" }}
 [ledger]
 url = \"{url}\"
 dir = \"{dir}/ledger\"
+log_bytes_max = 16777216
 [lightning]
 socket = \"{dir}/pool.sock\"
 payout_threshold_msat = 10000

@@ -13,8 +13,10 @@ pub mod process;
 pub mod scenario;
 mod served_model;
 
+use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 pub use served_model::fetch_smollm2;
 
@@ -72,13 +74,32 @@ pub fn needed(variable: &str) -> anyhow::Result<PathBuf> {
         })
 }
 
-/// A port that was free a moment ago, for programs that take no port 0.
+/// Ports that the system gives nobody of itself: its own begin at 32,768 (`net.ipv4.ip_local_port_range`). A port among those
+/// may become the near end of somebody's connection between our asking and a program's binding.
+const PORTS: std::ops::Range<u16> = 10_000..32_768;
+
+/// A port for a program that takes no port 0. No other caller gets it, in this process or another, until this process ends.
 ///
 /// # Errors
-/// If the system has none.
+/// If none is free.
 pub fn free_port() -> anyhow::Result<u16> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    Ok(listener.local_addr()?.port())
+    // Held to the end: the same number as a port of UDP says that it is taken, and is in no program's way.
+    static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    // Processes begin at different places.
+    let first = std::process::id().wrapping_mul(97);
+    let count = u32::from(PORTS.end - PORTS.start);
+    for offset in 0..count {
+        let place = first.wrapping_add(offset) % count;
+        let port = PORTS.start + u16::try_from(place)?;
+        if let Ok(mark) = UdpSocket::bind(("127.0.0.1", port))
+            && TcpListener::bind(("127.0.0.1", port)).is_ok()
+        {
+            taken.push(mark);
+            return Ok(port);
+        }
+    }
+    anyhow::bail!("no port from {PORTS:?} is free")
 }
 
 /// A scenario for one test: a folder and a database of its own, in the cluster that

@@ -298,7 +298,10 @@ impl Scenario {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                bail!("{sql} says {said:?} and not {wanted:?}:\n{}", self.pool.log_tail());
+                bail!(
+                    "{sql} says {said:?} and not {wanted:?}:\n{}",
+                    self.pool.log_tail()
+                );
             }
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -108,6 +108,7 @@ token_key = {{ file = \"{at}/token.key\" }}
 [ledger]
 url = {{ file = \"{at}/ledger.url\" }}
 dir = \"{at}/ledger\"
+log_bytes_max = 16777216
 [inference]
 models = [\"{at}/clerk.safetensors\"]
 price = {{ input_msat_per_million = 0, output_msat_per_million = 1000 }}

@@ -11,7 +11,6 @@ use played::miner::Miner;
 /// More than may be under way at once.
 const FLOOD: u32 = 300;
 
-/// The ledger takes one share at a time, so that a flood has to wait for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn while_one_connection_floods_the_pool_all_shares_of_another_are_acknowledged() {
     let options = Options {
@@ -20,7 +19,6 @@ async fn while_one_connection_floods_the_pool_all_shares_of_another_are_acknowle
         // No block comes by chance, which would make a job stale.
         bits: "1d00ffff",
         min_hashrate: 100,
-        pool_settings: &[("LEDGER__GROUP_MAX", "1")],
         ..Options::default()
     };
     let (_dir, scenario) = dovetail_tests::scenario(&options).unwrap();

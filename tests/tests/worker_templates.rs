@@ -121,7 +121,10 @@ async fn hashes_only_own_templates(core: Option<CoreParts>) -> Fixture {
         "SELECT string_agg(DISTINCT kind::text, ',' ORDER BY kind::text) FROM named_shares WHERE account = '{}'",
         fixture.worker
     );
-    fixture.scenario.query_until(&kinds, "hash,inference").unwrap();
+    fixture
+        .scenario
+        .query_until(&kinds, "hash,inference")
+        .unwrap();
     fixture
 }
 

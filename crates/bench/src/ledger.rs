@@ -1,21 +1,25 @@
-//! How many shares the ledger takes: many sources at once, each with shares under way, through the committer as the pool has
-//! it. Beside it the same rows by one COPY into a table of the same columns, keys and checks: what Postgres takes on this
-//! machine if nobody is credited.
+//! How many shares log and ledger take: many sources at once, each with shares under way, through the committer as the pool
+//! has it; acknowledged from the log, and written to Postgres behind their backs. Then a log full of shares, as an outage
+//! leaves it, is drained. Beside it the same rows by one COPY into a table of the same columns, keys and checks: what
+//! Postgres takes on this machine if nobody is credited.
 
 use std::fmt::Write as _;
+use std::ops::Range;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::Args;
 use dovetail_commitment::{HeaderHash, tagged_hash};
-use dovetail_ledger::{Committer, CommitterConfig, Ledger, Share, ShareKind};
+use dovetail_ledger::{Committer, CommitterConfig, Ledger, Share};
 use dovetail_units::{Msat, Work};
 use serde::Serialize;
-use sqlx::PgPool;
 use sqlx::postgres::PgPoolCopyExt as _;
+use sqlx::{AssertSqlSafe, PgPool};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::delayed::delayed;
 use crate::percentile::percentile;
 
 /// A share of the network's difficulty is worth more; the number is as good as any.
@@ -39,12 +43,12 @@ pub(crate) struct Load {
     /// Shares of each connection that wait for their acknowledgement at once.
     #[arg(long, default_value_t = 16)]
     in_flight: u64,
-    /// The committer's largest group.
-    #[arg(long, default_value_t = 256)]
-    group_max: usize,
-    /// How long the first share of a group waits for others, in milliseconds.
-    #[arg(long, default_value_t = 20)]
-    group_wait_ms: u64,
+    /// Shares that wait in the log when the draining begins.
+    #[arg(long, default_value_t = 200_000)]
+    drained: u64,
+    /// How much longer a round trip to Postgres takes than it does, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    delay_ms: u64,
 }
 
 /// What came of it.
@@ -52,91 +56,174 @@ pub(crate) struct Load {
 pub(crate) struct Taken {
     shares: u64,
     accounts: u64,
-    group_max: usize,
-    group_wait_ms: u64,
-    shares_committed_per_s: f64,
-    copy_rows_per_s_same_run: f64,
-    ratio_to_limit: f64,
+    delay_ms: u64,
+    /// Acknowledged, from the log.
+    shares_acknowledged_per_s: f64,
     ack_ms_p50: f64,
     ack_ms_p99: f64,
-    /// Of tables and indexes, for each share.
+    /// From the first to the last of them in Postgres, acknowledging beside it.
+    shares_committed_per_s: f64,
+    drained_shares: u64,
+    drain_s: f64,
+    /// Of a log that was full before.
+    drained_shares_per_s: f64,
+    copy_rows_per_s_same_run: f64,
+    /// Draining beside COPY.
+    ratio_to_limit: f64,
+    /// Of the tables and indexes of shares, transfers and sums, for each share.
     bytes_per_share: f64,
+    /// Of the table of shares and its index alone.
+    share_row_bytes: f64,
+    /// The pool's counts, from its sums.
+    stats_ms: f64,
 }
 
-/// Commits the shares, and copies the same ones.
+/// Commits the shares, drains as many as an outage leaves, and copies the same ones.
 pub(crate) async fn measure(load: &Load) -> anyhow::Result<Taken> {
-    let ledger = Ledger::connect(&load.database, 8).await?;
+    let url = match load.delay_ms {
+        0 => load.database.clone(),
+        more => delayed(&load.database, Duration::from_millis(more)).await?,
+    };
+    let ledger = Ledger::connect(&url, 8).await?;
     ledger.migrate().await?;
     let sql = PgPool::connect(&load.database).await?;
-    let before = size(&sql).await?;
+    let before = size(&sql, ALL_TABLES).await?;
+    let dir = std::env::temp_dir().join(format!("dovetail-bench-log-{}", std::process::id()));
+    let committed = commit(load, &ledger, &dir, 0..load.shares, true).await?;
+    check(&sql, load.shares).await?;
+    let bytes = (size(&sql, ALL_TABLES).await? - before) as f64 / load.shares as f64;
+    let row_bytes = size(&sql, "'shares%'").await? as f64 / load.shares as f64;
+    let all = load.shares + load.drained;
+    let drain = drain(load, &ledger, &dir, load.shares..all).await?;
+    check(&sql, all).await?;
     let started = Instant::now();
-    let mut waits = commit(load, ledger).await?;
-    let per_s = load.shares as f64 / started.elapsed().as_secs_f64();
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM shares")
-        .fetch_one(&sql)
-        .await?;
-    ensure!(
-        count.cast_unsigned() == load.shares,
-        "{count} shares of {}",
-        load.shares
-    );
-    let bytes = (size(&sql).await? - before) as f64 / load.shares as f64;
+    ledger.stats().await?;
+    let stats_ms = started.elapsed().as_secs_f64() * 1_000.0;
     let limit = copy(&sql, load).await?;
+    std::fs::remove_dir_all(dir)?;
+    let drained_per_s = load.drained as f64 / drain.as_secs_f64();
+    let mut waits = committed.waits;
     waits.sort_unstable();
     let ms = |wait: &Duration| wait.as_secs_f64() * 1_000.0;
     let waits: Vec<f64> = waits.iter().map(ms).collect();
     Ok(Taken {
         shares: load.shares,
         accounts: load.accounts,
-        group_max: load.group_max,
-        group_wait_ms: load.group_wait_ms,
-        shares_committed_per_s: per_s,
-        copy_rows_per_s_same_run: limit,
-        ratio_to_limit: per_s / limit,
+        delay_ms: load.delay_ms,
+        shares_acknowledged_per_s: load.shares as f64 / committed.acknowledged.as_secs_f64(),
         ack_ms_p50: percentile(&waits, 50),
         ack_ms_p99: percentile(&waits, 99),
+        shares_committed_per_s: load.shares as f64 / committed.written.as_secs_f64(),
+        drained_shares: load.drained,
+        drain_s: drain.as_secs_f64(),
+        drained_shares_per_s: drained_per_s,
+        copy_rows_per_s_same_run: limit,
+        ratio_to_limit: drained_per_s / limit,
         bytes_per_share: bytes,
+        share_row_bytes: row_bytes,
+        stats_ms,
     })
 }
 
-/// How long each share waited for its acknowledgement.
-async fn commit(load: &Load, ledger: Ledger) -> anyhow::Result<Vec<Duration>> {
-    let spool = std::env::temp_dir().join(format!("dovetail-bench-spool-{}", std::process::id()));
-    let config = CommitterConfig {
-        group_max: load.group_max,
-        group_wait: Duration::from_millis(load.group_wait_ms),
-        lane_max: 1_000,
-        spool_dir: spool.clone(),
-    };
-    let stop = CancellationToken::new();
-    let committer = Committer::start(ledger, config, stop.clone()).await?;
+async fn check(sql: &PgPool, shares: u64) -> anyhow::Result<()> {
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM shares")
+        .fetch_one(sql)
+        .await?;
+    ensure!(
+        count.cast_unsigned() == shares,
+        "{count} shares of {shares}"
+    );
+    Ok(())
+}
+
+struct Committed {
+    /// How long each share waited for its acknowledgement.
+    waits: Vec<Duration>,
+    acknowledged: Duration,
+    written: Duration,
+}
+
+/// Commits these shares; `is_written` says whether to wait until Postgres has them.
+async fn commit(
+    load: &Load,
+    ledger: &Ledger,
+    dir: &Path,
+    numbers: Range<u64>,
+    is_written: bool,
+) -> anyhow::Result<Committed> {
     let lanes = load.sources * load.in_flight;
     ensure!(lanes > 0 && load.accounts > 0, "nobody brings shares");
+    let stop = CancellationToken::new();
+    let config = CommitterConfig::new(dir.to_owned(), 4 << 30);
+    let committer = Committer::start(ledger.clone(), config, stop.clone()).await?;
+    let started = Instant::now();
     let mut sources = JoinSet::new();
-    for source in 0..load.sources {
-        let committer = committer.for_another_source();
-        for lane in 0..load.in_flight {
-            let (committer, accounts) = (committer.clone(), load.accounts);
-            let (first, shares) = (source * load.in_flight + lane, load.shares);
-            sources.spawn(async move {
-                let mut waits = Vec::new();
-                for number in (first..shares).step_by(lanes as usize) {
-                    let began = Instant::now();
-                    committer.commit(share(number, accounts)).await?;
-                    waits.push(began.elapsed());
-                }
-                anyhow::Ok(waits)
-            });
-        }
+    for lane in 0..lanes {
+        let (committer, accounts, numbers) = (committer.clone(), load.accounts, numbers.clone());
+        sources.spawn(async move {
+            let mut waits = Vec::new();
+            for number in (numbers.start + lane..numbers.end).step_by(lanes as usize) {
+                let began = Instant::now();
+                committer.commit(share(number, accounts)).await?;
+                waits.push(began.elapsed());
+            }
+            anyhow::Ok(waits)
+        });
     }
     let mut waits = Vec::new();
     while let Some(of_lane) = sources.join_next().await {
         waits.extend(of_lane??);
     }
+    let acknowledged = started.elapsed();
+    if is_written {
+        committer.written().await;
+    }
+    let written = started.elapsed();
     stop.cancel();
     committer.stopped().await;
-    std::fs::remove_dir_all(spool)?;
-    Ok(waits)
+    Ok(Committed {
+        waits,
+        acknowledged,
+        written,
+    })
+}
+
+/// Fills the log while the ledger's tables are locked, and times how long the writer needs for it.
+async fn drain(
+    load: &Load,
+    ledger: &Ledger,
+    dir: &Path,
+    numbers: Range<u64>,
+) -> anyhow::Result<Duration> {
+    let sql = PgPool::connect(&load.database).await?;
+    let mut lock = sql.begin().await?;
+    // The writer waits here, as it would for a Postgres that is slow.
+    sqlx::query("LOCK TABLE hash_credits IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *lock)
+        .await?;
+    let stop = CancellationToken::new();
+    let config = CommitterConfig::new(dir.to_owned(), 4 << 30);
+    let committer = Committer::start(ledger.clone(), config, stop.clone()).await?;
+    let mut shares = JoinSet::new();
+    for number in numbers {
+        let (committer, accounts) = (committer.clone(), load.accounts);
+        shares.spawn(async move { committer.commit(share(number, accounts)).await });
+        if shares.len() >= 4_096
+            && let Some(done) = shares.join_next().await
+        {
+            done??;
+        }
+    }
+    while let Some(done) = shares.join_next().await {
+        done??;
+    }
+    lock.rollback().await?;
+    let started = Instant::now();
+    committer.written().await;
+    let took = started.elapsed();
+    stop.cancel();
+    committer.stopped().await;
+    Ok(took)
 }
 
 fn share(number: u64, accounts: u64) -> Share {
@@ -144,9 +231,9 @@ fn share(number: u64, accounts: u64) -> Share {
         header_hash: header_hash(number),
         account: format!("miner-{}", number % accounts),
         work: Work::new(WORK.into()),
-        kind: ShareKind::Hash,
+        height: 900_000,
         is_block: false,
-        credit: Msat::new(7),
+        credit: Msat::new(7).into(),
         is_coinbase_only: false,
         batch: None,
     }
@@ -161,17 +248,15 @@ async fn copy(sql: &PgPool, load: &Load) -> anyhow::Result<f64> {
     let mut rows = String::new();
     for number in 0..load.shares {
         let account = number % load.accounts;
-        writeln!(
-            rows,
-            "\\\\x{}\tminer-{account}\thash\t{WORK}\t7\tf",
-            // A proof is not copied twice.
-            header_hash(number | 1 << 63)
-        )?;
+        // A proof is not copied twice.
+        let proof = header_hash(number | 1 << 63).to_string();
+        let key = proof.get(..32).context("a hash has 64 digits")?;
+        writeln!(rows, "{WORK}\t900000\t{account}\t{key}")?;
     }
     sqlx::raw_sql("CREATE TABLE copied (LIKE shares INCLUDING ALL)")
         .execute(sql)
         .await?;
-    let into = "COPY copied (header_hash, account, kind, work, credit_msat, is_block) FROM STDIN";
+    let into = "COPY copied (work, height, account, header_hash) FROM STDIN";
     let started = Instant::now();
     let mut copy = sql.copy_in_raw(into).await?;
     copy.send(rows.into_bytes()).await?;
@@ -179,7 +264,15 @@ async fn copy(sql: &PgPool, load: &Load) -> anyhow::Result<f64> {
     Ok(load.shares as f64 / started.elapsed().as_secs_f64())
 }
 
-async fn size(sql: &PgPool) -> anyhow::Result<i64> {
-    let size = "SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c WHERE c.relname IN ('shares', 'transfers')";
-    Ok(sqlx::query_scalar(size).fetch_one(sql).await?)
+const ALL_TABLES: &str = "'shares%', 'transfers', 'hash_credits', 'share_sums'";
+
+/// What tables with these names take, with their indexes.
+async fn size(sql: &PgPool, names: &str) -> anyhow::Result<i64> {
+    let size = format!(
+        "SELECT COALESCE(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c
+          WHERE c.relkind = 'r' AND c.relname LIKE ANY (ARRAY[{names}])"
+    );
+    Ok(sqlx::query_scalar(AssertSqlSafe(size))
+        .fetch_one(sql)
+        .await?)
 }

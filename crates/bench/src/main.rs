@@ -4,6 +4,7 @@
 mod agent;
 mod audit;
 mod clerk;
+mod delayed;
 mod engine;
 mod game;
 mod gguf;

@@ -60,11 +60,13 @@ async fn settle_batch(
     .bind(&ids)
     .execute(&mut *connection)
     .await?;
-    sqlx::query("UPDATE batches SET state = 'settled', ended_at = now(), settled_by = $2 WHERE root = $1")
-        .bind(batch.root.to_bytes().to_vec())
-        .bind(share.header_hash.to_bytes().to_vec())
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(
+        "UPDATE batches SET state = 'settled', ended_at = now(), settled_by = $2 WHERE root = $1",
+    )
+    .bind(batch.root.to_bytes().to_vec())
+    .bind(share.header_hash.to_bytes().to_vec())
+    .execute(&mut *connection)
+    .await?;
     for (task, receipt) in &batch.receipts {
         sqlx::query("INSERT INTO receipts (task_id, receipt) VALUES ($1, $2)")
             .bind(task.to_bytes().to_vec())
@@ -102,9 +104,9 @@ async fn claimable(
     let row = sqlx::query(
         "SELECT worker, state, task_ids, settled_by FROM batches WHERE root = $1 FOR UPDATE",
     )
-        .bind(root.to_bytes().to_vec())
-        .fetch_optional(&mut *connection)
-        .await?;
+    .bind(root.to_bytes().to_vec())
+    .fetch_optional(&mut *connection)
+    .await?;
     let Some(row) = row else {
         return Ok(Err(CommitRefusal::BatchUnknown));
     };

@@ -44,11 +44,11 @@ pub struct CommitterConfig {
 }
 
 impl CommitterConfig {
-    /// The usual sizes and times, in this folder.
-    pub fn new(dir: PathBuf) -> Self {
+    /// The usual times, in this folder, with so many bytes of log at most.
+    pub fn new(dir: PathBuf, log_bytes_max: u64) -> Self {
         Self {
             dir,
-            log: LogConfig::default(),
+            log: LogConfig::of_size(log_bytes_max),
             write_interval: Duration::from_millis(100),
             settle_interval: Duration::from_secs(600),
             keep_blocks: 4_320,
@@ -145,7 +145,10 @@ impl Committer {
         }
         let log = self.log().ok_or(CommitRefusal::Unavailable)?;
         let record = LoggedShare::new(&share, unix_now()).encode();
-        let appended = log.append(&record).await.map_err(|error| self.not_taken(&error))?;
+        let appended = log
+            .append(&record)
+            .await
+            .map_err(|error| self.not_taken(&error))?;
         // From here on it will be in the ledger, unless the log says otherwise.
         let noted = noted.keep();
         match appended.durable.await {
@@ -162,7 +165,11 @@ impl Committer {
         }
     }
 
-    async fn settle(&self, share: &Share, batch: &InferenceSettlement) -> Result<(), CommitRefusal> {
+    async fn settle(
+        &self,
+        share: &Share,
+        batch: &InferenceSettlement,
+    ) -> Result<(), CommitRefusal> {
         let settled = timeout(CLAIM_TIME_MAX, self.inner.ledger.settle_claim(share, batch)).await;
         match settled {
             Ok(Ok(settled)) => settled,

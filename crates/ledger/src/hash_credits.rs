@@ -16,7 +16,11 @@ pub(crate) async fn add(
     sums: &BTreeMap<i32, Sum>,
 ) -> Result<(), LedgerError> {
     let column = |of: fn(&Sum) -> i64| sums.values().map(of).collect::<Vec<_>>();
-    let text = |of: fn(&Sum) -> u128| sums.values().map(|sum| of(sum).to_string()).collect::<Vec<_>>();
+    let text = |of: fn(&Sum) -> u128| {
+        sums.values()
+            .map(|sum| of(sum).to_string())
+            .collect::<Vec<_>>()
+    };
     // In the order of their numbers, as another pool's set may have the same ones.
     sqlx::query(
         "INSERT INTO hash_credits AS h (account, shares, inference_shares, work, unsettled)

@@ -49,6 +49,13 @@ pub(crate) fn migrator() -> Migrator {
     )
 }
 
+/// The schema as an earlier release left it.
+#[cfg(test)]
+pub(crate) fn migrator_up_to(count: usize) -> Migrator {
+    let files = FILES.iter().take(count);
+    Migrator::with_migrations(files.map(|&(name, sql)| migration(name, sql)).collect())
+}
+
 fn migration(name: &'static str, sql: &'static str) -> Migration {
     let (version, rest) = name
         .split_once('_')

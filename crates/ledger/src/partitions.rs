@@ -29,8 +29,15 @@ impl Partitions {
     }
 
     /// Makes the partitions that the set needs, and each one's next.
-    pub(crate) async fn prepare(&mut self, pool: &PgPool, set: &ShareSet<'_>) -> Result<(), LedgerError> {
-        let needed: BTreeSet<i32> = set.heights().map(|height| height / BLOCKS * BLOCKS).collect();
+    pub(crate) async fn prepare(
+        &mut self,
+        pool: &PgPool,
+        set: &ShareSet<'_>,
+    ) -> Result<(), LedgerError> {
+        let needed: BTreeSet<i32> = set
+            .heights()
+            .map(|height| height / BLOCKS * BLOCKS)
+            .collect();
         for first in needed {
             for first in [first, first.saturating_add(BLOCKS)] {
                 if self.made.contains(&first) {
@@ -48,7 +55,10 @@ impl Partitions {
 
     /// Drops what is older than shares are kept. If it cannot be done now, it is done later.
     pub(crate) async fn drop_old(&mut self, pool: &PgPool) {
-        let newest = self.made.last().map_or(0, |last| last.saturating_sub(BLOCKS));
+        let newest = self
+            .made
+            .last()
+            .map_or(0, |last| last.saturating_sub(BLOCKS));
         let below = newest.saturating_sub(self.keep_blocks);
         if below <= self.dropped_below {
             return;

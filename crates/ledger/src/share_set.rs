@@ -47,11 +47,7 @@ pub(crate) struct ShareSet<'a> {
 
 impl<'a> ShareSet<'a> {
     pub(crate) fn new(log: LogWriter, from: Position, records: &'a [LoggedRecord<'a>]) -> Self {
-        Self {
-            log,
-            from,
-            records,
-        }
+        Self { log, from, records }
     }
 
     pub(crate) fn from(&self) -> Position {
@@ -108,7 +104,10 @@ impl<'a> ShareSet<'a> {
         .bind(self.log.writer)
         .fetch_optional(&mut *connection)
         .await?;
-        let (from, end) = (database_position(self.from)?, database_position(self.end())?);
+        let (from, end) = (
+            database_position(self.from)?,
+            database_position(self.end())?,
+        );
         let Some(position) = position.filter(|position| (from..=end).contains(position)) else {
             return Err(LedgerError::Log(format!(
                 "another pool writes a copy of it to the ledger, or the ledger was replaced: nothing is written from \
@@ -117,12 +116,14 @@ impl<'a> ShareSet<'a> {
             )));
         };
         let last = self.records.last().and_then(|of| of.share.as_ref());
-        sqlx::query("UPDATE share_logs SET position = $2, last_proof = share_key($3) WHERE log_id = $1")
-            .bind(self.log.log_id)
-            .bind(end)
-            .bind(last.map(|share| share.header_hash.to_bytes().to_vec()))
-            .execute(connection)
-            .await?;
+        sqlx::query(
+            "UPDATE share_logs SET position = $2, last_proof = share_key($3) WHERE log_id = $1",
+        )
+        .bind(self.log.log_id)
+        .bind(end)
+        .bind(last.map(|share| share.header_hash.to_bytes().to_vec()))
+        .execute(connection)
+        .await?;
         Ok(usize::try_from(position - from).unwrap_or(usize::MAX))
     }
 }
@@ -217,7 +218,8 @@ async fn accounts<'a>(
         .await?;
     for row in &rows {
         let (id, name): (i64, String) = (row.try_get("id")?, row.try_get("name")?);
-        let id = i32::try_from(id).map_err(|_| LedgerError::Refused("there are too many accounts"))?;
+        let id =
+            i32::try_from(id).map_err(|_| LedgerError::Refused("there are too many accounts"))?;
         if let Some(of) = accounts.get_mut(&*name) {
             *of = id;
         }
@@ -256,7 +258,10 @@ fn heights(shares: &[&LoggedShare]) -> Vec<i32> {
 }
 
 fn keys(shares: &[&LoggedShare]) -> Vec<Vec<u8>> {
-    shares.iter().map(|share| key(&share.header_hash).to_vec()).collect()
+    shares
+        .iter()
+        .map(|share| key(&share.header_hash).to_vec())
+        .collect()
 }
 
 /// What shares come to.
@@ -276,7 +281,11 @@ impl Sum {
         self.shares += 1;
         self.inference_shares += i64::from(share.is_inference);
         self.work = self.work.saturating_add(share.work);
-        let credit = if share.is_coinbase_only { &mut self.held } else { &mut self.credit };
+        let credit = if share.is_coinbase_only {
+            &mut self.held
+        } else {
+            &mut self.credit
+        };
         *credit = credit.saturating_add(share.credit);
     }
 }

@@ -177,7 +177,11 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
-    pub async fn statement(&self, account: &str, limit: u32) -> Result<Vec<StatementLine>, LedgerError> {
+    pub async fn statement(
+        &self,
+        account: &str,
+        limit: u32,
+    ) -> Result<Vec<StatementLine>, LedgerError> {
         let rows = sqlx::query(
             "WITH one AS (SELECT id FROM accounts WHERE name = $1)
              SELECT floor(extract(epoch FROM created_at))::bigint AS unix, kind, reason, amount FROM (

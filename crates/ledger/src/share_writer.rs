@@ -331,7 +331,9 @@ impl ShareWriter {
             self.settle().await?;
         }
         let end = records.end();
-        self.log.acknowledge(end).map_err(|error| LedgerError::Log(error.to_string()))?;
+        self.log
+            .acknowledge(end)
+            .map_err(|error| LedgerError::Log(error.to_string()))?;
         self.progress.send_replace(end);
         Ok(())
     }
@@ -365,7 +367,10 @@ impl ShareWriter {
             Err(_) => return Err(sqlx::Error::PoolTimedOut.into()),
         }
         self.settled_at = Instant::now();
-        if self.tidied_at.is_none_or(|at| at.elapsed() >= TIDY_INTERVAL) {
+        if self
+            .tidied_at
+            .is_none_or(|at| at.elapsed() >= TIDY_INTERVAL)
+        {
             self.tidied_at = Some(Instant::now());
             self.partitions.drop_old(&self.pool).await;
             if let Err(error) = share_sums::drop_old(&self.pool, unix_now()).await {

@@ -41,6 +41,18 @@ impl Default for Config {
 }
 
 impl Config {
+    /// For so many bytes, at least a mebibyte: a segment is a 64th of it, so that whole ones are freed in small steps, and
+    /// a small log begins small. At least 128 KiB and at most 64 MiB.
+    #[must_use]
+    pub fn of_size(bytes_max: u64) -> Self {
+        let segment_bytes = (bytes_max / 64).clamp(SEGMENT_BYTES_MIN, 64 << 20);
+        Self {
+            segment_bytes: segment_bytes / SEGMENT_BYTES_STEP * SEGMENT_BYTES_STEP,
+            bytes_max,
+            ..Self::default()
+        }
+    }
+
     /// What is wrong with it, if anything.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {

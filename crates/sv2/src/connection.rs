@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use stratum_core::noise_sv2::{AEAD_MAC_LEN, NoiseDecryptor, NoiseEncryptor, NoiseEngine};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -29,6 +29,10 @@ const SEALED_HEADER_BYTES: usize = HEADER_BYTES + AEAD_MAC_LEN;
 /// The longest Noise message (4.6), and what of it is not the MAC.
 const SEALED_CHUNK_BYTES_MAX: usize = 65_535;
 const CHUNK_BYTES_MAX: usize = SEALED_CHUNK_BYTES_MAX - AEAD_MAC_LEN;
+/// What is read from the socket at once: some eighty shares.
+const READ_BYTES: usize = 8 * 1024;
+/// What is sealed before it is written: beyond it a peer waits for bytes that could be on their way.
+const WRITE_BYTES: usize = 64 * 1024;
 
 /// Why a connection cannot be used, or not any longer. After any of them it must be dropped.
 #[derive(Debug, thiserror::Error)]
@@ -73,11 +77,13 @@ pub(crate) fn halves(
     let (encryptor, decryptor) = engine.into_split();
     let (read, write) = stream.into_split();
     let reader = FrameReader {
-        io: BufReader::new(read),
+        io: read,
+        arrived: Vec::new(),
+        taken: 0,
         decryptor,
         payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
-        sealed: vec![0; SEALED_HEADER_BYTES],
-        filled: 0,
+        sealed: Vec::new(),
+        wanted: SEALED_HEADER_BYTES,
         partial: None,
         failed: false,
         handshake,
@@ -93,13 +99,18 @@ pub(crate) fn halves(
 /// [`read`](Self::read) loses nothing.
 #[derive(Debug)]
 pub struct FrameReader {
-    io: BufReader<OwnedReadHalf>,
+    io: OwnedReadHalf,
+    /// What was read of the socket at once. Nothing is kept for it while nothing is there: most connections are idle most
+    /// of the time.
+    arrived: Vec<u8>,
+    /// Bytes of `arrived` that were taken.
+    taken: usize,
     decryptor: NoiseDecryptor,
     payload_bytes_max: usize,
-    /// The sealed header or chunk that is being received, at its full length.
+    /// The sealed header or chunk that is being received ..
     sealed: Vec<u8>,
-    /// Bytes of `sealed` that have arrived.
-    filled: usize,
+    /// .. and the length that it will have.
+    wanted: usize,
     /// The frame whose header has been opened, and the payload bytes it still lacks.
     partial: Option<(Frame, usize)>,
     /// Set by the first error: the cipher's state is gone, so no later read may succeed.
@@ -134,15 +145,37 @@ impl FrameReader {
 
     async fn read_frame(&mut self) -> Result<Frame, ConnectionError> {
         loop {
-            while self.filled < self.sealed.len() {
-                let count = self.io.read(&mut self.sealed[self.filled..]).await?;
-                if count == 0 {
-                    return Err(ConnectionError::Closed);
+            while self.sealed.len() < self.wanted {
+                if self.taken == self.arrived.len() {
+                    self.arrive().await?;
                 }
-                self.filled += count;
+                let missing = self.wanted - self.sealed.len();
+                let end = self.arrived.len().min(self.taken + missing);
+                self.sealed
+                    .extend_from_slice(&self.arrived[self.taken..end]);
+                self.taken = end;
             }
             if let Some(frame) = self.open()? {
                 return Ok(frame);
+            }
+        }
+    }
+
+    /// Waits for bytes, and reads what there is. All that had arrived was taken.
+    async fn arrive(&mut self) -> Result<(), ConnectionError> {
+        self.arrived = Vec::new();
+        self.taken = 0;
+        loop {
+            self.io.readable().await?;
+            let mut bytes = [0; READ_BYTES];
+            match self.io.try_read(&mut bytes) {
+                Ok(0) => return Err(ConnectionError::Closed),
+                Ok(count) => {
+                    self.arrived = bytes[..count].to_vec();
+                    return Ok(());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -162,17 +195,14 @@ impl FrameReader {
                 (frame, missing)
             }
         };
-        self.filled = 0;
-        let next = if missing == 0 {
-            SEALED_HEADER_BYTES
-        } else {
-            missing.min(CHUNK_BYTES_MAX) + AEAD_MAC_LEN
-        };
         self.sealed.clear();
-        self.sealed.resize(next, 0);
         if missing == 0 {
+            self.wanted = SEALED_HEADER_BYTES;
+            // A long frame's room is not kept for the short ones behind it.
+            self.sealed.shrink_to(SEALED_HEADER_BYTES);
             return Ok(Some(frame));
         }
+        self.wanted = missing.min(CHUNK_BYTES_MAX) + AEAD_MAC_LEN;
         self.partial = Some((frame, missing));
         Ok(None)
     }
@@ -216,7 +246,25 @@ impl FrameWriter {
     /// # Errors
     /// Every error is final.
     pub async fn write(&mut self, frame: &Frame) -> Result<(), ConnectionError> {
-        let sealed = self.seal(frame)?;
+        self.write_all(std::slice::from_ref(frame)).await
+    }
+
+    /// Seals frames and writes them, many with one call of the system. As [`write`](Self::write) otherwise.
+    ///
+    /// # Errors
+    /// Every error is final.
+    pub async fn write_all<F: AsRef<Frame>>(
+        &mut self,
+        frames: &[F],
+    ) -> Result<(), ConnectionError> {
+        let mut sealed = Vec::new();
+        for frame in frames {
+            self.seal(frame.as_ref(), &mut sealed)?;
+            if sealed.len() >= WRITE_BYTES {
+                self.io.write_all(&sealed).await?;
+                sealed.clear();
+            }
+        }
         self.io.write_all(&sealed).await?;
         Ok(())
     }
@@ -229,7 +277,8 @@ impl FrameWriter {
         Ok(self.io.shutdown().await?)
     }
 
-    fn seal(&mut self, frame: &Frame) -> Result<Vec<u8>, ConnectionError> {
+    /// Puts the sealed frame behind what is there.
+    fn seal(&mut self, frame: &Frame, sealed: &mut Vec<u8>) -> Result<(), ConnectionError> {
         let declared = frame.payload.len();
         if declared > PAYLOAD_BYTES_MAX {
             return Err(ConnectionError::TooLong {
@@ -246,11 +295,11 @@ impl FrameWriter {
         header.push(frame.message_type);
         // The length was checked above to fit three bytes.
         header.extend_from_slice(&declared.to_le_bytes()[..3]);
-        let mut sealed = self.seal_chunk(header)?;
+        sealed.extend_from_slice(&self.seal_chunk(header)?);
         for chunk in frame.payload.chunks(CHUNK_BYTES_MAX) {
             sealed.extend_from_slice(&self.seal_chunk(chunk.to_vec())?);
         }
-        Ok(sealed)
+        Ok(())
     }
 
     fn seal_chunk(&mut self, mut chunk: Vec<u8>) -> Result<Vec<u8>, ConnectionError> {
@@ -280,7 +329,7 @@ mod tests {
         };
         let (server, client) = tokio::join!(served, connect(&address, Some(keys.public())));
         for (reader, _writer) in [server, client.unwrap()] {
-            let stream: &TcpStream = reader.io.get_ref().as_ref();
+            let stream: &TcpStream = reader.io.as_ref();
             let socket = SockRef::from(stream);
             assert!(socket.keepalive().unwrap());
             let (idle, interval) = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval());

@@ -85,6 +85,12 @@ pub struct EncodeError {
     pub reason: String,
 }
 
+impl AsRef<Self> for Frame {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl Frame {
     /// A frame around a message.
     ///

@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::FrameWriter;
 use crate::frame::{EncodeError, Frame, Message};
 
-/// The time one frame may take to leave. A peer that takes no bytes for this long is gone.
+/// Frames that leave together at most.
+const FRAMES_TOGETHER_MAX: usize = 64;
+
+/// The time that frames may take to leave together. A peer that takes no bytes for this long is gone.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The most bytes of payloads that wait for one peer, in however few frames: two of the longest that there are, and six
@@ -48,6 +51,12 @@ pub struct Outbox {
 struct Queued {
     frame: Frame,
     _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<Frame> for Queued {
+    fn as_ref(&self) -> &Frame {
+        &self.frame
+    }
 }
 
 impl Outbox {
@@ -106,19 +115,20 @@ async fn write_queue(
     connection: CancellationToken,
 ) {
     loop {
-        let queued = tokio::select! {
+        // What waits leaves with one call of the system. Nothing is kept for it while nothing waits.
+        let mut together = Vec::new();
+        tokio::select! {
             biased;
             () = connection.cancelled() => return,
-            queued = queue.recv() => match queued {
-                Some(queued) => queued,
-                None => break,
+            count = queue.recv_many(&mut together, FRAMES_TOGETHER_MAX) => if count == 0 {
+                break;
             },
-        };
+        }
         // A cancelled write is fine here: the connection ends with it.
         let written = tokio::select! {
             biased;
             () = connection.cancelled() => return,
-            written = tokio::time::timeout(WRITE_TIME_MAX, writer.write(&queued.frame)) => written,
+            written = tokio::time::timeout(WRITE_TIME_MAX, writer.write_all(&together)) => written,
         };
         match written {
             Ok(Ok(())) => {}

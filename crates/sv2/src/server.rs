@@ -99,9 +99,10 @@ impl Server {
         let Ok(address) = stream.peer_addr() else {
             return;
         };
+        // Boxed, so that its room is free again while the client is served.
         let set_up = tokio::select! {
             () = token.cancelled() => return,
-            set_up = self.set_up(stream) => set_up,
+            set_up = Box::pin(self.set_up(stream)) => set_up,
         };
         let (mut reader, writer, flags) = match set_up {
             Ok(set_up) => set_up,

@@ -57,7 +57,10 @@ mod tests {
     #[test]
     fn whole_amounts_are_kept_and_parts_are_rounded_down_last() {
         for msat in [0, 1, 12, i64::MAX] {
-            assert_eq!(ShareCredit::from(Msat::new(msat)).to_msat(), Msat::new(msat));
+            assert_eq!(
+                ShareCredit::from(Msat::new(msat)).to_msat(),
+                Msat::new(msat)
+            );
         }
         assert_eq!(ShareCredit::from(Msat::new(-1)), ShareCredit::ZERO);
         let third = ShareCredit::new(ShareCredit::PER_MSAT / 2);

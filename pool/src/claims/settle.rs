@@ -231,7 +231,11 @@ impl Settler {
             receipts,
         };
         if let Err(error) = self.committer.commit(entry(&share, Some(settlement))).await {
-            return Settled::refused(refusal(&error));
+            return Settled::refused(match error {
+                // The next claim finds out how far this one came.
+                CommitRefusal::LogFull => Code::Internal.into(),
+                error => refusal(&error),
+            });
         }
         self.telemetry.emit(&Event::ShareAccepted {
             kind: "inference",

@@ -9,7 +9,7 @@ use dovetail_commitment::{
 use dovetail_ledger::{
     DrawnSample, FailedAudit, InferenceSettlement, Ledger, MaturityWindow, NewTask, Payer, Share,
 };
-use dovetail_units::{Msat, SplitMix64, TokenPrices, Work};
+use dovetail_units::{Msat, ShareCredit, SplitMix64, TokenPrices, Work};
 use dovetail_vrf::VrfProof;
 
 use crate::test_support::{BUDGET, Database, Pool};
@@ -164,10 +164,11 @@ async fn settle(
     let credit = leaves.iter().map(|leaf| leaf.value.get()).sum();
     let share = Share {
         header_hash: HeaderHash::from_bytes(root.to_bytes()),
+        height: 0,
         account: worker.to_string(),
         work: Work::new(1),
         is_block: false,
-        credit: Msat::ZERO,
+        credit: ShareCredit::ZERO,
         is_coinbase_only: false,
         batch: Some(InferenceSettlement {
             root,

@@ -53,14 +53,17 @@ impl Visitor<'_> for Rate {
     fn visit_str<E: Error>(self, text: &str) -> Result<HashRate, E> {
         let refused = || E::custom(format_args!("{text:?} is not {}", Expecting(&self)));
         let (whole, places) = text.split_once('.').unwrap_or((text, "0"));
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let digits =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         if !digits(whole) || !digits(places) || places.len() > PLACES as usize {
             return Err(refused());
         }
         let places = format!("{places:0<width$}", width = PLACES as usize);
         let whole: u64 = whole.parse().map_err(|_| refused())?;
         let places: u64 = places.parse().map_err(|_| refused())?;
-        let rate = whole.checked_mul(ONE).and_then(|rate| rate.checked_add(places));
+        let rate = whole
+            .checked_mul(ONE)
+            .and_then(|rate| rate.checked_add(places));
         let rate = rate.filter(|rate| *rate <= MAX).ok_or_else(refused)?;
         Ok(HashRate(rate))
     }
@@ -107,7 +110,17 @@ mod tests {
 
     #[test]
     fn what_is_no_rate_is_refused() {
-        for text in ["-1", "1000000.1", "nan", "inf", "\"0.0000000000001\"", "\"1,5\"", "\".\"", "true", "1e300"] {
+        for text in [
+            "-1",
+            "1000000.1",
+            "nan",
+            "inf",
+            "\"0.0000000000001\"",
+            "\"1,5\"",
+            "\".\"",
+            "true",
+            "1e300",
+        ] {
             assert_eq!(rate(text), None, "{text}");
         }
     }

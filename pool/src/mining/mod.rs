@@ -19,7 +19,6 @@ use dovetail_sv2::{AuthorityKeys, Server};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-
 use crate::shared::Shared;
 
 /// How many frames may wait for one miner. The longest burst of a healthy one is a job and a tip

@@ -120,8 +120,7 @@ async fn lie(case: &Case, cheat: &mut ScriptedWorker) -> TestBatch {
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_and_sums_add_up_over_every_life_of_a_connection() {
     let (case, mut cheat) = Case::with_worker().await;
-    let mut batches = 0;
-    let mut worked = 0;
+    let (mut batches, mut worked) = (0, 0);
     for life in 0..3 {
         let honest = case.batch(&mut cheat).await;
         let wrong = match life {

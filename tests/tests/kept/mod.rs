@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use dovetail_tests::process::Daemon;
-use dovetail_tests::program;
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, AUTHORITY_SECRET, Options, Scenario};
+use dovetail_tests::{free_port, program};
 use tempfile::TempDir;
 
 const TIME_MAX: Duration = Duration::from_secs(120);
@@ -65,7 +65,8 @@ pub(crate) struct Chain {
 
 impl Chain {
     pub(crate) fn start(name: &str, bits: &'static str, dir: &Path) -> Self {
-        let (daemon, address) = serve(name, "127.0.0.1:0", bits, dir);
+        let address = format!("127.0.0.1:{}", free_port().unwrap());
+        let (daemon, address) = serve(name, &address, bits, dir);
         Self {
             daemon,
             address,

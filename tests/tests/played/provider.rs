@@ -11,6 +11,7 @@ use dovetail_sv2::server::{Client, Server};
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol};
 use dovetail_sv2::{AuthorityKeys, Outbox, PlaceLimits};
 use dovetail_templates::{DEFAULT_BITS, RegtestChain};
+use dovetail_tests::free_port;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +66,9 @@ impl Provider {
 
     /// It gives no template until it is told to, as one does whose node is in initial block download.
     pub(crate) async fn start_silent() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // It leaves and comes back: nobody may take its port meanwhile.
+        let port = free_port().unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let provider = Self {
             address: listener.local_addr().unwrap().to_string(),
             keys: AuthorityKeys::generate(),

@@ -46,6 +46,7 @@ impl Service {
             ("API__LISTEN", "127.0.0.1:0".into()),
             ("JOB_DECLARATOR__TOKEN_KEY", format!("\"{key}\"")),
             ("LEDGER__DIR", format!("{place}/ledger")),
+            ("LEDGER__LOG_BYTES_MAX", "16777216".into()),
             ("LIGHTNING__SOCKET", format!("{place}/wallet.sock")),
             ("INFERENCE__MODELS", format!("[\"{}\"]", model.display())),
             ("INFERENCE__RECEIPT_KEY", format!("\"{key}\"")),

@@ -1,7 +1,7 @@
 //! Kills at each boundary, damage, two pools, a full log: each acknowledged share is in the ledger once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dovetail_share_log::{Position, ShareLog};
 
@@ -12,7 +12,9 @@ use crate::share_record::LoggedShare;
 /// What is in the log of a pool that was killed: these shares, acknowledged or not makes no difference.
 fn log_by_hand(dir: &Path, shares: &[Share]) -> u64 {
     let (log, recovered) = ShareLog::open(dir, config(dir).log).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     for share in shares {
         let record = LoggedShare::new(share, unix_now()).encode();
         let durable = log.try_append(&record).unwrap().durable;
@@ -35,7 +37,8 @@ fn shares(from: u16, to: u16) -> Vec<Share> {
 }
 
 #[test]
-fn a_pool_that_was_killed_between_log_and_ledger_or_between_ledger_and_log_counts_each_share_once() {
+fn a_pool_that_was_killed_between_log_and_ledger_or_between_ledger_and_log_counts_each_share_once()
+{
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
         // Killed after the log was synced, before anything was in the ledger.
@@ -51,9 +54,17 @@ fn a_pool_that_was_killed_between_log_and_ledger_or_between_ledger_and_log_count
             running.committer.commit(share).await.unwrap();
         }
         running.stop().await;
-        std::fs::copy(before.path().join("checkpoint"), dir.path().join("checkpoint")).unwrap();
+        std::fs::copy(
+            before.path().join("checkpoint"),
+            dir.path().join("checkpoint"),
+        )
+        .unwrap();
         let running = Running::start(&ledger, dir.path()).await;
-        running.committer.commit(numbered_share(20, "alice", 1)).await.unwrap();
+        running
+            .committer
+            .commit(numbered_share(20, "alice", 1))
+            .await
+            .unwrap();
         assert_eq!(ledger.stats().await.unwrap().shares, 21);
         assert_eq!(available(&ledger, "alice").await, 21);
         let position: i64 = sqlx::query_scalar("SELECT position FROM share_logs WHERE log_id = $1")
@@ -116,7 +127,10 @@ fn a_log_that_is_full_refuses_with_its_own_word_after_it_has_slowed_down_and_rec
         small.log.bytes_max = 2 * small.log.segment_bytes;
         let running = Running::start_with(&ledger, small).await;
         let committer = &running.committer.0;
-        committer.commit(numbered_share(0, "alice", 1)).await.unwrap();
+        committer
+            .commit(numbered_share(0, "alice", 1))
+            .await
+            .unwrap();
         committer.written().await;
         db.go_away().await;
         assert_eq!(committer.pause(), Duration::ZERO);
@@ -135,7 +149,11 @@ fn a_log_that_is_full_refuses_with_its_own_word_after_it_has_slowed_down_and_rec
         db.come_back().await;
         shares_reach(&ledger, u64::from(taken)).await;
         // The refused one may come again.
-        while committer.commit(numbered_share(taken, "alice", 1)).await.is_err() {
+        while committer
+            .commit(numbered_share(taken, "alice", 1))
+            .await
+            .is_err()
+        {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(committer.pause(), Duration::ZERO);
@@ -149,8 +167,16 @@ fn a_log_has_one_pool_and_a_ledger_one_copy_of_a_log() {
     run(|db, ledger| async move {
         let (dir, copied) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let running = Running::start(&ledger, dir.path()).await;
-        running.committer.commit(numbered_share(0, "alice", 1)).await.unwrap();
-        let other = Committer::start(db.ledger().await, config(dir.path()), CancellationToken::new());
+        running
+            .committer
+            .commit(numbered_share(0, "alice", 1))
+            .await
+            .unwrap();
+        let other = Committer::start(
+            db.ledger().await,
+            config(dir.path()),
+            CancellationToken::new(),
+        );
         let error = other.await.err().unwrap().to_string();
         assert!(error.contains("in use"), "{error}");
         running.stop().await;
@@ -166,13 +192,20 @@ fn a_log_has_one_pool_and_a_ledger_one_copy_of_a_log() {
         assert_eq!(late, Err(CommitRefusal::Unavailable));
         one.stop().await;
         for n in [2, 3] {
-            two.committer.commit(numbered_share(n, "bob", 1)).await.unwrap();
+            two.committer
+                .commit(numbered_share(n, "bob", 1))
+                .await
+                .unwrap();
         }
         assert_eq!(ledger.stats().await.unwrap().shares, 3);
         two.stop().await;
         // What it has at the ledger's position is not what the ledger has.
         let start = async || {
-            let start = Committer::start(db.ledger().await, config(dir.path()), CancellationToken::new());
+            let start = Committer::start(
+                db.ledger().await,
+                config(dir.path()),
+                CancellationToken::new(),
+            );
             start.await.err().unwrap().to_string()
         };
         let error = start().await;
@@ -228,7 +261,11 @@ fn a_ledger_that_is_older_than_its_log_is_given_what_the_log_still_has() {
         .await
         .unwrap();
         let running = Running::start(&ledger, dir.path()).await;
-        running.committer.commit(numbered_share(9, "alice", 1)).await.unwrap();
+        running
+            .committer
+            .commit(numbered_share(9, "alice", 1))
+            .await
+            .unwrap();
         let position = running.committer.0.position();
         assert_eq!(position, Position(6));
     });
@@ -251,14 +288,23 @@ fn a_torn_tail_takes_nothing_that_was_acknowledged_with_it() {
         bytes[end + 8..end + 40].fill(0x5a);
         std::fs::write(&segment, bytes).unwrap();
         let running = Running::start(&ledger, dir.path()).await;
-        running.committer.commit(numbered_share(8, "alice", 1)).await.unwrap();
+        running
+            .committer
+            .commit(numbered_share(8, "alice", 1))
+            .await
+            .unwrap();
         assert_eq!(available(&ledger, "alice").await, 9);
         assert_eq!(ledger.stats().await.unwrap().shares, 9);
     });
 }
 
 fn is_used(path: &Path) -> bool {
-    std::fs::read(path).unwrap().iter().filter(|byte| **byte != 0).count() > 200
+    std::fs::read(path)
+        .unwrap()
+        .iter()
+        .filter(|byte| **byte != 0)
+        .count()
+        > 200
 }
 
 #[test]

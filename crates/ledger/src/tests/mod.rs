@@ -8,6 +8,7 @@ mod devices;
 mod findings;
 mod kept_credit;
 mod log_faults;
+mod migration;
 mod model;
 mod outage;
 mod payers;
@@ -38,8 +39,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    CommitRefusal, Committer, CommitterConfig, DrawnSample, FailedAudit, Forfeiture, InferenceSettlement, Ledger,
-    LedgerError, MaturityWindow, NewTask, Payer, ReplayedDigests, Share, SubsidyBudget,
+    CommitRefusal, Committer, CommitterConfig, DrawnSample, FailedAudit, Forfeiture,
+    InferenceSettlement, Ledger, LedgerError, MaturityWindow, NewTask, Payer, ReplayedDigests,
+    Share, SubsidyBudget,
 };
 
 const URL_VARIABLE: &str = "DOVETAIL_TEST_DATABASE_URL";
@@ -53,6 +55,14 @@ struct Database {
 
 /// Runs a test in a new, migrated database.
 fn run<F: Future<Output = ()>>(test: impl FnOnce(Database, Ledger) -> F) {
+    run_empty(|database, ledger| async move {
+        ledger.migrate().await.unwrap();
+        test(database, ledger).await;
+    });
+}
+
+/// Runs a test in a new database without a schema.
+fn run_empty<F: Future<Output = ()>>(test: impl FnOnce(Database, Ledger) -> F) {
     let url = std::env::var(URL_VARIABLE).unwrap_or_else(|_| {
         panic!(
             "{URL_VARIABLE} is not set: run `cargo xtask test`, which starts a Postgres, or give \
@@ -71,7 +81,6 @@ fn run<F: Future<Output = ()>>(test: impl FnOnce(Database, Ledger) -> F) {
     let result = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
             let ledger = database.ledger().await;
-            ledger.migrate().await.unwrap();
             test(database.clone(), ledger).await;
         });
     }));
@@ -165,16 +174,10 @@ impl Written {
 
 /// A small log; what is logged is written and settled at once.
 fn config(dir: &Path) -> CommitterConfig {
-    let log = dovetail_share_log::Config {
-        segment_bytes: 128 << 10,
-        bytes_max: 1 << 20,
-        ..dovetail_share_log::Config::default()
-    };
     CommitterConfig {
-        log,
         write_interval: Duration::ZERO,
         settle_interval: Duration::ZERO,
-        ..CommitterConfig::new(dir.to_owned())
+        ..CommitterConfig::new(dir.to_owned(), 1 << 20)
     }
 }
 

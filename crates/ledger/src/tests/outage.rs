@@ -28,7 +28,11 @@ fn hash_shares_survive_an_outage_and_are_credited_once() {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
         let (root, tasks) = open_batch(&ledger, &[1]).await;
-        running.committer.commit(hash_share(1, "alice", 1)).await.unwrap();
+        running
+            .committer
+            .commit(hash_share(1, "alice", 1))
+            .await
+            .unwrap();
         db.go_away().await;
         assert_eq!(running.log(hash_share(2, "alice", 10)).await, Ok(()));
         for n in [1, 2] {
@@ -73,7 +77,11 @@ fn the_log_is_written_after_a_restart_and_its_proofs_are_known() {
     run(|db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
-        running.committer.commit(hash_share(9, "alice", 1)).await.unwrap();
+        running
+            .committer
+            .commit(hash_share(9, "alice", 1))
+            .await
+            .unwrap();
         db.go_away().await;
         for n in 1..=5 {
             running.log(hash_share(n, "alice", 1)).await.unwrap();

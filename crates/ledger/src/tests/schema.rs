@@ -63,7 +63,10 @@ fn facts_cannot_be_changed_or_deleted_even_by_hand() {
             "UPDATE hash_credits SET shares = 0",
             "UPDATE hash_credits SET unsettled = unsettled - 1",
         ] {
-            assert!(sqlx::query(sql).execute(&mut by_hand).await.is_err(), "{sql}");
+            assert!(
+                sqlx::query(sql).execute(&mut by_hand).await.is_err(),
+                "{sql}"
+            );
         }
         assert_eq!(available(&ledger, "alice").await, 5);
     });

@@ -8,7 +8,11 @@ fn a_share_is_acknowledged_once_it_is_logged_whatever_postgres_does() {
     run(|db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
-        running.committer.commit(hash_share(1, "alice", 5)).await.unwrap();
+        running
+            .committer
+            .commit(hash_share(1, "alice", 5))
+            .await
+            .unwrap();
         let held = db.hold_commits().await;
         for n in 2..=5 {
             running.log(hash_share(n, "alice", 5)).await.unwrap();
@@ -66,7 +70,10 @@ fn a_bad_share_is_refused_at_once_and_nobody_elses() {
         );
         let invalid = Err(CommitRefusal::Invalid);
         let unknown = Err(CommitRefusal::BatchUnknown);
-        assert_eq!(outcomes, (Ok(()), unknown, invalid, invalid, invalid, Ok(())));
+        assert_eq!(
+            outcomes,
+            (Ok(()), unknown, invalid, invalid, invalid, Ok(()))
+        );
         assert_eq!(available(&ledger, "alice").await, 3);
         // What was refused may be submitted again.
         let (root, tasks) = open_batch(&ledger, &[1]).await;
@@ -290,7 +297,14 @@ fn a_claim_that_was_settled_by_a_share_that_was_not_logged_is_completed_by_that_
         let balance = ledger.balance("miner").await.unwrap();
         assert_eq!((balance.available.get(), balance.held.get()), (10, 1_000));
         let stats = ledger.stats().await.unwrap();
-        assert_eq!((stats.shares, stats.inference_shares, stats.transcripts_replayed), (1, 1, 1));
+        assert_eq!(
+            (
+                stats.shares,
+                stats.inference_shares,
+                stats.transcripts_replayed
+            ),
+            (1, 1, 1)
+        );
         assert_eq!(
             running.committer.commit(share).await,
             Err(CommitRefusal::DuplicateShare)
@@ -305,7 +319,11 @@ fn a_proof_that_is_in_the_ledger_and_not_in_memory_counts_once() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let running = Running::start(&ledger, dir.path()).await;
         let pool = Running::start(&db.ledger().await, other.path()).await;
-        running.committer.commit(hash_share(1, "alice", 5)).await.unwrap();
+        running
+            .committer
+            .commit(hash_share(1, "alice", 5))
+            .await
+            .unwrap();
         // Acknowledged, since nobody knows it there; credited once.
         for n in [2, 1, 3] {
             pool.log(hash_share(n, "bob", 7)).await.unwrap();

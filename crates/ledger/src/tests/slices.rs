@@ -31,7 +31,11 @@ fn easy_shares_do_not_round_to_nothing_and_a_slice_is_one_transfer() {
         // A third of a millisatoshi each, and one part.
         let third = ShareCredit::PER_MSAT / 3 + 1;
         for n in 0..10 {
-            running.committer.commit(easy(n, "alice", third)).await.unwrap();
+            running
+                .committer
+                .commit(easy(n, "alice", third))
+                .await
+                .unwrap();
         }
         let balance = ledger.balance("alice").await.unwrap();
         assert_eq!((balance.available.get(), balance.unsettled.get()), (0, 3));
@@ -40,12 +44,19 @@ fn easy_shares_do_not_round_to_nothing_and_a_slice_is_one_transfer() {
         let balance = ledger.balance("alice").await.unwrap();
         assert_eq!((balance.available.get(), balance.unsettled.get()), (3, 0));
         for n in 10..12 {
-            running.committer.commit(easy(n, "alice", third)).await.unwrap();
+            running
+                .committer
+                .commit(easy(n, "alice", third))
+                .await
+                .unwrap();
         }
         assert_eq!(hash_credits::settle_slice(&ledger.pool).await.unwrap(), 1);
         assert_eq!(available(&ledger, "alice").await, 4);
         let statement = ledger.statement("alice", 10).await.unwrap();
-        let amounts: Vec<_> = statement.iter().map(|line| (line.amount_msat, &*line.reason)).collect();
+        let amounts: Vec<_> = statement
+            .iter()
+            .map(|line| (line.amount_msat, &*line.reason))
+            .collect();
         assert_eq!(amounts, [(1, "hash"), (3, "hash")]);
         running.stop().await;
     });
@@ -56,11 +67,19 @@ fn a_slice_that_was_open_at_the_end_is_settled_and_one_of_an_outage_at_the_next_
     run(|db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start_with(&ledger, by_hand(dir.path())).await;
-        running.committer.commit(hash_share(1, "alice", 7)).await.unwrap();
+        running
+            .committer
+            .commit(hash_share(1, "alice", 7))
+            .await
+            .unwrap();
         running.stop().await;
         assert_eq!(available(&ledger, "alice").await, 7);
         let running = Running::start_with(&ledger, by_hand(dir.path())).await;
-        running.committer.commit(hash_share(2, "alice", 5)).await.unwrap();
+        running
+            .committer
+            .commit(hash_share(2, "alice", 5))
+            .await
+            .unwrap();
         db.go_away().await;
         running.stop().await;
         db.come_back().await;
@@ -75,7 +94,10 @@ fn a_slice_that_was_open_at_the_end_is_settled_and_one_of_an_outage_at_the_next_
 /// Whatever the credits, and wherever slices end: transfers and what is left are what was earned, to the last part.
 #[test]
 fn transfers_and_remainders_are_what_was_earned_to_the_last_part() {
-    let shares = proptest::collection::vec((0..3_usize, 0..3 * ShareCredit::PER_MSAT, any::<bool>()), 1..40);
+    let shares = proptest::collection::vec(
+        (0..3_usize, 0..3 * ShareCredit::PER_MSAT, any::<bool>()),
+        1..40,
+    );
     let mut runner = TestRunner::new(ProptestConfig::with_cases(4));
     runner
         .run(&shares, |shares| {
@@ -124,7 +146,10 @@ fn what_is_held_for_a_block_keeps_its_parts_too() {
             running.committer.commit(share).await.unwrap();
         }
         let balance = ledger.balance("alice").await.unwrap();
-        assert_eq!((balance.held_for_blocks.get(), balance.available.get()), (1, 0));
+        assert_eq!(
+            (balance.held_for_blocks.get(), balance.available.get()),
+            (1, 0)
+        );
     });
 }
 
@@ -135,7 +160,11 @@ fn pages_read_sums_of_minutes_hours_and_days_for_an_account_and_for_all() {
         let running = Running::start(&ledger, dir.path()).await;
         for n in 1..=4 {
             let account = if n == 4 { "bob" } else { "alice" };
-            running.committer.commit(hash_share(n, account, 2)).await.unwrap();
+            running
+                .committer
+                .commit(hash_share(n, account, 2))
+                .await
+                .unwrap();
         }
         let since = unix_now() - 7_200;
         for span in [Span::Minute, Span::Hour, Span::Day] {
@@ -146,7 +175,11 @@ fn pages_read_sums_of_minutes_hours_and_days_for_an_account_and_for_all() {
                 let shares = sum(|sum| u128::from(sum.shares));
                 let credit = sum(|sum| u128::try_from(sum.credit.get()).unwrap());
                 let work = sum(|sum| sum.work.parse().unwrap());
-                (u64::try_from(shares).unwrap(), i64::try_from(credit).unwrap(), work)
+                (
+                    u64::try_from(shares).unwrap(),
+                    i64::try_from(credit).unwrap(),
+                    work,
+                )
             };
             assert_eq!(of(Some("alice")).await, (3, 6, 3 << 40));
             assert_eq!(of(Some("bob")).await, (1, 2, 1 << 40));
@@ -154,10 +187,18 @@ fn pages_read_sums_of_minutes_hours_and_days_for_an_account_and_for_all() {
             assert_eq!(of(Some("nobody")).await, (0, 0, 0));
         }
         let later = unix_now() + 3 * 86_400;
-        let dropped = crate::share_sums::drop_old(&ledger.pool, later).await.unwrap();
+        let dropped = crate::share_sums::drop_old(&ledger.pool, later)
+            .await
+            .unwrap();
         assert!((3..=6).contains(&dropped), "{dropped}");
-        assert_eq!(ledger.share_sums(None, Span::Minute, 0, 10).await.unwrap(), []);
-        assert_ne!(ledger.share_sums(None, Span::Hour, 0, 10).await.unwrap(), []);
+        assert_eq!(
+            ledger.share_sums(None, Span::Minute, 0, 10).await.unwrap(),
+            []
+        );
+        assert_ne!(
+            ledger.share_sums(None, Span::Hour, 0, 10).await.unwrap(),
+            []
+        );
     });
 }
 
@@ -179,13 +220,23 @@ fn shares_lie_in_partitions_by_height_and_old_ones_are_dropped_as_a_whole() {
         }
         let mut sql = db.connection().await;
         let mut partitions = async || -> Vec<(String, i64)> {
-            sqlx::query_as("SELECT tableoid::regclass::text, count(*) FROM shares GROUP BY 1 ORDER BY 1")
-                .fetch_all(&mut sql)
-                .await
-                .unwrap()
+            sqlx::query_as(
+                "SELECT tableoid::regclass::text, count(*) FROM shares GROUP BY 1 ORDER BY 1",
+            )
+            .fetch_all(&mut sql)
+            .await
+            .unwrap()
         };
-        let named = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), 1)).collect::<Vec<_>>();
-        assert_eq!(partitions().await, named(&["shares_0", "shares_144", "shares_576"]));
+        let named = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| ((*name).to_owned(), 1))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            partitions().await,
+            named(&["shares_0", "shares_144", "shares_576"])
+        );
         running.stop().await;
         // A start looks for old ones with its first slice.
         let running = Running::start_with(&ledger, keeps).await;

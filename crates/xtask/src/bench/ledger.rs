@@ -14,12 +14,16 @@ const DATABASE: &str = "dovetail_bench_ledger";
 /// What to commit.
 #[derive(Debug, Args)]
 pub(crate) struct LedgerArguments {
-    /// Shares of each run.
-    #[arg(long, default_value_t = 50_000)]
+    /// Shares that are acknowledged and written.
+    #[arg(long, default_value_t = 200_000)]
     shares: u64,
-    /// Groups' largest sizes; the JSON is the last one's.
-    #[arg(long, value_delimiter = ',', default_value = "1,16,256")]
-    groups: Vec<usize>,
+    /// Shares that wait in the log when the draining begins.
+    #[arg(long, default_value_t = 200_000)]
+    drained: u64,
+    /// How much longer a round trip to Postgres takes, in milliseconds; the JSON is the first one's, with the others in
+    /// `delayed`.
+    #[arg(long, value_delimiter = ',', default_value = "0,1")]
+    delays: Vec<u64>,
     /// End with one JSON object.
     #[arg(long)]
     json: bool,
@@ -32,18 +36,17 @@ pub(super) fn measure(arguments: &LedgerArguments) -> anyhow::Result<()> {
     let bench = steps.step("the bench", build_bench)?;
     let postgres = steps.step("Postgres", setup::postgres)?;
     let measured: anyhow::Result<Vec<Value>> = arguments
-        .groups
+        .delays
         .iter()
-        .map(|group| {
-            // A group of one share says what a round trip and a commit cost; fewer of them do.
-            let shares = arguments.shares.min(*group as u64 * 2_000);
-            steps.step(&format!("groups of {group}"), || {
+        .map(|delay| {
+            steps.step(&format!("{delay} ms more to Postgres"), || {
                 let url = postgres.fresh_database(DATABASE)?;
                 report(
                     Command::new(&bench)
                         .args(["ledger", "--database", &url])
-                        .args(["--shares", &shares.to_string()])
-                        .args(["--group-max", &group.to_string()]),
+                        .args(["--shares", &arguments.shares.to_string()])
+                        .args(["--drained", &arguments.drained.to_string()])
+                        .args(["--delay-ms", &delay.to_string()]),
                 )
             })
         })
@@ -52,23 +55,39 @@ pub(super) fn measure(arguments: &LedgerArguments) -> anyhow::Result<()> {
     postgres.stop();
     let rows = measured?;
     eprintln!(
-        "\n{:>8} {:>14} {:>14} {:>8} {:>12} {:>12} {:>14}",
-        "group", "shares/s", "COPY rows/s", "ratio", "ack p50 ms", "ack p99 ms", "bytes a share"
+        "\n{:>8} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12} {:>8} {:>10} {:>10}",
+        "delay ms",
+        "acked/s",
+        "ack p50 ms",
+        "ack p99 ms",
+        "written/s",
+        "drained/s",
+        "COPY rows/s",
+        "ratio",
+        "bytes each",
+        "stats ms"
     );
     for row in &rows {
         eprintln!(
-            "{:>8} {:>14} {:>14} {:>8} {:>12} {:>12} {:>14}",
-            row["group_max"],
-            number(row, "shares_committed_per_s", 0),
-            number(row, "copy_rows_per_s_same_run", 0),
-            number(row, "ratio_to_limit", 2),
+            "{:>8} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12} {:>8} {:>10} {:>10}",
+            row["delay_ms"],
+            number(row, "shares_acknowledged_per_s", 0),
             number(row, "ack_ms_p50", 1),
             number(row, "ack_ms_p99", 1),
+            number(row, "shares_committed_per_s", 0),
+            number(row, "drained_shares_per_s", 0),
+            number(row, "copy_rows_per_s_same_run", 0),
+            number(row, "ratio_to_limit", 2),
             number(row, "bytes_per_share", 0),
+            number(row, "stats_ms", 1),
         );
     }
-    if let (true, Some(last)) = (arguments.json, rows.last()) {
-        println!("{last}");
+    if arguments.json
+        && let Some((first, others)) = rows.split_first()
+    {
+        let mut first = first.clone();
+        first["delayed"] = others.into();
+        println!("{first}");
     }
     Ok(())
 }

@@ -14,9 +14,6 @@ use dovetail_sv2::setup::mining_flags;
 use dovetail_sv2::{EndReason, FrameReader, HandshakeHash, Message, MiningClock, Outbox, Place};
 use dovetail_templates::WorkSnapshot;
 use dovetail_units::KeptCredit;
-use futures::StreamExt as _;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -26,7 +23,7 @@ use super::batch_jobs::BatchJobs;
 use super::channels::Channel;
 use super::custom_jobs::accepted_jobs::AcceptedJobs;
 use super::extension::challenge::Registering;
-use super::shares::pending_share::InFlight;
+use super::shares::pending_share::PendingShares;
 use super::template_jobs::job_maker::JobMaker;
 use crate::claims::settle::Settler;
 use crate::known_accounts::Voucher;
@@ -86,7 +83,7 @@ pub(crate) struct Connection {
     /// Whether that worker has registered again elsewhere.
     pub(in crate::mining) is_superseded: bool,
     /// Shares that wait for their settlement. Dropping it drops the waiting, not the settling.
-    pub(in crate::mining) in_flight: FuturesUnordered<BoxFuture<'static, InFlight>>,
+    pub(in crate::mining) in_flight: PendingShares,
     /// How many of them wait for an audit.
     pub(in crate::mining) claims_in_flight: usize,
     /// Transcripts that the ledger takes, each with the task that it is of.
@@ -162,7 +159,7 @@ impl Connection {
             connected: None,
             kept: KeptCredit::NONE,
             is_superseded: false,
-            in_flight: FuturesUnordered::new(),
+            in_flight: PendingShares::default(),
             claims_in_flight: 0,
             deliveries: JoinSet::new(),
             paused_until: None,

@@ -98,7 +98,10 @@ impl Connection {
             credit = credit::for_declared(credit, job.pool_value_sat, reference_sat);
         }
         // The template's height is that of the block which it is for.
-        let height = self.work.as_ref().map_or(0, |work| work.height().saturating_sub(1));
+        let height = self
+            .work
+            .as_ref()
+            .map_or(0, |work| work.height().saturating_sub(1));
         ProvenShare {
             account,
             height,

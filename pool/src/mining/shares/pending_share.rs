@@ -1,7 +1,13 @@
-//! A share that waits for its settlement.
+//! Shares that wait for their settlement.
+
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use dovetail_commitment::BatchRoot;
 use dovetail_units::Work;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 
 use super::acks::{Difficulty, Place};
 use crate::claims::settle::Settled;
@@ -21,4 +27,51 @@ pub(crate) struct InFlight {
     /// The batch that the share claims.
     pub(super) claimed: Option<BatchRoot>,
     pub(super) settled: Settled,
+}
+
+/// The shares of one connection that are under way.
+#[derive(Debug, Default)]
+pub(crate) struct PendingShares {
+    /// Nobody locks it: only so may the connection be looked at while it waits for something else.
+    waiting: Mutex<FuturesUnordered<BoxFuture<'static, InFlight>>>,
+    count: usize,
+}
+
+impl PendingShares {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Begins a settlement here and now, so that the share is in the log's queue whatever becomes of the connection.
+    pub(super) fn push(&mut self, mut settling: BoxFuture<'static, InFlight>) {
+        // Nobody waits with this waker: what is not done is polled again by `next`.
+        let first = settling
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        let waiting = self.waiting();
+        waiting.push(match first {
+            Poll::Ready(done) => Box::pin(std::future::ready(done)),
+            Poll::Pending => settling,
+        });
+        self.count += 1;
+    }
+
+    /// The next one that has ended; `None` if none is under way. Dropping this loses nothing.
+    pub(crate) async fn next(&mut self) -> Option<InFlight> {
+        let done = self.waiting().next().await?;
+        self.count = self.count.saturating_sub(1);
+        Some(done)
+    }
+
+    /// One that has ended already.
+    pub(super) fn next_ended(&mut self) -> Option<InFlight> {
+        self.next().now_or_never()?
+    }
+
+    fn waiting(&mut self) -> &mut FuturesUnordered<BoxFuture<'static, InFlight>> {
+        self.waiting
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -2,7 +2,6 @@
 //! order of the channel's shares (`acks.rs`). A claim is settled in a task of its own.
 
 use std::collections::BTreeSet;
-use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use dovetail_commitment::HeaderHash;
@@ -12,8 +11,6 @@ use dovetail_sv2::extension::{BatchOutcome, MSAT_UNKNOWN};
 use dovetail_telemetry::Event;
 use dovetail_units::Msat;
 use dovetail_vrf::VrfProof;
-use futures::future::BoxFuture;
-use futures::{FutureExt as _, StreamExt as _};
 use stratum_core::mining_sv2::SubmitSharesSuccessOwned;
 
 use super::acks::Difficulty;
@@ -55,7 +52,7 @@ impl Connection {
         };
         self.claims_in_flight += usize::from(in_flight.claimed.is_some());
         let settler = self.settler.clone();
-        let mut settling: BoxFuture<'static, InFlight> = match claim {
+        self.in_flight.push(match claim {
             // An audit runs to its end, also if the connection does not.
             Some(claim) => {
                 let task = self.shared.tracker.spawn(async move {
@@ -79,13 +76,6 @@ impl Connection {
                 }
                 in_flight
             }),
-        };
-        // Here and now it goes into the log's queue, whatever becomes of the connection. Nobody waits with this waker: it is
-        // polled again below.
-        let first = settling.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        self.in_flight.push(match first {
-            Poll::Ready(done) => Box::pin(std::future::ready(done)),
-            Poll::Pending => settling,
         });
     }
 
@@ -95,7 +85,7 @@ impl Connection {
         let mut reports = Vec::new();
         let mut channels = BTreeSet::from([done.channel_id]);
         reports.extend(self.decide(done)?);
-        while let Some(Some(done)) = self.in_flight.next().now_or_never() {
+        while let Some(done) = self.in_flight.next_ended() {
             channels.insert(done.channel_id);
             reports.extend(self.decide(done)?);
         }
