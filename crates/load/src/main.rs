@@ -102,6 +102,9 @@ enum Mode {
         /// Seconds for which answers are waited for at the end.
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=600))]
         drain: u64,
+        /// Seconds for which the watched processes may go on working after that; it counts as the shares'.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+        settling: u64,
     },
     /// Open many connections, and let them wait.
     Idle {
@@ -180,6 +183,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<Map<String, Value>> {
             seconds,
             warm_up,
             drain,
+            settling,
         } => {
             let plan = shares::Plan {
                 connections,
@@ -187,6 +191,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<Map<String, Value>> {
                 warm_up: Duration::from_secs(warm_up),
                 time: Duration::from_secs(seconds),
                 drain: Duration::from_secs(drain),
+                settling: Duration::from_secs(settling),
             };
             ("shares", shares::run(&pool, &plan, &watched).await?)
         }

@@ -1,5 +1,6 @@
 //! Many connections at once, as fast as the pool lets.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,18 +16,18 @@ const UNDER_WAY_MAX: usize = 64;
 /// For one connection, from its first packet to its first job.
 pub(crate) const OPENING_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Opens so many connections with a channel each, and says how long that took.
+/// Opens the connections of these numbers with a channel each, and says how long that took.
 ///
 /// # Errors
 /// The first connection that cannot be opened.
 pub(crate) async fn open_all(
     pool: &Arc<Pool>,
-    connections: u64,
+    numbers: Range<u64>,
 ) -> anyhow::Result<(Vec<Miner>, Duration)> {
     let begin = Instant::now();
     let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
     let mut opening = JoinSet::new();
-    for number in 0..connections {
+    for number in numbers {
         let (pool, room) = (Arc::clone(pool), Arc::clone(&room));
         opening.spawn(async move {
             let _turn = room.acquire().await.context("the queue is gone")?;

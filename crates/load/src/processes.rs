@@ -3,13 +3,19 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde_json::{Map, Value, json};
 
 /// Ticks of a second in /proc/*/stat: the kernel's interface fixes it (`USER_HZ`) on every architecture that this runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A process is quiet that takes at most this much processor time (two ticks) ..
+const QUIET_CPU_S: f64 = 0.021;
+/// .. in this time, so many times one after the other.
+const QUIET_INTERVAL: Duration = Duration::from_millis(500);
+const QUIET_TIMES: u32 = 2;
 
 /// A process that is watched with all its children, and what it is called in the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +71,11 @@ pub(crate) struct CpuTime {
 }
 
 impl CpuTime {
+    /// Of all watched processes.
+    fn all(&self) -> f64 {
+        self.watched.iter().map(|(_, seconds)| seconds).sum()
+    }
+
     /// # Errors
     /// A process that is not there.
     pub(crate) fn now(watched: &[Watched]) -> anyhow::Result<Self> {
@@ -120,6 +131,24 @@ impl CpuTime {
         into.insert(format!("generator_cpu_us_per_{what}"), json!(each(own)));
         Ok(())
     }
+}
+
+/// Waits until the watched processes have nothing more to do, or for `time_max`; how long that took.
+///
+/// # Errors
+/// A process that has ended.
+pub(crate) async fn settle(watched: &[Watched], time_max: Duration) -> anyhow::Result<Duration> {
+    let begin = Instant::now();
+    let mut before = CpuTime::now(watched)?;
+    let mut quiet = 0;
+    while !watched.is_empty() && quiet < QUIET_TIMES && begin.elapsed() < time_max {
+        tokio::time::sleep(QUIET_INTERVAL).await;
+        let now = CpuTime::now(watched)?;
+        let is_quiet = now.all() - before.all() <= QUIET_CPU_S;
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+        before = now;
+    }
+    Ok(begin.elapsed())
 }
 
 /// Every process of the machine.

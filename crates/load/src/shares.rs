@@ -17,7 +17,7 @@ use crate::channel::{Channel, News};
 use crate::connection::{Miner, Pool};
 use crate::opening::open_all;
 use crate::percentile::Times;
-use crate::processes::{CpuTime, Watched, per_second, rss_bytes};
+use crate::processes::{CpuTime, Watched, per_second, rss_bytes, settle};
 use crate::schedule::Schedule;
 use crate::unanswered::{Sent, Unanswered};
 
@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) time: Duration,
     /// How long answers are waited for after the last share.
     pub(crate) drain: Duration,
+    /// How long the watched processes may then go on working.
+    pub(crate) settling: Duration,
 }
 
 /// The times between which things count.
@@ -68,6 +70,8 @@ struct Tally {
     acks: Times,
     /// Shares that were answered within the window, whenever they were planned.
     accepted_in_window: u64,
+    /// And whenever they were answered.
+    accepted_in_all: u64,
     /// `SubmitShares.Success` messages in all, and those whose count is not that of the shares that they answer.
     messages: u64,
     mismatched: u64,
@@ -84,6 +88,7 @@ impl Tally {
         self.refused += other.refused;
         self.acks.append(other.acks);
         self.accepted_in_window += other.accepted_in_window;
+        self.accepted_in_all += other.accepted_in_all;
         self.messages += other.messages;
         self.mismatched += other.mismatched;
         self.jobs += other.jobs;
@@ -133,24 +138,23 @@ pub(crate) async fn run(
     plan: &Plan,
     watched: &[Watched],
 ) -> anyhow::Result<Map<String, Value>> {
-    let (miners, opening) = open_all(pool, plan.connections).await?;
+    let (miners, opening) = open_all(pool, 0..plan.connections).await?;
+    let before = CpuTime::now(watched)?;
     let begin = Instant::now() + plan.warm_up;
     let window = Window {
         begin,
         end: begin + plan.time,
     };
     let (running, planned) = start(miners, plan, window)?;
-    sleep_until(window.begin.into()).await;
-    let before = CpuTime::now(watched)?;
     sleep_until(window.end.into()).await;
-    let accepted: u64 = running
-        .iter()
-        .map(|running| locked(&running.state).tally.accepted_in_window)
-        .sum();
     let mut report = Map::new();
-    before.report(watched, "share", accepted, &mut report)?;
     report.insert("rss_bytes".to_owned(), json!(rss_bytes(watched)?));
     let (tally, unanswered) = finish(running, window, plan.drain).await;
+    // A pool may write behind its acknowledgements. What that takes belongs to the shares too.
+    let settling = settle(watched, plan.settling).await?;
+    report.insert("settling_s".to_owned(), json!(settling.as_secs_f64()));
+    let all = tally.accepted_in_all;
+    before.report(watched, "share", all, &mut report)?;
     // What could not even be sent has no answer either.
     let offered = planned.unwrap_or(tally.accepted + tally.refused + unanswered);
     describe(plan, &tally, offered, &mut report);
@@ -322,6 +326,7 @@ impl Shared {
                     self.tally.acks.push(wait);
                 }
             }
+            self.tally.accepted_in_all += answered as u64;
             if window.holds(now) {
                 self.tally.accepted_in_window += answered as u64;
             }
@@ -407,6 +412,7 @@ fn describe(plan: &Plan, tally: &Tally, offered: u64, into: &mut Map<String, Val
         ("offered", json!(offered)),
         ("offered_per_s", per_second(offered, plan.time)),
         ("accepted", json!(tally.accepted)),
+        ("accepted_in_all", json!(tally.accepted_in_all)),
         (
             "accepted_per_s",
             per_second(tally.accepted_in_window, plan.time),

@@ -10,17 +10,24 @@ use crate::steps::{cargo, run};
 
 /// Builds our bench; returns where it is.
 pub(super) fn build_bench() -> anyhow::Result<PathBuf> {
+    build_release("dovetail-bench", "dovetail-bench")
+}
+
+/// Builds a program of a package for speed; returns where it is.
+pub(super) fn build_release(package: &str, name: &str) -> anyhow::Result<PathBuf> {
     run(&mut cargo(&[
         "build",
         "--release",
         "--quiet",
         "--package",
-        "dovetail-bench",
+        package,
+        "--bin",
+        name,
     ]))?;
-    let debug = dovetail_tests::program("dovetail-bench");
+    let debug = dovetail_tests::program(name);
     let target = debug.parent().and_then(|debug| debug.parent());
     let target = target.context("the target folder has no parent")?;
-    Ok(target.join("release").join("dovetail-bench"))
+    Ok(target.join("release").join(name))
 }
 
 /// The JSON object that a program prints last.
