@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 
 use super::report::report;
 
-const DATABASE: &str = "dovetail_bench_pool";
+/// Of the ledger, which is made anew for each start.
+pub(super) const DATABASE: &str = "dovetail_bench_pool";
 
 /// How much load.
 #[derive(Debug, Clone, Copy)]

@@ -10,9 +10,9 @@ use dovetail_tests::postgres::Postgres;
 use dovetail_tests::scenario::PAYOUT_ADDRESS;
 use serde_json::{Value, json};
 
-use super::contender::{Contender, Ground, Load};
+use super::contender::{Contender, DATABASE, Ground, Load};
 use super::medians::{medians, ratio};
-use super::report::build_release;
+use super::report::{build_release, release_programs};
 use crate::steps::Steps;
 use crate::{programs, setup};
 
@@ -58,21 +58,15 @@ pub(crate) struct PoolArguments {
 pub(super) fn measure(arguments: &PoolArguments) -> anyhow::Result<()> {
     let mut steps = Steps::new();
     steps.step("packages", setup::packages)?;
-    let dovetail = match &arguments.programs {
-        Some(folder) => std::path::absolute(folder)?.join("dovetail-pool"),
-        None => steps.step("the pool", || {
-            build_release("dovetail-pool", "dovetail-pool")
-        })?,
-    };
-    let generator = steps.step("the load generator", || {
-        build_release("dovetail-load", "dovetail-load")
-    })?;
+    let folder = arguments.programs.as_deref();
+    let folder = steps.step("programs", || release_programs(folder))?;
+    let generator = steps.step("the load generator", || build_release("dovetail-load"))?;
     let core = steps.step("Bitcoin Core", programs::bitcoin_core)?;
     let theirs = steps.step("pool_sv2", programs::pool_sv2)?;
     let contenders = [
         Contender {
             name: "dovetail",
-            program: dovetail,
+            program: folder.join("dovetail-pool"),
             has_ledger: true,
         },
         Contender {
@@ -105,6 +99,7 @@ pub(super) fn measure(arguments: &PoolArguments) -> anyhow::Result<()> {
         };
         rounds(&mut steps, &ground, &contenders, arguments.rounds)
     })();
+    postgres.drop_database(DATABASE);
     postgres.stop();
     let [ours, theirs] = measured?;
     let report = summary(arguments, &ours, &theirs);

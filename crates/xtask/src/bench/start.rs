@@ -15,16 +15,16 @@ use serde_json::{Map, Value, json};
 use super::elf::loaded_bytes;
 use super::medians::median;
 use super::pool::durable_postgres;
-use super::report::build_release;
+use super::report::release_programs;
 use crate::steps::Steps;
 use crate::{programs, setup};
 
 const DATABASE: &str = "dovetail_bench_start";
-/// The programs: their name here, that of their file, and of the package that they are built from.
-const PROGRAMS: [(&str, &str, &str); 3] = [
-    ("pool", "dovetail-pool", "dovetail-pool"),
-    ("worker", "dovetail-worker", "dovetail-worker"),
-    ("agent", "dovetail", "dovetail-agent"),
+/// The programs: their names here, and those of their files.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("pool", "dovetail-pool"),
+    ("worker", "dovetail-worker"),
+    ("agent", "dovetail"),
 ];
 
 /// What to start.
@@ -46,12 +46,11 @@ pub(super) fn measure(arguments: &StartArguments) -> anyhow::Result<()> {
     let mut steps = Steps::new();
     steps.step("packages", setup::packages)?;
     let core = steps.step("Bitcoin Core", programs::bitcoin_core)?;
+    let folder = arguments.programs.as_deref();
+    let folder = steps.step("programs", || release_programs(folder))?;
     let mut report = Map::new();
-    for (name, file, package) in PROGRAMS {
-        let program = match &arguments.programs {
-            Some(folder) => std::path::absolute(folder)?.join(file),
-            None => steps.step(file, || build_release(package, file))?,
-        };
+    for (name, file) in PROGRAMS {
+        let program = folder.join(file);
         let row = steps.step(&format!("starts of {file}"), || {
             command_line(&program, arguments.starts)
         })?;
@@ -146,7 +145,7 @@ fn show(report: &Value) {
         "program", "file MiB", "loaded MiB", "--version ms"
     );
     let mebibyte = 1024.0 * 1024.0;
-    for (name, _, _) in PROGRAMS {
+    for (name, _) in PROGRAMS {
         eprintln!(
             "{name:<8} {:>12} {:>12} {:>14}",
             figure(&format!("/{name}/file_bytes"), mebibyte, 1),
