@@ -32,8 +32,8 @@ const BLOCK_TIME_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) connections: u64,
-    /// Whether the caller makes a block, and says so by a line on standard input.
-    pub(crate) block: bool,
+    /// How many blocks the caller makes; it says so by a line on standard input for each.
+    pub(crate) blocks: u32,
     /// Channels besides the first, on each connection.
     pub(crate) more_channels: u32,
 }
@@ -54,7 +54,7 @@ struct Waiting {
     _tasks: JoinSet<()>,
 }
 
-/// Runs the plan. Prints a line when everything is open, for the caller to make its block.
+/// Runs the plan. Prints a line when everything is open and quiet, for the caller to make its block; again for each block.
 ///
 /// # Errors
 /// A connection that cannot be opened or ends, a block of which nobody hears, or a watched process that has ended.
@@ -88,13 +88,8 @@ pub(crate) async fn run(
     handshakes.report("channel", &mut report);
 
     let mut waiting = wait(pool, miners);
-    if plan.block {
-        println!(
-            "{}",
-            json!({ "event": "open", "connections": plan.connections })
-        );
-        let block = block(&mut waiting.events, plan.connections, watched).await?;
-        report.extend(block);
+    if plan.blocks > 0 {
+        blocks(&mut waiting.events, plan, watched, &mut report).await?;
     }
     if plan.more_channels > 0 {
         let channels = plan.connections * u64::from(plan.more_channels);
@@ -176,17 +171,50 @@ async fn listen(
     }
 }
 
-/// Waits for the caller's word that it makes a block, and then until every connection has a job on it.
+/// Has the caller make its blocks. Times are the median block's.
+async fn blocks(
+    events: &mut mpsc::UnboundedReceiver<Event>,
+    plan: &Plan,
+    watched: &[Watched],
+    report: &mut Map<String, Value>,
+) -> anyhow::Result<()> {
+    let before = CpuTime::now(watched)?;
+    let (mut firsts, mut lasts, mut spans) = (Times::default(), Times::default(), Times::default());
+    let mut waits = Times::default();
+    for _ in 0..plan.blocks {
+        let connections = plan.connections;
+        println!("{}", json!({ "event": "open", "connections": connections }));
+        let (first, last) = block(events, connections, &mut waits).await?;
+        firsts.push(first);
+        lasts.push(last);
+        spans.push(last - first);
+        sleep(SETTLING).await;
+    }
+    report.insert("blocks".to_owned(), json!(plan.blocks));
+    report.insert("block_to_first_ms".to_owned(), firsts.median_ms());
+    report.insert("block_to_last_ms".to_owned(), lasts.median_ms());
+    report.insert("block_first_to_last_ms".to_owned(), spans.median_ms());
+    waits.report("block", report);
+    let mut cpu = Map::new();
+    let jobs = plan.connections * u64::from(plan.blocks);
+    before.report(watched, "job", jobs, &mut cpu)?;
+    report.insert(
+        "cpu_us_per_block_job".to_owned(),
+        cpu["cpu_us_per_job"].clone(),
+    );
+    Ok(())
+}
+
+/// Waits for the caller's word that it makes a block, and then until every connection has a job on it. How long that took the
+/// first and the last of them; each one's wait goes to `waits`.
 async fn block(
     events: &mut mpsc::UnboundedReceiver<Event>,
     connections: u64,
-    watched: &[Watched],
-) -> anyhow::Result<Map<String, Value>> {
+    waits: &mut Times,
+) -> anyhow::Result<(Duration, Duration)> {
     let ordered = order().await?;
-    let before = CpuTime::now(watched)?;
     let mut heard = HashSet::new();
-    let mut waits = Times::default();
-    let (mut first, mut last) = (None, ordered);
+    let (mut first, mut last) = (BLOCK_TIME_MAX, Duration::ZERO);
     while (heard.len() as u64) < connections {
         let event = timeout_at((ordered + BLOCK_TIME_MAX).into(), events.recv()).await;
         let event = event.with_context(|| {
@@ -201,33 +229,17 @@ async fn block(
             Event::Tip(_, at) if at < ordered => {}
             Event::Tip(number, at) => {
                 if heard.insert(number) {
-                    waits.push(at - ordered);
-                    first = Some(first.unwrap_or(at).min(at));
-                    last = last.max(at);
+                    let wait = at - ordered;
+                    waits.push(wait);
+                    first = first.min(wait);
+                    last = last.max(wait);
                 }
             }
             Event::Opened => {}
             Event::Ended(why) => bail!("a connection ended: {why}"),
         }
     }
-    sleep(SETTLING).await;
-    let mut report = Map::new();
-    let first = first.unwrap_or(last);
-    let milliseconds = |time: Duration| json!(time.as_secs_f64() * 1e3);
-    report.insert(
-        "block_to_first_ms".to_owned(),
-        milliseconds(first - ordered),
-    );
-    report.insert("block_to_last_ms".to_owned(), milliseconds(last - ordered));
-    report.insert(
-        "block_first_to_last_ms".to_owned(),
-        milliseconds(last - first),
-    );
-    waits.report("block", &mut report);
-    let mut cpu = Map::new();
-    before.report(watched, "job", connections, &mut cpu)?;
-    report.insert("block_cpu_s".to_owned(), cpu["cpu_s"].clone());
-    Ok(report)
+    Ok((first, last))
 }
 
 /// When the caller's line comes. A thread reads it, which may outlive the wait.

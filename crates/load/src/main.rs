@@ -111,10 +111,10 @@ enum Mode {
         /// How many connections, with a channel each.
         #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
         connections: u64,
-        /// Print a line when all are open, wait for one on standard input, and measure how long a new block's job takes from
-        /// then on. The caller makes the block.
-        #[arg(long)]
-        block: bool,
+        /// So many times, print a line, wait for one on standard input, and measure how long a new block's job takes from then
+        /// on. The caller makes the block.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+        blocks: u32,
         /// Then open so many channels more on each connection.
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
         more_channels: u32,
@@ -197,12 +197,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<Map<String, Value>> {
         }
         Mode::Idle {
             connections,
-            block,
+            blocks,
             more_channels,
         } => {
             let plan = idle::Plan {
                 connections,
-                block,
+                blocks,
                 more_channels,
             };
             ("idle", idle::run(&pool, &plan, &watched).await?)
@@ -244,7 +244,7 @@ mod tests {
         let parses = |line: &str| Arguments::try_parse_from(line.split(' ')).is_ok();
         assert!(parses("load shares --rate 100 --pid 1 --pid postgres=2"));
         assert!(parses("load --standard churn --in-flight 8"));
-        assert!(parses("load idle --block"));
+        assert!(parses("load idle --blocks 2"));
         assert!(!parses("load shares"));
         assert!(!parses("load shares --rate 1 --in-flight 1"));
         assert!(!parses("load churn --in-flight 0"));

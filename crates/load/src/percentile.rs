@@ -18,14 +18,24 @@ impl Times {
         self.0.append(&mut other.0);
     }
 
+    /// The middle one in milliseconds; nothing was measured: null.
+    pub(crate) fn median_ms(mut self) -> Value {
+        self.0.sort_unstable();
+        json!(percentile(&self.0, 500).map(milliseconds))
+    }
+
     /// Adds `<name>_p50_ms` and its like to a report; nothing was measured: null.
     pub(crate) fn report(mut self, name: &str, into: &mut Map<String, Value>) {
         self.0.sort_unstable();
         for (label, per_mille) in [("p50", 500), ("p99", 990), ("p999", 999), ("max", 1000)] {
-            let value = percentile(&self.0, per_mille).map(|us| f64::from(us) / 1e3);
+            let value = percentile(&self.0, per_mille).map(milliseconds);
             into.insert(format!("{name}_{label}_ms"), json!(value));
         }
     }
+}
+
+fn milliseconds(microseconds: u32) -> f64 {
+    f64::from(microseconds) / 1e3
 }
 
 /// The least of these sorted values that so many in a thousand do not exceed.

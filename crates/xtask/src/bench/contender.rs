@@ -24,6 +24,7 @@ pub(super) struct Load {
     pub(super) connections: u64,
     pub(super) in_flight: u32,
     pub(super) idle: u64,
+    pub(super) blocks: u32,
     pub(super) more_channels: u32,
     pub(super) visits: u32,
     pub(super) accounts: u64,
@@ -196,14 +197,10 @@ impl Ground<'_> {
         row: &mut Map<String, Value>,
     ) -> anyhow::Result<()> {
         let mut command = self.generator(contender, pool)?;
-        command.args([
-            "idle",
-            "--block",
-            "--connections",
-            &self.load.idle.to_string(),
-        ]);
+        command.args(["idle", "--connections", &self.load.idle.to_string()]);
+        command.args(["--blocks", &self.load.blocks.to_string()]);
         command.args(["--more-channels", &self.load.more_channels.to_string()]);
-        let idle = self.with_a_block(command)?;
+        let idle = self.with_blocks(command)?;
         take(
             row,
             &idle,
@@ -218,30 +215,27 @@ impl Ground<'_> {
                 ("block_to_first_ms", "block_to_first_ms"),
                 ("block_to_last_ms", "block_to_last_ms"),
                 ("block_p50_ms", "block_p50_ms"),
-                ("block_cpu_s", "block_cpu_s"),
+                ("cpu_us_per_block_job", "cpu_us_per_block_job"),
             ],
         );
         Ok(())
     }
 
-    /// Runs the generator, and has the node mine a block when the generator waits for one.
-    fn with_a_block(&self, mut command: Command) -> anyhow::Result<Value> {
+    /// Runs the generator, and has the node mine a block whenever the generator waits for one.
+    fn with_blocks(&self, mut command: Command) -> anyhow::Result<Value> {
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = Running(child.context("cannot start the generator")?);
         let mut stdin = child.0.stdin.take().context("its input is piped")?;
         let stdout = child.0.stdout.take().context("its output is piped")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let mut line = || -> anyhow::Result<Value> {
-            let line = lines.next().context("the generator has ended")??;
-            Ok(serde_json::from_str(&line)?)
-        };
-        let open = line()?;
-        if open["event"] != "open" {
-            bail!("the generator said {open}");
+        for line in BufReader::new(stdout).lines() {
+            let said: Value = serde_json::from_str(&line?)?;
+            if said["event"] != "open" {
+                return Ok(said);
+            }
+            self.core
+                .mine_when_ordered(PAYOUT_ADDRESS, || order(&mut stdin))?;
         }
-        self.core
-            .mine_when_ordered(PAYOUT_ADDRESS, || order(&mut stdin))?;
-        line()
+        bail!("the generator has ended without a report")
     }
 }
 
