@@ -1,10 +1,15 @@
 //! Bitcoin Core on regtest, as a part of a scenario.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::ensure;
+use serde_json::json;
+
 use crate::free_port;
-use crate::process::{Daemon, output, wait};
+use crate::process::{Daemon, STEP_TIME_MAX, output, wait};
 
 /// The programs of Bitcoin Core.
 #[derive(Debug, Clone)]
@@ -83,6 +88,14 @@ impl BitcoinCore {
         self.data.join("regtest").join("node.sock")
     }
 
+    /// The `[templates]` section of a daemon on this node.
+    pub(crate) fn templates_config(&self) -> String {
+        format!(
+            "kind = \"bitcoin-core\"\nsocket = \"{}\"\n",
+            self.socket().display()
+        )
+    }
+
     /// One RPC; returns its result as text.
     ///
     /// # Errors
@@ -109,6 +122,36 @@ impl BitcoinCore {
         Ok(())
     }
 
+    /// Mines a block that pays `address`, with no program started in between: what stands before the request on the wire is
+    /// `ordered`, for who measures how long the block takes to be heard of.
+    ///
+    /// # Errors
+    /// If the node refuses, or `ordered` does.
+    pub fn mine_when_ordered(
+        &self,
+        address: &str,
+        ordered: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let body = json!({ "method": "generatetoaddress", "params": [1, address] }).to_string();
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {}\r\n\
+             Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            base64(self.rpc_credentials().as_bytes()),
+            body.len()
+        );
+        let mut stream = TcpStream::connect(self.rpc_address())?;
+        stream.set_read_timeout(Some(STEP_TIME_MAX))?;
+        ordered()?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(
+            answer.starts_with("HTTP/1.1 200"),
+            "the node answered {answer}"
+        );
+        Ok(())
+    }
+
     /// What its RPC knows its caller by, as a cookie file has it.
     pub fn rpc_credentials(&self) -> String {
         format!("{RPC_USER}:{RPC_PASSWORD}")
@@ -122,5 +165,41 @@ impl BitcoinCore {
     /// The process, for its log and id.
     pub fn daemon(&mut self) -> &mut Daemon {
         &mut self.daemon
+    }
+}
+
+/// As RFC 4648 has it, for HTTP's basic authentication.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = (0..3).fold(0_usize, |bits, at| {
+            bits << 8 | usize::from(chunk.get(at).copied().unwrap_or(0))
+        });
+        for place in 0..4 {
+            let digit = DIGITS[bits >> (18 - 6 * place) & 0x3f];
+            let is_there = place <= chunk.len();
+            text.push(if is_there { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_rfcs_vectors() {
+        let vectors = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+        ];
+        for (text, encoded) in vectors {
+            assert_eq!(base64(text.as_bytes()), encoded);
+        }
     }
 }

@@ -1,13 +1,20 @@
 //! The daemons' configuration files in a scenario.
 
+use crate::bitcoin_core::BitcoinCore;
 use crate::scenario::{
     AUTHORITY_PUBLIC, AUTHORITY_SECRET, FETCHED, Layout, MODEL_FILE, Options, PAYOUT_ADDRESS,
     Scenario,
 };
 use crate::served_model::tiny_file;
+use crate::sv2_pool::SHARES_PER_MINUTE;
 
 /// Signs the receipts of test pools.
 const RECEIPT_SECRET: &str = "0101010101010101010101010101010101010101010101010101010101010101";
+/// The log of a pool in a test: it begins with a quarter of a mebibyte.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+/// The log of a pool under load: as a pool has it that nobody has configured.
+const MEASURED_LOG_BYTES_MAX: u64 = 4 << 30;
+
 impl Layout<'_> {
     pub(crate) fn pool_config(&self, url: &str, source: &str, options: &Options) -> String {
         let dir = self.dir.display();
@@ -16,6 +23,7 @@ impl Layout<'_> {
         let maturity_max_s = maturity_s * 10;
         let task_lifetime_s = options.task_lifetime_s;
         let hash_msat_per_mebihash = options.hash_msat_per_mebihash;
+        let ledger = self.ledger_section(url, LOG_BYTES_MAX);
         let more_models: String = options
             .more_models
             .iter()
@@ -39,11 +47,7 @@ listen = \"127.0.0.1:0\"
 coinbase_only = true
 coinbase_only_seen_within_s = 1800
 token_key = {{ file = \"{dir}/token.key\" }}
-[ledger]
-url = \"{url}\"
-dir = \"{dir}/ledger\"
-log_bytes_max = 16777216
-[lightning]
+{ledger}[lightning]
 socket = \"{dir}/pool.sock\"
 payout_threshold_msat = 10000
 interval_ms = 500
@@ -60,6 +64,53 @@ settle_interval_s = 0
 [audit]
 maturity_s = {maturity_s}
 maturity_max_s = {maturity_max_s}
+"
+        )
+    }
+
+    fn ledger_section(&self, url: &str, log_bytes_max: u64) -> String {
+        let dir = self.dir.display();
+        format!(
+            "[ledger]\nurl = \"{url}\"\ndir = \"{dir}/ledger\"\nlog_bytes_max = {log_bytes_max}\n"
+        )
+    }
+
+    /// A pool under load: shares of any header, as many connections as a machine has descriptors for, no models and no
+    /// wallet.
+    pub(crate) fn measured_pool_config(&self, url: &str, core: &BitcoinCore) -> String {
+        let dir = self.dir.display();
+        let source = core.templates_config();
+        let ledger = self.ledger_section(url, MEASURED_LOG_BYTES_MAX);
+        format!(
+            "[mining]
+listen = \"127.0.0.1:0\"
+authority_public_key = \"{AUTHORITY_PUBLIC}\"
+authority_secret_key = \"{AUTHORITY_SECRET}\"
+network = \"regtest\"
+payout_address = \"{PAYOUT_ADDRESS}\"
+shares_per_minute = {SHARES_PER_MINUTE:.1}
+# So little that vardiff's highest belief, 2^64 times it, still asks for no hash more than one.
+min_hashrate = 1e-22
+shares_per_account_and_second_max = 1000000
+connections_max = 65536
+connections_per_address_max = 65536
+connections_per_network_max = 65536
+connections_reserved = 0
+channels_per_connection_max = 1024
+channels_unproven_max = 1024
+[api]
+listen = \"127.0.0.1:0\"
+[templates]
+{source}
+[job_declarator]
+token_key = {{ file = \"{dir}/token.key\" }}
+{ledger}[inference]
+models = []
+price = {{ input_msat_per_million = 0, output_msat_per_million = 0 }}
+receipt_key = \"{RECEIPT_SECRET}\"
+vrf_key = {{ file = \"{dir}/vrf.key\" }}
+[credit]
+hash_msat_per_mebihash = 5e-7
 "
         )
     }

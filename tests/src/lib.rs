@@ -12,6 +12,7 @@ pub mod postgres;
 pub mod process;
 pub mod scenario;
 mod served_model;
+pub mod sv2_pool;
 
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;

@@ -113,8 +113,8 @@ impl Network {
                  authority_public_key = \"{}\"\n",
                 simulated.templates, simulated.authority_public_key
             ),
-            Self::Core(network) => core_config(&network.core),
-            Self::Real(real) => core_config(&real.core),
+            Self::Core(network) => network.core.templates_config(),
+            Self::Real(real) => real.core.templates_config(),
         }
     }
 
@@ -203,11 +203,4 @@ fn wallets(layout: &Layout<'_>, tell: &mut impl FnMut(&str, &Value)) -> anyhow::
     let mut wallets = layout.spawn("wallets", "dovetail-lightning-sim", &arguments)?;
     tell("wallets", &wallets.ready(START_TIME_MAX)?);
     Ok(wallets)
-}
-
-fn core_config(core: &BitcoinCore) -> String {
-    format!(
-        "kind = \"bitcoin-core\"\nsocket = \"{}\"\n",
-        core.socket().display()
-    )
 }

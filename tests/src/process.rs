@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -40,6 +41,7 @@ pub struct Daemon {
     lines: Receiver<Value>,
     log: PathBuf,
     leave: bool,
+    muted: Arc<AtomicBool>,
 }
 
 impl Daemon {
@@ -60,14 +62,24 @@ impl Daemon {
             .with_context(|| format!("cannot start {name}: {:?}", command.get_program()))?;
         let stdout = child.stdout.take().context("standard output is piped")?;
         let (sender, lines) = channel();
+        let muted = Arc::new(AtomicBool::new(false));
+        let is_muted = Arc::clone(&muted);
         std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let mut stdout = BufReader::new(stdout);
+            let mut line = String::new();
+            while !is_muted.load(Ordering::Relaxed) {
+                line.clear();
+                if !matches!(stdout.read_line(&mut line), Ok(1..)) {
+                    return;
+                }
                 if let Ok(value) = serde_json::from_str(&line)
                     && sender.send(value).is_err()
                 {
                     return;
                 }
             }
+            // It must not stand still because nobody reads what it says.
+            let _ = std::io::copy(&mut stdout, &mut std::io::sink());
         });
         Ok(Self {
             name: name.to_owned(),
@@ -75,7 +87,13 @@ impl Daemon {
             lines,
             log,
             leave: false,
+            muted,
         })
+    }
+
+    /// From now on nobody wants its lines: they are read and dropped, which costs next to nothing.
+    pub fn mute(&self) {
+        self.muted.store(true, Ordering::Relaxed);
     }
 
     /// Waits for the ready line and returns it.

@@ -23,7 +23,7 @@ pub const AUTHORITY_PUBLIC: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbu
 /// The other half of [`AUTHORITY_PUBLIC`].
 pub const AUTHORITY_SECRET: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n";
 /// The pool's address. Regtest coins are worth nothing; nobody has this key.
-pub(crate) const PAYOUT_ADDRESS: &str = "bcrt1qa0sm0hxzj0x25rh8gw5xlzwlsfvvyz8u8nhukw";
+pub const PAYOUT_ADDRESS: &str = "bcrt1qa0sm0hxzj0x25rh8gw5xlzwlsfvvyz8u8nhukw";
 /// How long a daemon may take to start.
 pub(crate) const START_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -426,7 +426,7 @@ impl Layout<'_> {
         self.dir.join(name)
     }
 
-    fn write(&self, name: &str, content: &str) -> anyhow::Result<String> {
+    pub(crate) fn write(&self, name: &str, content: &str) -> anyhow::Result<String> {
         let path = self.file(name);
         std::fs::write(&path, content)
             .with_context(|| format!("cannot write {}", path.display()))?;

@@ -20,7 +20,8 @@ fn options() -> Options {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shares_are_acknowledged_while_postgres_takes_none_and_are_in_the_ledger_once_after_each_kill() {
+async fn shares_are_acknowledged_while_postgres_takes_none_and_are_in_the_ledger_once_after_each_kill()
+ {
     let (_dir, mut scenario) = dovetail_tests::scenario(&options()).unwrap();
     let mut acknowledged = 0;
     for _ in 0..3 {
@@ -47,7 +48,8 @@ async fn shares_are_acknowledged_while_postgres_takes_none_and_are_in_the_ledger
             .query_until(shares, &acknowledged.to_string())
             .unwrap();
     }
-    let credited = "SELECT shares FROM hash_credits JOIN accounts ON id = account WHERE name = 'worker:alice'";
+    let credited =
+        "SELECT shares FROM hash_credits JOIN accounts ON id = account WHERE name = 'worker:alice'";
     scenario
         .query_until(credited, &acknowledged.to_string())
         .unwrap();

@@ -148,30 +148,49 @@ pub(crate) fn sri() -> anyhow::Result<Sri> {
         (&clients.jd_client, "jd_client_sv2", "jd_client_sv2"),
     ];
     for (path, package, binary) in wanted {
-        // A copy that was damaged on its way here is there, and does not run.
-        if output(Command::new(path).arg("--version")).is_ok() {
-            continue;
-        }
-        eprintln!("installing {binary} from crates.io: some minutes on 2 cores, once");
-        run(cargo(&[
-            "install",
-            "--force",
-            "--locked",
-            "--quiet",
-            "--version",
-            "0.6.0",
-            package,
-            "--bin",
-            binary,
-        ])
-        .arg("--root")
-        .arg(cache())
-        .env("CARGO_TARGET_DIR", cache().join("sri-target"))
         // Their speed does not matter here; the time to build them does.
-        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
-        .env("CARGO_PROFILE_RELEASE_LTO", "off"))?;
+        let quickly = [
+            ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+            ("CARGO_PROFILE_RELEASE_LTO", "off"),
+        ];
+        install(path, [package, "0.6.0", binary], &quickly)?;
     }
     Ok(clients)
+}
+
+/// `pool_sv2`, the pool of the Stratum Reference Implementation, with all of its optimisations: it is measured.
+pub(crate) fn pool_sv2() -> anyhow::Result<PathBuf> {
+    let path = cache().join("bin").join("pool_sv2");
+    install(&path, ["pool_sv2", "0.7.0", "pool_sv2"], &[])?;
+    Ok(path)
+}
+
+/// Installs a program of a package of crates.io into the cache, unless it is there and runs.
+fn install(
+    path: &Path,
+    [package, version, binary]: [&str; 3],
+    profile: &[(&str, &str)],
+) -> anyhow::Result<()> {
+    // A copy that was damaged on its way here is there, and does not run.
+    if output(Command::new(path).arg("--version")).is_ok() {
+        return Ok(());
+    }
+    eprintln!("installing {binary} from crates.io: some minutes on 2 cores, once");
+    run(cargo(&[
+        "install",
+        "--force",
+        "--locked",
+        "--quiet",
+        "--version",
+        version,
+        package,
+        "--bin",
+        binary,
+    ])
+    .arg("--root")
+    .arg(cache())
+    .env("CARGO_TARGET_DIR", cache().join("sri-target"))
+    .envs(profile.iter().copied()))
 }
 
 /// Our Lightning node on LDK, which has a workspace and a target folder of its own.

@@ -3,13 +3,18 @@
 mod agent;
 mod audit;
 mod clerk;
+mod contender;
+mod elf;
 mod engine;
 mod ledger;
+mod medians;
 pub(crate) mod outside;
 mod peer;
+mod pool;
 mod real_model;
 mod report;
 mod rounds;
+mod start;
 
 use clap::{Args, Subcommand};
 
@@ -18,6 +23,8 @@ use audit::AuditArguments;
 use clerk::ClerkArguments;
 use engine::EngineArguments;
 use ledger::LedgerArguments;
+use pool::PoolArguments;
+use start::StartArguments;
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -39,6 +46,10 @@ enum What {
     Clerk(ClerkArguments),
     /// The ledger: shares committed a second, beside what Postgres takes by COPY.
     Ledger(LedgerArguments),
+    /// The pool under load, beside the Stratum Reference Implementation's: shares, idle connections, a new block, churn.
+    Pool(PoolArguments),
+    /// The release programs: their size, and how long they take to start.
+    Start(StartArguments),
 }
 
 /// Runs the measurement.
@@ -49,5 +60,7 @@ pub(crate) fn bench(arguments: &BenchArguments) -> anyhow::Result<()> {
         What::Audit(arguments) => audit::measure(arguments),
         What::Clerk(arguments) => clerk::measure(arguments),
         What::Ledger(arguments) => ledger::measure(arguments),
+        What::Pool(arguments) => pool::measure(arguments),
+        What::Start(arguments) => start::measure(arguments),
     }
 }

@@ -1,6 +1,6 @@
 //! The program `dovetail-bench`, the report that it prints, and figures of it for tables.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
@@ -10,17 +10,29 @@ use crate::steps::{cargo, run};
 
 /// Builds our bench; returns where it is.
 pub(super) fn build_bench() -> anyhow::Result<PathBuf> {
-    run(&mut cargo(&[
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "dovetail-bench",
-    ]))?;
-    let debug = dovetail_tests::program("dovetail-bench");
+    build_release("dovetail-bench")
+}
+
+/// Builds the program of this name, which is its package's too, for speed; returns where it is.
+pub(super) fn build_release(name: &str) -> anyhow::Result<PathBuf> {
+    release(&["--package", name, "--bin", name]).map(|folder| folder.join(name))
+}
+
+/// Where release programs are: in `folder`, or where all of this checkout's are built. All at once, since dependencies of one
+/// package alone would be built again with fewer features.
+pub(super) fn release_programs(folder: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match folder {
+        Some(folder) => Ok(std::path::absolute(folder)?),
+        None => release(&["--workspace", "--bins"]),
+    }
+}
+
+fn release(what: &[&str]) -> anyhow::Result<PathBuf> {
+    run(cargo(&["build", "--release", "--quiet"]).args(what))?;
+    let debug = dovetail_tests::program("any");
     let target = debug.parent().and_then(|debug| debug.parent());
     let target = target.context("the target folder has no parent")?;
-    Ok(target.join("release").join("dovetail-bench"))
+    Ok(target.join("release"))
 }
 
 /// The JSON object that a program prints last.
