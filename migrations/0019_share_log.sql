@@ -27,6 +27,14 @@ CREATE TABLE share_log_rejects (
     PRIMARY KEY (log_id, position)
 );
 
+-- Shares of claims that are settled, until they are here: a pool that stops before such a share is in its log logs it at its
+-- next start.
+CREATE TABLE claimed_shares (
+    header_hash uuid   PRIMARY KEY,
+    log_id      bigint NOT NULL,
+    record      bytea  NOT NULL
+);
+
 -- What an account's hashes came to, one row each. Parts of a millisatoshi that are not credited yet are kept exactly.
 CREATE TABLE hash_credits (
     account     integer PRIMARY KEY,
@@ -101,7 +109,9 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock(7310579402110411);
     IF to_regclass(name) IS NULL THEN
-        EXECUTE format('CREATE TABLE %I PARTITION OF shares FOR VALUES FROM (%s) TO (%s)', name, first, first::bigint + 144);
+        -- Attached, it waits for nobody who reads shares at length, and nobody waits for it.
+        EXECUTE format('CREATE TABLE %I (LIKE shares INCLUDING ALL)', name);
+        EXECUTE format('ALTER TABLE shares ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', name, first, first::bigint + 144);
         EXECUTE format('CREATE TRIGGER shares_are_not_truncated BEFORE TRUNCATE ON %I
                         FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name);
     END IF;

@@ -35,10 +35,9 @@ impl AcceptedShares {
     /// Counts a share that claims nothing but its hash.
     pub(crate) fn count(&self, share: &ProvenShare, telemetry: &Telemetry) {
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = sums.len() >= ACCOUNTS_MAX && !sums.contains_key(&share.account);
+        let taken = full.then(|| std::mem::take(&mut *sums));
         if !sums.contains_key(&share.account) {
-            if sums.len() >= ACCOUNTS_MAX {
-                tell(telemetry, &std::mem::take(&mut *sums));
-            }
             sums.insert(share.account.clone(), OfAccount::default());
         }
         if let Some(of) = sums.get_mut(&share.account) {
@@ -47,26 +46,48 @@ impl AcceptedShares {
             sum.work = sum.work.saturating_add(share.work);
             sum.credit = sum.credit.saturating_add(share.credit);
         }
+        drop(sums);
+        for (account, of) in taken.into_iter().flatten() {
+            tell(telemetry, &account, &of);
+        }
     }
 
-    fn take(&self) -> HashMap<String, OfAccount> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What there is to tell. Parts of a millisatoshi stay for the account's next shares; accounts that had none leave.
+    fn take(&self) -> Vec<(String, OfAccount)> {
+        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sums.retain(|_, of| of.iter().any(|sum| sum.shares > 0));
+        let taken = sums.iter_mut().map(|(account, of)| {
+            let told = *of;
+            for sum in of.iter_mut() {
+                let part = sum.credit.get() % ShareCredit::PER_MSAT;
+                *sum = Sum {
+                    credit: ShareCredit::new(part),
+                    ..Sum::default()
+                };
+            }
+            (account.clone(), told)
+        });
+        taken.collect()
+    }
+
+    fn tell_all(&self, telemetry: &Telemetry) {
+        for (account, of) in self.take() {
+            tell(telemetry, &account, &of);
+        }
     }
 }
 
-fn tell(telemetry: &Telemetry, sums: &HashMap<String, OfAccount>) {
-    for (account, of) in sums {
-        for (sum, held) in of.iter().zip([false, true]) {
-            if sum.shares > 0 {
-                telemetry.emit(&Event::ShareAccepted {
-                    kind: "hash",
-                    worker: account,
-                    shares: sum.shares,
-                    work: sum.work.to_u64(),
-                    credit_msat: sum.credit.to_msat(),
-                    held,
-                });
-            }
+fn tell(telemetry: &Telemetry, account: &str, of: &OfAccount) {
+    for (sum, held) in of.iter().zip([false, true]) {
+        if sum.shares > 0 {
+            telemetry.emit(&Event::ShareAccepted {
+                kind: "hash",
+                worker: account,
+                shares: sum.shares,
+                work: sum.work.to_u64(),
+                credit_msat: sum.credit.to_msat(),
+                held,
+            });
         }
     }
 }
@@ -82,8 +103,36 @@ pub(crate) async fn keep_telling(
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            _ = ticks.tick() => tell(&telemetry, &accepted.take()),
+            _ = ticks.tick() => accepted.tell_all(&telemetry),
         }
     }
-    tell(&telemetry, &accepted.take());
+    accepted.tell_all(&telemetry);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::hash_share;
+
+    #[test]
+    fn shares_are_summed_by_account_and_parts_of_a_millisatoshi_add_up() {
+        let (accepted, telemetry) = (AcceptedShares::default(), Telemetry::none());
+        let third = ShareCredit::new(ShareCredit::PER_MSAT / 3 + 1);
+        let mut credited = Vec::new();
+        for _ in 0..3 {
+            for account in ["alice", "bob"] {
+                let share = ProvenShare {
+                    credit: third,
+                    ..hash_share(account)
+                };
+                accepted.count(&share, &telemetry);
+            }
+            let told = accepted.take();
+            assert_eq!(told.len(), 2);
+            credited.push(told[0].1[0].credit.to_msat().get());
+            assert_eq!((told[0].1[0].shares, told[0].1[1].shares), (1, 0));
+        }
+        assert_eq!(credited, [0, 0, 1]);
+        assert!(accepted.take().is_empty());
+    }
 }

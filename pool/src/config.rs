@@ -372,7 +372,7 @@ impl Config {
         within(
             "ledger.log_bytes_max",
             ledger.log_bytes_max,
-            LOG_BYTES_MIN..=1 << 50,
+            LOG_BYTES_MIN..=1 << 42,
         )?;
         // A block matures after a hundred more; receipts of a day refer to shares.
         within("ledger.keep_blocks", ledger.keep_blocks, 288..=1 << 24)?;

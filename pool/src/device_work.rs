@@ -23,9 +23,22 @@ const WRITES_PER_CLEANING: u32 = 240;
 /// Devices that are counted at once, at some hundred bytes each. Beyond it further ones count as no device in particular.
 const DEVICES_MAX: usize = 1 << 14;
 
-/// What was counted since it was written last, by account and device.
+/// What was counted since it was written last.
 #[derive(Debug, Default)]
-pub(crate) struct DeviceWork(Mutex<HashMap<(String, String), (Work, u64)>>);
+pub(crate) struct DeviceWork(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Work and shares of each device of each account. A share of one that is known allocates nothing.
+    accounts: HashMap<String, HashMap<String, (Work, u64)>>,
+    devices: usize,
+}
+
+impl Counts {
+    fn get_mut(&mut self, account: &str, device: &str) -> Option<&mut (Work, u64)> {
+        self.accounts.get_mut(account)?.get_mut(device)
+    }
+}
 
 impl DeviceWork {
     /// Counts a share that was credited.
@@ -34,32 +47,40 @@ impl DeviceWork {
     }
 
     fn add(&self, account: &str, device: &str, work: Work, shares: u64) {
-        let mut devices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut key = (account.to_owned(), device.to_owned());
-        if devices.len() >= DEVICES_MAX && !devices.contains_key(&key) {
-            key.1.clear();
-            // An account that is not known either is left out; so many do not prove work in a quarter of a minute.
-            if !devices.contains_key(&key) {
-                return;
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = &mut *counts;
+        if let Some((sum, count)) = counts.get_mut(account, device) {
+            *sum = sum.saturating_add(work);
+            *count = count.saturating_add(shares);
+        } else if counts.devices < DEVICES_MAX {
+            let of_account = counts.accounts.entry(account.to_owned()).or_default();
+            of_account.insert(device.to_owned(), (work, shares));
+            counts.devices += 1;
+        } else if !device.is_empty() {
+            // An account that is not known without a device either is left out; so many do not prove work in a quarter of a
+            // minute.
+            if let Some((sum, count)) = counts.get_mut(account, "") {
+                *sum = sum.saturating_add(work);
+                *count = count.saturating_add(shares);
             }
         }
-        let (sum, count) = devices.entry(key).or_insert((Work::ZERO, 0));
-        *sum = sum.saturating_add(work);
-        *count = count.saturating_add(shares);
     }
 
     fn take(&self) -> Vec<Counted> {
-        let mut devices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = std::mem::take(&mut *devices);
-        let counted = taken.into_iter();
-        counted
-            .map(|((account, device), (work, shares))| Counted {
-                account,
-                device,
-                work,
-                shares,
-            })
-            .collect()
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = std::mem::take(&mut *counts);
+        drop(counts);
+        let counted = taken.accounts.into_iter().flat_map(|(account, devices)| {
+            devices
+                .into_iter()
+                .map(move |(device, (work, shares))| Counted {
+                    account: account.clone(),
+                    device,
+                    work,
+                    shares,
+                })
+        });
+        counted.collect()
     }
 
     /// Writes what was counted; keeps it for the next time if the ledger is away.

@@ -195,7 +195,12 @@ impl Pool {
                 settled = settler.settle_claim(share, claim) => Some(settled),
             }
         });
-        settling.await.ok().flatten()
+        let settled = settling.await.ok().flatten();
+        if settled.is_some() {
+            // The share's hashes come into the ledger behind it.
+            self.settler.committer.written().await;
+        }
+        settled
     }
 
     /// Ends it in the middle of whatever it does. What was committed stays.

@@ -9,6 +9,7 @@ mod engine;
 mod game;
 mod gguf;
 mod ledger;
+mod pages;
 mod peer_model;
 mod percentile;
 mod quality;
@@ -125,6 +126,8 @@ enum Command {
     },
     /// Commit shares of many connections, and COPY the same rows.
     Ledger(ledger::Load),
+    /// What questions take at a full ledger. Writes a line of JSON.
+    Pages(pages::Pages),
     /// What lies bring and cost, as expected and as played.
     AuditGame(AuditGame),
 }
@@ -221,6 +224,11 @@ fn main() -> anyhow::Result<()> {
             let runtime = tokio::runtime::Runtime::new()?;
             let taken = runtime.block_on(ledger::measure(&load))?;
             println!("{}", serde_json::to_string(&taken)?);
+        }
+        Command::Pages(pages) => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            let asked = runtime.block_on(pages::measure(&pages))?;
+            println!("{}", serde_json::to_string(&asked)?);
         }
         Command::AuditGame(game) => {
             let report = game::report(game.rules());

@@ -1,5 +1,6 @@
 //! What a claim does in the ledger, in one transaction: its batch, its tasks, their receipts, what they cost their payers,
-//! and the credit, which is held. The hashes of its share go the way of all shares.
+//! and the credit, which is held. The hashes of its share go the way of all shares; until they are in the ledger, the
+//! share's record is kept beside the claim, so that nothing is lost between the two.
 
 use dovetail_commitment::BatchRoot;
 use dovetail_units::time::unix_now;
@@ -14,14 +15,26 @@ use crate::{CommitRefusal, Ledger, LedgerError, audit_records, collateral, findi
 type Claimed = Result<Result<(), CommitRefusal>, LedgerError>;
 
 impl Ledger {
-    /// Settles the batch that this share claims. Once more is harmless: a batch that this very share has settled counts as
-    /// settled by it.
-    pub(crate) async fn settle_claim(&self, share: &Share, batch: &InferenceSettlement) -> Claimed {
+    /// Settles the batch that this share claims, and keeps the share's record for the log with this number.
+    pub(crate) async fn settle_claim(
+        &self,
+        share: &Share,
+        batch: &InferenceSettlement,
+        (log_id, record): (i64, &[u8]),
+    ) -> Claimed {
         collateral::retried(|| async {
             let mut transaction = self.pool.begin().await?;
             collateral::lock(&mut transaction).await?;
             let settled = settle_batch(&mut transaction, share, batch).await?;
             if settled.is_ok() {
+                sqlx::query(
+                    "INSERT INTO claimed_shares (header_hash, log_id, record) VALUES (share_key($1), $2, $3)",
+                )
+                .bind(share.header_hash.to_bytes().to_vec())
+                .bind(log_id)
+                .bind(record)
+                .execute(&mut *transaction)
+                .await?;
                 transaction.commit().await?;
             }
             Ok(settled)
@@ -37,9 +50,8 @@ async fn settle_batch(
     share: &Share,
     batch: &InferenceSettlement,
 ) -> Claimed {
-    let Claimable { worker, ids } = match claimable(connection, share, batch.root).await? {
-        Ok(Some(claimable)) => claimable,
-        Ok(None) => return Ok(Ok(())),
+    let Claimable { worker, ids } = match claimable(connection, batch.root).await? {
+        Ok(claimable) => claimable,
         Err(refusal) => return Ok(Err(refusal)),
     };
     // Every task gets its receipt, and no other does.
@@ -95,27 +107,19 @@ struct Claimable {
     ids: Vec<Vec<u8>>,
 }
 
-/// `None` if this share has settled the batch already: its pool stopped before the share was in the log.
 async fn claimable(
     connection: &mut PgConnection,
-    share: &Share,
     root: BatchRoot,
-) -> Result<Result<Option<Claimable>, CommitRefusal>, LedgerError> {
-    let row = sqlx::query(
-        "SELECT worker, state, task_ids, settled_by FROM batches WHERE root = $1 FOR UPDATE",
-    )
-    .bind(root.to_bytes().to_vec())
-    .fetch_optional(&mut *connection)
-    .await?;
+) -> Result<Result<Claimable, CommitRefusal>, LedgerError> {
+    let row = sqlx::query("SELECT worker, state, task_ids FROM batches WHERE root = $1 FOR UPDATE")
+        .bind(root.to_bytes().to_vec())
+        .fetch_optional(&mut *connection)
+        .await?;
     let Some(row) = row else {
         return Ok(Err(CommitRefusal::BatchUnknown));
     };
     let (state, ids): (String, Vec<Vec<u8>>) = (row.try_get("state")?, row.try_get("task_ids")?);
     let worker: Vec<u8> = row.try_get("worker")?;
-    let settled_by: Option<Vec<u8>> = row.try_get("settled_by")?;
-    if settled_by.as_deref() == Some(share.header_hash.as_bytes().as_slice()) {
-        return Ok(Ok(None));
-    }
     if state != "open" {
         return Ok(Err(CommitRefusal::BatchSpent));
     }
@@ -135,6 +139,6 @@ async fn claimable(
     } else if states.len() != ids.len() || states.iter().any(|state| state != "finished") {
         Err(CommitRefusal::TaskExpired)
     } else {
-        Ok(Some(Claimable { worker, ids }))
+        Ok(Claimable { worker, ids })
     })
 }

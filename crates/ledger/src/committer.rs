@@ -4,7 +4,8 @@
 //!
 //! A claim is settled in Postgres first ([`crate::claim`]); its hashes go the way of all shares then.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +26,9 @@ use crate::{CommitRefusal, Ledger, LedgerError};
 
 /// What one claim may take in Postgres before it counts as away.
 const CLAIM_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long a miner is not read from when the log is all but full. Half full of what is left, half as long.
+/// From which part of its size on the log counts as nearly full.
+const NEAR_FULL: f64 = 0.8;
+/// How long a miner is not read from after a share when the log is all but full: halfway from nearly full, half as long.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Where shares are logged, and how they come into the ledger.
@@ -48,7 +51,10 @@ impl CommitterConfig {
     pub fn new(dir: PathBuf, log_bytes_max: u64) -> Self {
         Self {
             dir,
-            log: LogConfig::of_size(log_bytes_max),
+            log: LogConfig {
+                near_full: NEAR_FULL,
+                ..LogConfig::of_size(log_bytes_max)
+            },
             write_interval: Duration::from_millis(100),
             settle_interval: Duration::from_secs(600),
             keep_blocks: 4_320,
@@ -71,8 +77,10 @@ struct Inner {
     tasks: TaskTracker,
     /// Set once, if log or ledger fail for good.
     failure: watch::Receiver<Option<String>>,
-    /// Whether somebody was told that the log is nearly full.
+    /// Whether somebody was told that the log is nearly full ..
     is_alarmed: AtomicBool,
+    /// .. and that it takes nothing.
+    is_failing: AtomicBool,
 }
 
 impl Committer {
@@ -86,14 +94,7 @@ impl Committer {
         config: CommitterConfig,
         shutdown: CancellationToken,
     ) -> Result<Self, LedgerError> {
-        let before = config.dir.join("shares.jsonl");
-        if std::fs::metadata(&before).is_ok_and(|file| file.len() > 0) {
-            return Err(LedgerError::Log(format!(
-                "{} holds shares that an earlier release acknowledged while Postgres was away: start that release \
-                 until the file is empty",
-                before.display()
-            )));
-        }
+        refuse_spool(&config.dir)?;
         let (dir, sizes) = (config.dir.clone(), config.log.clone());
         let opened = tokio::task::spawn_blocking(move || ShareLog::open(&dir, sizes)).await;
         let (log, recovered) = opened
@@ -101,6 +102,7 @@ impl Committer {
             .map_err(|error| LedgerError::Log(error.to_string()))?;
         let mut known = KnownShares::default();
         let begin = resume(&ledger, &log, &recovered, &mut known).await?;
+        log_claimed(&ledger, &log, &mut known).await?;
         let (progress, written) = watch::channel(begin.0);
         let (failing, failure) = watch::channel(None);
         let writer = ShareWriter::new(&ledger, &log, config, begin, progress, &shutdown)?;
@@ -113,6 +115,7 @@ impl Committer {
             tasks: tasks.clone(),
             failure,
             is_alarmed: AtomicBool::new(false),
+            is_failing: AtomicBool::new(false),
         });
         tasks.spawn({
             let inner = Arc::clone(&inner);
@@ -131,37 +134,61 @@ impl Committer {
         Ok(Self { inner })
     }
 
-    /// Returns once the share is durable: in the log, and the batch that it claims settled in the ledger. A share is in
-    /// the log's queue once this was polled and the log has room; then it counts even if the caller goes away.
+    /// Returns once the share is durable: in the log, or settled in the ledger with the batch that it claims. A share
+    /// without a claim is in the log's queue once this was polled and the log has room; then it counts even if the caller
+    /// goes away.
     ///
     /// # Errors
-    /// [`CommitRefusal`]; nothing was credited for its hashes then. After [`CommitRefusal::Unavailable`] and
-    /// [`CommitRefusal::LogFull`] its batch may have been settled; submitting it again completes it.
+    /// [`CommitRefusal`]; nothing was credited then. One exception: after [`CommitRefusal::Unavailable`] a claim may have
+    /// been settled, if the connection to Postgres broke while it was.
     pub async fn commit(&self, share: Share) -> Result<(), CommitRefusal> {
         share.check()?;
         let noted = self.note(&share)?;
-        if let Some(batch) = &share.batch {
-            self.settle(&share, batch).await?;
-        }
         let log = self.log().ok_or(CommitRefusal::Unavailable)?;
         let record = LoggedShare::new(&share, unix_now()).encode();
-        let appended = log
-            .append(&record)
-            .await
-            .map_err(|error| self.not_taken(&error))?;
+        let Some(batch) = &share.batch else {
+            return self.append(&log, &record, noted).await;
+        };
+        let kept = (log.log_id().cast_signed(), &*record);
+        self.settle(&share, batch, kept).await?;
+        // It is durable now, with its record. If that does not get into the log, the next start brings it there.
+        if let Err(error) = self.append(&log, &record, noted.keep()).await {
+            tracing::warn!(%error, "the share of a claim is logged at the next start");
+        }
+        Ok(())
+    }
+
+    async fn append(
+        &self,
+        log: &ShareLog,
+        record: &[u8],
+        noted: Noted<'_>,
+    ) -> Result<(), CommitRefusal> {
+        let appended = log.append(record).await;
+        let appended = appended.map_err(|error| self.not_taken(&error))?;
         // From here on it will be in the ledger, unless the log says otherwise.
         let noted = noted.keep();
         match appended.durable.await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.inner.is_failing.store(false, Ordering::Relaxed);
+                Ok(())
+            }
             Err(error @ DurabilityError::NoSegment(_)) => {
                 noted.forget();
-                tracing::error!(%error, "a share could not be logged: look after the disk");
+                self.tell_of_failure(&error);
                 Err(CommitRefusal::LogFull)
             }
             Err(error @ DurabilityError::Poisoned(_)) => {
-                tracing::error!(%error, "a share could not be logged");
+                self.tell_of_failure(&error);
                 Err(CommitRefusal::Unavailable)
             }
+        }
+    }
+
+    /// Says once that the disk takes nothing: a line for each share would be one more load on it.
+    fn tell_of_failure(&self, error: &dyn fmt::Display) {
+        if !self.inner.is_failing.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "shares cannot be logged: look after the disk");
         }
     }
 
@@ -169,8 +196,10 @@ impl Committer {
         &self,
         share: &Share,
         batch: &InferenceSettlement,
+        kept: (i64, &[u8]),
     ) -> Result<(), CommitRefusal> {
-        let settled = timeout(CLAIM_TIME_MAX, self.inner.ledger.settle_claim(share, batch)).await;
+        let settling = self.inner.ledger.settle_claim(share, batch, kept);
+        let settled = timeout(CLAIM_TIME_MAX, settling).await;
         match settled {
             Ok(Ok(settled)) => settled,
             Ok(Err(error)) if error.fault() == Fault::Row => {
@@ -197,7 +226,7 @@ impl Committer {
             AppendError::TooLong { .. } => CommitRefusal::Invalid,
             AppendError::Closed => CommitRefusal::Unavailable,
             AppendError::Busy | AppendError::Poisoned(_) => {
-                tracing::error!(%error, "a share could not be logged");
+                self.tell_of_failure(error);
                 CommitRefusal::Unavailable
             }
         }
@@ -210,11 +239,8 @@ impl Committer {
         };
         let room = log.room();
         self.alarm(room.near_full);
-        if room.near_full {
-            PAUSE_MAX.mul_f64(room.fraction().clamp(0.0, 1.0))
-        } else {
-            Duration::ZERO
-        }
+        let into_the_rest = (room.fraction() - NEAR_FULL) / (1.0 - NEAR_FULL);
+        PAUSE_MAX.mul_f64(into_the_rest.clamp(0.0, 1.0))
     }
 
     /// Says once that the log fills, and once that it has room again.
@@ -242,21 +268,24 @@ impl Committer {
         let _ = written.wait_for(|position| *position >= end).await;
     }
 
+    /// The log's number, as the ledger has it.
+    #[cfg(test)]
+    pub(crate) fn log_id(&self) -> i64 {
+        self.log().unwrap().log_id().cast_signed()
+    }
+
     /// Up to where the log is in the ledger.
     #[cfg(test)]
     pub(crate) fn position(&self) -> Position {
         *self.inner.written.borrow()
     }
 
-    /// Returns if log or ledger have failed for good: no share is taken any more, and the pool has to stop for a person.
+    /// Returns if log or ledger have failed for good, or the writer has ended: no share is taken any more, and the pool has to stop for a person.
     pub async fn failed(&self) -> LedgerError {
         let mut failure = self.inner.failure.clone();
         let failed = failure.wait_for(Option::is_some).await;
-        match failed.ok().and_then(|failure| failure.clone()) {
-            Some(words) => LedgerError::Log(words),
-            // The writer has ended without a failure.
-            None => std::future::pending().await,
-        }
+        let words = failed.ok().and_then(|failure| failure.clone());
+        LedgerError::Log(words.unwrap_or_else(|| "its writer has ended".to_owned()))
     }
 
     /// Returns once the writer has ended.
@@ -281,6 +310,45 @@ impl Committer {
             is_kept: false,
         })
     }
+}
+
+/// Refuses to start where an earlier release left shares that it had acknowledged.
+fn refuse_spool(dir: &Path) -> Result<(), LedgerError> {
+    for dir in [Some(dir), dir.parent()].into_iter().flatten() {
+        let spool = dir.join("shares.jsonl");
+        if std::fs::metadata(&spool).is_ok_and(|file| file.len() > 0) {
+            return Err(LedgerError::Log(format!(
+                "{} holds shares that an earlier release acknowledged while Postgres was away: start that release \
+                 until the file is empty",
+                spool.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Logs the shares of claims that were settled when the pool stopped.
+async fn log_claimed(
+    ledger: &Ledger,
+    log: &ShareLog,
+    known: &mut KnownShares,
+) -> Result<(), LedgerError> {
+    let records: Vec<Vec<u8>> =
+        sqlx::query_scalar("SELECT record FROM claimed_shares WHERE log_id = $1")
+            .bind(log.log_id().cast_signed())
+            .fetch_all(&ledger.pool)
+            .await?;
+    for record in records {
+        let share = LoggedShare::decode(&record).ok_or(LedgerError::Corrupt("claimed share"))?;
+        // It may be in the log, and not in the ledger yet.
+        if !known.insert(share.height, key(&share.header_hash)) {
+            continue;
+        }
+        let failed = |error: &dyn std::error::Error| LedgerError::Log(error.to_string());
+        let appended = log.append(&record).await.map_err(|error| failed(&error))?;
+        appended.durable.await.map_err(|error| failed(&error))?;
+    }
+    Ok(())
 }
 
 /// A proof that is noted, and forgotten if this is dropped before it is kept.

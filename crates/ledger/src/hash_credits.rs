@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use dovetail_units::{Msat, ShareCredit};
 use sqlx::{PgConnection, PgPool};
 
-use crate::LedgerError;
 use crate::share_set::Sum;
 use crate::transfers::POOL_HASH;
+use crate::{LedgerError, collateral};
 
 /// Adds the sums of new shares, by account.
 pub(crate) async fn add(
@@ -62,15 +62,29 @@ pub(crate) async fn take_held(
     Ok(Msat::new(msat))
 }
 
+/// Accounts that one transaction settles: however many there are, each one is short.
+const ACCOUNTS_PER_TRANSACTION: u64 = 2_000;
+
 /// Ends the slice: a transfer for each account that has earned a millisatoshi or more.
 ///
 /// # Errors
-/// [`LedgerError`], and nothing has moved.
+/// [`LedgerError`]; some accounts may have been settled, and the rest is next time.
 pub(crate) async fn settle_slice(pool: &PgPool) -> Result<u64, LedgerError> {
+    let mut settled = 0;
+    loop {
+        let some = collateral::retried(|| settle_some(pool)).await?;
+        settled += some;
+        if some < ACCOUNTS_PER_TRANSACTION {
+            return Ok(settled);
+        }
+    }
+}
+
+async fn settle_some(pool: &PgPool) -> Result<u64, LedgerError> {
     let settled = sqlx::query(
         "WITH due AS (
              SELECT account, div(unsettled, $1::text::numeric) AS msat
-               FROM hash_credits WHERE unsettled >= 1048576000000000000 ORDER BY account FOR UPDATE
+               FROM hash_credits WHERE unsettled >= 1048576000000000000 ORDER BY account LIMIT $3 FOR UPDATE
          ), moved AS (
              UPDATE hash_credits h
                 SET unsettled = h.unsettled - due.msat * $1::text::numeric, settlements = h.settlements + 1
@@ -84,6 +98,7 @@ pub(crate) async fn settle_slice(pool: &PgPool) -> Result<u64, LedgerError> {
     )
     .bind(ShareCredit::PER_MSAT.to_string())
     .bind(POOL_HASH)
+    .bind(i64::try_from(ACCOUNTS_PER_TRANSACTION).unwrap_or(i64::MAX))
     .execute(pool)
     .await?;
     Ok(settled.rows_affected())

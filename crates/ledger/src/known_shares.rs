@@ -9,6 +9,10 @@ use dovetail_commitment::HeaderHash;
 /// tip is refused as stale.
 pub(crate) const HEIGHTS_MAX: usize = 3;
 
+/// Proofs that are kept at all, some hundred megabytes. If a tip stands for long, the oldest height is forgotten, or its
+/// only one: Postgres' constraint is there still.
+const PROOFS_MAX: usize = 16_000_000;
+
 /// What stands for a proof: its first half, 128 bits that nobody can choose, as in the ledger.
 pub(crate) type Key = [u8; 16];
 
@@ -18,6 +22,7 @@ pub(crate) struct KnownShares {
     /// In the order in which they came.
     heights: VecDeque<u32>,
     proofs: HashMap<u32, HashSet<Key>>,
+    count: usize,
 }
 
 /// The key of a proof.
@@ -32,24 +37,38 @@ pub(crate) fn key(header_hash: &HeaderHash) -> Key {
 impl KnownShares {
     /// Notes a proof; `false` if it is known. A height that was not seen before takes the place of the oldest one.
     pub(crate) fn insert(&mut self, height: u32, key: Key) -> bool {
-        if self.proofs.values().any(|proofs| proofs.contains(&key)) {
+        if self.contains(&key) {
             return false;
+        }
+        if self.count >= PROOFS_MAX {
+            self.forget_oldest();
         }
         if !self.proofs.contains_key(&height) {
             self.heights.push_back(height);
-            if self.heights.len() > HEIGHTS_MAX
-                && let Some(oldest) = self.heights.pop_front()
-            {
-                self.proofs.remove(&oldest);
+            if self.heights.len() > HEIGHTS_MAX {
+                self.forget_oldest();
             }
         }
-        self.proofs.entry(height).or_default().insert(key)
+        let is_new = self.proofs.entry(height).or_default().insert(key);
+        self.count += usize::from(is_new);
+        is_new
+    }
+
+    /// Whether the proof is known.
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        self.proofs.values().any(|proofs| proofs.contains(key))
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.heights.pop_front();
+        let forgotten = oldest.and_then(|height| self.proofs.remove(&height));
+        self.count -= forgotten.map_or(0, |proofs| proofs.len());
     }
 
     /// Forgets a proof that was not made durable.
     pub(crate) fn remove(&mut self, height: u32, key: Key) {
         if let Some(proofs) = self.proofs.get_mut(&height) {
-            proofs.remove(&key);
+            self.count -= usize::from(proofs.remove(&key));
         }
     }
 }

@@ -39,8 +39,8 @@ mod transfers;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgPool};
 
 pub use audit_records::AuditRecord;
 pub use batches::{BatchRecord, BatchRefusal, BatchState};
@@ -115,9 +115,15 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Migration`] if the database holds something else.
     pub async fn migrate(&self) -> Result<(), LedgerError> {
-        migrations::migrator()
-            .run(&self.pool)
+        // On a connection of its own: rewriting a large table takes longer than a statement may otherwise.
+        let options = PgConnectOptions::clone(&self.pool.connect_options());
+        let options = options.options([("statement_timeout", "0")]);
+        let mut connection = options.connect().await?;
+        let migrated = migrations::migrator()
+            .run(&mut connection)
             .await
-            .map_err(|error| LedgerError::Migration(error.to_string()))
+            .map_err(|error| LedgerError::Migration(error.to_string()));
+        let _ = connection.close().await;
+        migrated
     }
 }

@@ -39,18 +39,29 @@ impl Partitions {
             .map(|height| height / BLOCKS * BLOCKS)
             .collect();
         for first in needed {
-            for first in [first, first.saturating_add(BLOCKS)] {
-                if self.made.contains(&first) {
-                    continue;
-                }
-                sqlx::query("SELECT make_share_partition($1)")
-                    .bind(first)
-                    .execute(pool)
-                    .await?;
-                self.made.insert(first);
+            self.make(pool, first).await?;
+            // Ahead of time. It is not needed yet, so nothing waits for it.
+            if let Err(error) = self.make(pool, first.saturating_add(BLOCKS)).await {
+                tracing::warn!(%error, "cannot make the next partition of shares yet");
             }
         }
         Ok(())
+    }
+
+    async fn make(&mut self, pool: &PgPool, first: i32) -> Result<(), LedgerError> {
+        if !self.made.contains(&first) {
+            sqlx::query("SELECT make_share_partition($1)")
+                .bind(first)
+                .execute(pool)
+                .await?;
+            self.made.insert(first);
+        }
+        Ok(())
+    }
+
+    /// Nobody knows any more which are there: another pool may have dropped some.
+    pub(crate) fn forget(&mut self) {
+        self.made.clear();
     }
 
     /// Drops what is older than shares are kept. If it cannot be done now, it is done later.
@@ -66,6 +77,8 @@ impl Partitions {
         match drop_below(pool, below).await {
             Ok(dropped) => {
                 self.dropped_below = below;
+                self.made
+                    .retain(|first| first.saturating_add(BLOCKS) > below);
                 if dropped > 0 {
                     tracing::info!(dropped, below, "dropped partitions of old shares");
                 }

@@ -60,6 +60,11 @@ impl LoggedShare {
         bytes
     }
 
+    /// Whether another release wrote the record, in a format that this one does not know.
+    pub(crate) fn is_of_another_release(record: &[u8]) -> bool {
+        record.first().is_some_and(|format| *format != FORMAT)
+    }
+
     /// `None` if this release does not know what it says.
     pub(crate) fn decode(record: &[u8]) -> Option<Self> {
         let ([format, flags], rest) = record.split_first_chunk()?;
@@ -102,7 +107,7 @@ mod tests {
         let flags = any::<[bool; 3]>();
         let numbers = (any::<[u8; 32]>(), 0..=i32::MAX as u32, any::<u64>());
         let sums = (any::<u128>(), 0..=ShareCredit::MAX.get());
-        (numbers, sums, flags, "[a-zé.]{1,90}").prop_map(
+        (numbers, sums, flags, "[a-zé.]{1,120}").prop_map(
             |((hash, height, unix), (work, credit), flags, account)| LoggedShare {
                 header_hash: HeaderHash::from_bytes(hash),
                 height,

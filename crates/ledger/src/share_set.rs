@@ -21,12 +21,20 @@ pub(crate) struct LoggedRecord<'a> {
 }
 
 /// All of these.
-pub(crate) fn decode(records: &Records) -> Vec<LoggedRecord<'_>> {
-    let records = records.iter().map(|(_, record)| LoggedRecord {
-        record,
-        share: LoggedShare::decode(record),
-    });
-    records.collect()
+///
+/// # Errors
+/// [`LedgerError::Log`] if another release wrote one of them.
+pub(crate) fn decode(records: &Records) -> Result<Vec<LoggedRecord<'_>>, LedgerError> {
+    let decoded = |(position, record)| {
+        if LoggedShare::is_of_another_release(record) {
+            return Err(LedgerError::Log(format!(
+                "record {position} was written by another release: start that one until the log is drained"
+            )));
+        }
+        let share = LoggedShare::decode(record);
+        Ok(LoggedRecord { record, share })
+    };
+    records.iter().map(decoded).collect()
 }
 
 /// Who writes which log.
@@ -65,15 +73,22 @@ impl<'a> ShareSet<'a> {
 
     /// Both halves; `None` of a single record.
     pub(crate) fn halves(&self) -> Option<[Self; 2]> {
-        if self.records.len() < 2 {
-            return None;
-        }
-        let (first, second) = self.records.split_at(self.records.len() / 2);
-        let middle = Position(self.from.0 + first.len() as u64);
-        Some([
-            Self::new(self.log, self.from, first),
-            Self::new(self.log, middle, second),
-        ])
+        let half = self.records.len() / 2;
+        let mut parts = (half > 0).then(|| self.parts(self.records.len() - half))?;
+        Some([parts.next()?, parts.next()?])
+    }
+
+    /// Parts of so many records at most, in their order.
+    pub(crate) fn parts(
+        &self,
+        records_max: usize,
+    ) -> impl DoubleEndedIterator<Item = Self> + use<'a> {
+        let (log, from, records_max) = (self.log, self.from, records_max.max(1));
+        let parts = self.records.chunks(records_max).enumerate();
+        parts.map(move |(number, records)| {
+            let offset = number.saturating_mul(records_max) as u64;
+            Self::new(log, Position(from.0 + offset), records)
+        })
     }
 
     /// Sets the records aside for a person, and goes on behind them.
@@ -168,9 +183,28 @@ async fn try_write(
         }
         count(&mut transaction, &shares, &accounts).await?;
         hold(&mut transaction, &shares, &accounts).await?;
+        forget_claimed(&mut transaction, &shares).await?;
     }
     transaction.commit().await?;
     Ok(Some(given - shares.len() as u64))
+}
+
+/// The shares of claims are here now.
+async fn forget_claimed(
+    connection: &mut PgConnection,
+    shares: &[&LoggedShare],
+) -> Result<(), LedgerError> {
+    let claims = shares.iter().filter(|share| share.is_inference);
+    let claims: Vec<&LoggedShare> = claims.copied().collect();
+    if !claims.is_empty() {
+        sqlx::query(
+            "DELETE FROM claimed_shares WHERE header_hash IN (SELECT share_key(proof) FROM unnest($1::bytea[]) AS given (proof))",
+        )
+        .bind(keys(&claims))
+        .execute(connection)
+        .await?;
+    }
+    Ok(())
 }
 
 /// Those of these proofs that are there.

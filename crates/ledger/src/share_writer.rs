@@ -33,7 +33,15 @@ const TRIES_MAX: usize = 3;
 /// How often old partitions and sums are looked for.
 const TIDY_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Proofs that are read back from the ledger at the start, at most.
-const KNOWN_SHARES_MAX: i64 = 4_000_000;
+const KNOWN_SHARES_MAX: i64 = 2_000_000;
+/// A set that takes too long is written in parts, down to this.
+const PART_RECORDS_MIN: usize = 256;
+/// Records of one set that are set aside. More are not the records' fault.
+const REJECTS_MAX: usize = 64;
+/// When a slice that could not be settled is tried again.
+const SETTLE_RETRY: Duration = Duration::from_secs(1);
+/// How long the writer goes on when the pool stops. What is left stays in the log.
+const STOP_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Takes the log over, and finds where the writer goes on, by the ledger's word. What is logged from there on, and what the
 /// ledger has of the newest heights, is noted as known.
@@ -53,7 +61,8 @@ pub(crate) async fn resume(
          ON CONFLICT (log_id) DO NOTHING",
     )
     .bind(taken.log_id)
-    .bind(database_position(recovered.acknowledged)?)
+    // A ledger that does not know the log has nothing of it.
+    .bind(0_i64)
     .bind(taken.writer)
     .execute(&ledger.pool)
     .await?;
@@ -96,14 +105,20 @@ pub(crate) async fn resume(
         reader = back;
     }
     // From now on no other pool writes it. Where the ledger lags behind what the log still has, it goes on from there.
-    sqlx::query(
-        "UPDATE share_logs SET writer = $2, position = GREATEST(position, $3) WHERE log_id = $1",
+    let took = sqlx::query(
+        "UPDATE share_logs SET writer = $2, position = $3 WHERE log_id = $1 AND position = $4",
     )
     .bind(taken.log_id)
     .bind(taken.writer)
     .bind(database_position(from)?)
+    .bind(database_position(position)?)
     .execute(&ledger.pool)
     .await?;
+    if took.rows_affected() == 0 {
+        return Err(LedgerError::Log(
+            "another pool has written a copy of it meanwhile: start only one of the two".to_owned(),
+        ));
+    }
     log.acknowledge(from)
         .map_err(|error| LedgerError::Log(error.to_string()))?;
     Ok((from, taken))
@@ -139,18 +154,22 @@ async fn check_last(
 /// The proofs of the newest heights that are in the ledger already.
 async fn read_known(ledger: &Ledger, known: &mut KnownShares) -> Result<(), LedgerError> {
     let rows = sqlx::query(
-        "SELECT height, uuid_send(header_hash) AS key FROM shares
-          WHERE height > (SELECT max(height) FROM shares) - $1 ORDER BY height DESC LIMIT $2",
+        "SELECT height, string_agg(uuid_send(header_hash), ''::bytea) AS keys FROM
+             (SELECT height, header_hash FROM shares
+               WHERE height > (SELECT max(height) FROM shares) - $1 ORDER BY height DESC LIMIT $2) newest
+          GROUP BY height ORDER BY height",
     )
     .bind(i32::try_from(HEIGHTS_MAX).unwrap_or(i32::MAX))
     .bind(KNOWN_SHARES_MAX)
     .fetch_all(&ledger.pool)
     .await?;
     // The lowest first, so that the newest heights stay.
-    for row in rows.iter().rev() {
-        let (height, key): (i32, Vec<u8>) = (row.try_get("height")?, row.try_get("key")?);
-        let key = key.try_into().map_err(|_| LedgerError::Corrupt("share"))?;
-        known.insert(u32::try_from(height).unwrap_or(0), key);
+    for row in &rows {
+        let (height, keys): (i32, Vec<u8>) = (row.try_get("height")?, row.try_get("keys")?);
+        let (keys, _) = keys.as_chunks();
+        for key in keys {
+            known.insert(u32::try_from(height).unwrap_or(0), *key);
+        }
     }
     Ok(())
 }
@@ -184,9 +203,14 @@ pub(crate) struct ShareWriter {
     config: CommitterConfig,
     progress: watch::Sender<Position>,
     partitions: Partitions,
-    settled_at: Instant,
+    /// Records of one transaction at most: fewer while Postgres is slow.
+    part_records_max: usize,
+    /// When the slice ends; `None` if each set ends it.
+    settle_at: Option<Instant>,
     tidied_at: Option<Instant>,
     is_away: bool,
+    /// When it stops, once the pool does.
+    stop_at: Option<Instant>,
     shutdown: CancellationToken,
 }
 
@@ -213,9 +237,12 @@ impl ShareWriter {
             reader: Some(log.reader(position).map_err(log_error)?),
             writes,
             partitions: Partitions::new(config.keep_blocks),
+            settle_at: (!config.settle_interval.is_zero())
+                .then(|| Instant::now() + config.settle_interval),
             config,
             progress,
-            settled_at: Instant::now(),
+            part_records_max: SET_RECORDS_MAX,
+            stop_at: None,
             tidied_at: None,
             is_away: false,
             shutdown: shutdown.clone(),
@@ -236,8 +263,8 @@ impl ShareWriter {
             }
         }
         // What is left of the slice becomes transfers with the next start, if Postgres is away now.
-        if !self.is_away && self.settle().await.is_err() {
-            tracing::warn!("the last slice of hash credit becomes transfers at the next start");
+        if !self.is_away {
+            self.settle().await;
         }
         let failure = self.log.failure();
         failure.map_or(Ok(()), |failure| Err(LedgerError::Log(failure.to_string())))
@@ -245,7 +272,10 @@ impl ShareWriter {
 
     /// Writes what there is, or waits for something to do.
     async fn step(&mut self) -> Result<(), Stop> {
-        let due = self.settled_at + self.config.settle_interval;
+        if self.is_overdue() {
+            return Err(Stop::Done);
+        }
+        let due = self.settle_at;
         let Some(reader) = &mut self.reader else {
             return Err(Stop::Done);
         };
@@ -255,15 +285,16 @@ impl ShareWriter {
                 Err(ReadError::Ended) => return Err(Stop::Done),
                 Err(error) => return Err(Stop::Failed(log_error(error))),
             },
-            () = sleep_until(due), if !self.config.settle_interval.is_zero() => {
-                return self.until_done(None).await;
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                self.settle().await;
+                return Ok(());
             }
         }
         let reader = self.reader.take().ok_or(Stop::Done)?;
         let from = reader.position();
         let (reader, records) = read(reader).await.map_err(Stop::Failed)?;
         self.reader = Some(reader);
-        self.until_done(Some((from, &records))).await?;
+        self.until_written(from, &records).await?;
         if records.len() < SET_RECORDS_FEW {
             tokio::select! {
                 () = sleep(self.config.write_interval) => {}
@@ -273,14 +304,22 @@ impl ShareWriter {
         Ok(())
     }
 
-    /// Writes the records, or settles, until Postgres has done it.
-    async fn until_done(&mut self, records: Option<(Position, &Records)>) -> Result<(), Stop> {
+    /// Whether the pool has been stopping for too long.
+    fn is_overdue(&mut self) -> bool {
+        if !self.shutdown.is_cancelled() {
+            return false;
+        }
+        let now = Instant::now();
+        *self.stop_at.get_or_insert(now + STOP_TIME_MAX) <= now
+    }
+
+    /// Writes the records until Postgres has taken them.
+    async fn until_written(&mut self, from: Position, records: &Records) -> Result<(), Stop> {
         loop {
-            let done = match records {
-                Some((from, records)) => self.write(from, records).await,
-                None => self.settle().await,
-            };
-            match done {
+            if let Some(failure) = self.log.failure() {
+                return Err(Stop::Failed(LedgerError::Log(failure.to_string())));
+            }
+            match self.write(from, records).await {
                 Ok(()) => {
                     if std::mem::take(&mut self.is_away) {
                         tracing::info!("Postgres is back");
@@ -305,11 +344,12 @@ impl ShareWriter {
     }
 
     async fn write(&mut self, from: Position, records: &Records) -> Result<(), LedgerError> {
-        let decoded = share_set::decode(records);
+        let decoded = share_set::decode(records)?;
         let set = ShareSet::new(self.writes, from, &decoded);
-        self.partitions.prepare(&self.pool, &set).await?;
-        // Halves of a set that is not taken, the last one first.
-        let mut open = vec![set];
+        self.prepare(&set).await?;
+        // Parts that are not written yet, the last one first.
+        let mut open: Vec<_> = set.parts(self.part_records_max).rev().collect();
+        let (mut rejects, mut is_prepared_anew) = (0, false);
         while let Some(set) = open.pop() {
             match self.write_set(&set).await {
                 Ok(duplicates) if duplicates > 0 => tracing::error!(
@@ -317,18 +357,25 @@ impl ShareWriter {
                     "acknowledged shares were in the ledger already, and count once: two pools, or a fault of this one"
                 ),
                 Ok(_) => {}
-                Err(error) if error.fault() == Fault::Row => match set.halves() {
-                    Some([first, second]) => open.extend([second, first]),
-                    None => {
-                        tracing::error!(%error, position = %set.from(), "the ledger never takes a logged share: see share_log_rejects");
-                        set.reject(&self.pool, &error.to_string()).await?;
+                Err(error) if error.fault() == Fault::Row => {
+                    // A partition may be missing that was there.
+                    if !std::mem::replace(&mut is_prepared_anew, true) {
+                        self.partitions.forget();
+                        self.prepare(&set).await?;
+                        open.push(set);
+                    } else if let Some([first, second]) = set.halves() {
+                        open.extend([second, first]);
+                    } else {
+                        rejects += 1;
+                        self.reject(&set, rejects, &error).await?;
                     }
-                },
+                }
                 Err(error) => return Err(error),
             }
         }
+        self.part_records_max = self.part_records_max.saturating_mul(2).min(SET_RECORDS_MAX);
         if self.config.settle_interval.is_zero() {
-            self.settle().await?;
+            self.settle().await;
         }
         let end = records.end();
         self.log
@@ -338,13 +385,40 @@ impl ShareWriter {
         Ok(())
     }
 
-    async fn write_set(&self, set: &ShareSet<'_>) -> Result<u64, LedgerError> {
+    async fn prepare(&mut self, set: &ShareSet<'_>) -> Result<(), LedgerError> {
+        let prepared = timeout(SET_TIME_MAX, self.partitions.prepare(&self.pool, set));
+        prepared.await.unwrap_or_else(|_| Err(too_late()))
+    }
+
+    /// Sets a single record aside. Many of them are a fault of the schema or of this release, and a person's to mend.
+    async fn reject(
+        &self,
+        set: &ShareSet<'_>,
+        rejects: usize,
+        error: &LedgerError,
+    ) -> Result<(), LedgerError> {
+        if rejects > REJECTS_MAX {
+            return Err(LedgerError::Log(format!(
+                "the ledger refuses record {} and {REJECTS_MAX} others: {error}",
+                set.from()
+            )));
+        }
+        tracing::error!(%error, position = %set.from(), "the ledger never takes a logged share: see share_log_rejects");
+        let reason = error.to_string();
+        let rejected = timeout(SET_TIME_MAX, set.reject(&self.pool, &reason));
+        rejected.await.unwrap_or_else(|_| Err(too_late()))
+    }
+
+    async fn write_set(&mut self, set: &ShareSet<'_>) -> Result<u64, LedgerError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let written = timeout(SET_TIME_MAX, share_set::write(&self.pool, set))
-                .await
-                .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()));
+            let written = timeout(SET_TIME_MAX, share_set::write(&self.pool, set)).await;
+            let written = written.unwrap_or_else(|_| {
+                // Less at a time may be in time.
+                self.part_records_max = (self.part_records_max / 2).max(PART_RECORDS_MIN);
+                Err(too_late())
+            });
             match written {
                 Err(error) if error.fault() == Fault::Collision && tries < TRIES_MAX => {
                     tracing::debug!(%error, "a set of shares is tried again");
@@ -354,29 +428,42 @@ impl ShareWriter {
         }
     }
 
-    /// A slice is over: what hashes have earned in it becomes transfers.
-    async fn settle(&mut self) -> Result<(), LedgerError> {
-        let settled = timeout(SET_TIME_MAX, hash_credits::settle_slice(&self.pool));
-        match settled.await {
-            Ok(Ok(_)) => {}
-            // Shares go on being written; a person has to look at the amounts.
-            Ok(Err(error)) if error.fault() == Fault::Row => {
-                tracing::error!(%error, "what hashes have earned cannot become transfers");
+    /// A slice is over: what hashes have earned in it becomes transfers. If that fails, shares go on being written.
+    async fn settle(&mut self) {
+        let settled = timeout(SET_TIME_MAX, hash_credits::settle_slice(&self.pool)).await;
+        let interval = self.config.settle_interval;
+        match settled.unwrap_or_else(|_| Err(too_late())) {
+            Ok(_) => {
+                self.settle_at = (!interval.is_zero()).then(|| Instant::now() + interval);
+                self.tidy().await;
             }
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(sqlx::Error::PoolTimedOut.into()),
+            Err(error) => {
+                tracing::error!(%error, "what hashes have earned cannot become transfers yet");
+                self.settle_at = Some(Instant::now() + interval.max(SETTLE_RETRY));
+            }
         }
-        self.settled_at = Instant::now();
+    }
+
+    /// Drops what is older than it is kept, once in a while.
+    async fn tidy(&mut self) {
         if self
             .tidied_at
-            .is_none_or(|at| at.elapsed() >= TIDY_INTERVAL)
+            .is_some_and(|at| at.elapsed() < TIDY_INTERVAL)
         {
-            self.tidied_at = Some(Instant::now());
-            self.partitions.drop_old(&self.pool).await;
-            if let Err(error) = share_sums::drop_old(&self.pool, unix_now()).await {
-                tracing::warn!(%error, "cannot delete old sums of shares yet");
-            }
+            return;
         }
-        Ok(())
+        self.tidied_at = Some(Instant::now());
+        let tidied = timeout(SET_TIME_MAX, async {
+            self.partitions.drop_old(&self.pool).await;
+            share_sums::drop_old(&self.pool, unix_now()).await
+        });
+        if let Err(error) = tidied.await.unwrap_or_else(|_| Err(too_late())) {
+            tracing::warn!(%error, "cannot delete old sums of shares yet");
+        }
     }
+}
+
+/// Postgres did not answer in time.
+fn too_late() -> LedgerError {
+    sqlx::Error::PoolTimedOut.into()
 }

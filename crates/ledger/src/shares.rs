@@ -40,8 +40,8 @@ pub struct Share {
     pub batch: Option<InferenceSettlement>,
 }
 
-/// The longest account name: with its prefix it fits the ledger's, and its length a byte of the log's record.
-pub(crate) const ACCOUNT_BYTES_MAX: usize = 190;
+/// The longest account name, an offer: with its prefix it fits the ledger's.
+pub(crate) const ACCOUNT_BYTES_MAX: usize = 255;
 
 impl Share {
     /// Whether the ledger will take it. What is logged is acknowledged, so nothing is found out later.

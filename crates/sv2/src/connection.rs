@@ -31,8 +31,6 @@ const SEALED_CHUNK_BYTES_MAX: usize = 65_535;
 const CHUNK_BYTES_MAX: usize = SEALED_CHUNK_BYTES_MAX - AEAD_MAC_LEN;
 /// What is read from the socket at once: some eighty shares.
 const READ_BYTES: usize = 8 * 1024;
-/// What is sealed before it is written: beyond it a peer waits for bytes that could be on their way.
-const WRITE_BYTES: usize = 64 * 1024;
 
 /// Why a connection cannot be used, or not any longer. After any of them it must be dropped.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +164,8 @@ impl FrameReader {
         self.arrived = Vec::new();
         self.taken = 0;
         loop {
+            // A peer that sends without end does not keep others from this thread.
+            tokio::task::coop::consume_budget().await;
             self.io.readable().await?;
             let mut bytes = [0; READ_BYTES];
             match self.io.try_read(&mut bytes) {
@@ -249,7 +249,7 @@ impl FrameWriter {
         self.write_all(std::slice::from_ref(frame)).await
     }
 
-    /// Seals frames and writes them, many with one call of the system. As [`write`](Self::write) otherwise.
+    /// Seals frames and writes them with one call of the system. Their sealed bytes are in memory together. As [`write`](Self::write) otherwise.
     ///
     /// # Errors
     /// Every error is final.
@@ -260,10 +260,6 @@ impl FrameWriter {
         let mut sealed = Vec::new();
         for frame in frames {
             self.seal(frame.as_ref(), &mut sealed)?;
-            if sealed.len() >= WRITE_BYTES {
-                self.io.write_all(&sealed).await?;
-                sealed.clear();
-            }
         }
         self.io.write_all(&sealed).await?;
         Ok(())

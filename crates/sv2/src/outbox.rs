@@ -14,6 +14,8 @@ use crate::frame::{EncodeError, Frame, Message};
 
 /// Frames that leave together at most.
 const FRAMES_TOGETHER_MAX: usize = 64;
+/// And bytes of their payloads, unless one alone has more.
+const BYTES_TOGETHER: usize = 64 * 1024;
 
 /// The time that frames may take to leave together. A peer that takes no bytes for this long is gone.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
@@ -109,6 +111,21 @@ impl Outbox {
     }
 }
 
+/// Frames that leave together: up to [`BYTES_TOGETHER`] of payloads, or a single longer one.
+fn pieces(mut frames: &[Queued]) -> impl Iterator<Item = &[Queued]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0_usize;
+        let fits = |queued: &&Queued| {
+            bytes = bytes.saturating_add(queued.frame.payload.len());
+            bytes <= BYTES_TOGETHER
+        };
+        let count = frames.iter().take_while(fits).count().max(1);
+        let (piece, rest) = frames.split_at_checked(count)?;
+        frames = rest;
+        Some(piece)
+    })
+}
+
 async fn write_queue(
     mut writer: FrameWriter,
     mut queue: mpsc::Receiver<Queued>,
@@ -124,23 +141,25 @@ async fn write_queue(
                 break;
             },
         }
-        // A cancelled write is fine here: the connection ends with it.
-        let written = tokio::select! {
-            biased;
-            () = connection.cancelled() => return,
-            written = tokio::time::timeout(WRITE_TIME_MAX, writer.write_all(&together)) => written,
-        };
-        match written {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "writing to a peer failed");
-                connection.cancel();
-                return;
-            }
-            Err(_) => {
-                tracing::warn!("a peer took no bytes for {} s", WRITE_TIME_MAX.as_secs());
-                connection.cancel();
-                return;
+        for frames in pieces(&together) {
+            // A cancelled write is fine here: the connection ends with it.
+            let written = tokio::select! {
+                biased;
+                () = connection.cancelled() => return,
+                written = tokio::time::timeout(WRITE_TIME_MAX, writer.write_all(frames)) => written,
+            };
+            match written {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "writing to a peer failed");
+                    connection.cancel();
+                    return;
+                }
+                Err(_) => {
+                    tracing::warn!("a peer took too long for what it was sent");
+                    connection.cancel();
+                    return;
+                }
             }
         }
     }

@@ -156,7 +156,7 @@ async fn check_ledger(database: &Database, ledger: &Ledger, made: &Made) {
     );
     // Each batch was credited once, and its worker's first one has matured.
     assert_eq!(
-        count("SELECT count(*) FROM shares WHERE kind = 'inference'").await,
+        count("SELECT count(*) FROM batches WHERE settled_by IS NOT NULL").await,
         batches
     );
     assert_eq!(count("SELECT count(*) FROM held_credits").await, batches);

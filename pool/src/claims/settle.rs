@@ -1,6 +1,7 @@
 //! From a share that passed the header check to an acknowledgement: the audit where it claims
-//! inference, then one durable ledger entry. Money runs to its end: these futures are spawned on
-//! the pool's task tracker, so that a connection that drops takes nothing with it.
+//! inference, then the log. Money runs to its end: a share is in the log's queue before anybody waits
+//! for it, and claims are spawned on the pool's task tracker, so that a connection that drops takes
+//! nothing with it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -231,11 +232,7 @@ impl Settler {
             receipts,
         };
         if let Err(error) = self.committer.commit(entry(&share, Some(settlement))).await {
-            return Settled::refused(match error {
-                // The next claim finds out how far this one came.
-                CommitRefusal::LogFull => Code::Internal.into(),
-                error => refusal(&error),
-            });
+            return Settled::refused(refusal(&error));
         }
         self.telemetry.emit(&Event::ShareAccepted {
             kind: "inference",

@@ -46,7 +46,7 @@ impl Visitor<'_> for Rate {
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<HashRate, E> {
-        // What was written in the file, which has fewer digits than a double tells apart.
+        // The shortest digits that mean this double: what was written, up to fifteen digits. More are written as a text.
         self.visit_str(&number.to_string())
     }
 

@@ -311,11 +311,89 @@ fn is_used(path: &Path) -> bool {
 fn shares_of_an_earlier_release_that_wait_in_its_spool_are_not_forgotten() {
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
+        // The folder of before, in which the log has one of its own.
+        let log = dir.path().join("log");
         std::fs::write(dir.path().join("shares.jsonl"), "{}\n").unwrap();
-        let start = Committer::start(ledger.clone(), config(dir.path()), CancellationToken::new());
+        let start = Committer::start(ledger.clone(), config(&log), CancellationToken::new());
         let error = start.await.err().unwrap().to_string();
         assert!(error.contains("earlier release"), "{error}");
         std::fs::write(dir.path().join("shares.jsonl"), "").unwrap();
-        Running::start(&ledger, dir.path()).await.stop().await;
+        Running::start(&ledger, &log).await.stop().await;
+    });
+}
+
+/// A newer release wrote it, and somebody went back.
+#[test]
+fn records_of_another_release_are_not_set_aside_the_pool_stops() {
+    run(|_db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().to_owned();
+        tokio::task::spawn_blocking(move || {
+            let (log, _) = ShareLog::open(&place, config(&place).log).unwrap();
+            log.try_append(b"\x02 whatever it says").unwrap();
+        })
+        .await
+        .unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        let failed = tokio::time::timeout(Duration::from_secs(20), running.committer.0.failed());
+        let error = failed.await.unwrap().to_string();
+        assert!(error.contains("another release"), "{error}");
+        let late = running.log(hash_share(1, "alice", 1)).await;
+        assert_eq!(late, Err(CommitRefusal::Unavailable));
+    });
+}
+
+/// Another pool, or a person, has dropped a partition that this one goes on writing to.
+#[test]
+fn a_partition_that_is_gone_is_made_again_and_sets_nothing_aside() {
+    run(|db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        running
+            .committer
+            .commit(numbered_share(0, "alice", 1))
+            .await
+            .unwrap();
+        let mut by_hand = db.connection().await;
+        sqlx::raw_sql("SELECT drop_share_partitions(10000)")
+            .execute(&mut by_hand)
+            .await
+            .unwrap();
+        for n in 1..=5 {
+            running.log(numbered_share(n, "alice", 1)).await.unwrap();
+        }
+        running.committer.0.written().await;
+        assert_eq!(ledger.stats().await.unwrap().shares, 6);
+        let rejects: i64 = sqlx::query_scalar("SELECT count(*) FROM share_log_rejects")
+            .fetch_one(&ledger.pool)
+            .await
+            .unwrap();
+        assert_eq!(rejects, 0);
+    });
+}
+
+/// The ledger is another one, or of before the log was made.
+#[test]
+fn a_ledger_that_does_not_know_the_log_is_given_what_the_log_still_has() {
+    run(|_db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        for share in shares(0, 5) {
+            running.committer.commit(share).await.unwrap();
+        }
+        running.stop().await;
+        sqlx::raw_sql(
+            "DELETE FROM share_logs; ALTER TABLE shares DISABLE TRIGGER shares_are_facts; DELETE FROM shares;",
+        )
+        .execute(&ledger.pool)
+        .await
+        .unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        running.committer.0.written().await;
+        let shares: i64 = sqlx::query_scalar("SELECT count(*) FROM shares")
+            .fetch_one(&ledger.pool)
+            .await
+            .unwrap();
+        assert_eq!(shares, 5);
     });
 }

@@ -1,6 +1,7 @@
 //! Group commit, duplicates and batches that are spent once.
 
 use super::*;
+use crate::share_record::LoggedShare;
 use crate::{BatchRefusal, BatchState, CommitRefusal, TaskState};
 
 #[test]
@@ -280,35 +281,41 @@ fn of_shares_that_come_together_each_proof_counts_once_for_whoever_was_first() {
 
 /// The pool stops between a claim's transaction and its share in the log.
 #[test]
-fn a_claim_that_was_settled_by_a_share_that_was_not_logged_is_completed_by_that_share_only() {
+fn the_share_of_a_claim_that_was_settled_and_not_logged_is_logged_at_the_next_start() {
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
+        let running = Running::start(&ledger, dir.path()).await;
+        let log_id = running.committer.0.log_id();
+        running.stop().await;
         let (root, tasks) = open_batch(&ledger, &[1]).await;
         let share = inference_share(9, root, &tasks);
         let batch = share.batch.clone().unwrap();
-        assert_eq!(ledger.settle_claim(&share, &batch).await.unwrap(), Ok(()));
-        let running = Running::start(&ledger, dir.path()).await;
-        let another = inference_share(8, root, &tasks);
-        assert_eq!(
-            running.committer.commit(another).await,
-            Err(CommitRefusal::BatchSpent)
-        );
-        assert_eq!(running.committer.commit(share.clone()).await, Ok(()));
+        let record = LoggedShare::new(&share, unix_now()).encode();
+        let settled = ledger.settle_claim(&share, &batch, (log_id, &record)).await;
+        assert_eq!(settled.unwrap(), Ok(()));
+        // Another pool's start leaves it alone.
+        let other = tempfile::tempdir().unwrap();
+        Running::start(&ledger, other.path()).await.stop().await;
+        assert_eq!(ledger.stats().await.unwrap().shares, 0);
+        for _ in 0..2 {
+            let running = Running::start(&ledger, dir.path()).await;
+            running.committer.0.written().await;
+            let again = running.committer.commit(share.clone()).await;
+            assert_eq!(again, Err(CommitRefusal::DuplicateShare));
+            let another = inference_share(8, root, &tasks);
+            let another = running.committer.commit(another).await;
+            assert_eq!(another, Err(CommitRefusal::BatchSpent));
+            running.stop().await;
+        }
         let balance = ledger.balance("miner").await.unwrap();
         assert_eq!((balance.available.get(), balance.held.get()), (10, 1_000));
         let stats = ledger.stats().await.unwrap();
-        assert_eq!(
-            (
-                stats.shares,
-                stats.inference_shares,
-                stats.transcripts_replayed
-            ),
-            (1, 1, 1)
+        let counts = (
+            stats.shares,
+            stats.inference_shares,
+            stats.transcripts_replayed,
         );
-        assert_eq!(
-            running.committer.commit(share).await,
-            Err(CommitRefusal::DuplicateShare)
-        );
+        assert_eq!(counts, (1, 1, 1));
     });
 }
 

@@ -24,6 +24,9 @@ pub(crate) struct LedgerArguments {
     /// `delayed`.
     #[arg(long, value_delimiter = ',', default_value = "0,1")]
     delays: Vec<u64>,
+    /// Shares of a ledger that is asked what pages ask; 0 leaves it out. Ten million take 2 GB and some minutes.
+    #[arg(long, default_value_t = 10_000_000)]
+    full: u64,
     /// End with one JSON object.
     #[arg(long)]
     json: bool,
@@ -51,9 +54,21 @@ pub(super) fn measure(arguments: &LedgerArguments) -> anyhow::Result<()> {
             })
         })
         .collect();
+    let asked: anyhow::Result<Option<Value>> = (arguments.full > 0)
+        .then(|| {
+            steps.step(&format!("a ledger of {} shares", arguments.full), || {
+                let url = postgres.fresh_database(DATABASE)?;
+                report(
+                    Command::new(&bench)
+                        .args(["pages", "--database", &url])
+                        .args(["--shares", &arguments.full.to_string()]),
+                )
+            })
+        })
+        .transpose();
     postgres.drop_database(DATABASE);
     postgres.stop();
-    let rows = measured?;
+    let (rows, asked) = (measured?, asked?);
     eprintln!(
         "\n{:>8} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12} {:>8} {:>10} {:>10}",
         "delay ms",
@@ -82,11 +97,22 @@ pub(super) fn measure(arguments: &LedgerArguments) -> anyhow::Result<()> {
             number(row, "stats_ms", 1),
         );
     }
+    if let Some(asked) = &asked {
+        eprintln!(
+            "\nat {} shares: counts {} ms, a miner's day {} ms, a statement {} ms, a balance {} ms",
+            asked["shares"],
+            number(asked, "stats_ms", 1),
+            number(asked, "miner_day_ms", 1),
+            number(asked, "statement_ms", 1),
+            number(asked, "balance_ms", 1),
+        );
+    }
     if arguments.json
         && let Some((first, others)) = rows.split_first()
     {
         let mut first = first.clone();
         first["delayed"] = others.into();
+        first["full"] = asked.unwrap_or_default();
         println!("{first}");
     }
     Ok(())
