@@ -185,7 +185,7 @@ fn main() -> anyhow::Result<()> {
             tokens,
         } => {
             let measured = quality::measure(&checkpoint, &load(&model)?, &texts, tokens)?;
-            println!("{}", serde_json::to_string(&measured)?);
+            print(&measured)?;
         }
         Command::Engine {
             model,
@@ -194,7 +194,7 @@ fn main() -> anyhow::Result<()> {
         } => {
             let model = speed::endless(load(&model)?);
             let measured = engine::measure(&model, threads, &work)?;
-            println!("{}", serde_json::to_string(&measured)?);
+            print(&measured)?;
         }
         Command::Audit {
             model,
@@ -202,7 +202,7 @@ fn main() -> anyhow::Result<()> {
             work,
         } => {
             let measured = audit::measure(&Arc::new(load(&model)?), threads, &work)?;
-            println!("{}", serde_json::to_string(&measured)?);
+            print(&measured)?;
         }
         Command::Clerk {
             model,
@@ -217,18 +217,13 @@ fn main() -> anyhow::Result<()> {
             threads,
             work,
         } => {
-            let measured = agent::measure(&Arc::new(load(&model)?), threads, &work)?;
-            println!("{}", serde_json::to_string(&measured)?);
+            print(&agent::measure(&Arc::new(load(&model)?), threads, &work)?)?;
         }
         Command::Ledger(load) => {
-            let runtime = tokio::runtime::Runtime::new()?;
-            let taken = runtime.block_on(ledger::measure(&load))?;
-            println!("{}", serde_json::to_string(&taken)?);
+            print(&tokio::runtime::Runtime::new()?.block_on(ledger::measure(&load))?)?
         }
         Command::Pages(pages) => {
-            let runtime = tokio::runtime::Runtime::new()?;
-            let asked = runtime.block_on(pages::measure(&pages))?;
-            println!("{}", serde_json::to_string(&asked)?);
+            print(&tokio::runtime::Runtime::new()?.block_on(pages::measure(&pages))?)?
         }
         Command::AuditGame(game) => {
             let report = game::report(game.rules());
@@ -254,4 +249,10 @@ fn import_for_both(checkpoint: &Path, name: String, out: &Path, peer: &Path) -> 
 
 fn load(path: &Path) -> anyhow::Result<Model> {
     Model::load(path).with_context(|| format!("cannot load {}", path.display()))
+}
+
+/// Writes a line of JSON.
+fn print(measured: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(measured)?);
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Args;
-use dovetail_ledger::{Ledger, Span};
+use dovetail_ledger::{Ledger, LedgerError, Span};
 use dovetail_units::ShareCredit;
 use dovetail_units::time::unix_now;
 use serde::Serialize;
@@ -61,14 +61,14 @@ pub(crate) async fn measure(pages: &Pages) -> anyhow::Result<Asked> {
     fill(&sql, pages).await?;
     let since = unix_now() - DAY_S;
     let account = "miner-7";
-    let stats_ms = median(async || Ok(drop(ledger.stats().await?))).await?;
+    let stats_ms = median(async || ledger.stats().await.map(drop)).await?;
     let day = async || {
         let day = ledger.share_sums(Some(account), Span::Minute, since, 1_440);
-        Ok(drop(day.await?))
+        day.await.map(drop)
     };
     let miner_day_ms = median(day).await?;
-    let statement_ms = median(async || Ok(drop(ledger.statement(account, 100).await?))).await?;
-    let balance_ms = median(async || Ok(drop(ledger.balance(account).await?))).await?;
+    let statement_ms = median(async || ledger.statement(account, 100).await.map(drop)).await?;
+    let balance_ms = median(async || ledger.balance(account).await.map(drop)).await?;
     let count = async |table: &str| -> anyhow::Result<i64> {
         let count = format!("SELECT count(*) FROM {table}");
         Ok(sqlx::query_scalar(AssertSqlSafe(count))
@@ -91,7 +91,7 @@ pub(crate) async fn measure(pages: &Pages) -> anyhow::Result<Asked> {
     })
 }
 
-async fn median(question: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+async fn median(question: impl AsyncFn() -> Result<(), LedgerError>) -> anyhow::Result<f64> {
     let mut took = Vec::new();
     for _ in 0..QUESTIONS {
         let started = Instant::now();

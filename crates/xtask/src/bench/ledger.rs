@@ -69,6 +69,19 @@ pub(super) fn measure(arguments: &LedgerArguments) -> anyhow::Result<()> {
     postgres.drop_database(DATABASE);
     postgres.stop();
     let (rows, asked) = (measured?, asked?);
+    print_table(&rows, asked.as_ref());
+    if arguments.json
+        && let Some((first, others)) = rows.split_first()
+    {
+        let mut first = first.clone();
+        first["delayed"] = others.into();
+        first["full"] = asked.unwrap_or_default();
+        println!("{first}");
+    }
+    Ok(())
+}
+
+fn print_table(rows: &[Value], asked: Option<&Value>) {
     eprintln!(
         "\n{:>8} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12} {:>8} {:>10} {:>10}",
         "delay ms",
@@ -82,7 +95,7 @@ pub(super) fn measure(arguments: &LedgerArguments) -> anyhow::Result<()> {
         "bytes each",
         "stats ms"
     );
-    for row in &rows {
+    for row in rows {
         eprintln!(
             "{:>8} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12} {:>8} {:>10} {:>10}",
             row["delay_ms"],
@@ -97,7 +110,7 @@ pub(super) fn measure(arguments: &LedgerArguments) -> anyhow::Result<()> {
             number(row, "stats_ms", 1),
         );
     }
-    if let Some(asked) = &asked {
+    if let Some(asked) = asked {
         eprintln!(
             "\nat {} shares: counts {} ms, a miner's day {} ms, a statement {} ms, a balance {} ms",
             asked["shares"],
@@ -107,13 +120,4 @@ pub(super) fn measure(arguments: &LedgerArguments) -> anyhow::Result<()> {
             number(asked, "balance_ms", 1),
         );
     }
-    if arguments.json
-        && let Some((first, others)) = rows.split_first()
-    {
-        let mut first = first.clone();
-        first["delayed"] = others.into();
-        first["full"] = asked.unwrap_or_default();
-        println!("{first}");
-    }
-    Ok(())
 }
