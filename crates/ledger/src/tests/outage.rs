@@ -7,13 +7,13 @@ use crate::CommitRefusal;
 /// busy machine may take a while for 1,500 commits.
 pub(super) async fn shares_reach(ledger: &Ledger, count: u64) {
     for _ in 0..1200 {
-        // And their slice is over.
+        let stats = ledger.stats().await;
+        // And, looked at later, their slice is over.
         let open = sqlx::query_scalar::<_, i64>(
             "SELECT count(*) FROM hash_credits WHERE unsettled >= 1048576000000000000",
         )
         .fetch_one(&ledger.pool)
         .await;
-        let stats = ledger.stats().await;
         if stats.is_ok_and(|stats| stats.shares == count) && matches!(open, Ok(0)) {
             return;
         }
