@@ -14,9 +14,9 @@ use crate::network::Network;
 pub use crate::options::Options;
 use crate::postgres::{Held, Postgres};
 use crate::process::{Daemon, STEP_TIME_MAX, output};
-use crate::program;
 pub use crate::served_model::{ServedModel, tiny_file};
 use crate::served_model::{make_tiny, provide_model};
+use crate::{free_port, program};
 
 /// The authority keys of test networks, as the SRI examples print them. Never for real use.
 pub const AUTHORITY_PUBLIC: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
@@ -99,7 +99,11 @@ impl Scenario {
             config.push_str(validators);
         }
         let config = layout.write("pool.toml", &config)?;
-        let mut pool = layout.spawn_pool("pool", &config, options.pool_settings)?;
+        // It starts again on the same ports, which nobody may take meanwhile.
+        let [mining, api] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
+        let ports = [("MINING__LISTEN", &*mining), ("API__LISTEN", &*api)];
+        let settings = [&ports, options.pool_settings].concat();
+        let mut pool = layout.spawn_pool("pool", &config, &settings)?;
         let ready = pool.ready(START_TIME_MAX)?;
         tell("pool", &ready);
         let (mining, grpc) = (text(&ready, "mining")?, text(&ready, "grpc")?);

@@ -117,6 +117,13 @@ impl Fixture {
         ))
     }
 
+    /// Waits until so many shares of this account are in the ledger.
+    pub(crate) fn credited(&self, account: &impl std::fmt::Display, shares: usize) {
+        let count = format!("SELECT count(*) FROM named_shares WHERE account = '{account}'");
+        let scenario = self.scenario();
+        scenario.query_until(&count, &shares.to_string()).unwrap();
+    }
+
     /// How many shares of this worker claimed a batch and were credited.
     pub(crate) fn inference_shares(&self, worker: &WorkerKey) -> i64 {
         self.number(&format!(

@@ -29,6 +29,19 @@ pub(crate) struct InFlight {
     pub(super) settled: Settled,
 }
 
+/// Begins here and now: a share is in the log's queue, and a claim in its worker's line, in the order in which they came and
+/// whatever becomes of the connection.
+pub(super) fn begun<T: Send + 'static>(
+    mut settling: BoxFuture<'static, T>,
+) -> BoxFuture<'static, T> {
+    // Nobody waits with this waker: what is not done is polled again, by whoever awaits it.
+    let mut context = Context::from_waker(Waker::noop());
+    match settling.as_mut().poll(&mut context) {
+        Poll::Ready(done) => Box::pin(std::future::ready(done)),
+        Poll::Pending => settling,
+    }
+}
+
 /// The shares of one connection that are under way.
 #[derive(Debug, Default)]
 pub(crate) struct PendingShares {
@@ -43,17 +56,9 @@ impl PendingShares {
         self.count
     }
 
-    /// Begins a settlement here and now, so that the share is in the log's queue whatever becomes of the connection.
-    pub(super) fn push(&mut self, mut settling: BoxFuture<'static, InFlight>) {
-        // Nobody waits with this waker: what is not done is polled again by `next`.
-        let first = settling
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()));
-        let waiting = self.waiting();
-        waiting.push(match first {
-            Poll::Ready(done) => Box::pin(std::future::ready(done)),
-            Poll::Pending => settling,
-        });
+    /// Takes a settlement that has begun.
+    pub(super) fn push(&mut self, settling: BoxFuture<'static, InFlight>) {
+        self.waiting().push(settling);
         self.count += 1;
     }
 

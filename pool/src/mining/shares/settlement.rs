@@ -11,11 +11,12 @@ use dovetail_sv2::extension::{BatchOutcome, MSAT_UNKNOWN};
 use dovetail_telemetry::Event;
 use dovetail_units::Msat;
 use dovetail_vrf::VrfProof;
+use futures::future::BoxFuture;
 use stratum_core::mining_sv2::SubmitSharesSuccessOwned;
 
 use super::acks::Difficulty;
 use super::judge::Judged;
-use super::pending_share::InFlight;
+use super::pending_share::{InFlight, begun};
 use super::share::SubmittedShare;
 use crate::claims::settle::{BatchReport, Settled};
 use crate::mining::connection::Connection;
@@ -52,16 +53,17 @@ impl Connection {
         };
         self.claims_in_flight += usize::from(in_flight.claimed.is_some());
         let settler = self.settler.clone();
-        self.in_flight.push(match claim {
+        let settling: BoxFuture<'static, InFlight> = match claim {
             // An audit runs to its end, also if the connection does not.
             Some(claim) => {
-                let task = self.shared.tracker.spawn(async move {
+                let settling = begun(Box::pin(async move {
                     let settled = settler.settle_claim(proven, claim).await;
                     if let Some(keeping) = keeping {
                         keeping.done().await;
                     }
                     settled
-                });
+                }));
+                let task = self.shared.tracker.spawn(settling);
                 Box::pin(async move {
                     if let Ok(settled) = task.await {
                         in_flight.settled = settled;
@@ -69,14 +71,15 @@ impl Connection {
                     in_flight
                 })
             }
-            None => Box::pin(async move {
+            None => begun(Box::pin(async move {
                 in_flight.settled = settler.settle_hash(proven).await;
                 if let Some(keeping) = keeping {
                     keeping.done().await;
                 }
                 in_flight
-            }),
-        });
+            })),
+        };
+        self.in_flight.push(settling);
     }
 
     /// Settlements have ended, this one and maybe more: what can be acknowledged by now is, with one
