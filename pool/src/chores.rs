@@ -8,6 +8,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::blocks;
+use crate::claims::settle::Settler;
 use crate::claims::suspects;
 use crate::shared::Shared;
 use crate::subsidy;
@@ -30,7 +31,7 @@ pub(crate) fn start(shared: &Arc<Shared>, shutdown: &CancellationToken) {
     let (ledger, budget) = (shared.ledger.clone(), shared.config.inference.subsidy);
     let telling = subsidy::keep_telling(ledger, budget, shared.telemetry.clone(), shutdown.clone());
     tracker.spawn(telling);
-    let settler = shared.settler.clone();
+    let settler = Settler::clone(&shared.settler);
     tracker.spawn(suspects::keep_confirming(settler, shutdown.clone()));
     let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());
     tracker.spawn(following);

@@ -159,7 +159,7 @@ async fn share(
         ledger: base.ledger.clone(),
         templates,
         blocks,
-        settler,
+        settler: Arc::new(settler),
         registrations: OneEach::new(OF_A_WORKER_IN_LINE_MAX),
         tasks: base.tasks.clone(),
         models: base.models.clone(),

@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     pub(crate) share_pace: SharePace,
     /// The work of each device, for its miner.
     pub(crate) devices: Arc<DeviceWork>,
-    pub(crate) settler: Settler,
+    pub(crate) settler: Arc<Settler>,
     /// One registration of a batch at a time of each worker: however many connections a worker has, it takes one of those
     /// to the ledger.
     pub(crate) registrations: OneEach<WorkerKey>,

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
@@ -63,6 +63,9 @@ pub(crate) struct Hashed {
 }
 
 /// The two kinds of mining channel (Sv2 specification, section 5.2).
+/// How often a channel's difficulty is looked at, however many shares come.
+const STEER_INTERVAL: Duration = Duration::from_millis(10);
+
 #[derive(Debug)]
 enum Kind {
     Standard(Box<StandardChannel>),
@@ -407,8 +410,11 @@ impl Channel {
         self.aim(Some(max_target))
     }
 
-    /// Looks at the work that was proven up to now. Whether the target changed.
+    /// Looks at the work that was proven up to now, unless it has just done so. Whether the target changed.
     pub(crate) fn steer(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.looked_at) < STEER_INTERVAL {
+            return false;
+        }
         // The library takes every rate that `Vardiff` has.
         self.time_passed(now) && self.aim(None).unwrap_or(false)
     }

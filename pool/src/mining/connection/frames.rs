@@ -10,7 +10,8 @@ use crate::mining::shares::share::SubmittedShare;
 const SUPPORTED_EXTENSIONS: [u16; 2] = [EXTENSION_TYPE, worker_tracking::EXTENSION_TYPE];
 
 impl Connection {
-    /// Looks the message up by its header alone: `parsers_sv2` would refuse what it does not know.
+    /// Looks the message up by its header alone: `parsers_sv2` would refuse what it does not know. What waits for somebody
+    /// is boxed: each connection would keep the room for it otherwise, idle or not.
     pub(super) async fn on_frame(&mut self, frame: Frame) -> Result<(), EndReason> {
         match frame.extension_type {
             0 => self.on_mining_frame(&frame).await,
@@ -38,7 +39,7 @@ impl Connection {
             let (share, fields) = frame.decode_with_tlvs::<messages::SubmitSharesExtended>()?;
             self.on_share(&SubmittedShare::from(share), &fields)
         } else if frame.is::<messages::SetCustomMiningJob>() {
-            self.on_set_custom_job(frame.message()?).await
+            Box::pin(self.on_set_custom_job(frame.message()?)).await
         } else {
             Err(EndReason::Protocol("a message that miners do not send"))
         }
@@ -73,11 +74,11 @@ impl Connection {
         } else if frame.is::<ext::DeliverTranscript>() {
             self.on_transcript(&frame.message()?)
         } else if frame.is::<ext::RegisterBatch>() {
-            self.on_register_batch(&frame.message()?).await
+            Box::pin(self.on_register_batch(&frame.message()?)).await
         } else if frame.is::<ext::RequestBatchJob>() {
-            self.on_request_batch_job(&frame.message()?).await
+            Box::pin(self.on_request_batch_job(&frame.message()?)).await
         } else if frame.is::<ext::AssignTaskError>() {
-            self.on_assign_error(&frame.message()?).await;
+            Box::pin(self.on_assign_error(&frame.message()?)).await;
             Ok(())
         } else if frame.is::<ext::Invoice>() {
             self.on_invoice(frame.message()?);

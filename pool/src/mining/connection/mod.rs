@@ -25,7 +25,6 @@ use super::custom_jobs::accepted_jobs::AcceptedJobs;
 use super::extension::challenge::Registering;
 use super::shares::pending_share::PendingShares;
 use super::template_jobs::job_maker::JobMaker;
-use crate::claims::settle::Settler;
 use crate::known_accounts::Voucher;
 use crate::mailboxes::WorkerCommand;
 use crate::shared::Shared;
@@ -73,8 +72,6 @@ pub(crate) struct Connection {
     pub(in crate::mining) min_ntime: u32,
     pub(in crate::mining) accepted: AcceptedJobs,
     pub(in crate::mining) batch_jobs: BatchJobs,
-    /// Settles its shares.
-    pub(in crate::mining) settler: Settler,
     pub(in crate::mining) registering: Option<Registering>,
     /// The worker that has registered. Dropping it gives the worker's tasks back.
     pub(in crate::mining) connected: Option<Connected>,
@@ -125,7 +122,6 @@ impl Connection {
                 .unwrap_or_else(PoisonError::into_inner)
                 .total_extranonce_len(),
         );
-        let settler = shared.settler.clone();
         let mining = &shared.config.mining;
         let jobs = JobMaker::new(
             Arc::clone(&shared.job_salts),
@@ -154,7 +150,6 @@ impl Connection {
             min_ntime: 0,
             accepted: AcceptedJobs::default(),
             batch_jobs: BatchJobs::new(Instant::now().into_std()),
-            settler,
             registering: None,
             connected: None,
             kept: KeptCredit::NONE,

@@ -1,5 +1,7 @@
 //! A worker registers: it names its models, and proves its key by signing the pool's nonce for this pool and connection.
 
+use std::sync::Arc;
+
 use dovetail_commitment::WorkerKey;
 use dovetail_sv2::EndReason;
 use dovetail_sv2::extension::codes::Code;
@@ -61,7 +63,7 @@ impl Connection {
     /// for the ledger, which may be away.
     fn keep_credit(&mut self, worker: WorkerKey, kept: KeptCredit) {
         self.kept = kept;
-        let settler = self.settler.clone();
+        let settler = Arc::clone(&self.shared.settler);
         self.shared
             .tracker
             .spawn(async move { settler.keep_credit(worker, kept).await });

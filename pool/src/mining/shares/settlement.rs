@@ -2,6 +2,7 @@
 //! order of the channel's shares (`acks.rs`). A claim is settled in a task of its own.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use dovetail_commitment::HeaderHash;
@@ -35,7 +36,7 @@ impl Connection {
             .shared
             .share_pace
             .count(&proven.account, Instant::now());
-        self.pause_reading(pause.max(self.settler.committer.pause()));
+        self.pause_reading(pause.max(self.shared.settler.committer.pause()));
         let Some(channel) = self.channels.get_mut(&share.channel_id) else {
             return;
         };
@@ -52,7 +53,7 @@ impl Connection {
             settled: Settled::Refused(Code::Internal.into(), None),
         };
         self.claims_in_flight += usize::from(in_flight.claimed.is_some());
-        let settler = self.settler.clone();
+        let settler = Arc::clone(&self.shared.settler);
         let settling: BoxFuture<'static, InFlight> = match claim {
             // An audit runs to its end, also if the connection does not.
             Some(claim) => {
