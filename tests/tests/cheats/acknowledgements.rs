@@ -178,7 +178,8 @@ async fn counts_and_sums_add_up_over_every_life_of_a_connection() {
         assert_eq!(good, if life == 0 { 6 } else { 7 });
         let told = cheat.acknowledged(cheat.channel.id);
         credited += good as usize;
-        case.fixture.credited(&cheat.keys.name, credited);
+        case.fixture
+            .credited(&cheat.keys.name, &credited.to_string());
         let total = case.fixture.number(&format!(
             "SELECT COALESCE(sum(work), 0)::bigint FROM named_shares WHERE account = '{}'",
             cheat.keys.name

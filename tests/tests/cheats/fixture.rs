@@ -118,10 +118,9 @@ impl Fixture {
     }
 
     /// Waits until so many shares of this account are in the ledger.
-    pub(crate) fn credited(&self, account: &impl std::fmt::Display, shares: usize) {
+    pub(crate) fn credited(&self, account: &impl std::fmt::Display, shares: &str) {
         let count = format!("SELECT count(*) FROM named_shares WHERE account = '{account}'");
-        let scenario = self.scenario();
-        scenario.query_until(&count, &shares.to_string()).unwrap();
+        self.scenario().query_until(&count, shares).unwrap();
     }
 
     /// How many shares of this worker claimed a batch and were credited.

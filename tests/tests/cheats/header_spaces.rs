@@ -61,7 +61,8 @@ async fn a_hash_is_paid_once_under_whatever_targets_its_headers_were_asked_for()
             assert_eq!(cheat.verdict(share, None).await, Verdict::Hashes);
         }
     }
-    case.fixture.credited(&cheat.keys.name, shares.len());
+    case.fixture
+        .credited(&cheat.keys.name, &shares.len().to_string());
     let credited = case.fixture.number(&format!(
         "SELECT COALESCE(sum(work), 0)::bigint FROM named_shares WHERE account = '{}'",
         cheat.keys.name
