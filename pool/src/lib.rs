@@ -6,6 +6,7 @@
 //! to the ledger, `mining::shares` answers. For a task: `agents` translates the request, `tasks` does the rest.
 
 mod accepted_shares;
+mod account;
 mod agents;
 mod assignment;
 mod blocks;
@@ -34,6 +35,7 @@ mod tasks;
 mod test_support;
 mod validation;
 
+pub use account::print_account;
 pub use blocks::print_coinbase_only;
 pub use claims::print_audits;
 pub use config::Config;

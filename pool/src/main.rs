@@ -74,6 +74,18 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
+    /// Print what an account has, what it did in the last day, and what moved its money.
+    Account {
+        /// The account: a worker's key, an address, or another name.
+        #[arg(long)]
+        account: String,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+        /// How many lines of its statement at most.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
     /// Print the devices of an account, the last seen first: what each of them hashes and has hashed.
     Devices {
         /// The account: a worker's key, an address, or another name.
@@ -128,6 +140,15 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         }) => {
             let config = load(&arguments.config)?;
             let printed = dovetail_pool::print_coinbase_only(&config, account, json, limit);
+            runtime()?.block_on(printed)
+        }
+        Some(Command::Account {
+            account,
+            json,
+            limit,
+        }) => {
+            let config = load(&arguments.config)?;
+            let printed = dovetail_pool::print_account(&config, &account, json, limit);
             runtime()?.block_on(printed)
         }
         Some(Command::Devices { account, json }) => {

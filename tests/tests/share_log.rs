@@ -4,6 +4,10 @@
 
 mod played;
 
+use std::process::Command;
+
+use dovetail_tests::process::output;
+use dovetail_tests::program;
 use dovetail_tests::scenario::Options;
 use played::LOCALHOST;
 use played::miner::Miner;
@@ -23,7 +27,7 @@ fn options() -> Options {
 async fn shares_are_acknowledged_while_postgres_takes_none_and_are_in_the_ledger_once_after_each_kill()
  {
     let (_dir, mut scenario) = dovetail_tests::scenario(&options()).unwrap();
-    let mut acknowledged = 0;
+    let mut acknowledged = 0_u64;
     for _ in 0..3 {
         // The writer waits here, in the middle of its transaction.
         let held = scenario
@@ -53,4 +57,15 @@ async fn shares_are_acknowledged_while_postgres_takes_none_and_are_in_the_ledger
     scenario
         .query_until(credited, &acknowledged.to_string())
         .unwrap();
+    // So says the command that its operator has for it.
+    let mut command = Command::new(program("dovetail-pool"));
+    command.arg("--config").arg(scenario.file("pool.toml"));
+    command.args(["account", "--account", "alice", "--json"]);
+    let printed: serde_json::Value = serde_json::from_str(&output(&mut command).unwrap()).unwrap();
+    let hours = printed["hours"].as_array().unwrap();
+    let shares: u64 = hours
+        .iter()
+        .map(|hour| hour["shares"].as_u64().unwrap())
+        .sum();
+    assert_eq!(shares, acknowledged, "{printed}");
 }

@@ -172,6 +172,11 @@ async fn try_write(
     let shares: Option<Vec<&LoggedShare>> = open.map(|of| of.share.as_ref()).collect();
     let mut shares = shares.ok_or(LedgerError::Corrupt("record of the log"))?;
     let given = shares.len() as u64;
+    let claims: Vec<&LoggedShare> = shares
+        .iter()
+        .copied()
+        .filter(|of| of.is_inference)
+        .collect();
     if looks_for_duplicates {
         let mut known = present(&mut transaction, &shares).await?;
         shares.retain(|share| known.insert(key(&share.header_hash)));
@@ -183,24 +188,22 @@ async fn try_write(
         }
         count(&mut transaction, &shares, &accounts).await?;
         hold(&mut transaction, &shares, &accounts).await?;
-        forget_claimed(&mut transaction, &shares).await?;
     }
+    forget_claimed(&mut transaction, &claims).await?;
     transaction.commit().await?;
     Ok(Some(given - shares.len() as u64))
 }
 
-/// The shares of claims are here now.
+/// The shares of claims are here now, from this set or from before.
 async fn forget_claimed(
     connection: &mut PgConnection,
-    shares: &[&LoggedShare],
+    claims: &[&LoggedShare],
 ) -> Result<(), LedgerError> {
-    let claims = shares.iter().filter(|share| share.is_inference);
-    let claims: Vec<&LoggedShare> = claims.copied().collect();
     if !claims.is_empty() {
         sqlx::query(
             "DELETE FROM claimed_shares WHERE header_hash IN (SELECT share_key(proof) FROM unnest($1::bytea[]) AS given (proof))",
         )
-        .bind(keys(&claims))
+        .bind(keys(claims))
         .execute(connection)
         .await?;
     }

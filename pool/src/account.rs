@@ -1,0 +1,128 @@
+//! What an account has, what it did in the last day, and what moved its money: `dovetail-pool account`.
+
+use anyhow::Context;
+use dovetail_ledger::{Balance, Ledger, Span, SpanSum, StatementLine};
+use dovetail_units::time::unix_now;
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::records;
+
+/// Hours that are looked back.
+const HOURS: u32 = 24;
+
+/// All of it.
+#[derive(Debug, Serialize)]
+struct AccountRecord {
+    account: String,
+    available_msat: i64,
+    pending_msat: i64,
+    held_msat: i64,
+    held_for_blocks_msat: i64,
+    unsettled_msat: i64,
+    hours: Vec<Hour>,
+    statement: Vec<Line>,
+}
+
+#[derive(Debug, Serialize)]
+struct Hour {
+    starts_at_unix: u64,
+    shares: u64,
+    work: String,
+    credit_msat: i64,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    unix: u64,
+    kind: String,
+    reason: String,
+    amount_msat: i64,
+}
+
+/// Prints the account, as one JSON object or for people, with so many lines of its statement. Only reads the ledger, so it
+/// may run beside the pool.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn print_account(
+    config: &Config,
+    account: &str,
+    json: bool,
+    limit: u32,
+) -> anyhow::Result<()> {
+    let ledger = records::connect(config).await?;
+    let record = read(&ledger, account, limit)
+        .await
+        .context("cannot read the account: has this pool's database been migrated?")?;
+    records::print(&[record], json, text, "")
+}
+
+async fn read(ledger: &Ledger, account: &str, limit: u32) -> anyhow::Result<AccountRecord> {
+    let Balance {
+        available,
+        pending,
+        held,
+        held_for_blocks,
+        unsettled,
+    } = ledger.balance(account).await?;
+    let hour_s = u64::from(Span::Hour.seconds());
+    let since = unix_now().saturating_sub(u64::from(HOURS) * hour_s);
+    let hours = ledger.share_sums(Some(account), Span::Hour, since, HOURS);
+    let hours = hours.await?.into_iter().map(|sum: SpanSum| Hour {
+        starts_at_unix: sum.starts_at_unix,
+        shares: sum.shares,
+        work: sum.work,
+        credit_msat: sum.credit.get(),
+    });
+    let lines = ledger.statement(account, limit).await?;
+    let lines = lines.into_iter().map(|line: StatementLine| Line {
+        unix: line.unix,
+        kind: line.kind,
+        reason: line.reason,
+        amount_msat: line.amount_msat,
+    });
+    Ok(AccountRecord {
+        account: account.to_owned(),
+        available_msat: available.get(),
+        pending_msat: pending.get(),
+        held_msat: held.get(),
+        held_for_blocks_msat: held_for_blocks.get(),
+        unsettled_msat: unsettled.get(),
+        hours: hours.collect(),
+        statement: lines.collect(),
+    })
+}
+
+fn text(record: &AccountRecord) -> String {
+    let ago = |unix: u64| unix_now().saturating_sub(unix);
+    let mut text = format!(
+        "{}: {} msat can be paid out, {} are on their way, {} are held for inference and {} until a block, {} wait for the \
+         end of the slice\n",
+        record.account,
+        record.available_msat,
+        record.pending_msat,
+        record.held_msat,
+        record.held_for_blocks_msat,
+        record.unsettled_msat,
+    );
+    for hour in &record.hours {
+        text += &format!(
+            "  hour that began {} s ago: {} shares, {} hashes, {} msat\n",
+            ago(hour.starts_at_unix),
+            hour.shares,
+            hour.work,
+            hour.credit_msat,
+        );
+    }
+    for line in &record.statement {
+        text += &format!(
+            "  {} s ago: {:+} msat, {} ({})\n",
+            ago(line.unix),
+            line.amount_msat,
+            line.reason,
+            line.kind,
+        );
+    }
+    text
+}
