@@ -1,5 +1,5 @@
 //! What the questions of pages and commands take at a full ledger: so many shares, two days of minutes, ninety of hours, and a
-//! month of slices, made by the database itself.
+//! week of slices, made by the database itself.
 
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ pub(crate) struct Pages {
     #[arg(long)]
     database: String,
     /// Shares in all.
-    #[arg(long, default_value_t = 10_000_000)]
+    #[arg(long, default_value_t = 2_000_000)]
     shares: u64,
     /// Accounts that they are of.
     #[arg(long, default_value_t = 1_000)]
@@ -118,7 +118,7 @@ async fn fill(sql: &PgPool, pages: &Pages) -> anyhow::Result<()> {
          INSERT INTO transfers (id, kind, debit, credit, amount, reason, created_at)
              SELECT substr(sha256(convert_to(a.id || '/' || s, 'UTF8')), 1, 16), 'posted', p.id, a.id, 100, 'hash',
                     now() - s * interval '10 minutes'
-               FROM accounts a, accounts p, generate_series(1, 4320) s
+               FROM accounts a, accounts p, generate_series(1, 1008) s
               WHERE starts_with(a.name, 'worker:') AND p.name = 'pool:hash';"
     ))
     .await?;

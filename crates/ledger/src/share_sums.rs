@@ -183,13 +183,12 @@ impl Ledger {
         limit: u32,
     ) -> Result<Vec<StatementLine>, LedgerError> {
         let rows = sqlx::query(
-            "WITH one AS (SELECT id FROM accounts WHERE name = $1)
-             SELECT floor(extract(epoch FROM created_at))::bigint AS unix, kind, reason, amount FROM (
-                 (SELECT created_at, kind, reason, amount FROM transfers, one
-                   WHERE credit = one.id ORDER BY created_at DESC LIMIT $2)
+            "SELECT floor(extract(epoch FROM created_at))::bigint AS unix, kind, reason, amount FROM (
+                 (SELECT created_at, kind, reason, amount FROM transfers
+                   WHERE credit = (SELECT id FROM accounts WHERE name = $1) ORDER BY created_at DESC LIMIT $2)
                  UNION ALL
-                 (SELECT created_at, kind, reason, -amount FROM transfers, one
-                   WHERE debit = one.id ORDER BY created_at DESC LIMIT $2)) lines
+                 (SELECT created_at, kind, reason, -amount FROM transfers
+                   WHERE debit = (SELECT id FROM accounts WHERE name = $1) ORDER BY created_at DESC LIMIT $2)) lines
               ORDER BY created_at DESC LIMIT $2",
         )
         .bind(worker_account(account))

@@ -24,8 +24,8 @@ pub(crate) struct LedgerArguments {
     /// `delayed`.
     #[arg(long, value_delimiter = ',', default_value = "0,1")]
     delays: Vec<u64>,
-    /// Shares of a ledger that is asked what pages ask; 0 leaves it out. Ten million take 2 GB and some minutes.
-    #[arg(long, default_value_t = 10_000_000)]
+    /// Shares of a ledger that is asked what pages ask; 0 leaves it out. Ten million take 3 GB and eight minutes.
+    #[arg(long, default_value_t = 2_000_000)]
     full: u64,
     /// End with one JSON object.
     #[arg(long)]
