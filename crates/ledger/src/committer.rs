@@ -280,7 +280,8 @@ impl Committer {
         *self.inner.written.borrow()
     }
 
-    /// Returns if log or ledger have failed for good, or the writer has ended: no share is taken any more, and the pool has to stop for a person.
+    /// Returns if log or ledger have failed for good, or the writer has ended: no share is taken any more, and the pool
+    /// has to stop for a person.
     pub async fn failed(&self) -> LedgerError {
         let mut failure = self.inner.failure.clone();
         let failed = failure.wait_for(Option::is_some).await;

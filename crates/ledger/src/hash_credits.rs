@@ -80,6 +80,7 @@ pub(crate) async fn settle_slice(pool: &PgPool) -> Result<u64, LedgerError> {
     }
 }
 
+/// The bound of `due` is [`ShareCredit::PER_MSAT`], written out: only so does Postgres use the index of accounts that are due.
 async fn settle_some(pool: &PgPool) -> Result<u64, LedgerError> {
     let settled = sqlx::query(
         "WITH due AS (

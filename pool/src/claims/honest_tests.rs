@@ -35,7 +35,7 @@ const AUDIT_TIME_MAX: Duration = Duration::from_millis(1_500);
 /// A pool whose validators have faults.
 async fn start(
     database: &Database,
-    spool: &std::path::Path,
+    log: &std::path::Path,
     model: &Arc<Model>,
     random: &Arc<Random>,
 ) -> Pool {
@@ -45,13 +45,7 @@ async fn start(
             random: Arc::clone(random),
         })
     };
-    Pool::start(
-        database,
-        spool,
-        (0..3).map(faulty).collect(),
-        AUDIT_TIME_MAX,
-    )
-    .await
+    Pool::start(database, log, (0..3).map(faulty).collect(), AUDIT_TIME_MAX).await
 }
 
 /// Claims a batch until it is credited, as an honest worker does; returns how many shares that took. Of one that could not
@@ -187,12 +181,12 @@ async fn an_honest_worker_is_never_punished() {
     let database = Database::create().await;
     let ledger = database.ledger().await;
     ledger.migrate().await.unwrap();
-    let spool = tempfile::tempdir().unwrap();
+    let log = tempfile::tempdir().unwrap();
     let model = tiny_model(1);
     let random = Arc::new(Random::new(7));
     let (running, pool) = watch::channel(None);
     running.send_replace(Some(Arc::new(
-        start(&database, spool.path(), &model, &random).await,
+        start(&database, log.path(), &model, &random).await,
     )));
 
     let workers = start_workers(&ledger, &model, &pool);
@@ -207,7 +201,7 @@ async fn an_honest_worker_is_never_punished() {
                 old.kill().await;
             }
             kills += 1;
-            let new = start(&database, spool.path(), &model, &random).await;
+            let new = start(&database, log.path(), &model, &random).await;
             running.send_replace(Some(Arc::new(new)));
         }
     };

@@ -19,11 +19,11 @@ use crate::test_support::{Database, Finished, Pool, Worker, hash_share, prices, 
 use crate::validation::tests::tiny_model;
 use crate::validation::{Validator, ValidatorError, Work};
 
-/// A database, a spool and workers of one model.
+/// A database, a folder for the log and workers of one model.
 struct Fixture {
     database: Database,
     ledger: Ledger,
-    spool: tempfile::TempDir,
+    log: tempfile::TempDir,
     worker: Worker,
 }
 
@@ -35,7 +35,7 @@ impl Fixture {
         Self {
             database,
             ledger,
-            spool: tempfile::tempdir().unwrap(),
+            log: tempfile::tempdir().unwrap(),
             worker: Worker {
                 model: tiny_model(1),
                 runtime: Arc::new(Runtime::new(1).unwrap()),
@@ -56,8 +56,8 @@ impl Fixture {
     async fn pool(&self, is_validated: bool, audit_time_max: Duration) -> Arc<Pool> {
         let one: Arc<dyn Validator> = Arc::new(validator(0, &self.worker.model));
         let validators = Vec::from_iter(is_validated.then_some(one));
-        let spool = self.spool.path();
-        Arc::new(Pool::start(&self.database, spool, validators, audit_time_max).await)
+        let log = self.log.path();
+        Arc::new(Pool::start(&self.database, log, validators, audit_time_max).await)
     }
 
     async fn honest(&self, number: usize, batch: usize) -> Finished {
@@ -316,7 +316,7 @@ async fn a_lie_that_nobody_can_confirm_in_time_is_kept_and_confirmed_without_ano
     let model = &fixture.worker.model;
     let alone: Vec<Arc<dyn Validator>> = vec![Arc::new(validator(0, model)), Arc::new(Away)];
     let time_max = Duration::from_secs(2);
-    let pool = Pool::start(&fixture.database, fixture.spool.path(), alone, time_max).await;
+    let pool = Pool::start(&fixture.database, fixture.log.path(), alone, time_max).await;
     let liar = fixture.worker(0);
     let lie = liar
         .finish(&fixture.ledger, 1, 2, |index, transcript| {
@@ -346,7 +346,7 @@ async fn a_lie_that_nobody_can_confirm_in_time_is_kept_and_confirmed_without_ano
     // Another validator comes. The liar claims no more, and loses what is held all the same.
     let another: Vec<Arc<dyn Validator>> = vec![Arc::new(validator(1, model))];
     let time_max = Duration::from_secs(30);
-    let pool = Pool::start(&fixture.database, fixture.spool.path(), another, time_max).await;
+    let pool = Pool::start(&fixture.database, fixture.log.path(), another, time_max).await;
     pool.settler.confirm_suspects().await;
     assert_eq!(fixture.balance(0).await, (1, 0));
     let records = fixture.ledger.failed_audits(None, 10).await.unwrap();
@@ -400,12 +400,7 @@ async fn what_a_replay_finds_after_its_time_is_confirmed_although_that_takes_as_
     let fixture = Fixture::start().await;
     let (takes, time_max) = (Duration::from_secs(2), Duration::from_millis(1_500));
     let slow = slow(&fixture.worker.model, takes);
-    let pool = Pool::start(
-        &fixture.database,
-        fixture.spool.path(),
-        vec![slow],
-        time_max,
-    );
+    let pool = Pool::start(&fixture.database, fixture.log.path(), vec![slow], time_max);
     let pool = Arc::new(pool.await);
     let liar = fixture.worker(0);
     let lie = liar.finish(&fixture.ledger, 0, 2, |_, transcript| {
@@ -435,10 +430,10 @@ async fn what_a_replay_finds_after_its_time_is_confirmed_although_that_takes_as_
 async fn a_batch_that_cannot_be_audited_three_times_is_given_up_and_only_then_is_its_sample_told() {
     let fixture = Fixture::start().await;
     let slow = slow(&fixture.worker.model, Duration::from_secs(1));
-    let spool = fixture.spool.path();
+    let log = fixture.log.path();
     // Each claim also waits for what the one before has left behind.
     let time_max = Duration::from_millis(900);
-    let pool = Pool::start(&fixture.database, spool, vec![slow], time_max).await;
+    let pool = Pool::start(&fixture.database, log, vec![slow], time_max).await;
     let pool = Arc::new(pool);
     let finished = fixture.honest(0, 0).await;
     let mut first_header = None;

@@ -226,9 +226,9 @@ async fn no_composition_order_or_number_of_keys_makes_lies_worth_anything() {
     let database = Database::create().await;
     let ledger = database.ledger().await;
     ledger.migrate().await.unwrap();
-    let spool = tempfile::tempdir().unwrap();
+    let log = tempfile::tempdir().unwrap();
     let time_max = std::time::Duration::from_secs(60);
-    let pool = Pool::start(&database, spool.path(), Vec::new(), time_max).await;
+    let pool = Pool::start(&database, log.path(), Vec::new(), time_max).await;
     let keys: Vec<WorkerKey> = (0..KEYS)
         .map(|_| WorkerKey::from_bytes(random.bytes32()))
         .collect();
