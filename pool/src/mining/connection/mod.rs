@@ -163,7 +163,11 @@ impl Connection {
 
     async fn run(&mut self, mut reader: FrameReader, token: &CancellationToken) -> EndReason {
         let mut templates = self.shared.templates.subscribe();
-        templates.mark_changed();
+        // Before the first frame is read: a channel's first messages are a job of its own.
+        let work = templates.borrow_and_update().clone();
+        if let Some(Err(ended)) = work.map(|work| self.on_work(work)) {
+            return ended;
+        }
         let mut staleness = self.shared.templates.staleness();
         let mut clock = MiningClock::start();
         loop {
