@@ -61,7 +61,8 @@ pub struct WindowSlice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     length: WindowLength,
-    /// From the oldest to the newest. At most `1024 * length` slices of [`Slice::SIZE`](crate::Slice::SIZE).
+    /// From the oldest to the newest: `1024 * length` slices of [`Slice::SIZE`](crate::Slice::SIZE), and more if some closed
+    /// for their accounts, which takes 65,536 shares each.
     slices: VecDeque<WindowSlice>,
     total: Weight,
 }
