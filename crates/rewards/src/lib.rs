@@ -8,6 +8,40 @@
 //!
 //! Exact integers; no I/O, no clock, no randomness, no SQL, no Sv2. What a signature is, is for the caller to know, too:
 //! [`SliceRoot::as_bytes`] is what it is over.
+//!
+//! ```
+//! use dovetail_rewards::*;
+//! use dovetail_units::{Msat, Work};
+//!
+//! let alice = AccountId::new("alice")?;
+//! let mut open = OpenSlice::new(0, Slice::SIZE)?;
+//! let mut window = Window::new(WindowLength::default());
+//! let mut weights = Weights::default();
+//!
+//! // A share of 2^70 hashes where a block takes 2^79, on a job that is worth as much as the pool's.
+//! let terms = ShareTerms {
+//!     work: Work::new(1 << 70),
+//!     block_work: Work::new(1 << 79),
+//!     value_sat: 320_000_000,
+//!     reference_sat: 320_000_000,
+//! };
+//! let share = CountedShare { id: ShareId([1; 16]), weight: terms.weight()? };
+//! if let Some(closed) = open.add(&alice, &share)? {
+//!     for (account, tally) in closed.accounts() {
+//!         weights.add(account, tally.weight)?;
+//!     }
+//!     // None leaves yet. The weights of those that do are subtracted.
+//!     let gone = window.push(WindowSlice { number: closed.number(), total: closed.total() })?;
+//!     assert!(gone.is_empty());
+//!     let genesis = SliceRoot::genesis(&[1; 32], &dovetail_commitment::HeaderHash::from_bytes([2; 32]), &[3; 32]);
+//!     let header = SumTree::new(closed).header(genesis);
+//!     assert_eq!(header.accounts, 1);
+//! }
+//! let fee = PoolFee::from_millionths(10_000)?;
+//! let division = by_weight(Msat::new(320_000_000_000), fee, &weights)?;
+//! assert_eq!(division.credits[0].amount, Msat::new(316_800_000_000));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod account;
 mod answer;

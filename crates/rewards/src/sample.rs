@@ -11,7 +11,7 @@ use crate::chain::SliceRoot;
 use crate::proportion::proportion;
 use crate::weight::Weight;
 
-/// Bits of a draw. Rounding to points of the line makes a part `f` of it less likely by 2^-124 at most.
+/// Bits of a draw. Rounding to points of the line makes a stretch of it, say a share, less likely by 2^-124 at most.
 const DRAW_BITS: u32 = 124;
 
 /// The points that this block draws on a window of this weight whose newest slice has this root (which binds the slices

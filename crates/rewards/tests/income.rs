@@ -13,6 +13,8 @@ use dovetail_rewards::{
     Window, WindowLength, WindowSlice, by_weight,
 };
 use dovetail_units::{Msat, SplitMix64, Work};
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 /// The reference: 3.2 bitcoin.
 const REFERENCE_SAT: u64 = 320_000_000;
@@ -106,7 +108,8 @@ impl Pool {
     /// Whether the account has earned what its work was worth, within the theorem's bound: a slice in a window, and one
     /// msat a block.
     fn assert_fair(&self, account: &AccountId, what: &str) {
-        let [earned, worth] = [&self.earned, &self.worth].map(|of| of[account]);
+        let [earned, worth] =
+            [&self.earned, &self.worth].map(|of| of.get(account).copied().unwrap_or_default());
         let window = Weight::PER_DIFFICULTY.get() >> 64;
         let slice = (self.heaviest_slice >> 64) + 1;
         let slack = worth * slice / window + self.chances + 1;
@@ -254,4 +257,35 @@ fn many_names_earn_what_one_does() {
     // Per unit of work: the difference is one msat a name and block, and what each is off the fair amount.
     let [once, split] = [once * 1_000_000 / worth, split * 1_000_000 / same_worth];
     assert!(once.abs_diff(split) <= 2 * 2_000 + 8 * chances * 1_000_000 / worth);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Any values, any names, any hours: a miner mines in shifts that it has drawn, each with its own eagerness.
+    #[test]
+    fn any_strategy_earns_what_its_work_is_worth(
+        seed: u64,
+        values in vec(1_000..=REFERENCE_SAT, 1..6),
+        shifts in vec(0_u64..=8, 1..40),
+        shift_shares in 1_u32..600,
+        fullness in 0_u128..1_000,
+    ) {
+        let names: Vec<_> = (0..)
+            .zip(&values)
+            .map(|(n, value_sat): (u32, _)| (account(&format!("miner {n}")), *value_sat))
+            .collect();
+        let strategy = |view: &View, random: &mut SplitMix64| {
+            let shift = usize::try_from(view.share / shift_shares).unwrap() % shifts.len();
+            let is_eager = random.below(8) < shifts[shift];
+            is_eager && (view.fill >= fullness || view.share.is_multiple_of(5))
+        };
+        let pool = play(seed, &names, &strategy);
+        let others = account("the others");
+        for name in names.iter().map(|(name, _)| name).chain([&others]) {
+            if pool.worth.contains_key(name) {
+                pool.assert_fair(name, "any");
+            }
+        }
+    }
 }
