@@ -182,6 +182,9 @@ mod tests {
         let mut hole = good.clone();
         hole.remove(3);
         assert_eq!(check_chain(&hole), Err(ChainBroken { number: 4 }));
+        let mut skipped = good.clone();
+        skipped[4].number = 9;
+        assert_eq!(check_chain(&skipped), Err(ChainBroken { number: 9 }));
         let mut empty = good;
         empty[4].accounts = 0;
         assert_eq!(check_chain(&empty), Err(ChainBroken { number: 4 }));

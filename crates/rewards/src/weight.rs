@@ -129,6 +129,7 @@ mod tests {
         assert_eq!(weight(1, 4, 100, 100), ONE / 4);
         assert_eq!(weight(1, 4, 50, 100), ONE / 8);
         assert_eq!(weight(1, 4, 0, 100), 0);
+        assert_eq!(weight(0, 4, 100, 100), 0);
         // More than the reference counts as the reference.
         assert_eq!(weight(1, 4, 101, 100), ONE / 4);
         assert_eq!(weight(1, 4, u64::MAX, 1), ONE / 4);

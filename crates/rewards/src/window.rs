@@ -202,6 +202,13 @@ mod tests {
     }
 
     #[test]
+    fn a_window_that_is_exactly_full_takes_no_older_slice() {
+        let newest = [2, 1, 0].map(|number| slice(number, ONE / 2));
+        let window = Window::from_newest(length(1), newest).unwrap();
+        assert_eq!(numbers(&window), [1, 2]);
+    }
+
+    #[test]
     fn what_does_not_follow_or_holds_nothing_is_refused() {
         let mut window = Window::new(length(1));
         window.push(slice(5, 1)).unwrap();

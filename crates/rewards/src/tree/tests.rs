@@ -112,7 +112,44 @@ fn sums_neither_overflow_nor_vanish() {
     assert_eq!(nothing.verify(&made), Err(ProofError::Empty));
 }
 
-/// The attack on Maxwell's tree: give a node's weight to its sibling, so that the parent's sum stays.
+/// The attack on Maxwell's tree: a parent that hashes only its sum can be read in two ways. Two leaves of 60 would pass
+/// as one slice of 100, each with a sibling that claims to weigh 40.
+#[test]
+fn a_branch_cannot_be_read_in_two_ways() {
+    let (tree, header) = tree(&[60, 60]);
+    let made = |mut proof: LeafProof| {
+        proof.siblings[0].sum = weight(40);
+        let leaf = Node::leaf(&proof.account, &proof.tally);
+        let pair = [leaf, proof.siblings[0]];
+        let [left, right] = if proof.index == 0 {
+            pair
+        } else {
+            [pair[1], pair[0]]
+        };
+        let top = Node::branch(&left, &right).unwrap();
+        (
+            proof,
+            SliceHeader {
+                total: top.sum,
+                top: top.hash,
+                ..header
+            },
+        )
+    };
+    let (first, for_first) = made(tree.proof(&account(0)).unwrap());
+    let (second, for_second) = made(tree.proof(&account(1)).unwrap());
+    assert_eq!(
+        (for_first.total, for_second.total),
+        (weight(100), weight(100))
+    );
+    assert_eq!(first.verify(&for_first), Ok(0..60));
+    assert_eq!(second.verify(&for_second), Ok(40..100));
+    // Each has a header of its own, so under no header are both shown.
+    assert_eq!(first.verify(&for_second), Err(ProofError::Hash));
+    assert_eq!(second.verify(&for_first), Err(ProofError::Hash));
+}
+
+/// Give a node's weight to its sibling, so that the parent's sum stays.
 #[test]
 fn weight_cannot_be_moved_between_siblings() {
     let (tree, header) = tree(&[40, 60, 100]);
