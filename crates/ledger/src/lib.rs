@@ -23,6 +23,7 @@ mod new_task;
 mod partitions;
 mod payers;
 mod payouts;
+mod rewards;
 mod samples;
 mod share_record;
 mod share_set;
@@ -56,6 +57,10 @@ pub use findings::{Suspect, SuspectFinding};
 pub use new_task::NewTask;
 pub use payers::{Payer, Subsidy, SubsidyBudget};
 pub use payouts::{OpenPayout, PayoutState};
+pub use rewards::{
+    BlockCredit, EarnedRewards, MaturedReward, OpenReward, PublishedBlock, PublishedSlice,
+    RewardState, RewardsConfig, SLICES_PER_ANSWER_MAX, Scheme, SliceSigner,
+};
 pub use samples::{DrawnSample, UNDONE_CLAIMS_MAX, Undone};
 pub use share_sums::{Span, SpanSum, StatementLine};
 pub use shares::{InferenceSettlement, Share};

@@ -16,7 +16,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 19] = [
+const FILES: [(&str, &str); 20] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
@@ -36,6 +36,7 @@ const FILES: [(&str, &str); 19] = [
     file!("0017_kept_credit.sql"),
     file!("0018_transfers_in_sets.sql"),
     file!("0019_share_log.sql"),
+    file!("0020_rewards.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools

@@ -16,6 +16,7 @@ use crate::committer::CommitterConfig;
 use crate::error::Fault;
 use crate::known_shares::{HEIGHTS_MAX, KnownShares, key};
 use crate::partitions::Partitions;
+use crate::rewards::SliceBook;
 use crate::share_record::LoggedShare;
 use crate::share_set::{self, LogWriter, ShareSet};
 use crate::{Ledger, LedgerError, hash_credits, share_sums};
@@ -203,6 +204,8 @@ pub(crate) struct ShareWriter {
     config: CommitterConfig,
     progress: watch::Sender<Position>,
     partitions: Partitions,
+    /// The slices that blocks are divided over.
+    slices: Option<SliceBook>,
     /// Records of one transaction at most: fewer while Postgres is slow.
     part_records_max: usize,
     /// When the slice ends; `None` if each set ends it.
@@ -237,6 +240,7 @@ impl ShareWriter {
             reader: Some(log.reader(position).map_err(log_error)?),
             writes,
             partitions: Partitions::new(config.keep_blocks),
+            slices: config.rewards.clone().map(SliceBook::new),
             settle_at: (!config.settle_interval.is_zero())
                 .then(|| Instant::now() + config.settle_interval),
             config,
@@ -413,7 +417,8 @@ impl ShareWriter {
         let mut tries = 0;
         loop {
             tries += 1;
-            let written = timeout(SET_TIME_MAX, share_set::write(&self.pool, set)).await;
+            let written = share_set::write(&self.pool, set, self.slices.as_mut());
+            let written = timeout(SET_TIME_MAX, written).await;
             let written = written.unwrap_or_else(|_| {
                 // Less at a time may be in time.
                 self.part_records_max = (self.part_records_max / 2).max(PART_RECORDS_MIN);
