@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blocks;
 use crate::claims::settle::Settler;
 use crate::claims::suspects;
+use crate::config::RewardScheme;
 use crate::shared::Shared;
 use crate::subsidy;
 use crate::tasks::Tasks;
@@ -35,6 +36,9 @@ pub(crate) fn start(shared: &Arc<Shared>, shutdown: &CancellationToken) {
     tracker.spawn(suspects::keep_confirming(settler, shutdown.clone()));
     let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());
     tracker.spawn(following);
+    if shared.config.rewards.scheme != RewardScheme::Rate {
+        tracker.spawn(blocks::follow_rewards(Arc::clone(shared), shutdown.clone()));
+    }
 }
 
 /// Ticks that do not make up for those that were missed.

@@ -26,6 +26,7 @@ mod models;
 mod one_each;
 mod payouts;
 mod records;
+mod rewards;
 mod run;
 mod share_pace;
 mod shared;

@@ -41,6 +41,7 @@ use crate::models::Models;
 use crate::one_each::OneEach;
 use crate::payouts::{InvoiceAnswers, Payouts};
 use crate::records;
+use crate::rewards;
 use crate::share_pace::SharePace;
 use crate::shared::Shared;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
@@ -338,6 +339,7 @@ async fn start_settler(
     let mut committer = CommitterConfig::new(dir, config.ledger.log_bytes_max);
     committer.settle_interval = Duration::from_secs(config.credit.settle_interval_s);
     committer.keep_blocks = config.ledger.keep_blocks;
+    committer.rewards = rewards::config(config, receipt_key)?;
     let committer = Committer::start(base.ledger.clone(), committer, last.stop.clone())
         .await
         .context("ledger.dir")?;

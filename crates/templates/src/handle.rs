@@ -117,6 +117,15 @@ impl TemplateHandle {
         if self.tips.borrow().iter().any(|tip| tip.prev_hash == hash) {
             return Ok(true);
         }
+        self.is_in_chain_now(block).await
+    }
+
+    /// Whether a block is the tip or under it now, by the source's own word: one that was the tip may have been replaced.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unsupported`] if the source cannot be asked (a template provider, Bitcoin Core before 31),
+    /// [`TemplateError::Unavailable`] or [`TemplateError::TimeOut`] if it does not answer.
+    pub async fn is_in_chain_now(&self, block: BlockHash) -> Result<bool, TemplateError> {
         match &self.node {
             Some(_) if self.is_elsewhere() => Err(TemplateError::Unavailable),
             Some(node) => node.is_in_chain(block).await,

@@ -59,13 +59,16 @@ fn block(n: u16, account: &str, sixteenths: u128, reward_sat: u64) -> Share {
     }
 }
 
+/// A block, the fee, and each account's part.
+type Divided = (HeaderHash, i64, Vec<(String, i64)>);
+
 /// The same rules on paper.
 struct Paper {
     open: OpenSlice,
     window: Window,
     closed: Vec<Slice>,
     scheme: Scheme,
-    blocks: Vec<(HeaderHash, i64, Vec<(String, i64)>)>,
+    blocks: Vec<Divided>,
 }
 
 impl Paper {
@@ -121,7 +124,7 @@ impl Paper {
     }
 }
 
-async fn divisions(ledger: &Ledger) -> Vec<(HeaderHash, i64, Vec<(String, i64)>)> {
+async fn divisions(ledger: &Ledger) -> Vec<Divided> {
     let blocks: Vec<(Vec<u8>, i64)> =
         sqlx::query_as("SELECT header_hash, fee_msat FROM block_rewards ORDER BY header_hash")
             .fetch_all(&ledger.pool)

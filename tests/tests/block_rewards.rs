@@ -1,0 +1,148 @@
+//! Blocks become rewards on Bitcoin Core: two miners' blocks are divided over their newest work, come and go with the chain
+//! at any depth, and pay once, when they have matured.
+
+#![allow(clippy::unwrap_used)]
+
+mod devices;
+
+use devices::{Device, TIME_MAX, hard_target};
+use dovetail_tests::bitcoin_core::{BitcoinCore, CoreParts};
+use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
+use tempfile::TempDir;
+
+/// Blocks that the miners find, at least: the first of them is its finder's, the others are divided.
+const BLOCKS: usize = 12;
+/// Not the pool's: what is mined to it belongs to nobody here.
+const OTHERS_ADDRESS: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
+
+/// A pool on Core that divides its blocks, after its two miners have found some.
+async fn found_blocks() -> (TempDir, Scenario) {
+    let options = Options {
+        worker: false,
+        // Each share is a block on Core's regtest, and a difficulty.
+        shares_per_minute: 120,
+        min_hashrate: 400_000,
+        hash_msat_per_mebihash: 0,
+        core: Some(CoreParts::from_environment().unwrap()),
+        pool_settings: &[
+            ("REWARDS__SCHEME", "pplns"),
+            ("REWARDS__WINDOW", "8"),
+            ("REWARDS__FEE_PERCENT", "1.5"),
+            ("JOB_DECLARATOR__COINBASE_ONLY", "false"),
+        ],
+        ..Options::default()
+    };
+    let start = move || dovetail_tests::scenario(&options).unwrap();
+    let (dir, mut scenario) = tokio::task::spawn_blocking(start).await.unwrap();
+    let pool = (scenario.mining.clone(), AUTHORITY_PUBLIC.to_owned());
+    let device = Device::start(&pool, hard_target()).await;
+    for _ in 0..BLOCKS {
+        scenario.pool.event("block_found", TIME_MAX).unwrap();
+    }
+    drop(device);
+    if let Some(mut hasher) = scenario.hasher.take() {
+        hasher.stop();
+    }
+    scenario.written().unwrap();
+    (dir, scenario)
+}
+
+fn core(scenario: &Scenario) -> &BitcoinCore {
+    scenario.network.bitcoin_core().unwrap()
+}
+
+fn count(scenario: &Scenario, condition: &str) -> usize {
+    let query = format!("SELECT count(*) FROM block_rewards WHERE {condition}");
+    scenario.query(&query).unwrap().parse().unwrap()
+}
+
+/// The hashes of divided blocks, the lowest first, as Core names them.
+fn hashes(scenario: &Scenario) -> Vec<String> {
+    let hashes = scenario
+        .query("SELECT string_agg(encode(header_hash, 'hex'), ' ' ORDER BY height) FROM block_rewards WHERE state <> 'submitted'")
+        .unwrap();
+    let turned = hashes.split_whitespace().map(|hash| {
+        let mut bytes = hex::decode(hash).unwrap();
+        bytes.reverse();
+        hex::encode(bytes)
+    });
+    turned.collect()
+}
+
+fn states_are(scenario: &Scenario, active: usize, orphaned: usize) {
+    let states = "SELECT count(*) FILTER (WHERE state = 'active') || ' ' || count(*) FILTER (WHERE state = 'orphaned') FROM block_rewards";
+    scenario
+        .query_until(states, &format!("{active} {orphaned}"))
+        .unwrap();
+}
+
+const SUM_OF_ALL: &str = "SELECT sum(credits_posted - debits_posted) FROM accounts";
+const CREDITED: &str = "
+    SELECT COALESCE(sum(credits_posted), 0) FROM accounts
+     WHERE starts_with(name, 'worker:') OR name = 'pool:fees'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_follow_the_chain_back_and_forth_and_pay_their_reward_once() {
+    let (_dir, mut scenario) = found_blocks().await;
+    // Two miners find blocks of one height now and then; of these one stays submitted.
+    let in_chain = |scenario: &Scenario| {
+        let tip: usize = core(scenario)
+            .rpc(&["getblockcount"])
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        tip - 1
+    };
+    let all = in_chain(&scenario);
+    assert!(all > BLOCKS / 2, "{all}");
+    states_are(&scenario, all, 0);
+    let chain = hashes(&scenario);
+    assert_eq!(chain.len(), all);
+
+    // Another chain replaces all but two of them, and is replaced in turn.
+    core(&scenario)
+        .rpc(&["invalidateblock", &chain[2]])
+        .unwrap();
+    let rivals = u32::try_from(all).unwrap();
+    core(&scenario).mine(rivals, OTHERS_ADDRESS).unwrap();
+    states_are(&scenario, 2, all - 2);
+    scenario.pool.kill();
+    scenario.restart_pool().unwrap();
+    let rival = core(&scenario).rpc(&["getblockhash", "4"]).unwrap();
+    core(&scenario)
+        .rpc(&["invalidateblock", rival.trim()])
+        .unwrap();
+    core(&scenario)
+        .rpc(&["reconsiderblock", &chain[2]])
+        .unwrap();
+    states_are(&scenario, all, 0);
+    assert_eq!(scenario.query(CREDITED).unwrap(), "0");
+
+    // One block less than maturity, for the first of them; then each has matured.
+    let missing = 99 - u32::try_from(all - 1).unwrap();
+    core(&scenario).mine(missing, OTHERS_ADDRESS).unwrap();
+    scenario.pool.kill();
+    scenario.restart_pool().unwrap();
+    assert_eq!(count(&scenario, "state = 'matured'"), 0);
+    core(&scenario)
+        .mine(u32::try_from(all).unwrap(), OTHERS_ADDRESS)
+        .unwrap();
+    let matured = "SELECT count(*) FROM block_rewards WHERE state = 'matured'";
+    scenario.query_until(matured, &all.to_string()).unwrap();
+
+    // What the miners and the pool have is what the coinbases paid, to the last millisatoshi, and both miners have a part.
+    let rewards = scenario
+        .query("SELECT sum(reward_msat) FROM block_rewards WHERE state = 'matured'")
+        .unwrap();
+    assert_eq!(scenario.query(CREDITED).unwrap(), rewards);
+    assert_eq!(scenario.query(SUM_OF_ALL).unwrap(), "0");
+    assert_eq!(rewards, (all * 5_000_000_000_000).to_string());
+    for account in ["hasher", "device"] {
+        let earned =
+            format!("SELECT credits_posted > 0 FROM accounts WHERE name = 'worker:{account}'");
+        assert_eq!(scenario.query(&earned).unwrap(), "t", "{account}");
+    }
+    let divided = "SELECT max(parts) FROM (SELECT count(*) AS parts FROM block_credits GROUP BY block) counted";
+    assert_eq!(scenario.query(divided).unwrap(), "2");
+}
