@@ -10,7 +10,9 @@ CREATE TABLE reward_chain (
     version      bigint  NOT NULL DEFAULT 0 CHECK (version >= 0),
     -- For which length, in difficulties, window_now was last brought up to date, and its first slice then.
     length       integer CHECK (length > 0),
-    first_slice  bigint  CHECK (first_slice >= 0)
+    first_slice  bigint  CHECK (first_slice >= 0),
+    -- Up to which height the chain was searched for blocks of the pool's that are not here.
+    searched_height integer CHECK (searched_height >= 0)
 );
 INSERT INTO reward_chain (draw)
     SELECT decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex');
@@ -59,8 +61,8 @@ CREATE TABLE window_now (
 CREATE TABLE block_rewards (
     header_hash bytea  PRIMARY KEY CHECK (length(header_hash) = 32),
     height      integer NOT NULL CHECK (height > 0),
-    -- Who found it.
-    finder      text   NOT NULL,
+    -- Who found it, if its share was logged.
+    finder      text,
     scheme      text   NOT NULL CHECK (scheme IN ('pplns', 'solo')),
     -- What its coinbase pays the pool.
     reward_msat bigint NOT NULL CHECK (reward_msat > 0),

@@ -11,7 +11,7 @@ use bitcoin::secp256k1::Keypair;
 use dovetail_daemon::announce_not_ready;
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
-use dovetail_ledger::{Committer, CommitterConfig, Ledger};
+use dovetail_ledger::{Committer, CommitterConfig, Ledger, RewardsConfig};
 use dovetail_lightning::Client;
 use dovetail_sv2::listener::BoundPort;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
@@ -83,7 +83,9 @@ pub async fn run(
     let keys = Keys::read(&config)?;
     let base = Base::start(&config).await?;
     let last = Last::default();
-    let settler = start_settler(&config, &base, (keys.receipt, keys.vrf), &last).await?;
+    let rewards = rewards::config(&config, keys.receipt)?;
+    let settling = (keys.receipt, keys.vrf, rewards.clone());
+    let settler = start_settler(&config, &base, settling, &last).await?;
     let (network, source) = (config.mining.network, config.templates.source.clone());
     let templates = dovetail_templates::start_on(network, source, last.stop.clone())
         .context("cannot start the template source")?;
@@ -103,7 +105,7 @@ pub async fn run(
     for publication in waiting {
         blocks::resume(&shared, publication);
     }
-    chores::start(&shared, &shutdown);
+    chores::start(&shared, rewards, &shutdown);
     let opening = async {
         if !has_work(&shared, &shutdown).await? {
             return Ok(());
@@ -332,14 +334,14 @@ impl Last {
 async fn start_settler(
     config: &Config,
     base: &Base,
-    (receipt_key, vrf): (Keypair, VrfSecret),
+    (receipt_key, vrf, rewards): (Keypair, VrfSecret, Option<RewardsConfig>),
     last: &Last,
 ) -> anyhow::Result<Settler> {
     let dir = config.ledger.dir.join("log");
     let mut committer = CommitterConfig::new(dir, config.ledger.log_bytes_max);
     committer.settle_interval = Duration::from_secs(config.credit.settle_interval_s);
     committer.keep_blocks = config.ledger.keep_blocks;
-    committer.rewards = rewards::config(config, receipt_key)?;
+    committer.rewards = rewards;
     let committer = Committer::start(base.ledger.clone(), committer, last.stop.clone())
         .await
         .context("ledger.dir")?;

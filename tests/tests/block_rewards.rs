@@ -119,6 +119,18 @@ async fn blocks_follow_the_chain_back_and_forth_and_pay_their_reward_once() {
     states_are(&scenario, all, 0);
     assert_eq!(scenario.query(CREDITED).unwrap(), "0");
 
+    // A block whose share was never logged is found on the chain, and divided over the window.
+    scenario.pool.kill();
+    let forgotten = "
+        SET session_replication_role = replica;
+        DELETE FROM block_credits WHERE block = (SELECT header_hash FROM block_rewards WHERE height = 5 AND state = 'active');
+        DELETE FROM block_rewards WHERE height = 5 AND state = 'active';";
+    scenario.query(forgotten).unwrap();
+    assert_eq!(count(&scenario, "state = 'active'"), all - 1);
+    scenario.restart_pool().unwrap();
+    states_are(&scenario, all, 0);
+    assert_eq!(count(&scenario, "height = 5 AND finder IS NULL"), 1);
+
     // One block less than maturity, for the first of them; then each has matured.
     let missing = 99 - u32::try_from(all - 1).unwrap();
     core(&scenario).mine(missing, OTHERS_ADDRESS).unwrap();

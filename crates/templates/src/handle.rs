@@ -14,7 +14,7 @@ use stratum_core::template_distribution_sv2::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::block_door::BlockDoor;
+use crate::block_door::{BlockDoor, ChainCoinbase};
 use crate::error::TemplateError;
 use crate::freshness::Freshness;
 use crate::readiness::{Origin, Standing};
@@ -130,6 +130,18 @@ impl TemplateHandle {
             Some(_) if self.is_elsewhere() => Err(TemplateError::Unavailable),
             Some(node) => node.is_in_chain(block).await,
             None => self.ask(|reply| Request::IsInChain(block, reply)).await,
+        }
+    }
+
+    /// The coinbase of the block at this height of the source's chain; `None` if it is not so high.
+    ///
+    /// # Errors
+    /// As [`is_in_chain_now`](Self::is_in_chain_now); the embedded chain, which no process outlives, is not asked either.
+    pub async fn coinbase_at(&self, height: u32) -> Result<Option<ChainCoinbase>, TemplateError> {
+        match &self.node {
+            Some(_) if self.is_elsewhere() => Err(TemplateError::Unavailable),
+            Some(node) => node.coinbase(height).await,
+            None => Err(TemplateError::Unsupported),
         }
     }
 

@@ -5,6 +5,7 @@ mod assembly;
 mod coinbase_only_records;
 mod followed;
 mod found_block;
+mod found_on_chain;
 mod rewards;
 
 pub(crate) use assembly::{AssemblyError, HeaderFields, assemble, merkle_path};

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
-use dovetail_ledger::{LedgerError, OpenReward, RewardState};
+use dovetail_ledger::{LedgerError, OpenReward, RewardState, RewardsConfig};
 use dovetail_telemetry::Event;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::found_on_chain::Search;
 use crate::shared::Shared;
 
 /// A coinbase can be spent in a block that lies so much higher (consensus rule `COINBASE_MATURITY`), which is the next one
@@ -24,7 +25,12 @@ const BLOCKS_MAX: u32 = 1_000;
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Follows blocks until `shutdown`.
-pub(crate) async fn follow_rewards(shared: Arc<Shared>, shutdown: CancellationToken) {
+pub(crate) async fn follow_rewards(
+    shared: Arc<Shared>,
+    config: RewardsConfig,
+    shutdown: CancellationToken,
+) {
+    let mut search = Search::new(config);
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut work = shared.templates.subscribe();
@@ -38,6 +44,9 @@ pub(crate) async fn follow_rewards(shared: Arc<Shared>, shutdown: CancellationTo
         let Some(tip) = height.and_then(|next| next.checked_sub(1)) else {
             continue;
         };
+        if let Err(error) = search.round(&shared, tip).await {
+            tracing::warn!(%error, "cannot search the chain for blocks of the pool");
+        }
         if let Err(error) = round(&shared, tip).await {
             tracing::warn!(%error, "cannot follow the blocks that are divided");
         }

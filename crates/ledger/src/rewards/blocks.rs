@@ -5,6 +5,8 @@ use dovetail_commitment::HeaderHash;
 use dovetail_units::Msat;
 use sqlx::Row;
 
+use super::division::Solved;
+use super::{RewardsConfig, SliceBook};
 use crate::tasks::array;
 use crate::transfers::{POOL_FEES, POOL_REWARDS, Phase, Transfer, TransferId, transfer};
 use crate::{Ledger, LedgerError, collateral};
@@ -143,6 +145,68 @@ impl Ledger {
         block: HeaderHash,
     ) -> Result<Option<MaturedReward>, LedgerError> {
         collateral::retried(|| self.try_mature(block)).await
+    }
+
+    /// Divides a block that the chain has and no share was logged for: the pool stopped in between. `false` if it was divided
+    /// before, or only its finder could have it, whom nobody knows.
+    ///
+    /// # Errors
+    /// [`LedgerError`], and nothing has changed.
+    pub async fn divide_found_block(
+        &self,
+        config: &RewardsConfig,
+        block: HeaderHash,
+        height: u32,
+        reward_sat: u64,
+    ) -> Result<bool, LedgerError> {
+        let mut transaction = self.pool.begin().await?;
+        let found = Solved {
+            block,
+            height,
+            reward_sat,
+            finder: None,
+        };
+        let mut book = SliceBook::new(config.clone());
+        let is_new = book.divide_found(&mut transaction, &found).await?;
+        transaction.commit().await?;
+        Ok(is_new)
+    }
+
+    /// Whether a block was divided.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn has_reward(&self, block: HeaderHash) -> Result<bool, LedgerError> {
+        let known =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM block_rewards WHERE header_hash = $1)");
+        Ok(known
+            .bind(block.to_bytes().to_vec())
+            .fetch_one(&self.pool)
+            .await?)
+    }
+
+    /// Up to which height the chain was searched for such blocks; `None` if it never was.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn searched_height(&self) -> Result<Option<u32>, LedgerError> {
+        let height: Option<i32> = sqlx::query_scalar("SELECT searched_height FROM reward_chain")
+            .fetch_one(&self.pool)
+            .await?;
+        let height = height.map(u32::try_from).transpose();
+        height.map_err(|_| LedgerError::Corrupt("height"))
+    }
+
+    /// The chain was searched up to here.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn note_searched(&self, height: u32) -> Result<(), LedgerError> {
+        sqlx::query("UPDATE reward_chain SET searched_height = $1")
+            .bind(i32::try_from(height).unwrap_or(i32::MAX))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 
     async fn try_mature(&self, block: HeaderHash) -> Result<Option<MaturedReward>, LedgerError> {

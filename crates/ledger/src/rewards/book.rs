@@ -10,7 +10,8 @@ use dovetail_rewards::{
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use super::{RewardsConfig, Scheme, broken, division, read_number, slice_number, weight};
+use super::division::{self, Solved};
+use super::{RewardsConfig, Scheme, broken, read_number, slice_number, weight};
 use crate::LedgerError;
 use crate::share_record::LoggedShare;
 use crate::tasks::array;
@@ -61,7 +62,8 @@ impl SliceBook {
             if share.is_block && share.reward_sat > 0 {
                 // A block is divided over what was closed, and published, before its own share.
                 book.write(connection, &self.config).await?;
-                division::divide(connection, &self.config, share, &book.window).await?;
+                let solved = Solved::by(share);
+                division::divide(connection, &self.config, &solved, &book.window).await?;
             }
             book.add(share)?;
         }
@@ -75,6 +77,20 @@ impl SliceBook {
         if book.is_some() {
             self.kept = book;
         }
+    }
+
+    /// Divides a block of the chain whose share was never logged, over the window as it is now; `false` if it was divided
+    /// before, or cannot be.
+    ///
+    /// # Errors
+    /// [`LedgerError`], and nothing has changed.
+    pub(super) async fn divide_found(
+        &mut self,
+        connection: &mut PgConnection,
+        found: &Solved<'_>,
+    ) -> Result<bool, LedgerError> {
+        let book = self.take(connection).await?;
+        division::divide(connection, &self.config, found, &book.window).await
     }
 
     /// Locks the chain of slices, until the transaction ends.

@@ -1,6 +1,7 @@
 //! The division of a block, written down with the share that solved it: from then on its parts are facts, whatever becomes
 //! of the block.
 
+use dovetail_commitment::HeaderHash;
 use dovetail_rewards::{AccountId, Division, Weights, Window, by_weight, to_finder};
 use dovetail_units::Msat;
 use sqlx::{PgConnection, Row};
@@ -9,32 +10,55 @@ use super::{RewardsConfig, Scheme, broken, slice_number, weight};
 use crate::LedgerError;
 use crate::share_record::LoggedShare;
 
-/// Divides the block that this share has solved.
+/// A block that is to be divided.
+pub(super) struct Solved<'a> {
+    pub(super) block: HeaderHash,
+    pub(super) height: u32,
+    pub(super) reward_sat: u64,
+    /// Who found it; `None` if nobody knows.
+    pub(super) finder: Option<&'a str>,
+}
+
+impl<'a> Solved<'a> {
+    /// By this share.
+    pub(super) fn by(share: &'a LoggedShare) -> Self {
+        Self {
+            block: share.header_hash,
+            // The share builds on the block below.
+            height: share.height.saturating_add(1),
+            reward_sat: share.reward_sat,
+            finder: Some(&share.account),
+        }
+    }
+}
+
+/// Divides a block; `false` if it was divided before, or only its finder could have it, and nobody knows who that is.
 pub(super) async fn divide(
     connection: &mut PgConnection,
     config: &RewardsConfig,
-    share: &LoggedShare,
+    solved: &Solved<'_>,
     window: &Window,
-) -> Result<(), LedgerError> {
-    let reward = i64::try_from(share.reward_sat).ok();
+) -> Result<bool, LedgerError> {
+    let reward = i64::try_from(solved.reward_sat).ok();
     let reward = reward.and_then(|sat| sat.checked_mul(1_000));
     let reward = Msat::new(reward.ok_or(LedgerError::Corrupt("reward"))?);
     let is_shared = matches!(config.scheme, Scheme::Pplns(_)) && window.slices().len() > 0;
-    let division = match is_shared {
-        true => by_weight(reward, config.fee, &weights(connection, window).await?),
+    let division = match (is_shared, solved.finder) {
+        (true, _) => by_weight(reward, config.fee, &weights(connection, window).await?),
         // Also the first blocks of a pool, before a slice has closed.
-        false => {
-            let finder = AccountId::new(&share.account);
+        (false, Some(finder)) => {
+            let finder = AccountId::new(finder);
             let finder = finder.map_err(|_| LedgerError::Corrupt("account"))?;
             to_finder(reward, config.fee, &finder)
         }
+        (false, None) => return Ok(false),
     };
     let division = division.map_err(|error| broken(&error.to_string()))?;
     let mut numbers = window.slices().map(|of| of.number);
     let first = numbers.next();
     let last = numbers.next_back().or(first);
     let slices = first.zip(last).filter(|_| is_shared);
-    write(connection, config, share, reward, &division, slices).await
+    write(connection, config, solved, reward, &division, slices).await
 }
 
 /// What each account weighs in the window.
@@ -61,22 +85,21 @@ async fn weights(connection: &mut PgConnection, window: &Window) -> Result<Weigh
 async fn write(
     connection: &mut PgConnection,
     config: &RewardsConfig,
-    share: &LoggedShare,
+    solved: &Solved<'_>,
     reward: Msat,
     division: &Division,
     slices: Option<(u64, u64)>,
-) -> Result<(), LedgerError> {
+) -> Result<bool, LedgerError> {
     let number = |of: Option<u64>| of.map(slice_number).transpose();
-    let block = share.header_hash.to_bytes().to_vec();
-    sqlx::query(
+    let block = solved.block.to_bytes().to_vec();
+    let written = sqlx::query(
         "INSERT INTO block_rewards
                 (header_hash, height, finder, scheme, reward_msat, fee_msat, first_slice, last_slice)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (header_hash) DO NOTHING",
     )
     .bind(&block)
-    // The share builds on the block below.
-    .bind(i32::try_from(share.height.saturating_add(1)).unwrap_or(i32::MAX))
-    .bind(&share.account)
+    .bind(i32::try_from(solved.height).unwrap_or(i32::MAX))
+    .bind(solved.finder)
     .bind(match config.scheme {
         Scheme::Pplns(_) => "pplns",
         Scheme::Solo => "solo",
@@ -87,6 +110,9 @@ async fn write(
     .bind(number(slices.map(|(_, last)| last))?)
     .execute(&mut *connection)
     .await?;
+    if written.rows_affected() == 0 {
+        return Ok(false);
+    }
     let name = |account: &AccountId| String::from_utf8_lossy(account.as_bytes()).into_owned();
     let credits = &division.credits;
     let written = sqlx::query(
@@ -106,7 +132,7 @@ async fn write(
     .execute(connection)
     .await?;
     match written.rows_affected() == credits.len() as u64 {
-        true => Ok(()),
+        true => Ok(true),
         false => Err(broken("an account of the window is not open")),
     }
 }
