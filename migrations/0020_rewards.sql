@@ -67,13 +67,16 @@ CREATE TABLE block_rewards (
     -- What its coinbase pays the pool.
     reward_msat bigint NOT NULL CHECK (reward_msat > 0),
     fee_msat    bigint NOT NULL CHECK (fee_msat BETWEEN 0 AND reward_msat),
+    -- What the pool keeps of it, in millionths, and how many difficulties the window holds.
+    fee_millionths integer NOT NULL CHECK (fee_millionths BETWEEN 0 AND 1000000),
+    length      integer CHECK (length > 0),
     -- The window that it is divided over; none if the finder has it all.
     first_slice bigint,
     last_slice  bigint CHECK (last_slice >= first_slice),
     state       text   NOT NULL DEFAULT 'submitted'
                 CHECK (state IN ('submitted', 'active', 'orphaned', 'matured', 'refused')),
     found_at    timestamptz NOT NULL DEFAULT now(),
-    CHECK ((first_slice IS NULL) = (last_slice IS NULL))
+    CHECK ((first_slice IS NULL) = (last_slice IS NULL) AND (first_slice IS NULL) = (length IS NULL))
 );
 CREATE INDEX block_rewards_open ON block_rewards (height) WHERE state IN ('submitted', 'active', 'orphaned');
 

@@ -59,7 +59,7 @@ pub use payers::{Payer, Subsidy, SubsidyBudget};
 pub use payouts::{OpenPayout, PayoutState};
 pub use rewards::{
     BlockCredit, EarnedRewards, MaturedReward, OpenReward, PublishedBlock, PublishedSlice,
-    RewardState, RewardsConfig, SLICES_PER_ANSWER_MAX, Scheme, SliceSigner,
+    PublishedWindow, RewardState, RewardsConfig, SLICES_PER_ANSWER_MAX, Scheme, SliceSigner,
 };
 pub use samples::{DrawnSample, UNDONE_CLAIMS_MAX, Undone};
 pub use share_sums::{Span, SpanSum, StatementLine};

@@ -109,7 +109,7 @@ impl SliceBook {
 
 impl Scheme {
     /// How much a window holds. Solo mining needs none; it is kept, so that a pool can change to the other scheme.
-    fn length(self) -> WindowLength {
+    pub(super) fn length(self) -> WindowLength {
         match self {
             Self::Pplns(length) => length,
             Self::Solo => WindowLength::default(),

@@ -94,8 +94,8 @@ async fn write(
     let block = solved.block.to_bytes().to_vec();
     let written = sqlx::query(
         "INSERT INTO block_rewards
-                (header_hash, height, finder, scheme, reward_msat, fee_msat, first_slice, last_slice)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (header_hash) DO NOTHING",
+                (header_hash, height, finder, scheme, reward_msat, fee_msat, first_slice, last_slice, fee_millionths, length)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (header_hash) DO NOTHING",
     )
     .bind(&block)
     .bind(i32::try_from(solved.height).unwrap_or(i32::MAX))
@@ -108,6 +108,8 @@ async fn write(
     .bind(division.fee.get())
     .bind(number(slices.map(|(first, _)| first))?)
     .bind(number(slices.map(|(_, last)| last))?)
+    .bind(i32::try_from(config.fee.millionths()).unwrap_or(i32::MAX))
+    .bind(slices.map(|_| i32::from(config.scheme.length().get())))
     .execute(&mut *connection)
     .await?;
     if written.rows_affected() == 0 {

@@ -1,7 +1,9 @@
 //! Slices as they are published, and what an account is shown of its own.
 
 use dovetail_commitment::HeaderHash;
-use dovetail_rewards::{AccountId, LeafProof, Slice, SliceHeader, SliceRoot, SumTree};
+use dovetail_rewards::{
+    AccountId, LeafProof, PoolFee, Slice, SliceHeader, SliceRoot, SumTree, WindowLength,
+};
 use dovetail_units::Msat;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -37,10 +39,23 @@ pub struct PublishedBlock {
     pub state: RewardState,
     /// What its coinbase pays the pool.
     pub reward: Msat,
-    /// What the pool keeps.
+    /// What the pool keeps ..
     pub fee: Msat,
-    /// The window's first and last slice; `None` if the finder has it all.
-    pub slices: Option<(u64, u64)>,
+    /// .. and which part of the reward that is.
+    pub fee_part: PoolFee,
+    /// The window; `None` if the finder has it all.
+    pub window: Option<PublishedWindow>,
+}
+
+/// The window that a block was divided over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedWindow {
+    /// Its oldest slice.
+    pub first: u64,
+    /// Its newest slice.
+    pub last: u64,
+    /// How much it holds, once so much was mined.
+    pub length: WindowLength,
 }
 
 impl Ledger {
@@ -107,7 +122,7 @@ impl Ledger {
     /// [`LedgerError::Unavailable`].
     pub async fn published_blocks(&self, limit: u32) -> Result<Vec<PublishedBlock>, LedgerError> {
         let rows = sqlx::query(
-            "SELECT header_hash, height, state, reward_msat, fee_msat, first_slice, last_slice
+            "SELECT header_hash, height, state, reward_msat, fee_msat, fee_millionths, first_slice, last_slice, length
                FROM block_rewards ORDER BY height DESC, header_hash LIMIT $1",
         )
         .bind(i64::from(limit))
@@ -141,12 +156,25 @@ fn block(row: &PgRow) -> Result<PublishedBlock, LedgerError> {
         let number: Option<i64> = row.try_get(column)?;
         number.map(read_number).transpose()
     };
+    let millionths: i32 = row.try_get("fee_millionths")?;
+    let fee_part = PoolFee::from_millionths(u32::try_from(millionths).unwrap_or(u32::MAX));
+    let length: Option<i32> = row.try_get("length")?;
+    let length = length.and_then(|length| u16::try_from(length).ok());
+    let length = length.and_then(|length| WindowLength::new(length).ok());
     Ok(PublishedBlock {
         block: HeaderHash::from_bytes(array(row.try_get("header_hash")?)?),
         height: u32::try_from(height).map_err(|_| LedgerError::Corrupt("height"))?,
         state: RewardState::parse(&state)?,
         reward: Msat::new(row.try_get("reward_msat")?),
         fee: Msat::new(row.try_get("fee_msat")?),
-        slices: number("first_slice")?.zip(number("last_slice")?),
+        fee_part: fee_part.map_err(|_| LedgerError::Corrupt("fee"))?,
+        window: number("first_slice")?
+            .zip(number("last_slice")?)
+            .zip(length)
+            .map(|((first, last), length)| PublishedWindow {
+                first,
+                last,
+                length,
+            }),
     })
 }

@@ -291,6 +291,15 @@ fn a_block_that_comes_and_goes_pays_once_when_it_has_matured() {
         ledger.note_reward(block, Active).await.unwrap();
         let earned = ledger.earned_rewards("alice", 10).await.unwrap();
         assert_eq!((earned.immature.get(), earned.matured.get()), (742_500, 0));
+        let published = ledger.published_blocks(10).await.unwrap();
+        let window = published[0].window.unwrap();
+        let amounts = (
+            published[0].reward.get(),
+            published[0].fee.get(),
+            published[0].fee_part,
+        );
+        assert_eq!(amounts, (1_000_000, 10_000, fee()));
+        assert_eq!((window.first, window.last, window.length.get()), (0, 1, 8));
         let (first, second) =
             tokio::join!(ledger.mature_reward(block), ledger.mature_reward(block));
         let matured: Vec<_> = [first.unwrap(), second.unwrap()]
@@ -414,8 +423,8 @@ fn what_a_block_pays_cannot_be_changed_deleted_or_divided_otherwise() {
             "DELETE FROM block_credits",
             "TRUNCATE block_credits",
             "INSERT INTO block_credits SELECT header_hash, 99, 1 FROM block_rewards",
-            "INSERT INTO block_rewards (header_hash, height, finder, scheme, reward_msat, fee_msat)
-             VALUES (sha256('x'), 7, 'mallory', 'solo', 10, 9)",
+            "INSERT INTO block_rewards (header_hash, height, finder, scheme, reward_msat, fee_msat, fee_millionths)
+             VALUES (sha256('x'), 7, 'mallory', 'solo', 10, 9, 0)",
             "UPDATE slice_work SET weight = weight * 2",
             "DELETE FROM slice_work",
             "UPDATE reward_slices SET total = 1",
