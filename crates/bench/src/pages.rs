@@ -1,5 +1,5 @@
 //! What the questions of pages and commands take at a full ledger: so many shares, two days of minutes, ninety of hours, and a
-//! week of slices, made by the database itself.
+//! week of credit intervals, made by the database itself.
 
 use std::time::Instant;
 

@@ -6,6 +6,7 @@ mod coinbase_only;
 mod collateral;
 mod devices;
 mod findings;
+mod hash_credits;
 mod kept_credit;
 mod log_faults;
 mod migration;
@@ -17,7 +18,6 @@ mod rewards;
 mod samples;
 mod schema;
 mod shares;
-mod slices;
 mod tasks;
 mod value;
 
