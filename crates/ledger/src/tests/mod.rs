@@ -4,6 +4,7 @@ mod accounts;
 mod audits;
 mod coinbase_only;
 mod collateral;
+mod consistency;
 mod devices;
 mod findings;
 mod hash_credits;
