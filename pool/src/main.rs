@@ -86,7 +86,7 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
-    /// Look through the whole ledger.
+    /// Look through the whole ledger, or make its tables.
     #[command(subcommand)]
     Ledger(LedgerCommand),
     /// Print the devices of an account, the last seen first: what each of them hashes and has hashed.
@@ -109,6 +109,15 @@ enum LedgerCommand {
         /// One JSON object.
         #[arg(long)]
         json: bool,
+    },
+    /// Bring the tables up to date as their owner, for daemons whose role may not.
+    Migrate {
+        /// A file with the owner's postgres:// URL, in place of ledger.url.
+        #[arg(long)]
+        owner_url_file: Option<PathBuf>,
+        /// Give this role what daemons need, and no more. It must exist.
+        #[arg(long)]
+        role: Option<String>,
     },
 }
 
@@ -169,6 +178,15 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         Some(Command::Ledger(LedgerCommand::Audit { json })) => {
             let config = load(&arguments.config)?;
             runtime()?.block_on(dovetail_pool::print_ledger_audit(&config, json))
+        }
+        Some(Command::Ledger(LedgerCommand::Migrate {
+            owner_url_file,
+            role,
+        })) => {
+            let config = load(&arguments.config)?;
+            let migrated =
+                dovetail_pool::migrate_ledger(&config, owner_url_file.as_deref(), role.as_deref());
+            runtime()?.block_on(migrated)
         }
         Some(Command::Devices { account, json }) => {
             let config = load(&arguments.config)?;
