@@ -341,6 +341,10 @@ async fn start_settler(
     let mut committer = CommitterConfig::new(dir, config.ledger.log_bytes_max);
     committer.settle_interval = Duration::from_secs(config.credit.settle_interval_s);
     committer.keep_blocks = config.ledger.keep_blocks;
+    if rewards.is_none() {
+        // What is found at a rate is the operator's, also if blocks are divided later.
+        base.ledger.note_searched(None).await?;
+    }
     committer.rewards = rewards;
     let committer = Committer::start(base.ledger.clone(), committer, last.stop.clone())
         .await
