@@ -43,6 +43,7 @@ pub use claims::print_audits;
 pub use config::Config;
 pub use device_work::print_devices;
 pub use ledger_command::{migrate_ledger, print_ledger_audit};
+pub use payouts::command::{print_payouts, resolve_payout};
 pub use run::{Addresses, run};
 pub use subsidy::print_subsidy;
 pub use validation::{ValidatorOptions, serve_validator};

@@ -58,7 +58,10 @@ pub use failed_audits::{FailedAudit, FailedAuditRecord, ReplayedDigests};
 pub use findings::{Suspect, SuspectFinding};
 pub use new_task::NewTask;
 pub use payers::{Payer, Subsidy, SubsidyBudget};
-pub use payouts::{OpenPayout, PayoutState};
+pub use payouts::{
+    Attempt, AttemptRecord, AttemptState, DuePayee, FeesBorneBy, NewAttempt, NewPayout, PayeeQuery,
+    PayeeStanding, PayoutRecord, PayoutState, Proof, Rail, Success,
+};
 pub use rewards::{
     BlockCredit, EarnedRewards, MaturedReward, OpenReward, PublishedBlock, PublishedSlice,
     PublishedWindow, RewardState, RewardsConfig, SLICES_PER_ANSWER_MAX, Scheme, SliceSigner,
