@@ -8,6 +8,7 @@ use dovetail_lightning::{
     PaymentStatus, Refusal,
 };
 use ldk_node::NodeError;
+use ldk_node::bitcoin::Network;
 use ldk_node::bitcoin::constants::ChainHash;
 use ldk_node::lightning::ln::channelmanager::PaymentId;
 use ldk_node::lightning::offers::offer::{Amount, Offer};
@@ -62,15 +63,14 @@ impl LdkWallet {
 
     pub(crate) fn pay_offer_now(&self, payment: &OfferPayment) -> Result<PaymentStatus, Refusal> {
         let (attempt, amount_msat) = (payment.attempt, payment.amount_msat);
-        let checked = self.check_offer(payment);
-        let target = match &checked {
-            Ok(offer) | Err((_, Some(offer))) => Target::Offer {
+        let offer = payment.offer.parse::<Offer>().ok();
+        // What is no offer has no id; that it is not paid is noted all the same.
+        let target = offer
+            .as_ref()
+            .map_or(Target::Unreadable, |offer| Target::Offer {
                 offer: Hash32(offer.id().0),
                 amount_msat,
-            },
-            // It has no id: its name says enough that it is not paid.
-            Err((_, None)) => Target::Unreadable,
-        };
+            });
         if let Some(obstacle) = self.records().obstacle(&attempt, target) {
             return begun_before(obstacle);
         }
@@ -78,10 +78,12 @@ impl LdkWallet {
             .dispatching
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let offer = match checked {
-            Ok(offer) => offer,
-            Err((reason, _)) => return self.fail_at_once(attempt, target, reason),
+        let Some(offer) = offer else {
+            return self.fail_at_once(attempt, target, FailureClass::Invalid);
         };
+        if let Some(reason) = offer_fault(&offer, amount_msat, self.node.config().network) {
+            return self.fail_at_once(attempt, target, reason);
+        }
         if self.can_send_msat() < amount_msat {
             return self.fail_at_once(attempt, target, FailureClass::NoLiquidity);
         }
@@ -124,30 +126,6 @@ impl LdkWallet {
             (false, _) => Err(FailureClass::Invalid),
             (true, true) => Err(FailureClass::Expired),
             (true, false) => Ok(invoice),
-        }
-    }
-
-    /// The offer, or why it cannot be paid, with the offer if it is one. One without an issuer's key, with blinded paths
-    /// only, is as good as any.
-    fn check_offer(&self, payment: &OfferPayment) -> Result<Offer, (FailureClass, Option<Offer>)> {
-        let offer: Offer = payment
-            .offer
-            .parse()
-            .map_err(|_| (FailureClass::Invalid, None))?;
-        let network = self.node.config().network;
-        let is_amount_right = match offer.amount() {
-            None => true,
-            Some(Amount::Bitcoin { amount_msats }) => amount_msats == payment.amount_msat,
-            Some(Amount::Currency { .. }) => false,
-        };
-        let is_payable = offer.supports_chain(ChainHash::using_genesis_block(network))
-            && is_amount_right
-            && payment.amount_msat > 0
-            && !offer.expects_quantity();
-        match (is_payable, offer.is_expired()) {
-            (false, _) => Err((FailureClass::Invalid, Some(offer))),
-            (true, true) => Err((FailureClass::Expired, Some(offer))),
-            (true, false) => Ok(offer),
         }
     }
 
@@ -243,6 +221,24 @@ impl LdkWallet {
     }
 }
 
+/// Why the offer cannot be paid, if it cannot. One without an issuer's key, with blinded paths only, is as good as any.
+fn offer_fault(offer: &Offer, amount_msat: u64, network: Network) -> Option<FailureClass> {
+    let is_amount_right = match offer.amount() {
+        None => true,
+        Some(Amount::Bitcoin { amount_msats }) => amount_msats == amount_msat,
+        Some(Amount::Currency { .. }) => false,
+    };
+    let is_payable = offer.supports_chain(ChainHash::using_genesis_block(network))
+        && is_amount_right
+        && amount_msat > 0
+        && !offer.expects_quantity();
+    match (is_payable, offer.is_expired()) {
+        (false, _) => Some(FailureClass::Invalid),
+        (true, true) => Some(FailureClass::Expired),
+        (true, false) => None,
+    }
+}
+
 fn begun_before(begun: Begun) -> Result<PaymentStatus, Refusal> {
     match begun {
         Begun::Before(status) => Ok(status),
@@ -265,3 +261,6 @@ fn route(max_fee_msat: u64, cltv_max: u32) -> RouteParametersConfig {
         ..RouteParametersConfig::default()
     }
 }
+
+#[cfg(test)]
+mod tests;
