@@ -55,7 +55,10 @@ pub use failed_audits::{FailedAudit, FailedAuditRecord, ReplayedDigests};
 pub use findings::{Suspect, SuspectFinding};
 pub use new_task::NewTask;
 pub use payers::{Payer, Subsidy, SubsidyBudget};
-pub use payouts::{OpenPayout, PayoutState};
+pub use payouts::{
+    Attempt, AttemptRecord, AttemptState, DuePayee, FeesBorneBy, NewAttempt, NewPayout, PayeeQuery,
+    PayeeStanding, PayoutRecord, PayoutState, Proof, Rail, Success,
+};
 pub use samples::{DrawnSample, UNDONE_CLAIMS_MAX, Undone};
 pub use share_sums::{Span, SpanSum, StatementLine};
 pub use shares::{InferenceSettlement, Share};
