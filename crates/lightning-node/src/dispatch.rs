@@ -26,41 +26,43 @@ const OFFER_CLTV_MAX: u32 = 432;
 /// is told again would be taken for the new attempt's.
 const RETRY_AFTER_START: Duration = Duration::from_secs(10);
 
+/// How long an answer waits for LDK's manager to reach the disk. It takes some milliseconds, unless it was there before we
+/// looked.
+const MANAGER_TIME_MAX: Duration = Duration::from_millis(500);
+
 impl LdkWallet {
+    /// Hands an invoice to LDK, or says how its attempt stands.
     pub(crate) fn pay_invoice(&self, payment: &InvoicePayment) -> Result<PaymentStatus, Refusal> {
-        let (attempt, hash) = (payment.attempt, payment.payment_hash);
-        let target = Target::Invoice { payment_hash: hash };
-        // Answered at once, also while another payment is handed over.
-        if let Some(obstacle) = self.records().obstacle(&attempt, target) {
-            return begun_before(obstacle);
-        }
-        let _one_at_a_time = self
-            .dispatching
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let invoice = match self.check_invoice(payment) {
-            Ok(invoice) => invoice,
-            Err(reason) => return self.fail_at_once(attempt, target, reason),
-        };
-        let amount_msat = invoice.amount_milli_satoshis().unwrap_or(0);
-        if self.can_send_msat() < amount_msat {
-            return self.fail_at_once(attempt, target, FailureClass::NoLiquidity);
-        }
-        if self.records().attempts_of(&hash) > 0 {
-            self.make_way_for_retry(hash)?;
-        }
-        match self.begin(attempt, target, State::Noted)? {
-            Begun::Now => {}
-            obstacle => return begun_before(obstacle),
-        }
-        let route = route(payment.max_fee_msat, u32::from(payment.cltv_max));
-        match self.node.bolt11_payment().send(&invoice, Some(route)) {
-            Ok(id) => self.note_sent(attempt, Hash32(id.0)),
-            Err(NodeError::DuplicatePayment) => self.take_listed(attempt, hash),
-            Err(error) => self.note_error(attempt, Some(hash), error, amount_msat),
-        }
+        let (attempt, payment_hash) = (payment.attempt, payment.payment_hash);
+        let target = Target::Invoice { payment_hash };
+        self.one_at_a_time(attempt, target, |writes| {
+            let invoice = match self.check_invoice(payment) {
+                Ok(invoice) => invoice,
+                Err(reason) => return self.fail_at_once(attempt, target, reason),
+            };
+            let amount_msat = invoice.amount_milli_satoshis().unwrap_or(0);
+            if self.can_send_msat() < amount_msat {
+                return self.fail_at_once(attempt, target, FailureClass::NoLiquidity);
+            }
+            if self.records().attempts_of(&payment_hash) > 0 {
+                self.make_way_for_retry(payment_hash)?;
+            }
+            match self.begin(attempt, target, State::Noted)? {
+                Begun::Now => {}
+                obstacle => return begun_before(obstacle),
+            }
+            let route = route(payment.max_fee_msat, u32::from(payment.cltv_max));
+            let sent = self.node.bolt11_payment().send(&invoice, Some(route));
+            *writes = Some(self.watch.manager_writes());
+            match sent {
+                Ok(id) => self.note_sent(attempt, Hash32(id.0)),
+                Err(NodeError::DuplicatePayment) => self.take_listed(attempt, payment_hash),
+                Err(error) => self.note_error(attempt, Some(payment_hash), error, amount_msat),
+            }
+        })
     }
 
+    /// Hands an offer to LDK, or says how its attempt stands.
     pub(crate) fn pay_offer_now(&self, payment: &OfferPayment) -> Result<PaymentStatus, Refusal> {
         let (attempt, amount_msat) = (payment.attempt, payment.amount_msat);
         let offer = payment.offer.parse::<Offer>().ok();
@@ -71,47 +73,69 @@ impl LdkWallet {
                 offer: Hash32(offer.id().0),
                 amount_msat,
             });
+        self.one_at_a_time(attempt, target, |writes| {
+            let Some(offer) = offer else {
+                return self.fail_at_once(attempt, target, FailureClass::Invalid);
+            };
+            if let Some(reason) = offer_fault(&offer, amount_msat, self.node.config().network) {
+                return self.fail_at_once(attempt, target, reason);
+            }
+            if self.can_send_msat() < amount_msat {
+                return self.fail_at_once(attempt, target, FailureClass::NoLiquidity);
+            }
+            match self.begin(attempt, target, State::Noted)? {
+                Begun::Now => {}
+                obstacle => return begun_before(obstacle),
+            }
+            // The id is LDK's and known only after: until it is noted, LDK's writes leave a mark.
+            let mark = self.records().mark(&attempt);
+            self.watch.begin(mark);
+            let route = route(payment.max_fee_msat, OFFER_CLTV_MAX);
+            let offers = self.node.bolt12_payment();
+            // Without a note to the payee: some payees refuse one together with a blinded path.
+            let sent = offers.send_using_amount(&offer, amount_msat, None, None, Some(route));
+            *writes = Some(self.watch.manager_writes());
+            let noted = match sent {
+                Ok(id) => self.note_sent(attempt, Hash32(id.0)),
+                Err(error) => self.note_error(attempt, None, error, amount_msat),
+            };
+            // What could not be noted stays watched.
+            if noted.is_ok() {
+                self.watch.end();
+            }
+            noted
+        })
+    }
+
+    /// Hands an attempt over unless something stands against it, while no other is handed over. `hand_over` says how many
+    /// writes of LDK's manager had begun when LDK had the payment.
+    fn one_at_a_time(
+        &self,
+        attempt: Hash32,
+        target: Target,
+        hand_over: impl FnOnce(&mut Option<u64>) -> Result<PaymentStatus, Refusal>,
+    ) -> Result<PaymentStatus, Refusal> {
+        // Answered at once, also while another is handed over.
         if let Some(obstacle) = self.records().obstacle(&attempt, target) {
             return begun_before(obstacle);
         }
-        let _one_at_a_time = self
-            .dispatching
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let Some(offer) = offer else {
-            return self.fail_at_once(attempt, target, FailureClass::Invalid);
+        let mut writes = None;
+        let status = {
+            let dispatching = self.dispatching.lock();
+            let _held = dispatching.unwrap_or_else(PoisonError::into_inner);
+            // The same may have been handed over just now: it must not be taken for a retry.
+            if let Some(obstacle) = self.records().obstacle(&attempt, target) {
+                return begun_before(obstacle);
+            }
+            hand_over(&mut writes)?
         };
-        if let Some(reason) = offer_fault(&offer, amount_msat, self.node.config().network) {
-            return self.fail_at_once(attempt, target, reason);
+        match (status, writes) {
+            (PaymentStatus::Pending, Some(writes)) => {
+                self.watch.wait_for_manager(writes, MANAGER_TIME_MAX);
+                Ok(self.records().status(&attempt))
+            }
+            _ => Ok(status),
         }
-        if self.can_send_msat() < amount_msat {
-            return self.fail_at_once(attempt, target, FailureClass::NoLiquidity);
-        }
-        match self.begin(attempt, target, State::Noted)? {
-            Begun::Now => {}
-            obstacle => return begun_before(obstacle),
-        }
-        // The id is LDK's and known only after: until it is noted, LDK's writes leave a mark.
-        let mark = self.records().mark(&attempt);
-        self.watch.begin(mark);
-        let route = route(payment.max_fee_msat, OFFER_CLTV_MAX);
-        // Without a note to the payee: some payees refuse one together with a blinded path.
-        let sent = self.node.bolt12_payment().send_using_amount(
-            &offer,
-            amount_msat,
-            None,
-            None,
-            Some(route),
-        );
-        let noted = match sent {
-            Ok(id) => self.note_sent(attempt, Hash32(id.0)),
-            Err(error) => self.note_error(attempt, None, error, amount_msat),
-        };
-        // What could not be noted stays watched.
-        if noted.is_ok() {
-            self.watch.end();
-        }
-        noted
     }
 
     fn check_invoice(&self, payment: &InvoicePayment) -> Result<Bolt11Invoice, FailureClass> {

@@ -6,6 +6,7 @@
 mod dispatch;
 mod failures;
 mod operator;
+mod peers;
 mod records;
 mod recovery;
 #[cfg(test)]
@@ -119,6 +120,7 @@ async fn serve(run: Run) -> anyhow::Result<()> {
     let listener = server::bind(&run.socket)
         .with_context(|| format!("cannot listen at {}", run.socket.display()))?;
     let events = tokio::spawn(wallet.clone().follow_events(shutdown.clone()));
+    let peers = tokio::spawn(peers::keep_connected(Arc::clone(&node), shutdown.clone()));
     dovetail_daemon::announce_ready(serde_json::json!({
         "socket": run.socket,
         "node_id": node.node_id().to_string(),
@@ -126,6 +128,7 @@ async fn serve(run: Run) -> anyhow::Result<()> {
     }));
     server::serve(listener, Arc::new(wallet), shutdown).await;
     events.await?;
+    peers.await?;
     tokio::task::spawn_blocking(move || node.stop())
         .await?
         .map_err(|error| anyhow!("the node did not stop in order: {error}"))
