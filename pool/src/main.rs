@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use dovetail_commitment::WorkerKey;
-use dovetail_pool::{Config, ValidatorOptions};
+use dovetail_pool::{Config, LightningCommand, ValidatorOptions};
 
 /// A Stratum V2 mining pool whose miners also run language models.
 #[derive(Debug, Parser)]
@@ -95,6 +95,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask the wallet that pays miners: its state, channels, fees, a backup, an address to fund it with.
+    Lightning {
+        /// One JSON object per line.
+        #[arg(long, global = true)]
+        json: bool,
+        /// What to ask.
+        #[command(subcommand)]
+        command: LightningCommand,
+    },
 }
 
 fn main() -> ExitCode {
@@ -154,6 +163,10 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         Some(Command::Devices { account, json }) => {
             let config = load(&arguments.config)?;
             runtime()?.block_on(dovetail_pool::print_devices(&config, &account, json))
+        }
+        Some(Command::Lightning { json, command }) => {
+            let config = load(&arguments.config)?;
+            runtime()?.block_on(dovetail_pool::operate_wallet(&config, command, json))
         }
         None => serve(&arguments),
     }

@@ -195,8 +195,8 @@ impl Records {
     }
 
     /// Whether LDK's payment of this id is known to be some attempt's.
-    pub(crate) fn is_ours(&self, payment_id: &Hash32) -> bool {
-        self.index.of_payment(payment_id).is_some()
+    pub(crate) fn is_known(&self, payment_id: &Hash32) -> bool {
+        self.index.of_payment(payment_id).is_some() || self.attempts_of(payment_id) > 0
     }
 
     /// What [`Records::begin`] would say, without noting anything; `None` where it would note the attempt.

@@ -157,7 +157,7 @@ fn unclaimed(records: &Records, record: &Record, payments: &[PaymentDetails]) ->
             && payment.amount_msat == Some(amount_msat)
             // What LDK refused at once is listed as failed, and was answered then.
             && payment.status != PaymentStatus::Failed
-            && !records.is_ours(&Hash32(payment.id.0))
+            && !records.is_known(&Hash32(payment.id.0))
     };
     let mut candidates = payments.iter().filter(is_candidate);
     match (candidates.next(), candidates.next()) {
