@@ -2,7 +2,8 @@
 //!
 //! LDK sends nothing before what it sends lies in its store: in a channel's monitor or an update of one, and it keeps a
 //! payment in its manager, and then in its queue of events, until this node has taken the event. So a payment whose id stands
-//! in none of these is neither on its way nor waiting to be told of: nothing left, and the attempt may be begun again.
+//! in none of these is neither on its way nor waiting to be told of: nothing left, and the attempt may be begun again, or
+//! has failed if its payer has heard of it.
 //! LDK's own list of payments proves less: it is written after the payment left.
 
 use std::collections::HashSet;
@@ -121,6 +122,8 @@ fn decide(record: &Record, trace: Trace, is_retry: bool) -> Decision {
         },
         Some(Listed::Ended(ending)) => Decision::End(ending),
         None | Some(Listed::Pending) => match record.state {
+            // The payer has heard that it is under way: it must hear the end.
+            State::Sent => Decision::End(Ending::Failure(FailureClass::Other)),
             State::Review => Decision::Review,
             _ => Decision::Forget,
         },
