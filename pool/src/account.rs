@@ -6,6 +6,7 @@ use dovetail_units::time::unix_now;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::payouts::command::Waiting;
 use crate::records;
 
 /// Hours that are looked back.
@@ -20,6 +21,7 @@ struct AccountRecord {
     held_msat: i64,
     held_for_blocks_msat: i64,
     unsettled_msat: i64,
+    payout: Waiting,
     hours: Vec<Hour>,
     statement: Vec<Line>,
 }
@@ -66,6 +68,9 @@ async fn read(ledger: &Ledger, account: &str, limit: u32) -> anyhow::Result<Acco
         held_for_blocks,
         unsettled,
     } = ledger.balance(account).await?;
+    let open = ledger.payout_records(Some(account), true, 1).await?;
+    let standing = ledger.payee_standing(account).await?.unwrap_or_default();
+    let payout = Waiting::new(account, &standing, open.first().cloned());
     let hour_s = u64::from(Span::Hour.seconds());
     let since = unix_now().saturating_sub(u64::from(HOURS) * hour_s);
     let hours = ledger.share_sums(Some(account), Span::Hour, since, HOURS);
@@ -89,6 +94,7 @@ async fn read(ledger: &Ledger, account: &str, limit: u32) -> anyhow::Result<Acco
         held_msat: held.get(),
         held_for_blocks_msat: held_for_blocks.get(),
         unsettled_msat: unsettled.get(),
+        payout,
         hours: hours.collect(),
         statement: lines.collect(),
     })
@@ -106,6 +112,7 @@ fn text(record: &AccountRecord) -> String {
         record.held_for_blocks_msat,
         record.unsettled_msat,
     );
+    text += &format!("  {}\n", record.payout.text());
     for hour in &record.hours {
         text += &format!(
             "  hour that began {} s ago: {} shares, {} hashes, {} msat\n",

@@ -42,6 +42,7 @@ pub use claims::print_audits;
 pub use config::Config;
 pub use device_work::print_devices;
 pub use lightning_command::{LightningCommand, operate_wallet};
+pub use payouts::command::{print_payouts, resolve_payout};
 pub use run::{Addresses, run};
 pub use subsidy::print_subsidy;
 pub use validation::{ValidatorOptions, serve_validator};

@@ -86,6 +86,24 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
+    /// Print payouts, newest first, with all that is known of each: those under way and those in review, or all.
+    Payouts {
+        /// Only those of this account.
+        #[arg(long)]
+        account: Option<String>,
+        /// Those that have ended, too.
+        #[arg(long)]
+        all: bool,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+        /// How many at most.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// Decide about one.
+        #[command(subcommand)]
+        action: Option<PayoutAction>,
+    },
     /// Print the devices of an account, the last seen first: what each of them hashes and has hashed.
     Devices {
         /// The account: a worker's key, an address, or another name.
@@ -104,6 +122,28 @@ enum Command {
         #[command(subcommand)]
         command: LightningCommand,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum PayoutAction {
+    /// Decide what became of a payout in review. Look into the wallet and ask the payee first: nothing takes it back.
+    Resolve {
+        /// The payout: 64 hex digits.
+        payout: String,
+        #[command(subcommand)]
+        found: Found,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Found {
+    /// It was paid.
+    Paid {
+        /// The proof, which only the payee had before: 64 hex digits.
+        preimage: String,
+    },
+    /// It was not paid and never will be: it is tried again.
+    Failed,
 }
 
 fn main() -> ExitCode {
@@ -159,6 +199,28 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
             let config = load(&arguments.config)?;
             let printed = dovetail_pool::print_account(&config, &account, json, limit);
             runtime()?.block_on(printed)
+        }
+        Some(Command::Payouts {
+            account,
+            all,
+            json,
+            limit,
+            action: None,
+        }) => {
+            let config = load(&arguments.config)?;
+            let printed = dovetail_pool::print_payouts(&config, account, all, json, limit);
+            runtime()?.block_on(printed)
+        }
+        Some(Command::Payouts {
+            action: Some(PayoutAction::Resolve { payout, found }),
+            ..
+        }) => {
+            let config = load(&arguments.config)?;
+            let preimage = match found {
+                Found::Paid { preimage } => Some(preimage),
+                Found::Failed => None,
+            };
+            runtime()?.block_on(dovetail_pool::resolve_payout(&config, &payout, preimage))
         }
         Some(Command::Devices { account, json }) => {
             let config = load(&arguments.config)?;

@@ -94,6 +94,8 @@ named! {
 
 named! {
     /// Who bears what a route costs.
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
     FeesBorneBy, "payout" {
         /// The pool.
         Pool = "pool",
@@ -163,13 +165,15 @@ pub struct Attempt {
     pub expires_at_unix: u64,
     /// Where it stands.
     pub state: AttemptState,
+    /// Why it failed, or cannot be decided.
+    pub failure_class: Option<String>,
     /// How long it has been open, or has ended.
     pub age: Duration,
 }
 
 /// What [`attempt_of`] reads, of `attempts a` and `payouts p`.
 const ATTEMPT: &str = "a.id, a.payout, p.worker, p.amount_msat, p.state AS payout_state, a.rail, a.destination,
-    a.payment_hash, a.fee_max_msat, a.cltv_max, extract(epoch FROM a.expires_at)::bigint AS expires_at, a.state,
+    a.payment_hash, a.fee_max_msat, a.cltv_max, extract(epoch FROM a.expires_at)::bigint AS expires_at, a.state, a.failure_class,
     GREATEST(extract(epoch FROM now() - COALESCE(a.ended_at, a.created_at)), 0)::double precision AS age_s";
 
 fn attempt_of(row: &PgRow) -> Result<Attempt, LedgerError> {
@@ -191,6 +195,7 @@ fn attempt_of(row: &PgRow) -> Result<Attempt, LedgerError> {
             .map_err(|_| LedgerError::Corrupt("attempt"))?,
         expires_at_unix: unsigned("expires_at")?,
         state: AttemptState::parse(row.try_get("state")?)?,
+        failure_class: row.try_get("failure_class")?,
         age: Duration::from_secs_f64(row.try_get("age_s")?),
     })
 }
@@ -200,8 +205,8 @@ impl Ledger {
     /// attempt once this has returned; if it never does, the attempt is looked at in `check_in`.
     ///
     /// # Errors
-    /// [`LedgerError::Refused`] if the payee has not enough, [`LedgerError::Conflict`] if it has a payout under way, or the
-    /// payment hash or a name was used before.
+    /// [`LedgerError::Refused`] if the payee has not enough or a payout under way, [`LedgerError::Conflict`] if the payment
+    /// hash or a name was used before.
     pub async fn begin_payout(
         &self,
         payout: &NewPayout,
@@ -223,7 +228,7 @@ impl Ledger {
         .fetch_one(&mut *transaction)
         .await?;
         if is_open {
-            return Err(LedgerError::Conflict("the payee has a payout under way"));
+            return Err(LedgerError::Refused("the payee has a payout under way"));
         }
         let fee_max = payout.attempt.fee_max;
         let money = Money::new(

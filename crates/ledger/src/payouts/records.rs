@@ -218,7 +218,15 @@ impl Ledger {
         let mut connection = self.pool.acquire().await?;
         let (attempt, _) = in_review(&mut connection, payout).await?;
         drop(connection);
-        self.note_failed(attempt, DECIDED, None).await
+        // In this order: the wallet's own word may come between, and is not written over.
+        self.note_failed(attempt, DECIDED, None).await?;
+        sqlx::query(
+            "UPDATE payees e SET next_try_at = now() FROM payouts p WHERE p.id = $1 AND e.payee = p.worker",
+        )
+        .bind(payout.to_vec())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 }
 

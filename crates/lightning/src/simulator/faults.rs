@@ -39,7 +39,7 @@ impl SimulatedWallet {
         if !matches!(status, PaymentStatus::Succeeded { .. }) {
             return None;
         }
-        network.note(self.index, attempt, status);
+        network.note(self.index, attempt, payment_hash, status);
         Some(attempt)
     }
 
@@ -47,8 +47,19 @@ impl SimulatedWallet {
     pub fn give_back(&self, payment_hash: [u8; 32], reason: FailureClass) {
         let mut network = self.network();
         if let Some(attempt) = network.current(self.index, payment_hash) {
-            network.note(self.index, attempt, PaymentStatus::failed(reason));
+            let failed = PaymentStatus::failed(reason);
+            network.note(self.index, attempt, payment_hash, failed);
         }
+    }
+
+    /// No more of what was scripted comes.
+    pub fn end_script(&self) {
+        self.network().faults.remove(&self.index);
+    }
+
+    /// The proof that an invoice of this wallet was paid: what a payee can show.
+    pub fn preimage(&self, payment_hash: [u8; 32]) -> Option<[u8; 32]> {
+        self.network().preimage(self.index, payment_hash)
     }
 
     /// The payment hash of an attempt; an offer's is known to its payer's wallet only.
@@ -56,7 +67,7 @@ impl SimulatedWallet {
         self.network().hash_of(self.index, attempt)
     }
 
-    /// The wallet loses its note of the attempt.
+    /// The wallet loses its note of the attempt, until the network says something of it.
     pub fn forget(&self, attempt: [u8; 32]) {
         self.network().forget(self.index, attempt);
     }

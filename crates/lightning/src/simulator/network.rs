@@ -94,6 +94,11 @@ impl Network {
         invoice.is_some_and(|invoice| invoice.is_paid && invoice.wallet == wallet)
     }
 
+    pub(super) fn preimage(&self, wallet: usize, hash: [u8; 32]) -> Option<[u8; 32]> {
+        let invoice = self.invoices.get(&hash)?;
+        (invoice.is_paid && invoice.wallet == wallet).then_some(invoice.preimage)
+    }
+
     pub(super) fn status(&self, payer: usize, attempt: [u8; 32]) -> PaymentStatus {
         let note = self.notes.get(&(payer, attempt));
         note.map_or(PaymentStatus::Unknown, |note| note.status)
@@ -293,10 +298,21 @@ impl Network {
         Some(note.payment_hash)
     }
 
-    pub(super) fn note(&mut self, payer: usize, attempt: [u8; 32], status: PaymentStatus) {
-        if let Some(note) = self.notes.get_mut(&(payer, attempt)) {
-            note.status = status;
-        }
+    /// The network says how the attempt of this hash stands, also to a wallet that has forgotten it.
+    pub(super) fn note(
+        &mut self,
+        payer: usize,
+        attempt: [u8; 32],
+        payment_hash: [u8; 32],
+        status: PaymentStatus,
+    ) {
+        let forgotten = Note {
+            purpose: payment_hash,
+            payment_hash,
+            status,
+        };
+        let note = self.notes.entry((payer, attempt)).or_insert(forgotten);
+        note.status = status;
     }
 
     pub(super) fn forget(&mut self, payer: usize, attempt: [u8; 32]) {
