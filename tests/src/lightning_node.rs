@@ -121,6 +121,16 @@ impl LightningNode {
         &self.node_id
     }
 
+    /// Where other nodes connect.
+    pub fn address(&self) -> &str {
+        &self.launch.address
+    }
+
+    /// Its wallet's socket.
+    pub fn socket(&self) -> &Path {
+        &self.launch.socket
+    }
+
     /// One request of the wallet's protocol.
     ///
     /// # Errors

@@ -2,14 +2,16 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use dovetail_lightning::{Client, Hash32, OfferPayment, PaymentStatus};
 use dovetail_tests::bitcoin_core::{BitcoinCore, CoreParts};
 use dovetail_tests::lightning_node::{self, LightningNode, RealParts};
-use dovetail_tests::needed;
+use dovetail_tests::process::output;
 use dovetail_tests::scenario::PAYOUT_ADDRESS;
-use serde_json::json;
+use dovetail_tests::{needed, program, root};
+use serde_json::{Value, json};
 
 use crate::contract::{Contract, Pair};
 use crate::{AMOUNT_MSAT, QUIET, TIME_MAX};
@@ -107,7 +109,7 @@ impl Nodes {
 }
 
 /// A record as it is before LDK hears of the attempt.
-fn noted(attempt: Hash32, target: serde_json::Value) -> String {
+fn noted(attempt: Hash32, target: Value) -> String {
     let payment_id = target["payment_hash"].clone();
     json!({
         "attempt": attempt, "number": 1_000, "target": target, "payment_id": payment_id, "state": "noted",
@@ -175,7 +177,10 @@ impl Contract<Nodes> {
         assert_eq!(status, PaymentStatus::Pending);
         self.pair.kill_and_thaw();
         let status = self.status(payment.attempt).await;
-        assert!(!matches!(status, PaymentStatus::Failed { .. } | PaymentStatus::Unknown));
+        assert!(!matches!(
+            status,
+            PaymentStatus::Failed { .. } | PaymentStatus::Unknown
+        ));
         let again = self.pair.payer().pay_offer(payment.clone()).await.unwrap();
         assert!(!matches!(again, PaymentStatus::Failed { .. }), "{again:?}");
         self.success(payment.attempt).await;
@@ -183,57 +188,80 @@ impl Contract<Nodes> {
     }
 }
 
-/// What an operator asks of a node, in the socket's protocol; `dovetail-pool lightning` prints it.
+/// What the command prints, one JSON value a line.
+fn operate(nodes: &Nodes, command: &[&str]) -> anyhow::Result<Vec<Value>> {
+    let said = output(
+        Command::new(program("dovetail-pool"))
+            .arg("--config")
+            .arg(root().join("config").join("dovetail-pool.toml"))
+            .args(["lightning", "--json"])
+            .args(command)
+            .env("DOVETAIL_POOL__LIGHTNING__SOCKET", nodes.payer.socket()),
+    )?;
+    let lines = said.lines().map(serde_json::from_str);
+    Ok(lines.collect::<Result<_, _>>()?)
+}
+
 pub(crate) async fn an_operator_sees_changes_backs_up_and_closes(nodes: &Nodes, dir: &Path) {
-    let ask = |method: &str, params: serde_json::Value| {
-        let request = json!({ "method": method, "params": params });
-        nodes.payer.ask(&request)
-    };
-    let channels = || {
-        nodes
-            .payer
-            .ask(&json!({ "method": "list_channels" }))
-            .unwrap()
-    };
-    let channel = channels()[0]["channel"].clone();
+    let ask = |command: &[&str]| operate(nodes, command);
+    let channels = || ask(&["channels"]).unwrap();
+    assert_eq!(channels().len(), 1);
     assert_eq!(channels()[0]["node_id"], nodes.payee.node_id());
-    let fees = json!({ "channel": channel, "base_msat": 7, "parts_per_million": 8 });
-    ask("set_fees", fees).unwrap();
+    let status = ask(&["status"]).unwrap();
+    assert_eq!(status[0]["node_id"], nodes.payer.node_id());
+    assert_eq!(status[0]["can_send_msat"], channels()[0]["can_send_msat"]);
+    // Those that crashes left without a way to tell.
+    assert_eq!(status[0]["attempts_in_review"], 2);
+
+    let channel = channels()[0]["channel"].as_str().unwrap().to_owned();
+    let fees = ["--base-msat", "7", "--parts-per-million", "8"];
+    ask(&[&["fees", "--channel", &channel], &fees[..]].concat()).unwrap();
     assert_eq!(channels()[0]["base_msat"], 7);
     assert_eq!(channels()[0]["parts_per_million"], 8);
+    back_up(nodes, dir);
 
-    let folder = dir.join("backup");
-    let backup = ask("backup", json!({ "folder": folder })).unwrap();
-    assert_eq!(backup["channels"], 1);
-    let seed = std::fs::read(nodes.payer.storage().join("keys_seed")).unwrap();
-    assert_eq!(std::fs::read(folder.join("keys_seed")).unwrap(), seed);
-    let mode = std::fs::metadata(folder.join("keys_seed"))
-        .unwrap()
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o600);
-    let records = std::fs::read_dir(folder.join("attempts")).unwrap().count();
-    assert_eq!(backup["attempts"], records);
-    // The channels' state is dangerous as a copy.
-    let names = std::fs::read_dir(&folder).unwrap();
-    let mut names: Vec<_> = names.map(|it| it.unwrap().file_name()).collect();
-    names.sort();
-    assert_eq!(
-        names,
-        [
-            "READ-ME-FIRST.txt",
-            "attempts",
-            "channels.json",
-            "keys_seed"
-        ]
-    );
-    ask("backup", json!({ "folder": folder })).unwrap_err();
-
-    ask("close_channel", json!({ "channel": "00" })).unwrap_err();
-    ask("close_channel", json!({ "channel": channel })).unwrap();
+    ask(&["close", "--channel", "00"]).unwrap_err();
+    ask(&["close", "--channel", &channel]).unwrap();
     let deadline = Instant::now() + TIME_MAX;
-    while channels() != json!([]) {
+    while !channels().is_empty() {
         assert!(Instant::now() < deadline, "the channel does not close");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    let address = ask(&["address"]).unwrap();
+    assert!(address[0]["address"].as_str().unwrap().starts_with("bcrt1"));
+    let to = [
+        "--node",
+        nodes.payee.node_id(),
+        "--address",
+        nodes.payee.address(),
+    ];
+    ask(&[&["open", "--amount-sat", "100000"], &to[..]].concat()).unwrap();
+    lightning_node::wait_for_channel(&nodes.payer, &nodes.payee).unwrap();
+    assert_eq!(channels()[0]["capacity_sat"], 100_000);
+}
+
+/// A backup holds the seed and no state of channels, which is dangerous as a copy.
+fn back_up(nodes: &Nodes, dir: &Path) {
+    let folder = dir.join("backup");
+    let command = ["backup", "--folder", folder.to_str().unwrap()];
+    let backup = operate(nodes, &command).unwrap();
+    assert_eq!(backup[0]["channels"], 1);
+    let seed = std::fs::read(nodes.payer.storage().join("keys_seed")).unwrap();
+    let copy = folder.join("keys_seed");
+    assert_eq!(std::fs::read(&copy).unwrap(), seed);
+    let mode = std::fs::metadata(&copy).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let records = std::fs::read_dir(folder.join("attempts")).unwrap().count();
+    assert_eq!(backup[0]["attempts"], records);
+    let names = std::fs::read_dir(&folder).unwrap();
+    let mut names: Vec<_> = names.map(|it| it.unwrap().file_name()).collect();
+    names.sort();
+    let expected = [
+        "READ-ME-FIRST.txt",
+        "attempts",
+        "channels.json",
+        "keys_seed",
+    ];
+    assert_eq!(names, expected);
+    operate(nodes, &command).unwrap_err();
 }
