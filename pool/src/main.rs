@@ -1,7 +1,7 @@
 //! `dovetail-pool`: the pool daemon.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -178,10 +178,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
             let config = load(&arguments.config)?;
             runtime()?.block_on(dovetail_pool::print_audits(&config, worker, json, limit))
         }
-        Some(Command::Subsidy { json }) => {
-            let config = load(&arguments.config)?;
-            runtime()?.block_on(dovetail_pool::print_subsidy(&config, json))
-        }
+        Some(Command::Subsidy { json }) => subsidy(&arguments.config, json),
         Some(Command::CoinbaseOnly {
             account,
             json,
@@ -226,12 +223,19 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
             let config = load(&arguments.config)?;
             runtime()?.block_on(dovetail_pool::print_devices(&config, &account, json))
         }
-        Some(Command::Lightning { json, command }) => {
-            let config = load(&arguments.config)?;
-            runtime()?.block_on(dovetail_pool::operate_wallet(&config, command, json))
-        }
+        Some(Command::Lightning { json, command }) => lightning(&arguments.config, command, json),
         None => serve(&arguments),
     }
+}
+
+fn subsidy(path: &Path, json: bool) -> anyhow::Result<()> {
+    let config = load(path)?;
+    runtime()?.block_on(dovetail_pool::print_subsidy(&config, json))
+}
+
+fn lightning(path: &Path, command: LightningCommand, json: bool) -> anyhow::Result<()> {
+    let config = load(path)?;
+    runtime()?.block_on(dovetail_pool::operate_wallet(&config, command, json))
 }
 
 fn serve(arguments: &Arguments) -> anyhow::Result<()> {
@@ -269,7 +273,7 @@ fn validate(options: ValidatorOptions) -> anyhow::Result<()> {
     })
 }
 
-fn load(path: &std::path::Path) -> anyhow::Result<Config> {
+fn load(path: &Path) -> anyhow::Result<Config> {
     let config: Config = dovetail_daemon::load(path, "DOVETAIL_POOL")?;
     config
         .check()
