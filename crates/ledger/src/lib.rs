@@ -58,8 +58,9 @@ pub use new_task::NewTask;
 pub use payers::{Payer, Subsidy, SubsidyBudget};
 pub use payouts::{OpenPayout, PayoutState};
 pub use rewards::{
-    BlockCredit, EarnedRewards, MaturedReward, OpenReward, PublishedBlock, PublishedSlice,
-    PublishedWindow, RewardState, RewardsConfig, SLICES_PER_ANSWER_MAX, Scheme, SliceSigner,
+    AccountSlices, BlockCredit, EarnedRewards, MaturedReward, OpenReward, PublishedBlock,
+    PublishedSlice, PublishedWindow, RewardState, RewardsConfig, SLICES_PER_ANSWER_MAX, Scheme,
+    SliceSigner,
 };
 pub use samples::{DrawnSample, UNDONE_CLAIMS_MAX, Undone};
 pub use share_sums::{Span, SpanSum, StatementLine};
