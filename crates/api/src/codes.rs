@@ -83,7 +83,9 @@ impl Code {
                 tonic::Code::FailedPrecondition
             }
             Self::NoWorker | Self::Unavailable => tonic::Code::Unavailable,
-            Self::QueueFull | Self::DownloadsFull | Self::RewardsFull => tonic::Code::ResourceExhausted,
+            Self::QueueFull | Self::DownloadsFull | Self::RewardsFull => {
+                tonic::Code::ResourceExhausted
+            }
             Self::TaskIdTaken => tonic::Code::AlreadyExists,
             Self::Internal => tonic::Code::Internal,
             Self::WorkerLost

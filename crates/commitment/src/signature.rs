@@ -12,9 +12,7 @@ pub fn is_signed(key: &[u8; 32], message: &[u8; 32], signature: &[u8; 64]) -> bo
         return false;
     };
     let message = Message::from_digest(*message);
-    SECP256K1
-        .verify_schnorr(&signature, &message, &key)
-        .is_ok()
+    SECP256K1.verify_schnorr(&signature, &message, &key).is_ok()
 }
 
 #[cfg(test)]

@@ -220,10 +220,7 @@ fn headers_are_those_of_the_window_unchanged_and_in_order() {
 
 #[test]
 fn the_newest_root_is_signed() {
-    assert_eq!(
-        changed(|p| p.signature[9] ^= 1),
-        Err(PartError::Signature)
-    );
+    assert_eq!(changed(|p| p.signature[9] ^= 1), Err(PartError::Signature));
     assert_eq!(changed(|p| p.signer[9] ^= 1), Err(PartError::Signature));
     let older = pool().headers[6].root();
     assert_eq!(

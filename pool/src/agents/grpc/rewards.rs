@@ -35,6 +35,9 @@ const LEAVES_TIME_MAX: Duration = Duration::from_secs(5);
 /// The longest request: an account, and two numbers.
 const REQUEST_BYTES_MAX: usize = 1024;
 
+// What the interface promises, the ledger gives.
+const _: () = assert!(SLICES_PER_ANSWER_MAX <= dovetail_ledger::SLICES_PER_ANSWER_MAX);
+
 /// The service.
 #[derive(Clone)]
 pub(crate) struct RewardsService {
@@ -123,7 +126,9 @@ impl Rewards for RewardsService {
         bounded(asked.limit, LEAVES_PER_ANSWER_MAX)?;
         // No name has a zero byte, and Postgres takes none.
         if !(1..=ACCOUNT_BYTES_MAX).contains(&asked.account.len()) || asked.account.contains('\0') {
-            return Err(Code::ArgumentInvalid.status("account must have 1 to 255 bytes, none of them zero"));
+            return Err(
+                Code::ArgumentInvalid.status("account must have 1 to 255 bytes, none of them zero")
+            );
         }
         let turn = Arc::clone(&self.leaves).acquire_owned();
         let turn = timeout(self.turn_time_max, turn).await;
@@ -150,7 +155,9 @@ impl RewardsService {
         has_gone: impl Fn() -> bool,
     ) -> Result<v1::ListLeavesResponse, Status> {
         let begun = Instant::now();
-        let found = self.ledger.account_slices(&asked.account, asked.from, asked.limit);
+        let found = self
+            .ledger
+            .account_slices(&asked.account, asked.from, asked.limit);
         let found = found.await.map_err(|error| unavailable(&error))?;
         let mut answer = v1::ListLeavesResponse {
             leaves: Vec::with_capacity(found.numbers.len()),
