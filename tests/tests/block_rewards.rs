@@ -1,5 +1,5 @@
 //! Blocks become rewards on Bitcoin Core: two miners' blocks are divided over their newest work, come and go with the chain
-//! at any depth, and pay once, when they have matured.
+//! at any depth, and pay once, when they have matured. Each miner checks its part of each.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,8 @@ mod devices;
 
 use devices::{Device, TIME_MAX, hard_target};
 use dovetail_tests::bitcoin_core::{BitcoinCore, CoreParts};
-use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
+use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, RECEIPT_PUBLIC, Scenario};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Blocks that the miners find, at least: the first of them is its finder's, the others are divided.
@@ -157,4 +158,87 @@ async fn blocks_follow_the_chain_back_and_forth_and_pay_their_reward_once() {
     }
     let divided = "SELECT max(parts) FROM (SELECT count(*) AS parts FROM block_credits GROUP BY block) counted";
     assert_eq!(scenario.query(divided).unwrap(), "2");
+    for account in ["hasher", "device"] {
+        for hash in &chain {
+            check_part(&scenario, account, hash);
+        }
+        // The file is that of the last block. Luck may have left one of them without work in its window.
+        if amount(&scenario, account, chain.last().unwrap()) > 0 {
+            changed_files_fail(&scenario, account, chain.last().unwrap());
+        }
+    }
+}
+
+/// What the account was credited with for this block; nothing if it had no part.
+fn amount(scenario: &Scenario, account: &str, hash: &str) -> i64 {
+    let mut bytes = hex::decode(hash).unwrap();
+    bytes.reverse();
+    let credited = format!(
+        "SELECT COALESCE(sum(amount_msat), 0) FROM block_credits JOIN accounts ON id = account
+          WHERE name = 'worker:{account}' AND encode(block, 'hex') = '{}'",
+        hex::encode(bytes)
+    );
+    scenario.query(&credited).unwrap().parse().unwrap()
+}
+
+/// Runs `dovetail credit verify` on a file of this scenario, held against this amount.
+fn verify(scenario: &Scenario, file: &str, amount: i64) -> Value {
+    let mut command = scenario.agent();
+    command.args(["credit", "verify", "--json", "--pool-key", RECEIPT_PUBLIC]);
+    command.args(["--amount", &amount.to_string()]);
+    let output = command.arg(scenario.file(file)).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.success(), report["verified"] == true);
+    report
+}
+
+/// The miner fetches its part of a block and checks it, against what it was credited with.
+fn check_part(scenario: &Scenario, account: &str, hash: &str) {
+    let mut command = scenario.agent();
+    command.args(["credit", "get", account, "--block", hash, "--into"]);
+    let output = command.arg(scenario.file("credit.json")).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && said.contains("matured"),
+        "{said}"
+    );
+    let credited = amount(scenario, account, hash);
+    let report = verify(scenario, "credit.json", credited);
+    assert_eq!(report["verified"], true, "{report}");
+    assert_eq!(report["block"], hash);
+    let wrong = verify(scenario, "credit.json", credited + 2);
+    assert_eq!(wrong["first_failure"], "amount", "{wrong}");
+}
+
+/// As for the file of [`check_part`], a changed one does not hold, and the check is named.
+fn changed_files_fail(scenario: &Scenario, account: &str, hash: &str) {
+    let credited = amount(scenario, account, hash);
+    let kept = std::fs::read(scenario.file("credit.json")).unwrap();
+    let kept: Value = serde_json::from_slice(&kept).unwrap();
+    assert_eq!(kept["window"]["length_difficulties"], 8);
+    let outside = kept["window"]["last_slice"].as_u64().unwrap() + 1;
+    for (field, to, check) in [
+        ("/account", Value::from("nobody"), "leaves"),
+        ("/block/fee_msat", Value::from(0), "fee"),
+        ("/window/signer", Value::from("11".repeat(32)), "pool-key"),
+        (
+            "/window/signature",
+            Value::from("11".repeat(64)),
+            "signature",
+        ),
+        (
+            "/window/headers/0",
+            kept["window"]["headers"][1].clone(),
+            "chain",
+        ),
+        ("/window/length_difficulties", Value::from(3), "window"),
+        ("/window/leaves/0/slice", Value::from(outside), "leaves"),
+    ] {
+        let mut changed = kept.clone();
+        *changed.pointer_mut(field).unwrap() = to;
+        let file = scenario.file("changed.json");
+        std::fs::write(&file, changed.to_string()).unwrap();
+        let report = verify(scenario, "changed.json", credited);
+        assert_eq!(report["first_failure"], check, "{field}: {report}");
+    }
 }
