@@ -143,7 +143,7 @@ fn text(record: &AccountRecord) -> String {
     let ago = |unix: u64| unix_now().saturating_sub(unix);
     let mut text = format!(
         "{}: {} msat can be paid out, {} are on their way, {} are held for inference and {} until a block, {} wait for the \
-         end of the slice\n",
+         next interval\n",
         record.account,
         record.available_msat,
         record.pending_msat,

@@ -15,7 +15,7 @@ use dovetail_commitment::BATCH_LEAVES_MAX;
 use dovetail_daemon::{Secret, within};
 use dovetail_jd::config::EmbeddedConfig;
 use dovetail_ledger::MaturityWindow;
-use dovetail_templates::{SourceConfig, TemplatesConfig};
+use dovetail_templates::TemplatesConfig;
 use serde::Deserialize;
 
 use crate::validation::RemoteValidator;
@@ -399,38 +399,6 @@ impl Config {
             0..=86_400,
         )?;
         inference.check()
-    }
-}
-
-impl Config {
-    /// Blocks are divided where hashes earn nothing else, and where somebody can say which blocks the chain has.
-    fn check_rewards(&self) -> Result<(), String> {
-        self.rewards.fee()?;
-        self.rewards.length()?;
-        if self.rewards.scheme == RewardScheme::Rate {
-            return Ok(());
-        }
-        if self.credit.hash_msat_per_mebihash.get() > 0 {
-            return Err(
-                "credit.hash_msat_per_mebihash must be 0 where rewards.scheme divides blocks: hashes would be paid twice"
-                    .into(),
-            );
-        }
-        if let SourceConfig::TemplateProvider { .. } = self.templates.source {
-            return Err(
-                "rewards.scheme needs a node that says which blocks its chain has: a template provider does not, \
-                 templates.source.kind = \"bitcoin-core\" does"
-                    .into(),
-            );
-        }
-        if self.rewards.scheme == RewardScheme::Pplns && self.job_declarator.coinbase_only {
-            return Err(
-                "job_declarator.coinbase_only must be false with rewards.scheme = \"pplns\": nobody can check the \
-                 transactions of such jobs, and their miners would share the blocks of the others"
-                    .into(),
-            );
-        }
-        Ok(())
     }
 }
 

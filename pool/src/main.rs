@@ -86,12 +86,27 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
+    /// Look through the whole ledger.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Print the devices of an account, the last seen first: what each of them hashes and has hashed.
     Devices {
         /// The account: a worker's key, an address, or another name.
         #[arg(long)]
         account: String,
         /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What is done with the ledger.
+#[derive(Debug, Subcommand)]
+enum LedgerCommand {
+    /// Reckon all sums again from transfers, slices and blocks, print what differs and what is owed beside what the wallet
+    /// has. Fails if anything differs.
+    Audit {
+        /// One JSON object.
         #[arg(long)]
         json: bool,
     },
@@ -150,6 +165,10 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
             let config = load(&arguments.config)?;
             let printed = dovetail_pool::print_account(&config, &account, json, limit);
             runtime()?.block_on(printed)
+        }
+        Some(Command::Ledger(LedgerCommand::Audit { json })) => {
+            let config = load(&arguments.config)?;
+            runtime()?.block_on(dovetail_pool::print_ledger_audit(&config, json))
         }
         Some(Command::Devices { account, json }) => {
             let config = load(&arguments.config)?;

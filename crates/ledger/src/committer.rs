@@ -41,7 +41,7 @@ pub struct CommitterConfig {
     pub log: LogConfig,
     /// How long the writer waits for more after a small set.
     pub write_interval: Duration,
-    /// The length of a slice: how often what hashes have earned becomes transfers. Zero: with each set.
+    /// The credit interval: how often what hashes have earned becomes transfers. Zero: with each set.
     pub settle_interval: Duration,
     /// Shares that build on a block of this many blocks before the newest one are dropped, a partition at a time.
     pub keep_blocks: u32,

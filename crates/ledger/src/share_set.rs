@@ -321,7 +321,7 @@ pub(crate) struct Sum {
     pub(crate) shares: i64,
     pub(crate) inference_shares: i64,
     pub(crate) work: Work,
-    /// What is credited with the slice.
+    /// What is credited at the end of the interval.
     pub(crate) credit: ShareCredit,
     /// What is held until a block.
     pub(crate) held: ShareCredit,

@@ -39,7 +39,7 @@ const KNOWN_SHARES_MAX: i64 = 2_000_000;
 const PART_RECORDS_MIN: usize = 256;
 /// Records of one set that are set aside. More are not the records' fault.
 const REJECTS_MAX: usize = 64;
-/// When a slice that could not be settled is tried again.
+/// When an interval that could not be settled is tried again.
 const SETTLE_RETRY: Duration = Duration::from_secs(1);
 /// How long the writer goes on when the pool stops. What is left stays in the log.
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
@@ -208,7 +208,7 @@ pub(crate) struct ShareWriter {
     slices: Option<SliceBook>,
     /// Records of one transaction at most: fewer while Postgres is slow.
     part_records_max: usize,
-    /// When the slice ends; `None` if each set ends it.
+    /// When the credit interval ends; `None` if each set ends it.
     settle_at: Option<Instant>,
     tidied_at: Option<Instant>,
     is_away: bool,
@@ -266,7 +266,7 @@ impl ShareWriter {
                 }
             }
         }
-        // What is left of the slice becomes transfers with the next start, if Postgres is away now.
+        // What is left of the interval becomes transfers with the next start, if Postgres is away now.
         if !self.is_away {
             self.settle().await;
         }
@@ -433,9 +433,9 @@ impl ShareWriter {
         }
     }
 
-    /// A slice is over: what hashes have earned in it becomes transfers. If that fails, shares go on being written.
+    /// A credit interval is over: what hashes have earned in it becomes transfers. If that fails, shares go on being written.
     async fn settle(&mut self) {
-        let settled = timeout(SET_TIME_MAX, hash_credits::settle_slice(&self.pool)).await;
+        let settled = timeout(SET_TIME_MAX, hash_credits::settle(&self.pool)).await;
         let interval = self.config.settle_interval;
         match settled.unwrap_or_else(|_| Err(too_late())) {
             Ok(_) => {

@@ -1,7 +1,10 @@
 //! Who gets what of a block.
 
 use dovetail_rewards::{PoolFee, WindowLength};
+use dovetail_templates::SourceConfig;
 use serde::Deserialize;
+
+use super::Config;
 
 /// How blocks are divided (`docs/rewards.md`).
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -73,5 +76,37 @@ impl RewardsConfig {
     /// A sentence that names the key.
     pub(crate) fn length(&self) -> Result<WindowLength, String> {
         WindowLength::new(self.window).map_err(|error| format!("rewards.window: {error}"))
+    }
+}
+
+impl Config {
+    /// Blocks are divided where hashes earn nothing else, and where somebody can say which blocks the chain has.
+    pub(super) fn check_rewards(&self) -> Result<(), String> {
+        self.rewards.fee()?;
+        self.rewards.length()?;
+        if self.rewards.scheme == RewardScheme::Rate {
+            return Ok(());
+        }
+        if self.credit.hash_msat_per_mebihash.get() > 0 {
+            return Err(
+                "credit.hash_msat_per_mebihash must be 0 where rewards.scheme divides blocks: hashes would be paid twice"
+                    .into(),
+            );
+        }
+        if let SourceConfig::TemplateProvider { .. } = self.templates.source {
+            return Err(
+                "rewards.scheme needs a node that says which blocks its chain has: a template provider does not, \
+                 templates.source.kind = \"bitcoin-core\" does"
+                    .into(),
+            );
+        }
+        if self.rewards.scheme == RewardScheme::Pplns && self.job_declarator.coinbase_only {
+            return Err(
+                "job_declarator.coinbase_only must be false with rewards.scheme = \"pplns\": nobody can check the \
+                 transactions of such jobs, and their miners would share the blocks of the others"
+                    .into(),
+            );
+        }
+        Ok(())
     }
 }

@@ -330,7 +330,7 @@ fn records_of_another_release_are_not_set_aside_the_pool_stops() {
         let place = dir.path().to_owned();
         tokio::task::spawn_blocking(move || {
             let (log, _) = ShareLog::open(&place, config(&place).log).unwrap();
-            log.try_append(b"\x02 whatever it says").unwrap();
+            log.try_append(b"\xff whatever it says").unwrap();
         })
         .await
         .unwrap();

@@ -4,8 +4,10 @@ mod accounts;
 mod audits;
 mod coinbase_only;
 mod collateral;
+mod consistency;
 mod devices;
 mod findings;
+mod hash_credits;
 mod kept_credit;
 mod log_faults;
 mod migration;
@@ -17,7 +19,6 @@ mod rewards;
 mod samples;
 mod schema;
 mod shares;
-mod slices;
 mod tasks;
 mod value;
 

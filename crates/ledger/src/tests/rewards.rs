@@ -236,6 +236,16 @@ async fn a_block(ledger: &Ledger, dir: &Path, scheme: Scheme) -> HeaderHash {
     hash
 }
 
+/// The same, until it has paid.
+pub(super) async fn a_matured_block(ledger: &Ledger, dir: &Path) {
+    let block = a_block(ledger, dir, pplns(8)).await;
+    ledger
+        .note_reward(block, RewardState::Active)
+        .await
+        .unwrap();
+    ledger.mature_reward(block).await.unwrap().unwrap();
+}
+
 async fn state(ledger: &Ledger, block: HeaderHash) -> String {
     sqlx::query_scalar("SELECT state FROM block_rewards WHERE header_hash = $1")
         .bind(block.to_bytes().to_vec())
