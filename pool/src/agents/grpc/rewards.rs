@@ -90,11 +90,10 @@ impl Rewards for RewardsService {
         let blocks = match hash {
             Some(hash) => {
                 let found = self.ledger.published_block(HeaderHash::from_bytes(hash));
-                let found = found.await.map(|found| found.into_iter().collect());
-                found.map(|mut blocks: Vec<PublishedBlock>| {
-                    blocks.retain(|block| block.height <= height_max);
-                    blocks
-                })
+                let is_low = |block: &PublishedBlock| block.height <= height_max;
+                found
+                    .await
+                    .map(|found| Vec::from_iter(found.filter(is_low)))
             }
             None => self.ledger.published_blocks(height_max, limit).await,
         };
