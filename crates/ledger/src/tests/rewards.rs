@@ -302,10 +302,6 @@ fn a_block_that_comes_and_goes_pays_once_when_it_has_matured() {
         let earned = ledger.earned_rewards("alice", 10).await.unwrap();
         assert_eq!((earned.immature.get(), earned.matured.get()), (742_500, 0));
         let published = ledger.published_blocks(u32::MAX, 10).await.unwrap();
-        let same = ledger.published_block(block).await.unwrap();
-        assert_eq!(same.as_ref(), Some(&published[0]));
-        let below = published[0].height - 1;
-        assert_eq!(ledger.published_blocks(below, 10).await.unwrap(), []);
         let window = published[0].window.unwrap();
         let amounts = (
             published[0].reward.get(),
@@ -360,6 +356,13 @@ fn solo_mining_pays_the_finder_and_so_does_a_pools_first_block() {
         running.stop().await;
         let divisions = divisions(&ledger).await;
         assert_eq!(divisions[0].2, [("bob".to_owned(), 990_000)]);
+        // It is published without a window, by its hash and by its height.
+        let published = ledger.published_blocks(u32::MAX, 10).await.unwrap();
+        assert_eq!((published.len(), published[0].window), (1, None));
+        let same = ledger.published_block(divisions[0].0).await.unwrap();
+        assert_eq!(same.as_ref(), Some(&published[0]));
+        let below = published[0].height - 1;
+        assert_eq!(ledger.published_blocks(below, 10).await.unwrap(), []);
     });
 }
 
