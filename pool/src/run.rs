@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accepted_shares;
-use crate::agents::grpc::{self, Downloads};
+use crate::agents::grpc::{self, Downloads, RewardsService};
 use crate::blocks;
 use crate::chores;
 use crate::claims::audit::Auditor;
@@ -189,6 +189,7 @@ fn services(
     Ok(grpc::Services {
         tasks: base.tasks.clone(),
         downloads: open_downloads(config, &base.tracker, shutdown)?,
+        rewards: RewardsService::new(base.ledger.clone(), base.tracker.clone()),
         requests_per_connection_max: config.api.requests_per_connection_max,
         places: config.api.places(),
         tracker: base.tracker.clone(),

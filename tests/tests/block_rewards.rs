@@ -1,5 +1,5 @@
 //! Blocks become rewards on Bitcoin Core: two miners' blocks are divided over their newest work, come and go with the chain
-//! at any depth, and pay once, when they have matured.
+//! at any depth, and pay once, when they have matured. Each miner checks its part of each.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,11 +7,17 @@ mod devices;
 
 use devices::{Device, TIME_MAX, hard_target};
 use dovetail_tests::bitcoin_core::{BitcoinCore, CoreParts};
-use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
+use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, RECEIPT_PUBLIC, Scenario};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Blocks that the miners find, at least: the first of them is its finder's, the others are divided.
 const BLOCKS: usize = 12;
+/// And at most, until both of them have a part of one block.
+const BLOCKS_MAX: usize = 60;
+const BOTH_EARN: &str = "
+    SELECT EXISTS (SELECT FROM block_rewards JOIN block_credits ON block = header_hash
+                    WHERE state = 'active' GROUP BY block HAVING count(*) = 2)";
 /// Not the pool's: what is mined to it belongs to nobody here.
 const OTHERS_ADDRESS: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 
@@ -36,8 +42,12 @@ async fn found_blocks() -> (TempDir, Scenario) {
     let (dir, mut scenario) = tokio::task::spawn_blocking(start).await.unwrap();
     let pool = (scenario.mining.clone(), AUTHORITY_PUBLIC.to_owned());
     let device = Device::start(&pool, hard_target()).await;
-    for _ in 0..BLOCKS {
+    for found in 1.. {
+        assert!(found <= BLOCKS_MAX, "one of them finds no block");
         scenario.pool.event("block_found", TIME_MAX).unwrap();
+        if found >= BLOCKS && scenario.query(BOTH_EARN).unwrap() == "t" {
+            break;
+        }
     }
     drop(device);
     if let Some(mut hasher) = scenario.hasher.take() {
@@ -76,6 +86,18 @@ fn states_are(scenario: &Scenario, active: usize, orphaned: usize) {
         .unwrap();
 }
 
+/// The height of the pool's first block: the harness has mined one.
+const LOWEST: usize = 2;
+
+/// How many blocks of the chain lie below one without a sibling, on one without a sibling: Core has none to go to if the block
+/// is invalidated.
+fn before_a_lone_block(scenario: &Scenario, all: usize) -> usize {
+    let is_lone = |place: &usize| count(scenario, &format!("height = {}", place + LOWEST)) == 1;
+    let mut places = 2..all;
+    let found = places.find(|place| is_lone(place) && is_lone(&(place - 1)));
+    found.expect("two blocks found at once are the exception")
+}
+
 const SUM_OF_ALL: &str = "SELECT sum(credits_posted - debits_posted) FROM accounts";
 const CREDITED: &str = "
     SELECT COALESCE(sum(credits_posted), 0) FROM accounts
@@ -100,21 +122,23 @@ async fn blocks_follow_the_chain_back_and_forth_and_pay_their_reward_once() {
     let chain = hashes(&scenario);
     assert_eq!(chain.len(), all);
 
-    // Another chain replaces all but two of them, and is replaced in turn.
+    // Another chain replaces all but the first few of them, and is replaced in turn.
+    let kept = before_a_lone_block(&scenario, all);
     core(&scenario)
-        .rpc(&["invalidateblock", &chain[2]])
+        .rpc(&["invalidateblock", &chain[kept]])
         .unwrap();
     let rivals = u32::try_from(all).unwrap();
     core(&scenario).mine(rivals, OTHERS_ADDRESS).unwrap();
-    states_are(&scenario, 2, all - 2);
+    states_are(&scenario, kept, all - kept);
     scenario.pool.kill();
     scenario.restart_pool().unwrap();
-    let rival = core(&scenario).rpc(&["getblockhash", "4"]).unwrap();
+    let height = (kept + LOWEST).to_string();
+    let rival = core(&scenario).rpc(&["getblockhash", &height]).unwrap();
     core(&scenario)
         .rpc(&["invalidateblock", rival.trim()])
         .unwrap();
     core(&scenario)
-        .rpc(&["reconsiderblock", &chain[2]])
+        .rpc(&["reconsiderblock", &chain[kept]])
         .unwrap();
     states_are(&scenario, all, 0);
     assert_eq!(scenario.query(CREDITED).unwrap(), "0");
@@ -157,4 +181,93 @@ async fn blocks_follow_the_chain_back_and_forth_and_pay_their_reward_once() {
     }
     let divided = "SELECT max(parts) FROM (SELECT count(*) AS parts FROM block_credits GROUP BY block) counted";
     assert_eq!(scenario.query(divided).unwrap(), "2");
+    parts_are_shown(&scenario, &chain);
+}
+
+/// Both miners check their part of each block.
+fn parts_are_shown(scenario: &Scenario, chain: &[String]) {
+    let last = chain.last().unwrap();
+    for account in ["hasher", "device"] {
+        for hash in chain {
+            check_part(scenario, account, hash);
+        }
+        // The file is that of the last block. Luck may have left one of them without work in its window.
+        if amount(scenario, account, last) > 0 {
+            changed_files_fail(scenario, account, last);
+        }
+    }
+}
+
+/// What the account was credited with for this block; nothing if it had no part.
+fn amount(scenario: &Scenario, account: &str, hash: &str) -> i64 {
+    let mut bytes = hex::decode(hash).unwrap();
+    bytes.reverse();
+    let credited = format!(
+        "SELECT COALESCE(sum(amount_msat), 0) FROM block_credits JOIN accounts ON id = account
+          WHERE name = 'worker:{account}' AND encode(block, 'hex') = '{}'",
+        hex::encode(bytes)
+    );
+    scenario.query(&credited).unwrap().parse().unwrap()
+}
+
+/// Runs `dovetail credit verify` on a file of this scenario, held against this amount.
+fn verify(scenario: &Scenario, file: &str, amount: i64) -> Value {
+    let mut command = scenario.agent();
+    command.args(["credit", "verify", "--json", "--pool-key", RECEIPT_PUBLIC]);
+    command.args(["--amount", &amount.to_string()]);
+    let output = command.arg(scenario.file(file)).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.success(), report["verified"] == true);
+    report
+}
+
+/// The miner fetches its part of a block and checks it, against what it was credited with.
+fn check_part(scenario: &Scenario, account: &str, hash: &str) {
+    let mut command = scenario.agent();
+    command.args(["credit", "get", account, "--block", hash, "--into"]);
+    let output = command.arg(scenario.file("credit.json")).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && said.contains("matured"),
+        "{said}"
+    );
+    let credited = amount(scenario, account, hash);
+    let report = verify(scenario, "credit.json", credited);
+    assert_eq!(report["verified"], true, "{report}");
+    assert_eq!(report["block"], hash);
+    let wrong = verify(scenario, "credit.json", credited + 2);
+    assert_eq!(wrong["first_failure"], "amount", "{wrong}");
+}
+
+/// As for the file of [`check_part`], a changed one does not hold, and the check is named.
+fn changed_files_fail(scenario: &Scenario, account: &str, hash: &str) {
+    let credited = amount(scenario, account, hash);
+    let kept = std::fs::read(scenario.file("credit.json")).unwrap();
+    let kept: Value = serde_json::from_slice(&kept).unwrap();
+    assert_eq!(kept["window"]["length_difficulties"], 8);
+    let outside = kept["window"]["last_slice"].as_u64().unwrap() + 1;
+    for (field, to, check) in [
+        ("/account", Value::from("nobody"), "leaves"),
+        ("/block/fee_msat", Value::from(0), "fee"),
+        ("/window/signer", Value::from("11".repeat(32)), "pool-key"),
+        (
+            "/window/signature",
+            Value::from("11".repeat(64)),
+            "signature",
+        ),
+        (
+            "/window/headers/0",
+            kept["window"]["headers"][1].clone(),
+            "chain",
+        ),
+        ("/window/length_difficulties", Value::from(3), "window"),
+        ("/window/leaves/0/slice", Value::from(outside), "leaves"),
+    ] {
+        let mut changed = kept.clone();
+        *changed.pointer_mut(field).unwrap() = to;
+        let file = scenario.file("changed.json");
+        std::fs::write(&file, changed.to_string()).unwrap();
+        let report = verify(scenario, "changed.json", credited);
+        assert_eq!(report["first_failure"], check, "{field}: {report}");
+    }
 }

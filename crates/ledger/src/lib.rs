@@ -63,8 +63,9 @@ pub use payouts::{
     PayeeStanding, PayoutRecord, PayoutState, Proof, Rail, Success,
 };
 pub use rewards::{
-    BlockCredit, EarnedRewards, MaturedReward, OpenReward, PublishedBlock, PublishedSlice,
-    PublishedWindow, RewardState, RewardsConfig, SLICES_PER_ANSWER_MAX, Scheme, SliceSigner,
+    AccountSlices, BlockCredit, EarnedRewards, MaturedReward, OpenReward, PublishedBlock,
+    PublishedSlice, PublishedWindow, RewardState, RewardsConfig, SLICES_PER_ANSWER_MAX, Scheme,
+    SliceSigner,
 };
 pub use samples::{DrawnSample, UNDONE_CLAIMS_MAX, Undone};
 pub use share_sums::{Span, SpanSum, StatementLine};

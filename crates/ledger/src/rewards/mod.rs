@@ -21,7 +21,9 @@ use crate::LedgerError;
 pub use blocks::{MaturedReward, OpenReward, RewardState};
 pub(crate) use book::SliceBook;
 pub use earned::{BlockCredit, EarnedRewards};
-pub use published::{PublishedBlock, PublishedSlice, PublishedWindow, SLICES_PER_ANSWER_MAX};
+pub use published::{
+    AccountSlices, PublishedBlock, PublishedSlice, PublishedWindow, SLICES_PER_ANSWER_MAX,
+};
 
 /// Who gets what of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

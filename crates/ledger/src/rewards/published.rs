@@ -7,6 +7,7 @@ use dovetail_rewards::{
 use dovetail_units::Msat;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use tokio::task::spawn_blocking;
 
 use super::book::tally;
 use super::{RewardState, broken, read_number, slice_number, weight};
@@ -56,6 +57,15 @@ pub struct PublishedWindow {
     pub last: u64,
     /// How much it holds, once so much was mined.
     pub length: WindowLength,
+}
+
+/// In which slices an account has work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountSlices {
+    /// The slices.
+    pub numbers: Vec<u64>,
+    /// The first slice that was not looked at.
+    pub next: u64,
 }
 
 impl Ledger {
@@ -113,22 +123,84 @@ impl Ledger {
         let accounts: Result<Vec<_>, LedgerError> = rows.iter().map(tally).collect();
         let slice = Slice::from_parts(slice, accounts?);
         let slice = slice.map_err(|error| broken(&error.to_string()))?;
-        Ok(SumTree::new(slice).proof(&account_id))
+        // A tenth of a second for the largest slice: not where others' connections are served.
+        let proof = spawn_blocking(move || SumTree::new(slice).proof(&account_id)).await;
+        proof.map_err(|_| LedgerError::Refused("the slice's tree was not built"))
     }
 
-    /// The newest blocks that were divided, the newest first.
+    /// The closed slices from this number on in which an account has work, the oldest first, at most `limit`.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
-    pub async fn published_blocks(&self, limit: u32) -> Result<Vec<PublishedBlock>, LedgerError> {
+    pub async fn account_slices(
+        &self,
+        account: &str,
+        from: u64,
+        limit: u32,
+    ) -> Result<AccountSlices, LedgerError> {
+        // First, so that a slice that closes meanwhile is one that was not looked at.
+        let newest: Option<i64> = sqlx::query_scalar("SELECT max(number) FROM reward_slices")
+            .fetch_one(&self.pool)
+            .await?;
+        let end = newest.map(read_number).transpose()?;
+        let end = end.map_or(0, |newest| newest + 1);
+        let numbers: Vec<i64> = sqlx::query_scalar(
+            "SELECT slice FROM slice_work
+              WHERE account = (SELECT id::integer FROM accounts WHERE name = $1) AND slice BETWEEN $2 AND $3
+              ORDER BY slice LIMIT $4",
+        )
+        .bind(worker_account(account))
+        .bind(i64::try_from(from).unwrap_or(i64::MAX))
+        .bind(newest.unwrap_or(-1))
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        let numbers: Result<Vec<u64>, _> = numbers.into_iter().map(read_number).collect();
+        let numbers = numbers?;
+        let is_all = u32::try_from(numbers.len()).is_ok_and(|found| found < limit);
+        let next = match numbers.last() {
+            Some(last) if !is_all => last + 1,
+            _ => end.max(from),
+        };
+        Ok(AccountSlices { numbers, next })
+    }
+
+    /// The highest blocks that were divided, of this height and below, the highest first.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn published_blocks(
+        &self,
+        height_max: u32,
+        limit: u32,
+    ) -> Result<Vec<PublishedBlock>, LedgerError> {
         let rows = sqlx::query(
             "SELECT header_hash, height, state, reward_msat, fee_msat, fee_millionths, first_slice, last_slice, length
-               FROM block_rewards ORDER BY height DESC, header_hash LIMIT $1",
+               FROM block_rewards WHERE height <= $1 ORDER BY height DESC, header_hash LIMIT $2",
         )
+        .bind(i32::try_from(height_max).unwrap_or(i32::MAX))
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(block).collect()
+    }
+
+    /// A block, if it was divided.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn published_block(
+        &self,
+        hash: HeaderHash,
+    ) -> Result<Option<PublishedBlock>, LedgerError> {
+        let row = sqlx::query(
+            "SELECT header_hash, height, state, reward_msat, fee_msat, fee_millionths, first_slice, last_slice, length
+               FROM block_rewards WHERE header_hash = $1",
+        )
+        .bind(hash.to_bytes().to_vec())
+        .fetch_optional(&self.pool)
+        .await?;
+        row.as_ref().map(block).transpose()
     }
 }
 

@@ -304,7 +304,7 @@ fn a_block_that_comes_and_goes_pays_once_when_it_has_matured() {
         ledger.note_reward(block, Active).await.unwrap();
         let earned = ledger.earned_rewards("alice", 10).await.unwrap();
         assert_eq!((earned.immature.get(), earned.matured.get()), (742_500, 0));
-        let published = ledger.published_blocks(10).await.unwrap();
+        let published = ledger.published_blocks(u32::MAX, 10).await.unwrap();
         let window = published[0].window.unwrap();
         let amounts = (
             published[0].reward.get(),
@@ -359,6 +359,13 @@ fn solo_mining_pays_the_finder_and_so_does_a_pools_first_block() {
         running.stop().await;
         let divisions = divisions(&ledger).await;
         assert_eq!(divisions[0].2, [("bob".to_owned(), 990_000)]);
+        // It is published without a window, by its hash and by its height.
+        let published = ledger.published_blocks(u32::MAX, 10).await.unwrap();
+        assert_eq!((published.len(), published[0].window), (1, None));
+        let same = ledger.published_block(divisions[0].0).await.unwrap();
+        assert_eq!(same.as_ref(), Some(&published[0]));
+        let below = published[0].height - 1;
+        assert_eq!(ledger.published_blocks(below, 10).await.unwrap(), []);
     });
 }
 
@@ -418,6 +425,20 @@ fn what_is_published_is_a_signed_chain_and_each_account_finds_its_leaf() {
         assert_eq!(ledger.published_slices(8, 100).await.unwrap().len(), 2);
         assert_eq!(ledger.slice_leaf(u64::MAX, "miner0").await.unwrap(), None);
         assert_eq!(ledger.slice_leaf(0, "").await.unwrap(), None);
+        let found = async |account, from, limit| {
+            let found = ledger.account_slices(account, from, limit).await.unwrap();
+            (found.numbers, found.next)
+        };
+        let (all, end) = found("miner0", 0, 100).await;
+        assert!(all.len() > 3 && all.is_sorted(), "{all:?}");
+        assert_eq!(end, 10);
+        // A page ends behind its last slice, a last page behind the newest.
+        assert_eq!(found("miner0", 0, 2).await, (all[..2].to_vec(), all[1] + 1));
+        let rest = found("miner0", all[1] + 1, 100).await;
+        assert_eq!(rest, (all[2..].to_vec(), 10));
+        assert_eq!(found("nobody", 3, 5).await, (vec![], 10));
+        assert_eq!(found("miner0", 12, 5).await, (vec![], 12));
+        assert_eq!(found("miner0", u64::MAX, 5).await, (vec![], u64::MAX));
     });
 }
 
