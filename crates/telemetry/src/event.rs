@@ -187,7 +187,7 @@ mod tests {
 
     /// Each event with its JSON, to the byte.
     fn events() -> Vec<(Event<'static>, &'static str)> {
-        [events_of_work(), events_of_money()].concat()
+        [events_of_work(), events_of_money(), events_of_payouts()].concat()
     }
 
     fn events_of_work() -> Vec<(Event<'static>, &'static str)> {
@@ -307,6 +307,12 @@ mod tests {
                 },
                 r#"{"event":"coinbase_only_block","hash":"00ff","worker":"0a0b","result":"not seen","credit_msat":70}"#,
             ),
+        ]
+    }
+
+    fn events_of_payouts() -> Vec<(Event<'static>, &'static str)> {
+        let worker = "0a0b";
+        vec![
             (
                 Event::PayoutPaid {
                     worker,

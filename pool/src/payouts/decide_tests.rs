@@ -160,12 +160,12 @@ impl World {
     /// A payout begins, is tried again or given up: what the service does without the wallet.
     fn turn(&mut self, may_begin: bool) {
         match (self.book.payout, self.book.attempts.last().cloned()) {
-            (None | Some(PayoutState::Paid | PayoutState::Failed), _) => {
-                if may_begin && self.book.payouts < 3 {
-                    self.book.payouts += 1;
-                    self.book.payout = Some(PayoutState::Reserved);
-                    self.prepare(None);
-                }
+            (None | Some(PayoutState::Paid | PayoutState::Failed), _)
+                if may_begin && self.book.payouts < 3 =>
+            {
+                self.book.payouts += 1;
+                self.book.payout = Some(PayoutState::Reserved);
+                self.prepare(None);
             }
             (Some(PayoutState::Reserved), Some(last)) if last.state == AttemptState::Failed => {
                 let is_worth = is_worth_a_retry(&last, self.now, Duration::from_secs(5));
