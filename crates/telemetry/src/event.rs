@@ -196,7 +196,13 @@ mod tests {
 
     /// Each event with its JSON, to the byte.
     fn events() -> Vec<(Event<'static>, &'static str)> {
-        [events_of_work(), events_of_money(), events_of_blocks()].concat()
+        [
+            events_of_work(),
+            events_of_money(),
+            events_of_payouts(),
+            events_of_blocks(),
+        ]
+        .concat()
     }
 
     fn events_of_work() -> Vec<(Event<'static>, &'static str)> {
@@ -330,6 +336,12 @@ mod tests {
                 },
                 r#"{"event":"coinbase_only_block","hash":"00ff","worker":"0a0b","result":"not seen","credit_msat":70}"#,
             ),
+        ]
+    }
+
+    fn events_of_payouts() -> Vec<(Event<'static>, &'static str)> {
+        let worker = "0a0b";
+        vec![
             (
                 Event::PayoutPaid {
                     worker,

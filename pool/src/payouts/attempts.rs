@@ -14,6 +14,8 @@ use crate::mailboxes::WorkerCommand;
 
 /// The class of a payee whose payment the wallet would not even note.
 const WALLET_REFUSED: &str = "wallet_refused";
+/// Why a payout is given up of which nothing else is known.
+const EXPIRED: &str = "expired";
 /// Why an attempt is in review: what the wallet calls a proof proves nothing.
 const BAD_PROOF: &str = "bad_proof";
 
@@ -40,7 +42,8 @@ impl Payouts {
             let next = ledger.prepare_attempt(last.payout, rand::random(), pace.lease);
             return self.dispatch(next.await?).await;
         }
-        ledger.give_payout_up(last.payout, "expired").await?;
+        let class = last.failure_class.as_deref().unwrap_or(EXPIRED);
+        ledger.give_payout_up(last.payout, class).await?;
         self.tell_worker(&last, false);
         Ok(())
     }

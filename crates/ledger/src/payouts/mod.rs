@@ -293,6 +293,11 @@ impl Ledger {
             .execute(&mut *transaction)
             .await
             .map_err(|error| not_a_step(error, "an attempt of the payout has not failed"))?;
+        // What the wallet learns late it says of the newest attempt that it has heard of, and that need not be ours.
+        sqlx::query("UPDATE attempts SET next_check_at = now() WHERE payout = $1")
+            .bind(payout.to_vec())
+            .execute(&mut *transaction)
+            .await?;
         // The next payout may begin at once: it has waited for this one.
         sqlx::query("UPDATE payees SET next_try_at = now() WHERE payee = $1")
             .bind(&money.payee)

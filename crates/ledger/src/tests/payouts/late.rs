@@ -78,3 +78,22 @@ fn an_offer_that_two_attempts_have_paid_is_booked_twice_and_the_second_time_as_a
         super::super::model::transfers_explain_the_accounts(&ledger).await;
     });
 }
+
+#[test]
+fn all_attempts_of_a_payout_that_is_given_up_are_looked_at_for_a_late_success() {
+    run(|_db, ledger| async move {
+        earn(&ledger, &["alice"], 10_000).await;
+        begin(&ledger, 1, "alice", 9_000).await.unwrap();
+        ledger.note_failed([1; 32], "other", None).await.unwrap();
+        let second = ledger.prepare_attempt([1; 32], [2; 32], SOON).await;
+        second.unwrap();
+        // The wallet never hears of the second, so that it would tell of the first.
+        let unheard = ledger.note_failed([2; 32], "not_sent", None);
+        unheard.await.unwrap();
+        let due = async || ledger.claim_checks(9, SOON).await.unwrap().len();
+        assert_eq!(due().await, 0);
+        ledger.give_payout_up([1; 32], "not_sent").await.unwrap();
+        assert_eq!(due().await, 2);
+        assert_eq!(late(&ledger, 1, 1).await, (9_000, 0));
+    });
+}
