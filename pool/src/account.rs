@@ -9,6 +9,7 @@ use dovetail_units::time::unix_now;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::payouts::command::Waiting;
 use crate::records;
 
 /// Hours that are looked back.
@@ -30,6 +31,7 @@ struct AccountRecord {
     /// What the account has of the window that the next block is divided over, in millionths.
     window_millionths: u32,
     blocks: Vec<Block>,
+    payout: Waiting,
     hours: Vec<Hour>,
     statement: Vec<Line>,
 }
@@ -87,6 +89,9 @@ async fn read(ledger: &Ledger, account: &str, limit: u32) -> anyhow::Result<Acco
         held_for_blocks,
         unsettled,
     } = ledger.balance(account).await?;
+    let open = ledger.payout_records(Some(account), true, 1).await?;
+    let standing = ledger.payee_standing(account).await?.unwrap_or_default();
+    let payout = Waiting::new(account, &standing, open.first().cloned());
     let hour_s = u64::from(Span::Hour.seconds());
     let since = unix_now().saturating_sub(u64::from(HOURS) * hour_s);
     let hours = ledger.share_sums(Some(account), Span::Hour, since, HOURS);
@@ -115,6 +120,7 @@ async fn read(ledger: &Ledger, account: &str, limit: u32) -> anyhow::Result<Acco
         matured_msat: earned.matured.get(),
         window_millionths: millionths(earned.weight, earned.window),
         blocks: earned.blocks.iter().map(block).collect(),
+        payout,
         hours: hours.collect(),
         statement: lines.collect(),
     })
@@ -169,6 +175,7 @@ fn text(record: &AccountRecord) -> String {
             block.fee_msat,
         );
     }
+    text += &format!("  {}\n", record.payout.text());
     for hour in &record.hours {
         text += &format!(
             "  hour that began {} s ago: {} shares, {} hashes, {} msat\n",

@@ -14,7 +14,7 @@ use bitcoin::Network;
 use dovetail_commitment::BATCH_LEAVES_MAX;
 use dovetail_daemon::{Secret, within};
 use dovetail_jd::config::EmbeddedConfig;
-use dovetail_ledger::MaturityWindow;
+use dovetail_ledger::{FeesBorneBy, MaturityWindow};
 use dovetail_templates::TemplatesConfig;
 use serde::Deserialize;
 
@@ -163,8 +163,14 @@ pub struct LightningConfig {
     pub payout_threshold_msat: i64,
     /// What one payout moves at most.
     pub payout_max_msat: i64,
-    /// What one payout may cost in routing fees.
+    /// What one payout may cost in routing fees at most; never more than a satoshi and half a percent of it.
     pub fee_max_msat: i64,
+    /// Who bears them: `pool` or `payee`.
+    pub fees_borne_by: FeesBorneBy,
+    /// For how many blocks a payment may be held on its way.
+    pub cltv_max: u16,
+    /// How long a payee that could not be paid waits, in milliseconds; twice as long each time, up to an hour.
+    pub retry_base_ms: u64,
     /// How often balances are looked at, in milliseconds.
     pub interval_ms: u64,
 }
@@ -176,6 +182,10 @@ impl Default for LightningConfig {
             payout_threshold_msat: 10_000,
             payout_max_msat: 100_000_000,
             fee_max_msat: 5_000,
+            fees_borne_by: FeesBorneBy::Pool,
+            // Three days.
+            cltv_max: 432,
+            retry_base_ms: 10_000,
             interval_ms: 1_000,
         }
     }
@@ -392,6 +402,16 @@ impl Config {
             "lightning.interval_ms",
             lightning.interval_ms,
             1..=3_600_000,
+        )?;
+        within(
+            "lightning.retry_base_ms",
+            lightning.retry_base_ms,
+            1..=3_600_000,
+        )?;
+        within(
+            "lightning.cltv_max",
+            u64::from(lightning.cltv_max),
+            18..=2_016,
         )?;
         within(
             "credit.settle_interval_s",

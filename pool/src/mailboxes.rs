@@ -85,8 +85,14 @@ impl Mailboxes {
     }
 
     /// Whether the worker is connected.
+    #[cfg(test)]
     pub(crate) fn is_open(&self, worker: &WorkerKey) -> bool {
         self.state().open.contains_key(worker)
+    }
+
+    /// The workers that are connected.
+    pub(crate) fn open_workers(&self) -> Vec<WorkerKey> {
+        self.state().open.keys().copied().collect()
     }
 
     /// Puts a command into the worker's mailbox. It does not wait for room.

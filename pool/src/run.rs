@@ -39,7 +39,7 @@ use crate::known_accounts::KnownAccounts;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
 use crate::one_each::OneEach;
-use crate::payouts::{InvoiceAnswers, Payouts};
+use crate::payouts::{InvoiceAnswers, Pace, PayoutParts, Payouts};
 use crate::records;
 use crate::rewards;
 use crate::share_pace::SharePace;
@@ -342,6 +342,10 @@ async fn start_settler(
     let mut committer = CommitterConfig::new(dir, config.ledger.log_bytes_max);
     committer.settle_interval = Duration::from_secs(config.credit.settle_interval_s);
     committer.keep_blocks = config.ledger.keep_blocks;
+    if rewards.is_none() {
+        // What is found at a rate is the operator's, also if blocks are divided later.
+        base.ledger.note_searched(None).await?;
+    }
     committer.rewards = rewards;
     let committer = Committer::start(base.ledger.clone(), committer, last.stop.clone())
         .await
@@ -416,16 +420,18 @@ fn start_payouts(shared: &Shared, mailboxes: Mailboxes, shutdown: &CancellationT
         tracing::warn!("no wallet is configured: balances grow, nothing is paid out");
         return;
     };
-    let payouts = Payouts {
+    let config = shared.config.lightning.clone();
+    let parts = PayoutParts {
         ledger: shared.ledger.clone(),
         mailboxes,
         answers: shared.invoice_answers.clone(),
         wallet: Client::new(socket),
-        config: shared.config.lightning.clone(),
+        pace: Pace::of(&config),
+        config,
         network: shared.config.mining.network,
         telemetry: shared.telemetry.clone(),
     };
-    shared.tracker.spawn(payouts.run(shutdown.clone()));
+    shared.tracker.spawn(Payouts::run(parts, shutdown.clone()));
 }
 
 #[cfg(test)]

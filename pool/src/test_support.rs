@@ -98,6 +98,30 @@ impl Database {
             .unwrap()
     }
 
+    /// The account has this much more to be paid out.
+    pub(crate) async fn credit(&self, account: &str, msat: i64) {
+        let mut connection = self.options().connect().await.unwrap();
+        sqlx::query(
+            "INSERT INTO accounts (name, never_negative)
+             VALUES ('pool:hash', false), ('worker:' || $1, true) ON CONFLICT DO NOTHING",
+        )
+        .bind(account)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+        sqlx::query(
+            "INSERT INTO transfers (id, kind, debit, credit, amount, reason)
+             SELECT substr(sha256($3), 1, 16), 'posted', p.id, w.id, $2, 'test' FROM accounts p, accounts w
+              WHERE p.name = 'pool:hash' AND w.name = 'worker:' || $1",
+        )
+        .bind(account)
+        .bind(msat)
+        .bind(rand::random::<[u8; 32]>().to_vec())
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    }
+
     pub(crate) async fn drop(self) {
         self.admin(&format!("DROP DATABASE {} WITH (FORCE)", self.name))
             .await;

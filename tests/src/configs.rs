@@ -51,6 +51,7 @@ token_key = {{ file = \"{dir}/token.key\" }}
 socket = \"{dir}/pool.sock\"
 payout_threshold_msat = 10000
 interval_ms = 500
+retry_base_ms = 500
 [inference]
 models = [\"{dir}/{MODEL_FILE}\"{more_models}]
 task_lifetime_s = {task_lifetime_s}

@@ -5,9 +5,22 @@ use std::process::Command;
 use anyhow::Context;
 use serde_json::Value;
 
+use crate::postgres::DAEMONS_ROLE;
 use crate::process::output;
 use crate::program;
-use crate::scenario::Scenario;
+use crate::scenario::{Layout, Scenario};
+
+impl Layout<'_> {
+    /// Makes the ledger's tables as their owner, and gives daemons what they need.
+    pub(crate) fn migrate(&self, config: &str, owner_url: &str) -> anyhow::Result<()> {
+        let owner = self.write("owner.url", owner_url)?;
+        let mut command = Command::new(program("dovetail-pool"));
+        command.args(["--config", config, "ledger", "migrate"]);
+        command.args(["--owner-url-file", &owner, "--role", DAEMONS_ROLE]);
+        output(&mut command)?;
+        Ok(())
+    }
+}
 
 impl Scenario {
     /// What `dovetail-pool ledger audit` prints, if every rule of the ledger holds.

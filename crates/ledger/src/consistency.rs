@@ -12,7 +12,7 @@ struct Rule {
     broken: &'static str,
 }
 
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 12] = [
     Rule {
         name: "an account's totals are the sums of its transfers",
         broken: "
@@ -102,6 +102,24 @@ const RULES: [Rule; 10] = [
                     WHERE slice >= first_slice GROUP BY account) s USING (account)
               LEFT JOIN accounts ON accounts.id = account
              WHERE w.weight IS DISTINCT FROM s.weight",
+    },
+    Rule {
+        name: "what is set aside on miners' accounts is for payouts under way",
+        broken: "
+            SELECT COALESCE(name, 'worker:' || worker) AS name,
+                   format('%s set aside, payouts of %s under way', COALESCE(debits_pending, 0), COALESCE(msat, 0)) AS what
+              FROM (SELECT name, debits_pending FROM accounts WHERE starts_with(name, 'worker:') AND debits_pending > 0) a
+              FULL JOIN (SELECT worker, sum(amount_msat) AS msat FROM payouts WHERE state = 'reserved' GROUP BY worker) p
+                ON name = 'worker:' || worker
+             WHERE debits_pending IS DISTINCT FROM msat",
+    },
+    Rule {
+        name: "a payout is paid if, and since migration 21 only if, the wallet has proven an attempt",
+        broken: "
+            SELECT encode(p.id, 'hex') AS name, format('is %s, %s of its attempts have a proof', p.state, count(a.id)) AS what
+              FROM payouts p LEFT JOIN attempts a ON a.payout = p.id AND a.state = 'succeeded' AND sha256(a.preimage) = a.payment_hash
+             GROUP BY p.id HAVING count(a.id) > 0 AND p.state <> 'paid'
+                OR count(a.id) = 0 AND p.state = 'paid' AND p.bolt11 IS NULL",
     },
     Rule {
         name: "held credit is held for a batch that has not ended otherwise",

@@ -88,31 +88,6 @@ impl Ledger {
         })
     }
 
-    /// Workers that can be paid at least `threshold`, with what they have, richest first.
-    ///
-    /// # Errors
-    /// [`LedgerError::Unavailable`].
-    pub async fn workers_with_balance_at_least(
-        &self,
-        threshold: Msat,
-        limit: u32,
-    ) -> Result<Vec<(String, Msat)>, LedgerError> {
-        sqlx::query(
-            "SELECT substr(name, 8) AS worker,
-                    credits_posted - debits_posted - debits_pending AS available
-             FROM accounts
-             WHERE starts_with(name, 'worker:') AND credits_posted - debits_posted - debits_pending >= $1
-             ORDER BY available DESC LIMIT $2",
-        )
-        .bind(threshold.get())
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await?
-        .iter()
-        .map(|row| Ok((row.try_get("worker")?, Msat::new(row.try_get("available")?))))
-        .collect()
-    }
-
     /// Records a solved block, of which it is not known yet what the node says; `false` if it was recorded
     /// before, by whatever connection and process.
     ///

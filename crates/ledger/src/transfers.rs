@@ -25,6 +25,9 @@ pub(crate) const POOL_LIGHTNING: &str = "pool:lightning";
 /// Routing fees come from here.
 pub(crate) const POOL_LIGHTNING_FEES: &str = "pool:lightning_fees";
 
+/// What was paid twice, or to somebody who no longer had it, comes from here as far as the payee has not enough.
+pub(crate) const POOL_LOSS: &str = "pool:loss";
+
 /// The account of what a worker or miner can be paid.
 pub(crate) fn worker_account(identity: &str) -> String {
     format!("worker:{identity}")

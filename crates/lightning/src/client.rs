@@ -10,7 +10,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::protocol::{
-    Answer, CreatedInvoice, Hash32, Info, LINE_BYTES_MAX, PaymentStatus, Refusal, Request,
+    Answer, CreatedInvoice, CreatedOffer, Hash32, Info, InvoicePayment, LINE_BYTES_MAX,
+    OfferPayment, PaymentStatus, Refusal, Request,
 };
 
 /// How long an answer may take. A payment that takes longer is `Pending`, not lost.
@@ -71,32 +72,41 @@ impl Client {
         .await
     }
 
-    /// Pays an invoice, or says how the payment of its hash stands if it was tried before: the
-    /// wallet never sends to one hash twice. Write to the ledger before you call this.
+    /// Makes an offer.
     ///
     /// # Errors
-    /// [`ClientError`]: the payment is then unknown, not failed. Ask again later.
-    pub async fn pay(
-        &self,
-        payment_hash: [u8; 32],
-        bolt11: &str,
-        max_fee_msat: u64,
-    ) -> Result<PaymentStatus, ClientError> {
-        self.ask(&Request::Pay {
-            payment_hash: Hash32(payment_hash),
-            bolt11: bolt11.to_owned(),
-            max_fee_msat,
+    /// [`ClientError`].
+    pub async fn create_offer(&self, description: &str) -> Result<CreatedOffer, ClientError> {
+        self.ask(&Request::CreateOffer {
+            description: description.to_owned(),
         })
         .await
     }
 
-    /// How an outgoing payment stands.
+    /// Pays an invoice, or says how the attempt stands if the wallet has heard of it before: it dispatches an attempt
+    /// once. Write the attempt to the ledger before you call this.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the attempt is then uncertain, not failed. Ask again later, for the same attempt.
+    pub async fn pay(&self, payment: InvoicePayment) -> Result<PaymentStatus, ClientError> {
+        self.ask(&Request::Pay(payment)).await
+    }
+
+    /// Pays an offer, or says how the attempt stands if the wallet has heard of it before.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the attempt is then uncertain, not failed. Ask again later, for the same attempt.
+    pub async fn pay_offer(&self, payment: OfferPayment) -> Result<PaymentStatus, ClientError> {
+        self.ask(&Request::PayOffer(payment)).await
+    }
+
+    /// How an attempt stands.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn payment(&self, payment_hash: [u8; 32]) -> Result<PaymentStatus, ClientError> {
+    pub async fn payment(&self, attempt: [u8; 32]) -> Result<PaymentStatus, ClientError> {
         self.ask(&Request::Payment {
-            payment_hash: Hash32(payment_hash),
+            attempt: Hash32(attempt),
         })
         .await
     }

@@ -35,6 +35,8 @@ pub struct ParsedInvoice {
     pub amount_msat: u64,
     /// When it expires, in seconds of Unix time.
     pub expires_at_unix: u64,
+    /// For how many blocks its payee may hold the money.
+    pub min_final_cltv: u64,
 }
 
 /// Parses `bolt11` and checks its signature, network, amount and expiry.
@@ -65,6 +67,7 @@ pub fn parse_invoice(
         payment_hash: invoice.payment_hash().to_byte_array(),
         amount_msat,
         expires_at_unix: expires_at.as_secs(),
+        min_final_cltv: invoice.min_final_cltv_expiry_delta(),
     })
 }
 

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::protocol::{
-    Answer, CreatedInvoice, Info, LINE_BYTES_MAX, PaymentStatus, Refusal, Request,
+    Answer, CreatedInvoice, CreatedOffer, Info, InvoicePayment, LINE_BYTES_MAX, OfferPayment,
+    PaymentStatus, Refusal, Request,
 };
 
 /// How many requests may be under way; further ones wait in the system's queue.
@@ -33,17 +34,26 @@ pub trait Wallet: Send + Sync + 'static {
         description: &str,
         expiry_s: u32,
     ) -> impl Future<Output = Result<CreatedInvoice, Refusal>> + Send;
-    /// Pays, unless the hash was ever tried before; then says how that stands.
+    /// Makes an offer.
+    fn create_offer(
+        &self,
+        description: &str,
+    ) -> impl Future<Output = Result<CreatedOffer, Refusal>> + Send;
+    /// Pays an invoice. An attempt that it has heard of is not dispatched again: it says how that stands. Another attempt
+    /// of the same payment hash is refused ([`crate::HASH_IN_FLIGHT`]) until the earlier ones are proven failed.
     fn pay(
         &self,
-        payment_hash: [u8; 32],
-        bolt11: &str,
-        max_fee_msat: u64,
+        payment: InvoicePayment,
     ) -> impl Future<Output = Result<PaymentStatus, Refusal>> + Send;
-    /// How an outgoing payment stands.
+    /// Pays an offer. An attempt that it has heard of is not dispatched again.
+    fn pay_offer(
+        &self,
+        payment: OfferPayment,
+    ) -> impl Future<Output = Result<PaymentStatus, Refusal>> + Send;
+    /// How an attempt stands.
     fn payment(
         &self,
-        payment_hash: [u8; 32],
+        attempt: [u8; 32],
     ) -> impl Future<Output = Result<PaymentStatus, Refusal>> + Send;
     /// Whether an invoice was paid.
     fn invoice_paid(
@@ -163,12 +173,10 @@ async fn answer(request: Request, wallet: &impl Wallet) -> Result<serde_json::Va
                 .create_invoice(amount_msat, &description, expiry_s)
                 .await?,
         ),
-        Request::Pay {
-            payment_hash,
-            bolt11,
-            max_fee_msat,
-        } => value(&wallet.pay(payment_hash.0, &bolt11, max_fee_msat).await?),
-        Request::Payment { payment_hash } => value(&wallet.payment(payment_hash.0).await?),
+        Request::CreateOffer { description } => value(&wallet.create_offer(&description).await?),
+        Request::Pay(payment) => value(&wallet.pay(payment).await?),
+        Request::PayOffer(payment) => value(&wallet.pay_offer(payment).await?),
+        Request::Payment { attempt } => value(&wallet.payment(attempt.0).await?),
         Request::InvoicePaid { payment_hash } => value(&wallet.invoice_paid(payment_hash.0).await?),
         Request::Balance => value(&wallet.balance().await?),
         request => wallet.operate(request).await,

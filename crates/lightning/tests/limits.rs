@@ -10,7 +10,8 @@ use std::time::Duration;
 use bitcoin::Network;
 use bitcoin::hashes::{Hash, sha256};
 use dovetail_lightning::{
-    Client, InvoiceError, PaymentStatus, Request, parse_invoice, server, simulator,
+    Client, CreatedInvoice, FailureClass, Hash32, InvoiceError, InvoicePayment, PaymentStatus,
+    Request, parse_invoice, server, simulator,
 };
 use dovetail_units::time::unix_now;
 use proptest::prelude::*;
@@ -19,6 +20,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 const BALANCE_MSAT: u64 = 1_000_000;
+
+fn attempt(n: u8, invoice: &CreatedInvoice) -> InvoicePayment {
+    InvoicePayment {
+        attempt: Hash32([n; 32]),
+        payment_hash: invoice.payment_hash,
+        bolt11: invoice.bolt11.clone(),
+        max_fee_msat: 0,
+        cltv_max: 432,
+    }
+}
 
 struct Network3 {
     dir: tempfile::TempDir,
@@ -73,15 +84,15 @@ async fn only_a_dead_socket_is_replaced() {
 }
 
 #[tokio::test]
-async fn payments_of_one_hash_at_the_same_time_move_money_once() {
+async fn one_attempt_asked_for_at_the_same_time_moves_money_once() {
     let network = Network3::start();
     let (payer, payee) = (network.client(0), network.client(1));
     let invoice = payee.create_invoice(100_000, "payout", 600).await.unwrap();
     let hash = invoice.payment_hash.0;
     let tasks: Vec<_> = (0..32)
         .map(|_| {
-            let (payer, bolt11) = (payer.clone(), invoice.bolt11.clone());
-            tokio::spawn(async move { payer.pay(hash, &bolt11, 0).await.unwrap() })
+            let (payer, payment) = (payer.clone(), attempt(1, &invoice));
+            tokio::spawn(async move { payer.pay(payment).await.unwrap() })
         })
         .collect();
     for task in tasks {
@@ -96,25 +107,24 @@ async fn payments_of_one_hash_at_the_same_time_move_money_once() {
 }
 
 #[tokio::test]
-async fn a_failed_payment_stays_failed_when_the_money_comes_later() {
+async fn a_failed_attempt_stays_failed_when_the_money_comes_later_and_another_one_succeeds() {
     let network = Network3::start();
     let (poor, rich, payee) = (network.client(0), network.client(1), network.client(2));
     let dear = payee
         .create_invoice(BALANCE_MSAT + 1, "payout", 600)
         .await
         .unwrap();
-    let hash = dear.payment_hash.0;
-    let first = poor.pay(hash, &dear.bolt11, 0).await.unwrap();
-    assert_eq!(first, PaymentStatus::Failed);
+    let failed = PaymentStatus::failed(FailureClass::NoLiquidity);
+    assert_eq!(poor.pay(attempt(1, &dear)).await.unwrap(), failed);
     let gift = poor.create_invoice(500_000, "gift", 600).await.unwrap();
-    let gave = rich
-        .pay(gift.payment_hash.0, &gift.bolt11, 0)
-        .await
-        .unwrap();
+    let gave = rich.pay(attempt(1, &gift)).await.unwrap();
     assert!(matches!(gave, PaymentStatus::Succeeded { .. }));
-    let again = poor.pay(hash, &dear.bolt11, 0).await.unwrap();
-    assert_eq!(again, PaymentStatus::Failed);
+    assert_eq!(poor.pay(attempt(1, &dear)).await.unwrap(), failed);
     assert_eq!(payee.balance().await.unwrap(), BALANCE_MSAT);
+    let second = poor.pay(attempt(2, &dear)).await.unwrap();
+    assert!(matches!(second, PaymentStatus::Succeeded { .. }));
+    assert_eq!(poor.payment([1; 32]).await.unwrap(), failed);
+    assert_eq!(payee.balance().await.unwrap(), 2 * BALANCE_MSAT + 1);
 }
 
 #[tokio::test]
@@ -124,12 +134,10 @@ async fn an_expired_invoice_and_an_invoice_of_ones_own_are_not_paid() {
     let late = payee.create_invoice(1_000, "payout", 0).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let own = payer.create_invoice(1_000, "own", 600).await.unwrap();
-    for invoice in [late, own] {
-        let status = payer
-            .pay(invoice.payment_hash.0, &invoice.bolt11, 0)
-            .await
-            .unwrap();
-        assert_eq!(status, PaymentStatus::Failed);
+    let expected = [FailureClass::Expired, FailureClass::Invalid];
+    for (n, (invoice, reason)) in (1..).zip([late, own].into_iter().zip(expected)) {
+        let status = payer.pay(attempt(n, &invoice)).await.unwrap();
+        assert_eq!(status, PaymentStatus::failed(reason));
     }
     assert_eq!(payer.balance().await.unwrap(), BALANCE_MSAT);
 }
@@ -178,8 +186,8 @@ proptest! {
 
     #[test]
     fn lines_that_look_like_requests_never_panic_the_parser(
-        method in "(pay|payment|balance|get_info|create_invoice|[a-z_]{0,12})",
-        key in "(payment_hash|bolt11|amount_msat|[a-z_]{0,12})",
+        method in "(pay|pay_offer|payment|balance|get_info|create_invoice|[a-z_]{0,12})",
+        key in "(attempt|payment_hash|bolt11|offer|amount_msat|[a-z_]{0,12})",
         value in "(-?[0-9]{0,25}|\"[0-9a-fA-F]{0,70}\"|null|\\[\\]|\\{\\})",
     ) {
         let line = format!("{{\"method\":\"{method}\",\"params\":{{\"{key}\":{value}}}}}");

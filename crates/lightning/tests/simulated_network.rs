@@ -6,11 +6,22 @@ use std::sync::Arc;
 
 use bitcoin::Network;
 use dovetail_lightning::{
-    Client, ClientError, InvoiceError, PaymentStatus, parse_invoice, server, simulator,
+    Client, ClientError, CreatedInvoice, FailureClass, Hash32, InvoiceError, InvoicePayment,
+    PaymentStatus, parse_invoice, server, simulator,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
+
+fn attempt(n: u8, invoice: &CreatedInvoice) -> InvoicePayment {
+    InvoicePayment {
+        attempt: Hash32([n; 32]),
+        payment_hash: invoice.payment_hash,
+        bolt11: invoice.bolt11.clone(),
+        max_fee_msat: 0,
+        cltv_max: 432,
+    }
+}
 
 struct Fixture {
     pool: Client,
@@ -47,9 +58,10 @@ async fn a_payment_arrives_once_however_often_it_is_sent() {
     let (pool, worker) = (&fixture.pool, &fixture.worker);
     let invoice = worker.create_invoice(250_000, "payout", 600).await.unwrap();
     let hash = invoice.payment_hash.0;
-    assert_eq!(pool.payment(hash).await.unwrap(), PaymentStatus::Unknown);
+    let unheard = pool.payment([1; 32]).await.unwrap();
+    assert_eq!(unheard, PaymentStatus::Unknown);
     for _ in 0..3 {
-        let status = pool.pay(hash, &invoice.bolt11, 0).await.unwrap();
+        let status = pool.pay(attempt(1, &invoice)).await.unwrap();
         assert!(matches!(
             status,
             PaymentStatus::Succeeded { fee_msat: 0, .. }
@@ -63,20 +75,30 @@ async fn a_payment_arrives_once_however_often_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_payment_that_cannot_be_made_fails_for_good() {
+async fn a_payment_that_cannot_be_made_fails_and_says_why() {
     let fixture = start();
     let (pool, worker) = (&fixture.pool, &fixture.worker);
     let dear = worker
         .create_invoice(1_000_001, "too much", 600)
         .await
         .unwrap();
-    let status = pool
-        .pay(dear.payment_hash.0, &dear.bolt11, 0)
-        .await
-        .unwrap();
-    assert_eq!(status, PaymentStatus::Failed);
-    let unknown = pool.pay([7; 32], &dear.bolt11, 0).await.unwrap();
-    assert_eq!(unknown, PaymentStatus::Failed);
+    let nobodys = CreatedInvoice {
+        payment_hash: Hash32([7; 32]),
+        ..dear.clone()
+    };
+    let held_too_long = InvoicePayment {
+        cltv_max: 17,
+        ..attempt(3, &worker.create_invoice(1, "far", 600).await.unwrap())
+    };
+    let expected = [
+        (attempt(1, &dear), FailureClass::NoLiquidity),
+        (attempt(2, &nobodys), FailureClass::NoRoute),
+        (held_too_long, FailureClass::NoRoute),
+    ];
+    for (payment, reason) in expected {
+        let status = pool.pay(payment).await.unwrap();
+        assert_eq!(status, PaymentStatus::failed(reason));
+    }
     assert_eq!(pool.balance().await.unwrap(), 1_000_000);
 }
 

@@ -153,6 +153,30 @@ pub enum Event<'a> {
         /// `ldk` or `simulated`.
         rail: &'a str,
     },
+    /// A payment that the wallet had called failed has arrived after all, or a payout was paid twice. An alarm.
+    PayoutLate {
+        /// The payout.
+        payout: &'a str,
+        /// Who was paid.
+        worker: &'a str,
+        /// What the worker got.
+        amount_msat: Msat,
+        /// What of it its balance still had.
+        from_balance_msat: Msat,
+        /// What the pool has lost.
+        loss_msat: Msat,
+    },
+    /// Nobody can tell what became of a payment: the operator has to decide (`dovetail-pool payouts`). An alarm.
+    PayoutReview {
+        /// The payout.
+        payout: &'a str,
+        /// Who was to be paid.
+        worker: &'a str,
+        /// What.
+        amount_msat: Msat,
+        /// `forgotten`, `wallet` or `bad_proof`.
+        reason: &'a str,
+    },
 }
 
 impl Event<'_> {
@@ -314,6 +338,25 @@ mod tests {
                     rail: "ldk",
                 },
                 r#"{"event":"payout_paid","worker":"0a0b","amount_msat":1000,"fee_msat":2,"rail":"ldk"}"#,
+            ),
+            (
+                Event::PayoutLate {
+                    payout: "0506",
+                    worker,
+                    amount_msat: Msat::new(1_000),
+                    from_balance_msat: Msat::new(400),
+                    loss_msat: Msat::new(600),
+                },
+                r#"{"event":"payout_late","payout":"0506","worker":"0a0b","amount_msat":1000,"from_balance_msat":400,"loss_msat":600}"#,
+            ),
+            (
+                Event::PayoutReview {
+                    payout: "0506",
+                    worker,
+                    amount_msat: Msat::new(1_000),
+                    reason: "forgotten",
+                },
+                r#"{"event":"payout_review","payout":"0506","worker":"0a0b","amount_msat":1000,"reason":"forgotten"}"#,
             ),
         ]
     }

@@ -77,7 +77,7 @@ impl Search {
         if self.next != Some(height) {
             shared
                 .ledger
-                .note_searched(height.saturating_sub(1))
+                .note_searched(Some(height.saturating_sub(1)))
                 .await?;
             self.next = Some(height);
         }

@@ -17,7 +17,7 @@ use crate::shared::Shared;
 /// A coinbase can be spent in a block that lies so much higher (consensus rule `COINBASE_MATURITY`), which is the next one
 /// when the tip has so many confirmations of it.
 const MATURITY: u32 = 100;
-/// How deep a block that the chain does not have is looked for: the chain would have to be replaced down to it.
+/// How deep a block that has left the chain is looked for: the chain would have to be replaced down to it.
 const LOOKED_FOR_DEPTH: u32 = 1_000;
 /// How many are looked at in one round.
 const BLOCKS_MAX: u32 = 1_000;
@@ -44,11 +44,18 @@ pub(crate) async fn follow_rewards(
         let Some(tip) = height.and_then(|next| next.checked_sub(1)) else {
             continue;
         };
-        if let Err(error) = search.round(&shared, tip).await {
-            tracing::warn!(%error, "cannot search the chain for blocks of the pool");
-        }
-        if let Err(error) = round(&shared, tip).await {
-            tracing::warn!(%error, "cannot follow the blocks that are divided");
+        let following = async {
+            if let Err(error) = search.round(&shared, tip).await {
+                tracing::warn!(%error, "cannot search the chain for blocks of the pool");
+            }
+            if let Err(error) = round(&shared, tip).await {
+                tracing::warn!(%error, "cannot follow the blocks that are divided");
+            }
+        };
+        // Whatever it is at is one transaction, done or not.
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = following => {}
         }
     }
 }

@@ -79,20 +79,20 @@ pub struct MaturedReward {
 }
 
 impl Ledger {
-    /// Blocks of this height and above whose end is not known, the lowest first.
+    /// Blocks whose end is not known, the lowest first. Orphaned ones end nowhere: only those of this height and above.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn open_rewards(
         &self,
-        from_height: u32,
+        orphaned_from: u32,
         limit: u32,
     ) -> Result<Vec<OpenReward>, LedgerError> {
         let rows = sqlx::query(
             "SELECT header_hash, height, state, reward_msat FROM block_rewards
-              WHERE state IN ('submitted', 'active', 'orphaned') AND height >= $1 ORDER BY height LIMIT $2",
+              WHERE state IN ('submitted', 'active') OR (state = 'orphaned' AND height >= $1) ORDER BY height LIMIT $2",
         )
-        .bind(i32::try_from(from_height).unwrap_or(i32::MAX))
+        .bind(i32::try_from(orphaned_from).unwrap_or(i32::MAX))
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
@@ -197,13 +197,13 @@ impl Ledger {
         height.map_err(|_| LedgerError::Corrupt("height"))
     }
 
-    /// The chain was searched up to here.
+    /// The chain was searched up to here; `None`: what it has by now is not to be divided.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
-    pub async fn note_searched(&self, height: u32) -> Result<(), LedgerError> {
+    pub async fn note_searched(&self, height: Option<u32>) -> Result<(), LedgerError> {
         sqlx::query("UPDATE reward_chain SET searched_height = $1")
-            .bind(i32::try_from(height).unwrap_or(i32::MAX))
+            .bind(height.map(|height| i32::try_from(height).unwrap_or(i32::MAX)))
             .execute(&self.pool)
             .await?;
         Ok(())

@@ -46,16 +46,10 @@ fn credit_of_coinbase_only_jobs_is_held_and_cannot_be_paid_out() {
             running.committer.commit(held).await.unwrap();
         }
         assert_eq!(balance(&ledger, "alice").await, (0, 3_000, 0));
-        let threshold = Msat::new(1);
-        let payable = ledger.workers_with_balance_at_least(threshold, 10).await;
-        assert_eq!(payable.unwrap(), []);
-        let payout = [1; 32];
-        ledger
-            .create_payout(payout, "alice", Msat::new(1_000))
-            .await
-            .unwrap();
-        let reserved = ledger.reserve_payout(payout, "lnbcrt1", [2; 32], Msat::ZERO);
-        assert!(matches!(reserved.await, Err(LedgerError::Refused(_))));
+        let due = payouts::claim(&ledger, &["alice"], 1_000).await;
+        assert_eq!(due, [] as [&str; 0]);
+        let refused = payouts::begin(&ledger, 1, "alice", 1_000).await;
+        assert!(matches!(refused, Err(LedgerError::Refused(_))));
         // The same proof is the same share.
         let again = running.committer.commit(share(1, "alice", 1_000, false));
         assert_eq!(again.await, Err(crate::CommitRefusal::DuplicateShare));

@@ -130,25 +130,14 @@ fn held_credit_cannot_be_paid_out() {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(&ledger, dir.path()).await;
         settle(&ledger, &running, 1).await;
-        let due = async |threshold| {
-            let due = ledger.workers_with_balance_at_least(Msat::new(threshold), 10);
-            due.await.unwrap().len()
-        };
-        assert_eq!((due(10).await, due(11).await), (1, 0));
-        let amount = Msat::new(500);
-        ledger
-            .create_payout([1; 32], "miner", amount)
-            .await
-            .unwrap();
-        let reserved = ledger
-            .reserve_payout([1; 32], "lnbcrt1", [1; 32], Msat::ZERO)
-            .await;
-        assert!(matches!(reserved, Err(LedgerError::Refused(_))));
+        let due = payouts::claim(&ledger, &["miner"], 1_000).await;
+        assert_eq!(due, [] as [&str; 0]);
+        let refused = payouts::begin(&ledger, 1, "miner", 500).await;
+        assert!(matches!(refused, Err(LedgerError::Refused(_))));
         mature(&ledger).await;
-        ledger
-            .reserve_payout([1; 32], "lnbcrt1", [1; 32], Msat::ZERO)
-            .await
-            .unwrap();
+        let due = payouts::claim(&ledger, &["miner"], 1_000).await;
+        assert_eq!(due, ["miner"]);
+        payouts::begin(&ledger, 1, "miner", 500).await.unwrap();
     });
 }
 

@@ -355,10 +355,13 @@ fn a_partition_that_is_gone_is_made_again_and_sets_nothing_aside() {
             .await
             .unwrap();
         let mut by_hand = db.connection().await;
-        sqlx::raw_sql("SELECT drop_share_partitions(10000)")
-            .execute(&mut by_hand)
-            .await
-            .unwrap();
+        let drop_all = "
+            DO $$ DECLARE name regclass; BEGIN
+                FOR name IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'shares'::regclass LOOP
+                    EXECUTE 'DROP TABLE ' || name;
+                END LOOP;
+            END $$";
+        sqlx::raw_sql(drop_all).execute(&mut by_hand).await.unwrap();
         for n in 1..=5 {
             running.log(numbered_share(n, "alice", 1)).await.unwrap();
         }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dovetail_units::SplitMix64;
 
+use super::payouts::{new_payout, proof};
 use super::*;
-use crate::{CommitRefusal, LedgerError, PayoutState};
+use crate::{CommitRefusal, LedgerError, PayoutState, Success};
 
 const STEPS: usize = 600;
 const NAMES: [&str; 3] = ["alice", "bob", "carol"];
@@ -16,6 +17,9 @@ struct ModelPayout {
     name: &'static str,
     amount: i64,
     state: PayoutState,
+    /// Whether its one attempt is proven failed; of no meaning once the payout is paid.
+    has_failed: bool,
+    hash: u8,
 }
 
 #[derive(Default)]
@@ -28,6 +32,7 @@ struct Model {
     payouts: BTreeMap<u8, ModelPayout>,
     hashes: BTreeSet<u8>,
     fees: i64,
+    lost: i64,
 }
 
 impl Model {
@@ -41,79 +46,88 @@ impl Model {
 
     /// The operation of [`step`] that takes this payout forward.
     fn forward(&self, id: u8) -> u64 {
-        match self.payouts.get(&id).map(|payout| payout.state) {
+        match self.payouts.get(&id) {
             None => 2,
-            Some(PayoutState::Requested) => 3,
-            Some(PayoutState::Reserved) => 4,
-            Some(PayoutState::Sent) => 5,
-            Some(PayoutState::Paid | PayoutState::Failed) => 0,
+            Some(payout) => match (payout.state, payout.has_failed) {
+                (PayoutState::Reserved, false) => 3,
+                (PayoutState::Reserved, true) => 5,
+                (PayoutState::Failed | PayoutState::Paid, _) => 0,
+            },
         }
     }
 
-    fn create(&mut self, id: u8, name: &'static str, amount: i64) -> bool {
-        let new = ModelPayout {
-            name,
-            amount,
-            state: PayoutState::Requested,
-        };
-        let payout = self.payouts.entry(id).or_insert(new);
-        payout.name == name && payout.amount == amount
-    }
-
-    fn reserve(&mut self, id: u8, hash: u8) -> bool {
-        let Some(payout) = self.payouts.get_mut(&id) else {
-            return false;
-        };
-        let available = self.available.entry(payout.name).or_default();
-        if payout.state != PayoutState::Requested
-            || *available < payout.amount
+    fn begin(&mut self, id: u8, name: &'static str, amount: i64, hash: u8) -> bool {
+        let is_open =
+            |payout: &ModelPayout| payout.name == name && payout.state == PayoutState::Reserved;
+        let available = self.available.entry(name).or_default();
+        if self.payouts.contains_key(&id)
+            || self.payouts.values().any(is_open)
+            || *available < amount
             || !self.hashes.insert(hash)
         {
             return false;
         }
-        *available -= payout.amount;
-        *self.pending.entry(payout.name).or_default() += payout.amount;
-        payout.state = PayoutState::Reserved;
-        true
-    }
-
-    fn send(&mut self, id: u8) -> bool {
-        self.payouts.get_mut(&id).is_some_and(|payout| {
-            let may = payout.state == PayoutState::Reserved;
-            if may {
-                payout.state = PayoutState::Sent;
-            }
-            may
-        })
-    }
-
-    fn settle(&mut self, id: u8, fee: i64) -> bool {
-        let Some(payout) = self.payouts.get_mut(&id) else {
-            return false;
+        *available -= amount;
+        *self.pending.entry(name).or_default() += amount;
+        let payout = ModelPayout {
+            name,
+            amount,
+            state: PayoutState::Reserved,
+            has_failed: false,
+            hash,
         };
-        if payout.state != PayoutState::Sent {
-            return false;
-        }
-        *self.pending.entry(payout.name).or_default() -= payout.amount;
-        payout.state = PayoutState::Paid;
-        self.fees += fee;
+        self.payouts.insert(id, payout);
         true
     }
 
+    /// The attempt's failure, which a success does not let be.
     fn fail(&mut self, id: u8) -> bool {
         let Some(payout) = self.payouts.get_mut(&id) else {
             return false;
         };
-        match payout.state {
-            PayoutState::Requested => {}
-            PayoutState::Reserved | PayoutState::Sent => {
-                *self.pending.entry(payout.name).or_default() -= payout.amount;
-                *self.available.entry(payout.name).or_default() += payout.amount;
-            }
-            PayoutState::Paid | PayoutState::Failed => return false,
+        if payout.state == PayoutState::Paid {
+            return false;
         }
+        payout.has_failed = true;
+        true
+    }
+
+    fn give_up(&mut self, id: u8) -> bool {
+        let Some(payout) = self.payouts.get_mut(&id) else {
+            return false;
+        };
+        if payout.state != PayoutState::Reserved || !payout.has_failed {
+            return false;
+        }
+        *self.pending.entry(payout.name).or_default() -= payout.amount;
+        *self.available.entry(payout.name).or_default() += payout.amount;
         payout.state = PayoutState::Failed;
         true
+    }
+
+    /// What a success comes to, at any time.
+    fn succeed(&mut self, id: u8, fee: i64) -> Option<Success> {
+        let payout = self.payouts.get_mut(&id)?;
+        let before = std::mem::replace(&mut payout.state, PayoutState::Paid);
+        match before {
+            PayoutState::Paid => return Some(Success::Known),
+            PayoutState::Reserved => {
+                *self.pending.entry(payout.name).or_default() -= payout.amount;
+                self.fees += fee;
+                return Some(Success::Paid);
+            }
+            PayoutState::Failed => {}
+        }
+        let available = self.available.entry(payout.name).or_default();
+        let from_balance = payout.amount.min(*available);
+        let loss = payout.amount - from_balance;
+        *available -= from_balance;
+        self.lost += loss;
+        self.fees += fee;
+        Some(Success::Late {
+            from_balance: Msat::new(from_balance),
+            loss: Msat::new(loss),
+        })
     }
 }
 
@@ -151,25 +165,43 @@ async fn step(
             assert_eq!(outcome, model.share(proof, name, amount));
         }
         2 => {
-            let created = ledger.create_payout(key, name, Msat::new(amount + 1)).await;
-            assert_eq!(done(created), model.create(id, name, amount + 1));
-        }
-        3 => {
             // Some hashes come twice.
             let hash = u8::try_from(random.below(120)).unwrap();
-            let fee_max = Msat::new(amount % 50);
-            let reserved = ledger
-                .reserve_payout(key, "lnbcrt1", [hash; 32], fee_max)
-                .await;
-            assert_eq!(done(reserved), model.reserve(id, hash));
+            let payout = new_payout(id, name, amount + 1, hash, amount % 50);
+            let begun = ledger.begin_payout(&payout, Duration::ZERO).await;
+            assert_eq!(done(begun), model.begin(id, name, amount + 1, hash));
         }
-        4 => assert_eq!(done(ledger.mark_sent(key).await), model.send(id)),
+        3 => {
+            let failed = ledger.note_failed(key, "no_route", Some(Duration::ZERO));
+            assert_eq!(done(failed.await), model.fail(id));
+        }
+        4 => {
+            let given_up = ledger.give_payout_up(key, "expired").await;
+            assert_eq!(done(given_up), model.give_up(id));
+        }
         5 => {
-            let settled = ledger.settle_payout(key, Msat::new(amount % 60)).await;
-            assert_eq!(done(settled), model.settle(id, amount % 60));
+            // A third of those that failed are given up, a third succeed late, the others stay.
+            match random.below(3) {
+                0 => {
+                    let given_up = ledger.give_payout_up(key, "expired").await;
+                    assert_eq!(done(given_up), model.give_up(id));
+                }
+                1 => succeed(id, amount % 60, model, ledger).await,
+                _ => {}
+            }
         }
-        _ => assert_eq!(done(ledger.fail_payout(key).await), model.fail(id)),
+        _ => succeed(id, amount % 60, model, ledger).await,
     }
+}
+
+async fn succeed(id: u8, fee: i64, model: &mut Model, ledger: &Ledger) {
+    let hash = model.payouts.get(&id).map_or(0, |payout| payout.hash);
+    let success = ledger.note_succeeded([id; 32], &proof(hash, fee)).await;
+    let success = match success {
+        Err(LedgerError::Refused(_)) => None,
+        other => Some(other.unwrap()),
+    };
+    assert_eq!(success, model.succeed(id, fee));
 }
 
 /// The totals, recomputed from the transfers: they are what the accounts say, and what one account
@@ -263,6 +295,12 @@ fn the_ledger_agrees_with_a_model_after_every_random_step() {
         .await
         .unwrap();
         assert_eq!(fees, model.fees);
+        let lost: Option<i64> =
+            sqlx::query_scalar("SELECT debits_posted FROM accounts WHERE name = 'pool:loss'")
+                .fetch_optional(&ledger.pool)
+                .await
+                .unwrap();
+        assert_eq!(lost.unwrap_or(0), model.lost);
         transfers_explain_the_accounts(&ledger).await;
     });
 }

@@ -278,6 +278,9 @@ fn a_block_that_comes_and_goes_pays_once_when_it_has_matured() {
         assert_eq!(found, (block, 101, Submitted));
         // It does not mature before the chain has it, and then not twice.
         assert_eq!(ledger.mature_reward(block).await.unwrap(), None);
+        // However high the chain is by now: the pool may have been away.
+        let open = ledger.open_rewards(u32::MAX, 10).await.unwrap();
+        assert_eq!(open.len(), 1);
         for (state, goes) in [
             (Active, true),
             (Active, false),

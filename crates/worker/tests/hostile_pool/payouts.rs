@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dovetail_lightning::server::{self, Wallet};
 use dovetail_lightning::simulator::{SimulatedWallet, wallets};
-use dovetail_lightning::{PaymentStatus, parse_invoice};
+use dovetail_lightning::{Hash32, InvoicePayment, PaymentStatus, parse_invoice};
 use dovetail_sv2::extension::{Invoice, InvoiceError, PayoutResult, RequestInvoice};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -75,8 +75,14 @@ impl Payday {
     async fn pay(&self, bolt11: &str, amount_msat: u64) {
         let network = bitcoin::Network::Regtest;
         let invoice = parse_invoice(bolt11, network, amount_msat).unwrap();
-        let hash = invoice.payment_hash;
-        let paid = self.pools_wallet.pay(hash, bolt11, 0).await.unwrap();
+        let payment = InvoicePayment {
+            attempt: Hash32(invoice.payment_hash),
+            payment_hash: Hash32(invoice.payment_hash),
+            bolt11: bolt11.to_owned(),
+            max_fee_msat: 0,
+            cltv_max: 432,
+        };
+        let paid = self.pools_wallet.pay(payment).await.unwrap();
         assert!(matches!(paid, PaymentStatus::Succeeded { .. }), "{paid:?}");
     }
 

@@ -1,12 +1,43 @@
-//! `dovetail-pool ledger audit`: whether the ledger is what its facts say, and whether what it owes is there.
+//! `dovetail-pool ledger`: whether the ledger is what its facts say, and what it owes; its tables, as their owner makes them.
+
+use std::path::Path;
 
 use anyhow::{Context, ensure};
-use dovetail_ledger::{Consistency, Obligations};
+use dovetail_ledger::{Consistency, Ledger, Obligations};
 use dovetail_lightning::Client;
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::records;
+
+/// Brings the ledger's tables up to date as their owner, and gives a role what daemons need.
+///
+/// # Errors
+/// If the owner's URL cannot be read, or the database refuses.
+pub async fn migrate_ledger(
+    config: &Config,
+    owner_url: Option<&Path>,
+    role: Option<&str>,
+) -> anyhow::Result<()> {
+    let ledger = match owner_url {
+        Some(path) => {
+            let url = std::fs::read_to_string(path).context("--owner-url-file")?;
+            Ledger::connect(url.trim(), 2)
+                .await
+                .context("--owner-url-file")?
+        }
+        None => records::connect(config).await?,
+    };
+    ledger
+        .migrate()
+        .await
+        .context("cannot migrate the ledger")?;
+    if let Some(role) = role {
+        let granted = ledger.grant_to_daemons(role).await;
+        granted.with_context(|| format!("cannot give the role {role} what daemons need"))?;
+    }
+    Ok(())
+}
 
 /// All of it. Amounts are millisatoshi.
 #[derive(Debug, Serialize)]
