@@ -94,6 +94,7 @@ async fn a_miner_fetches_its_part_and_checks_it_offline() {
     assert!(stdout.contains("The part holds."), "{stdout}");
     // bob has the third share of slices 4 and 6.
     assert!(stdout.contains("2 share(s) in 2 of 4 slice(s)"), "{stdout}");
+    assert!(!stdout.contains("not full"), "{stdout}");
     assert!(stdout.contains(&block) && stdout.contains(&key), "{stdout}");
 
     for (wrong, check) in [
