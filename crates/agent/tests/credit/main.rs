@@ -17,6 +17,8 @@ use dovetail_units::Msat;
 use pool::{Answers, HASH, REWARD, pool, pool_key};
 use serde_json::Value;
 
+type Lie = fn(&mut Answers);
+
 async fn fetch(url: &str) -> Result<CreditFile, AgentError> {
     let client = CreditClient::connect(url).await.unwrap();
     client.fetch("bob", None, Duration::from_secs(60)).await
@@ -241,7 +243,7 @@ async fn a_pool_that_keeps_a_miner_waiting_does_so_for_a_time() {
 async fn a_pool_that_lies_in_its_answers_is_told_so() {
     let pool = pool();
     let url = pool.serve().await;
-    let lies: [(&str, fn(&mut Answers)); 15] = [
+    let lies: [(&str, Lie); 15] = [
         ("state", |it| {
             it.blocks.iter_mut().for_each(|block| block.state = 0)
         }),
