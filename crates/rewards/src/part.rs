@@ -72,6 +72,9 @@ pub struct Part {
     pub weight: Weight,
     /// .. of so much.
     pub of: Weight,
+    /// Whether the window holds its length. If not, it is all slices from slice 0 on: a pool whose chain of slices is young,
+    /// or one that has begun another.
+    pub is_full: bool,
     /// How many shares the weight is made of. At most `u64::MAX`, which no account has.
     pub shares: u64,
     /// What the accounts of the window get together.
@@ -162,15 +165,16 @@ impl PartProof {
         if !is_signed(&self.signer, newest.as_bytes(), &self.signature) {
             return Err(PartError::Signature);
         }
-        let of = self.check_window()?;
+        let window = self.check_window()?;
         let (weight, shares) = self.check_leaves()?;
         let whole = u128::try_from(rest.get()).expect("checked above");
         // A leaf weighs no more than its slice, and each slice has one at most.
-        let part = proportion(whole, weight.get(), of.get());
+        let part = proportion(whole, weight.get(), window.total().get());
         let more = u128::from(part.remainder > 0);
         Ok(Part {
             weight,
-            of,
+            of: window.total(),
+            is_full: window.is_full(),
             shares,
             rest,
             least: msat(part.quotient),
@@ -189,8 +193,8 @@ impl PartProof {
         Ok(last.root())
     }
 
-    /// What the window holds.
-    fn check_window(&self) -> Result<Weight, PartError> {
+    /// The window, which is that of the headers.
+    fn check_window(&self) -> Result<Window, PartError> {
         let slices = self.headers.iter().rev().map(|header| WindowSlice {
             number: header.number,
             total: header.total,
@@ -203,7 +207,7 @@ impl PartProof {
         if !window.is_full() && self.window.first > 0 {
             return Err(PartError::WindowTooShort(self.window.first));
         }
-        Ok(window.total())
+        Ok(window)
     }
 
     /// What the leaves weigh, and how many shares they are made of.

@@ -74,6 +74,9 @@ fn print_part(part: &PartSummary) -> Result<(), OutputError> {
         "work        {} share(s) in {} of {} slice(s)",
         part.shares, part.slices, part.window_slices
     ))?;
+    if !part.window_is_full {
+        print_line("window      not full: all slices of a young pool, from slice 0 on")?;
+    }
     print_line(format_args!(
         "weight      {} of {}",
         part.weight, part.window_weight

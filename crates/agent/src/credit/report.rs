@@ -133,6 +133,8 @@ pub struct PartSummary {
     pub slices: usize,
     /// How many slices the window has.
     pub window_slices: usize,
+    /// Whether these hold the window's length. If not, they are all slices from slice 0 on.
+    pub window_is_full: bool,
     /// The root of the newest slice, which the pool has signed.
     pub newest_root: String,
     /// What the accounts get together: the reward less the fee.
@@ -155,6 +157,7 @@ impl PartSummary {
             shares: part.shares,
             slices: proof.leaves.len(),
             window_slices: proof.headers.len(),
+            window_is_full: part.is_full,
             newest_root: newest.map(|root| root.to_string()).unwrap_or_default(),
             rest_msat: part.rest,
             least_msat: part.least,

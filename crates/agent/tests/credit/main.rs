@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod played_pool;
+mod pool;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -14,10 +14,9 @@ use dovetail_agent::credit::{BlockHash, CreditCheck, CreditClient, CreditFile, c
 use dovetail_api::rewards_v1 as v1;
 use dovetail_rewards::SliceHeader;
 use dovetail_units::Msat;
-use played_pool::{Answers, HASH, Pool, REWARD, pool, pool_key};
+use pool::{Answers, HASH, REWARD, pool, pool_key};
 use serde_json::Value;
 
-/// How an answer is changed.
 type Lie = fn(&mut Answers);
 
 async fn fetch(url: &str) -> Result<CreditFile, AgentError> {
@@ -97,6 +96,7 @@ async fn a_miner_fetches_its_part_and_checks_it_offline() {
     assert!(stdout.contains("The part holds."), "{stdout}");
     // bob has the third share of slices 4 and 6.
     assert!(stdout.contains("2 share(s) in 2 of 4 slice(s)"), "{stdout}");
+    assert!(!stdout.contains("not full"), "{stdout}");
     assert!(stdout.contains(&block) && stdout.contains(&key), "{stdout}");
 
     for (wrong, check) in [
@@ -229,10 +229,8 @@ async fn a_pool_that_is_busy_is_asked_again() {
 
 #[tokio::test]
 async fn a_pool_that_keeps_a_miner_waiting_does_so_for_a_time() {
-    let pool = Pool {
-        hangs: true,
-        ..pool()
-    };
+    let mut pool = pool();
+    pool.hangs = true;
     let client = CreditClient::connect(&pool.serve().await).await.unwrap();
     let late = client.fetch("bob", None, Duration::from_millis(100)).await;
     assert!(

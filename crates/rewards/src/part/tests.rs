@@ -133,7 +133,7 @@ fn what_was_published_shows_the_part_to_the_msat_that_rounding_leaves() {
     let part = proof().check().unwrap();
     // Shares 8 to 15 are in the window; 10 and 13 are the account's.
     assert_eq!((part.weight.get(), part.of.get()), (ONE / 4, ONE));
-    assert_eq!(part.shares, 2);
+    assert_eq!((part.shares, part.is_full), (2, true));
     // 15,000 of 1,000,003 are the pool's, and a quarter of 985,003 is 246,250.75.
     assert_eq!(part.rest, Msat::new(985_003));
     assert_eq!((part.least.get(), part.most.get()), (246_250, 246_251));
@@ -167,6 +167,7 @@ fn the_window_of_a_young_pool_is_all_its_slices() {
     let pool = Pool::new(&[(0, ONE / 4), (1, ONE / 8), (0, ONE / 8)]);
     let part = pool.proof(0, REWARD, PoolFee::NONE).check().unwrap();
     assert_eq!((part.weight.get(), part.of.get()), (3 * ONE / 8, ONE / 2));
+    assert!(!part.is_full);
 }
 
 #[test]

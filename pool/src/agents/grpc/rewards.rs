@@ -26,7 +26,7 @@ use super::status::unavailable;
 
 /// How many lists are read at a time: each takes one of the ledger's connections for milliseconds.
 const LISTS_MAX: usize = 4;
-/// How many callers' leaves are made at a time: each takes a core, and some 30 MB for the largest slice.
+/// How many callers' leaves are made at a time: each takes a core, and tens of megabytes for the largest slice.
 const LEAVES_MAX: usize = 2;
 /// How long a caller waits for its turn.
 const TURN_TIME_MAX: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! A stand-in for a pool's service of rewards: honest, until a test has it change what it answers.
+//! A stand-in for a pool that answers what miners ask: honestly, or as a test has it.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -21,10 +21,10 @@ use tonic::{Request, Response, Status};
 pub(crate) const REWARD: Msat = Msat::new(5_000_000_007);
 pub(crate) const HASH: [u8; 32] = [0xb1; 32];
 /// Slices of a quarter of a difficulty: the window of one is four of them.
-pub(crate) const SLICES: usize = 7;
-pub(crate) const FIRST: u64 = 3;
+const SLICES: usize = 7;
+const FIRST: u64 = 3;
 
-pub(crate) type Change = Box<dyn Fn(&mut Answers) + Send + Sync>;
+type Change = Box<dyn Fn(&mut Answers) + Send + Sync>;
 
 /// What the pool answers with, before somebody changes it.
 #[derive(Clone, Default)]
@@ -37,9 +37,9 @@ pub(crate) struct Answers {
 
 #[derive(Clone, Default)]
 pub(crate) struct Pool {
-    pub(crate) honest: Answers,
+    honest: Answers,
     /// Applied to each answer.
-    pub(crate) change: Arc<Mutex<Option<Change>>>,
+    change: Arc<Mutex<Option<Change>>>,
     /// Calls that are refused for now.
     pub(crate) refusals: Arc<AtomicU32>,
     /// Answers never.
@@ -48,7 +48,7 @@ pub(crate) struct Pool {
     pub(crate) credits: Vec<i64>,
 }
 
-pub(crate) fn keypair() -> Keypair {
+fn keypair() -> Keypair {
     let secret = SecretKey::from_slice(&[9; 32]).unwrap();
     Keypair::from_secret_key(SECP256K1, &secret)
 }
@@ -57,7 +57,7 @@ pub(crate) fn pool_key() -> [u8; 32] {
     keypair().x_only_public_key().0.serialize()
 }
 
-pub(crate) fn slice(header: &SliceHeader) -> v1::Slice {
+fn slice(header: &SliceHeader) -> v1::Slice {
     let message = Message::from_digest(*header.root().as_bytes());
     let signature = SECP256K1.sign_schnorr_no_aux_rand(&message, &keypair());
     v1::Slice {
@@ -67,7 +67,7 @@ pub(crate) fn slice(header: &SliceHeader) -> v1::Slice {
     }
 }
 
-/// alice finds two shares of each slice, and bob one of every second slice, and one more.
+/// A slice has three shares. alice finds all of them, but for the third of every second slice: that is bob's.
 pub(crate) fn pool() -> Pool {
     let accounts = ["alice", "bob"].map(|name| AccountId::new(name).unwrap());
     let size = Weight::new(Weight::PER_DIFFICULTY.get() / 4).unwrap();
