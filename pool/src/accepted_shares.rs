@@ -24,7 +24,7 @@ struct Sum {
     credit: ShareCredit,
 }
 
-/// What an account's shares come to since it was told last: those that are credited with the slice, and those that are held.
+/// What an account's shares come to since it was told last: those that are credited at the end of the interval, and those that are held.
 type OfAccount = [Sum; 2];
 
 /// Sums shares that are durable.

@@ -1,7 +1,10 @@
 //! What an account has, what it did in the last day, and what moved its money: `dovetail-pool account`.
 
 use anyhow::Context;
-use dovetail_ledger::{Balance, Ledger, Span, SpanSum, StatementLine};
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+use dovetail_ledger::{Balance, BlockCredit, Ledger, Span, SpanSum, StatementLine};
+use dovetail_rewards::Weight;
 use dovetail_units::time::unix_now;
 use serde::Serialize;
 
@@ -21,9 +24,27 @@ struct AccountRecord {
     held_msat: i64,
     held_for_blocks_msat: i64,
     unsettled_msat: i64,
+    /// Of blocks that the chain has, or has not shown yet, and that have not matured.
+    immature_msat: i64,
+    /// Of all blocks that have matured.
+    matured_msat: i64,
+    /// What the account has of the window that the next block is divided over, in millionths.
+    window_millionths: u32,
+    blocks: Vec<Block>,
     payout: Waiting,
     hours: Vec<Hour>,
     statement: Vec<Line>,
+}
+
+/// A block that the account has a part of.
+#[derive(Debug, Serialize)]
+struct Block {
+    hash: String,
+    height: u32,
+    state: &'static str,
+    amount_msat: i64,
+    reward_msat: i64,
+    fee_msat: i64,
 }
 
 #[derive(Debug, Serialize)]
@@ -80,6 +101,7 @@ async fn read(ledger: &Ledger, account: &str, limit: u32) -> anyhow::Result<Acco
         work: sum.work,
         credit_msat: sum.credit.get(),
     });
+    let earned = ledger.earned_rewards(account, limit).await?;
     let lines = ledger.statement(account, limit).await?;
     let lines = lines.into_iter().map(|line: StatementLine| Line {
         unix: line.unix,
@@ -94,17 +116,40 @@ async fn read(ledger: &Ledger, account: &str, limit: u32) -> anyhow::Result<Acco
         held_msat: held.get(),
         held_for_blocks_msat: held_for_blocks.get(),
         unsettled_msat: unsettled.get(),
+        immature_msat: earned.immature.get(),
+        matured_msat: earned.matured.get(),
+        window_millionths: millionths(earned.weight, earned.window),
+        blocks: earned.blocks.iter().map(block).collect(),
         payout,
         hours: hours.collect(),
         statement: lines.collect(),
     })
 }
 
+fn block(credit: &BlockCredit) -> Block {
+    Block {
+        hash: BlockHash::from_byte_array(credit.block.to_bytes()).to_string(),
+        height: credit.height,
+        state: credit.state.name(),
+        amount_msat: credit.amount.get(),
+        reward_msat: credit.reward.get(),
+        fee_msat: credit.fee.get(),
+    }
+}
+
+/// What a part is of the whole, rounded down.
+fn millionths(part: Weight, whole: Weight) -> u32 {
+    // At most 2^120 each: a shift leaves room for the factor.
+    let (part, whole) = (part.get() >> 20, whole.get() >> 20);
+    let millionths = (part * 1_000_000).checked_div(whole);
+    millionths.map_or(0, |of| u32::try_from(of).unwrap_or(1_000_000))
+}
+
 fn text(record: &AccountRecord) -> String {
     let ago = |unix: u64| unix_now().saturating_sub(unix);
     let mut text = format!(
         "{}: {} msat can be paid out, {} are on their way, {} are held for inference and {} until a block, {} wait for the \
-         end of the slice\n",
+         next interval\n",
         record.account,
         record.available_msat,
         record.pending_msat,
@@ -112,6 +157,24 @@ fn text(record: &AccountRecord) -> String {
         record.held_for_blocks_msat,
         record.unsettled_msat,
     );
+    text += &format!(
+        "  {} msat of blocks that have matured, {} of blocks that have not; {}.{:04} % of the window of the next block\n",
+        record.matured_msat,
+        record.immature_msat,
+        record.window_millionths / 10_000,
+        record.window_millionths % 10_000,
+    );
+    for block in &record.blocks {
+        text += &format!(
+            "  block {} at height {} ({}): {} msat of {}, after a fee of {}\n",
+            block.hash,
+            block.height,
+            block.state,
+            block.amount_msat,
+            block.reward_msat,
+            block.fee_msat,
+        );
+    }
     text += &format!("  {}\n", record.payout.text());
     for hour in &record.hours {
         text += &format!(

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dovetail_ledger::RewardsConfig;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +23,11 @@ const STALL_INTERVAL: Duration = Duration::from_secs(1);
 const MATURITY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts all of it, until `shutdown`.
-pub(crate) fn start(shared: &Arc<Shared>, shutdown: &CancellationToken) {
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    rewards: Option<RewardsConfig>,
+    shutdown: &CancellationToken,
+) {
     let tracker = &shared.tracker;
     tracker.spawn(expire(shared.tasks.clone(), shutdown.clone()));
     tracker.spawn(hand_on_stalled(shared.tasks.clone(), shutdown.clone()));
@@ -35,6 +40,13 @@ pub(crate) fn start(shared: &Arc<Shared>, shutdown: &CancellationToken) {
     tracker.spawn(suspects::keep_confirming(settler, shutdown.clone()));
     let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());
     tracker.spawn(following);
+    if let Some(rewards) = rewards {
+        tracker.spawn(blocks::follow_rewards(
+            Arc::clone(shared),
+            rewards,
+            shutdown.clone(),
+        ));
+    }
 }
 
 /// Ticks that do not make up for those that were missed.

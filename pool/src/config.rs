@@ -4,6 +4,7 @@ mod files;
 mod hash_rate;
 mod inference;
 mod ports;
+mod rewards;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use crate::validation::RemoteValidator;
 
 pub use hash_rate::HashRate;
 pub use inference::{InferenceConfig, SubsidyConfig};
+pub use rewards::{RewardScheme, RewardsConfig};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -46,6 +48,9 @@ pub struct Config {
     pub audit: AuditConfig,
     /// What work is worth.
     pub credit: CreditConfig,
+    /// Who gets what of a block.
+    #[serde(default)]
+    pub rewards: RewardsConfig,
 }
 
 /// The Sv2 mining port.
@@ -329,6 +334,7 @@ impl Config {
             return Err("mining.min_hashrate must be positive".into());
         }
         self.check_sizes()?;
+        self.check_rewards()?;
         self.templates.check()?;
         self.mining.payout()?;
         self.job_declarator.limits.check("job_declarator.limits")?;

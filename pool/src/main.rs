@@ -1,13 +1,13 @@
 //! `dovetail-pool`: the pool daemon.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use dovetail_commitment::WorkerKey;
-use dovetail_pool::{Config, ValidatorOptions};
+use dovetail_pool::{Config, LightningCommand, ValidatorOptions};
 
 /// A Stratum V2 mining pool whose miners also run language models.
 #[derive(Debug, Parser)]
@@ -86,6 +86,9 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
+    /// Look through the whole ledger, or make its tables.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Print payouts, newest first, with all that is known of each: those under way and those in review, or all.
     Payouts {
         /// Only those of this account.
@@ -112,6 +115,36 @@ enum Command {
         /// One JSON object per line.
         #[arg(long)]
         json: bool,
+    },
+    /// Ask the wallet that pays miners: its state, channels, fees, a backup, an address to fund it with.
+    Lightning {
+        /// One JSON object per line.
+        #[arg(long, global = true)]
+        json: bool,
+        /// What to ask.
+        #[command(subcommand)]
+        command: LightningCommand,
+    },
+}
+
+/// What is done with the ledger.
+#[derive(Debug, Subcommand)]
+enum LedgerCommand {
+    /// Reckon all sums again from transfers, slices and blocks, print what differs and what is owed beside what the wallet
+    /// has. Fails if anything differs.
+    Audit {
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bring the tables up to date as their owner, for daemons whose role may not.
+    Migrate {
+        /// A file with the owner's postgres:// URL, in place of ledger.url.
+        #[arg(long)]
+        owner_url_file: Option<PathBuf>,
+        /// Give this role what daemons need, and no more. It must exist.
+        #[arg(long)]
+        role: Option<String>,
     },
 }
 
@@ -169,10 +202,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
             let config = load(&arguments.config)?;
             runtime()?.block_on(dovetail_pool::print_audits(&config, worker, json, limit))
         }
-        Some(Command::Subsidy { json }) => {
-            let config = load(&arguments.config)?;
-            runtime()?.block_on(dovetail_pool::print_subsidy(&config, json))
-        }
+        Some(Command::Subsidy { json }) => subsidy(&arguments.config, json),
         Some(Command::CoinbaseOnly {
             account,
             json,
@@ -191,34 +221,64 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
             let printed = dovetail_pool::print_account(&config, &account, json, limit);
             runtime()?.block_on(printed)
         }
+        Some(Command::Ledger(command)) => ledger(&load(&arguments.config)?, command),
         Some(Command::Payouts {
             account,
             all,
             json,
             limit,
-            action: None,
+            action,
         }) => {
             let config = load(&arguments.config)?;
-            let printed = dovetail_pool::print_payouts(&config, account, all, json, limit);
-            runtime()?.block_on(printed)
-        }
-        Some(Command::Payouts {
-            action: Some(PayoutAction::Resolve { payout, found }),
-            ..
-        }) => {
-            let config = load(&arguments.config)?;
-            let preimage = match found {
-                Found::Paid { preimage } => Some(preimage),
-                Found::Failed => None,
-            };
-            runtime()?.block_on(dovetail_pool::resolve_payout(&config, &payout, preimage))
+            match action {
+                None => {
+                    let printed = dovetail_pool::print_payouts(&config, account, all, json, limit);
+                    runtime()?.block_on(printed)
+                }
+                Some(action) => decide(&config, action),
+            }
         }
         Some(Command::Devices { account, json }) => {
             let config = load(&arguments.config)?;
             runtime()?.block_on(dovetail_pool::print_devices(&config, &account, json))
         }
+        Some(Command::Lightning { json, command }) => lightning(&arguments.config, command, json),
         None => serve(&arguments),
     }
+}
+
+fn decide(config: &Config, action: PayoutAction) -> anyhow::Result<()> {
+    let PayoutAction::Resolve { payout, found } = action;
+    let preimage = match found {
+        Found::Paid { preimage } => Some(preimage),
+        Found::Failed => None,
+    };
+    runtime()?.block_on(dovetail_pool::resolve_payout(config, &payout, preimage))
+}
+
+fn ledger(config: &Config, command: LedgerCommand) -> anyhow::Result<()> {
+    match command {
+        LedgerCommand::Audit { json } => {
+            runtime()?.block_on(dovetail_pool::print_ledger_audit(config, json))
+        }
+        LedgerCommand::Migrate {
+            owner_url_file,
+            role,
+        } => {
+            let (url, role) = (owner_url_file.as_deref(), role.as_deref());
+            runtime()?.block_on(dovetail_pool::migrate_ledger(config, url, role))
+        }
+    }
+}
+
+fn subsidy(path: &Path, json: bool) -> anyhow::Result<()> {
+    let config = load(path)?;
+    runtime()?.block_on(dovetail_pool::print_subsidy(&config, json))
+}
+
+fn lightning(path: &Path, command: LightningCommand, json: bool) -> anyhow::Result<()> {
+    let config = load(path)?;
+    runtime()?.block_on(dovetail_pool::operate_wallet(&config, command, json))
 }
 
 fn serve(arguments: &Arguments) -> anyhow::Result<()> {
@@ -256,7 +316,7 @@ fn validate(options: ValidatorOptions) -> anyhow::Result<()> {
     })
 }
 
-fn load(path: &std::path::Path) -> anyhow::Result<Config> {
+fn load(path: &Path) -> anyhow::Result<Config> {
     let config: Config = dovetail_daemon::load(path, "DOVETAIL_POOL")?;
     config
         .check()

@@ -11,7 +11,7 @@ use bitcoin::secp256k1::Keypair;
 use dovetail_daemon::announce_not_ready;
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
-use dovetail_ledger::{Committer, CommitterConfig, Ledger};
+use dovetail_ledger::{Committer, CommitterConfig, Ledger, RewardsConfig};
 use dovetail_lightning::Client;
 use dovetail_sv2::listener::BoundPort;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accepted_shares;
-use crate::agents::grpc::{self, Downloads};
+use crate::agents::grpc::{self, Downloads, RewardsService};
 use crate::blocks;
 use crate::chores;
 use crate::claims::audit::Auditor;
@@ -41,6 +41,7 @@ use crate::models::Models;
 use crate::one_each::OneEach;
 use crate::payouts::{InvoiceAnswers, Pace, PayoutParts, Payouts};
 use crate::records;
+use crate::rewards;
 use crate::share_pace::SharePace;
 use crate::shared::Shared;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
@@ -82,7 +83,9 @@ pub async fn run(
     let keys = Keys::read(&config)?;
     let base = Base::start(&config).await?;
     let last = Last::default();
-    let settler = start_settler(&config, &base, (keys.receipt, keys.vrf), &last).await?;
+    let rewards = rewards::config(&config, keys.receipt)?;
+    let settling = (keys.receipt, keys.vrf, rewards.clone());
+    let settler = start_settler(&config, &base, settling, &last).await?;
     let (network, source) = (config.mining.network, config.templates.source.clone());
     let templates = dovetail_templates::start_on(network, source, last.stop.clone())
         .context("cannot start the template source")?;
@@ -102,7 +105,7 @@ pub async fn run(
     for publication in waiting {
         blocks::resume(&shared, publication);
     }
-    chores::start(&shared, &shutdown);
+    chores::start(&shared, rewards, &shutdown);
     let opening = async {
         if !has_work(&shared, &shutdown).await? {
             return Ok(());
@@ -186,6 +189,7 @@ fn services(
     Ok(grpc::Services {
         tasks: base.tasks.clone(),
         downloads: open_downloads(config, &base.tracker, shutdown)?,
+        rewards: RewardsService::new(base.ledger.clone(), base.tracker.clone()),
         requests_per_connection_max: config.api.requests_per_connection_max,
         places: config.api.places(),
         tracker: base.tracker.clone(),
@@ -331,13 +335,18 @@ impl Last {
 async fn start_settler(
     config: &Config,
     base: &Base,
-    (receipt_key, vrf): (Keypair, VrfSecret),
+    (receipt_key, vrf, rewards): (Keypair, VrfSecret, Option<RewardsConfig>),
     last: &Last,
 ) -> anyhow::Result<Settler> {
     let dir = config.ledger.dir.join("log");
     let mut committer = CommitterConfig::new(dir, config.ledger.log_bytes_max);
     committer.settle_interval = Duration::from_secs(config.credit.settle_interval_s);
     committer.keep_blocks = config.ledger.keep_blocks;
+    if rewards.is_none() {
+        // What is found at a rate is the operator's, also if blocks are divided later.
+        base.ledger.note_searched(None).await?;
+    }
+    committer.rewards = rewards;
     let committer = Committer::start(base.ledger.clone(), committer, last.stop.clone())
         .await
         .context("ledger.dir")?;

@@ -14,6 +14,7 @@ use dovetail_engine::{ENGINE_VERSION, Generation, Model, Request, Runtime, step}
 use dovetail_ledger::{
     Committer, CommitterConfig, Ledger, MaturityWindow, NewTask, Payer, SubsidyBudget,
 };
+use dovetail_rewards::Weight;
 use dovetail_telemetry::Telemetry;
 use dovetail_templates::{SourceConfig, WorkSnapshot};
 use dovetail_units::{KeptCredit, Msat, TokenPrices, Work};
@@ -298,6 +299,8 @@ pub(crate) fn hash_share(account: &str) -> ProvenShare {
         work: Work::new(1 << 20),
         credit: Msat::new(1).into(),
         is_block: false,
+        weight: Weight::ZERO,
+        reward_sat: 0,
         is_coinbase_only: false,
     }
 }

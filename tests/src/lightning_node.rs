@@ -1,5 +1,6 @@
 //! LDK nodes as the wallets of a scenario, and the channel between them.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -27,10 +28,30 @@ const CHANNEL_SAT: u64 = 10_000_000;
 /// An LDK node that runs.
 pub struct LightningNode {
     daemon: Daemon,
-    program: PathBuf,
-    socket: PathBuf,
+    launch: Launch,
     node_id: String,
+}
+
+/// How a node is started, the first time and again.
+struct Launch {
+    name: String,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    logs: PathBuf,
+    storage: PathBuf,
+    socket: PathBuf,
     address: String,
+}
+
+impl Launch {
+    fn spawn(&self) -> anyhow::Result<Daemon> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .env("DOVETAIL_BITCOIND_USER", RPC_USER)
+            .env("DOVETAIL_BITCOIND_PASSWORD", RPC_PASSWORD);
+        Daemon::spawn(&self.name, command, &self.logs)
+    }
 }
 
 impl LightningNode {
@@ -47,34 +68,67 @@ impl LightningNode {
         trusted: &[&str],
     ) -> anyhow::Result<Self> {
         let address = format!("127.0.0.1:{}", free_port()?);
-        let mut command = Command::new(&parts.lightning_node);
-        command
-            .arg("run")
-            .arg("--storage")
-            .arg(dir.join(format!("lightning-{name}")))
-            .arg("--socket")
-            .arg(socket)
-            .args(["--listen", &address])
-            .args(["--bitcoind", &core.rpc_address()])
-            .env("DOVETAIL_BITCOIND_USER", RPC_USER)
-            .env("DOVETAIL_BITCOIND_PASSWORD", RPC_PASSWORD);
+        let storage = dir.join(format!("lightning-{name}"));
+        let mut arguments: Vec<OsString> = vec![
+            "run".into(),
+            "--storage".into(),
+            storage.clone().into(),
+            "--socket".into(),
+            socket.into(),
+            "--listen".into(),
+            address.clone().into(),
+            "--bitcoind".into(),
+            core.rpc_address().into(),
+        ];
         for node_id in trusted {
-            command.args(["--trust-0conf", node_id]);
+            arguments.extend(["--trust-0conf".into(), node_id.into()]);
         }
-        let mut daemon = Daemon::spawn(&format!("lightning-{name}"), command, &dir.join("logs"))?;
+        let launch = Launch {
+            name: format!("lightning-{name}"),
+            program: parts.lightning_node.clone(),
+            arguments,
+            logs: dir.join("logs"),
+            storage,
+            socket: socket.to_owned(),
+            address,
+        };
+        let mut daemon = launch.spawn()?;
         let ready = daemon.ready(STEP_TIME_MAX)?;
         Ok(Self {
             daemon,
-            program: parts.lightning_node.clone(),
-            socket: socket.to_owned(),
+            launch,
             node_id: ready["node_id"].as_str().context("no node id")?.to_owned(),
-            address,
         })
+    }
+
+    /// Starts it again on what it left, after [`Daemon::kill`] or [`Daemon::stop`].
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.daemon = self.launch.spawn()?;
+        self.daemon.ready(STEP_TIME_MAX)?;
+        Ok(())
+    }
+
+    /// Where it keeps its seed, its channels and its records.
+    pub fn storage(&self) -> &Path {
+        &self.launch.storage
     }
 
     /// The node's public key.
     pub fn node_id(&self) -> &str {
         &self.node_id
+    }
+
+    /// Where other nodes connect.
+    pub fn address(&self) -> &str {
+        &self.launch.address
+    }
+
+    /// Its wallet's socket.
+    pub fn socket(&self) -> &Path {
+        &self.launch.socket
     }
 
     /// One request of the wallet's protocol.
@@ -83,9 +137,9 @@ impl LightningNode {
     /// If the node refuses.
     pub fn ask(&self, request: &Value) -> anyhow::Result<Value> {
         let said = output(
-            Command::new(&self.program)
+            Command::new(&self.launch.program)
                 .args(["ask", "--socket"])
-                .arg(&self.socket)
+                .arg(&self.launch.socket)
                 .arg(request.to_string()),
         )?;
         Ok(serde_json::from_str(said.trim())?)
@@ -101,7 +155,7 @@ impl LightningNode {
     }
 }
 
-/// Funds the pool's node from the chain and opens a channel from it to the worker's.
+/// Funds the pool's node from the chain and opens a channel from it to the worker's, which gets `push_msat` of it.
 ///
 /// # Errors
 /// If a step does not come to its end in time.
@@ -110,6 +164,7 @@ pub fn connect(
     pool: &LightningNode,
     worker: &LightningNode,
     mining_address: &str,
+    push_msat: u64,
 ) -> anyhow::Result<()> {
     let address = pool.method("new_address")?;
     core.mine(1, address.as_str().context("no address")?)?;
@@ -119,12 +174,20 @@ pub fn connect(
         Ok(pool.method("onchain_balance")?.as_u64() > Some(CHANNEL_SAT))
     })?;
     pool.ask(&serde_json::json!({ "method": "open_channel", "params": {
-        "node_id": worker.node_id, "address": worker.address,
-        "amount_sat": CHANNEL_SAT, "push_msat": 1_000_000,
+        "node_id": worker.node_id, "address": worker.launch.address,
+        "amount_sat": CHANNEL_SAT, "push_msat": push_msat,
     }}))?;
+    wait_for_channel(pool, worker)
+}
+
+/// Waits until both nodes can use their channel.
+///
+/// # Errors
+/// If that takes too long.
+pub fn wait_for_channel(one: &LightningNode, other: &LightningNode) -> anyhow::Result<()> {
     wait("the channel", || {
         let usable =
             |node: &LightningNode| Ok::<_, anyhow::Error>(node.method("usable_channels")? == 1);
-        Ok(usable(pool)? && usable(worker)?)
+        Ok(usable(one)? && usable(other)?)
     })
 }

@@ -9,6 +9,9 @@ use crate::lightning_node::{self, LightningNode, RealParts};
 use crate::process::Daemon;
 use crate::scenario::{AUTHORITY_SECRET, Layout, PAYOUT_ADDRESS, START_TIME_MAX, text};
 
+/// What the worker's node has of the pool's channel at first.
+const WORKER_MSAT: u64 = 1_000_000;
+
 /// The chain and the wallets.
 pub enum Network {
     /// The embedded chain as a template provider, and simulated wallets.
@@ -96,7 +99,7 @@ impl Network {
         };
         let pool_node = node("pool", &[])?;
         let worker_node = node("worker", &[pool_node.node_id()])?;
-        lightning_node::connect(&core, &pool_node, &worker_node, PAYOUT_ADDRESS)?;
+        lightning_node::connect(&core, &pool_node, &worker_node, PAYOUT_ADDRESS, WORKER_MSAT)?;
         tell("lightning", &json!({ "pool": pool_node.node_id() }));
         Ok(Self::Real(Box::new(RealNetwork {
             core,

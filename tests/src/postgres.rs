@@ -10,6 +10,9 @@ use anyhow::{Context, bail};
 
 use crate::process::output;
 
+/// What daemons of scenarios are to Postgres.
+pub(crate) const DAEMONS_ROLE: &str = "dovetail_daemons";
+
 /// A cluster that runs.
 #[derive(Debug, Clone)]
 pub struct Postgres {
@@ -155,6 +158,28 @@ impl Postgres {
         )?;
         self.query("postgres", &format!("CREATE DATABASE {database}"))?;
         Ok(self.url(database))
+    }
+
+    /// The URL of a database of this cluster for the role of daemons, which owns nothing.
+    pub fn daemons_url(&self, database: &str) -> String {
+        self.url(database)
+            .replace("//postgres@", &format!("//{DAEMONS_ROLE}@"))
+    }
+
+    /// Makes the role of daemons, unless it is there.
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub fn make_daemons_role(&self) -> anyhow::Result<()> {
+        // Several scenarios may start at once.
+        self.query(
+            "postgres",
+            &format!(
+                "DO $$ BEGIN CREATE ROLE {DAEMONS_ROLE} LOGIN;
+                 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+            ),
+        )?;
+        Ok(())
     }
 
     /// Drops a database.

@@ -81,8 +81,9 @@ impl Scenario {
         for seed in options.more_models {
             make_tiny(*seed, &layout.file(&tiny_file(*seed)))?;
         }
-        let url = postgres.fresh_database(database)?;
-
+        let owner_url = postgres.fresh_database(database)?;
+        postgres.make_daemons_role()?;
+        let url = postgres.daemons_url(database);
         let network = match (&options.real, &options.core) {
             (Some(parts), _) => Network::real(&layout, parts, &mut tell)?,
             (None, Some(parts)) => Network::core(&layout, parts, &mut tell)?,
@@ -99,6 +100,7 @@ impl Scenario {
             config.push_str(validators);
         }
         let config = layout.write("pool.toml", &config)?;
+        layout.migrate(&config, &owner_url)?;
         // It starts again on the same ports, which nobody may take meanwhile.
         let [mining, api] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
         let ports = [("MINING__LISTEN", &*mining), ("API__LISTEN", &*api)];

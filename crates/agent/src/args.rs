@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use dovetail_agent::credit::BlockHash;
 use dovetail_commitment::TaskId;
 use dovetail_console::{ConstraintArguments, SamplingArguments};
+use dovetail_rewards::AccountId;
 
 /// Where the demo's pool listens by default.
 const DEFAULT_POOL: &str = "http://127.0.0.1:50051";
@@ -32,6 +34,9 @@ pub(crate) enum Command {
     /// Fetch or verify a receipt.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
+    /// Fetch what a pool has published of a block, or check a miner's part of it.
+    #[command(subcommand)]
+    Credit(CreditCommand),
 }
 
 #[derive(Debug, Args)]
@@ -154,6 +159,55 @@ pub(crate) struct ReceiptTextArgs {
     pub(crate) pool_key: Option<Key>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum CreditCommand {
+    /// Fetch what shows an account's part of a block; without --into it goes to stdout.
+    Get(CreditGetArgs),
+    /// Check an account's part of a block offline: prints every check and names the first thing that does not hold.
+    Verify(CreditVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreditGetArgs {
+    /// The account: the name that the miner is paid under, without a device's.
+    #[arg(value_name = "ACCOUNT", value_parser = account)]
+    pub(crate) account: String,
+    /// The block's hash, as explorers write it; without it, the newest that the chain has or may still take.
+    #[arg(long, value_name = "HASH")]
+    pub(crate) block: Option<BlockHash>,
+    /// Put it into this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) into: Option<PathBuf>,
+    /// How long it may take, in seconds. The pool makes a leaf for each slice in which the account has work.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreditVerifyArgs {
+    /// What `dovetail credit get` wrote.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The pool's public key (x-only, 64 hex digits). Without it, slices that any key signed pass.
+    #[arg(long, value_name = "HEX", env = "DOVETAIL_POOL_KEY", value_parser = key)]
+    pub(crate) pool_key: Option<Key>,
+    /// What the account was credited with for this block, in millisatoshi.
+    #[arg(long, value_name = "MSAT", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) amount: Option<i64>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn account(text: &str) -> Result<String, String> {
+    match AccountId::new(text) {
+        Ok(_) if !text.contains(char::is_control) => Ok(text.to_owned()),
+        Ok(_) => Err("an account has no control characters".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// An x-only public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key(pub(crate) [u8; 32]);
@@ -221,6 +275,11 @@ mod tests {
             "dovetail ask",
             "dovetail task get 1234",
             "dovetail receipt verify f --pool-key 12",
+            "dovetail credit get",
+            "dovetail credit get alice --block 12",
+            "dovetail credit get alice --timeout 0",
+            "dovetail credit get a\u{7}",
+            "dovetail credit verify f --amount -1",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -23,7 +23,7 @@ use crate::{AgentError, Answer, Model, Task, TaskState};
 /// A pool on the same continent answers in milliseconds; a person waits this long at most.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For every call, to its last byte; of the stream of tokens, for its beginning.
-const CALL_TIME_MAX: Duration = Duration::from_secs(20);
+pub(crate) const CALL_TIME_MAX: Duration = Duration::from_secs(20);
 /// More models than any pool serves.
 const MODELS_MAX: usize = 1_024;
 /// A model's name has 64 bytes.
@@ -45,23 +45,7 @@ pub struct AgentClient {
 impl AgentClient {
     /// Connects to the gRPC address of a pool, such as `http://127.0.0.1:50051`; the scheme may be left out.
     pub async fn connect(url: &str) -> Result<Self, AgentError> {
-        let url = normalise(url)?;
-        let endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|e| AgentError::Address {
-                url: url.clone(),
-                reason: e.to_string(),
-            })?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(false);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|e| AgentError::Unreachable {
-                url: url.clone(),
-                reason: words::message(&innermost(&e)),
-            })?;
+        let (url, channel) = open(url).await?;
         let inner = InferenceClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -220,15 +204,7 @@ impl AgentClient {
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, AgentError> {
-        match timeout(self.call_time_max, call).await {
-            Ok(answered) => answered
-                .map(Response::into_inner)
-                .map_err(|status| self.failed(&status)),
-            Err(_) => Err(AgentError::Unreachable {
-                url: self.url.clone(),
-                reason: format!("no answer within {} s", self.call_time_max.as_secs_f32()),
-            }),
-        }
+        within(&self.url, self.call_time_max, call).await
     }
 
     /// A request that tells the pool how long it is waited for.
@@ -240,6 +216,45 @@ impl AgentClient {
 
     pub(crate) fn failed(&self, status: &Status) -> AgentError {
         AgentError::from_status(&self.url, status)
+    }
+}
+
+/// Opens a connection to the gRPC address of a pool; the address as it is dialled.
+pub(crate) async fn open(url: &str) -> Result<(String, Channel), AgentError> {
+    let url = normalise(url)?;
+    let endpoint = Endpoint::from_shared(url.clone())
+        .map_err(|e| AgentError::Address {
+            url: url.clone(),
+            reason: e.to_string(),
+        })?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(false);
+    let channel = endpoint
+        .connect()
+        .await
+        .map_err(|e| AgentError::Unreachable {
+            url: url.clone(),
+            reason: words::message(&innermost(&e)),
+        })?;
+    Ok((url, channel))
+}
+
+/// A call's answer within this time.
+pub(crate) async fn within<T>(
+    url: &str,
+    time_max: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, AgentError> {
+    match timeout(time_max, call).await {
+        Ok(answered) => answered
+            .map(Response::into_inner)
+            .map_err(|status| AgentError::from_status(url, &status)),
+        Err(_) => Err(AgentError::Unreachable {
+            url: url.to_owned(),
+            reason: format!("no answer within {} s", time_max.as_secs_f32()),
+        }),
     }
 }
 

@@ -8,6 +8,8 @@ use dovetail_api::words;
 use dovetail_commitment::{ModelId, TaskId};
 use dovetail_engine::EngineError;
 
+use crate::credit::{BlockHash, WINDOW_SLICES_MAX};
+
 /// Why a call to a pool, or the keeping of a receipt, did not work.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -113,6 +115,31 @@ pub enum AgentError {
         /// The system's own words.
         source: std::io::Error,
     },
+    /// The pool has divided no such block.
+    #[error("the pool has divided no {}", wanted.map_or("block that the chain may have".to_owned(), |hash| format!("block {hash}")))]
+    BlockUnknown {
+        /// As it was given.
+        wanted: Option<BlockHash>,
+    },
+    /// The block's window is longer than what is fetched and checked.
+    #[error(
+        "the block was divided over more than {WINDOW_SLICES_MAX} slices: no window so long is checked here"
+    )]
+    WindowTooLong,
+    /// What shows a part was not fetched in time.
+    #[error("what the pool has published was not here within {waited_s} s")]
+    CreditLate {
+        /// How long it was waited for.
+        waited_s: u64,
+    },
+    /// A file of a part does not parse.
+    #[error("{path} is no file of `dovetail credit get`: {reason}")]
+    NotACredit {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        reason: String,
+    },
     /// A receipt file does not parse.
     #[error("{path} is not a receipt file: {reason}")]
     NotAReceipt {
@@ -147,7 +174,13 @@ impl AgentError {
             Self::Unreachable { .. } | Self::ReceiptPending { .. } => true,
             Self::Refused { code, .. } => matches!(
                 Code::parse(code),
-                Some(Code::NoWorker | Code::QueueFull | Code::ReceiptPending | Code::Unavailable)
+                Some(
+                    Code::NoWorker
+                        | Code::QueueFull
+                        | Code::ReceiptPending
+                        | Code::RewardsFull
+                        | Code::Unavailable
+                )
             ),
             _ => false,
         }
@@ -170,7 +203,9 @@ impl AgentError {
                 Code::NoWorker => {
                     Some("`dovetail models` shows how many workers serve each model now")
                 }
-                Code::QueueFull | Code::Unavailable => Some("try again in a moment"),
+                Code::QueueFull | Code::RewardsFull | Code::Unavailable => {
+                    Some("try again in a moment")
+                }
                 Code::PaymentRequired => {
                     Some("its operator's budget for tasks is used up; another pool may take it")
                 }
@@ -183,6 +218,10 @@ impl AgentError {
                 Code::PromptTooLong => Some("`dovetail models` shows how long a prompt may be"),
                 _ => None,
             },
+            Self::BlockUnknown { wanted: None } => {
+                Some("a pool that credits hashes at a rate divides no blocks")
+            }
+            Self::CreditLate { .. } => Some("--timeout gives it more time"),
             Self::AnswerLate { .. } => Some("--timeout gives an answer more time"),
             Self::ReceiptPending { .. } => {
                 Some("fetch it later with `dovetail receipt get TASK --into FILE`")

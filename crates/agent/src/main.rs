@@ -1,7 +1,7 @@
 //! `dovetail`: the agent's command line.
 //!
 //! Answers go to stdout, everything else to stderr, so that `dovetail ask` can stand in a pipe. Exit code 0: done;
-//! 1: it did not work, or a receipt does not hold; 2: wrong usage; 141: whoever read stdout went away (no complaint:
+//! 1: it did not work, or a receipt or a miner's part does not hold; 2: wrong usage; 141: whoever read stdout went away (no complaint:
 //! `dovetail models | head -1` is no mistake).
 
 // What is printed goes through `dovetail_console`, which makes a pool's words harmless.
@@ -16,7 +16,7 @@ use clap::Parser;
 use dovetail_agent::AgentError;
 use dovetail_console::{CLOSED_EXIT_CODE, OutputError, complain, print_note};
 
-use crate::args::{Cli, Command, ReceiptCommand, TaskCommand};
+use crate::args::{Cli, Command, CreditCommand, ReceiptCommand, TaskCommand};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -47,6 +47,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Receipt(ReceiptCommand::Verify(args)) => commands::receipt::verify(&args),
         Command::Receipt(ReceiptCommand::Text(args)) => commands::receipt::text(&args),
+        Command::Credit(CreditCommand::Get(args)) => commands::credit::get(&cli.pool, &args).await,
+        Command::Credit(CreditCommand::Verify(args)) => commands::credit::verify(&args),
     }
 }
 

@@ -268,7 +268,7 @@ impl ReceiptFile {
 
 /// Reads either kind of file. Nothing is verified yet.
 pub fn load(path: &Path) -> Result<Kept, AgentError> {
-    let bytes = read_bounded(path).map_err(|e| file_error(path, e))?;
+    let bytes = read_bounded(path, FILE_BYTES_MAX).map_err(|e| file_error(path, e))?;
     parse(&bytes).map_err(|reason| AgentError::NotAReceipt {
         path: path.to_owned(),
         reason,
@@ -294,23 +294,24 @@ fn parse(bytes: &[u8]) -> Result<Kept, String> {
     Ok(Kept::File(Box::new(file)))
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file that has at most so many bytes.
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?
-        .take(FILE_BYTES_MAX + 1)
+        .take(bytes_max + 1)
         .read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|len| len <= FILE_BYTES_MAX) {
+    if u64::try_from(bytes.len()).is_ok_and(|len| len <= bytes_max) {
         Ok(bytes)
     } else {
         Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            "too large for a receipt",
+            "too large for what it should be",
         ))
     }
 }
 
 /// Writes beside the file and renames, so that a crash leaves the old file or the new one.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.tmp", std::process::id()));
     let written = create_private(Path::new(&beside)).and_then(|mut file| {
@@ -333,7 +334,7 @@ fn create_private(path: &Path) -> io::Result<fs::File> {
     options.open(path)
 }
 
-fn file_error(path: &Path, source: io::Error) -> AgentError {
+pub(crate) fn file_error(path: &Path, source: io::Error) -> AgentError {
     AgentError::File {
         path: path.to_owned(),
         source,

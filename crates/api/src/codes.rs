@@ -43,6 +43,8 @@ dovetail_units::codes! {
         ReceiptNever = "receipt-never",
         /// Too many model files are being fetched; try again later.
         DownloadsFull = "downloads-full",
+        /// Too many are asking about rewards; try again later.
+        RewardsFull = "rewards-full",
         /// The pool is shutting down or its database is away; try again later.
         Unavailable = "unavailable",
         /// Something unexpected inside the pool; its log says more.
@@ -81,7 +83,9 @@ impl Code {
                 tonic::Code::FailedPrecondition
             }
             Self::NoWorker | Self::Unavailable => tonic::Code::Unavailable,
-            Self::QueueFull | Self::DownloadsFull => tonic::Code::ResourceExhausted,
+            Self::QueueFull | Self::DownloadsFull | Self::RewardsFull => {
+                tonic::Code::ResourceExhausted
+            }
             Self::TaskIdTaken => tonic::Code::AlreadyExists,
             Self::Internal => tonic::Code::Internal,
             Self::WorkerLost

@@ -1,5 +1,5 @@
 //! A pool's gRPC interfaces, client and server side: `dovetail.inference.v1` for agents, `dovetail.models.v1` for
-//! workers that fetch model files, and the private `dovetail.validation.v1` between a pool and its validators.
+//! workers that fetch model files, `dovetail.rewards.v1` for miners who check their part of a block, and the private `dovetail.validation.v1` between a pool and its validators.
 //!
 //! Only what the protobuf files say, their error codes, and how a code travels in a [`tonic::Status`]. It knows nothing
 //! of tasks' lives, of money or of Bitcoin; the pool answers, agents and workers ask. The commented sources are under
@@ -37,6 +37,19 @@ pub mod models_v1 {
     include!("generated/dovetail.models.v1.rs");
 }
 
+/// The generated messages of `dovetail.rewards.v1`, client and server.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::nursery,
+    rustdoc::all
+)]
+pub mod rewards_v1 {
+    include!("generated/dovetail.rewards.v1.rs");
+}
+
 /// The generated messages of `dovetail.validation.v1`, client and server. Private to a pool and its validators.
 #[allow(
     missing_docs,
@@ -67,6 +80,15 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// download takes little memory on either side.
 pub const MODEL_CHUNK_BYTES_MAX: usize = 256 * 1024;
 
+/// The most blocks in one answer about rewards.
+pub const BLOCKS_PER_ANSWER_MAX: u32 = 128;
+
+/// The most closed slices in one answer: 200 KiB.
+pub const SLICES_PER_ANSWER_MAX: u32 = 1_024;
+
+/// The most leaves in one answer: each may cost the pool a tree of 65,536 accounts.
+pub const LEAVES_PER_ANSWER_MAX: u32 = 32;
+
 /// The largest message between a pool and a validator: 64 transcripts with the longest prompts (256 KiB), outputs
 /// (4,096 tokens of up to 5 bytes) and constraints (16 KiB), and room for their fields.
 pub const VALIDATION_MESSAGE_BYTES_MAX: usize = 20 * 1024 * 1024;
@@ -83,6 +105,7 @@ mod tests {
         let text = String::from_utf8_lossy(FILE_DESCRIPTOR_SET);
         assert!(text.contains("dovetail.inference.v1"));
         assert!(text.contains("dovetail.models.v1"));
+        assert!(text.contains("dovetail.rewards.v1"));
         assert!(!text.contains("dovetail.validation.v1"));
         assert_eq!(SERVICE_NAME, "dovetail.inference.v1.Inference");
     }

@@ -12,6 +12,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use dovetail_commitment::{HeaderHash, tagged_hash};
 use dovetail_ledger::{Committer, CommitterConfig, Ledger, Share};
+use dovetail_rewards::Weight;
 use dovetail_units::{Msat, Work};
 use serde::Serialize;
 use sqlx::postgres::PgPoolCopyExt as _;
@@ -234,6 +235,8 @@ fn share(number: u64, accounts: u64) -> Share {
         height: 900_000,
         is_block: false,
         credit: Msat::new(7).into(),
+        weight: Weight::ZERO,
+        reward_sat: 0,
         is_coinbase_only: false,
         batch: None,
     }

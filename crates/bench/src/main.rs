@@ -5,6 +5,7 @@ mod agent;
 mod audit;
 mod clerk;
 mod delayed;
+mod divisions;
 mod engine;
 mod game;
 mod gguf;
@@ -128,6 +129,8 @@ enum Command {
     Ledger(ledger::Load),
     /// What questions take at a full ledger. Writes a line of JSON.
     Pages(pages::Pages),
+    /// Divide a block over many accounts. Writes a line of JSON.
+    Divisions(divisions::Divisions),
     /// What lies bring and cost, as expected and as played.
     AuditGame(AuditGame),
 }
@@ -219,12 +222,9 @@ fn main() -> anyhow::Result<()> {
         } => {
             print(&agent::measure(&Arc::new(load(&model)?), threads, &work)?)?;
         }
-        Command::Ledger(load) => {
-            print(&tokio::runtime::Runtime::new()?.block_on(ledger::measure(&load))?)?
-        }
-        Command::Pages(pages) => {
-            print(&tokio::runtime::Runtime::new()?.block_on(pages::measure(&pages))?)?
-        }
+        Command::Ledger(load) => print_measured(ledger::measure(&load))?,
+        Command::Pages(pages) => print_measured(pages::measure(&pages))?,
+        Command::Divisions(divisions) => print_measured(divisions::measure(&divisions))?,
         Command::AuditGame(game) => {
             let report = game::report(game.rules());
             match game.json {
@@ -234,6 +234,12 @@ fn main() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn print_measured<T: serde::Serialize>(
+    measuring: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<()> {
+    print(&tokio::runtime::Runtime::new()?.block_on(measuring)?)
 }
 
 /// The checkpoint as a file of the engine's, and as one of its peer's.

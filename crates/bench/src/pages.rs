@@ -1,5 +1,5 @@
 //! What the questions of pages and commands take at a full ledger: so many shares, two days of minutes, ninety of hours, and a
-//! week of slices, made by the database itself.
+//! week of credit intervals, made by the database itself.
 
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ use dovetail_units::time::unix_now;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgPool};
 
+use crate::divisions;
 use crate::percentile::percentile;
 
 const DAY_S: u64 = 86_400;
@@ -49,6 +50,8 @@ pub(crate) struct Asked {
     /// The newest hundred lines of an account.
     statement_ms: f64,
     balance_ms: f64,
+    /// All that an account's page shows, asked one after the other.
+    miner_page_ms: f64,
     /// The database on disk.
     bytes: i64,
 }
@@ -69,6 +72,7 @@ pub(crate) async fn measure(pages: &Pages) -> anyhow::Result<Asked> {
     let miner_day_ms = median(day).await?;
     let statement_ms = median(async || ledger.statement(account, 100).await.map(drop)).await?;
     let balance_ms = median(async || ledger.balance(account).await.map(drop)).await?;
+    let miner_page_ms = median(async || divisions::page(&ledger, account).await).await?;
     let count = async |table: &str| -> anyhow::Result<i64> {
         let count = format!("SELECT count(*) FROM {table}");
         Ok(sqlx::query_scalar(AssertSqlSafe(count))
@@ -87,6 +91,7 @@ pub(crate) async fn measure(pages: &Pages) -> anyhow::Result<Asked> {
         miner_day_ms,
         statement_ms,
         balance_ms,
+        miner_page_ms,
         bytes,
     })
 }

@@ -10,6 +10,7 @@ mod ids;
 mod merkle;
 mod prompt;
 pub mod receipt;
+mod signature;
 mod stop;
 mod tagged_hash;
 mod transcript;
@@ -29,6 +30,7 @@ pub use merkle::{
 pub use prompt::{
     EncodedPrompt, PROMPT_BYTES_MAX, PROMPT_TOKENS_MAX, PromptError, prompt_commitment, text_digest,
 };
+pub use signature::is_signed;
 pub use stop::{STOP_SEQUENCE_BYTES_MAX, STOP_SEQUENCES_MAX, StopError, StopSequences};
 pub use tagged_hash::tagged_hash;
 pub use transcript::{

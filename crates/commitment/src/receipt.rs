@@ -4,8 +4,7 @@
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
-use bitcoin::secp256k1::schnorr::Signature;
-use bitcoin::secp256k1::{Keypair, Message, SECP256K1, XOnlyPublicKey};
+use bitcoin::secp256k1::{Keypair, Message, SECP256K1};
 use bitcoin::{Target, Transaction};
 use dovetail_units::{Msat, TokenPrices};
 use serde::{Deserialize, Serialize};
@@ -16,6 +15,7 @@ use crate::constraint::Constraint;
 use crate::ids::{BatchRoot, HeaderHash, LeafHash};
 use crate::merkle::{InclusionProof, PROOF_STEPS_MAX};
 use crate::prompt::{EncodedPrompt, prompt_commitment};
+use crate::signature::is_signed;
 use crate::stop::StopSequences;
 use crate::tagged_hash::tagged_hash;
 use crate::transcript::{Transcript, output_digest};
@@ -245,13 +245,10 @@ impl Receipt {
     }
 
     fn verify_signature(&self) -> Result<(), ReceiptError> {
-        let key =
-            XOnlyPublicKey::from_slice(&self.pool_key).map_err(|_| ReceiptError::Signature)?;
-        let signature =
-            Signature::from_slice(&self.signature).map_err(|_| ReceiptError::Signature)?;
-        SECP256K1
-            .verify_schnorr(&signature, &Message::from_digest(self.digest()), &key)
-            .map_err(|_| ReceiptError::Signature)
+        match is_signed(&self.pool_key, &self.digest(), &self.signature) {
+            true => Ok(()),
+            false => Err(ReceiptError::Signature),
+        }
     }
 
     /// What is signed: every field in order, those of variable length behind their length.

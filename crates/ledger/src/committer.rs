@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::Fault;
 use crate::known_shares::{Key, KnownShares, key};
+use crate::rewards::RewardsConfig;
 use crate::share_record::LoggedShare;
 use crate::share_writer::{ShareWriter, resume};
 use crate::shares::{InferenceSettlement, Share};
@@ -40,10 +41,12 @@ pub struct CommitterConfig {
     pub log: LogConfig,
     /// How long the writer waits for more after a small set.
     pub write_interval: Duration,
-    /// The length of a slice: how often what hashes have earned becomes transfers. Zero: with each set.
+    /// The credit interval: how often what hashes have earned becomes transfers. Zero: with each set.
     pub settle_interval: Duration,
     /// Shares that build on a block of this many blocks before the newest one are dropped, a partition at a time.
     pub keep_blocks: u32,
+    /// How blocks are divided; `None` if hashes earn a configured rate.
+    pub rewards: Option<RewardsConfig>,
 }
 
 impl CommitterConfig {
@@ -58,6 +61,7 @@ impl CommitterConfig {
             write_interval: Duration::from_millis(100),
             settle_interval: Duration::from_secs(600),
             keep_blocks: 4_320,
+            rewards: None,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What hashes have earned and no transfer has moved yet, for each account, to the last part of a millisatoshi
-//! ([`ShareCredit`]). A slice's end moves the whole millisatoshi; the rest waits for the next.
+//! ([`ShareCredit`]). A credit interval's end moves the whole millisatoshi; the rest waits for the next.
 
 use std::collections::BTreeMap;
 
@@ -65,11 +65,11 @@ pub(crate) async fn take_held(
 /// Accounts that one transaction settles: however many there are, each one is short.
 const ACCOUNTS_PER_TRANSACTION: u64 = 2_000;
 
-/// Ends the slice: a transfer for each account that has earned a millisatoshi or more.
+/// Ends the credit interval: a transfer for each account that has earned a millisatoshi or more.
 ///
 /// # Errors
 /// [`LedgerError`]; some accounts may have been settled, and the rest is next time.
-pub(crate) async fn settle_slice(pool: &PgPool) -> Result<u64, LedgerError> {
+pub(crate) async fn settle(pool: &PgPool) -> Result<u64, LedgerError> {
     let mut settled = 0;
     loop {
         let some = collateral::retried(|| settle_some(pool)).await?;

@@ -10,6 +10,7 @@ mod claim;
 mod coinbase_only;
 mod collateral;
 mod committer;
+mod consistency;
 mod declared_jobs;
 mod devices;
 mod error;
@@ -23,6 +24,7 @@ mod new_task;
 mod partitions;
 mod payers;
 mod payouts;
+mod rewards;
 mod samples;
 mod share_record;
 mod share_set;
@@ -47,6 +49,7 @@ pub use batches::{BatchRecord, BatchRefusal, BatchState};
 pub use coinbase_only::{CoinbaseOnlyRecord, DecidedBlock, FollowedBlock, OnChain};
 pub use collateral::{Forfeiture, Matured, MaturityWindow};
 pub use committer::{Committer, CommitterConfig};
+pub use consistency::{Consistency, Difference, Obligations};
 pub use declared_jobs::DeclaredJob;
 pub use devices::{DEVICES_PER_ACCOUNT_MAX, DeviceRecord, DeviceWork};
 pub use error::{CommitRefusal, LedgerError, PostgresError};
@@ -58,6 +61,11 @@ pub use payers::{Payer, Subsidy, SubsidyBudget};
 pub use payouts::{
     Attempt, AttemptRecord, AttemptState, DuePayee, FeesBorneBy, NewAttempt, NewPayout, PayeeQuery,
     PayeeStanding, PayoutRecord, PayoutState, Proof, Rail, Success,
+};
+pub use rewards::{
+    AccountSlices, BlockCredit, EarnedRewards, MaturedReward, OpenReward, PublishedBlock,
+    PublishedSlice, PublishedWindow, RewardState, RewardsConfig, SLICES_PER_ANSWER_MAX, Scheme,
+    SliceSigner,
 };
 pub use samples::{DrawnSample, UNDONE_CLAIMS_MAX, Undone};
 pub use share_sums::{Span, SpanSum, StatementLine};
@@ -71,6 +79,9 @@ const ACQUIRE_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// How long the server works on one statement: far longer than any of ours takes.
 const STATEMENT_TIME_MAX: &str = "30s";
+
+/// How long a migration waits for a lock: nobody else gets one behind it.
+const MIGRATION_LOCK_TIME_MAX: &str = "30s";
 
 /// A handle to the ledger; clones share its connections.
 #[derive(Debug, Clone)]
@@ -113,20 +124,39 @@ impl Ledger {
         Ok(Self { pool })
     }
 
-    /// Brings the schema up to date; harmless if it is. Several processes may do it at once.
+    /// Brings the schema up to date; harmless if it is, and then any role may call it. Several processes may do it at once.
     ///
     /// # Errors
-    /// [`LedgerError::Migration`] if the database holds something else.
+    /// [`LedgerError::Migration`] if the database holds something else, or the role does not own it.
     pub async fn migrate(&self) -> Result<(), LedgerError> {
-        // On a connection of its own: rewriting a large table takes longer than a statement may otherwise.
+        // On a connection of its own: rewriting a large table takes longer than a statement may otherwise. But nobody waits
+        // behind it for a table that somebody else holds.
         let options = PgConnectOptions::clone(&self.pool.connect_options());
-        let options = options.options([("statement_timeout", "0")]);
+        let options = options.options([
+            ("statement_timeout", "0"),
+            ("lock_timeout", MIGRATION_LOCK_TIME_MAX),
+        ]);
         let mut connection = options.connect().await?;
-        let migrated = migrations::migrator()
-            .run(&mut connection)
-            .await
-            .map_err(|error| LedgerError::Migration(error.to_string()));
+        let migrated = if migrations::are_all_there(&mut connection).await? {
+            Ok(())
+        } else {
+            let run = migrations::migrator().run(&mut connection).await;
+            run.map_err(|error| LedgerError::Migration(error.to_string()))
+        };
         let _ = connection.close().await;
         migrated
+    }
+
+    /// Gives a role what daemons need of this database: to read, to add, to change what is no fact; not to make or change
+    /// tables. Only their owner may call it, and has to again after each migration.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], also if there is no such role.
+    pub async fn grant_to_daemons(&self, role: &str) -> Result<(), LedgerError> {
+        sqlx::query("SELECT grant_to_daemons($1::text::name)")
+            .bind(role)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 }

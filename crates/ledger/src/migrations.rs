@@ -6,8 +6,8 @@
 
 use std::borrow::Cow;
 
-use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{PgConnection, Row, SqlStr};
 
 /// A migration's file name and text.
 macro_rules! file {
@@ -16,7 +16,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 20] = [
+const FILES: [(&str, &str); 22] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
@@ -36,7 +36,9 @@ const FILES: [(&str, &str); 20] = [
     file!("0017_kept_credit.sql"),
     file!("0018_transfers_in_sets.sql"),
     file!("0019_share_log.sql"),
+    file!("0020_rewards.sql"),
     file!("0021_attempts.sql"),
+    file!("0022_daemons_role.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools
@@ -48,6 +50,30 @@ pub(crate) fn migrator() -> Migrator {
             .map(|&(name, sql)| migration(name, sql))
             .collect(),
     )
+}
+
+/// Whether a database has all migrations, as they are here. One that is newer, or was changed, is not: the migrator says so.
+pub(crate) async fn are_all_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let has_table = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+    if !sqlx::query_scalar(has_table)
+        .fetch_one(&mut *connection)
+        .await?
+    {
+        return Ok(false);
+    }
+    let rows =
+        sqlx::query("SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version")
+            .fetch_all(connection)
+            .await?;
+    let there: Result<Vec<(i64, Vec<u8>, bool)>, sqlx::Error> = rows
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
+        .collect();
+    let wanted = migrator();
+    let wanted = wanted
+        .iter()
+        .map(|m| (m.version, m.checksum.to_vec(), true));
+    Ok(wanted.eq(there?))
 }
 
 /// The schema as an earlier release left it: with the migrations up to this number.

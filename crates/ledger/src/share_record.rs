@@ -1,18 +1,19 @@
 //! A share as the log keeps it: numbers little-endian, in a fixed order, behind a byte for the format.
 
 use dovetail_commitment::HeaderHash;
+use dovetail_rewards::Weight;
 use dovetail_units::{ShareCredit, Work};
 
 use crate::shares::{ACCOUNT_BYTES_MAX, Share};
 
 /// The first byte of each record. Another release that changes what follows takes another number.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const IS_BLOCK: u8 = 1;
 const IS_COINBASE_ONLY: u8 = 2;
 const IS_INFERENCE: u8 = 4;
 const FLAGS: u8 = IS_BLOCK | IS_COINBASE_ONLY | IS_INFERENCE;
-/// Format, flags, height, time, header hash, work, credit.
-const FIXED_BYTES: usize = 1 + 1 + 4 + 8 + 32 + 16 + 16;
+/// Format, flags, height, time, header hash, work, credit, weight, reward.
+const FIXED_BYTES: usize = 1 + 1 + 4 + 8 + 32 + 16 + 16 + 16 + 8;
 
 /// What the ledger keeps of a share. Its batch, if it had one, was settled before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(crate) struct LoggedShare {
     pub(crate) account: String,
     pub(crate) work: Work,
     pub(crate) credit: ShareCredit,
+    pub(crate) weight: Weight,
+    pub(crate) reward_sat: u64,
     pub(crate) is_block: bool,
     pub(crate) is_coinbase_only: bool,
     pub(crate) is_inference: bool,
@@ -38,6 +41,8 @@ impl LoggedShare {
             account: share.account.clone(),
             work: share.work,
             credit: share.credit,
+            weight: share.weight,
+            reward_sat: share.reward_sat,
             is_block: share.is_block,
             is_coinbase_only: share.is_coinbase_only,
             is_inference: share.batch.is_some(),
@@ -56,6 +61,8 @@ impl LoggedShare {
         bytes.extend_from_slice(self.header_hash.as_bytes());
         bytes.extend_from_slice(&self.work.get().to_le_bytes());
         bytes.extend_from_slice(&self.credit.get().to_le_bytes());
+        bytes.extend_from_slice(&self.weight.to_bytes());
+        bytes.extend_from_slice(&self.reward_sat.to_le_bytes());
         bytes.extend_from_slice(self.account.as_bytes());
         bytes
     }
@@ -72,8 +79,11 @@ impl LoggedShare {
         let (unix, rest) = rest.split_first_chunk()?;
         let (header_hash, rest) = rest.split_first_chunk()?;
         let (work, rest) = rest.split_first_chunk()?;
-        let (credit, account) = rest.split_first_chunk()?;
+        let (credit, rest) = rest.split_first_chunk()?;
+        let (weight, rest) = rest.split_first_chunk()?;
+        let (reward_sat, account) = rest.split_first_chunk()?;
         let credit = u128::from_le_bytes(*credit);
+        let weight = Weight::new(u128::from_le_bytes(*weight)).ok()?;
         if *format != FORMAT || flags & !FLAGS != 0 || credit > ShareCredit::MAX.get() {
             return None;
         }
@@ -90,6 +100,8 @@ impl LoggedShare {
             account: account.to_owned(),
             work: Work::new(u128::from_le_bytes(*work)),
             credit: ShareCredit::new(credit),
+            weight,
+            reward_sat: u64::from_le_bytes(*reward_sat),
             is_block: flags & IS_BLOCK != 0,
             is_coinbase_only: flags & IS_COINBASE_ONLY != 0,
             is_inference: flags & IS_INFERENCE != 0,
@@ -107,17 +119,22 @@ mod tests {
         let flags = any::<[bool; 3]>();
         let numbers = (any::<[u8; 32]>(), 0..=i32::MAX as u32, any::<u64>());
         let sums = (any::<u128>(), 0..=ShareCredit::MAX.get());
-        (numbers, sums, flags, "[a-zé.]{1,120}").prop_map(
-            |((hash, height, unix), (work, credit), flags, account)| LoggedShare {
-                header_hash: HeaderHash::from_bytes(hash),
-                height,
-                unix,
-                account,
-                work: Work::new(work),
-                credit: ShareCredit::new(credit),
-                is_block: flags[0],
-                is_coinbase_only: flags[1],
-                is_inference: flags[2],
+        let rewards = (0..=Weight::MAX.get(), any::<u64>());
+        (numbers, sums, rewards, flags, "[a-zé.]{1,120}").prop_map(
+            |((hash, height, unix), (work, credit), (weight, reward_sat), flags, account)| {
+                LoggedShare {
+                    header_hash: HeaderHash::from_bytes(hash),
+                    height,
+                    unix,
+                    account,
+                    work: Work::new(work),
+                    credit: ShareCredit::new(credit),
+                    weight: Weight::new(weight).unwrap(),
+                    reward_sat,
+                    is_block: flags[0],
+                    is_coinbase_only: flags[1],
+                    is_inference: flags[2],
+                }
             },
         )
     }

@@ -8,6 +8,7 @@ use dovetail_units::{ShareCredit, Work};
 use sqlx::{PgConnection, PgPool, Row};
 
 use crate::known_shares::{Key, key};
+use crate::rewards::SliceBook;
 use crate::share_record::LoggedShare;
 use crate::share_sums::SpanSums;
 use crate::share_writer::database_position;
@@ -147,11 +148,15 @@ impl<'a> ShareSet<'a> {
 ///
 /// # Errors
 /// [`LedgerError`], and nothing of it counts. [`LedgerError::Log`] if somebody else writes the same log.
-pub(crate) async fn write(pool: &PgPool, set: &ShareSet<'_>) -> Result<u64, LedgerError> {
-    if let Some(duplicates) = try_write(pool, set, false).await? {
+pub(crate) async fn write(
+    pool: &PgPool,
+    set: &ShareSet<'_>,
+    mut slices: Option<&mut SliceBook>,
+) -> Result<u64, LedgerError> {
+    if let Some(duplicates) = try_write(pool, set, slices.as_deref_mut(), false).await? {
         return Ok(duplicates);
     }
-    let careful = try_write(pool, set, true).await?;
+    let careful = try_write(pool, set, slices, true).await?;
     // Somebody wrote the same proof meanwhile: the next try sees it.
     careful.ok_or_else(|| sqlx::Error::PoolTimedOut.into())
 }
@@ -160,6 +165,7 @@ pub(crate) async fn write(pool: &PgPool, set: &ShareSet<'_>) -> Result<u64, Ledg
 async fn try_write(
     pool: &PgPool,
     set: &ShareSet<'_>,
+    slices: Option<&mut SliceBook>,
     looks_for_duplicates: bool,
 ) -> Result<Option<u64>, LedgerError> {
     let mut transaction = pool.begin().await?;
@@ -190,7 +196,15 @@ async fn try_write(
         hold(&mut transaction, &shares, &accounts).await?;
     }
     forget_claimed(&mut transaction, &claims).await?;
-    transaction.commit().await?;
+    match slices {
+        // The last lock that is taken: pools that write one ledger count one after the other.
+        Some(slices) => {
+            let counted = slices.count(&mut transaction, &shares).await?;
+            transaction.commit().await?;
+            slices.keep(counted);
+        }
+        None => transaction.commit().await?,
+    }
     Ok(Some(given - shares.len() as u64))
 }
 
@@ -307,7 +321,7 @@ pub(crate) struct Sum {
     pub(crate) shares: i64,
     pub(crate) inference_shares: i64,
     pub(crate) work: Work,
-    /// What is credited with the slice.
+    /// What is credited at the end of the interval.
     pub(crate) credit: ShareCredit,
     /// What is held until a block.
     pub(crate) held: ShareCredit,

@@ -16,6 +16,7 @@ use crate::committer::CommitterConfig;
 use crate::error::Fault;
 use crate::known_shares::{HEIGHTS_MAX, KnownShares, key};
 use crate::partitions::Partitions;
+use crate::rewards::SliceBook;
 use crate::share_record::LoggedShare;
 use crate::share_set::{self, LogWriter, ShareSet};
 use crate::{Ledger, LedgerError, hash_credits, share_sums};
@@ -38,7 +39,7 @@ const KNOWN_SHARES_MAX: i64 = 2_000_000;
 const PART_RECORDS_MIN: usize = 256;
 /// Records of one set that are set aside. More are not the records' fault.
 const REJECTS_MAX: usize = 64;
-/// When a slice that could not be settled is tried again.
+/// When an interval that could not be settled is tried again.
 const SETTLE_RETRY: Duration = Duration::from_secs(1);
 /// How long the writer goes on when the pool stops. What is left stays in the log.
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
@@ -203,9 +204,11 @@ pub(crate) struct ShareWriter {
     config: CommitterConfig,
     progress: watch::Sender<Position>,
     partitions: Partitions,
+    /// The slices that blocks are divided over.
+    slices: Option<SliceBook>,
     /// Records of one transaction at most: fewer while Postgres is slow.
     part_records_max: usize,
-    /// When the slice ends; `None` if each set ends it.
+    /// When the credit interval ends; `None` if each set ends it.
     settle_at: Option<Instant>,
     tidied_at: Option<Instant>,
     is_away: bool,
@@ -237,6 +240,7 @@ impl ShareWriter {
             reader: Some(log.reader(position).map_err(log_error)?),
             writes,
             partitions: Partitions::new(config.keep_blocks),
+            slices: config.rewards.clone().map(SliceBook::new),
             settle_at: (!config.settle_interval.is_zero())
                 .then(|| Instant::now() + config.settle_interval),
             config,
@@ -262,7 +266,7 @@ impl ShareWriter {
                 }
             }
         }
-        // What is left of the slice becomes transfers with the next start, if Postgres is away now.
+        // What is left of the interval becomes transfers with the next start, if Postgres is away now.
         if !self.is_away {
             self.settle().await;
         }
@@ -413,7 +417,8 @@ impl ShareWriter {
         let mut tries = 0;
         loop {
             tries += 1;
-            let written = timeout(SET_TIME_MAX, share_set::write(&self.pool, set)).await;
+            let written = share_set::write(&self.pool, set, self.slices.as_mut());
+            let written = timeout(SET_TIME_MAX, written).await;
             let written = written.unwrap_or_else(|_| {
                 // Less at a time may be in time.
                 self.part_records_max = (self.part_records_max / 2).max(PART_RECORDS_MIN);
@@ -428,9 +433,9 @@ impl ShareWriter {
         }
     }
 
-    /// A slice is over: what hashes have earned in it becomes transfers. If that fails, shares go on being written.
+    /// A credit interval is over: what hashes have earned in it becomes transfers. If that fails, shares go on being written.
     async fn settle(&mut self) {
-        let settled = timeout(SET_TIME_MAX, hash_credits::settle_slice(&self.pool)).await;
+        let settled = timeout(SET_TIME_MAX, hash_credits::settle(&self.pool)).await;
         let interval = self.config.settle_interval;
         match settled.unwrap_or_else(|_| Err(too_late())) {
             Ok(_) => {

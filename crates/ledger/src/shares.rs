@@ -1,6 +1,7 @@
 //! Shares: what was found good, and is to be made durable. One proof, one credit.
 
 use dovetail_commitment::{BatchRoot, HeaderHash, TaskId};
+use dovetail_rewards::Weight;
 use dovetail_units::{Msat, ShareCredit, Work};
 
 use crate::CommitRefusal;
@@ -34,6 +35,10 @@ pub struct Share {
     pub is_block: bool,
     /// What its hashes earn.
     pub credit: ShareCredit,
+    /// What it weighs where blocks are divided, at most one difficulty.
+    pub weight: Weight,
+    /// What the block that it solves pays the pool, in satoshi. Zero if it solves none, or what it pays is not divided.
+    pub reward_sat: u64,
     /// Whether its job was one in coinbase-only mode: what its hashes earn is held until the account's next block then.
     pub is_coinbase_only: bool,
     /// The batch that it settles, if it claims one.
@@ -49,6 +54,8 @@ impl Share {
         let settled = self.batch.as_ref().map_or(Msat::ZERO, |batch| batch.credit);
         let fits = settled >= Msat::ZERO
             && self.credit <= ShareCredit::MAX
+            && self.weight <= Weight::PER_DIFFICULTY
+            && i64::try_from(self.reward_sat.saturating_mul(1_000)).is_ok()
             && i32::try_from(self.height).is_ok()
             && !self.account.is_empty()
             && self.account.len() <= ACCOUNT_BYTES_MAX

@@ -19,7 +19,7 @@ pub struct Balance {
     /// What is credited for hashes in coinbase-only mode and waits for the account's next block; it becomes void if the
     /// chain does not show that block.
     pub held_for_blocks: Msat,
-    /// What hashes have earned since the last slice ended, rounded down.
+    /// What hashes have earned since they were last credited, rounded down.
     pub unsettled: Msat,
 }
 

@@ -9,6 +9,10 @@ use crate::LedgerError;
 
 /// Hash credit comes from here.
 pub(crate) const POOL_HASH: &str = "pool:hash";
+/// What blocks pay comes from here.
+pub(crate) const POOL_REWARDS: &str = "pool:rewards";
+/// What the pool keeps of blocks.
+pub(crate) const POOL_FEES: &str = "pool:fees";
 /// What payers have paid for tasks, and workers are credited from. Never negative.
 pub(crate) const PAID_INFERENCE: &str = "paid:inference";
 /// What the operator's budget gives comes from here.

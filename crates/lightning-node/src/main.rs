@@ -1,10 +1,18 @@
 //! `dovetail-lightning-node`: a Lightning wallet on LDK, behind the socket of `dovetail-lightning`.
 //!
-//! The node's keys live in this process alone. It keeps a durable record of every payment hash
-//! that it was asked to pay, written before LDK hears of it, and never sends to a hash twice.
+//! The node's keys live in this process alone. It keeps a durable record of every attempt that it was asked to make, written
+//! before LDK hears of it, and dispatches none twice.
 
+mod dispatch;
+mod failures;
+mod operator;
+mod peers;
 mod records;
+mod recovery;
+#[cfg(test)]
+mod test_folder;
 mod wallet;
+mod watch;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -16,11 +24,14 @@ use dovetail_lightning::{Client, Request, server};
 use ldk_node::bitcoin::Network;
 use ldk_node::bitcoin::secp256k1::PublicKey;
 use ldk_node::config::Config;
+use ldk_node::io::sqlite_store::{KV_TABLE_NAME, SQLITE_DB_FILE_NAME, SqliteStore};
 use ldk_node::lightning::ln::msgs::SocketAddress;
 use ldk_node::{Builder, Node};
 
 use crate::records::Records;
+use crate::recovery::decide_open_attempts;
 use crate::wallet::LdkWallet;
+use crate::watch::{Watch, WatchedStore};
 
 /// A Lightning wallet on LDK.
 #[derive(Debug, Parser)]
@@ -88,16 +99,28 @@ async fn main() -> anyhow::Result<()> {
 
 async fn serve(run: Run) -> anyhow::Result<()> {
     let shutdown = dovetail_daemon::shutdown_on_signal();
-    let records = Records::open(&run.storage.join("payments")).context("the payment records")?;
-    let node = build(&run)?;
+    let watch = Arc::new(Watch::default());
+    let mut records =
+        Records::open(&run.storage.join("attempts")).context("the payment records")?;
+    let (node, store) = build(&run, &watch)?;
     let starting = Arc::clone(&node);
-    tokio::task::spawn_blocking(move || starting.start())
-        .await?
-        .map_err(|error| anyhow!("the node did not start: {error}"))?;
+    let wallet = tokio::task::spawn_blocking(move || {
+        decide_open_attempts(&mut records, &starting, &*store)
+            .context("cannot find out what became of the payments that were under way")?;
+        starting
+            .start()
+            .map_err(|error| anyhow!("the node did not start: {error}"))?;
+        let wallet = LdkWallet::new(starting, records, watch);
+        wallet
+            .catch_up()
+            .context("cannot record what LDK kept from before the start")?;
+        anyhow::Ok(wallet)
+    })
+    .await??;
     let listener = server::bind(&run.socket)
         .with_context(|| format!("cannot listen at {}", run.socket.display()))?;
-    let wallet = LdkWallet::new(Arc::clone(&node), records);
     let events = tokio::spawn(wallet.clone().follow_events(shutdown.clone()));
+    let peers = tokio::spawn(peers::keep_connected(Arc::clone(&node), shutdown.clone()));
     dovetail_daemon::announce_ready(serde_json::json!({
         "socket": run.socket,
         "node_id": node.node_id().to_string(),
@@ -105,12 +128,14 @@ async fn serve(run: Run) -> anyhow::Result<()> {
     }));
     server::serve(listener, Arc::new(wallet), shutdown).await;
     events.await?;
+    peers.await?;
     tokio::task::spawn_blocking(move || node.stop())
         .await?
         .map_err(|error| anyhow!("the node did not stop in order: {error}"))
 }
 
-fn build(run: &Run) -> anyhow::Result<Arc<Node>> {
+/// The node, not started, and its store.
+fn build(run: &Run, watch: &Arc<Watch>) -> anyhow::Result<(Arc<Node>, Arc<SqliteStore>)> {
     let (host, port) = run
         .bitcoind
         .rsplit_once(':')
@@ -132,8 +157,17 @@ fn build(run: &Run) -> anyhow::Result<Arc<Node>> {
             run.bitcoind_user.clone(),
             run.bitcoind_password.clone(),
         );
+    std::fs::create_dir_all(&run.storage)?;
+    let store = SqliteStore::new(
+        run.storage.clone(),
+        Some(SQLITE_DB_FILE_NAME.to_owned()),
+        Some(KV_TABLE_NAME.to_owned()),
+    )
+    .map_err(|error| anyhow!("the node's store: {error}"))?;
+    let store = Arc::new(store);
+    let watched = WatchedStore::new(Arc::clone(&store), Arc::clone(watch));
     let node = builder
-        .build()
+        .build_with_store(Arc::new(watched))
         .map_err(|error| anyhow!("the node cannot be built: {error}"))?;
-    Ok(Arc::new(node))
+    Ok((Arc::new(node), store))
 }

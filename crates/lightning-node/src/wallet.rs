@@ -1,33 +1,56 @@
-//! The wallet's methods on an LDK node.
+//! The wallet's methods on an LDK node, and its record of how payments end.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use dovetail_lightning::server::Wallet;
-use dovetail_lightning::{CreatedInvoice, Hash32, Info, PaymentStatus, Refusal, Request};
-use ldk_node::bitcoin::secp256k1::PublicKey;
+use dovetail_lightning::{
+    CreatedInvoice, CreatedOffer, Hash32, Info, InvoicePayment, OfferPayment, PaymentStatus,
+    Preimage, Refusal, Request,
+};
+use ldk_node::lightning::events::PaymentFailureReason;
 use ldk_node::lightning::ln::channelmanager::PaymentId;
-use ldk_node::lightning::ln::msgs::SocketAddress;
-use ldk_node::lightning::routing::router::RouteParametersConfig;
-use ldk_node::lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescription, Description};
-use ldk_node::{Event, Node, NodeError, payment};
+use ldk_node::lightning_invoice::{Bolt11InvoiceDescription, Description};
+use ldk_node::{Event, Node, payment};
 use tokio_util::sync::CancellationToken;
 
-use crate::records::{Records, succeeded};
+use crate::failures;
+use crate::records::{Ending, Records};
+use crate::watch::Watch;
+
+/// How long an event waits that could not be recorded.
+const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// An LDK node as a wallet; clones are the same wallet.
 #[derive(Clone)]
 pub(crate) struct LdkWallet {
-    node: Arc<Node>,
-    /// Held while a payment is begun, so that two requests for one hash cannot both begin it.
+    pub(crate) node: Arc<Node>,
     records: Arc<Mutex<Records>>,
+    /// Held while an attempt is handed to LDK: one after the other, so that at most one can stop half-way.
+    pub(crate) dispatching: Arc<Mutex<()>>,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) started: Instant,
 }
 
 impl LdkWallet {
-    pub(crate) fn new(node: Arc<Node>, records: Records) -> Self {
+    /// Of a node that has just started.
+    pub(crate) fn new(node: Arc<Node>, records: Records, watch: Arc<Watch>) -> Self {
         Self {
             node,
             records: Arc::new(Mutex::new(records)),
+            dispatching: Arc::default(),
+            watch,
+            started: Instant::now(),
         }
+    }
+
+    /// Records the events that LDK kept from before the start.
+    pub(crate) fn catch_up(&self) -> io::Result<()> {
+        while let Some(event) = self.node.next_event() {
+            self.take(&event)?;
+        }
+        Ok(())
     }
 
     /// Records how payments end. An event is acknowledged only once it is recorded, so LDK offers
@@ -38,133 +61,96 @@ impl LdkWallet {
                 () = shutdown.cancelled() => return,
                 event = self.node.next_event_async() => event,
             };
-            if let Err(error) = self.record(&event) {
+            if let Err(error) = self.take(&event) {
                 tracing::error!(%error, "cannot record an event; it will be offered again");
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                continue;
-            }
-            if let Err(error) = self.node.event_handled() {
-                tracing::warn!(%error, "cannot acknowledge an event");
+                tokio::time::sleep(RECORD_AGAIN_AFTER).await;
             }
         }
     }
 
-    fn record(&self, event: &Event) -> std::io::Result<()> {
-        let (hash, status) = match event {
+    fn take(&self, event: &Event) -> io::Result<()> {
+        self.record(event)?;
+        self.node.event_handled().map_err(io::Error::other)
+    }
+
+    fn record(&self, event: &Event) -> io::Result<()> {
+        let (id, ending) = match event {
             Event::PaymentSuccessful {
+                payment_id,
                 payment_hash,
                 payment_preimage: Some(preimage),
                 fee_paid_msat,
-                ..
             } => (
-                payment_hash,
-                succeeded(fee_paid_msat.unwrap_or(0), preimage.0),
+                payment_id.map_or(payment_hash.0, |id| id.0),
+                Ending::Success {
+                    fee_msat: fee_paid_msat.unwrap_or(0),
+                    preimage: Preimage(preimage.0),
+                    payment_hash: Hash32(payment_hash.0),
+                },
             ),
             Event::PaymentFailed {
-                payment_hash: Some(payment_hash),
+                payment_id: Some(id),
+                reason,
                 ..
-            } => (payment_hash, PaymentStatus::Failed),
+            } => (id.0, self.failure(*id, *reason)),
+            Event::ChannelClosed {
+                channel_id, reason, ..
+            } => {
+                tracing::warn!(channel = %channel_id, ?reason, "a channel was closed");
+                return Ok(());
+            }
             _ => return Ok(()),
         };
-        tracing::info!(payment = %hex::encode(hash.0), ?status, "payment ended");
-        self.records().end(&hash.0, &status)
+        let attempt = self.records().end(Hash32(id), ending)?;
+        match (attempt, ending) {
+            (Some(attempt), Ending::Success { fee_msat, .. }) => {
+                tracing::info!(attempt = %hex::encode(attempt.0), fee_msat, "payment succeeded");
+            }
+            (Some(attempt), Ending::Failure(reason)) => {
+                tracing::info!(attempt = %hex::encode(attempt.0), reason = reason.name(), "payment failed");
+            }
+            (None, Ending::Success { .. }) if !self.records().is_known(&Hash32(id)) => {
+                tracing::error!("LDK made a payment that no attempt explains");
+            }
+            // Told again, after a crash between the record and LDK's note that it was taken.
+            (None, Ending::Success { .. }) => {}
+            (None, Ending::Failure(_)) => {}
+        }
+        Ok(())
     }
 
-    fn records(&self) -> std::sync::MutexGuard<'_, Records> {
+    fn failure(&self, id: PaymentId, reason: Option<PaymentFailureReason>) -> Ending {
+        let amount = self
+            .node
+            .payment(&id)
+            .and_then(|payment| payment.amount_msat);
+        let has_room = self.can_send_msat() >= amount.unwrap_or(0);
+        Ending::Failure(failures::of_event(reason, has_room))
+    }
+
+    /// Held for a file's write at most: LDK is never called under it.
+    pub(crate) fn records(&self) -> MutexGuard<'_, Records> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin_payment(
+    /// Runs to its end even if the client hangs up.
+    async fn blocking<T: Send + 'static>(
         &self,
-        hash: [u8; 32],
-        bolt11: &str,
-        max_fee_msat: u64,
-    ) -> Result<PaymentStatus, Refusal> {
-        let invoice: Bolt11Invoice = bolt11
-            .parse()
-            .map_err(|_| Refusal::new("invalid-invoice", "it is not a BOLT 11 invoice"))?;
-        if AsRef::<[u8]>::as_ref(invoice.payment_hash()) != hash {
-            return Err(Refusal::new(
-                "invalid-invoice",
-                "the invoice has another payment hash",
-            ));
-        }
-        let records = self.records();
-        if !records.begin(&hash).map_err(|error| storage(&error))? {
-            return records.get(&hash).map_err(|error| storage(&error));
-        }
-        let route = RouteParametersConfig {
-            max_total_routing_fee_msat: Some(max_fee_msat),
-            ..RouteParametersConfig::default()
-        };
-        match self.node.bolt11_payment().send(&invoice, Some(route)) {
-            Ok(_) => Ok(PaymentStatus::Pending),
-            // LDK gave up before any HTLC left, which proves the failure.
-            Err(
-                NodeError::PaymentSendingFailed | NodeError::NotRunning | NodeError::InvalidInvoice,
-            ) => {
-                records
-                    .end(&hash, &PaymentStatus::Failed)
-                    .map_err(|error| storage(&error))?;
-                Ok(PaymentStatus::Failed)
-            }
-            // Anything else may have left: the event will tell.
-            Err(error) => {
-                tracing::warn!(%error, "a payment is uncertain");
-                Ok(PaymentStatus::Pending)
-            }
-        }
-    }
-
-    fn operate_now(&self, request: Request) -> Result<serde_json::Value, Refusal> {
-        let refused = |error: NodeError| Refusal::new("node", error.to_string());
-        match request {
-            Request::NewAddress => {
-                let address = self.node.onchain_payment().new_address().map_err(refused)?;
-                Ok(address.to_string().into())
-            }
-            Request::Sync => {
-                self.node.sync_wallets().map_err(refused)?;
-                Ok(true.into())
-            }
-            Request::OnchainBalance => Ok(self
-                .node
-                .list_balances()
-                .spendable_onchain_balance_sats
-                .into()),
-            Request::OpenChannel {
-                node_id,
-                address,
-                amount_sat,
-                push_msat,
-            } => {
-                let node_id: PublicKey = node_id
-                    .parse()
-                    .map_err(|_| Refusal::new("invalid", "node_id is no public key"))?;
-                let address: SocketAddress = address
-                    .parse()
-                    .map_err(|_| Refusal::new("invalid", "address is not host:port"))?;
-                self.node
-                    .open_channel(node_id, address, amount_sat, Some(push_msat), None)
-                    .map_err(refused)?;
-                Ok(true.into())
-            }
-            Request::UsableChannels => {
-                let usable = self
-                    .node
-                    .list_channels()
-                    .iter()
-                    .filter(|c| c.is_usable)
-                    .count();
-                Ok(usable.into())
-            }
-            _ => Err(Refusal::new("unsupported", "this is no operator's request")),
-        }
+        work: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let wallet = self.clone();
+        tokio::task::spawn_blocking(move || work(&wallet))
+            .await
+            .map_err(|_| Refusal::new("internal", "the request's task did not end"))?
     }
 }
 
-fn storage(error: &std::io::Error) -> Refusal {
+pub(crate) fn storage(error: &io::Error) -> Refusal {
     Refusal::new("storage", error.to_string())
+}
+
+pub(crate) fn refused(error: ldk_node::NodeError) -> Refusal {
+    Refusal::new("node", error.to_string())
 }
 
 impl Wallet for LdkWallet {
@@ -191,7 +177,7 @@ impl Wallet for LdkWallet {
                 &Bolt11InvoiceDescription::Direct(description),
                 expiry_s,
             )
-            .map_err(|error| Refusal::new("node", error.to_string()))?;
+            .map_err(refused)?;
         let hash: &[u8] = invoice.payment_hash().as_ref();
         Ok(CreatedInvoice {
             payment_hash: Hash32(
@@ -202,25 +188,29 @@ impl Wallet for LdkWallet {
         })
     }
 
-    async fn pay(
-        &self,
-        payment_hash: [u8; 32],
-        bolt11: &str,
-        max_fee_msat: u64,
-    ) -> Result<PaymentStatus, Refusal> {
-        let (wallet, bolt11) = (self.clone(), bolt11.to_owned());
-        // Runs to its end even if the client hangs up.
-        tokio::task::spawn_blocking(move || {
-            wallet.begin_payment(payment_hash, &bolt11, max_fee_msat)
+    async fn create_offer(&self, description: &str) -> Result<CreatedOffer, Refusal> {
+        let offers = self.node.bolt12_payment();
+        let offer = offers
+            .receive_variable_amount(description, None)
+            .map_err(refused)?;
+        Ok(CreatedOffer {
+            offer: offer.to_string(),
         })
-        .await
-        .map_err(|_| Refusal::new("internal", "the payment's task did not end"))?
     }
 
-    async fn payment(&self, payment_hash: [u8; 32]) -> Result<PaymentStatus, Refusal> {
-        self.records()
-            .get(&payment_hash)
-            .map_err(|error| storage(&error))
+    async fn pay(&self, payment: InvoicePayment) -> Result<PaymentStatus, Refusal> {
+        self.blocking(move |wallet| wallet.pay_invoice(&payment))
+            .await
+    }
+
+    async fn pay_offer(&self, payment: OfferPayment) -> Result<PaymentStatus, Refusal> {
+        self.blocking(move |wallet| wallet.pay_offer_now(&payment))
+            .await
+    }
+
+    async fn payment(&self, attempt: [u8; 32]) -> Result<PaymentStatus, Refusal> {
+        self.blocking(move |wallet| Ok(wallet.records().status(&Hash32(attempt))))
+            .await
     }
 
     async fn invoice_paid(&self, payment_hash: [u8; 32]) -> Result<bool, Refusal> {
@@ -240,9 +230,7 @@ impl Wallet for LdkWallet {
     }
 
     async fn operate(&self, request: Request) -> Result<serde_json::Value, Refusal> {
-        let wallet = self.clone();
-        tokio::task::spawn_blocking(move || wallet.operate_now(request))
+        self.blocking(move |wallet| wallet.operate_now(request))
             .await
-            .map_err(|_| Refusal::new("internal", "the request's task did not end"))?
     }
 }

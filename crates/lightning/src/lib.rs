@@ -6,12 +6,14 @@
 
 mod client;
 mod invoice;
+mod operator;
 mod protocol;
 pub mod server;
 pub mod simulator;
 
 pub use client::{Client, ClientError};
 pub use invoice::{InvoiceError, ParsedInvoice, parse_invoice};
+pub use operator::{Backup, Channel, NodeState};
 pub use protocol::{
     ATTEMPT_REUSED, CreatedInvoice, CreatedOffer, FailureClass, HASH_IN_FLIGHT, Hash32, Info,
     InvoicePayment, LINE_BYTES_MAX, OfferPayment, PaymentStatus, Preimage, Refusal, Request,

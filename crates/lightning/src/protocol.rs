@@ -1,6 +1,7 @@
 //! What goes over the socket: one request per line, one answer per line, both JSON.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -74,10 +75,37 @@ pub enum Request {
         /// What the channel holds.
         amount_sat: u64,
         /// How much of it the other side gets.
+        #[serde(default)]
         push_msat: u64,
     },
     /// How many channels can be used now. For its operator.
     UsableChannels,
+    /// How the node stands ([`crate::NodeState`]). For its operator.
+    NodeState,
+    /// Its channels ([`crate::Channel`]). For its operator.
+    ListChannels,
+    /// Close a channel. For its operator.
+    CloseChannel {
+        /// The channel's id.
+        channel: String,
+        /// Without the other node: costs more, and locks our part for some days. For when it does not answer.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Set what others pay for payments that they send through a channel. For its operator.
+    SetFees {
+        /// The channel's id.
+        channel: String,
+        /// For each payment.
+        base_msat: u32,
+        /// For each million that is sent.
+        parts_per_million: u32,
+    },
+    /// Copy what may be copied while the node runs into a new folder ([`crate::Backup`]). For its operator.
+    Backup {
+        /// The folder, on the node's machine. It must not be there yet.
+        folder: PathBuf,
+    },
 }
 
 /// One attempt to pay an invoice.

@@ -138,13 +138,14 @@ pub fn to_finder(
     })
 }
 
-fn without_fee(reward: Msat, fee: PoolFee) -> Result<(u128, u128), DivisionError> {
+/// The fee, and the rest.
+pub(crate) fn without_fee(reward: Msat, fee: PoolFee) -> Result<(u128, u128), DivisionError> {
     let reward = u128::try_from(reward.get()).map_err(|_| DivisionError::Negative)?;
     let fee = fee.of(reward);
     Ok((fee, reward - fee))
 }
 
-fn msat(amount: u128) -> Msat {
+pub(crate) fn msat(amount: u128) -> Msat {
     Msat::new(i64::try_from(amount).expect("a part of an amount of 63 bits"))
 }
 

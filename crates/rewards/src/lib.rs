@@ -6,8 +6,10 @@
 //! ([`to_finder`]). Each slice is published as a [`SliceHeader`] over its [`SumTree`] before the block is found. With a
 //! [`LeafProof`] an account checks its part; [`points`] says which shares anybody may ask to see, and an [`Answer`] shows one.
 //!
-//! Exact integers; no I/O, no clock, no randomness, no SQL, no Sv2. What a signature is, is for the caller to know, too:
-//! [`SliceRoot::as_bytes`] is what it is over.
+//! A [`PartProof`] puts what was published together: it shows what an account got of a block.
+//!
+//! Exact integers; no I/O, no clock, no randomness, no SQL, no Sv2, no secret keys. What is signed is
+//! [`SliceRoot::as_bytes`]; who the pool is, is for the caller to know.
 //!
 //! ```
 //! use dovetail_rewards::*;
@@ -49,6 +51,7 @@ mod chain;
 mod division;
 mod encoding;
 mod evidence;
+mod part;
 mod proportion;
 mod sample;
 mod slice;
@@ -63,6 +66,7 @@ pub use chain::{ChainBroken, SliceHeader, SliceRoot, check_chain};
 pub use division::{Credit, Division, DivisionError, FeeTooHigh, PoolFee, by_weight, to_finder};
 pub use encoding::DecodeError;
 pub use evidence::{CountedShare, Evidence, EvidenceError, ShareId, Tally, decode_shares};
+pub use part::{BlockTerms, Part, PartError, PartProof, SliceLeaf, WindowTerms};
 pub use sample::{Place, locate, points};
 pub use slice::{OpenSlice, SLICE_ACCOUNTS_MAX, Slice, SliceError};
 pub use tree::{LeafProof, Node, PROOF_STEPS_MAX, ProofError, SumTree};

@@ -42,6 +42,9 @@ pub enum SliceError {
     /// What was kept is no open slice: full, of too many accounts, an account twice or without weight.
     #[error("the accounts are not those of an open slice")]
     NotOpen,
+    /// No accounts, too many, one twice, or one without weight.
+    #[error("the accounts are not those of a closed slice")]
+    NotClosed,
 }
 
 impl OpenSlice {
@@ -145,6 +148,32 @@ impl OpenSlice {
 }
 
 impl Slice {
+    /// A closed slice from where it was kept.
+    ///
+    /// # Errors
+    /// [`SliceError::NotClosed`] if an account comes twice or weighs nothing, or there is none.
+    pub fn from_parts(
+        number: u64,
+        parts: impl IntoIterator<Item = (AccountId, Tally)>,
+    ) -> Result<Self, SliceError> {
+        let (mut accounts, mut total) = (BTreeMap::new(), Weight::ZERO);
+        for (account, tally) in parts {
+            let sum = total.checked_add(tally.weight);
+            total = sum.map_err(|_| SliceError::NotClosed)?;
+            if accounts.insert(account, tally).is_some() || tally.weight == Weight::ZERO {
+                return Err(SliceError::NotClosed);
+            }
+        }
+        match (1..=SLICE_ACCOUNTS_MAX).contains(&accounts.len()) {
+            true => Ok(Self {
+                number,
+                accounts,
+                total,
+            }),
+            false => Err(SliceError::NotClosed),
+        }
+    }
+
     /// What a slice holds, at the least: 1/1024 of a difficulty. At one percent of the network's hashes that takes a
     /// pool a minute.
     pub const SIZE: Weight = match Weight::new(Weight::PER_DIFFICULTY.get() >> 10) {

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use dovetail_commitment::tagged_hash;
 
-use crate::account::AccountId;
+use crate::account::{ACCOUNT_BYTES_MAX, AccountId};
 use crate::chain::{SliceHeader, SliceRoot};
 use crate::encoding::{DecodeError, Reader};
 use crate::evidence::{Evidence, Tally};
@@ -154,6 +154,10 @@ pub enum ProofError {
 }
 
 impl LeafProof {
+    /// The bytes of the longest encoding: a longest account and a longest way.
+    pub const ENCODED_LEN_MAX: usize =
+        1 + 1 + ACCOUNT_BYTES_MAX + 16 + 8 + 32 + 4 + 1 + PROOF_STEPS_MAX * 48;
+
     /// Checks that the leaf stands in the slice of this header. Returns where its weight lies in the slice's, from 0:
     /// what the leaves before it weigh together, up to that and its own. Under one header, the ranges of two leaves
     /// never overlap. Whether the pool has published the header is for the caller to know.

@@ -144,8 +144,13 @@ impl Window {
         .ok_or(WindowError::Total(slice.number))
     }
 
+    /// How much it holds.
+    pub fn length(&self) -> WindowLength {
+        self.length
+    }
+
     /// The slices, from the oldest to the newest.
-    pub fn slices(&self) -> impl ExactSizeIterator<Item = WindowSlice> {
+    pub fn slices(&self) -> impl ExactSizeIterator<Item = WindowSlice> + DoubleEndedIterator {
         self.slices.iter().copied()
     }
 

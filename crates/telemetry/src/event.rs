@@ -121,6 +121,15 @@ pub enum Event<'a> {
         /// Whether the job was declared by the miner.
         declared: bool,
     },
+    /// A block that is divided over miners goes on.
+    BlockReward {
+        /// The block's hash, as explorers print it.
+        hash: &'a str,
+        /// `active`: the chain has it; `orphaned`: not any more; `refused`: it never had; `matured`: its parts are credited.
+        state: &'a str,
+        /// What it pays the pool.
+        reward_msat: Msat,
+    },
     /// It is decided whether the chain has a block of a job in coinbase-only mode. What was held for its account up to
     /// the block is posted, void, or held for the next one.
     CoinbaseOnlyBlock {
@@ -187,7 +196,13 @@ mod tests {
 
     /// Each event with its JSON, to the byte.
     fn events() -> Vec<(Event<'static>, &'static str)> {
-        [events_of_work(), events_of_money(), events_of_payouts()].concat()
+        [
+            events_of_work(),
+            events_of_money(),
+            events_of_payouts(),
+            events_of_blocks(),
+        ]
+        .concat()
     }
 
     fn events_of_work() -> Vec<(Event<'static>, &'static str)> {
@@ -290,6 +305,12 @@ mod tests {
                 },
                 r#"{"event":"subsidy","msat_per_day":100,"msat_in_all":900,"granted_msat":250,"spent_today_msat":40,"spent_msat":190,"reserved_msat":20,"available_msat":40}"#,
             ),
+        ]
+    }
+
+    fn events_of_blocks() -> Vec<(Event<'static>, &'static str)> {
+        let worker = "0a0b";
+        vec![
             (
                 Event::BlockFound {
                     hash: "00ff",
@@ -297,6 +318,14 @@ mod tests {
                     declared: true,
                 },
                 r#"{"event":"block_found","hash":"00ff","worker":"0a0b","declared":true}"#,
+            ),
+            (
+                Event::BlockReward {
+                    hash: "00ff",
+                    state: "matured",
+                    reward_msat: Msat::new(5_000),
+                },
+                r#"{"event":"block_reward","hash":"00ff","state":"matured","reward_msat":5000}"#,
             ),
             (
                 Event::CoinbaseOnlyBlock {

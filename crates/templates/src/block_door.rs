@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::BlockHash;
+use bitcoin::{BlockHash, Transaction};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -27,6 +27,17 @@ pub(crate) enum BlockRequest {
     Submit(Vec<u8>, Reply<()>),
     /// Is this block the tip or under it?
     IsInChain(BlockHash, Reply<bool>),
+    /// Which block has this height, and what is its coinbase?
+    Coinbase(u32, Reply<Option<ChainCoinbase>>),
+}
+
+/// The coinbase of a block of the node's chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainCoinbase {
+    /// The block.
+    pub block: BlockHash,
+    /// Its coinbase.
+    pub coinbase: Transaction,
 }
 
 impl BlockRequest {
@@ -38,6 +49,7 @@ impl BlockRequest {
                 drop(reply.send(Err(TemplateError::Unavailable)));
             }
             Self::IsInChain(_, reply) => drop(reply.send(Err(TemplateError::Unavailable))),
+            Self::Coinbase(_, reply) => drop(reply.send(Err(TemplateError::Unavailable))),
         }
     }
 }
@@ -74,6 +86,15 @@ impl BlockDoor {
     /// Whether the node's tip is this block or stands on it.
     pub(crate) async fn is_in_chain(&self, block: BlockHash) -> Result<bool, TemplateError> {
         self.ask(|reply| BlockRequest::IsInChain(block, reply))
+            .await
+    }
+
+    /// The coinbase of the block at this height; `None` if the chain is not so high.
+    pub(crate) async fn coinbase(
+        &self,
+        height: u32,
+    ) -> Result<Option<ChainCoinbase>, TemplateError> {
+        self.ask(|reply| BlockRequest::Coinbase(height, reply))
             .await
     }
 

@@ -285,8 +285,13 @@ async fn bitcoin_core_says_whether_its_chain_has_a_block() {
     node.cli(&["invalidateblock", &replaced.to_string()]);
     assert!(!handle.is_in_chain(replaced).await.unwrap());
     assert!(handle.is_in_chain(under).await.unwrap());
-    // It was the tip while somebody watched.
+    // It was the tip while somebody watched, and is not now.
     assert!(handle.is_in_chain(tip).await.unwrap());
+    assert!(!handle.is_in_chain_now(tip).await.unwrap());
+    let lowest = handle.coinbase_at(5).await.unwrap().unwrap();
+    assert_eq!(lowest.block, under);
+    assert!(lowest.coinbase.is_coinbase());
+    assert_eq!(handle.coinbase_at(19).await.unwrap(), None);
     drop(node);
     let away = handle.is_in_chain(unknown).await;
     assert!(matches!(away, Err(TemplateError::Unavailable)), "{away:?}");

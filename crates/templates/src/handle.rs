@@ -14,7 +14,7 @@ use stratum_core::template_distribution_sv2::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::block_door::BlockDoor;
+use crate::block_door::{BlockDoor, ChainCoinbase};
 use crate::error::TemplateError;
 use crate::freshness::Freshness;
 use crate::readiness::{Origin, Standing};
@@ -117,10 +117,31 @@ impl TemplateHandle {
         if self.tips.borrow().iter().any(|tip| tip.prev_hash == hash) {
             return Ok(true);
         }
+        self.is_in_chain_now(block).await
+    }
+
+    /// Whether a block is the tip or under it now, by the source's own word: one that was the tip may have been replaced.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unsupported`] if the source cannot be asked (a template provider, Bitcoin Core before 31),
+    /// [`TemplateError::Unavailable`] or [`TemplateError::TimeOut`] if it does not answer.
+    pub async fn is_in_chain_now(&self, block: BlockHash) -> Result<bool, TemplateError> {
         match &self.node {
             Some(_) if self.is_elsewhere() => Err(TemplateError::Unavailable),
             Some(node) => node.is_in_chain(block).await,
             None => self.ask(|reply| Request::IsInChain(block, reply)).await,
+        }
+    }
+
+    /// The coinbase of the block at this height of the source's chain; `None` if it is not so high.
+    ///
+    /// # Errors
+    /// As [`is_in_chain_now`](Self::is_in_chain_now); the embedded chain, which no process outlives, is not asked either.
+    pub async fn coinbase_at(&self, height: u32) -> Result<Option<ChainCoinbase>, TemplateError> {
+        match &self.node {
+            Some(_) if self.is_elsewhere() => Err(TemplateError::Unavailable),
+            Some(node) => node.coinbase(height).await,
+            None => Err(TemplateError::Unsupported),
         }
     }
 

@@ -29,6 +29,7 @@ mod test_work;
 mod tests;
 mod wire;
 
+pub use block_door::ChainCoinbase;
 pub use chain::{BlockRejection, ChainError, DEFAULT_BITS, RegtestChain};
 pub use config::{SinkConfig, SourceConfig, TemplatesConfig};
 pub use error::{TemplateError, Unreachable};

@@ -130,6 +130,11 @@ fn on_other_peoples_programs(steps: &mut Steps) -> anyhow::Result<()> {
         &["--test", "bitcoin_core_and_ldk"],
         &[("DOVETAIL_LIGHTNING_NODE", &lightning_node)],
     )?;
+    ignored(
+        "the wallet's contract on LDK",
+        &["--test", "wallet_contract"],
+        &[("DOVETAIL_LIGHTNING_NODE", &lightning_node)],
+    )?;
     ignored("tests on Bitcoin Core", &["--lib"], &[])?;
     ignored(
         "declared blocks on Bitcoin Core",

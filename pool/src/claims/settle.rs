@@ -394,6 +394,8 @@ fn entry(share: &ProvenShare, batch: Option<InferenceSettlement>) -> Share {
         work: share.work,
         is_block: share.is_block,
         credit: share.credit,
+        weight: share.weight,
+        reward_sat: share.reward_sat,
         is_coinbase_only: share.is_coinbase_only,
         batch,
     }

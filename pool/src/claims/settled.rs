@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use dovetail_commitment::{BatchRoot, HeaderHash};
+use dovetail_rewards::Weight;
 use dovetail_sv2::extension::codes::Code;
 use dovetail_units::{Msat, ShareCredit, Work};
 use dovetail_vrf::VrfProof;
@@ -15,8 +16,12 @@ pub(crate) struct ProvenShare {
     pub(crate) work: Work,
     /// The height of the block that the header builds on.
     pub(crate) height: u32,
-    /// What its hashes are worth.
+    /// What its hashes are worth, where hashes earn a rate ..
     pub(crate) credit: ShareCredit,
+    /// .. and what they weigh, where blocks are divided.
+    pub(crate) weight: Weight,
+    /// What its block pays the pool; nothing if it solves none, or blocks are not divided.
+    pub(crate) reward_sat: u64,
     pub(crate) is_block: bool,
     /// Whether its job was one in coinbase-only mode.
     pub(crate) is_coinbase_only: bool,

@@ -9,6 +9,7 @@ use dovetail_commitment::{
 use dovetail_ledger::{
     DrawnSample, FailedAudit, InferenceSettlement, Ledger, MaturityWindow, NewTask, Payer, Share,
 };
+use dovetail_rewards::Weight;
 use dovetail_units::{Msat, ShareCredit, SplitMix64, TokenPrices, Work};
 use dovetail_vrf::VrfProof;
 
@@ -169,6 +170,8 @@ async fn settle(
         work: Work::new(1),
         is_block: false,
         credit: ShareCredit::ZERO,
+        weight: Weight::ZERO,
+        reward_sat: 0,
         is_coinbase_only: false,
         batch: Some(InferenceSettlement {
             root,

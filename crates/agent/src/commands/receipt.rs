@@ -6,11 +6,11 @@ use anyhow::{bail, ensure};
 use dovetail_agent::{
     AgentClient, ReceiptFile,
     receipt_file::{self, Kept},
-    verify::{self, Check, Known, Line, Outcome, Report},
+    verify::{self, Check, Known, Report},
 };
 use dovetail_console::{OutputError, Printer, print_line, print_note};
 
-use super::{model_file, print_json};
+use super::{checked, model_file, print_json};
 use crate::args::{ReceiptGetArgs, ReceiptTextArgs, ReceiptVerifyArgs};
 
 pub(crate) async fn get(pool: &str, args: &ReceiptGetArgs) -> anyhow::Result<ExitCode> {
@@ -91,7 +91,7 @@ pub(crate) fn exit_code(report: &Report) -> ExitCode {
 
 fn print(report: &Report) -> Result<(), OutputError> {
     for line in &report.lines {
-        print_line(describe(line))?;
+        print_line(checked(line.check.claim(), &line.outcome))?;
     }
     print_line("")?;
     if let Some(key) = &report.pool_key {
@@ -113,15 +113,6 @@ fn print(report: &Report) -> Result<(), OutputError> {
     match report.first_failure {
         None => print_line("The receipt holds."),
         Some(check) => print_line(format_args!("The receipt does not hold: {}.", name(check))),
-    }
-}
-
-fn describe(line: &Line) -> String {
-    let claim = line.check.claim();
-    match &line.outcome {
-        Outcome::Holds => format!("  ok       {claim}"),
-        Outcome::Fails(why) => format!("  FAILS    {claim}: {why}"),
-        Outcome::NotChecked(why) => format!("  skipped  {claim} ({why})"),
     }
 }
 

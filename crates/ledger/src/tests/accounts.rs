@@ -138,7 +138,7 @@ fn of_two_withdrawals_at_once_only_what_is_there_goes_out() {
     });
 }
 
-/// As slices are settled, and as no caller of ours does otherwise.
+/// As intervals are settled, and as no caller of ours does otherwise.
 #[test]
 fn transfers_of_one_statement_move_their_accounts_once_and_all_or_nothing() {
     run(|db, ledger| async move {

@@ -330,7 +330,7 @@ fn records_of_another_release_are_not_set_aside_the_pool_stops() {
         let place = dir.path().to_owned();
         tokio::task::spawn_blocking(move || {
             let (log, _) = ShareLog::open(&place, config(&place).log).unwrap();
-            log.try_append(b"\x02 whatever it says").unwrap();
+            log.try_append(b"\xff whatever it says").unwrap();
         })
         .await
         .unwrap();
@@ -355,10 +355,13 @@ fn a_partition_that_is_gone_is_made_again_and_sets_nothing_aside() {
             .await
             .unwrap();
         let mut by_hand = db.connection().await;
-        sqlx::raw_sql("SELECT drop_share_partitions(10000)")
-            .execute(&mut by_hand)
-            .await
-            .unwrap();
+        let drop_all = "
+            DO $$ DECLARE name regclass; BEGIN
+                FOR name IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'shares'::regclass LOOP
+                    EXECUTE 'DROP TABLE ' || name;
+                END LOOP;
+            END $$";
+        sqlx::raw_sql(drop_all).execute(&mut by_hand).await.unwrap();
         for n in 1..=5 {
             running.log(numbered_share(n, "alice", 1)).await.unwrap();
         }

@@ -4,8 +4,10 @@ mod accounts;
 mod audits;
 mod coinbase_only;
 mod collateral;
+mod consistency;
 mod devices;
 mod findings;
+mod hash_credits;
 mod kept_credit;
 mod log_faults;
 mod migration;
@@ -13,10 +15,10 @@ mod model;
 mod outage;
 mod payers;
 mod payouts;
+mod rewards;
 mod samples;
 mod schema;
 mod shares;
-mod slices;
 mod tasks;
 mod value;
 
@@ -31,6 +33,7 @@ use dovetail_commitment::{
     Batch, BatchRoot, Constraint, EncodedPrompt, FinishReason, Form, HeaderHash, ModelId,
     SamplingParams, StopSequences, TaskId, Transcript, WorkerKey, output_digest, prompt_commitment,
 };
+use dovetail_rewards::Weight;
 use dovetail_units::time::unix_now;
 use dovetail_units::{Msat, TokenPrices, Work};
 use dovetail_vrf::VrfProof;
@@ -216,6 +219,8 @@ fn hash_share(n: u8, account: &str, credit_msat: i64) -> Share {
         work: Work::new(1 << 40),
         is_block: false,
         credit: Msat::new(credit_msat).into(),
+        weight: Weight::ZERO,
+        reward_sat: 0,
         is_coinbase_only: false,
         batch: None,
     }

@@ -8,7 +8,7 @@ use crate::CommitRefusal;
 pub(super) async fn shares_reach(ledger: &Ledger, count: u64) {
     for _ in 0..1200 {
         let stats = ledger.stats().await;
-        // And, looked at later, their slice is over.
+        // And, looked at later, their credit interval is over.
         let open = sqlx::query_scalar::<_, i64>(
             "SELECT count(*) FROM hash_credits WHERE unsettled >= 1048576000000000000",
         )

@@ -142,3 +142,51 @@ fn tasks_of_a_release_whose_prompts_were_texts_end_and_nobody_answers_for_them()
         assert_eq!(ledger.audit_record(&WORKER).await.unwrap().mismatches, 0);
     });
 }
+
+/// A role that owns nothing does all that daemons do, and cannot make a fact go away.
+#[test]
+fn the_role_of_daemons_works_and_neither_changes_tables_nor_deletes_facts() {
+    run(|db, owner| async move {
+        let role = format!("daemons_{}", db.name);
+        db.admin(&format!("CREATE ROLE {role} LOGIN")).await;
+        owner.grant_to_daemons(&role).await.unwrap();
+        owner.grant_to_daemons(&role).await.unwrap();
+        let options = db.options().username(&role);
+        let ledger = Ledger::open(options.clone(), 4).await.unwrap();
+        // What is up to date needs no right to change it.
+        ledger.migrate().await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        rewards::a_matured_block(&ledger, dir.path()).await;
+        assert_eq!(ledger.check_consistency().await.unwrap().differences, []);
+        let mut connection = options.connect().await.unwrap();
+        for sql in [
+            "DELETE FROM transfers",
+            "UPDATE transfers SET amount = amount + 1",
+            "TRUNCATE shares",
+            "DELETE FROM payouts",
+            "DELETE FROM block_rewards",
+            "DROP TABLE shares",
+            "ALTER TABLE transfers DISABLE TRIGGER ALL",
+            "SET session_replication_role = replica",
+            "CREATE TABLE mine (n integer)",
+            "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$",
+            "UPDATE _sqlx_migrations SET success = false",
+        ] {
+            let done = sqlx::raw_sql(sql).execute(&mut connection).await;
+            assert!(done.is_err(), "{sql}");
+        }
+        // Shares of the newest day stay, whatever is asked for.
+        let dropped: i32 = sqlx::query_scalar("SELECT drop_share_partitions(2147483647)")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(dropped, 0);
+        drop(ledger);
+        connection.close().await.unwrap();
+        let gone = format!("DROP OWNED BY {role}; DROP ROLE {role}");
+        sqlx::raw_sql(AssertSqlSafe(gone))
+            .execute(&mut db.connection().await)
+            .await
+            .unwrap();
+    });
+}

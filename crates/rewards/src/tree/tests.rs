@@ -49,6 +49,10 @@ fn the_largest_slice_has_the_longest_proof() {
     let (tree, header) = tree(&vec![1; SLICE_ACCOUNTS_MAX]);
     let proof = tree.proof(&account(SLICE_ACCOUNTS_MAX - 1)).unwrap();
     assert_eq!(proof.siblings.len(), PROOF_STEPS_MAX);
+    let mut longest = proof.clone();
+    longest.account = AccountId::new([b'a'; 255]).unwrap();
+    assert_eq!(longest.encode().len(), LeafProof::ENCODED_LEN_MAX);
+    assert_eq!(LeafProof::ENCODED_LEN_MAX, 1_086);
     let last = SLICE_ACCOUNTS_MAX as u128;
     assert_eq!(proof.verify(&header), Ok(last - 1..last));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bitcoin::block::Header;
 use bitcoin::consensus::{Encodable, deserialize, serialize};
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, Transaction, TxMerkleNode, VarInt};
+use bitcoin::{BlockHash, Script, Transaction, TxMerkleNode, VarInt};
 use dovetail_commitment::block::merkle_root;
 use stratum_core::template_distribution_sv2::SubmitSolutionOwned;
 
@@ -131,6 +131,16 @@ impl SolvedBlock {
     /// Its coinbase's id, in the order in which it is hashed on.
     pub fn coinbase_txid(&self) -> [u8; 32] {
         self.coinbase.compute_txid().to_byte_array()
+    }
+
+    /// What its coinbase pays this script, in satoshi.
+    pub fn pays(&self, script: &Script) -> u64 {
+        let paid = self.coinbase.output.iter();
+        let paid = paid.filter(|output| output.script_pubkey.as_script() == script);
+        // No coinbase whose outputs do not sum up is valid.
+        paid.fold(0, |sum: u64, output| {
+            sum.saturating_add(output.value.to_sat())
+        })
     }
 
     /// Its height, as the coinbase says it (BIP 34).

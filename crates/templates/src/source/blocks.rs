@@ -9,18 +9,20 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bitcoin::BlockHash;
+use bitcoin::consensus::deserialize;
 use bitcoin_capnp_types::capnp;
 use bitcoin_capnp_types::capnp_rpc::{RpcSystem, rpc_twoparty_capnp, twoparty};
 use bitcoin_capnp_types::init_capnp::init;
 use bitcoin_capnp_types::mining_capnp::mining;
 use bitcoin_capnp_types::proxy_capnp::{thread, thread_map};
+use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::block_door::{BlockDoor, BlockRequest};
+use crate::block_door::{BlockDoor, BlockRequest, ChainCoinbase};
 use crate::error::TemplateError;
 
 /// Time for the node to accept a connection.
@@ -30,6 +32,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 const KNOWN: [&str; 3] = ["duplicate", "inconclusive", "duplicate-inconclusive"];
 /// The code of `getblockheader` for a block that the node has never heard of.
 const RPC_UNKNOWN_BLOCK: i64 = -5;
+/// The code of `getblockhash` for a height that the chain does not have.
+const RPC_OUT_OF_RANGE: i64 = -8;
 
 /// Starts the node's thread and returns the door to it. The thread ends with `shutdown`; the node need not be there
 /// yet.
@@ -144,6 +148,9 @@ impl Session {
             BlockRequest::IsInChain(block, reply) => {
                 drop(reply.send(self.answered(self.is_in_chain(block).await)));
             }
+            BlockRequest::Coinbase(height, reply) => {
+                drop(reply.send(self.answered(self.coinbase_at(height).await)));
+            }
         }
     }
 
@@ -190,6 +197,51 @@ impl Session {
             .ok_or_else(|| capnp::Error::failed(format!("not understood: {text}")))
     }
 
+    async fn coinbase_at(
+        &self,
+        height: u32,
+    ) -> Result<Result<Option<ChainCoinbase>, TemplateError>, capnp::Error> {
+        let hash = match self.call("getblockhash", json!([height])).await? {
+            Ok(hash) => hash,
+            Err(RPC_OUT_OF_RANGE) => return Ok(Ok(None)),
+            Err(code) => return Ok(Err(refused(code))),
+        };
+        // A node that prunes its blocks refuses old ones.
+        let block = match self.call("getblock", json!([hash, 1])).await? {
+            Ok(block) => block,
+            Err(code) => return Ok(Err(refused(code))),
+        };
+        let txid = &block["tx"][0];
+        // With its block's hash, a node without an index of transactions finds it.
+        let raw = self.call("getrawtransaction", json!([txid, false, hash]));
+        let raw = match raw.await? {
+            Ok(raw) => raw,
+            Err(code) => return Ok(Err(refused(code))),
+        };
+        let coinbase = raw.as_str().and_then(|hex| hex::decode(hex).ok());
+        let coinbase = coinbase.and_then(|bytes| deserialize(&bytes).ok());
+        let block = hash.as_str().and_then(|hash| hash.parse().ok());
+        let found = block
+            .zip(coinbase)
+            .map(|(block, coinbase)| ChainCoinbase { block, coinbase });
+        found
+            .map(|found| Ok(Some(found)))
+            .ok_or_else(|| capnp::Error::failed(format!("block {height} was not understood")))
+    }
+
+    /// What the node's own RPC interface answers, or the code of its refusal.
+    async fn call(&self, method: &str, params: Value) -> Result<Result<Value, i64>, capnp::Error> {
+        let question = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let text = self.rpc(&question.to_string()).await?;
+        let answer: Option<Value> = serde_json::from_str(&text).ok();
+        let answer = answer
+            .ok_or_else(|| capnp::Error::failed(format!("the answer to {method} is no JSON")))?;
+        Ok(match answer["error"]["code"].as_i64() {
+            Some(code) => Err(code),
+            None => Ok(answer["result"].clone()),
+        })
+    }
+
     async fn check(&self, block: &[u8]) -> Result<Result<(), TemplateError>, capnp::Error> {
         let mut request = self.mining.check_block_request();
         let thread = new_thread(&self.threads).await?;
@@ -219,6 +271,12 @@ impl Session {
             return Ok(Ok(()));
         }
         Ok(known_or_refused(&text(result.get_reason()?)))
+    }
+}
+
+fn refused(code: i64) -> TemplateError {
+    TemplateError::Refused {
+        reason: format!("its RPC interface answered {code}"),
     }
 }
 

@@ -66,16 +66,32 @@ pub(super) fn measure(arguments: &LedgerArguments) -> anyhow::Result<()> {
             })
         })
         .transpose();
+    let divided = steps.step("a block over 20,000 accounts", || {
+        let url = postgres.fresh_database(DATABASE)?;
+        report(Command::new(&bench).args(["divisions", "--database", &url]))
+    });
     postgres.drop_database(DATABASE);
     postgres.stop();
-    let (rows, asked) = (measured?, asked?);
+    let (rows, asked, divided) = (measured?, asked?, divided?);
     print_table(&rows, asked.as_ref());
+    eprintln!(
+        "\na block is divided over {} accounts in {} s and credited in {} s; the page of one of them takes {} ms then",
+        divided["accounts"],
+        number(&divided, "split_s", 2),
+        number(&divided, "mature_s", 2),
+        number(&divided, "miner_page_ms", 1),
+    );
     if arguments.json
         && let Some((first, others)) = rows.split_first()
     {
         let mut first = first.clone();
         first["delayed"] = others.into();
+        // The page of a full ledger, where one was filled.
+        let page = asked.as_ref().unwrap_or(&divided);
+        first["miner_page_ms"] = page["miner_page_ms"].clone();
+        first["split_20000_accounts_s"] = divided["split_s"].clone();
         first["full"] = asked.unwrap_or_default();
+        first["divided"] = divided;
         println!("{first}");
     }
     Ok(())
@@ -112,12 +128,13 @@ fn print_table(rows: &[Value], asked: Option<&Value>) {
     }
     if let Some(asked) = asked {
         eprintln!(
-            "\nat {} shares: counts {} ms, a miner's day {} ms, a statement {} ms, a balance {} ms",
+            "\nat {} shares: counts {} ms, a miner's day {} ms, a statement {} ms, a balance {} ms, all of its page {} ms",
             asked["shares"],
             number(asked, "stats_ms", 1),
             number(asked, "miner_day_ms", 1),
             number(asked, "statement_ms", 1),
             number(asked, "balance_ms", 1),
+            number(asked, "miner_page_ms", 1),
         );
     }
 }

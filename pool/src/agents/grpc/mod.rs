@@ -1,9 +1,11 @@
-//! The gRPC interface: `dovetail.inference.v1`, and `dovetail.models.v1` for workers that fetch models.
+//! The gRPC interface: `dovetail.inference.v1`, `dovetail.models.v1` for workers that fetch models, and `dovetail.rewards.v1`
+//! for miners who check their part of a block.
 //! It translates requests into calls of [`Tasks`], and what comes back into messages.
 
 mod create;
 mod downloads;
 mod follow;
+mod rewards;
 mod server;
 mod status;
 mod view;
@@ -20,6 +22,7 @@ use tonic::{Request, Response, Status};
 use crate::tasks::Tasks;
 
 pub(crate) use downloads::Downloads;
+pub(crate) use rewards::RewardsService;
 pub(crate) use server::{Services, serve};
 
 use create::sampling;

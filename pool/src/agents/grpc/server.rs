@@ -13,7 +13,7 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::{Downloads, InferenceService};
+use super::{Downloads, InferenceService, RewardsService};
 use crate::grpc_listener::limited;
 use crate::tasks::Tasks;
 
@@ -29,6 +29,8 @@ pub(crate) struct Services {
     pub(crate) tasks: Tasks,
     /// The model files for workers; `None` where the operator hands out none.
     pub(crate) downloads: Option<Downloads>,
+    /// Blocks and slices; empty where the pool divides none.
+    pub(crate) rewards: RewardsService,
     /// How many requests one connection may have under way.
     pub(crate) requests_per_connection_max: usize,
     /// Who may hold how many connections.
@@ -37,7 +39,7 @@ pub(crate) struct Services {
     pub(crate) tracker: TaskTracker,
 }
 
-/// Serves agents, and workers that fetch models, until `shutdown`.
+/// Serves agents, workers that fetch models, and miners who check their part, until `shutdown`.
 ///
 /// # Errors
 /// A reflection service that cannot be built, or a port that fails.
@@ -66,6 +68,7 @@ pub(crate) async fn serve(
         .add_routes(reflection()?)
         .add_service(health_service)
         .add_service(inference)
+        .add_service(services.rewards.into_service())
         .add_optional_service(services.downloads.map(Downloads::into_service))
         .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned());
     let (served, ()) = tokio::join!(serving, report_ready(&health, readiness, &stop));
@@ -202,6 +205,10 @@ mod tests {
         let (v1, v1alpha) = (services!(v1), services!(v1alpha));
         for names in [v1, v1alpha] {
             let ours = dovetail_api::SERVICE_NAME.to_owned();
+            assert!(
+                names.contains(&"dovetail.rewards.v1.Rewards".to_owned()),
+                "{names:?}"
+            );
             let versions = ["v1", "v1alpha"]
                 .map(|version| format!("grpc.reflection.{version}.ServerReflection"));
             for name in [&[ours], &versions[..]].concat() {

@@ -60,8 +60,8 @@ impl IntoStatus for ReceiptError {
     }
 }
 
-/// The agent learns that it may try again; the log says why.
-fn unavailable(error: &LedgerError) -> Status {
-    tracing::error!(%error, "the ledger did not answer an agent's request");
+/// The caller learns that it may try again; the log says why.
+pub(super) fn unavailable(error: &LedgerError) -> Status {
+    tracing::error!(%error, "the ledger did not answer a request of the API");
     Code::Unavailable.status("the pool's ledger is away; try again later")
 }

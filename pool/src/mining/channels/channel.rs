@@ -49,6 +49,8 @@ pub(crate) struct ValidShare {
     pub(crate) work: Work,
     /// The target it was judged by.
     pub(crate) target: Target,
+    /// Hashes that a block with its header takes.
+    pub(crate) block_work: Work,
     /// Set if it solves a block: the block, or why it cannot be put together.
     pub(crate) block: Option<Result<SolvedBlock, AssemblyError>>,
 }
@@ -287,12 +289,10 @@ impl Channel {
         // On an easy chain a block can miss the share target; it is then worth a block's work,
         // not a share's.
         let met = Target::from_le_bytes(header_hash) <= job_target;
-        let target = match (met, self.chain_tip()) {
-            (false, Some(tip)) => {
-                Target::from_compact(bitcoin::CompactTarget::from_consensus(tip.nbits()))
-            }
-            _ => job_target,
-        };
+        let network = self.chain_tip().map_or(job_target, |tip| {
+            Target::from_compact(bitcoin::CompactTarget::from_consensus(tip.nbits()))
+        });
+        let target = if met { job_target } else { network };
         let work = work_of(target);
         // It shows what the miner hashes, whether it counts or not.
         self.vardiff.found(work.get() as f64);
@@ -303,6 +303,7 @@ impl Channel {
             header_hash,
             work,
             target,
+            block_work: work_of(network),
             block,
         })
     }

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use bitcoin::Target;
 use dovetail_commitment::HeaderHash;
+use dovetail_rewards::{ShareTerms, Weight};
 use dovetail_sv2::tlv::Tlv;
-use dovetail_templates::block_publisher::Keeping;
+use dovetail_templates::block_publisher::{Keeping, SolvedBlock};
 use stratum_core::mining_sv2::{
     ERROR_CODE_SUBMIT_SHARES_INVALID_CHANNEL_ID as BAD_CHANNEL,
     ERROR_CODE_SUBMIT_SHARES_STALE_SHARE as STALE,
@@ -16,6 +17,7 @@ use super::refusal::ShareRefusal;
 use super::share::SubmittedShare;
 use crate::claims::claim::Claim;
 use crate::claims::settle::ProvenShare;
+use crate::config::RewardScheme;
 use crate::credit;
 use crate::mining::channels::ValidShare;
 use crate::mining::connection::Connection;
@@ -98,18 +100,57 @@ impl Connection {
             credit = credit::for_declared(credit, job.pool_value_sat, reference_sat);
         }
         // The template's height is that of the block which it is for.
-        let height = self
-            .work
-            .as_ref()
-            .map_or(0, |work| work.height().saturating_sub(1));
+        let solved = valid.block.as_ref().and_then(|block| block.as_ref().ok());
+        let height = solved.and_then(SolvedBlock::height);
+        let height = height.or_else(|| self.work.as_ref().map(|work| work.height()));
+        let height = height.unwrap_or_default().saturating_sub(1);
         ProvenShare {
             account,
             height,
             header_hash: HeaderHash::from_bytes(valid.header_hash),
             work: valid.work,
             credit,
+            weight: self.weight(valid, custom),
+            reward_sat: self.reward_sat(valid),
             is_block: valid.block.is_some(),
             is_coinbase_only: custom.is_some_and(AcceptedJob::is_coinbase_only),
+        }
+    }
+
+    /// What the share weighs where blocks are divided over the newest work.
+    fn weight(&self, valid: &ValidShare, custom: Option<&AcceptedJob>) -> Weight {
+        let is_shared = self.shared.config.rewards.scheme == RewardScheme::Pplns;
+        // Nobody has seen the transactions of such a job.
+        let is_unseen = custom.is_some_and(AcceptedJob::is_coinbase_only);
+        if !is_shared || is_unseen {
+            return Weight::ZERO;
+        }
+        // A job of the pool's own is worth what its template is.
+        let work = custom.zip(self.work.as_ref());
+        let (value_sat, reference_sat) = work.map_or((0, 0), |(job, work)| {
+            (job.pool_value_sat, work.coinbase_value_remaining_sat())
+        });
+        let terms = ShareTerms {
+            work: valid.work,
+            block_work: valid.block_work,
+            value_sat,
+            reference_sat,
+        };
+        terms.weight().unwrap_or_else(|error| {
+            tracing::error!(%error, "a share cannot be weighed");
+            Weight::ZERO
+        })
+    }
+
+    /// What the block that a share solves pays the pool, where blocks are divided.
+    fn reward_sat(&self, valid: &ValidShare) -> u64 {
+        if self.shared.config.rewards.scheme == RewardScheme::Rate {
+            return 0;
+        }
+        match &valid.block {
+            Some(Ok(block)) => block.pays(&self.shared.payout_script),
+            // What cannot be put together pays nobody.
+            Some(Err(_)) | None => 0,
         }
     }
 }

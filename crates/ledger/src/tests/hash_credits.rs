@@ -1,4 +1,4 @@
-//! Slices: hashes move no money by share, and nothing is lost to rounding. Sums for pages, partitions, retention.
+//! What hashes earn: they move no money by share, and nothing is lost to rounding. Sums for pages, partitions, retention.
 
 use dovetail_units::ShareCredit;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ fn easy(n: u16, account: &str, parts: u128) -> Share {
     }
 }
 
-/// A slice that does not end by itself.
+/// A credit interval that does not end by itself.
 fn by_hand(dir: &Path) -> CommitterConfig {
     CommitterConfig {
         settle_interval: Duration::from_secs(3_600),
@@ -24,7 +24,7 @@ fn by_hand(dir: &Path) -> CommitterConfig {
 }
 
 #[test]
-fn easy_shares_do_not_round_to_nothing_and_a_slice_is_one_transfer() {
+fn easy_shares_do_not_round_to_nothing_and_an_interval_is_one_transfer() {
     run(|_db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start_with(&ledger, by_hand(dir.path())).await;
@@ -39,8 +39,8 @@ fn easy_shares_do_not_round_to_nothing_and_a_slice_is_one_transfer() {
         }
         let balance = ledger.balance("alice").await.unwrap();
         assert_eq!((balance.available.get(), balance.unsettled.get()), (0, 3));
-        assert_eq!(hash_credits::settle_slice(&ledger.pool).await.unwrap(), 1);
-        assert_eq!(hash_credits::settle_slice(&ledger.pool).await.unwrap(), 0);
+        assert_eq!(hash_credits::settle(&ledger.pool).await.unwrap(), 1);
+        assert_eq!(hash_credits::settle(&ledger.pool).await.unwrap(), 0);
         let balance = ledger.balance("alice").await.unwrap();
         assert_eq!((balance.available.get(), balance.unsettled.get()), (3, 0));
         for n in 10..12 {
@@ -50,7 +50,7 @@ fn easy_shares_do_not_round_to_nothing_and_a_slice_is_one_transfer() {
                 .await
                 .unwrap();
         }
-        assert_eq!(hash_credits::settle_slice(&ledger.pool).await.unwrap(), 1);
+        assert_eq!(hash_credits::settle(&ledger.pool).await.unwrap(), 1);
         assert_eq!(available(&ledger, "alice").await, 4);
         let statement = ledger.statement("alice", 10).await.unwrap();
         let amounts: Vec<_> = statement
@@ -63,7 +63,7 @@ fn easy_shares_do_not_round_to_nothing_and_a_slice_is_one_transfer() {
 }
 
 #[test]
-fn a_slice_that_was_open_at_the_end_is_settled_and_one_of_an_outage_at_the_next_start() {
+fn an_interval_that_was_open_at_the_end_is_settled_and_one_of_an_outage_at_the_next_start() {
     run(|db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start_with(&ledger, by_hand(dir.path())).await;
@@ -91,7 +91,7 @@ fn a_slice_that_was_open_at_the_end_is_settled_and_one_of_an_outage_at_the_next_
     });
 }
 
-/// Whatever the credits, and wherever slices end: transfers and what is left are what was earned, to the last part.
+/// Whatever the credits, and wherever intervals end: transfers and what is left are what was earned, to the last part.
 #[test]
 fn transfers_and_remainders_are_what_was_earned_to_the_last_part() {
     let shares = proptest::collection::vec(
@@ -111,7 +111,7 @@ fn transfers_and_remainders_are_what_was_earned_to_the_last_part() {
                     running.committer.commit(easy(n, account, *parts)).await.unwrap();
                     earned[*who] += parts;
                     if *ends {
-                        hash_credits::settle_slice(&ledger.pool).await.unwrap();
+                        hash_credits::settle(&ledger.pool).await.unwrap();
                     }
                 }
                 for (who, account) in ["alice", "bob", "carol"].into_iter().enumerate() {
@@ -238,7 +238,7 @@ fn shares_lie_in_partitions_by_height_and_old_ones_are_dropped_as_a_whole() {
             named(&["shares_0", "shares_144", "shares_576"])
         );
         running.stop().await;
-        // A start looks for old ones with its first slice.
+        // A start looks for old ones with its first interval.
         let running = Running::start_with(&ledger, keeps).await;
         running.committer.commit(at(4, 720)).await.unwrap();
         running.stop().await;

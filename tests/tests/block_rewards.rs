@@ -1,0 +1,273 @@
+//! Blocks become rewards on Bitcoin Core: two miners' blocks are divided over their newest work, come and go with the chain
+//! at any depth, and pay once, when they have matured. Each miner checks its part of each.
+
+#![allow(clippy::unwrap_used)]
+
+mod devices;
+
+use devices::{Device, TIME_MAX, hard_target};
+use dovetail_tests::bitcoin_core::{BitcoinCore, CoreParts};
+use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, RECEIPT_PUBLIC, Scenario};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Blocks that the miners find, at least: the first of them is its finder's, the others are divided.
+const BLOCKS: usize = 12;
+/// And at most, until both of them have a part of one block.
+const BLOCKS_MAX: usize = 60;
+const BOTH_EARN: &str = "
+    SELECT EXISTS (SELECT FROM block_rewards JOIN block_credits ON block = header_hash
+                    WHERE state = 'active' GROUP BY block HAVING count(*) = 2)";
+/// Not the pool's: what is mined to it belongs to nobody here.
+const OTHERS_ADDRESS: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
+
+/// A pool on Core that divides its blocks, after its two miners have found some.
+async fn found_blocks() -> (TempDir, Scenario) {
+    let options = Options {
+        worker: false,
+        // Each share is a block on Core's regtest, and a difficulty.
+        shares_per_minute: 120,
+        min_hashrate: 400_000,
+        hash_msat_per_mebihash: 0,
+        core: Some(CoreParts::from_environment().unwrap()),
+        pool_settings: &[
+            ("REWARDS__SCHEME", "pplns"),
+            ("REWARDS__WINDOW", "8"),
+            ("REWARDS__FEE_PERCENT", "1.5"),
+            ("JOB_DECLARATOR__COINBASE_ONLY", "false"),
+        ],
+        ..Options::default()
+    };
+    let start = move || dovetail_tests::scenario(&options).unwrap();
+    let (dir, mut scenario) = tokio::task::spawn_blocking(start).await.unwrap();
+    let pool = (scenario.mining.clone(), AUTHORITY_PUBLIC.to_owned());
+    let device = Device::start(&pool, hard_target()).await;
+    for found in 1.. {
+        assert!(found <= BLOCKS_MAX, "one of them finds no block");
+        scenario.pool.event("block_found", TIME_MAX).unwrap();
+        if found >= BLOCKS && scenario.query(BOTH_EARN).unwrap() == "t" {
+            break;
+        }
+    }
+    drop(device);
+    if let Some(mut hasher) = scenario.hasher.take() {
+        hasher.stop();
+    }
+    scenario.written().unwrap();
+    (dir, scenario)
+}
+
+fn core(scenario: &Scenario) -> &BitcoinCore {
+    scenario.network.bitcoin_core().unwrap()
+}
+
+fn count(scenario: &Scenario, condition: &str) -> usize {
+    let query = format!("SELECT count(*) FROM block_rewards WHERE {condition}");
+    scenario.query(&query).unwrap().parse().unwrap()
+}
+
+/// The hashes of divided blocks, the lowest first, as Core names them.
+fn hashes(scenario: &Scenario) -> Vec<String> {
+    let hashes = scenario
+        .query("SELECT string_agg(encode(header_hash, 'hex'), ' ' ORDER BY height) FROM block_rewards WHERE state <> 'submitted'")
+        .unwrap();
+    let turned = hashes.split_whitespace().map(|hash| {
+        let mut bytes = hex::decode(hash).unwrap();
+        bytes.reverse();
+        hex::encode(bytes)
+    });
+    turned.collect()
+}
+
+fn states_are(scenario: &Scenario, active: usize, orphaned: usize) {
+    let states = "SELECT count(*) FILTER (WHERE state = 'active') || ' ' || count(*) FILTER (WHERE state = 'orphaned') FROM block_rewards";
+    scenario
+        .query_until(states, &format!("{active} {orphaned}"))
+        .unwrap();
+}
+
+/// The height of the pool's first block: the harness has mined one.
+const LOWEST: usize = 2;
+
+/// How many blocks of the chain lie below one without a sibling, on one without a sibling: Core has none to go to if the block
+/// is invalidated.
+fn before_a_lone_block(scenario: &Scenario, all: usize) -> usize {
+    let is_lone = |place: &usize| count(scenario, &format!("height = {}", place + LOWEST)) == 1;
+    let mut places = 2..all;
+    let found = places.find(|place| is_lone(place) && is_lone(&(place - 1)));
+    found.expect("two blocks found at once are the exception")
+}
+
+const SUM_OF_ALL: &str = "SELECT sum(credits_posted - debits_posted) FROM accounts";
+const CREDITED: &str = "
+    SELECT COALESCE(sum(credits_posted), 0) FROM accounts
+     WHERE starts_with(name, 'worker:') OR name = 'pool:fees'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_follow_the_chain_back_and_forth_and_pay_their_reward_once() {
+    let (_dir, mut scenario) = found_blocks().await;
+    // Two miners find blocks of one height now and then; of these one stays submitted.
+    let in_chain = |scenario: &Scenario| {
+        let tip: usize = core(scenario)
+            .rpc(&["getblockcount"])
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        tip - 1
+    };
+    let all = in_chain(&scenario);
+    assert!(all > BLOCKS / 2, "{all}");
+    states_are(&scenario, all, 0);
+    let chain = hashes(&scenario);
+    assert_eq!(chain.len(), all);
+
+    // Another chain replaces all but the first few of them, and is replaced in turn.
+    let kept = before_a_lone_block(&scenario, all);
+    core(&scenario)
+        .rpc(&["invalidateblock", &chain[kept]])
+        .unwrap();
+    let rivals = u32::try_from(all).unwrap();
+    core(&scenario).mine(rivals, OTHERS_ADDRESS).unwrap();
+    states_are(&scenario, kept, all - kept);
+    scenario.pool.kill();
+    scenario.restart_pool().unwrap();
+    let height = (kept + LOWEST).to_string();
+    let rival = core(&scenario).rpc(&["getblockhash", &height]).unwrap();
+    core(&scenario)
+        .rpc(&["invalidateblock", rival.trim()])
+        .unwrap();
+    core(&scenario)
+        .rpc(&["reconsiderblock", &chain[kept]])
+        .unwrap();
+    states_are(&scenario, all, 0);
+    assert_eq!(scenario.query(CREDITED).unwrap(), "0");
+
+    // A block whose share was never logged is found on the chain, and divided over the window.
+    scenario.pool.kill();
+    let forgotten = "
+        SET session_replication_role = replica;
+        DELETE FROM block_credits WHERE block = (SELECT header_hash FROM block_rewards WHERE height = 5 AND state = 'active');
+        DELETE FROM block_rewards WHERE height = 5 AND state = 'active';";
+    scenario.query(forgotten).unwrap();
+    assert_eq!(count(&scenario, "state = 'active'"), all - 1);
+    scenario.restart_pool().unwrap();
+    states_are(&scenario, all, 0);
+    assert_eq!(count(&scenario, "height = 5 AND finder IS NULL"), 1);
+
+    // One block less than maturity, for the first of them; then each has matured.
+    let missing = 99 - u32::try_from(all - 1).unwrap();
+    core(&scenario).mine(missing, OTHERS_ADDRESS).unwrap();
+    scenario.pool.kill();
+    scenario.restart_pool().unwrap();
+    assert_eq!(count(&scenario, "state = 'matured'"), 0);
+    core(&scenario)
+        .mine(u32::try_from(all).unwrap(), OTHERS_ADDRESS)
+        .unwrap();
+    let matured = "SELECT count(*) FROM block_rewards WHERE state = 'matured'";
+    scenario.query_until(matured, &all.to_string()).unwrap();
+
+    // What the miners and the pool have is what the coinbases paid, to the last millisatoshi, and both miners have a part.
+    let rewards = scenario
+        .query("SELECT sum(reward_msat) FROM block_rewards WHERE state = 'matured'")
+        .unwrap();
+    assert_eq!(scenario.query(CREDITED).unwrap(), rewards);
+    assert_eq!(scenario.query(SUM_OF_ALL).unwrap(), "0");
+    assert_eq!(rewards, (all * 5_000_000_000_000).to_string());
+    for account in ["hasher", "device"] {
+        let earned =
+            format!("SELECT credits_posted > 0 FROM accounts WHERE name = 'worker:{account}'");
+        assert_eq!(scenario.query(&earned).unwrap(), "t", "{account}");
+    }
+    let divided = "SELECT max(parts) FROM (SELECT count(*) AS parts FROM block_credits GROUP BY block) counted";
+    assert_eq!(scenario.query(divided).unwrap(), "2");
+    parts_are_shown(&scenario, &chain);
+}
+
+/// Both miners check their part of each block.
+fn parts_are_shown(scenario: &Scenario, chain: &[String]) {
+    let last = chain.last().unwrap();
+    for account in ["hasher", "device"] {
+        for hash in chain {
+            check_part(scenario, account, hash);
+        }
+        // The file is that of the last block. Luck may have left one of them without work in its window.
+        if amount(scenario, account, last) > 0 {
+            changed_files_fail(scenario, account, last);
+        }
+    }
+}
+
+/// What the account was credited with for this block; nothing if it had no part.
+fn amount(scenario: &Scenario, account: &str, hash: &str) -> i64 {
+    let mut bytes = hex::decode(hash).unwrap();
+    bytes.reverse();
+    let credited = format!(
+        "SELECT COALESCE(sum(amount_msat), 0) FROM block_credits JOIN accounts ON id = account
+          WHERE name = 'worker:{account}' AND encode(block, 'hex') = '{}'",
+        hex::encode(bytes)
+    );
+    scenario.query(&credited).unwrap().parse().unwrap()
+}
+
+/// Runs `dovetail credit verify` on a file of this scenario, held against this amount.
+fn verify(scenario: &Scenario, file: &str, amount: i64) -> Value {
+    let mut command = scenario.agent();
+    command.args(["credit", "verify", "--json", "--pool-key", RECEIPT_PUBLIC]);
+    command.args(["--amount", &amount.to_string()]);
+    let output = command.arg(scenario.file(file)).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.success(), report["verified"] == true);
+    report
+}
+
+/// The miner fetches its part of a block and checks it, against what it was credited with.
+fn check_part(scenario: &Scenario, account: &str, hash: &str) {
+    let mut command = scenario.agent();
+    command.args(["credit", "get", account, "--block", hash, "--into"]);
+    let output = command.arg(scenario.file("credit.json")).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && said.contains("matured"),
+        "{said}"
+    );
+    let credited = amount(scenario, account, hash);
+    let report = verify(scenario, "credit.json", credited);
+    assert_eq!(report["verified"], true, "{report}");
+    assert_eq!(report["block"], hash);
+    let wrong = verify(scenario, "credit.json", credited + 2);
+    assert_eq!(wrong["first_failure"], "amount", "{wrong}");
+}
+
+/// As for the file of [`check_part`], a changed one does not hold, and the check is named.
+fn changed_files_fail(scenario: &Scenario, account: &str, hash: &str) {
+    let credited = amount(scenario, account, hash);
+    let kept = std::fs::read(scenario.file("credit.json")).unwrap();
+    let kept: Value = serde_json::from_slice(&kept).unwrap();
+    assert_eq!(kept["window"]["length_difficulties"], 8);
+    let outside = kept["window"]["last_slice"].as_u64().unwrap() + 1;
+    for (field, to, check) in [
+        ("/account", Value::from("nobody"), "leaves"),
+        ("/block/fee_msat", Value::from(0), "fee"),
+        ("/window/signer", Value::from("11".repeat(32)), "pool-key"),
+        (
+            "/window/signature",
+            Value::from("11".repeat(64)),
+            "signature",
+        ),
+        (
+            "/window/headers/0",
+            kept["window"]["headers"][1].clone(),
+            "chain",
+        ),
+        ("/window/length_difficulties", Value::from(3), "window"),
+        ("/window/leaves/0/slice", Value::from(outside), "leaves"),
+    ] {
+        let mut changed = kept.clone();
+        *changed.pointer_mut(field).unwrap() = to;
+        let file = scenario.file("changed.json");
+        std::fs::write(&file, changed.to_string()).unwrap();
+        let report = verify(scenario, "changed.json", credited);
+        assert_eq!(report["first_failure"], check, "{field}: {report}");
+    }
+}
