@@ -140,7 +140,7 @@ impl Ledger {
         check(&tasks, worker, root)?;
         let ids: Vec<Vec<u8>> = task_ids.iter().map(|id| id.to_bytes().to_vec()).collect();
         let expires_at = tasks.iter().map(|task| task.expires_at_unix).min();
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         lock_registrations(&mut transaction, worker).await?;
         if open_batches_of_a_task(&mut transaction, root, &ids).await? >= BATCHES_PER_TASK_MAX {
             return Err(BatchRefusal::TooManyOfTask);

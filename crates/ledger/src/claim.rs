@@ -23,7 +23,7 @@ impl Ledger {
         (log_id, record): (i64, &[u8]),
     ) -> Claimed {
         collateral::retried(|| async {
-            let mut transaction = self.pool.begin().await?;
+            let mut transaction = self.begin().await?;
             collateral::lock(&mut transaction).await?;
             let settled = settle_batch(&mut transaction, share, batch).await?;
             if settled.is_ok() {

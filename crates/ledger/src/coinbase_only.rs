@@ -248,7 +248,7 @@ impl Ledger {
         block: HeaderHash,
         word: OnChain,
     ) -> Result<Option<DecidedBlock>, LedgerError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         lock(&mut transaction).await?;
         let row = sqlx::query(
             "SELECT account, amount_msat, shares FROM coinbase_only_credits

@@ -207,7 +207,7 @@ impl Ledger {
         worker: WorkerKey,
         root: BatchRoot,
     ) -> Result<Option<Msat>, LedgerError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         lock(&mut transaction).await?;
         let stake: Option<i64> = sqlx::query_scalar(
             "UPDATE batches SET stake_msat = LEAST(stake_msat, (
@@ -262,7 +262,7 @@ impl Ledger {
         worker: WorkerKey,
         account: &str,
     ) -> Result<Matured, LedgerError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         lock(&mut transaction).await?;
         let rows = sqlx::query(
             "SELECT h.root, h.account, h.amount_msat, a.name AS source

@@ -2,7 +2,7 @@
 //! Triggers and constraints keep them so; this finds what came in past them: a restored table, a superuser, a fault of ours.
 
 use dovetail_units::Msat;
-use sqlx::{Connection, Row};
+use sqlx::Row;
 
 use crate::{Ledger, LedgerError};
 
@@ -180,8 +180,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn check_consistency(&self) -> Result<Consistency, LedgerError> {
-        let mut connection = self.pool.acquire().await?;
-        let mut snapshot = connection.begin().await?;
+        let mut snapshot = self.begin().await?;
         // One state of all tables, for as long as it takes.
         sqlx::raw_sql(
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0;",

@@ -52,7 +52,7 @@ impl Ledger {
         let text = |of: fn(&DeviceWork) -> String| counted.iter().map(of).collect::<Vec<String>>();
         let shares = counted.iter();
         let shares = shares.map(|each| i64::try_from(each.shares).unwrap_or(i64::MAX));
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         // One writer at a time: two would count the same account's devices and both add the last one.
         sqlx::query("LOCK TABLE devices IN SHARE ROW EXCLUSIVE MODE")
             .execute(&mut *transaction)

@@ -157,7 +157,7 @@ impl Ledger {
         &self,
         audit: &FailedAudit<'_>,
     ) -> Result<Option<Forfeiture>, LedgerError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         collateral::lock(&mut transaction).await?;
         let ids: Option<Vec<Vec<u8>>> = sqlx::query_scalar(
             "UPDATE batches SET state = 'failed', code = $2, ended_at = now()

@@ -103,7 +103,7 @@ impl Ledger {
         finding: &SuspectFinding,
     ) -> Result<(), LedgerError> {
         let replayed = finding.replayed;
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         // A batch of the worker is settled before it or after it, and then not at all.
         collateral::lock(&mut transaction).await?;
         sqlx::query(

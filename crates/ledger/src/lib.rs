@@ -6,6 +6,7 @@
 
 mod audit_records;
 mod batches;
+mod begin;
 mod claim;
 mod coinbase_only;
 mod collateral;

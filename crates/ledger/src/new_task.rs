@@ -74,7 +74,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Conflict`] if the id names another task, [`LedgerError::Unpaid`] if the payer has not enough.
     pub async fn create_task(&self, task: &NewTask) -> Result<bool, LedgerError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let price_max = task.price_max();
         if price_max > Msat::ZERO {
             collateral::lock(&mut transaction).await?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::PgPool;
 
 use crate::LedgerError;
+use crate::begin::begin;
 use crate::share_set::ShareSet;
 
 /// Blocks in a partition, as in `make_share_partition` of the schema: about a day.
@@ -89,7 +90,7 @@ impl Partitions {
 }
 
 async fn drop_below(pool: &PgPool, below: i32) -> Result<i32, LedgerError> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = begin(pool).await?;
     // Whoever reads shares at length is not waited for, and nobody waits behind us.
     sqlx::query("SET LOCAL lock_timeout = '2s'")
         .execute(&mut *transaction)

@@ -107,7 +107,7 @@ impl Ledger {
             sample,
             verdict,
         };
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         audit.record(&mut transaction).await?;
         transaction.commit().await?;
         Ok(())

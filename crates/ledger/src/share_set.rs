@@ -7,6 +7,7 @@ use dovetail_share_log::{Position, Records};
 use dovetail_units::{ShareCredit, Work};
 use sqlx::{PgConnection, PgPool, Row};
 
+use crate::begin::begin;
 use crate::known_shares::{Key, key};
 use crate::rewards::SliceBook;
 use crate::share_record::LoggedShare;
@@ -94,7 +95,7 @@ impl<'a> ShareSet<'a> {
 
     /// Sets the records aside for a person, and goes on behind them.
     pub(crate) async fn reject(&self, pool: &PgPool, reason: &str) -> Result<(), LedgerError> {
-        let mut transaction = pool.begin().await?;
+        let mut transaction = begin(pool).await?;
         let done = self.advance(&mut transaction).await?;
         for (number, of) in self.records.iter().enumerate().skip(done) {
             sqlx::query(
@@ -168,7 +169,7 @@ async fn try_write(
     slices: Option<&mut SliceBook>,
     looks_for_duplicates: bool,
 ) -> Result<Option<u64>, LedgerError> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = begin(pool).await?;
     let moves_held = |of: &LoggedRecord<'_>| of.share.as_ref().is_some_and(|s| s.is_coinbase_only);
     if set.records.iter().any(moves_held) {
         collateral::lock(&mut transaction).await?;

@@ -211,7 +211,7 @@ pub(crate) fn seconds(unix: u64) -> i64 {
 impl Ledger {
     /// A transaction that may end tasks: what is set aside for them moves then.
     async fn ending_tasks(&self) -> Result<Transaction<'static, Postgres>, LedgerError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         collateral::lock(&mut transaction).await?;
         Ok(transaction)
     }

@@ -58,7 +58,7 @@ impl Ledger {
         id: [u8; 32],
         check_in: Duration,
     ) -> Result<Attempt, LedgerError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let last = AssertSqlSafe(format!(
             "SELECT {ATTEMPT}, a.n FROM payouts p JOIN attempts a ON a.payout = p.id
               WHERE p.id = $1 ORDER BY a.n DESC LIMIT 1 FOR UPDATE OF p"
@@ -157,7 +157,7 @@ impl Ledger {
         failure_class: &str,
         backoff: Option<Duration>,
     ) -> Result<(), LedgerError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let before = locked(&mut transaction, attempt).await?;
         if before.state == AttemptState::Failed {
             return Ok(());

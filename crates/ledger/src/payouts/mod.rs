@@ -218,7 +218,7 @@ impl Ledger {
         if payout.attempt.fee_max < Msat::ZERO {
             return Err(LedgerError::Refused("a fee is not negative"));
         }
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         // One payout of a payee begins at a time, whoever selects it.
         lock_payee(&mut transaction, &payout.payee).await?;
         let is_open: bool = sqlx::query_scalar(
@@ -273,7 +273,7 @@ impl Ledger {
         payout: [u8; 32],
         failure_class: &str,
     ) -> Result<(), LedgerError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let money = Money::lock(&mut transaction, payout).await?;
         if money.state != PayoutState::Reserved {
             return Err(LedgerError::Refused("the payout has ended"));

@@ -188,7 +188,7 @@ impl Ledger {
         payout: [u8; 32],
         preimage: [u8; 32],
     ) -> Result<Success, LedgerError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let (attempt, payment_hash) = in_review(&mut transaction, payout).await?;
         let payment_hash = match payment_hash {
             Some(hash) => hash,

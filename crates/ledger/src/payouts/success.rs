@@ -55,7 +55,7 @@ impl Ledger {
         if proof.fee < Msat::ZERO {
             return Err(LedgerError::Refused("a fee is not negative"));
         }
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let success = succeed(&mut transaction, attempt, proof).await?;
         transaction.commit().await?;
         Ok(success)

@@ -159,7 +159,7 @@ impl Ledger {
         height: u32,
         reward_sat: u64,
     ) -> Result<bool, LedgerError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let found = Solved {
             block,
             height,
@@ -210,7 +210,7 @@ impl Ledger {
     }
 
     async fn try_mature(&self, block: HeaderHash) -> Result<Option<MaturedReward>, LedgerError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let row = sqlx::query(
             "UPDATE block_rewards SET state = 'matured' WHERE header_hash = $1 AND state = 'active'
              RETURNING reward_msat, fee_msat",

@@ -117,3 +117,34 @@ fn shares_go_on_being_taken_while_the_log_is_written() {
         assert_eq!(available(&ledger, "alice").await, 2_000);
     });
 }
+
+/// A time limit drops what it limits, at whatever it waits for: also between `BEGIN` and the server's answer.
+#[test]
+fn a_transaction_that_nobody_waits_for_any_more_stays_open_on_no_connection() {
+    run(|db, ledger| async move {
+        let mut other = db.connection().await;
+        for turns in 0..200_i64 {
+            let mut beginning = Box::pin(ledger.begin());
+            for _ in 0..turns * 5 {
+                tokio::select! {
+                    biased;
+                    _ = &mut beginning => break,
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+            drop(beginning);
+            // Whichever connection it is written on, it is committed.
+            sqlx::query("INSERT INTO accounts (name, never_negative) VALUES ($1, true)")
+                .bind(format!("worker:{turns}"))
+                .execute(&ledger.pool)
+                .await
+                .unwrap();
+            let count = "SELECT count(*) FROM accounts WHERE starts_with(name, 'worker:')";
+            let seen: i64 = sqlx::query_scalar(count)
+                .fetch_one(&mut other)
+                .await
+                .unwrap();
+            assert_eq!(seen, turns + 1, "after {turns} turns");
+        }
+    });
+}
