@@ -109,7 +109,8 @@ const RULES: [Rule; 12] = [
             SELECT COALESCE(name, 'worker:' || worker) AS name,
                    format('%s set aside, payouts of %s under way', COALESCE(debits_pending, 0), COALESCE(msat, 0)) AS what
               FROM (SELECT name, debits_pending FROM accounts WHERE starts_with(name, 'worker:') AND debits_pending > 0) a
-              FULL JOIN (SELECT worker, sum(amount_msat) AS msat FROM payouts WHERE state = 'reserved' GROUP BY worker) p
+              FULL JOIN (SELECT worker, sum(amount_msat + CASE fees_borne_by WHEN 'payee' THEN fee_max_msat ELSE 0 END) AS msat
+                            FROM payouts WHERE state = 'reserved' GROUP BY worker) p
                 ON name = 'worker:' || worker
              WHERE debits_pending IS DISTINCT FROM msat",
     },

@@ -169,12 +169,14 @@ fn a_fee_that_the_payee_bears_comes_from_its_balance_up_to_its_limit() {
         refused(ledger.begin_payout(&borne(9, 6_001), SOON).await);
         for (n, fee) in [(1, 30), (2, 60)] {
             ledger.begin_payout(&borne(n, 50), SOON).await.unwrap();
+            assert_eq!(ledger.check_consistency().await.unwrap().differences, []);
             let paid = ledger.note_succeeded([n; 32], &proof(n, fee)).await;
             assert_eq!(paid.unwrap(), Success::Paid);
         }
         // The wallet spent ten more than it should have.
         assert_eq!(balance(&ledger).await, (10_000 - 4_030 - 4_050, 0));
         assert_eq!(fees(&ledger).await, (10, 0));
+        assert_eq!(ledger.check_consistency().await.unwrap().differences, []);
     });
 }
 
