@@ -104,6 +104,7 @@ const CREDITED: &str = "
      WHERE starts_with(name, 'worker:') OR name = 'pool:fees'";
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Bitcoin Core: cargo xtask test"]
 async fn blocks_follow_the_chain_back_and_forth_and_pay_their_reward_once() {
     let (_dir, mut scenario) = found_blocks().await;
     // Two miners find blocks of one height now and then; of these one stays submitted.

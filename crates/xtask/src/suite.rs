@@ -147,6 +147,11 @@ fn on_other_peoples_programs(steps: &mut Steps) -> anyhow::Result<()> {
         &[],
     )?;
     ignored(
+        "rewards of blocks on Bitcoin Core",
+        &["--test", "block_rewards"],
+        &[],
+    )?;
+    ignored(
         "worker templates on Bitcoin Core",
         &["--test", "worker_templates"],
         &[],
