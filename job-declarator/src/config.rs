@@ -41,6 +41,9 @@ pub struct DeclarationConfig {
     pub cert_validity_s: u64,
     /// The network whose addresses hold. It must be the node's.
     pub network: Network,
+    /// Take plain names for identities, as the pool's `mining.plain_names` says.
+    #[serde(default)]
+    pub plain_names: bool,
     /// The address that every declared job must pay: the pool's.
     pub payout_address: Option<String>,
     /// In place of the address, for experts: the hex of a scriptPubKey.

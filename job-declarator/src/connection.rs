@@ -18,7 +18,7 @@ use dovetail_sv2::messages::{
 };
 use dovetail_sv2::server::Client;
 use dovetail_sv2::setup::declaration_flags;
-use dovetail_sv2::{EndReason, Frame, FrameReader, Identity, Message, Outbox, Place};
+use dovetail_sv2::{EndReason, Frame, FrameReader, Message, Outbox, Place};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -217,11 +217,7 @@ impl Connection {
     /// The account of an identity. The protocol has no refusal here either: the reason is for the operator, who can
     /// tell the miner.
     fn account(&self, identity: &str) -> Result<String, EndReason> {
-        let parsed = Identity::parse(identity).and_then(|identity| {
-            identity.payee.fits(self.shared.network)?;
-            Ok(identity)
-        });
-        match parsed {
+        match self.shared.identities.admit(identity) {
             Ok(identity) => Ok(identity.account().to_owned()),
             Err(refusal) => {
                 tracing::warn!(identity, %refusal, "a miner's identity was refused");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use dovetail_daemon::announce_not_ready;
 use dovetail_ledger::Ledger;
+use dovetail_sv2::IdentityRules;
 use dovetail_sv2::listener::BoundPort;
 use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions, Sink};
 use dovetail_templates::{Readiness, TemplateHandle, tell_payout};
@@ -61,7 +62,10 @@ pub async fn run(
     let declarator = Declarator::new(Parts {
         keys,
         cert_validity_s: config.declaration.cert_validity_s,
-        network,
+        identities: IdentityRules {
+            network,
+            plain_names: declaration.plain_names,
+        },
         payout_script,
         token_key,
         coinbase_only: config.declaration.coinbase_only,

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{Network, ScriptBuf};
+use bitcoin::ScriptBuf;
 use dovetail_ledger::Ledger;
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, declaration_flags};
-use dovetail_sv2::{AuthorityKeys, PlaceLimits, Server};
+use dovetail_sv2::{AuthorityKeys, IdentityRules, PlaceLimits, Server};
 use dovetail_templates::SourceConfig;
 use dovetail_templates::block_publisher::BlockPublisher;
 use tokio::net::TcpListener;
@@ -35,8 +35,8 @@ pub struct Parts {
     pub keys: AuthorityKeys,
     /// How long the certificate shown in the Noise handshake is valid, in seconds.
     pub cert_validity_s: u64,
-    /// The network whose addresses miners can be paid at.
-    pub network: Network,
+    /// Whom miners may declare jobs for.
+    pub identities: IdentityRules,
     /// The script that every declared job must pay.
     pub payout_script: ScriptBuf,
     /// The key that tokens are authenticated with.
@@ -108,7 +108,7 @@ impl Declarator {
         };
         Self {
             shared: Arc::new(Shared {
-                network: parts.network,
+                identities: parts.identities,
                 limits,
                 rules,
                 total: TotalRate::new(limits.tokens_per_minute_total),

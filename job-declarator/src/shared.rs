@@ -1,6 +1,6 @@
 //! What all connections of a declarator share.
 
-use bitcoin::Network;
+use dovetail_sv2::IdentityRules;
 use dovetail_templates::block_publisher::BlockPublisher;
 use tokio_util::task::TaskTracker;
 
@@ -11,8 +11,8 @@ use crate::transactions::TransactionStore;
 
 /// Its parts look after themselves: none is locked while another is.
 pub(crate) struct Shared {
-    /// The network whose addresses miners can be paid at.
-    pub(crate) network: Network,
+    /// Whom miners may declare jobs for.
+    pub(crate) identities: IdentityRules,
     pub(crate) limits: Limits,
     pub(crate) rules: Rules,
     pub(crate) total: TotalRate,

@@ -68,6 +68,9 @@ pub struct MiningConfig {
     pub cert_validity_s: u64,
     /// The network whose rules and addresses hold. It must be the node's.
     pub network: Network,
+    /// Take plain names for identities, whose earnings nobody can be paid. For tests.
+    #[serde(default)]
+    pub plain_names: bool,
     /// The address that every block pays.
     pub payout_address: Option<String>,
     /// In place of the address, for experts: the hex of a scriptPubKey.

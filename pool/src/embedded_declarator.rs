@@ -40,7 +40,7 @@ pub(crate) async fn start(
     let declarator = Declarator::new(Parts {
         keys,
         cert_validity_s: shared.config.mining.cert_validity_s,
-        network: shared.config.mining.network,
+        identities: shared.config.mining.identity_rules(),
         payout_script: shared.payout_script.clone(),
         token_key: shared.token_key.clone(),
         coinbase_only: config.coinbase_only,

@@ -35,6 +35,7 @@ listen = \"127.0.0.1:0\"
 authority_public_key = \"{AUTHORITY_PUBLIC}\"
 authority_secret_key = \"{AUTHORITY_SECRET}\"
 network = \"regtest\"
+plain_names = true
 payout_address = \"{PAYOUT_ADDRESS}\"
 shares_per_minute = {shares_per_minute}.0
 min_hashrate = {min_hashrate}.0
@@ -88,6 +89,7 @@ listen = \"127.0.0.1:0\"
 authority_public_key = \"{AUTHORITY_PUBLIC}\"
 authority_secret_key = \"{AUTHORITY_SECRET}\"
 network = \"regtest\"
+plain_names = true
 payout_address = \"{PAYOUT_ADDRESS}\"
 shares_per_minute = {SHARES_PER_MINUTE:.1}
 # So little that vardiff's highest belief, 2^64 times it, still asks for no hash more than one.
@@ -124,6 +126,7 @@ listen = \"127.0.0.1:0\"
 authority_public_key = \"{AUTHORITY_PUBLIC}\"
 authority_secret_key = \"{AUTHORITY_SECRET}\"
 network = \"regtest\"
+plain_names = true
 payout_address = \"{PAYOUT_ADDRESS}\"
 token_key = {{ file = \"{dir}/token.key\" }}
 coinbase_only = true

@@ -5,6 +5,7 @@
 
 pub mod bitcoin_core;
 mod configs;
+mod hashers;
 mod ledger_audit;
 pub mod lightning_node;
 pub mod network;

@@ -155,7 +155,7 @@ impl Scenario {
         options: &Options,
         tell: &mut impl FnMut(&str, &Value),
     ) -> anyhow::Result<()> {
-        let layout = Layout { dir: &self.dir };
+        let layout = self.layout();
         let config = layout.worker_config(self, source_config, options);
         let config = layout.write("worker.toml", &config)?;
         let arguments = ["run", "--config", &config];
@@ -191,23 +191,6 @@ impl Scenario {
         }
     }
 
-    fn start_hasher(&mut self, tell: &mut impl FnMut(&str, &Value)) -> anyhow::Result<()> {
-        let layout = Layout { dir: &self.dir };
-        let arguments = [
-            "hash",
-            "--pool",
-            &self.mining,
-            "--authority-key",
-            AUTHORITY_PUBLIC,
-            "--user",
-            "hasher.cpu",
-        ];
-        let mut hasher = layout.spawn("hasher", "dovetail-worker", &arguments)?;
-        tell("hasher", &hasher.ready(START_TIME_MAX)?);
-        self.hasher = Some(hasher);
-        Ok(())
-    }
-
     /// Stops the worker and starts it again, with what it has kept.
     ///
     /// # Errors
@@ -215,7 +198,7 @@ impl Scenario {
     pub fn restart_worker(&mut self) -> anyhow::Result<()> {
         let mut worker = self.worker.take().context("there is no worker")?;
         worker.stop();
-        let layout = Layout { dir: &self.dir };
+        let layout = self.layout();
         let config = layout.file("worker.toml").to_string_lossy().into_owned();
         let arguments = ["run", "--config", &config];
         let mut worker = layout.spawn("worker-restarted", "dovetail-worker", &arguments)?;
@@ -231,7 +214,7 @@ impl Scenario {
     /// If it does not come back.
     pub fn restart_pool(&mut self) -> anyhow::Result<()> {
         self.pool.stop();
-        let layout = Layout { dir: &self.dir };
+        let layout = self.layout();
         let config = layout.file("pool.toml").to_string_lossy().into_owned();
         let api = self.grpc.trim_start_matches("http://");
         let ports = [
@@ -258,7 +241,7 @@ impl Scenario {
     /// If it does not come back.
     pub fn restart_declarator(&mut self) -> anyhow::Result<()> {
         self.declarator.stop();
-        let layout = Layout { dir: &self.dir };
+        let layout = self.layout();
         let config = layout.file("jd.toml").to_string_lossy().into_owned();
         let mut command = Command::new(program("dovetail-jd"));
         command
@@ -277,6 +260,10 @@ impl Scenario {
     pub fn worker_status(&self) -> anyhow::Result<Value> {
         let page = self.page.as_ref().context("the worker has no page")?;
         crate::process::status(page)
+    }
+
+    pub(crate) fn layout(&self) -> Layout<'_> {
+        Layout { dir: &self.dir }
     }
 
     /// A file of this scenario.

@@ -83,9 +83,38 @@ pub enum IdentityRefusal {
     /// It begins like an offer.
     #[error("it begins like a BOLT12 offer and is none")]
     Offer,
+    /// Nothing says where to pay a plain name.
+    #[error(
+        "it is a plain name, which nobody can be paid by: give a Bitcoin address, a Lightning address, a BOLT12 offer or a \
+         worker's key"
+    )]
+    PlainName,
     /// SRI's words for solo mining and donations, which this pool does not do.
     #[error("it asks for solo mining or a donation (sri/..), which this pool does not offer")]
     Solo,
+}
+
+/// Which identities a pool takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdentityRules {
+    /// The network on which the pool can pay.
+    pub network: Network,
+    /// Whether plain names are taken too: what they earn waits, for nothing says where to pay it.
+    pub plain_names: bool,
+}
+
+impl IdentityRules {
+    /// Takes `user_identity` apart, as [`Identity::parse`] does.
+    ///
+    /// # Errors
+    /// [`IdentityRefusal`], also if it is of another network, or a plain name where none is taken.
+    pub fn admit(&self, user_identity: &str) -> Result<Identity, IdentityRefusal> {
+        let identity = Identity::parse(user_identity)?;
+        match &identity.payee {
+            Payee::Name(_) if !self.plain_names => Err(IdentityRefusal::PlainName),
+            payee => payee.fits(self.network).map(|()| identity),
+        }
+    }
 }
 
 impl Identity {

@@ -33,7 +33,7 @@ pub use certificate::Doubt;
 pub use connection::{ConnectionError, FrameReader, FrameWriter};
 pub use frame::{DecodeError, Frame, Message};
 pub use handshake::{HandshakeHash, accept, connect};
-pub use identity::{Identity, IdentityRefusal, Payee};
+pub use identity::{Identity, IdentityRefusal, IdentityRules, Payee};
 pub use keys::{AuthorityKeys, AuthorityPublicKey, AuthoritySecretKey};
 pub use listener::Listener;
 pub use outbox::{Outbox, OutboxError};

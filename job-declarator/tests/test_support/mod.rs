@@ -103,7 +103,10 @@ impl Fixture {
         let declarator = Declarator::new(Parts {
             keys,
             cert_validity_s: 3_600,
-            network: bitcoin::Network::Regtest,
+            identities: dovetail_sv2::IdentityRules {
+                network: bitcoin::Network::Regtest,
+                plain_names: true,
+            },
             payout_script: payout_script(),
             token_key: token_key.clone(),
             coinbase_only: setting.coinbase_only,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bitcoin::ScriptBuf;
 use dovetail_daemon::within;
-use dovetail_sv2::PlaceLimits;
+use dovetail_sv2::{IdentityRules, PlaceLimits};
 use dovetail_templates::payout_script;
 
 use super::{ApiConfig, MiningConfig};
@@ -21,6 +21,14 @@ impl ApiConfig {
 }
 
 impl MiningConfig {
+    /// Whom miners may work for.
+    pub(crate) fn identity_rules(&self) -> IdentityRules {
+        IdentityRules {
+            network: self.network,
+            plain_names: self.plain_names,
+        }
+    }
+
     /// Who may hold how many connections, and for how long.
     pub(crate) fn places(&self) -> PlaceLimits {
         PlaceLimits {

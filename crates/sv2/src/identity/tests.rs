@@ -147,6 +147,27 @@ fn what_nobody_could_be_paid_by_is_refused_with_its_reason() {
 }
 
 #[test]
+fn a_pool_that_pays_takes_nobody_by_a_plain_name() {
+    let rules = |plain_names| IdentityRules {
+        network: Network::Bitcoin,
+        plain_names,
+    };
+    for text in ["alice", "alice.rig", "alice/rig", "bc1"] {
+        assert_eq!(rules(false).admit(text), Err(IdentityRefusal::PlainName));
+        assert_eq!(rules(true).admit(text), Identity::parse(text));
+    }
+    let key = "ab".repeat(32);
+    for text in [BECH32, BASE58, OFFER, "bob@wallet.com", &key] {
+        assert_eq!(rules(false).admit(text), Identity::parse(text), "{text}");
+    }
+    let elsewhere = IdentityRules {
+        network: Network::Signet,
+        plain_names: true,
+    };
+    assert_eq!(elsewhere.admit(BECH32), Err(IdentityRefusal::OtherNetwork));
+}
+
+#[test]
 fn an_address_of_another_network_cannot_be_paid() {
     let payee = |text: &str| Identity::parse(text).unwrap().payee;
     let fits = payee(BECH32).fits(Network::Bitcoin);

@@ -218,11 +218,8 @@ impl Connection {
 
     /// Whose the channel's work is to be. The code that the miner is sent does not say what is wrong, so the log does.
     fn identity(&self, text: &str) -> Result<Identity, StandardCode> {
-        let parsed = Identity::parse(text).and_then(|identity| {
-            identity.payee.fits(self.shared.config.mining.network)?;
-            Ok(identity)
-        });
-        parsed.map_err(|refusal| {
+        let rules = self.shared.config.mining.identity_rules();
+        rules.admit(text).map_err(|refusal| {
             tracing::warn!(id = self.id, identity = text, %refusal, "a miner's identity was refused");
             mining_sv2::ERROR_CODE_OPEN_MINING_CHANNEL_INVALID_USER_IDENTITY
         })

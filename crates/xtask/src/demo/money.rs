@@ -1,0 +1,246 @@
+//! `cargo xtask demo --real`, how it ends: blocks mature, are divided over the miners by their newest work, and are paid over
+//! each rail. The sums of the ledger are held against the chain.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use dovetail_tests::bitcoin_core::BitcoinCore;
+use dovetail_tests::process::Daemon;
+use dovetail_tests::scenario::Scenario;
+use serde_json::{Value, json};
+
+use super::Story;
+
+/// Coinbases pay after this many blocks on top.
+const MATURITY: u32 = 100;
+/// Not the pool's: what is mined to it belongs to nobody here.
+const OTHERS_ADDRESS: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
+/// How long the two miners may take until one block is divided over both, and how long the payouts may take then.
+const MINING_TIME_MAX: Duration = Duration::from_secs(180);
+const PAYING_TIME_MAX: Duration = Duration::from_secs(120);
+/// Every this often the chain grows while something on it waits to be confirmed.
+const BLOCK_INTERVAL: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(200);
+/// What a satoshi has.
+const MSAT: u64 = 1_000;
+
+/// The two plain miners of the story, besides the worker: one is paid by an offer, the other on-chain.
+pub(super) struct Miners {
+    hashers: Vec<Daemon>,
+    accounts: [String; 2],
+}
+
+/// What came of the blocks.
+pub(super) struct Money {
+    blocks_matured: usize,
+    is_split_exact: bool,
+    reward_msat: u64,
+    fee_msat: u64,
+    /// Of each rail: its name, how many payouts it has paid, and what they add up to.
+    rails: Vec<(String, u64, u64)>,
+}
+
+/// A matured block, as the ledger divides it.
+struct Divided {
+    hash: String,
+    reward_msat: u64,
+    fee_msat: u64,
+    parts_msat: u64,
+}
+
+impl Miners {
+    /// Starts them.
+    pub(super) fn start(scenario: &Scenario, accounts: [String; 2]) -> anyhow::Result<Self> {
+        let mut hashers = Vec::new();
+        for (place, account) in accounts.iter().enumerate() {
+            let (hasher, _) = scenario.spawn_hasher(&format!("miner-{place}"), account)?;
+            hashers.push(hasher);
+        }
+        Ok(Self { hashers, accounts })
+    }
+
+    /// Lets them mine until a block of the chain is divided over both, and stops them.
+    fn until_divided(mut self, scenario: &Scenario) -> anyhow::Result<()> {
+        let [first, second] = &self.accounts;
+        let both = format!(
+            "SELECT EXISTS (SELECT FROM block_rewards r WHERE state = 'active' AND 2 = (
+                SELECT count(*) FROM block_credits JOIN accounts ON id = account
+                 WHERE block = r.header_hash AND name IN ('worker:{first}', 'worker:{second}')))"
+        );
+        until("a block that both miners have a part of", MINING_TIME_MAX, || {
+            Ok(scenario.query(&both)? == "t")
+        })?;
+        self.hashers.iter_mut().for_each(Daemon::stop);
+        scenario.written()
+    }
+}
+
+/// Tells how the blocks that were found mature and are paid.
+pub(super) fn tell(story: &Story, scenario: &Scenario, miners: Miners) -> anyhow::Result<Money> {
+    let core = scenario.network.bitcoin_core().context("there is no chain")?;
+    miners.until_divided(scenario)?;
+    story.tell("miners", "each have a part of one block; they stop");
+    core.mine(MATURITY, OTHERS_ADDRESS)?;
+    story.tell("chain", &format!("grows by {MATURITY} blocks: what was found before may be spent"));
+    let open = "SELECT count(*) FROM block_rewards WHERE state IN ('submitted', 'active')";
+    until("the blocks to mature", PAYING_TIME_MAX, || {
+        // The worker goes on: its newest blocks are younger.
+        Ok(!matured(scenario)?.is_empty() && scenario.query(open)?.parse::<u64>()? < u64::from(MATURITY))
+    })?;
+    let blocks = matured(scenario)?;
+    let mut money = Money {
+        blocks_matured: blocks.len(),
+        is_split_exact: true,
+        reward_msat: blocks.iter().map(|block| block.reward_msat).sum(),
+        fee_msat: blocks.iter().map(|block| block.fee_msat).sum(),
+        rails: Vec::new(),
+    };
+    for block in &blocks {
+        let on_chain = coinbase_msat(core, &block.hash)?;
+        let is_exact = block.parts_msat + block.fee_msat == block.reward_msat
+            && on_chain == block.reward_msat;
+        money.is_split_exact &= is_exact;
+    }
+    story.tell("pool", &money.divided());
+    money.rails = until_paid(story, scenario, core)?;
+    Ok(money)
+}
+
+impl Money {
+    fn divided(&self) -> String {
+        let exactly = match self.is_split_exact {
+            true => "exactly",
+            false => "NOT exactly",
+        };
+        format!(
+            "{} blocks have matured; their parts and the pool's fee are {exactly} what their coinbases pay, {} sat",
+            self.blocks_matured,
+            self.reward_msat / MSAT
+        )
+    }
+
+    /// Fails unless the books are right and each rail has paid.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.blocks_matured > 0, "no block has matured");
+        ensure!(self.is_split_exact, "a block's parts are not what its coinbase pays");
+        let missing = RAILS.iter().find(|rail| self.rails.iter().all(|(name, ..)| name != *rail));
+        ensure!(missing.is_none(), "nothing was paid over {}", missing.unwrap_or(&""));
+        Ok(())
+    }
+
+    /// For people.
+    pub(super) fn summary(&self) -> String {
+        let mut text = format!(
+            "  blocks matured       {}, {} sat in all, of which the pool keeps {} sat\n",
+            self.blocks_matured,
+            self.reward_msat / MSAT,
+            self.fee_msat / MSAT
+        );
+        for (rail, payouts, msat) in &self.rails {
+            text.push_str(&format!("  paid by {rail:<12} {msat} msat in {payouts} payouts\n"));
+        }
+        text
+    }
+
+    /// For `--json`.
+    pub(super) fn add_to(&self, summary: &mut Value) {
+        summary["blocks_matured"] = json!(self.blocks_matured);
+        summary["reward_split_exact"] = json!(self.is_split_exact);
+        summary["reward_msat"] = json!(self.reward_msat);
+        summary["reward_fee_msat"] = json!(self.fee_msat);
+        let rails = self.rails.iter().map(|(rail, payouts, msat)| {
+            (rail.clone(), json!({ "payouts": payouts, "msat": msat }))
+        });
+        summary["payout_rails"] = Value::Object(rails.collect());
+    }
+}
+
+/// What the story is to show.
+const RAILS: [&str; 3] = ["bolt11", "bolt12", "onchain"];
+
+/// Waits until something was paid over each rail; the chain grows meanwhile.
+fn until_paid(
+    story: &Story,
+    scenario: &Scenario,
+    core: &BitcoinCore,
+) -> anyhow::Result<Vec<(String, u64, u64)>> {
+    let mut told = Vec::new();
+    let mut grown = Instant::now();
+    until("a payout over each rail", PAYING_TIME_MAX, || {
+        if grown.elapsed() > BLOCK_INTERVAL {
+            core.mine(1, OTHERS_ADDRESS)?;
+            grown = Instant::now();
+        }
+        for (rail, _, msat) in paid(scenario)? {
+            if !told.contains(&rail) {
+                story.tell("pool", &format!("has paid {msat} msat by {rail}"));
+                told.push(rail);
+            }
+        }
+        Ok(RAILS.iter().all(|rail| told.iter().any(|told| told == rail)))
+    })?;
+    paid(scenario)
+}
+
+/// What was paid over each rail.
+fn paid(scenario: &Scenario) -> anyhow::Result<Vec<(String, u64, u64)>> {
+    let rows = scenario.query(
+        "SELECT rail, count(*), sum(p.amount_msat) FROM payouts p JOIN attempts a ON a.payout = p.id
+          WHERE p.state = 'paid' AND a.state = 'succeeded' GROUP BY rail ORDER BY rail",
+    )?;
+    rows.lines()
+        .map(|row| match *row.split('|').collect::<Vec<_>>() {
+            [rail, payouts, msat] => Ok((rail.to_owned(), payouts.parse()?, msat.parse()?)),
+            _ => bail!("the ledger answers {row:?}"),
+        })
+        .collect()
+}
+
+fn matured(scenario: &Scenario) -> anyhow::Result<Vec<Divided>> {
+    let rows = scenario.query(
+        "SELECT encode(header_hash, 'hex'), reward_msat, fee_msat,
+                (SELECT COALESCE(sum(amount_msat), 0) FROM block_credits WHERE block = header_hash)
+           FROM block_rewards WHERE state = 'matured' ORDER BY height",
+    )?;
+    rows.lines()
+        .map(|row| match *row.split('|').collect::<Vec<_>>() {
+            [hash, reward, fee, parts] => Ok(Divided {
+                hash: as_core_names_it(hash),
+                reward_msat: reward.parse()?,
+                fee_msat: fee.parse()?,
+                parts_msat: parts.parse()?,
+            }),
+            _ => bail!("the ledger answers {row:?}"),
+        })
+        .collect()
+}
+
+/// A hash's hex digits, its last byte first.
+fn as_core_names_it(hash: &str) -> String {
+    let bytes: Vec<&str> = (0..hash.len() / 2).filter_map(|at| hash.get(2 * at..2 * at + 2)).collect();
+    bytes.into_iter().rev().collect()
+}
+
+/// What the block's coinbase pays, as the chain has it.
+fn coinbase_msat(core: &BitcoinCore, hash: &str) -> anyhow::Result<u64> {
+    let block: Value = serde_json::from_str(&core.rpc(&["getblock", hash, "2"])?)?;
+    let outputs = block["tx"][0]["vout"].as_array().context("a block without a coinbase")?;
+    let bitcoin: f64 = outputs.iter().filter_map(|output| output["value"].as_f64()).sum();
+    // Some 50 bitcoin: a double holds them to less than a satoshi.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let sat = (bitcoin * 1e8).round() as u64;
+    Ok(sat * MSAT)
+}
+
+fn until(
+    what: &str,
+    time_max: Duration,
+    mut is_so: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + time_max;
+    while !is_so()? {
+        ensure!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
