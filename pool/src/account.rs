@@ -75,13 +75,19 @@ pub async fn print_account(
     limit: u32,
 ) -> anyhow::Result<()> {
     let ledger = records::connect(config).await?;
-    let record = read(&ledger, account, limit)
+    let onchain = config.onchain.is_some();
+    let record = read(&ledger, account, limit, onchain)
         .await
         .context("cannot read the account: has this pool's database been migrated?")?;
     records::print(&[record], json, text, "")
 }
 
-async fn read(ledger: &Ledger, account: &str, limit: u32) -> anyhow::Result<AccountRecord> {
+async fn read(
+    ledger: &Ledger,
+    account: &str,
+    limit: u32,
+    onchain: bool,
+) -> anyhow::Result<AccountRecord> {
     let Balance {
         available,
         pending,
@@ -91,7 +97,7 @@ async fn read(ledger: &Ledger, account: &str, limit: u32) -> anyhow::Result<Acco
     } = ledger.balance(account).await?;
     let open = ledger.payout_records(Some(account), true, 1).await?;
     let standing = ledger.payee_standing(account).await?.unwrap_or_default();
-    let payout = Waiting::new(account, &standing, open.first().cloned());
+    let payout = Waiting::new(account, &standing, open.first().cloned(), onchain);
     let hour_s = u64::from(Span::Hour.seconds());
     let since = unix_now().saturating_sub(u64::from(HOURS) * hour_s);
     let hours = ledger.share_sums(Some(account), Span::Hour, since, HOURS);

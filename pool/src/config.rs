@@ -3,6 +3,7 @@
 mod files;
 mod hash_rate;
 mod inference;
+mod onchain;
 mod ports;
 mod rewards;
 
@@ -22,6 +23,7 @@ use crate::validation::RemoteValidator;
 
 pub use hash_rate::HashRate;
 pub use inference::{InferenceConfig, SubsidyConfig};
+pub use onchain::OnchainConfig;
 pub use rewards::{RewardScheme, RewardsConfig};
 
 /// The whole file.
@@ -41,6 +43,8 @@ pub struct Config {
     /// The wallet that pays miners. Without this section nothing is paid out; balances grow.
     #[serde(default)]
     pub lightning: LightningConfig,
+    /// What pays miners on the chain. Without this section nobody is paid so.
+    pub onchain: Option<OnchainConfig>,
     /// Models and tasks.
     pub inference: InferenceConfig,
     /// How what workers claim is checked.
@@ -352,7 +356,7 @@ impl Config {
                     .into(),
             );
         }
-        Ok(())
+        self.onchain.as_ref().map_or(Ok(()), OnchainConfig::check)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The pool's secret keys.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
 use dovetail_daemon::ConfigError;
 use dovetail_jd::token::TokenKey;
+use dovetail_onchain::WalletKeys;
 use dovetail_sv2::AuthorityKeys;
 use dovetail_vrf::VrfSecret;
 
@@ -19,6 +20,8 @@ pub(crate) struct Keys {
     pub(crate) token: TokenKey,
     /// What draws the samples of audits.
     pub(crate) vrf: VrfSecret,
+    /// What pays miners on the chain, if anything does.
+    pub(crate) onchain: Option<WalletKeys>,
 }
 
 impl Keys {
@@ -30,6 +33,7 @@ impl Keys {
             token: dovetail_jd::config::token_key(&config.job_declarator.token_key)
                 .context("job_declarator.token_key")?,
             vrf: vrf_secret(config.inference.vrf_key.read_or_make_key())?,
+            onchain: onchain(config)?,
         })
     }
 
@@ -37,6 +41,7 @@ impl Keys {
     pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
         authority(config)?;
         receipt_key(config)?;
+        onchain(config)?;
         let token_key = config.job_declarator.token_key.look_at_key();
         token_key.map(drop).context("job_declarator.token_key")?;
         match config.inference.vrf_key.look_at_key().transpose() {
@@ -44,6 +49,12 @@ impl Keys {
             None => Ok(()),
         }
     }
+}
+
+fn onchain(config: &Config) -> anyhow::Result<Option<WalletKeys>> {
+    let onchain = config.onchain.as_ref();
+    let keys = onchain.map(|onchain| onchain.keys(config.mining.network));
+    keys.transpose().map_err(|reason| anyhow!(reason))
 }
 
 fn vrf_secret(key: Result<[u8; 32], ConfigError>) -> anyhow::Result<VrfSecret> {

@@ -8,6 +8,7 @@ use dovetail_lightning::Client;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::payouts::onchain::{holdings, node_of};
 use crate::records;
 
 /// Brings the ledger's tables up to date as their owner, and gives a role what daemons need.
@@ -54,6 +55,8 @@ struct CheckRecord {
     paid_msat: i64,
     /// What the wallet can spend; `null` if it has none, or did not answer.
     wallet_msat: Option<u64>,
+    /// What the wallet on the chain can spend; the same.
+    onchain_msat: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,14 +80,22 @@ pub async fn print_ledger_audit(config: &Config, json: bool) -> anyhow::Result<(
         Some(socket) => Client::new(socket.clone()).balance().await.ok(),
         None => None,
     };
-    let record = record(found, wallet_msat);
+    let record = record(found, wallet_msat, onchain_msat(config).await);
     let broken = record.differences.len();
     records::print(&[record], json, text, "")?;
     ensure!(broken == 0, "{broken} rules of the ledger do not hold");
     Ok(())
 }
 
-fn record(found: Consistency, wallet_msat: Option<u64>) -> CheckRecord {
+/// What the wallet on the chain can spend now, if there is one and its node answers.
+async fn onchain_msat(config: &Config) -> Option<u64> {
+    let onchain = config.onchain.as_ref()?;
+    let keys = onchain.keys(config.mining.network).ok()?;
+    let holdings = holdings(&node_of(onchain).ok()?, &keys).await.ok()?;
+    holdings.spendable.to_sat().checked_mul(1_000)
+}
+
+fn record(found: Consistency, wallet_msat: Option<u64>, onchain_msat: Option<u64>) -> CheckRecord {
     let Obligations {
         owed,
         held,
@@ -112,6 +123,7 @@ fn record(found: Consistency, wallet_msat: Option<u64>) -> CheckRecord {
         fees_msat: fees.get(),
         paid_msat: paid.get(),
         wallet_msat,
+        onchain_msat,
     }
 }
 
@@ -142,5 +154,8 @@ fn text(record: &CheckRecord) -> String {
         Some(wallet) => format!("in the wallet      {wallet} msat\n"),
         None => "in the wallet      unknown\n".to_owned(),
     };
+    if let Some(onchain) = record.onchain_msat {
+        text += &format!("on the chain       {onchain} msat\n");
+    }
     text
 }

@@ -13,6 +13,7 @@ use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger, RewardsConfig};
 use dovetail_lightning::Client;
+use dovetail_onchain::WalletKeys;
 use dovetail_sv2::listener::BoundPort;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
 use dovetail_telemetry::{JsonLines, Telemetry};
@@ -39,6 +40,7 @@ use crate::known_accounts::KnownAccounts;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
 use crate::one_each::OneEach;
+use crate::payouts::onchain::{self, OnchainParts, OnchainPayouts};
 use crate::payouts::{InvoiceAnswers, Pace, PayoutParts, Payouts};
 use crate::records;
 use crate::rewards;
@@ -112,7 +114,7 @@ pub async fn run(
         }
         let miners = (ports.mining, ports.declaration);
         let (mining, declaration) = open(miners, keys.authority, &shared, &shutdown).await?;
-        start_payouts(&shared, base.mailboxes.clone(), &shutdown);
+        start_payouts(&shared, base.mailboxes.clone(), keys.onchain, &shutdown)?;
         let addresses = Addresses {
             mining,
             api: api_address,
@@ -415,23 +417,47 @@ fn open_downloads(
     Downloads::open(&config.inference.models, downloads_max, tracker, shutdown).map(Some)
 }
 
-fn start_payouts(shared: &Shared, mailboxes: Mailboxes, shutdown: &CancellationToken) {
-    let Some(socket) = shared.config.lightning.socket.clone() else {
+fn start_payouts(
+    shared: &Shared,
+    mailboxes: Mailboxes,
+    wallet: Option<WalletKeys>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let (lightning, onchain) = (&shared.config.lightning, &shared.config.onchain);
+    if lightning.socket.is_none() && onchain.is_none() {
         tracing::warn!("no wallet is configured: balances grow, nothing is paid out");
-        return;
-    };
-    let config = shared.config.lightning.clone();
+        return Ok(());
+    }
+    let network = shared.config.mining.network;
+    let pace = Pace::of(lightning);
+    if let (Some(config), Some(keys)) = (onchain, wallet) {
+        let node = onchain::node_of(config).map_err(|reason| anyhow!(reason))?;
+        let parts = OnchainParts {
+            ledger: shared.ledger.clone(),
+            node,
+            keys,
+            config: config.clone(),
+            network,
+            mailboxes: mailboxes.clone(),
+            telemetry: shared.telemetry.clone(),
+            backoff: pace.backoff,
+        };
+        let payouts = OnchainPayouts::new(parts);
+        shared.tracker.spawn(payouts.run(shutdown.clone()));
+    }
     let parts = PayoutParts {
         ledger: shared.ledger.clone(),
         mailboxes,
         answers: shared.invoice_answers.clone(),
-        wallet: Client::new(socket),
-        pace: Pace::of(&config),
-        config,
-        network: shared.config.mining.network,
+        wallet: lightning.socket.clone().map(Client::new),
+        config: lightning.clone(),
+        onchain: onchain.clone(),
+        pace,
+        network,
         telemetry: shared.telemetry.clone(),
     };
     shared.tracker.spawn(Payouts::run(parts, shutdown.clone()));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -96,6 +96,15 @@ impl BitcoinCore {
         )
     }
 
+    /// The `[onchain]` section of a pool that pays on this node's chain, with further keys.
+    pub(crate) fn onchain_config(&self, keys: &str) -> String {
+        format!(
+            "[onchain]\nrpc = \"{}\"\nuser_password = \"{}\"\n{keys}\n",
+            self.rpc_address(),
+            self.rpc_credentials()
+        )
+    }
+
     /// One RPC; returns its result as text.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ impl Layout<'_> {
         let maturity_s = options.maturity_s;
         let maturity_max_s = maturity_s * 10;
         let task_lifetime_s = options.task_lifetime_s;
+        let payout_address = options.payout_address;
         let hash_msat_per_mebihash = options.hash_msat_per_mebihash;
         let ledger = self.ledger_section(url, LOG_BYTES_MAX);
         let more_models: String = options
@@ -36,7 +37,7 @@ authority_public_key = \"{AUTHORITY_PUBLIC}\"
 authority_secret_key = \"{AUTHORITY_SECRET}\"
 network = \"regtest\"
 plain_names = true
-payout_address = \"{PAYOUT_ADDRESS}\"
+payout_address = \"{payout_address}\"
 shares_per_minute = {shares_per_minute}.0
 min_hashrate = {min_hashrate}.0
 [api]
@@ -118,8 +119,9 @@ hash_msat_per_mebihash = 5e-7
         )
     }
 
-    pub(crate) fn declarator_config(&self, url: &str, source: &str) -> String {
+    pub(crate) fn declarator_config(&self, url: &str, source: &str, options: &Options) -> String {
         let dir = self.dir.display();
+        let payout_address = options.payout_address;
         format!(
             "[declaration]
 listen = \"127.0.0.1:0\"
@@ -127,7 +129,7 @@ authority_public_key = \"{AUTHORITY_PUBLIC}\"
 authority_secret_key = \"{AUTHORITY_SECRET}\"
 network = \"regtest\"
 plain_names = true
-payout_address = \"{PAYOUT_ADDRESS}\"
+payout_address = \"{payout_address}\"
 token_key = {{ file = \"{dir}/token.key\" }}
 coinbase_only = true
 blocks_dir = \"{dir}/declarator-blocks\"

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::bitcoin_core::{BitcoinCore, CoreParts};
 use crate::lightning_node::{self, LightningNode, RealParts};
+use crate::options::Options;
 use crate::process::Daemon;
 use crate::scenario::{AUTHORITY_SECRET, Layout, PAYOUT_ADDRESS, START_TIME_MAX, text};
 
@@ -126,6 +127,14 @@ impl Network {
         match self {
             Self::Simulated(simulated) => Some(&simulated.templates),
             Self::Core(_) | Self::Real(_) => None,
+        }
+    }
+
+    /// The `[onchain]` section of a pool, if it is to have one.
+    pub(crate) fn onchain_config(&self, options: &Options) -> String {
+        match (options.onchain, self.bitcoin_core()) {
+            (Some(keys), Some(core)) => core.onchain_config(keys),
+            _ => String::new(),
         }
     }
 

@@ -44,6 +44,10 @@ pub struct Options {
     pub task_lifetime_s: u32,
     /// Further keys of the pool's configuration, as its environment says them: `MINING__CONNECTIONS_MAX`.
     pub pool_settings: &'static [(&'static str, &'static str)],
+    /// What blocks pay to.
+    pub payout_address: &'static str,
+    /// Pay miners on the chain, with Bitcoin Core: the keys of `[onchain]` besides those of the node's RPC.
+    pub onchain: Option<&'static str>,
     /// What 2^20 expected hashes earn, in msat.
     pub hash_msat_per_mebihash: u32,
     /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
@@ -72,6 +76,8 @@ impl Default for Options {
             more_models: &[],
             task_lifetime_s: 600,
             pool_settings: &[],
+            payout_address: crate::scenario::PAYOUT_ADDRESS,
+            onchain: None,
             hash_msat_per_mebihash: 10,
             real: None,
         }

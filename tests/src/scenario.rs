@@ -96,6 +96,7 @@ impl Scenario {
             .then(|| layout.start_validator())
             .transpose()?;
         let mut config = layout.pool_config(&url, &source_config, options);
+        config.push_str(&network.onchain_config(options));
         if let Some((_, validators)) = &validator {
             config.push_str(validators);
         }
@@ -111,7 +112,8 @@ impl Scenario {
         let (mining, grpc) = (text(&ready, "mining")?, text(&ready, "grpc")?);
         let embedded = text(&ready, "declaration")?;
 
-        let config = layout.write("jd.toml", &layout.declarator_config(&url, &source_config))?;
+        let config = layout.declarator_config(&url, &source_config, options);
+        let config = layout.write("jd.toml", &config)?;
         let mut declarator = layout.spawn("declarator", "dovetail-jd", &["--config", &config])?;
         let ready = declarator.ready(START_TIME_MAX)?;
         tell("declarator", &ready);

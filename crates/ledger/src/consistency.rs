@@ -4,15 +4,16 @@
 use dovetail_units::Msat;
 use sqlx::Row;
 
+use crate::payouts::onchain;
 use crate::{Ledger, LedgerError};
 
 /// A rule, and a query for the rows that break it: a name and what is wrong with it.
-struct Rule {
-    name: &'static str,
-    broken: &'static str,
+pub(crate) struct Rule {
+    pub(crate) name: &'static str,
+    pub(crate) broken: &'static str,
 }
 
-const RULES: [Rule; 12] = [
+static RULES: [Rule; 12] = [
     Rule {
         name: "an account's totals are the sums of its transfers",
         broken: "
@@ -118,7 +119,8 @@ const RULES: [Rule; 12] = [
         name: "a payout is paid if, and since migration 21 only if, the wallet has proven an attempt",
         broken: "
             SELECT encode(p.id, 'hex') AS name, format('is %s, %s of its attempts have a proof', p.state, count(a.id)) AS what
-              FROM payouts p LEFT JOIN attempts a ON a.payout = p.id AND a.state = 'succeeded' AND sha256(a.preimage) = a.payment_hash
+              FROM payouts p LEFT JOIN attempts a ON a.payout = p.id AND a.state = 'succeeded'
+                   AND (a.rail = 'onchain' OR sha256(a.preimage) = a.payment_hash)
              GROUP BY p.id HAVING count(a.id) > 0 AND p.state <> 'paid'
                 OR count(a.id) = 0 AND p.state = 'paid' AND p.bolt11 IS NULL",
     },
@@ -133,6 +135,10 @@ const RULES: [Rule; 12] = [
                AND NOT EXISTS (SELECT FROM coinbase_only_credits c WHERE c.transfer = t.id)",
     },
 ];
+
+fn rules() -> impl Iterator<Item = &'static Rule> {
+    RULES.iter().chain(&onchain::rules::RULES)
+}
 
 /// How many rows that break a rule are shown.
 const EXAMPLES_MAX: i64 = 20;
@@ -192,7 +198,7 @@ impl Ledger {
         let obligations = obligations(&mut snapshot).await?;
         snapshot.rollback().await?;
         Ok(Consistency {
-            rules: RULES.iter().map(|rule| rule.name).collect(),
+            rules: rules().map(|rule| rule.name).collect(),
             differences,
             obligations,
         })
@@ -212,7 +218,7 @@ pub(crate) async fn differences(
     connection: &mut sqlx::PgConnection,
 ) -> Result<Vec<Difference>, LedgerError> {
     let mut differences = Vec::new();
-    for rule in RULES {
+    for rule in rules() {
         let limited = format!("SELECT name, what FROM ({}) broken LIMIT $1", rule.broken);
         let rows = sqlx::query(sqlx::AssertSqlSafe(limited))
             .bind(EXAMPLES_MAX)
@@ -244,7 +250,7 @@ async fn obligations(connection: &mut sqlx::PgConnection) -> Result<Obligations,
                 (SELECT COALESCE(sum(reward_msat), 0)::bigint FROM block_rewards WHERE state = 'matured') AS rewards,
                 (SELECT COALESCE(sum(fee_msat), 0)::bigint FROM block_rewards WHERE state = 'matured') AS fees,
                 (SELECT COALESCE(sum(credits_posted - debits_posted), 0)::bigint FROM accounts
-                  WHERE name = 'pool:lightning') AS paid",
+                  WHERE name IN ('pool:lightning', 'pool:onchain')) AS paid",
     )
     .fetch_one(connection)
     .await?;

@@ -59,6 +59,10 @@ pub use failed_audits::{FailedAudit, FailedAuditRecord, ReplayedDigests};
 pub use findings::{Suspect, SuspectFinding};
 pub use new_task::NewTask;
 pub use payers::{Payer, Subsidy, SubsidyBudget};
+pub use payouts::onchain::{
+    BookedOutput, NewOutput, NewTransaction, OnchainBatch, OnchainOutput, OnchainState,
+    OnchainTransaction, TransactionState, WaitingOutput,
+};
 pub use payouts::{
     Attempt, AttemptRecord, AttemptState, DuePayee, FeesBorneBy, NewAttempt, NewPayout, PayeeQuery,
     PayeeStanding, PayoutRecord, PayoutState, Proof, Rail, Success,

@@ -24,7 +24,10 @@ pub(crate) const POOL_FORFEITED: &str = "pool:forfeited";
 pub(crate) const POOL_LIGHTNING: &str = "pool:lightning";
 /// Routing fees come from here.
 pub(crate) const POOL_LIGHTNING_FEES: &str = "pool:lightning_fees";
-
+/// What has left, or is leaving, on the chain.
+pub(crate) const POOL_ONCHAIN: &str = "pool:onchain";
+/// What transactions cost comes from here.
+pub(crate) const POOL_ONCHAIN_FEES: &str = "pool:onchain_fees";
 /// What was paid twice, or to somebody who no longer had it, comes from here as far as the payee has not enough.
 pub(crate) const POOL_LOSS: &str = "pool:loss";
 

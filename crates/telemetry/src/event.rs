@@ -150,7 +150,7 @@ pub enum Event<'a> {
         amount_msat: Msat,
         /// What the route cost.
         fee_msat: Msat,
-        /// `ldk` or `simulated`.
+        /// `ldk`, `simulated` or `onchain`.
         rail: &'a str,
     },
     /// A payment that the wallet had called failed has arrived after all, or a payout was paid twice. An alarm.
@@ -176,6 +176,26 @@ pub enum Event<'a> {
         amount_msat: Msat,
         /// `forgotten`, `wallet` or `bad_proof`.
         reason: &'a str,
+    },
+    /// A transaction that pays miners has got on: it is with the node, or confirmed, or none of its batch can confirm.
+    OnchainBatch {
+        /// The batch.
+        batch: i64,
+        /// `broadcast`, `confirmed`, `reorganised` or `failed`; the last two are alarms.
+        state: &'a str,
+        /// The transaction, as explorers print it.
+        txid: &'a str,
+        /// How many payees it pays.
+        payees: usize,
+        /// What it costs.
+        fee_sat: i64,
+    },
+    /// The pool's wallet on the chain has not enough for the payouts that wait. An alarm.
+    OnchainShort {
+        /// How many payouts wait for money.
+        payouts: usize,
+        /// What the wallet could spend.
+        has_sat: u64,
     },
 }
 
@@ -369,6 +389,23 @@ mod tests {
                     reason: "forgotten",
                 },
                 r#"{"event":"payout_review","payout":"0506","worker":"0a0b","amount_msat":1000,"reason":"forgotten"}"#,
+            ),
+            (
+                Event::OnchainBatch {
+                    batch: 3,
+                    state: "confirmed",
+                    txid: "00ff",
+                    payees: 2,
+                    fee_sat: 283,
+                },
+                r#"{"event":"onchain_batch","batch":3,"state":"confirmed","txid":"00ff","payees":2,"fee_sat":283}"#,
+            ),
+            (
+                Event::OnchainShort {
+                    payouts: 2,
+                    has_sat: 5,
+                },
+                r#"{"event":"onchain_short","payouts":2,"has_sat":5}"#,
             ),
         ]
     }

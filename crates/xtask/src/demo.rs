@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the whole path as a live story.
 
+mod money;
 mod question;
 mod real_model;
 
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use crate::agent::{AgentNews, ask};
 use crate::steps::{Steps, cargo, run as run_command};
 use crate::{programs, setup};
+use money::{Miners, Money};
 use question::Question;
 
 /// How long the story may take once everything runs.
@@ -118,6 +120,7 @@ fn options(arguments: &DemoArguments, steps: &mut Steps) -> anyhow::Result<Optio
         // On regtest each share is a block: few of them, or the chain runs ahead of its clock.
         options.shares_per_minute = 6;
         options.min_hashrate = 400_000;
+        money::configure(&mut options);
         options.real = Some(steps.step("Bitcoin Core and LDK", programs::real_parts)?);
     }
     Ok(options)
@@ -164,14 +167,23 @@ fn tell_story(
     postgres: &Postgres,
 ) -> anyhow::Result<Value> {
     let (story, mut scenario) = start(options, postgres)?;
+    let miners = match arguments.real {
+        true => Some(Miners::start(&story, &scenario)?),
+        false => None,
+    };
     let mut question = Question::new(arguments.invoice);
     let figures = follow(&story, &mut scenario, &mut question)?;
     let verified = verify(&story, &scenario, "receipt.json")?;
     if !verified {
         bail!("the receipt does not verify");
     }
+    let money = match miners {
+        Some(miners) => Some(money::tell(&story, &scenario, miners)?),
+        None => None,
+    };
     let seconds = story.begun.elapsed().as_secs_f64();
-    story.summary(&figures, &question, &scenario, seconds);
+    story.summary(&figures, &question, money.as_ref(), seconds);
+    story.look_further(&scenario);
     if arguments.keep {
         let ids = leave_running(&mut scenario, postgres);
         let invoice = scenario.file("invoice.txt");
@@ -186,7 +198,7 @@ fn tell_story(
         );
     }
     let (right, of, _) = question.marked();
-    Ok(json!({
+    let mut summary = json!({
         "invoice_seed": question.seed,
         "invoice_answer": question.answer(),
         "invoice_doubtful": question.doubtful(),
@@ -201,7 +213,11 @@ fn tell_story(
         "payout_rail": figures.payout_rail,
         "receipt_verified": verified,
         "seconds_total": (seconds * 10.0).round() / 10.0,
-    }))
+    });
+    if let Some(money) = money {
+        money.add_to(&mut summary);
+    }
+    Ok(summary)
 }
 
 /// Leaves everything running; returns the process ids.
@@ -422,7 +438,7 @@ impl Story {
         );
     }
 
-    fn summary(&self, figures: &Figures, question: &Question, scenario: &Scenario, seconds: f64) {
+    fn summary(&self, figures: &Figures, question: &Question, money: Option<&Money>, seconds: f64) {
         let (right, of, _) = question.marked();
         eprintln!(
             "
@@ -432,10 +448,7 @@ One share carried work and inference, from an invoice to a payout, in {seconds:.
   transcripts replayed {}
   tokens generated     {}
   blocks found         {}
-  paid out             {} msat ({})
-
-Look further: logs in {}; the receipt in {};
-docs/architecture.md follows this share through the code.",
+  paid out             {} msat ({})",
             figures.shares_accepted,
             figures.inference_shares_credited,
             figures.transcripts_replayed,
@@ -443,6 +456,17 @@ docs/architecture.md follows this share through the code.",
             figures.blocks_found,
             figures.payout_msat,
             figures.payout_rail,
+        );
+        if let Some(money) = money {
+            eprint!("{}", money.summary());
+        }
+    }
+
+    fn look_further(&self, scenario: &Scenario) {
+        eprintln!(
+            "
+Look further: logs in {}; the receipt in {};
+docs/architecture.md follows this share through the code.",
             scenario.file("logs").display(),
             scenario.file("receipt.json").display(),
         );

@@ -152,6 +152,11 @@ fn on_other_peoples_programs(steps: &mut Steps) -> anyhow::Result<()> {
         &[],
     )?;
     ignored(
+        "payouts on the chain of Bitcoin Core",
+        &["--test", "onchain_payouts"],
+        &[],
+    )?;
+    ignored(
         "worker templates on Bitcoin Core",
         &["--test", "worker_templates"],
         &[],

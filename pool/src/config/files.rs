@@ -25,6 +25,11 @@ impl Config {
         ];
         let of_validators = self.audit.validators_secret.as_ref();
         secrets.extend(of_validators.map(|secret| ("audit.validators_secret", secret)));
+        if let Some(onchain) = &self.onchain {
+            secrets.push(("onchain.descriptor", &onchain.descriptor));
+            let password = onchain.user_password.as_ref();
+            secrets.extend(password.map(|secret| ("onchain.user_password", secret)));
+        }
         secrets
     }
 
@@ -47,6 +52,9 @@ impl Config {
         }
         if let Some(secret) = &self.audit.validators_secret {
             secret.look_at_key().context("audit.validators_secret")?;
+        }
+        if let Some(onchain) = &self.onchain {
+            onchain.credentials().map_err(|reason| anyhow!(reason))?;
         }
         for url in &self.audit.validators {
             RemoteValidator::new(url, None)

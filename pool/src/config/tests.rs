@@ -114,3 +114,36 @@ fn the_example_is_valid() {
     let config: Config = toml::from_str(&more).unwrap();
     assert!(config.job_declarator.listen.is_some());
 }
+
+#[test]
+fn the_section_for_payouts_on_the_chain_is_one_once_it_is_uncommented() {
+    let example = include_str!("../../../config/dovetail-pool.toml");
+    let (before, after) = example.split_once("# [onchain]").unwrap();
+    let (section, after) = after.split_once("\n\n").unwrap();
+    let section = section.replace("\n# ", "\n");
+    let with = format!("{before}[onchain]{section}\n\n{after}");
+    let config: Config = toml::from_str(&with).unwrap();
+    config.check().unwrap();
+    let onchain = config.onchain.unwrap();
+    // What the file says are the defaults.
+    let least = format!(
+        "rpc = '{}'\ncookie_file = '/c'\ndescriptor = {{ file = '/d' }}",
+        onchain.rpc
+    );
+    let least: OnchainConfig = toml::from_str(&least).unwrap();
+    let mut same = least.clone();
+    same.cookie_file = onchain.cookie_file.clone();
+    assert_eq!(format!("{onchain:?}"), format!("{same:?}"));
+
+    let refused = |change: fn(&mut OnchainConfig)| {
+        let mut config = example();
+        let mut changed = least.clone();
+        change(&mut changed);
+        config.onchain = Some(changed);
+        config.check().unwrap_err()
+    };
+    assert!(refused(|onchain| onchain.cookie_file = None).contains("cookie_file"));
+    assert!(refused(|onchain| onchain.threshold_msat = 1_000).contains("threshold_msat"));
+    assert!(refused(|onchain| onchain.fee_max_msat = 60_000_000).contains("fee_max_msat"));
+    assert!(refused(|onchain| onchain.confirmations = 0).contains("confirmations"));
+}

@@ -22,7 +22,7 @@ const BAD_PROOF: &str = "bad_proof";
 impl Payouts {
     /// Asks the wallet what became of the attempt, and does what follows.
     pub(super) async fn check(&self, attempt: Attempt) -> Result<(), PayoutError> {
-        let status = match self.parts.wallet.payment(attempt.id).await {
+        let status = match self.wallet()?.payment(attempt.id).await {
             Ok(status) => status,
             Err(error) => {
                 self.look_again(&attempt).await?;
@@ -39,8 +39,16 @@ impl Payouts {
     pub(super) async fn retry(&self, last: Attempt) -> Result<(), PayoutError> {
         let (ledger, pace) = (&self.parts.ledger, &self.parts.pace);
         if is_worth_a_retry(&last, unix_now(), pace.retry_life_min) {
+            if last.rail != Rail::Onchain {
+                self.wallet()?;
+            }
             let next = ledger.prepare_attempt(last.payout, rand::random(), pace.lease);
-            return self.dispatch(next.await?).await;
+            let next = next.await?;
+            return match next.rail {
+                // It waits for a batch.
+                Rail::Onchain => Ok(()),
+                Rail::Bolt11 | Rail::Bolt12 => self.dispatch(next).await,
+            };
         }
         let class = last.failure_class.as_deref().unwrap_or(EXPIRED);
         ledger.give_payout_up(last.payout, class).await?;
@@ -68,7 +76,7 @@ impl Payouts {
     async fn tell_wallet(&self, attempt: &Attempt) -> Result<PaymentStatus, PayoutError> {
         let unsigned = |msat: Msat| u64::try_from(msat.get()).map_err(|_| PayoutError::Amount);
         let max_fee_msat = unsigned(attempt.fee_max)?;
-        let wallet = &self.parts.wallet;
+        let wallet = self.wallet()?;
         let answer = match (attempt.rail, attempt.payment_hash) {
             (Rail::Bolt11, Some(payment_hash)) => {
                 let payment = InvoicePayment {
@@ -80,7 +88,9 @@ impl Payouts {
                 };
                 wallet.pay(payment).await
             }
-            (Rail::Bolt11, None) => return Err(LedgerError::Corrupt("attempt").into()),
+            (Rail::Bolt11, None) | (Rail::Onchain, _) => {
+                return Err(LedgerError::Corrupt("attempt").into());
+            }
             (Rail::Bolt12, _) => {
                 let payment = OfferPayment {
                     attempt: Hash32(attempt.id),

@@ -1,5 +1,6 @@
 //! Who is paid next, and the beginning of its payout.
 
+use bitcoin::Network;
 use dovetail_ledger::{DuePayee, LedgerError, NewAttempt, NewPayout, PayeeQuery, Rail};
 use dovetail_sv2::identity::{Identity, Payee};
 use dovetail_units::Msat;
@@ -11,11 +12,12 @@ use super::{PayoutError, Payouts, pace};
 /// The class of a payee that is not paid out yet: nothing leads to it but its name.
 const NO_DESTINATION: &str = "no_destination";
 
-/// Why this account cannot be paid, if its name says nothing about where to: a Lightning address, a Bitcoin address and a
-/// plain name wait.
-pub(super) fn destination_class(account: &str) -> Option<&'static str> {
+/// Why this account cannot be paid, if its name says nothing about where to: a Lightning address and a plain name wait, and a
+/// Bitcoin address where nobody is paid on the chain.
+pub(super) fn destination_class(account: &str, onchain: bool) -> Option<&'static str> {
     match Identity::parse(account).map(|identity| identity.payee) {
         Ok(Payee::WorkerKey(_) | Payee::Offer(_)) => None,
+        Ok(Payee::Address(_)) if onchain => None,
         _ => Some(NO_DESTINATION),
     }
 }
@@ -35,7 +37,20 @@ impl Payouts {
             payout_max: Msat::new(parts.config.payout_max_msat),
             limit,
         };
-        parts.ledger.claim_payees(&query, parts.pace.lease).await
+        let mut due = match parts.wallet {
+            Some(_) => parts.ledger.claim_payees(&query, parts.pace.lease).await?,
+            None => Vec::new(),
+        };
+        if let Some(onchain) = &parts.onchain {
+            let threshold = Msat::new(onchain.threshold_msat);
+            let prefixes = address_prefixes(parts.network);
+            let claim =
+                parts
+                    .ledger
+                    .claim_address_payees(&prefixes, threshold, limit, parts.pace.lease);
+            due.extend(claim.await?);
+        }
+        Ok(due)
     }
 
     /// Pays a payee that has enough: by its offer, or by an invoice that it is asked for.
@@ -52,10 +67,23 @@ impl Payouts {
     }
 
     async fn begin(&self, due: &DuePayee) -> Result<(), PayoutError> {
+        let payee = Identity::parse(&due.payee).map(|identity| identity.payee);
+        if let Ok(Payee::Address(address)) = &payee {
+            let (terms, attempt) = self.onchain(address, due.available)?;
+            let payout = NewPayout {
+                id: rand::random(),
+                payee: due.payee.clone(),
+                amount: terms.amount,
+                fees_borne_by: terms.fees_borne_by,
+                attempt,
+            };
+            let (ledger, lease) = (&self.parts.ledger, self.parts.pace.lease);
+            return Ok(ledger.begin_payout(&payout, lease).await?);
+        }
         let (amount, fee_max) =
             pace::amount(&self.parts.config, due.available).ok_or(PayoutError::TooSmall)?;
         let id: [u8; 32] = rand::random();
-        let attempt = match Identity::parse(&due.payee).map(|identity| identity.payee) {
+        let attempt = match payee {
             Ok(Payee::Offer(offer)) => self.offer(offer, fee_max),
             Ok(Payee::WorkerKey(key)) => self.invoice(&key, id, amount, fee_max).await?,
             _ => return Err(PayoutError::NoDestination),
@@ -114,6 +142,16 @@ impl Payouts {
     }
 }
 
+/// How the addresses of a network begin. Names that are no addresses may begin so too.
+fn address_prefixes(network: Network) -> Vec<String> {
+    let prefixes: &[&str] = match network {
+        Network::Bitcoin => &["bc1", "1", "3"],
+        Network::Regtest => &["bcrt1", "m", "n", "2"],
+        _ => &["tb1", "m", "n", "2"],
+    };
+    prefixes.iter().map(ToString::to_string).collect()
+}
+
 /// Why the payee is put off; `None` if it is not its own doing.
 fn class(error: &PayoutError) -> Option<&'static str> {
     match error {
@@ -122,7 +160,11 @@ fn class(error: &PayoutError) -> Option<&'static str> {
         PayoutError::Ledger(LedgerError::Conflict(_)) => Some("bad_invoice"),
         PayoutError::TooSmall => Some("too_small"),
         PayoutError::NoDestination => Some(NO_DESTINATION),
-        PayoutError::Ledger(_) | PayoutError::Wallet(_) | PayoutError::Amount => None,
+        PayoutError::Address(_) => Some("bad_address"),
+        PayoutError::Ledger(_)
+        | PayoutError::Wallet(_)
+        | PayoutError::NoWallet
+        | PayoutError::Amount => None,
     }
 }
 

@@ -2,7 +2,9 @@
 //! how a payee stands, for `dovetail-pool account`.
 
 use anyhow::{Context, bail, ensure};
-use dovetail_ledger::{AttemptRecord, AttemptState, PayeeStanding, PayoutRecord, Success};
+use bitcoin::Txid;
+use bitcoin::hashes::Hash;
+use dovetail_ledger::{AttemptRecord, AttemptState, PayeeStanding, PayoutRecord, Rail, Success};
 use dovetail_units::time::unix_now;
 use serde::Serialize;
 
@@ -24,8 +26,14 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    pub(crate) fn new(payee: &str, standing: &PayeeStanding, open: Option<PayoutRecord>) -> Self {
-        let no_destination = destination_class(payee).map(str::to_owned);
+    /// `onchain`: whether payees are paid on the chain.
+    pub(crate) fn new(
+        payee: &str,
+        standing: &PayeeStanding,
+        open: Option<PayoutRecord>,
+        onchain: bool,
+    ) -> Self {
+        let no_destination = destination_class(payee, onchain).map(str::to_owned);
         let has_failed = standing.tries > 0 && no_destination.is_none();
         Self {
             under_way_msat: open.map(|open| open.amount.get()),
@@ -51,6 +59,10 @@ impl Waiting {
                 format!(
                     "payouts: {under_way}{tries} tries failed ({class}), the next is in {wait} s"
                 )
+            }
+            // The payee's money is set aside, and something keeps the pool from sending it.
+            (Some(msat), None) if self.failure_class.is_some() => {
+                format!("payouts: {msat} msat wait to be paid ({class})")
             }
             (Some(msat), None) => format!("payouts: {msat} msat are being paid"),
             (None, None) => "payouts: nothing has failed".to_owned(),
@@ -78,6 +90,9 @@ struct Attempt {
     rail: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_hash: Option<String>,
+    /// The transaction on the chain, as explorers print it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    txid: Option<String>,
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure_class: Option<String>,
@@ -91,14 +106,14 @@ struct Attempt {
 }
 
 impl Payout {
-    fn new(record: PayoutRecord) -> Self {
+    fn new(record: PayoutRecord, onchain: bool) -> Self {
         Self {
             payout: hex::encode(record.id),
             amount_msat: record.amount.get(),
             state: record.state.name(),
             failure_class: record.failure_class.clone(),
             began_unix: record.unix,
-            payee: Waiting::new(&record.payee, &record.standing, None),
+            payee: Waiting::new(&record.payee, &record.standing, None, onchain),
             attempts: record.attempts.iter().map(Attempt::new).collect(),
             account: record.payee,
         }
@@ -123,7 +138,7 @@ impl Payout {
         );
         for attempt in &self.attempts {
             text += &format!(
-                "  attempt {}: {}{} by {}, prepared {} s ago, fee {} of at most {} msat, payment hash {}\n",
+                "  attempt {}: {}{} by {}, prepared {} s ago, fee {} of at most {} msat, {}\n",
                 attempt.attempt,
                 attempt.state,
                 class(&attempt.failure_class),
@@ -133,7 +148,7 @@ impl Payout {
                     .fee_msat
                     .map_or("unknown".to_owned(), |fee| fee.to_string()),
                 attempt.fee_max_msat,
-                attempt.payment_hash.as_deref().unwrap_or("unknown"),
+                attempt.proves(),
             );
         }
         text
@@ -141,11 +156,24 @@ impl Payout {
 }
 
 impl Attempt {
+    /// What a proof of it is about.
+    fn proves(&self) -> String {
+        match (&self.txid, &self.payment_hash) {
+            (Some(txid), _) => format!("transaction {txid}"),
+            (None, _) if self.rail == Rail::Onchain.name() => "no transaction yet".to_owned(),
+            (None, Some(hash)) => format!("payment hash {hash}"),
+            (None, None) => "payment hash unknown".to_owned(),
+        }
+    }
+
     fn new(record: &AttemptRecord) -> Self {
         Self {
             attempt: hex::encode(record.id),
             rail: record.rail.name(),
             payment_hash: record.payment_hash.map(hex::encode),
+            txid: record
+                .txid
+                .map(|txid| Txid::from_byte_array(txid).to_string()),
             state: record.state.name(),
             failure_class: record.failure_class.clone(),
             fee_max_msat: record.fee_max.get(),
@@ -174,7 +202,11 @@ pub async fn print_payouts(
         .payout_records(account.as_deref(), !all, limit)
         .await
         .context("cannot read the payouts: has this pool's database been migrated?")?;
-    let found: Vec<Payout> = found.into_iter().map(Payout::new).collect();
+    let onchain = config.onchain.is_some();
+    let found: Vec<Payout> = found
+        .into_iter()
+        .map(|record| Payout::new(record, onchain))
+        .collect();
     records::print(&found, json, Payout::text, "no payout is under way")
 }
 
@@ -244,15 +276,22 @@ mod tests {
             next_try_unix: unix_now() + 80,
         };
         let key = "ab".repeat(32);
-        let text = Waiting::new(&key, &failed, None).text();
+        let text = Waiting::new(&key, &failed, None, false).text();
         assert!(
             text.contains("3 tries failed (no_route), the next is in "),
             "{text}"
         );
-        let plain = Waiting::new("some-miner", &PayeeStanding::default(), None);
+        let plain = Waiting::new("some-miner", &PayeeStanding::default(), None, true);
         assert_eq!(plain.failure_class.as_deref(), Some("no_destination"));
         assert_eq!(plain.next_try_unix, None);
-        let paid = Waiting::new(&key, &PayeeStanding::default(), None);
+        let paid = Waiting::new(&key, &PayeeStanding::default(), None, false);
         assert_eq!(paid.text(), "payouts: nothing has failed");
+        let address = "bcrt1qa0sm0hxzj0x25rh8gw5xlzwlsfvvyz8u8nhukw";
+        let class = |onchain| {
+            let standing = PayeeStanding::default();
+            Waiting::new(address, &standing, None, onchain).failure_class
+        };
+        assert_eq!(class(true), None);
+        assert_eq!(class(false).as_deref(), Some("no_destination"));
     }
 }

@@ -1,4 +1,4 @@
-//! Paying workers over Lightning. The ledger is written before every step that cannot be taken back: a payout is reserved
+//! Paying workers: over Lightning here, and on the chain in `onchain`. The ledger is written before every step that cannot be taken back: a payout is reserved
 //! with its fee, and its attempt noted, before the wallet hears of it. What is uncertain stays open and is looked at again.
 //!
 //! Nobody waits for another payee: whoever is asked for an invoice, holds a payment or is refused by the wallet keeps no
@@ -13,6 +13,7 @@ mod decide_tests;
 #[cfg(test)]
 mod faults;
 mod invoices;
+pub(crate) mod onchain;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::LightningConfig;
+use crate::config::{LightningConfig, OnchainConfig};
 use crate::mailboxes::Mailboxes;
 
 pub(crate) use invoices::{InvoiceAnswer, InvoiceAnswers, SignedInvoice};
@@ -55,8 +56,11 @@ pub(crate) struct PayoutParts {
     pub(crate) ledger: Ledger,
     pub(crate) mailboxes: Mailboxes,
     pub(crate) answers: InvoiceAnswers,
-    pub(crate) wallet: Client,
+    /// None: nobody is paid over Lightning.
+    pub(crate) wallet: Option<Client>,
     pub(crate) config: LightningConfig,
+    /// None: nobody is paid on the chain.
+    pub(crate) onchain: Option<OnchainConfig>,
     pub(crate) pace: Pace,
     pub(crate) network: Network,
     pub(crate) telemetry: Telemetry,
@@ -128,7 +132,10 @@ impl Payouts {
     async fn start(parts: PayoutParts) -> Self {
         const PAUSE: Duration = Duration::from_secs(1);
         let rail = loop {
-            match parts.wallet.get_info().await {
+            let Some(wallet) = &parts.wallet else {
+                break String::new();
+            };
+            match wallet.get_info().await {
                 Ok(info) => break info.rail,
                 Err(error) => tracing::warn!(%error, "the wallet does not answer yet"),
             }
@@ -145,9 +152,13 @@ impl Payouts {
     async fn due(&self) -> Vec<Job> {
         let (ledger, lease) = (&self.parts.ledger, self.parts.pace.lease);
         let mut jobs = Vec::new();
-        match ledger.claim_checks(free(&self.checks), lease).await {
-            Ok(due) => jobs.extend(due.into_iter().map(|attempt| Job::Check(Box::new(attempt)))),
-            Err(error) => tracing::warn!(%error, "cannot choose payments to look at"),
+        if self.parts.wallet.is_some() {
+            match ledger.claim_checks(free(&self.checks), lease).await {
+                Ok(due) => {
+                    jobs.extend(due.into_iter().map(|attempt| Job::Check(Box::new(attempt))));
+                }
+                Err(error) => tracing::warn!(%error, "cannot choose payments to look at"),
+            }
         }
         match ledger.claim_retries(free(&self.paying), lease).await {
             Ok(due) => jobs.extend(due.into_iter().map(|attempt| Job::Retry(Box::new(attempt)))),
@@ -188,6 +199,12 @@ impl Payouts {
     }
 }
 
+impl Payouts {
+    fn wallet(&self) -> Result<&Client, PayoutError> {
+        self.parts.wallet.as_ref().ok_or(PayoutError::NoWallet)
+    }
+}
+
 /// How many more there is room for.
 fn free(places: &Semaphore) -> u32 {
     let free = places.available_permits().min(ROUND_MAX);
@@ -209,4 +226,8 @@ enum PayoutError {
     TooSmall,
     #[error("the payee cannot be paid: it is neither a worker's key nor an offer")]
     NoDestination,
+    #[error("the payee's address: {0}")]
+    Address(onchain::AddressRefusal),
+    #[error("no Lightning wallet is configured")]
+    NoWallet,
 }

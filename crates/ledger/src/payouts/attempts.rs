@@ -213,7 +213,7 @@ impl Ledger {
     }
 }
 
-async fn put_off(
+pub(super) async fn put_off(
     connection: &mut PgConnection,
     payee: &str,
     failure_class: &str,

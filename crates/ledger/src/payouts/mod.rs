@@ -3,7 +3,7 @@
 //! belongs to one payout, ever; only a proven failure gives the money back.
 //!
 //! `docs/ledger.md` has the states; `attempts` has the steps of an attempt, `success` what one costs whom, `queue` whose
-//! turn it is.
+//! turn it is, `onchain` what is paid by transactions.
 
 mod attempts;
 mod queue;
@@ -47,6 +47,9 @@ macro_rules! named {
     };
 }
 
+// Behind the macro that it uses.
+pub(crate) mod onchain;
+
 named! {
     /// Where a payout stands.
     PayoutState, "payout" {
@@ -89,6 +92,26 @@ named! {
         Bolt11 = "bolt11",
         /// An offer of the payee's: a new invoice each time.
         Bolt12 = "bolt12",
+        /// An output of a transaction, to the payee's address.
+        Onchain = "onchain",
+    }
+}
+
+impl Rail {
+    /// The account of what has left this way.
+    fn account(self) -> &'static str {
+        match self {
+            Self::Bolt11 | Self::Bolt12 => transfers::POOL_LIGHTNING,
+            Self::Onchain => transfers::POOL_ONCHAIN,
+        }
+    }
+
+    /// The pool's account of what that cost.
+    fn fees(self) -> &'static str {
+        match self {
+            Self::Bolt11 | Self::Bolt12 => transfers::POOL_LIGHTNING_FEES,
+            Self::Onchain => transfers::POOL_ONCHAIN_FEES,
+        }
     }
 }
 
@@ -111,7 +134,7 @@ pub struct NewAttempt {
     pub id: [u8; 32],
     /// How it pays.
     pub rail: Rail,
-    /// The invoice or the offer.
+    /// The invoice, the offer or the address.
     pub destination: String,
     /// The invoice's.
     pub payment_hash: Option<[u8; 32]>,
@@ -119,7 +142,7 @@ pub struct NewAttempt {
     pub fee_max: Msat,
     /// For how many blocks the money may be held on its way.
     pub cltv_max: u16,
-    /// When the invoice ends, or until when an offer may be tried.
+    /// When the invoice ends, or until when an offer or an address may be tried.
     pub expires_at_unix: u64,
 }
 
@@ -237,6 +260,7 @@ impl Ledger {
             payout.amount,
             fee_max,
             payout.fees_borne_by,
+            payout.attempt.rail,
         );
         for part in money.parts() {
             let pending = Transfer {
@@ -351,6 +375,8 @@ struct Money {
     amount: Msat,
     fee_max: Msat,
     fees_borne_by: FeesBorneBy,
+    /// All attempts of a payout are of one.
+    rail: Rail,
     state: PayoutState,
 }
 
@@ -361,6 +387,7 @@ impl Money {
         amount: Msat,
         fee_max: Msat,
         fees_borne_by: FeesBorneBy,
+        rail: Rail,
     ) -> Self {
         Self {
             payout,
@@ -369,6 +396,7 @@ impl Money {
             amount,
             fee_max,
             fees_borne_by,
+            rail,
             state: PayoutState::Reserved,
         }
     }
@@ -376,19 +404,24 @@ impl Money {
     /// The payout's, under a lock of its row.
     async fn lock(connection: &mut PgConnection, payout: [u8; 32]) -> Result<Self, LedgerError> {
         let row = sqlx::query(
-            "SELECT worker, amount_msat, fee_max_msat, fees_borne_by, state FROM payouts WHERE id = $1 FOR UPDATE",
+            "SELECT worker, amount_msat, fee_max_msat, fees_borne_by, state,
+                    (SELECT rail FROM attempts a WHERE a.payout = p.id ORDER BY n LIMIT 1) AS rail
+               FROM payouts p WHERE id = $1 FOR UPDATE",
         )
         .bind(payout.to_vec())
         .fetch_optional(connection)
         .await?
         .ok_or(LedgerError::Refused("no such payout"))?;
         let fee_max: Option<i64> = row.try_get("fee_max_msat")?;
+        // What failed before there were attempts has none.
+        let rail: Option<&str> = row.try_get("rail")?;
         let money = Self::new(
             payout,
             row.try_get("worker")?,
             Msat::new(row.try_get("amount_msat")?),
             Msat::new(fee_max.unwrap_or(0)),
             FeesBorneBy::parse(row.try_get("fees_borne_by")?)?,
+            rail.map_or(Ok(Rail::Bolt11), Rail::parse)?,
         );
         Ok(Self {
             state: PayoutState::parse(row.try_get("state")?)?,
@@ -403,7 +436,7 @@ impl Money {
     /// Whose account the fee is taken from.
     fn fee_account(&self) -> &str {
         match self.fees_borne_by {
-            FeesBorneBy::Pool => transfers::POOL_LIGHTNING_FEES,
+            FeesBorneBy::Pool => self.rail.fees(),
             FeesBorneBy::Payee => &self.worker,
         }
     }
@@ -415,7 +448,7 @@ impl Money {
                 id: self.amount_id(),
                 phase: Phase::Pending,
                 debit: &self.worker,
-                credit: transfers::POOL_LIGHTNING,
+                credit: self.rail.account(),
                 amount: self.amount,
                 reason: "payout",
             },
@@ -423,7 +456,7 @@ impl Money {
                 id: TransferId::of("payout-fee", &self.payout),
                 phase: Phase::Pending,
                 debit: self.fee_account(),
-                credit: transfers::POOL_LIGHTNING,
+                credit: self.rail.account(),
                 amount: self.fee_max,
                 reason: "payout fee",
             },

@@ -120,7 +120,8 @@ impl Ledger {
             .collect()
     }
 
-    /// Claims attempts that the wallet is to be asked about, those that have waited longest first.
+    /// Claims attempts that the wallet is to be asked about, those that have waited longest first. Of those on the chain the
+    /// wallet knows nothing.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
@@ -131,7 +132,7 @@ impl Ledger {
     ) -> Result<Vec<Attempt>, LedgerError> {
         let claim = AssertSqlSafe(format!(
             "WITH due AS (
-                 SELECT id FROM attempts WHERE next_check_at <= now()
+                 SELECT id FROM attempts WHERE next_check_at <= now() AND rail <> 'onchain'
                   ORDER BY next_check_at LIMIT $1 FOR UPDATE SKIP LOCKED
              )
              UPDATE attempts a SET next_check_at = now() + make_interval(secs => $2)
@@ -147,13 +148,14 @@ impl Ledger {
             .collect()
     }
 
-    /// All open attempts are to be looked at now: what happened while the pool was away is not known.
+    /// All open attempts of the wallet's are to be looked at now: what happened while the pool was away is not known.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn recheck_open_attempts(&self) -> Result<(), LedgerError> {
         sqlx::query(
-            "UPDATE attempts SET next_check_at = now() WHERE state IN ('prepared', 'dispatched', 'review')",
+            "UPDATE attempts SET next_check_at = now()
+              WHERE state IN ('prepared', 'dispatched', 'review') AND rail <> 'onchain'",
         )
         .execute(&self.pool)
         .await?;

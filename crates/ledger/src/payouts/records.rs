@@ -42,6 +42,8 @@ pub struct AttemptRecord {
     pub rail: Rail,
     /// What it pays, if that is known.
     pub payment_hash: Option<[u8; 32]>,
+    /// The newest transaction of its batch, or the one that has paid it. As hashes are in blocks; explorers turn it round.
+    pub txid: Option<[u8; 32]>,
     /// Where it stands.
     pub state: AttemptState,
     /// Why it failed, or cannot be decided.
@@ -84,11 +86,13 @@ fn standing_of(row: &PgRow) -> Result<PayeeStanding, LedgerError> {
 
 fn attempt_of(row: &PgRow) -> Result<AttemptRecord, LedgerError> {
     let payment_hash: Option<Vec<u8>> = row.try_get("payment_hash")?;
+    let txid: Option<Vec<u8>> = row.try_get("txid")?;
     let ended: Option<i64> = row.try_get("ended")?;
     Ok(AttemptRecord {
         id: array(row.try_get("id")?)?,
         rail: Rail::parse(row.try_get("rail")?)?,
         payment_hash: payment_hash.map(array).transpose()?,
+        txid: txid.map(array).transpose()?,
         state: AttemptState::parse(row.try_get("state")?)?,
         failure_class: row.try_get("failure_class")?,
         fee_max: Msat::new(row.try_get("fee_max_msat")?),
@@ -149,6 +153,8 @@ impl Ledger {
     async fn attempt_records(&self, payout: [u8; 32]) -> Result<Vec<AttemptRecord>, LedgerError> {
         sqlx::query(
             "SELECT id, rail, payment_hash, state, failure_class, fee_max_msat, fee_msat,
+                    COALESCE(txid, (SELECT t.txid FROM onchain_outputs o JOIN onchain_transactions t USING (batch)
+                                     WHERE o.attempt = attempts.id ORDER BY t.n DESC LIMIT 1)) AS txid,
                     extract(epoch FROM created_at)::bigint AS unix, extract(epoch FROM ended_at)::bigint AS ended,
                     extract(epoch FROM expires_at)::bigint AS expires
                FROM attempts WHERE payout = $1 ORDER BY n",

@@ -85,18 +85,30 @@ pub(super) async fn succeed(
     if is_booked {
         return Ok(Success::Known);
     }
-    let money = Money::lock(connection, before.payout).await?;
+    book(connection, before.payout, proof.fee, &proof.payment_hash).await
+}
+
+/// Moves the money of a payout that is proven to have arrived. `cause` names what is booked late: the same is booked once.
+pub(super) async fn book(
+    connection: &mut PgConnection,
+    payout: [u8; 32],
+    fee: Msat,
+    cause: &[u8; 32],
+) -> Result<Success, LedgerError> {
+    let money = Money::lock(connection, payout).await?;
     let success = match money.state {
         PayoutState::Reserved => {
-            settle(connection, &money, proof.fee).await?;
+            settle(connection, &money, fee).await?;
             Success::Paid
         }
-        PayoutState::Failed | PayoutState::Paid => compensate(connection, &money, proof).await?,
+        PayoutState::Failed | PayoutState::Paid => {
+            compensate(connection, &money, fee, cause).await?
+        }
     };
     if money.state != PayoutState::Paid {
         sqlx::query("UPDATE payouts SET state = 'paid', fee_msat = $2 WHERE id = $1")
             .bind(money.payout.to_vec())
-            .bind(proof.fee.get())
+            .bind(fee.get())
             .execute(&mut *connection)
             .await?;
         sqlx::query(
@@ -179,13 +191,13 @@ async fn settle(
         id: TransferId::of("payout-fee-paid", &money.payout),
         phase: Phase::Posted,
         debit: money.fee_account(),
-        credit: transfers::POOL_LIGHTNING,
+        credit: money.rail.account(),
         amount: borne,
         reason: "payout fee",
     };
     let over = Transfer {
         id: TransferId::of("payout-fee-over", &money.payout),
-        debit: transfers::POOL_LIGHTNING_FEES,
+        debit: money.rail.fees(),
         amount: Msat::new(fee.get() - borne.get()),
         ..actual
     };
@@ -199,7 +211,8 @@ async fn settle(
 async fn compensate(
     connection: &mut PgConnection,
     money: &Money,
-    proof: &Proof,
+    fee: Msat,
+    cause: &[u8; 32],
 ) -> Result<Success, LedgerError> {
     let row = sqlx::query(
         "SELECT credits_posted - debits_posted - debits_pending AS available FROM accounts
@@ -212,22 +225,17 @@ async fn compensate(
     let from_balance = money.amount.min(Msat::new(available)).max(Msat::ZERO);
     let loss = Msat::new(money.amount.get() - from_balance.get());
     let part = |purpose: &str, debit, amount, reason| Transfer {
-        id: TransferId::of(purpose, &proof.payment_hash),
+        id: TransferId::of(purpose, cause),
         phase: Phase::Posted,
         debit,
-        credit: transfers::POOL_LIGHTNING,
+        credit: money.rail.account(),
         amount,
         reason,
     };
     for late in [
         part("late", &money.worker, from_balance, "late payout"),
         part("late-loss", transfers::POOL_LOSS, loss, "late payout"),
-        part(
-            "late-fee",
-            transfers::POOL_LIGHTNING_FEES,
-            proof.fee,
-            "payout fee",
-        ),
+        part("late-fee", money.rail.fees(), fee, "payout fee"),
     ] {
         transfer(connection, &late).await?;
     }

@@ -5,12 +5,34 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use dovetail_tests::bitcoin_core::BitcoinCore;
-use dovetail_tests::process::Daemon;
-use dovetail_tests::scenario::Scenario;
+use dovetail_tests::network::Network;
+use dovetail_tests::process::{Daemon, output};
+use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario};
 use serde_json::{Value, json};
 
 use super::Story;
 
+/// The pool's money on the chain: the first script of this wallet, which its blocks pay. BIP 32's first test vector; regtest
+/// coins are worth nothing.
+const PAYOUT_ADDRESS: &str = "bcrt1qp5wfcq48h6d63wyy9qz0awtpfqwwv4sm4gc9mc";
+const ONCHAIN: &str = "descriptor = \"wpkh(tprv8ZgxMBicQKsPeDgjzdC36fs6bMjGApWDNLR9erAXMs5skhMv36j9MV5ecvfavji5khqjWaWSFhN3YcCUUdiKH6isR4Pwy3U5y5egddBr16m/0/*)\"
+range = 10
+interval_s = 1
+confirmations = 2
+check_interval_ms = 200";
+/// The rest of what the pool does otherwise here than in the short story. A change of a destination is held for a day
+/// elsewhere.
+const SETTINGS: &[(&str, &str)] = &[
+    ("REWARDS__SCHEME", "pplns"),
+    ("REWARDS__FEE_PERCENT", "1"),
+    ("JOB_DECLARATOR__COINBASE_ONLY", "false"),
+    ("DESTINATIONS__HOLD_S", "0"),
+];
+/// The key of the miner that is paid by an offer, and its account: the public half. A test's key.
+const MINER_SECRET: &str = "0202020202020202020202020202020202020202020202020202020202020202";
+const MINER_ACCOUNT: &str = "4d4b6cd1361032ca9bd2aeb9d900aa4d45d9ead80ac9423374c451a7254d0766";
+/// The account of the miner that is paid on the chain: an address, which nobody has the key of.
+const ADDRESS_ACCOUNT: &str = "bcrt1qa0sm0hxzj0x25rh8gw5xlzwlsfvvyz8u8nhukw";
 /// Coinbases pay after this many blocks on top.
 const MATURITY: u32 = 100;
 /// Not the pool's: what is mined to it belongs to nobody here.
@@ -27,7 +49,6 @@ const MSAT: u64 = 1_000;
 /// The two plain miners of the story, besides the worker: one is paid by an offer, the other on-chain.
 pub(super) struct Miners {
     hashers: Vec<Daemon>,
-    accounts: [String; 2],
 }
 
 /// What came of the blocks.
@@ -48,44 +69,96 @@ struct Divided {
     parts_msat: u64,
 }
 
+/// Sets up the scenario for this end of the story.
+pub(super) fn configure(options: &mut Options) {
+    options.hasher = false;
+    options.hash_msat_per_mebihash = 0;
+    options.payout_address = PAYOUT_ADDRESS;
+    options.onchain = Some(ONCHAIN);
+    options.pool_settings = SETTINGS;
+}
+
 impl Miners {
-    /// Starts them.
-    pub(super) fn start(scenario: &Scenario, accounts: [String; 2]) -> anyhow::Result<Self> {
+    /// Starts them, once the first has stated where it is paid.
+    pub(super) fn start(story: &Story, scenario: &Scenario) -> anyhow::Result<Self> {
+        state_offer(scenario)?;
+        story.tell(
+            "miner 1",
+            "is a key, and has signed where it is paid: a BOLT12 offer",
+        );
+        story.tell("miner 2", "is a Bitcoin address");
         let mut hashers = Vec::new();
-        for (place, account) in accounts.iter().enumerate() {
-            let (hasher, _) = scenario.spawn_hasher(&format!("miner-{place}"), account)?;
+        for (name, account) in [("miner-1", MINER_ACCOUNT), ("miner-2", ADDRESS_ACCOUNT)] {
+            let (hasher, _) = scenario.spawn_hasher(name, &format!("{account}/cpu"))?;
             hashers.push(hasher);
         }
-        Ok(Self { hashers, accounts })
+        Ok(Self { hashers })
     }
 
     /// Lets them mine until a block of the chain is divided over both, and stops them.
     fn until_divided(mut self, scenario: &Scenario) -> anyhow::Result<()> {
-        let [first, second] = &self.accounts;
         let both = format!(
             "SELECT EXISTS (SELECT FROM block_rewards r WHERE state = 'active' AND 2 = (
                 SELECT count(*) FROM block_credits JOIN accounts ON id = account
-                 WHERE block = r.header_hash AND name IN ('worker:{first}', 'worker:{second}')))"
+                 WHERE block = r.header_hash AND name IN ('worker:{MINER_ACCOUNT}', 'worker:{ADDRESS_ACCOUNT}')))"
         );
-        until("a block that both miners have a part of", MINING_TIME_MAX, || {
-            Ok(scenario.query(&both)? == "t")
-        })?;
+        until(
+            "a block that both miners have a part of",
+            MINING_TIME_MAX,
+            || Ok(scenario.query(&both)? == "t"),
+        )?;
         self.hashers.iter_mut().for_each(Daemon::stop);
-        scenario.written()
+        Ok(())
     }
+}
+
+/// Has the first miner state an offer of the worker's node as its destination.
+fn state_offer(scenario: &Scenario) -> anyhow::Result<()> {
+    let Network::Real(network) = &scenario.network else {
+        bail!("there is no Lightning node");
+    };
+    let created = network.worker_node.ask(&json!({
+        "method": "create_offer", "params": { "description": "blocks" },
+    }))?;
+    let offer = created["offer"]
+        .as_str()
+        .context("the node gives no offer")?;
+    let key_file = scenario.file("miner.key");
+    std::fs::write(&key_file, MINER_SECRET)?;
+    output(
+        scenario
+            .agent()
+            .args(["payout", "destination", "set", "--kind", "bolt12"])
+            .args([
+                "--to",
+                offer,
+                "--pool-key",
+                RECEIPT_PUBLIC,
+                "--worker-key-file",
+            ])
+            .arg(&key_file),
+    )?;
+    Ok(())
 }
 
 /// Tells how the blocks that were found mature and are paid.
 pub(super) fn tell(story: &Story, scenario: &Scenario, miners: Miners) -> anyhow::Result<Money> {
-    let core = scenario.network.bitcoin_core().context("there is no chain")?;
+    let core = scenario
+        .network
+        .bitcoin_core()
+        .context("there is no chain")?;
     miners.until_divided(scenario)?;
     story.tell("miners", "each have a part of one block; they stop");
     core.mine(MATURITY, OTHERS_ADDRESS)?;
-    story.tell("chain", &format!("grows by {MATURITY} blocks: what was found before may be spent"));
+    story.tell(
+        "chain",
+        &format!("grows by {MATURITY} blocks: what was found before may be spent"),
+    );
     let open = "SELECT count(*) FROM block_rewards WHERE state IN ('submitted', 'active')";
     until("the blocks to mature", PAYING_TIME_MAX, || {
         // The worker goes on: its newest blocks are younger.
-        Ok(!matured(scenario)?.is_empty() && scenario.query(open)?.parse::<u64>()? < u64::from(MATURITY))
+        Ok(!matured(scenario)?.is_empty()
+            && scenario.query(open)?.parse::<u64>()? < u64::from(MATURITY))
     })?;
     let blocks = matured(scenario)?;
     let mut money = Money {
@@ -97,12 +170,13 @@ pub(super) fn tell(story: &Story, scenario: &Scenario, miners: Miners) -> anyhow
     };
     for block in &blocks {
         let on_chain = coinbase_msat(core, &block.hash)?;
-        let is_exact = block.parts_msat + block.fee_msat == block.reward_msat
-            && on_chain == block.reward_msat;
+        let is_exact =
+            block.parts_msat + block.fee_msat == block.reward_msat && on_chain == block.reward_msat;
         money.is_split_exact &= is_exact;
     }
     story.tell("pool", &money.divided());
     money.rails = until_paid(story, scenario, core)?;
+    money.check()?;
     Ok(money)
 }
 
@@ -120,11 +194,20 @@ impl Money {
     }
 
     /// Fails unless the books are right and each rail has paid.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
+    fn check(&self) -> anyhow::Result<()> {
         ensure!(self.blocks_matured > 0, "no block has matured");
-        ensure!(self.is_split_exact, "a block's parts are not what its coinbase pays");
-        let missing = RAILS.iter().find(|rail| self.rails.iter().all(|(name, ..)| name != *rail));
-        ensure!(missing.is_none(), "nothing was paid over {}", missing.unwrap_or(&""));
+        ensure!(
+            self.is_split_exact,
+            "a block's parts are not what its coinbase pays"
+        );
+        let missing = RAILS
+            .iter()
+            .find(|rail| self.rails.iter().all(|(name, ..)| name != *rail));
+        ensure!(
+            missing.is_none(),
+            "nothing was paid over {}",
+            missing.unwrap_or(&"")
+        );
         Ok(())
     }
 
@@ -137,7 +220,9 @@ impl Money {
             self.fee_msat / MSAT
         );
         for (rail, payouts, msat) in &self.rails {
-            text.push_str(&format!("  paid by {rail:<12} {msat} msat in {payouts} payouts\n"));
+            text.push_str(&format!(
+                "  paid by {rail:<12} {msat} msat in {payouts} payouts\n"
+            ));
         }
         text
     }
@@ -177,7 +262,9 @@ fn until_paid(
                 told.push(rail);
             }
         }
-        Ok(RAILS.iter().all(|rail| told.iter().any(|told| told == rail)))
+        Ok(RAILS
+            .iter()
+            .all(|rail| told.iter().any(|told| told == rail)))
     })?;
     paid(scenario)
 }
@@ -217,15 +304,22 @@ fn matured(scenario: &Scenario) -> anyhow::Result<Vec<Divided>> {
 
 /// A hash's hex digits, its last byte first.
 fn as_core_names_it(hash: &str) -> String {
-    let bytes: Vec<&str> = (0..hash.len() / 2).filter_map(|at| hash.get(2 * at..2 * at + 2)).collect();
+    let bytes: Vec<&str> = (0..hash.len() / 2)
+        .filter_map(|at| hash.get(2 * at..2 * at + 2))
+        .collect();
     bytes.into_iter().rev().collect()
 }
 
 /// What the block's coinbase pays, as the chain has it.
 fn coinbase_msat(core: &BitcoinCore, hash: &str) -> anyhow::Result<u64> {
     let block: Value = serde_json::from_str(&core.rpc(&["getblock", hash, "2"])?)?;
-    let outputs = block["tx"][0]["vout"].as_array().context("a block without a coinbase")?;
-    let bitcoin: f64 = outputs.iter().filter_map(|output| output["value"].as_f64()).sum();
+    let outputs = block["tx"][0]["vout"]
+        .as_array()
+        .context("a block without a coinbase")?;
+    let bitcoin: f64 = outputs
+        .iter()
+        .filter_map(|output| output["value"].as_f64())
+        .sum();
     // Some 50 bitcoin: a double holds them to less than a satoshi.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let sat = (bitcoin * 1e8).round() as u64;

@@ -1,6 +1,7 @@
 //! Payouts: money is set aside before it is sent, and given back only when it is proven unsent.
 
 mod late;
+mod onchain;
 mod turns;
 
 use bitcoin::hashes::{Hash, sha256};
