@@ -157,7 +157,7 @@ impl fmt::Debug for OfferPayment {
 /// Who answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
-    /// `ldk`, or `simulated`.
+    /// `ldk`, `core_lightning`, `lnd`, or `simulated`.
     pub rail: String,
     /// The node's public key.
     pub node_id: String,

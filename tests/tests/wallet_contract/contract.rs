@@ -14,6 +14,10 @@ use crate::{AMOUNT_MSAT, CLTV_MAX, TIME_MAX, TOO_MUCH_MSAT};
 pub(crate) trait Pair {
     fn payer(&self) -> &Client;
     fn payee(&self) -> &Client;
+    /// Whether they know offers of BOLT 12.
+    fn knows_offers(&self) -> bool {
+        true
+    }
     /// From now on the payee takes nothing.
     fn freeze(&mut self);
     /// What is under way arrives; on the way there the payer's process dies, where it has one.
@@ -128,7 +132,10 @@ impl<P: Pair> Contract<P> {
     pub(crate) async fn hold(&mut self) {
         self.an_invoice_is_paid_once().await;
         self.a_failed_hash_is_tried_again_under_another_name().await;
-        self.an_offer_is_paid_once_per_attempt().await;
+        match self.pair.knows_offers() {
+            true => self.an_offer_is_paid_once_per_attempt().await,
+            false => self.an_offer_is_refused().await,
+        }
         self.what_cannot_be_paid_fails_for_its_reason().await;
         self.what_is_held_is_pending_and_sent_once().await;
     }
@@ -214,6 +221,22 @@ impl<P: Pair> Contract<P> {
         }
         assert_ne!(hashes[0], hashes[1]);
         self.settle_up().await;
+    }
+
+    async fn an_offer_is_refused(&mut self) {
+        let made = self.pair.payee().create_offer("payouts").await;
+        let Err(ClientError::Refused(refusal)) = made else {
+            panic!("{made:?} where a refusal was due");
+        };
+        assert_eq!(refusal.code, "unsupported");
+        let payment = OfferPayment {
+            attempt: self.attempt(),
+            offer: "lno1pgqppmsrse80qf0aara4slvcjxrvu6j2rp5ftmjy4yntlsmsutpkvkt6878s".to_owned(),
+            amount_msat: AMOUNT_MSAT,
+            max_fee_msat: 1_000,
+        };
+        let status = self.pair.payer().pay_offer(payment).await.unwrap();
+        assert_eq!(status, PaymentStatus::failed(FailureClass::Invalid));
     }
 
     async fn what_cannot_be_paid_fails_for_its_reason(&mut self) {
