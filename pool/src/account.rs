@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::payouts::command::Waiting;
+use crate::payouts::destination::Pays;
+use crate::payouts::stated::Stated;
 use crate::records;
 
 /// Hours that are looked back.
@@ -32,6 +34,7 @@ struct AccountRecord {
     window_millionths: u32,
     blocks: Vec<Block>,
     payout: Waiting,
+    stated: Stated,
     hours: Vec<Hour>,
     statement: Vec<Line>,
 }
@@ -75,8 +78,7 @@ pub async fn print_account(
     limit: u32,
 ) -> anyhow::Result<()> {
     let ledger = records::connect(config).await?;
-    let onchain = config.onchain.is_some();
-    let record = read(&ledger, account, limit, onchain)
+    let record = read(&ledger, account, limit, Pays::of(config))
         .await
         .context("cannot read the account: has this pool's database been migrated?")?;
     records::print(&[record], json, text, "")
@@ -86,7 +88,7 @@ async fn read(
     ledger: &Ledger,
     account: &str,
     limit: u32,
-    onchain: bool,
+    pays: Pays,
 ) -> anyhow::Result<AccountRecord> {
     let Balance {
         available,
@@ -97,7 +99,8 @@ async fn read(
     } = ledger.balance(account).await?;
     let open = ledger.payout_records(Some(account), true, 1).await?;
     let standing = ledger.payee_standing(account).await?.unwrap_or_default();
-    let payout = Waiting::new(account, &standing, open.first().cloned(), onchain);
+    let payout = Waiting::new(account, &standing, open.first().cloned(), pays);
+    let stated = Stated::new(&ledger.destinations(account).await?);
     let hour_s = u64::from(Span::Hour.seconds());
     let since = unix_now().saturating_sub(u64::from(HOURS) * hour_s);
     let hours = ledger.share_sums(Some(account), Span::Hour, since, HOURS);
@@ -127,6 +130,7 @@ async fn read(
         window_millionths: millionths(earned.weight, earned.window),
         blocks: earned.blocks.iter().map(block).collect(),
         payout,
+        stated,
         hours: hours.collect(),
         statement: lines.collect(),
     })
@@ -182,6 +186,7 @@ fn text(record: &AccountRecord) -> String {
         );
     }
     text += &format!("  {}\n", record.payout.text());
+    text += &record.stated.text();
     for hour in &record.hours {
         text += &format!(
             "  hour that began {} s ago: {} shares, {} hashes, {} msat\n",

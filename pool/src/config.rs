@@ -1,5 +1,6 @@
 //! The pool's configuration: one TOML file, overridable through `DOVETAIL_POOL__SECTION__KEY`.
 
+mod destinations;
 mod files;
 mod hash_rate;
 mod inference;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 
 use crate::validation::RemoteValidator;
 
+pub use destinations::DestinationsConfig;
 pub use hash_rate::HashRate;
 pub use inference::{InferenceConfig, SubsidyConfig};
 pub use onchain::OnchainConfig;
@@ -45,6 +47,9 @@ pub struct Config {
     pub lightning: LightningConfig,
     /// What pays miners on the chain. Without this section nobody is paid so.
     pub onchain: Option<OnchainConfig>,
+    /// Where payees may be paid, and how that changes.
+    #[serde(default)]
+    pub destinations: DestinationsConfig,
     /// Models and tasks.
     pub inference: InferenceConfig,
     /// How what workers claim is checked.
@@ -425,6 +430,7 @@ impl Config {
             credit.settle_interval_s,
             0..=86_400,
         )?;
+        self.destinations.check()?;
         inference.check()
     }
 }

@@ -13,6 +13,7 @@ use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
 use dovetail_ledger::{Committer, CommitterConfig, Ledger, RewardsConfig};
 use dovetail_lightning::Client;
+use dovetail_lnurl::Lnurl;
 use dovetail_onchain::WalletKeys;
 use dovetail_sv2::listener::BoundPort;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accepted_shares;
-use crate::agents::grpc::{self, Downloads, RewardsService};
+use crate::agents::grpc::{self, Downloads, PayoutsService, RewardsService};
 use crate::blocks;
 use crate::chores;
 use crate::claims::audit::Auditor;
@@ -93,9 +94,14 @@ pub async fn run(
         .context("cannot start the template source")?;
     let (blocks, waiting) = start_blocks(&config, &templates, &last.stop, &shutdown).await?;
     let ports = Ports::bind(&config)?;
+    let lnurl = config.destinations.lnurl_options().map(Lnurl::new);
+    let lnurl = lnurl
+        .transpose()
+        .context("destinations.lightning_addresses")?;
     let payout_script = config.mining.payout().map_err(|reason| anyhow!(reason))?;
     tell_payout(&payout_script, network);
-    let services = services(&config, &base, &shutdown)?;
+    let pool_key = keys.receipt.x_only_public_key().0.serialize();
+    let services = services(&config, &base, pool_key, &shutdown)?;
     let (is_ready, readiness) = watch::channel(false);
     let api = ports.api.listen().context("cannot open api.listen")?;
     let api_address = api.local_addr()?;
@@ -114,7 +120,12 @@ pub async fn run(
         }
         let miners = (ports.mining, ports.declaration);
         let (mining, declaration) = open(miners, keys.authority, &shared, &shutdown).await?;
-        start_payouts(&shared, base.mailboxes.clone(), keys.onchain, &shutdown)?;
+        start_payouts(
+            &shared,
+            (base.mailboxes.clone(), lnurl),
+            keys.onchain,
+            &shutdown,
+        )?;
         let addresses = Addresses {
             mining,
             api: api_address,
@@ -186,12 +197,14 @@ async fn share(
 fn services(
     config: &Config,
     base: &Base,
+    pool_key: [u8; 32],
     shutdown: &CancellationToken,
 ) -> anyhow::Result<grpc::Services> {
     Ok(grpc::Services {
         tasks: base.tasks.clone(),
         downloads: open_downloads(config, &base.tracker, shutdown)?,
         rewards: RewardsService::new(base.ledger.clone(), base.tracker.clone()),
+        payouts: PayoutsService::new(base.ledger.clone(), pool_key, config),
         requests_per_connection_max: config.api.requests_per_connection_max,
         places: config.api.places(),
         tracker: base.tracker.clone(),
@@ -419,7 +432,7 @@ fn open_downloads(
 
 fn start_payouts(
     shared: &Shared,
-    mailboxes: Mailboxes,
+    (mailboxes, lnurl): (Mailboxes, Option<Lnurl>),
     wallet: Option<WalletKeys>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -450,6 +463,7 @@ fn start_payouts(
         mailboxes,
         answers: shared.invoice_answers.clone(),
         wallet: lightning.socket.clone().map(Client::new),
+        lnurl,
         config: lightning.clone(),
         onchain: onchain.clone(),
         pace,

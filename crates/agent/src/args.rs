@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use dovetail_agent::credit::BlockHash;
 use dovetail_commitment::TaskId;
 use dovetail_console::{ConstraintArguments, SamplingArguments};
+use dovetail_payee::{PayToKind, Schedule, THRESHOLD_MSAT_MAX};
 use dovetail_rewards::AccountId;
 
 /// Where the demo's pool listens by default.
@@ -37,6 +38,9 @@ pub(crate) enum Command {
     /// Fetch what a pool has published of a block, or check a miner's part of it.
     #[command(subcommand)]
     Credit(CreditCommand),
+    /// See or change where a pool pays an account.
+    #[command(subcommand)]
+    Payout(PayoutCommand),
 }
 
 #[derive(Debug, Args)]
@@ -200,6 +204,78 @@ pub(crate) struct CreditVerifyArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum PayoutCommand {
+    /// Where an account is paid.
+    #[command(subcommand)]
+    Destination(DestinationCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DestinationCommand {
+    /// Show how an account is paid, what will change, and why it was not paid.
+    Get(DestinationGetArgs),
+    /// State where an account is paid. Anything that is left out is back to its default.
+    Set(Box<DestinationSetArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DestinationGetArgs {
+    /// The account: the name that the miner is paid under, without a device's.
+    #[arg(value_name = "ACCOUNT", value_parser = account)]
+    pub(crate) account: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DestinationSetArgs {
+    /// The account, a Bitcoin address; not needed with --worker-key-file.
+    #[arg(long, value_name = "ACCOUNT", value_parser = account)]
+    pub(crate) account: Option<String>,
+    /// What it is paid by: lightning-address, bolt12, worker or onchain.
+    #[arg(long, value_name = "KIND", value_parser = kind)]
+    pub(crate) kind: Kind,
+    /// The Lightning address, the offer, the worker's key or the Bitcoin address.
+    #[arg(long, value_name = "DESTINATION")]
+    pub(crate) to: String,
+    /// A Bitcoin address for what cannot be paid over Lightning.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) fallback: Option<String>,
+    /// Pay from this balance on.
+    #[arg(long, value_name = "MSAT", value_parser = clap::value_parser!(u64).range(1..=THRESHOLD_MSAT_MAX))]
+    pub(crate) threshold_msat: Option<u64>,
+    /// as-earned, daily@HH or weekly@DAY@HH, in UTC.
+    #[arg(long, value_name = "SCHEDULE", default_value = "as-earned")]
+    pub(crate) schedule: Schedule,
+    /// The file with the worker's key, which signs for its account.
+    #[arg(long, value_name = "FILE", conflicts_with = "signature")]
+    pub(crate) worker_key_file: Option<PathBuf>,
+    /// The signature of a Bitcoin address over the line that this command prints without it (BIP 322, simple, base64).
+    #[arg(long, value_name = "SIGNATURE", requires = "made")]
+    pub(crate) signature: Option<String>,
+    /// The time in the line that was signed.
+    #[arg(long, value_name = "UNIX")]
+    pub(crate) made: Option<u64>,
+    /// The pool's public key (x-only, 64 hex digits) that the statement must be for.
+    #[arg(long, value_name = "HEX", env = "DOVETAIL_POOL_KEY", value_parser = key)]
+    pub(crate) pool_key: Option<Key>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a destination is paid by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind(pub(crate) PayToKind);
+
+fn kind(text: &str) -> Result<Kind, String> {
+    let kind = PayToKind::parse(&text.replace('-', "_"));
+    let kind = kind.ok_or("a kind is lightning-address, bolt12, worker or onchain")?;
+    Ok(Kind(kind))
+}
+
 fn account(text: &str) -> Result<String, String> {
     match AccountId::new(text) {
         Ok(_) if !text.contains(char::is_control) => Ok(text.to_owned()),
@@ -280,6 +356,12 @@ mod tests {
             "dovetail credit get alice --timeout 0",
             "dovetail credit get a\u{7}",
             "dovetail credit verify f --amount -1",
+            "dovetail payout destination get",
+            "dovetail payout destination set --kind gold --to x",
+            "dovetail payout destination set --kind bolt12",
+            "dovetail payout destination set --kind bolt12 --to x --signature s",
+            "dovetail payout destination set --kind bolt12 --to x --schedule hourly",
+            "dovetail payout destination set --kind bolt12 --to x --threshold-msat 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

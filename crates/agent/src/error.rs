@@ -179,6 +179,7 @@ impl AgentError {
                         | Code::QueueFull
                         | Code::ReceiptPending
                         | Code::RewardsFull
+                        | Code::PayoutsFull
                         | Code::Unavailable
                 )
             ),
@@ -203,8 +204,11 @@ impl AgentError {
                 Code::NoWorker => {
                     Some("`dovetail models` shows how many workers serve each model now")
                 }
-                Code::QueueFull | Code::RewardsFull | Code::Unavailable => {
+                Code::QueueFull | Code::RewardsFull | Code::PayoutsFull | Code::Unavailable => {
                     Some("try again in a moment")
+                }
+                Code::StatementInvalid | Code::StatementStale => {
+                    Some("is this machine's clock right, and was exactly the printed line signed?")
                 }
                 Code::PaymentRequired => {
                     Some("its operator's budget for tasks is used up; another pool may take it")

@@ -5,7 +5,8 @@
 //! pool; what cannot be checked without the model is not claimed to be checked. With the model's [`Vocabulary`] an answer's
 //! text is compared with its tokens.
 //!
-//! For miners, [`credit`] fetches what a pool has published of a block, and checks an account's part of it offline.
+//! For miners, [`credit`] fetches what a pool has published of a block, and checks an account's part of it offline;
+//! [`payouts`] says where an account is paid, and changes it.
 //!
 //! What a pool sends is bounded before it is taken, in bytes and in time. Its words in an [`AgentError`] are harmless to
 //! print; an answer's text and a model's name are as the pool sent them, for `dovetail_console` to print.
@@ -14,6 +15,7 @@ mod answer;
 mod client;
 pub mod credit;
 mod error;
+pub mod payouts;
 mod question;
 pub mod receipt_file;
 pub mod verify;

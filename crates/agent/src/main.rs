@@ -16,7 +16,9 @@ use clap::Parser;
 use dovetail_agent::AgentError;
 use dovetail_console::{CLOSED_EXIT_CODE, OutputError, complain, print_note};
 
-use crate::args::{Cli, Command, CreditCommand, ReceiptCommand, TaskCommand};
+use crate::args::{
+    Cli, Command, CreditCommand, DestinationCommand, PayoutCommand, ReceiptCommand, TaskCommand,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -49,6 +51,12 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Receipt(ReceiptCommand::Text(args)) => commands::receipt::text(&args),
         Command::Credit(CreditCommand::Get(args)) => commands::credit::get(&cli.pool, &args).await,
         Command::Credit(CreditCommand::Verify(args)) => commands::credit::verify(&args),
+        Command::Payout(PayoutCommand::Destination(DestinationCommand::Get(args))) => {
+            commands::payout::get(&cli.pool, &args).await
+        }
+        Command::Payout(PayoutCommand::Destination(DestinationCommand::Set(args))) => {
+            commands::payout::set(&cli.pool, &args).await
+        }
     }
 }
 

@@ -45,6 +45,20 @@ dovetail_units::codes! {
         DownloadsFull = "downloads-full",
         /// Too many are asking about rewards; try again later.
         RewardsFull = "rewards-full",
+        /// Too many are asking about payouts; try again later.
+        PayoutsFull = "payouts-full",
+        /// The account's name can prove nothing, so nobody can change where it is paid.
+        DestinationFixed = "destination-fixed",
+        /// The pool cannot pay to this destination, or not from this threshold on or at these times.
+        DestinationInvalid = "destination-invalid",
+        /// The statement is not signed by the account, or is for another pool, network or time.
+        StatementInvalid = "statement-invalid",
+        /// A statement of the account that is newer, or as old, was taken before.
+        StatementStale = "statement-stale",
+        /// The account has stated too often within a day.
+        StatementsFull = "statements-full",
+        /// Nobody has earned anything under this name.
+        AccountUnknown = "account-unknown",
         /// The pool is shutting down or its database is away; try again later.
         Unavailable = "unavailable",
         /// Something unexpected inside the pool; its log says more.
@@ -71,21 +85,29 @@ impl Code {
     /// The gRPC status that a refusal with this code travels under; `None` for what only ends tasks.
     pub const fn grpc(self) -> Option<tonic::Code> {
         Some(match self {
-            Self::ModelUnknown | Self::QuoteUnknown | Self::TaskUnknown | Self::ReceiptNever => {
-                tonic::Code::NotFound
-            }
+            Self::ModelUnknown
+            | Self::QuoteUnknown
+            | Self::TaskUnknown
+            | Self::ReceiptNever
+            | Self::AccountUnknown => tonic::Code::NotFound,
             Self::PromptTooLong
             | Self::SamplingInvalid
             | Self::ConstraintInvalid
             | Self::TaskTooLarge
-            | Self::ArgumentInvalid => tonic::Code::InvalidArgument,
-            Self::PaymentRequired | Self::QuoteExpired | Self::ReceiptPending => {
-                tonic::Code::FailedPrecondition
-            }
+            | Self::ArgumentInvalid
+            | Self::DestinationInvalid
+            | Self::StatementInvalid => tonic::Code::InvalidArgument,
+            Self::PaymentRequired
+            | Self::QuoteExpired
+            | Self::ReceiptPending
+            | Self::DestinationFixed
+            | Self::StatementStale => tonic::Code::FailedPrecondition,
             Self::NoWorker | Self::Unavailable => tonic::Code::Unavailable,
-            Self::QueueFull | Self::DownloadsFull | Self::RewardsFull => {
-                tonic::Code::ResourceExhausted
-            }
+            Self::QueueFull
+            | Self::DownloadsFull
+            | Self::RewardsFull
+            | Self::PayoutsFull
+            | Self::StatementsFull => tonic::Code::ResourceExhausted,
             Self::TaskIdTaken => tonic::Code::AlreadyExists,
             Self::Internal => tonic::Code::Internal,
             Self::WorkerLost

@@ -1,5 +1,6 @@
 //! A pool's gRPC interfaces, client and server side: `dovetail.inference.v1` for agents, `dovetail.models.v1` for
-//! workers that fetch model files, `dovetail.rewards.v1` for miners who check their part of a block, and the private `dovetail.validation.v1` between a pool and its validators.
+//! workers that fetch model files, `dovetail.rewards.v1` for miners who check their part of a block, `dovetail.payouts.v1`
+//! for miners who change where they are paid, and the private `dovetail.validation.v1` between a pool and its validators.
 //!
 //! Only what the protobuf files say, their error codes, and how a code travels in a [`tonic::Status`]. It knows nothing
 //! of tasks' lives, of money or of Bitcoin; the pool answers, agents and workers ask. The commented sources are under
@@ -35,6 +36,19 @@ pub mod v1 {
 )]
 pub mod models_v1 {
     include!("generated/dovetail.models.v1.rs");
+}
+
+/// The generated messages of `dovetail.payouts.v1`, client and server.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::nursery,
+    rustdoc::all
+)]
+pub mod payouts_v1 {
+    include!("generated/dovetail.payouts.v1.rs");
 }
 
 /// The generated messages of `dovetail.rewards.v1`, client and server.
@@ -106,6 +120,7 @@ mod tests {
         assert!(text.contains("dovetail.inference.v1"));
         assert!(text.contains("dovetail.models.v1"));
         assert!(text.contains("dovetail.rewards.v1"));
+        assert!(text.contains("dovetail.payouts.v1"));
         assert!(!text.contains("dovetail.validation.v1"));
         assert_eq!(SERVICE_NAME, "dovetail.inference.v1.Inference");
     }

@@ -8,9 +8,10 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const PUBLIC_FILES: [&str; 3] = [
+const PUBLIC_FILES: [&str; 4] = [
     "dovetail/inference/v1/inference.proto",
     "dovetail/models/v1/models.proto",
+    "dovetail/payouts/v1/payouts.proto",
     "dovetail/rewards/v1/rewards.proto",
 ];
 /// Between a pool and its own validators; left out of the descriptors that the public port reflects.

@@ -13,7 +13,7 @@ pub(crate) struct Rule {
     pub(crate) broken: &'static str,
 }
 
-static RULES: [Rule; 12] = [
+static RULES: [Rule; 13] = [
     Rule {
         name: "an account's totals are the sums of its transfers",
         broken: "
@@ -123,6 +123,19 @@ static RULES: [Rule; 12] = [
                    AND (a.rail = 'onchain' OR sha256(a.preimage) = a.payment_hash)
              GROUP BY p.id HAVING count(a.id) > 0 AND p.state <> 'paid'
                 OR count(a.id) = 0 AND p.state = 'paid' AND p.bolt11 IS NULL",
+    },
+    Rule {
+        name: "a payee is paid as its newest statement says, and each statement is newer than what it replaces",
+        broken: "
+            SELECT COALESCE(e.payee, d.payee) AS name,
+                   format('follows statement %s, the newest is %s', e.destination, d.newest) AS what
+              FROM (SELECT payee, destination FROM payees WHERE destination IS NOT NULL) e
+              FULL JOIN (SELECT payee, max(id) AS newest FROM destinations GROUP BY payee) d USING (payee)
+             WHERE e.destination IS DISTINCT FROM d.newest
+            UNION ALL
+            SELECT d.payee, format('statement %s replaces %s', d.id, d.replaces)
+              FROM destinations d JOIN destinations r ON r.id = d.replaces
+             WHERE d.payee <> r.payee OR d.made_at <= r.made_at OR d.created_at < r.active_from",
     },
     Rule {
         name: "held credit is held for a batch that has not ended otherwise",

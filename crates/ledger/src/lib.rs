@@ -64,8 +64,9 @@ pub use payouts::onchain::{
     OnchainTransaction, TransactionState, WaitingOutput,
 };
 pub use payouts::{
-    Attempt, AttemptRecord, AttemptState, DuePayee, FeesBorneBy, NewAttempt, NewPayout, PayeeQuery,
-    PayeeStanding, PayoutRecord, PayoutState, Proof, Rail, Success,
+    Attempt, AttemptRecord, AttemptState, DestinationRecord, Destinations, DuePayee, FeesBorneBy,
+    NewAttempt, NewPayout, PayeeQuery, PayeeStanding, PayoutRecord, PayoutState, Proof, Rail,
+    StatementRefusal, Success, TRIES_BEFORE_ONCHAIN,
 };
 pub use rewards::{
     AccountSlices, BlockCredit, EarnedRewards, MaturedReward, OpenReward, PublishedBlock,

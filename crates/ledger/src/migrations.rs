@@ -16,7 +16,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 23] = [
+const FILES: [(&str, &str); 24] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
@@ -40,6 +40,7 @@ const FILES: [(&str, &str); 23] = [
     file!("0021_attempts.sql"),
     file!("0022_daemons_role.sql"),
     file!("0023_onchain.sql"),
+    file!("0024_destinations.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use bitcoin::Network;
 use bitcoin::hashes::Hash;
-use lightning_invoice::Bolt11Invoice;
+use lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescriptionRef};
 
 /// The longest invoice that is looked at.
 const INVOICE_BYTES_MAX: usize = 4_096;
@@ -37,6 +37,8 @@ pub struct ParsedInvoice {
     pub expires_at_unix: u64,
     /// For how many blocks its payee may hold the money.
     pub min_final_cltv: u64,
+    /// The hash of what it is for, where it carries that instead of a text.
+    pub description_hash: Option<[u8; 32]>,
 }
 
 /// Parses `bolt11` and checks its signature, network, amount and expiry.
@@ -68,6 +70,10 @@ pub fn parse_invoice(
         amount_msat,
         expires_at_unix: expires_at.as_secs(),
         min_final_cltv: invoice.min_final_cltv_expiry_delta(),
+        description_hash: match invoice.description() {
+            Bolt11InvoiceDescriptionRef::Hash(hash) => Some(hash.0.to_byte_array()),
+            Bolt11InvoiceDescriptionRef::Direct(_) => None,
+        },
     })
 }
 

@@ -5,6 +5,7 @@ use anyhow::{Context, anyhow, ensure};
 use dovetail_daemon::Secret;
 use dovetail_engine::Head;
 use dovetail_ledger::Ledger;
+use dovetail_lnurl::Lnurl;
 
 use super::Config;
 use crate::keys::Keys;
@@ -41,6 +42,9 @@ impl Config {
         Keys::check(self)?;
         let url = self.ledger.url.read().context("ledger.url")?;
         Ledger::check_url(&url).context("ledger.url")?;
+        if let Some(options) = self.destinations.lnurl_options() {
+            Lnurl::new(options).context("destinations.lightning_addresses")?;
+        }
         let dir = &self.ledger.dir;
         ensure!(
             !dir.exists() || dir.is_dir(),

@@ -18,7 +18,7 @@ fn refused(changes: &[(&str, Change)]) {
 
 #[test]
 fn sizes_that_nothing_can_be_reckoned_with_are_named() {
-    let changes: [(&str, Change); 23] = [
+    let changes: [(&str, Change); 24] = [
         ("mining.cert_validity_s", |c| {
             c.mining.cert_validity_s = u64::MAX
         }),
@@ -45,6 +45,9 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
         }),
         ("lightning.retry_base_ms", |c| c.lightning.retry_base_ms = 0),
         ("lightning.cltv_max", |c| c.lightning.cltv_max = 17),
+        ("destinations.hold_s", |c| {
+            c.destinations.hold_s = 31 * 86_400
+        }),
         ("inference.prompt_bytes_max", |c| {
             c.inference.prompt_bytes_max = dovetail_commitment::PROMPT_BYTES_MAX + 1
         }),

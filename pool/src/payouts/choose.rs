@@ -1,26 +1,16 @@
 //! Who is paid next, and the beginning of its payout.
 
-use bitcoin::Network;
+use dovetail_commitment::WorkerKey;
 use dovetail_ledger::{DuePayee, LedgerError, NewAttempt, NewPayout, PayeeQuery, Rail};
-use dovetail_sv2::identity::{Identity, Payee};
+use dovetail_lightning::ParsedInvoice;
+use dovetail_payee::LightningAddress;
 use dovetail_units::Msat;
 use dovetail_units::time::unix_now;
 
-use super::invoices::{InvoiceRequest, accept};
-use super::{PayoutError, Payouts, pace};
-
-/// The class of a payee that is not paid out yet: nothing leads to it but its name.
-const NO_DESTINATION: &str = "no_destination";
-
-/// Why this account cannot be paid, if its name says nothing about where to: a Lightning address and a plain name wait, and a
-/// Bitcoin address where nobody is paid on the chain.
-pub(super) fn destination_class(account: &str, onchain: bool) -> Option<&'static str> {
-    match Identity::parse(account).map(|identity| identity.payee) {
-        Ok(Payee::WorkerKey(_) | Payee::Offer(_)) => None,
-        Ok(Payee::Address(_)) if onchain => None,
-        _ => Some(NO_DESTINATION),
-    }
-}
+use super::destination::{Destination, NO_DESTINATION, onchain_threshold};
+use super::invoices::{InvoiceRequest, accept, is_in_time};
+use super::onchain::Terms;
+use super::{PayoutError, Payouts, ROUND_MAX, pace};
 
 impl Payouts {
     pub(super) async fn due_payees(&self, limit: u32) -> Result<Vec<DuePayee>, LedgerError> {
@@ -34,26 +24,19 @@ impl Payouts {
         let query = PayeeQuery {
             connected: &connected,
             threshold: Msat::new(parts.config.payout_threshold_msat),
-            payout_max: Msat::new(parts.config.payout_max_msat),
+            payout_max: match parts.wallet {
+                Some(_) => Msat::new(parts.config.payout_max_msat),
+                None => Msat::ZERO,
+            },
+            onchain_threshold: self.onchain_threshold(),
+            lightning_addresses: parts.lnurl.is_some()
+                && self.hosts_asked.available_permits() >= ROUND_MAX,
             limit,
         };
-        let mut due = match parts.wallet {
-            Some(_) => parts.ledger.claim_payees(&query, parts.pace.lease).await?,
-            None => Vec::new(),
-        };
-        if let Some(onchain) = &parts.onchain {
-            let threshold = Msat::new(onchain.threshold_msat);
-            let prefixes = address_prefixes(parts.network);
-            let claim =
-                parts
-                    .ledger
-                    .claim_address_payees(&prefixes, threshold, limit, parts.pace.lease);
-            due.extend(claim.await?);
-        }
-        Ok(due)
+        parts.ledger.claim_payees(&query, parts.pace.lease).await
     }
 
-    /// Pays a payee that has enough: by its offer, or by an invoice that it is asked for.
+    /// Pays a payee that has enough, where it wants to be paid now.
     pub(super) async fn pay(&self, due: DuePayee) -> Result<(), PayoutError> {
         let begun = self.begin(&due).await;
         if let Err(error) = &begun
@@ -66,39 +49,56 @@ impl Payouts {
         begun
     }
 
+    /// What is paid on-chain at least; `None` if nothing is.
+    fn onchain_threshold(&self) -> Option<Msat> {
+        onchain_threshold(self.parts.onchain.as_ref())
+    }
+
     async fn begin(&self, due: &DuePayee) -> Result<(), PayoutError> {
-        let payee = Identity::parse(&due.payee).map(|identity| identity.payee);
-        if let Ok(Payee::Address(address)) = &payee {
-            let (terms, attempt) = self.onchain(address, due.available)?;
-            let payout = NewPayout {
-                id: rand::random(),
-                payee: due.payee.clone(),
-                amount: terms.amount,
-                fees_borne_by: terms.fees_borne_by,
-                attempt,
-            };
-            let (ledger, lease) = (&self.parts.ledger, self.parts.pace.lease);
-            return Ok(ledger.begin_payout(&payout, lease).await?);
-        }
-        let (amount, fee_max) =
-            pace::amount(&self.parts.config, due.available).ok_or(PayoutError::TooSmall)?;
+        let parts = &*self.parts;
+        let destination = Destination::of(due, parts.network, self.onchain_threshold());
         let id: [u8; 32] = rand::random();
-        let attempt = match payee {
-            Ok(Payee::Offer(offer)) => self.offer(offer, fee_max),
-            Ok(Payee::WorkerKey(key)) => self.invoice(&key, id, amount, fee_max).await?,
-            _ => return Err(PayoutError::NoDestination),
+        let (terms, attempt) = match destination.ok_or(PayoutError::NoDestination)? {
+            Destination::Onchain(address) => self.onchain(&address.to_string(), due.available)?,
+            Destination::Offer(offer) => {
+                let (terms, fee_max) = self.lightning_terms(due)?;
+                (terms, self.offer(offer, fee_max))
+            }
+            Destination::Worker(key) => {
+                let (terms, fee_max) = self.lightning_terms(due)?;
+                (terms, self.invoice(key, id, terms.amount, fee_max).await?)
+            }
+            Destination::LightningAddress(address) => {
+                let (terms, fee_max) = self.lightning_terms(due)?;
+                let (amount, attempt) = self.of_host(&address, terms.amount, fee_max).await?;
+                (Terms { amount, ..terms }, attempt)
+            }
         };
         let payout = NewPayout {
             id,
             payee: due.payee.clone(),
-            amount,
-            fees_borne_by: self.parts.config.fees_borne_by,
+            amount: terms.amount,
+            fees_borne_by: terms.fees_borne_by,
             attempt,
         };
         let _place = self.paying.acquire().await;
-        let (ledger, lease) = (&self.parts.ledger, self.parts.pace.lease);
-        ledger.begin_payout(&payout, lease).await?;
-        self.dispatch(first_attempt(payout)).await
+        parts.ledger.begin_payout(&payout, parts.pace.lease).await?;
+        match payout.attempt.rail {
+            // A batch takes all that wait.
+            Rail::Onchain => Ok(()),
+            Rail::Bolt11 | Rail::Bolt12 => self.dispatch(first_attempt(payout)).await,
+        }
+    }
+
+    /// What is paid over Lightning, and what its route may cost.
+    fn lightning_terms(&self, due: &DuePayee) -> Result<(Terms, Msat), PayoutError> {
+        let config = &self.parts.config;
+        let (amount, fee_max) = pace::amount(config, due.available).ok_or(PayoutError::TooSmall)?;
+        let terms = Terms {
+            amount,
+            fees_borne_by: config.fees_borne_by,
+        };
+        Ok((terms, fee_max))
     }
 
     fn offer(&self, offer: String, fee_max: Msat) -> NewAttempt {
@@ -115,14 +115,14 @@ impl Payouts {
 
     async fn invoice(
         &self,
-        worker: &str,
+        worker: WorkerKey,
         payout_id: [u8; 32],
         amount: Msat,
         fee_max: Msat,
     ) -> Result<NewAttempt, PayoutError> {
         let parts = &*self.parts;
         let request = InvoiceRequest {
-            worker: worker.parse().map_err(|_| PayoutError::NoDestination)?,
+            worker,
             payout_id,
             amount_msat: u64::try_from(amount.get()).map_err(|_| PayoutError::Amount)?,
         };
@@ -130,32 +130,47 @@ impl Payouts {
         let asking = parts.answers.ask(&parts.mailboxes, request, &parts.pace);
         let signed = asking.await?;
         let invoice = accept(&request, &signed, parts.network, &parts.config, &parts.pace)?;
-        Ok(NewAttempt {
+        Ok(self.bolt11(signed.bolt11, &invoice, fee_max))
+    }
+
+    /// The attempt to pay what the host of a Lightning address gives, and how much it takes at once.
+    async fn of_host(
+        &self,
+        address: &LightningAddress,
+        amount: Msat,
+        fee_max: Msat,
+    ) -> Result<(Msat, NewAttempt), PayoutError> {
+        let parts = &*self.parts;
+        let lnurl = parts.lnurl.as_ref().ok_or(PayoutError::NoDestination)?;
+        let amount_msat = u64::try_from(amount.get()).map_err(|_| PayoutError::Amount)?;
+        let _place = self.hosts_asked.acquire().await;
+        let fetched = lnurl.invoice(address, amount_msat, parts.network).await?;
+        is_in_time(&fetched.invoice, parts.pace.fetched_life_min, &parts.config)?;
+        // No more than was asked for.
+        let taken = fetched.invoice.amount_msat;
+        let taken = i64::try_from(taken).map_err(|_| PayoutError::Amount)?;
+        let attempt = self.bolt11(fetched.bolt11, &fetched.invoice, fee_max);
+        Ok((Msat::new(taken), attempt))
+    }
+
+    fn bolt11(&self, bolt11: String, invoice: &ParsedInvoice, fee_max: Msat) -> NewAttempt {
+        NewAttempt {
             id: rand::random(),
             rail: Rail::Bolt11,
-            destination: signed.bolt11,
+            destination: bolt11,
             payment_hash: Some(invoice.payment_hash),
             fee_max,
-            cltv_max: parts.config.cltv_max,
+            cltv_max: self.parts.config.cltv_max,
             expires_at_unix: invoice.expires_at_unix,
-        })
+        }
     }
-}
-
-/// How the addresses of a network begin. Names that are no addresses may begin so too.
-fn address_prefixes(network: Network) -> Vec<String> {
-    let prefixes: &[&str] = match network {
-        Network::Bitcoin => &["bc1", "1", "3"],
-        Network::Regtest => &["bcrt1", "m", "n", "2"],
-        _ => &["tb1", "m", "n", "2"],
-    };
-    prefixes.iter().map(ToString::to_string).collect()
 }
 
 /// Why the payee is put off; `None` if it is not its own doing.
 fn class(error: &PayoutError) -> Option<&'static str> {
     match error {
         PayoutError::Invoice(error) => Some(error.class()),
+        PayoutError::LightningAddress(error) => error.class(),
         // The payment hash of its invoice was used before: it was asked for a new one.
         PayoutError::Ledger(LedgerError::Conflict(_)) => Some("bad_invoice"),
         PayoutError::TooSmall => Some("too_small"),

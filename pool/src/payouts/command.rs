@@ -8,7 +8,7 @@ use dovetail_ledger::{AttemptRecord, AttemptState, PayeeStanding, PayoutRecord, 
 use dovetail_units::time::unix_now;
 use serde::Serialize;
 
-use super::choose::destination_class;
+use super::destination::{Pays, destination_class};
 use crate::config::Config;
 use crate::records;
 
@@ -26,14 +26,16 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// `onchain`: whether payees are paid on the chain.
     pub(crate) fn new(
         payee: &str,
         standing: &PayeeStanding,
         open: Option<PayoutRecord>,
-        onchain: bool,
+        pays: Pays,
     ) -> Self {
-        let no_destination = destination_class(payee, onchain).map(str::to_owned);
+        let no_destination = match standing.has_stated {
+            true => None,
+            false => destination_class(payee, pays).map(str::to_owned),
+        };
         let has_failed = standing.tries > 0 && no_destination.is_none();
         Self {
             under_way_msat: open.map(|open| open.amount.get()),
@@ -106,14 +108,14 @@ struct Attempt {
 }
 
 impl Payout {
-    fn new(record: PayoutRecord, onchain: bool) -> Self {
+    fn new(record: PayoutRecord, pays: Pays) -> Self {
         Self {
             payout: hex::encode(record.id),
             amount_msat: record.amount.get(),
             state: record.state.name(),
             failure_class: record.failure_class.clone(),
             began_unix: record.unix,
-            payee: Waiting::new(&record.payee, &record.standing, None, onchain),
+            payee: Waiting::new(&record.payee, &record.standing, None, pays),
             attempts: record.attempts.iter().map(Attempt::new).collect(),
             account: record.payee,
         }
@@ -202,11 +204,9 @@ pub async fn print_payouts(
         .payout_records(account.as_deref(), !all, limit)
         .await
         .context("cannot read the payouts: has this pool's database been migrated?")?;
-    let onchain = config.onchain.is_some();
-    let found: Vec<Payout> = found
-        .into_iter()
-        .map(|record| Payout::new(record, onchain))
-        .collect();
+    let pays = Pays::of(config);
+    let found = found.into_iter().map(|record| Payout::new(record, pays));
+    let found: Vec<Payout> = found.collect();
     records::print(&found, json, Payout::text, "no payout is under way")
 }
 
@@ -274,17 +274,28 @@ mod tests {
             tries: 3,
             failure_class: Some("no_route".to_owned()),
             next_try_unix: unix_now() + 80,
+            has_stated: false,
+        };
+        let pays = Pays {
+            lightning_addresses: true,
+            onchain: false,
         };
         let key = "ab".repeat(32);
-        let text = Waiting::new(&key, &failed, None, false).text();
+        let text = Waiting::new(&key, &failed, None, pays).text();
         assert!(
             text.contains("3 tries failed (no_route), the next is in "),
             "{text}"
         );
-        let plain = Waiting::new("some-miner", &PayeeStanding::default(), None, true);
+        let plain = Waiting::new("some-miner", &PayeeStanding::default(), None, pays);
         assert_eq!(plain.failure_class.as_deref(), Some("no_destination"));
         assert_eq!(plain.next_try_unix, None);
-        let paid = Waiting::new(&key, &PayeeStanding::default(), None, false);
+        let stated = PayeeStanding {
+            has_stated: true,
+            ..PayeeStanding::default()
+        };
+        let stated = Waiting::new("some-miner", &stated, None, pays);
+        assert_eq!(stated.failure_class, None);
+        let paid = Waiting::new(&key, &PayeeStanding::default(), None, pays);
         assert_eq!(paid.text(), "payouts: nothing has failed");
         let address = "bcrt1qa0sm0hxzj0x25rh8gw5xlzwlsfvvyz8u8nhukw";
         let class = |onchain| {

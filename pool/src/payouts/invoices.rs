@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bitcoin::Network;
 use dovetail_commitment::WorkerKey;
@@ -117,9 +118,9 @@ pub(super) enum NoInvoice {
     Late,
     #[error("the worker's invoice is not acceptable: {0}")]
     Bad(#[from] InvoiceError),
-    #[error("the worker's invoice ends too soon: it has to be good for {0} s")]
+    #[error("the payee's invoice ends too soon: it has to be good for {0} s")]
     EndsTooSoon(u64),
-    #[error("the worker's invoice lets its payee hold the money for longer than {0} blocks")]
+    #[error("the payee's invoice lets its payee hold the money for longer than {0} blocks")]
     HeldTooLong(u16),
     #[error("the invoice does not carry the worker's signature over its payment hash")]
     Unsigned,
@@ -150,12 +151,22 @@ pub(super) fn accept(
     if !verify_invoice(worker, payout_id, &invoice.payment_hash, &signed.signature) {
         return Err(NoInvoice::Unsigned);
     }
-    let life_min = pace.invoice_life_min.as_secs();
+    is_in_time(&invoice, pace.invoice_life_min, config)?;
+    Ok(invoice)
+}
+
+/// Whether the invoice lives for long enough to be paid, and does not let its payee hold the money for too long.
+pub(super) fn is_in_time(
+    invoice: &ParsedInvoice,
+    life_min: Duration,
+    config: &LightningConfig,
+) -> Result<(), NoInvoice> {
+    let life_min = life_min.as_secs();
     if invoice.expires_at_unix < unix_now() + life_min {
         return Err(NoInvoice::EndsTooSoon(life_min));
     }
     if invoice.min_final_cltv > u64::from(config.cltv_max) {
         return Err(NoInvoice::HeldTooLong(config.cltv_max));
     }
-    Ok(invoice)
+    Ok(())
 }

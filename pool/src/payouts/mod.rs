@@ -10,11 +10,15 @@ pub(crate) mod command;
 mod decide;
 #[cfg(test)]
 mod decide_tests;
+pub(crate) mod destination;
 #[cfg(test)]
 mod faults;
 mod invoices;
+#[cfg(test)]
+mod lightning_addresses;
 pub(crate) mod onchain;
 mod pace;
+pub(crate) mod stated;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -26,7 +30,9 @@ use std::time::Duration;
 use bitcoin::Network;
 use dovetail_ledger::{Attempt, Ledger, LedgerError};
 use dovetail_lightning::Client;
+use dovetail_lnurl::{Lnurl, LnurlError};
 use dovetail_telemetry::Telemetry;
+use dovetail_units::Msat;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -46,6 +52,8 @@ const CHECKS_MAX: usize = 32;
 /// How many workers may be asked for an invoice at once: each waits in memory only, and one that gives none must not keep
 /// others from being asked.
 const ASKED_MAX: usize = 1_024;
+/// How many hosts of Lightning addresses may be waited for at once: two rounds' payees.
+const HOSTS_ASKED_MAX: usize = 2 * ROUND_MAX;
 /// How many payees one round chooses.
 const ROUND_MAX: usize = 256;
 /// How long what is under way may take when the pool stops. All of it can be cut off anywhere.
@@ -58,6 +66,8 @@ pub(crate) struct PayoutParts {
     pub(crate) answers: InvoiceAnswers,
     /// None: nobody is paid over Lightning.
     pub(crate) wallet: Option<Client>,
+    /// What asks the hosts of Lightning addresses, if they are paid.
+    pub(crate) lnurl: Option<Lnurl>,
     pub(crate) config: LightningConfig,
     /// None: nobody is paid on the chain.
     pub(crate) onchain: Option<OnchainConfig>,
@@ -75,6 +85,7 @@ pub(crate) struct Payouts {
     paying: Arc<Semaphore>,
     checks: Arc<Semaphore>,
     asked: Arc<Semaphore>,
+    hosts_asked: Arc<Semaphore>,
 }
 
 /// One thing to do, for one payee. None waits for another.
@@ -95,6 +106,7 @@ impl Payouts {
             paying: Arc::new(Semaphore::new(PAYING_MAX)),
             checks: Arc::new(Semaphore::new(CHECKS_MAX)),
             asked: Arc::new(Semaphore::new(ASKED_MAX)),
+            hosts_asked: Arc::new(Semaphore::new(HOSTS_ASKED_MAX)),
         }
     }
 
@@ -220,11 +232,13 @@ enum PayoutError {
     Wallet(#[from] dovetail_lightning::ClientError),
     #[error(transparent)]
     Invoice(#[from] invoices::NoInvoice),
+    #[error(transparent)]
+    LightningAddress(#[from] LnurlError),
     #[error("an amount is out of range")]
     Amount,
     #[error("its balance does not pay for the fee")]
     TooSmall,
-    #[error("the payee cannot be paid: it is neither a worker's key nor an offer")]
+    #[error("the payee cannot be paid: nothing says where to, or this pool does not pay there")]
     NoDestination,
     #[error("the payee's address: {0}")]
     Address(onchain::AddressRefusal),

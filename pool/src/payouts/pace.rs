@@ -25,13 +25,15 @@ const FEE_BASE_MSAT: i64 = 1_000;
 pub(crate) struct Pace {
     /// How long a payee waits after the first failure; twice as long after each further one.
     pub(crate) backoff: Duration,
-    /// For how long what this process works on is nobody else's. Longer than a worker may take for an invoice and a wallet
-    /// for an answer.
+    /// For how long what this process works on is nobody else's. Longer than a worker or a host may take for an invoice and
+    /// a wallet for an answer.
     pub(crate) lease: Duration,
     /// How long a worker may take to make an invoice.
     pub(crate) invoice_time_max: Duration,
     /// An invoice has to live for this long when it comes: time to find a route, to fail, and to be tried again.
     pub(crate) invoice_life_min: Duration,
+    /// One that a host of a Lightning address gives for this long: many live for a minute or a few.
+    pub(crate) fetched_life_min: Duration,
     /// And for this long when it is tried again.
     pub(crate) retry_life_min: Duration,
     /// For how long an offer is tried before its payout is given up and another one begins.
@@ -48,6 +50,7 @@ impl Pace {
             lease: Duration::from_secs(60),
             invoice_time_max: Duration::from_secs(10),
             invoice_life_min: Duration::from_secs(600),
+            fetched_life_min: Duration::from_secs(30),
             retry_life_min: Duration::from_secs(60),
             offer_life: Duration::from_secs(3_600),
             unheard: Duration::from_secs(600),

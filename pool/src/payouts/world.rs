@@ -11,6 +11,7 @@ use dovetail_ledger::Ledger;
 use dovetail_lightning::server::{self, Wallet};
 use dovetail_lightning::simulator::{self, SimulatedWallet};
 use dovetail_lightning::{Client, CreatedInvoice};
+use dovetail_lnurl::Lnurl;
 use dovetail_sv2::extension::sign_invoice;
 use dovetail_telemetry::{Event, Sink, Telemetry};
 use dovetail_units::Msat;
@@ -64,6 +65,7 @@ pub(super) struct World {
     pub(super) heard: Heard,
     pub(super) config: LightningConfig,
     pub(super) pace: Pace,
+    pub(super) lnurl: Option<Lnurl>,
     socket: std::path::PathBuf,
     shutdown: CancellationToken,
     _dir: tempfile::TempDir,
@@ -113,6 +115,7 @@ impl World {
                 ..LightningConfig::default()
             },
             pace: pace(),
+            lnurl: None,
             socket,
             shutdown,
             _dir: dir,
@@ -125,6 +128,7 @@ impl World {
             mailboxes: self.mailboxes.clone(),
             answers: self.answers.clone(),
             wallet: Some(Client::new(self.socket.clone())),
+            lnurl: self.lnurl.clone(),
             config: self.config.clone(),
             onchain: None,
             pace: self.pace,

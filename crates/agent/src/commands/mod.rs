@@ -4,6 +4,7 @@ pub(crate) mod ask;
 pub(crate) mod credit;
 mod model_file;
 pub(crate) mod models;
+pub(crate) mod payout;
 pub(crate) mod receipt;
 pub(crate) mod task;
 

@@ -3,9 +3,10 @@
 //! belongs to one payout, ever; only a proven failure gives the money back.
 //!
 //! `docs/ledger.md` has the states; `attempts` has the steps of an attempt, `success` what one costs whom, `queue` whose
-//! turn it is, `onchain` what is paid by transactions.
+//! turn it is, `destinations` where payees want to be paid, `onchain` what is paid by transactions.
 
 mod attempts;
+mod destinations;
 mod queue;
 mod records;
 mod success;
@@ -20,7 +21,8 @@ use crate::tasks::array;
 use crate::transfers::{self, Phase, Transfer, TransferId, transfer, worker_account};
 use crate::{Ledger, LedgerError};
 
-pub use queue::{DuePayee, PayeeQuery};
+pub use destinations::{DestinationRecord, Destinations, StatementRefusal};
+pub use queue::{DuePayee, PayeeQuery, TRIES_BEFORE_ONCHAIN};
 pub use records::{AttemptRecord, PayeeStanding, PayoutRecord};
 pub use success::{Proof, Success};
 

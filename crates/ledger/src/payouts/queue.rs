@@ -3,21 +3,30 @@
 
 use std::time::Duration;
 
+use dovetail_payee::{PayTo, PayToKind};
 use dovetail_units::Msat;
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::{ATTEMPT, Attempt, attempt_of};
 use crate::{Ledger, LedgerError};
 
+/// After so many failed tries over Lightning a payee is paid on-chain, if a Bitcoin address of it is known.
+pub const TRIES_BEFORE_ONCHAIN: u32 = 8;
+
 /// Who may be chosen for a payout.
 #[derive(Debug, Clone)]
 pub struct PayeeQuery<'a> {
-    /// Payees that are there: they can be asked for an invoice. Those whose name is an offer need not be.
+    /// Workers that are there: they can be asked for an invoice. All others are paid without a connection.
     pub connected: &'a [String],
     /// What is paid at least ..
     pub threshold: Msat,
-    /// .. and at most at once.
+    /// .. and at most at once, over Lightning; zero: nothing is paid over Lightning.
     pub payout_max: Msat,
+    /// What is paid on-chain at least; `None`: nothing is paid on-chain.
+    pub onchain_threshold: Option<Msat>,
+    /// Whether there is room to ask the hosts of Lightning addresses.
+    pub lightning_addresses: bool,
     /// How many at most.
     pub limit: u32,
 }
@@ -29,6 +38,77 @@ pub struct DuePayee {
     pub payee: String,
     /// What it has.
     pub available: Msat,
+    /// How often paying it has failed since it was paid.
+    pub tries: u32,
+    /// Where it has stated to be paid; `None`: where its name says.
+    pub stated: Option<PayTo>,
+    /// The Bitcoin address that it has stated besides.
+    pub fallback: Option<String>,
+}
+
+/// Who may be paid now. `reachable` are accounts that something leads to, each found by an index: connected workers,
+/// names that say where to, and payees that have stated it. No other account is read. `standing` has the way to each.
+const CLAIM: &str = "
+    WITH reachable AS (
+        SELECT id, name, credits_posted - debits_posted - debits_pending AS available
+          FROM accounts WHERE name = ANY($1)
+         UNION
+        SELECT id, name, credits_posted - debits_posted - debits_pending
+          FROM accounts WHERE kind_of_name(name) IS NOT NULL
+         UNION
+        SELECT a.id, a.name, a.credits_posted - a.debits_posted - a.debits_pending
+          FROM payees e JOIN accounts a ON a.name = 'worker:' || e.payee WHERE e.destination IS NOT NULL
+    ), standing AS (
+        SELECT r.id, substr(r.name, 8) AS payee, r.available, COALESCE(e.next_try_at, '-infinity') AS next_try_at,
+               COALESCE(e.tries, 0) AS tries, d.kind, d.value, d.fallback, d.period_h, d.begins_h,
+               COALESCE(d.threshold_msat, 0) AS own_threshold,
+               COALESCE(d.kind, CASE WHEN r.name = ANY($1) THEN 'worker' ELSE kind_of_name(r.name) END) AS way,
+               COALESCE(d.fallback, CASE WHEN kind_of_name(r.name) = 'onchain' THEN substr(r.name, 8) END) AS address
+          FROM reachable r
+          LEFT JOIN payees e ON e.payee = substr(r.name, 8)
+          LEFT JOIN destinations n ON n.id = e.destination
+          LEFT JOIN destinations d ON d.id = CASE WHEN n.active_from <= now() THEN n.id ELSE n.replaces END
+    ), due AS (
+        SELECT id, payee, available, next_try_at, tries, kind, value, fallback
+          FROM standing s
+         WHERE next_try_at <= now()
+           AND (CASE way
+                    WHEN 'worker' THEN COALESCE('worker:' || value, 'worker:' || payee) = ANY($1)
+                    WHEN 'lightning_address' THEN $7
+                    ELSE way = 'bolt12'
+                END AND LEAST(available, $3) / 1000 * 1000 >= GREATEST($2, LEAST(own_threshold, $3) / 1000 * 1000)
+                OR (way = 'onchain' OR (tries >= $8 AND address IS NOT NULL))
+                   AND $6::bigint IS NOT NULL AND available >= GREATEST($6, own_threshold))
+           AND NOT EXISTS (SELECT 1 FROM payouts p WHERE p.worker = payee AND p.state = 'reserved')
+           AND (period_h IS NULL OR NOT EXISTS (
+                SELECT 1 FROM payouts p WHERE p.worker = payee AND p.state = 'paid'
+                   AND p.created_at >= period_began(s.period_h, s.begins_h, now())))
+         ORDER BY next_try_at, id LIMIT $4
+    ), claimed AS (
+        INSERT INTO payees AS e (payee, next_try_at)
+        SELECT payee, now() + make_interval(secs => $5) FROM due ORDER BY payee
+        ON CONFLICT (payee) DO UPDATE SET next_try_at = excluded.next_try_at WHERE e.next_try_at <= now()
+        RETURNING e.payee
+    )
+    SELECT due.payee, due.available, due.tries, due.kind, due.value, due.fallback FROM due JOIN claimed USING (payee)";
+
+fn due_payee(row: &PgRow) -> Result<DuePayee, LedgerError> {
+    const CORRUPT: LedgerError = LedgerError::Corrupt("payee");
+    let kind: Option<&str> = row.try_get("kind")?;
+    let stated = match kind {
+        Some(kind) => Some(PayTo::kept(
+            PayToKind::parse(kind).ok_or(CORRUPT)?,
+            row.try_get("value")?,
+        )),
+        None => None,
+    };
+    Ok(DuePayee {
+        payee: row.try_get("payee")?,
+        available: Msat::new(row.try_get("available")?),
+        tries: u32::try_from(row.try_get::<i32, _>("tries")?).map_err(|_| CORRUPT)?,
+        stated,
+        fallback: row.try_get("fallback")?,
+    })
 }
 
 impl Ledger {
@@ -47,43 +127,20 @@ impl Ledger {
             .iter()
             .map(|payee| crate::transfers::worker_account(payee))
             .collect();
-        sqlx::query(
-            "WITH reachable AS (
-                 SELECT id, name, credits_posted - debits_posted - debits_pending AS available
-                   FROM accounts WHERE name = ANY($1)
-                  UNION
-                 SELECT id, name, credits_posted - debits_posted - debits_pending
-                   FROM accounts WHERE starts_with(name, 'worker:lno1')
-             ), due AS (
-                 SELECT substr(r.name, 8) AS payee, r.available
-                   FROM reachable r LEFT JOIN payees e ON e.payee = substr(r.name, 8)
-                  WHERE LEAST(r.available, $3) / 1000 * 1000 >= $2
-                    AND COALESCE(e.next_try_at, '-infinity') <= now()
-                    AND NOT EXISTS (SELECT 1 FROM payouts p WHERE p.worker = substr(r.name, 8) AND p.state = 'reserved')
-                  ORDER BY COALESCE(e.next_try_at, '-infinity'), r.id LIMIT $4
-             ), claimed AS (
-                 INSERT INTO payees AS e (payee, next_try_at)
-                 SELECT payee, now() + make_interval(secs => $5) FROM due ORDER BY payee
-                 ON CONFLICT (payee) DO UPDATE SET next_try_at = excluded.next_try_at WHERE e.next_try_at <= now()
-                 RETURNING e.payee
-             )
-             SELECT due.payee, due.available FROM due JOIN claimed USING (payee)",
-        )
-        .bind(names)
-        .bind(query.threshold.get())
-        .bind(query.payout_max.get())
-        .bind(i64::from(query.limit))
-        .bind(lease.as_secs_f64())
-        .fetch_all(&self.pool)
-        .await?
-        .iter()
-        .map(|row| {
-            Ok(DuePayee {
-                payee: row.try_get("payee")?,
-                available: Msat::new(row.try_get("available")?),
-            })
-        })
-        .collect()
+        sqlx::query(CLAIM)
+            .bind(names)
+            .bind(query.threshold.get())
+            .bind(query.payout_max.get())
+            .bind(i64::from(query.limit))
+            .bind(lease.as_secs_f64())
+            .bind(query.onchain_threshold.map(Msat::get))
+            .bind(query.lightning_addresses)
+            .bind(i64::from(TRIES_BEFORE_ONCHAIN))
+            .fetch_all(&self.pool)
+            .await?
+            .iter()
+            .map(due_payee)
+            .collect()
     }
 
     /// Claims payouts whose attempts have all failed and whose payee's time has come; returns the last attempt of each.

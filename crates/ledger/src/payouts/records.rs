@@ -69,6 +69,8 @@ pub struct PayeeStanding {
     pub failure_class: Option<String>,
     /// When it is tried next, in seconds of Unix time.
     pub next_try_unix: u64,
+    /// Whether it has stated where it is paid, and that holds.
+    pub has_stated: bool,
 }
 
 fn unsigned(row: &PgRow, name: &str) -> Result<u64, LedgerError> {
@@ -81,6 +83,7 @@ fn standing_of(row: &PgRow) -> Result<PayeeStanding, LedgerError> {
         tries: u32::try_from(tries).map_err(|_| LedgerError::Corrupt("payee"))?,
         failure_class: row.try_get("payee_class")?,
         next_try_unix: unsigned(row, "next_try")?,
+        has_stated: row.try_get("has_stated")?,
     })
 }
 
@@ -104,7 +107,9 @@ fn attempt_of(row: &PgRow) -> Result<AttemptRecord, LedgerError> {
 }
 
 const STANDING: &str = "COALESCE(e.tries, 0) AS tries, e.failure_class AS payee_class,
-    COALESCE(extract(epoch FROM e.next_try_at), 0)::bigint AS next_try";
+    COALESCE(extract(epoch FROM e.next_try_at), 0)::bigint AS next_try,
+    EXISTS (SELECT 1 FROM destinations n WHERE n.id = e.destination AND (n.active_from <= now() OR n.replaces IS NOT NULL))
+        AS has_stated";
 
 impl Ledger {
     /// Payouts, newest first: of one payee or of all, those under way or all of them. One with an attempt in review counts

@@ -3,7 +3,7 @@
 use super::*;
 
 /// What was done to the tables, and a word of the rule that is broken then.
-const FAULTS: [(&str, &str); 8] = [
+const FAULTS: [(&str, &str); 10] = [
     (
         "UPDATE accounts SET credits_posted = credits_posted + 1 WHERE name = 'worker:alice'",
         "totals",
@@ -32,6 +32,14 @@ const FAULTS: [(&str, &str); 8] = [
         "DELETE FROM window_now WHERE account = (SELECT min(account) FROM window_now)",
         "window",
     ),
+    (
+        "UPDATE payees SET destination = NULL WHERE payee = 'alice'",
+        "statement",
+    ),
+    (
+        "UPDATE destinations SET made_at = 'epoch' WHERE replaces IS NOT NULL",
+        "statement",
+    ),
 ];
 
 #[test]
@@ -39,6 +47,8 @@ fn a_ledger_that_was_only_used_is_what_its_facts_say_and_every_fault_is_found() 
     run(|db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
         rewards::a_matured_block(&ledger, dir.path()).await;
+        payouts::destinations::state(&ledger, "alice", "first@wallet.example", 1).await;
+        payouts::destinations::state(&ledger, "alice", "second@wallet.example", 2).await;
         let found = ledger.check_consistency().await.unwrap();
         assert_eq!(found.differences, []);
         let sums = found.obligations;

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
-use lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
+use lightning_invoice::{
+    Bolt11InvoiceDescription, Currency, Description, InvoiceBuilder, PaymentSecret, Sha256,
+};
 
 use crate::protocol::{
     CreatedInvoice, CreatedOffer, Hash32, Info, InvoicePayment, OfferPayment, PaymentStatus,
@@ -63,13 +65,13 @@ impl SimulatedWallet {
     fn sign(
         &self,
         amount_msat: u64,
-        description: &str,
+        description: Bolt11InvoiceDescription,
         expiry_s: u32,
         hash: sha256::Hash,
     ) -> Result<String, Refusal> {
         let refused = |_| Refusal::new("invalid", "no invoice can be made of this");
         InvoiceBuilder::new(Currency::Regtest)
-            .description(description.to_owned())
+            .invoice_description(description)
             .payment_hash(hash)
             .payment_secret(PaymentSecret(rand::random()))
             .current_timestamp()
@@ -81,6 +83,38 @@ impl SimulatedWallet {
             })
             .map(|invoice| invoice.to_string())
             .map_err(refused)
+    }
+
+    fn invoice(
+        &self,
+        amount_msat: u64,
+        description: Bolt11InvoiceDescription,
+        expiry_s: u32,
+    ) -> Result<CreatedInvoice, Refusal> {
+        let preimage: [u8; 32] = rand::random();
+        let hash = sha256::Hash::hash(&preimage);
+        let bolt11 = self.sign(amount_msat, description, expiry_s, hash)?;
+        let invoice = Invoice::new(self.index, amount_msat, preimage);
+        self.network().add_invoice(hash.to_byte_array(), invoice)?;
+        Ok(CreatedInvoice {
+            bolt11,
+            payment_hash: Hash32(hash.to_byte_array()),
+        })
+    }
+
+    /// An invoice that carries the hash of what it is for, as the host of a Lightning address gives (LUD-06).
+    ///
+    /// # Errors
+    /// As [`Wallet::create_invoice`].
+    pub fn create_invoice_for_hash(
+        &self,
+        amount_msat: u64,
+        description_hash: [u8; 32],
+        expiry_s: u32,
+    ) -> Result<CreatedInvoice, Refusal> {
+        let hash = sha256::Hash::from_byte_array(description_hash);
+        let description = Bolt11InvoiceDescription::Hash(Sha256(hash));
+        self.invoice(amount_msat, description, expiry_s)
     }
 }
 
@@ -98,15 +132,10 @@ impl Wallet for SimulatedWallet {
         description: &str,
         expiry_s: u32,
     ) -> Result<CreatedInvoice, Refusal> {
-        let preimage: [u8; 32] = rand::random();
-        let hash = sha256::Hash::hash(&preimage);
-        let bolt11 = self.sign(amount_msat, description, expiry_s, hash)?;
-        let invoice = Invoice::new(self.index, amount_msat, preimage);
-        self.network().add_invoice(hash.to_byte_array(), invoice)?;
-        Ok(CreatedInvoice {
-            bolt11,
-            payment_hash: Hash32(hash.to_byte_array()),
-        })
+        let description = Description::new(description.to_owned())
+            .map_err(|_| Refusal::new("invalid", "the description is too long"))?;
+        let description = Bolt11InvoiceDescription::Direct(description);
+        self.invoice(amount_msat, description, expiry_s)
     }
 
     async fn create_offer(&self, _description: &str) -> Result<CreatedOffer, Refusal> {

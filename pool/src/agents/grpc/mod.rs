@@ -1,10 +1,11 @@
-//! The gRPC interface: `dovetail.inference.v1`, `dovetail.models.v1` for workers that fetch models, and `dovetail.rewards.v1`
-//! for miners who check their part of a block.
+//! The gRPC interface: `dovetail.inference.v1`, `dovetail.models.v1` for workers that fetch models, and for miners
+//! `dovetail.rewards.v1`, to check their part of a block, and `dovetail.payouts.v1`, to say where they are paid.
 //! It translates requests into calls of [`Tasks`], and what comes back into messages.
 
 mod create;
 mod downloads;
 mod follow;
+mod payouts;
 mod rewards;
 mod server;
 mod status;
@@ -22,6 +23,7 @@ use tonic::{Request, Response, Status};
 use crate::tasks::Tasks;
 
 pub(crate) use downloads::Downloads;
+pub(crate) use payouts::PayoutsService;
 pub(crate) use rewards::RewardsService;
 pub(crate) use server::{Services, serve};
 

@@ -13,7 +13,7 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::{Downloads, InferenceService, RewardsService};
+use super::{Downloads, InferenceService, PayoutsService, RewardsService};
 use crate::grpc_listener::limited;
 use crate::tasks::Tasks;
 
@@ -31,6 +31,8 @@ pub(crate) struct Services {
     pub(crate) downloads: Option<Downloads>,
     /// Blocks and slices; empty where the pool divides none.
     pub(crate) rewards: RewardsService,
+    /// Where accounts are paid.
+    pub(crate) payouts: PayoutsService,
     /// How many requests one connection may have under way.
     pub(crate) requests_per_connection_max: usize,
     /// Who may hold how many connections.
@@ -69,6 +71,7 @@ pub(crate) async fn serve(
         .add_service(health_service)
         .add_service(inference)
         .add_service(services.rewards.into_service())
+        .add_service(services.payouts.into_service())
         .add_optional_service(services.downloads.map(Downloads::into_service))
         .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned());
     let (served, ()) = tokio::join!(serving, report_ready(&health, readiness, &stop));
@@ -205,10 +208,9 @@ mod tests {
         let (v1, v1alpha) = (services!(v1), services!(v1alpha));
         for names in [v1, v1alpha] {
             let ours = dovetail_api::SERVICE_NAME.to_owned();
-            assert!(
-                names.contains(&"dovetail.rewards.v1.Rewards".to_owned()),
-                "{names:?}"
-            );
+            for service in ["dovetail.rewards.v1.Rewards", "dovetail.payouts.v1.Payouts"] {
+                assert!(names.contains(&service.to_owned()), "{names:?}");
+            }
             let versions = ["v1", "v1alpha"]
                 .map(|version| format!("grpc.reflection.{version}.ServerReflection"));
             for name in [&[ours], &versions[..]].concat() {

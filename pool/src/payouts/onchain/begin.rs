@@ -15,9 +15,9 @@ const WAIT_S_MAX: u64 = 30 * 86_400;
 /// In one block's time: `attempts` has a bound for what routes hold, and the chain holds nothing.
 const NOT_HELD: u16 = 1;
 
-/// What a payout on the chain moves.
+/// What a payout moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::payouts) struct OnchainTerms {
+pub(in crate::payouts) struct Terms {
     /// What the payee gets, in whole satoshi.
     pub(in crate::payouts) amount: Msat,
     /// Who bears the fee.
@@ -73,14 +73,14 @@ impl Payouts {
         &self,
         address: &str,
         available: Msat,
-    ) -> Result<(OnchainTerms, NewAttempt), PayoutError> {
+    ) -> Result<(Terms, NewAttempt), PayoutError> {
         let config = self.parts.onchain.as_ref();
         let config = config.ok_or(PayoutError::NoDestination)?;
         let amount = amount(config, available).ok_or(PayoutError::TooSmall)?;
         let sat = u64::try_from(amount.get() / 1_000).map_err(|_| PayoutError::Amount)?;
         script_of(address, self.parts.network, Amount::from_sat(sat))
             .map_err(PayoutError::Address)?;
-        let terms = OnchainTerms {
+        let terms = Terms {
             amount,
             fees_borne_by: config.fees_borne_by,
         };

@@ -28,7 +28,7 @@ use crate::config::OnchainConfig;
 use crate::mailboxes::Mailboxes;
 use search::Search;
 
-pub(super) use begin::AddressRefusal;
+pub(super) use begin::{AddressRefusal, Terms};
 
 /// Where nodes have no estimate, as on a new network: 1 sat/vB.
 const FALLBACK_RATE: FeeRate = FeeRate::BROADCAST_MIN;

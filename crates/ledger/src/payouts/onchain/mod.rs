@@ -3,7 +3,6 @@
 //! rules as triggers; `docs/onchain.md` says what they mean.
 
 mod booking;
-mod claims;
 pub(crate) mod rules;
 mod steps;
 

@@ -1,5 +1,6 @@
 //! Payouts: money is set aside before it is sent, and given back only when it is proven unsent.
 
+pub(super) mod destinations;
 mod late;
 mod onchain;
 mod turns;
@@ -76,6 +77,8 @@ pub(super) async fn claim(ledger: &Ledger, connected: &[&str], threshold: i64) -
         connected: &connected,
         threshold: Msat::new(threshold),
         payout_max: Msat::new(1 << 40),
+        onchain_threshold: None,
+        lightning_addresses: true,
         limit: 32,
     };
     let due = ledger

@@ -280,29 +280,12 @@ fn a_batch_that_never_confirms_is_tried_again_and_pays_once() {
 }
 
 #[test]
-fn what_waits_for_no_batch_can_be_given_up_and_names_of_addresses_are_claimed() {
+fn what_waits_for_no_batch_can_be_given_up_and_says_why_it_waits() {
     run(|_db, ledger| async move {
         two_wait(&ledger, FeesBorneBy::Pool).await;
         ledger.note_failed([1; 32], "expired", None).await.unwrap();
         ledger.give_payout_up([1; 32], "expired").await.unwrap();
         assert_eq!(holds(&ledger, "worker:alice").await, (100_000_000, 0));
-        earn(
-            &ledger,
-            &["bcrt1qcarol", "m1", &"3a".repeat(32)],
-            70_000_000,
-        )
-        .await;
-        let prefixes = ["bcrt1".to_owned(), "3".to_owned()];
-        let claim = |msat| ledger.claim_address_payees(&prefixes, Msat::new(msat), 9, SOON);
-        assert!(claim(70_000_001).await.unwrap().is_empty());
-        let due = claim(70_000_000).await.unwrap();
-        assert_eq!(due.len(), 1);
-        assert_eq!(
-            (&*due[0].payee, due[0].available.get()),
-            ("bcrt1qcarol", 70_000_000)
-        );
-        // Claimed once.
-        assert!(claim(1).await.unwrap().is_empty());
         ledger
             .note_waiting(&["bob".to_owned()], "pool_short")
             .await
