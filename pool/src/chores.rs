@@ -1,5 +1,5 @@
 //! What goes on whoever is connected: tasks that are over, have stalled or are abandoned, credit that has matured, blocks that are
-//! looked for on the chain, mismatches that nobody has confirmed yet, what the operator has paid.
+//! looked for on the chain, mismatches that nobody has confirmed yet, what the operator has paid, and what the pool holds beside what it owes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use crate::blocks;
 use crate::claims::settle::Settler;
 use crate::claims::suspects;
 use crate::shared::Shared;
+use crate::solvency::{self, Purses};
 use crate::subsidy;
 use crate::tasks::Tasks;
 
@@ -26,6 +27,7 @@ const MATURITY_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) fn start(
     shared: &Arc<Shared>,
     rewards: Option<RewardsConfig>,
+    purses: Purses,
     shutdown: &CancellationToken,
 ) {
     let tracker = &shared.tracker;
@@ -35,6 +37,9 @@ pub(crate) fn start(
     tracker.spawn(mature(Arc::clone(shared), shutdown.clone()));
     let (ledger, budget) = (shared.ledger.clone(), shared.config.inference.subsidy);
     let telling = subsidy::keep_telling(ledger, budget, shared.telemetry.clone(), shutdown.clone());
+    tracker.spawn(telling);
+    let (ledger, telemetry) = (shared.ledger.clone(), shared.telemetry.clone());
+    let telling = solvency::keep_telling(ledger, purses, telemetry, shutdown.clone());
     tracker.spawn(telling);
     let settler = Settler::clone(&shared.settler);
     tracker.spawn(suspects::keep_confirming(settler, shutdown.clone()));

@@ -2,19 +2,20 @@
 
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
+use dovetail_daemon::Secret;
 use dovetail_ledger::{Consistency, Ledger, Obligations};
 use dovetail_lightning::Client;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::payouts::onchain::{holdings, node_of};
 use crate::records;
+use crate::solvency::{Purses, Solvency};
 
 /// Brings the ledger's tables up to date as their owner, and gives a role what daemons need.
 ///
 /// # Errors
-/// If the owner's URL cannot be read, or the database refuses.
+/// If the owner's URL cannot be read, others may read it, or the database refuses.
 pub async fn migrate_ledger(
     config: &Config,
     owner_url: Option<&Path>,
@@ -22,10 +23,11 @@ pub async fn migrate_ledger(
 ) -> anyhow::Result<()> {
     let ledger = match owner_url {
         Some(path) => {
-            let url = std::fs::read_to_string(path).context("--owner-url-file")?;
-            Ledger::connect(url.trim(), 2)
-                .await
-                .context("--owner-url-file")?
+            let secret = Secret::File {
+                file: path.to_owned(),
+            };
+            let url = secret.read().context("--owner-url-file")?;
+            Ledger::connect(&url, 2).await.context("--owner-url-file")?
         }
         None => records::connect(config).await?,
     };
@@ -53,10 +55,8 @@ struct CheckRecord {
     rewards_msat: i64,
     fees_msat: i64,
     paid_msat: i64,
-    /// What the wallet can spend; `null` if it has none, or did not answer.
-    wallet_msat: Option<u64>,
-    /// What the wallet on the chain can spend; the same.
-    onchain_msat: Option<u64>,
+    #[serde(flatten)]
+    solvency: Solvency,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,26 +76,16 @@ pub async fn print_ledger_audit(config: &Config, json: bool) -> anyhow::Result<(
         .check_consistency()
         .await
         .context("cannot read the ledger: has this pool's database been migrated?")?;
-    let wallet_msat = match &config.lightning.socket {
-        Some(socket) => Client::new(socket.clone()).balance().await.ok(),
-        None => None,
-    };
-    let record = record(found, wallet_msat, onchain_msat(config).await);
+    let mut purses = Purses::of(config).map_err(|reason| anyhow!("configuration: {reason}"))?;
+    let solvency = Solvency::look(&found.obligations, &mut purses).await;
+    let record = record(found, solvency);
     let broken = record.differences.len();
     records::print(&[record], json, text, "")?;
     ensure!(broken == 0, "{broken} rules of the ledger do not hold");
     Ok(())
 }
 
-/// What the wallet on the chain can spend now, if there is one and its node answers.
-async fn onchain_msat(config: &Config) -> Option<u64> {
-    let onchain = config.onchain.as_ref()?;
-    let keys = onchain.keys(config.mining.network).ok()?;
-    let holdings = holdings(&node_of(onchain).ok()?, &keys).await.ok()?;
-    holdings.spendable.to_sat().checked_mul(1_000)
-}
-
-fn record(found: Consistency, wallet_msat: Option<u64>, onchain_msat: Option<u64>) -> CheckRecord {
+fn record(found: Consistency, solvency: Solvency) -> CheckRecord {
     let Obligations {
         owed,
         held,
@@ -103,6 +93,7 @@ fn record(found: Consistency, wallet_msat: Option<u64>, onchain_msat: Option<u64
         rewards,
         fees,
         paid,
+        ..
     } = found.obligations;
     let differences = found.differences.into_iter().map(|difference| {
         let examples = difference.examples.into_iter();
@@ -122,8 +113,7 @@ fn record(found: Consistency, wallet_msat: Option<u64>, onchain_msat: Option<u64
         rewards_msat: rewards.get(),
         fees_msat: fees.get(),
         paid_msat: paid.get(),
-        wallet_msat,
-        onchain_msat,
+        solvency,
     }
 }
 
@@ -150,12 +140,29 @@ fn text(record: &CheckRecord) -> String {
         record.fees_msat,
         record.paid_msat,
     );
-    text += &match record.wallet_msat {
-        Some(wallet) => format!("in the wallet      {wallet} msat\n"),
-        None => "in the wallet      unknown\n".to_owned(),
-    };
-    if let Some(onchain) = record.onchain_msat {
-        text += &format!("on the chain       {onchain} msat\n");
-    }
+    text += &record.solvency.text();
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_owners_url_is_not_taken_from_a_file_that_others_may_read() {
+        let config: Config =
+            toml::from_str(include_str!("../../config/dovetail-pool.toml")).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let url = "postgres://owner:hunter2@localhost:1/nowhere";
+        std::fs::write(file.path(), url).unwrap();
+        let open_to_all = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(file.path(), open_to_all).unwrap();
+        let refused = migrate_ledger(&config, Some(file.path()), None).await;
+        let said = format!("{:#}", refused.unwrap_err());
+        assert!(said.starts_with("--owner-url-file"), "{said}");
+        assert!(said.contains("chmod 600"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
 }

@@ -32,6 +32,7 @@ mod rewards;
 mod run;
 mod share_pace;
 mod shared;
+mod solvency;
 mod subsidy;
 mod tasks;
 #[cfg(test)]

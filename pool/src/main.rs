@@ -139,7 +139,7 @@ enum LedgerCommand {
     },
     /// Bring the tables up to date as their owner, for daemons whose role may not.
     Migrate {
-        /// A file with the owner's postgres:// URL, in place of ledger.url.
+        /// A file with the owner's postgres:// URL, which nobody else may read, in place of ledger.url.
         #[arg(long)]
         owner_url_file: Option<PathBuf>,
         /// Give this role what daemons need, and no more. It must exist.

@@ -47,6 +47,7 @@ use crate::records;
 use crate::rewards;
 use crate::share_pace::SharePace;
 use crate::shared::Shared;
+use crate::solvency::Purses;
 use crate::tasks::{Prices, TaskLimits, TaskParts, Tasks};
 use crate::validation::{ReplayPace, pace_of, start_validators};
 
@@ -113,7 +114,8 @@ pub async fn run(
     for publication in waiting {
         blocks::resume(&shared, publication);
     }
-    chores::start(&shared, rewards, &shutdown);
+    let purses = Purses::of(&shared.config).map_err(|reason| anyhow!(reason))?;
+    chores::start(&shared, rewards, purses, &shutdown);
     let opening = async {
         if !has_work(&shared, &shutdown).await? {
             return Ok(());

@@ -58,12 +58,13 @@ pub struct RealNetwork {
 impl Network {
     pub(crate) fn simulated(
         layout: &Layout<'_>,
-        bits: &str,
+        options: &Options,
         tell: &mut impl FnMut(&str, &Value),
     ) -> anyhow::Result<Self> {
+        let bits = options.bits;
         let (source, ready) = template_provider(layout, "templates", "127.0.0.1:0", bits)?;
         tell("templates", &ready);
-        let wallets = wallets(layout, tell)?;
+        let wallets = wallets(layout, options, tell)?;
         Ok(Self::Simulated(Box::new(SimulatedNetwork {
             source,
             bits: bits.to_owned(),
@@ -76,12 +77,13 @@ impl Network {
     pub(crate) fn core(
         layout: &Layout<'_>,
         parts: &CoreParts,
+        options: &Options,
         tell: &mut impl FnMut(&str, &Value),
     ) -> anyhow::Result<Self> {
         let core = BitcoinCore::start(parts, &layout.file("bitcoin"), &layout.file("logs"))?;
         core.mine(1, PAYOUT_ADDRESS)?;
         tell("bitcoin", &json!({ "socket": core.socket() }));
-        let wallets = wallets(layout, tell)?;
+        let wallets = wallets(layout, options, tell)?;
         Ok(Self::Core(Box::new(CoreNetwork { core, wallets })))
     }
 
@@ -208,10 +210,17 @@ fn template_provider(
     Ok((source, ready))
 }
 
-fn wallets(layout: &Layout<'_>, tell: &mut impl FnMut(&str, &Value)) -> anyhow::Result<Daemon> {
+fn wallets(
+    layout: &Layout<'_>,
+    options: &Options,
+    tell: &mut impl FnMut(&str, &Value),
+) -> anyhow::Result<Daemon> {
     let pool = format!("pool={}", layout.file("pool.sock").display());
     let worker = format!("worker={}", layout.file("worker.sock").display());
-    let arguments = ["--socket", &pool, "--socket", &worker];
+    let (faults, seed) = options.wallet_faults;
+    let (faults, seed) = (faults.to_string(), seed.to_string());
+    let mut arguments = vec!["--socket", &pool, "--socket", &worker];
+    arguments.extend(["--faults", &faults, "--faults-seed", &seed]);
     let mut wallets = layout.spawn("wallets", "dovetail-lightning-sim", &arguments)?;
     tell("wallets", &wallets.ready(START_TIME_MAX)?);
     Ok(wallets)

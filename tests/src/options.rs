@@ -50,6 +50,9 @@ pub struct Options {
     pub onchain: Option<&'static str>,
     /// What 2^20 expected hashes earn, in msat.
     pub hash_msat_per_mebihash: u32,
+    /// At how many payments the pool's simulated wallet does what real ones have been seen to do, and the seed of which
+    /// these are.
+    pub wallet_faults: (usize, u64),
     /// Bitcoin Core and LDK instead of the embedded chain and the simulated network.
     pub real: Option<RealParts>,
 }
@@ -79,6 +82,7 @@ impl Default for Options {
             payout_address: crate::scenario::PAYOUT_ADDRESS,
             onchain: None,
             hash_msat_per_mebihash: 10,
+            wallet_faults: (0, 0),
             real: None,
         }
     }

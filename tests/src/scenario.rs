@@ -57,7 +57,8 @@ pub struct Scenario {
     pub validator: Option<Daemon>,
     /// The pool.
     pub pool: Daemon,
-    pool_settings: &'static [(&'static str, &'static str)],
+    /// As [`Options::pool_settings`]: what the pool is started with again.
+    pub pool_settings: &'static [(&'static str, &'static str)],
     /// The chain and the wallets that everything runs on.
     pub network: Network,
 }
@@ -86,8 +87,8 @@ impl Scenario {
         let url = postgres.daemons_url(database);
         let network = match (&options.real, &options.core) {
             (Some(parts), _) => Network::real(&layout, parts, &mut tell)?,
-            (None, Some(parts)) => Network::core(&layout, parts, &mut tell)?,
-            (None, None) => Network::simulated(&layout, options.bits, &mut tell)?,
+            (None, Some(parts)) => Network::core(&layout, parts, options, &mut tell)?,
+            (None, None) => Network::simulated(&layout, options, &mut tell)?,
         };
         let source_config = options.templates.clone();
         let source_config = source_config.unwrap_or_else(|| network.templates_config());

@@ -4,8 +4,6 @@
 
 mod played;
 
-use std::time::Duration;
-
 use dovetail_tests::scenario::Options;
 use played::LOCALHOST;
 use played::miner::Miner;
@@ -65,44 +63,4 @@ async fn shares_are_acknowledged_while_postgres_takes_none_and_are_in_the_ledger
         .map(|hour| hour["shares"].as_u64().unwrap())
         .sum();
     assert_eq!(shares, acknowledged, "{printed}");
-}
-
-/// Shares, claims, payouts and restarts, whatever they cut: nothing is lost and nothing is twice.
-#[test]
-fn twelve_kills_of_a_busy_pool_leave_a_ledger_whose_sums_all_hold() {
-    let options = Options {
-        shares_per_minute: 600,
-        ..Options::default()
-    };
-    let (_dir, mut scenario) = dovetail_tests::scenario(&options).unwrap();
-    for kill in 0..12_u64 {
-        // Somebody asks, so that claims and payouts are under way; the pool may not be there.
-        let prompt = format!("a question before kill {kill}");
-        let mut agent = scenario.agent();
-        agent.args(["ask", "--max-tokens", "8", "--", &prompt]);
-        let agent = agent
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn();
-        std::thread::sleep(Duration::from_millis(200 + kill * 397 % 900));
-        scenario.pool.kill();
-        if let Ok(mut agent) = agent {
-            let _ = agent.kill();
-            let _ = agent.wait();
-        }
-        scenario.restart_pool().unwrap();
-    }
-    let back = Duration::from_secs(60);
-    scenario.pool.event("worker_registered", back).unwrap();
-    let answer = scenario.ask("a question after all kills", 32, "receipt.json", &[]);
-    assert_eq!(answer.unwrap()["receipt"]["verified"], true);
-    scenario
-        .pool
-        .event("payout_paid", Duration::from_secs(60))
-        .unwrap();
-    let audit = scenario.ledger_audit().unwrap();
-    assert!(audit["paid_msat"].as_i64().unwrap() > 0, "{audit}");
-    // What hashes have earned is what shares have: the log lost none, and wrote none twice.
-    let counted = "SELECT (SELECT count(*) FROM shares) = (SELECT sum(shares) FROM hash_credits)";
-    assert_eq!(scenario.query(counted).unwrap().trim(), "t");
 }

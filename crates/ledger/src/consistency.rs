@@ -174,6 +174,10 @@ pub struct Obligations {
     pub held: Msat,
     /// The parts of blocks that have not matured and that the chain has, or has not shown yet.
     pub immature: Msat,
+    /// What those blocks pay the pool, its fee among it.
+    pub immature_rewards: Msat,
+    /// What the wallet says is on its way to payees: owed until it has arrived, and not in the wallet any more.
+    pub under_way: Msat,
     /// What matured blocks have paid the pool.
     pub rewards: Msat,
     /// What the pool kept of them.
@@ -260,6 +264,10 @@ async fn obligations(connection: &mut sqlx::PgConnection) -> Result<Obligations,
               + (SELECT COALESCE(sum(amount_msat), 0)::bigint FROM coinbase_only_credits WHERE state = 'open') AS held,
                 (SELECT COALESCE(sum(amount_msat), 0)::bigint FROM block_credits JOIN block_rewards ON header_hash = block
                   WHERE state IN ('submitted', 'active')) AS immature,
+                (SELECT COALESCE(sum(reward_msat), 0)::bigint FROM block_rewards
+                  WHERE state IN ('submitted', 'active')) AS immature_rewards,
+                (SELECT COALESCE(sum(amount_msat), 0)::bigint FROM attempts JOIN payouts ON payouts.id = payout
+                  WHERE attempts.state = 'dispatched') AS under_way,
                 (SELECT COALESCE(sum(reward_msat), 0)::bigint FROM block_rewards WHERE state = 'matured') AS rewards,
                 (SELECT COALESCE(sum(fee_msat), 0)::bigint FROM block_rewards WHERE state = 'matured') AS fees,
                 (SELECT COALESCE(sum(credits_posted - debits_posted), 0)::bigint FROM accounts
@@ -272,6 +280,8 @@ async fn obligations(connection: &mut sqlx::PgConnection) -> Result<Obligations,
         owed: msat("owed")?,
         held: msat("held")?,
         immature: msat("immature")?,
+        immature_rewards: msat("immature_rewards")?,
+        under_way: msat("under_way")?,
         rewards: msat("rewards")?,
         fees: msat("fees")?,
         paid: msat("paid")?,

@@ -94,7 +94,8 @@ async fn an_invoice_is_paid_again_only_after_a_proven_failure() {
     assert_eq!(fixture.status(2).await, PaymentStatus::Unknown);
 
     let reason = FailureClass::RefusedByPayee;
-    fixture.wallet.give_back(invoice.payment_hash.0, reason);
+    let given_back = fixture.wallet.give_back(invoice.payment_hash.0, reason);
+    assert_eq!(given_back, Some([1; 32]));
     assert_eq!(fixture.status(1).await, PaymentStatus::failed(reason));
     let third = fixture.payer.pay(attempt(3, &invoice)).await.unwrap();
     assert!(matches!(third, PaymentStatus::Succeeded { .. }));
@@ -130,6 +131,27 @@ async fn a_success_that_comes_late_is_that_of_the_attempt_under_way_or_of_the_ne
     let hash = sha256::Hash::hash(&preimage.0).to_byte_array();
     assert_eq!(hash, other.payment_hash.0);
     assert_eq!(fixture.received().await, 200_000);
+}
+
+/// A payee gives back what it holds, never what it has taken: a wallet that called this failed would have lost money that
+/// no ledger can find.
+#[tokio::test]
+async fn what_has_arrived_does_not_come_back() {
+    let fixture = Fixture::start();
+    let invoice = fixture.invoice().await;
+    let hash = invoice.payment_hash.0;
+    fixture.wallet.script([Fault::Hold]);
+    fixture.payer.pay(attempt(1, &invoice)).await.unwrap();
+    assert_eq!(fixture.wallet.release(hash), Some([1; 32]));
+    let reason = FailureClass::RefusedByPayee;
+    assert_eq!(fixture.wallet.give_back(hash, reason), None);
+    let succeeded = |status| matches!(status, PaymentStatus::Succeeded { .. });
+    assert!(succeeded(fixture.status(1).await));
+    // Nor if the wallet has forgotten that it was there.
+    fixture.wallet.forget([1; 32]);
+    assert_eq!(fixture.wallet.give_back(hash, reason), None);
+    assert_eq!(fixture.status(1).await, PaymentStatus::Unknown);
+    assert_eq!(fixture.received().await, 100_000);
 }
 
 #[tokio::test]

@@ -112,6 +112,21 @@ pub enum Event<'a> {
         /// What new tasks may cost now.
         available_msat: Msat,
     },
+    /// What the pool holds beside what it owes, every minute. An alarm if it is short.
+    Solvency {
+        /// Each place where the pool has money.
+        holdings: &'a [Holding],
+        /// What was seen there, in all.
+        holds_msat: Msat,
+        /// What miners and workers can be paid, what is held for them, and their parts of blocks that have not matured.
+        owes_msat: Msat,
+        /// The difference: what a gauge shows.
+        surplus_msat: Msat,
+        /// Whether each place could be looked at. If not, the pool may hold more.
+        complete: bool,
+        /// Whether it is certain that the pool holds less than it owes.
+        short: bool,
+    },
     /// A share solved a block.
     BlockFound {
         /// The block's hash, as explorers print it.
@@ -199,6 +214,16 @@ pub enum Event<'a> {
     },
 }
 
+/// Money of the pool's in one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Holding {
+    /// `lightning`: in its wallet's channels; `lightning_onchain`: that wallet's on the chain; `under_way`: in payments that
+    /// have not arrived; `immature_rewards`: of blocks that have not matured; `matured_rewards`: of those that have.
+    pub place: &'static str,
+    /// How much; `null` if it could not be looked at.
+    pub msat: Option<Msat>,
+}
+
 impl Event<'_> {
     /// The event as one JSON object, without a line break. Its name is the field `event`.
     pub fn to_json(&self) -> String {
@@ -219,6 +244,7 @@ mod tests {
         [
             events_of_work(),
             events_of_money(),
+            events_of_solvency(),
             events_of_payouts(),
             events_of_blocks(),
         ]
@@ -326,6 +352,30 @@ mod tests {
                 r#"{"event":"subsidy","msat_per_day":100,"msat_in_all":900,"granted_msat":250,"spent_today_msat":40,"spent_msat":190,"reserved_msat":20,"available_msat":40}"#,
             ),
         ]
+    }
+
+    fn events_of_solvency() -> Vec<(Event<'static>, &'static str)> {
+        const HOLDINGS: [Holding; 2] = [
+            Holding {
+                place: "lightning",
+                msat: Some(Msat::new(70)),
+            },
+            Holding {
+                place: "matured_rewards",
+                msat: None,
+            },
+        ];
+        vec![(
+            Event::Solvency {
+                holdings: &HOLDINGS,
+                holds_msat: Msat::new(70),
+                owes_msat: Msat::new(90),
+                surplus_msat: Msat::new(-20),
+                complete: false,
+                short: false,
+            },
+            r#"{"event":"solvency","holdings":[{"place":"lightning","msat":70},{"place":"matured_rewards","msat":null}],"holds_msat":70,"owes_msat":90,"surplus_msat":-20,"complete":false,"short":false}"#,
+        )]
     }
 
     fn events_of_blocks() -> Vec<(Event<'static>, &'static str)> {

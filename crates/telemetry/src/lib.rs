@@ -10,7 +10,7 @@ mod json_lines;
 use std::fmt;
 use std::sync::Arc;
 
-pub use event::Event;
+pub use event::{Event, Holding};
 pub use json_lines::JsonLines;
 
 /// Something that takes events. It is called on the path of a share, so it must neither block for long nor fail:

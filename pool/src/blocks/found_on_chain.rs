@@ -90,11 +90,7 @@ impl Search {
         height: u32,
         found: &ChainCoinbase,
     ) -> Result<(), LedgerError> {
-        let outputs = found.coinbase.output.iter();
-        let paid = outputs.filter(|output| output.script_pubkey == shared.payout_script);
-        let reward_sat = paid.fold(0_u64, |sum, output| {
-            sum.saturating_add(output.value.to_sat())
-        });
+        let reward_sat = found.pays(&shared.payout_script);
         if reward_sat == 0 {
             return Ok(());
         }

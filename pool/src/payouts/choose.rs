@@ -153,7 +153,9 @@ impl Payouts {
         Ok((Msat::new(taken), attempt))
     }
 
+    /// It ends when it is not tried any more, if the invoice lives longer.
     fn bolt11(&self, bolt11: String, invoice: &ParsedInvoice, fee_max: Msat) -> NewAttempt {
+        let tried_until = unix_now() + self.parts.pace.invoice_life_max.as_secs();
         NewAttempt {
             id: rand::random(),
             rail: Rail::Bolt11,
@@ -161,7 +163,7 @@ impl Payouts {
             payment_hash: Some(invoice.payment_hash),
             fee_max,
             cltv_max: self.parts.config.cltv_max,
-            expires_at_unix: invoice.expires_at_unix,
+            expires_at_unix: invoice.expires_at_unix.min(tried_until),
         }
     }
 }

@@ -228,15 +228,7 @@ pub async fn resolve_payout(
         return Ok(());
     };
     let preimage = parse_32(&preimage).context("a preimage has 64 hexadecimal digits")?;
-    let records = ledger.payout_records(None, true, u32::MAX).await?;
-    let hash_is_known = records
-        .iter()
-        .find(|record| record.id == id)
-        .and_then(|record| {
-            let in_review = |attempt: &&AttemptRecord| attempt.state == AttemptState::Review;
-            record.attempts.iter().find(in_review)
-        })
-        .is_some_and(|attempt| attempt.payment_hash.is_some());
+    let hash_is_known = ledger.knows_hash_in_review(id).await?;
     match ledger.decide_paid(id, preimage).await? {
         Success::Paid => println!("booked as paid"),
         Success::Late { from_balance, loss } => {

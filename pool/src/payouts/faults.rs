@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use dovetail_ledger::{AttemptState, LedgerError, PayoutRecord};
+use dovetail_ledger::{AttemptState, LedgerError, PayoutRecord, PayoutState};
 use dovetail_lightning::FailureClass;
 use dovetail_lightning::simulator::Fault;
 use dovetail_units::SplitMix64;
@@ -49,20 +49,6 @@ fn variable(name: &str) -> Option<u64> {
         text.parse()
             .unwrap_or_else(|_| panic!("{name} is a number"))
     })
-}
-
-fn fault(random: &mut SplitMix64) -> Fault {
-    match random.below(12) {
-        0 => Fault::Fail(FailureClass::NoRoute),
-        1 => Fault::Fail(FailureClass::Invalid),
-        2 | 3 => Fault::Hold,
-        4 | 5 => Fault::FailFirst,
-        6 => Fault::PayAndRefuse,
-        7 => Fault::RefuseUnheard,
-        8 => Fault::Review,
-        9 => Fault::Fee(random.below(3_000)),
-        _ => Fault::Fee(0),
-    }
 }
 
 /// A pool that has just started, with connections of its own: they die with it.
@@ -120,7 +106,7 @@ async fn happen(world: &World, random: &mut SplitMix64) {
             match random.below(8) {
                 0 => drop(world.wallet.release(hash)),
                 1 if attempt.state == AttemptState::Dispatched => {
-                    world.wallet.give_back(hash, FailureClass::RefusedByPayee);
+                    let _ = world.wallet.give_back(hash, FailureClass::RefusedByPayee);
                 }
                 2 if attempt.rail == dovetail_ledger::Rail::Bolt11
                     && attempt.state == AttemptState::Dispatched =>
@@ -146,7 +132,7 @@ async fn decide_reviews(world: &World) -> Result<(), LedgerError> {
                 None => {
                     if let Some(hash) = hash_of(world, attempt) {
                         let reason = FailureClass::Other;
-                        world.wallet.give_back(hash, reason);
+                        let _ = world.wallet.give_back(hash, reason);
                     }
                     world.ledger.decide_failed(record.id).await?;
                 }
@@ -177,7 +163,9 @@ const LEFT: [&str; 4] = [
 /// One seed: new payees in the same pool.
 async fn run(world: &mut World, seed: u64) {
     let mut random = SplitMix64::new(seed);
-    let faults: Vec<Fault> = (0..random.below(10)).map(|_| fault(&mut random)).collect();
+    let faults: Vec<Fault> = (0..random.below(10))
+        .map(|_| Fault::draw(&mut random))
+        .collect();
     world.wallet.script(faults);
     let mut workers = Vec::new();
     for _ in 0..2 {
@@ -225,7 +213,18 @@ async fn run(world: &mut World, seed: u64) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("seed {seed} does not come to an end: {left:?} are left");
+    let mut open = String::new();
+    for record in records(world).await {
+        if record.state == PayoutState::Reserved {
+            let last = record.attempts.last();
+            let last = last.map(|last| (last.state, last.failure_class.as_deref()));
+            open += &format!(
+                "\n{} attempts, the last one {last:?}",
+                record.attempts.len()
+            );
+        }
+    }
+    panic!("seed {seed} does not come to an end: {left:?} are left{open}");
 }
 
 async fn check(world: &World) {
@@ -265,6 +264,7 @@ async fn payout_faults() {
     world.pace.unheard = Duration::ZERO;
     world.pace.invoice_time_max = Duration::from_millis(500);
     for n in 0..seeds {
+        println!("seed {}", first + n);
         run(&mut world, first + n).await;
     }
     world.drop().await;

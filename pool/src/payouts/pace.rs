@@ -36,6 +36,9 @@ pub(crate) struct Pace {
     pub(crate) fetched_life_min: Duration,
     /// And for this long when it is tried again.
     pub(crate) retry_life_min: Duration,
+    /// An invoice is not tried for longer than this, however long it lives: a payee that has no use for it any more is asked
+    /// for another one.
+    pub(crate) invoice_life_max: Duration,
     /// For how long an offer is tried before its payout is given up and another one begins.
     pub(crate) offer_life: Duration,
     /// An attempt that the wallet has not heard of is given up this long after its invoice or offer has ended: the wallet
@@ -52,6 +55,8 @@ impl Pace {
             invoice_life_min: Duration::from_secs(600),
             fetched_life_min: Duration::from_secs(30),
             retry_life_min: Duration::from_secs(60),
+            // As long as most wallets' invoices live.
+            invoice_life_max: Duration::from_secs(86_400),
             offer_life: Duration::from_secs(3_600),
             unheard: Duration::from_secs(600),
         }

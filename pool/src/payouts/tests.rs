@@ -143,6 +143,31 @@ async fn a_payee_without_a_route_is_tried_ever_more_seldom_with_the_same_invoice
     world.drop().await;
 }
 
+/// A payee may have cancelled it, and its invoice may live for a year.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invoice_that_its_payee_refuses_is_given_up_before_it_ends_and_another_one_is_asked_for()
+{
+    const YEAR_S: u32 = 365 * 86_400;
+    let mut world = World::new().await;
+    world.pace.invoice_life_max = Duration::from_secs(2);
+    world.pace.retry_life_min = Duration::ZERO;
+    world
+        .wallet
+        .script([Fault::Fail(FailureClass::RefusedByPayee); 100]);
+    let worker = world.worker(10_000, Manner::Honest(YEAR_S)).await;
+    let running = world.run();
+    let given_up = "SELECT count(*) FROM payouts WHERE state = 'failed' AND failure_class = 'refused_by_payee'";
+    world.until_number(given_up, 1).await;
+    world.wallet.end_script();
+    world.until_received(10_000).await;
+    running.stop().await;
+    assert_eq!(world.balance(&worker.account).await, (0, 0));
+    let invoices = "SELECT count(DISTINCT payment_hash) FROM attempts";
+    assert!(world.database.number(invoices).await > 1);
+    world.check_books().await;
+    world.drop().await;
+}
+
 /// Fault 7: what the wallet had called failed arrived, and was paid again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_success_while_the_invoice_is_tried_again_is_paid_once() {

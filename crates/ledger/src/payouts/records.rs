@@ -189,6 +189,17 @@ impl Ledger {
             .transpose()
     }
 
+    /// Whether the payment hash of the payout in review is known, so that a preimage can be held against it. An offer's is
+    /// not before it is paid.
+    ///
+    /// # Errors
+    /// [`LedgerError::Refused`] if it is not in review.
+    pub async fn knows_hash_in_review(&self, payout: [u8; 32]) -> Result<bool, LedgerError> {
+        let mut connection = self.pool.acquire().await?;
+        let (_, payment_hash) = in_review(&mut connection, payout).await?;
+        Ok(payment_hash.is_some())
+    }
+
     /// An operator has found that the payout in review was paid: this is the proof. The preimage of an offer, whose payment
     /// hash was never known, can be held against nothing. Its fee is not known and is booked as nothing.
     ///

@@ -1,6 +1,8 @@
 //! What a simulated wallet does otherwise than it should, for tests: each was seen on real ones. A fault is used up by the
 //! next new attempt of its wallet.
 
+use dovetail_units::SplitMix64;
+
 use super::SimulatedWallet;
 use crate::protocol::{FailureClass, PaymentStatus};
 
@@ -23,6 +25,28 @@ pub enum Fault {
     Fee(u64),
 }
 
+impl Fault {
+    /// One by chance; a quarter of them are none.
+    pub fn draw(random: &mut SplitMix64) -> Self {
+        match random.below(12) {
+            0 => Self::Fail(FailureClass::NoRoute),
+            1 => Self::Fail(FailureClass::Invalid),
+            2 | 3 => Self::Hold,
+            4 | 5 => Self::FailFirst,
+            6 => Self::PayAndRefuse,
+            7 => Self::RefuseUnheard,
+            8 => Self::Review,
+            9 => Self::Fee(random.below(3_000)),
+            _ => Self::Fee(0),
+        }
+    }
+
+    /// Whether what it leaves behind may still arrive, or come back.
+    pub(super) fn leaves_on_the_way(self) -> bool {
+        matches!(self, Self::Hold | Self::FailFirst | Self::Review)
+    }
+}
+
 impl SimulatedWallet {
     /// The next new attempts of this wallet come to this, in this order.
     pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
@@ -43,12 +67,28 @@ impl SimulatedWallet {
         Some(attempt)
     }
 
-    /// What is held goes back.
-    pub fn give_back(&self, payment_hash: [u8; 32], reason: FailureClass) {
+    /// What is held goes back. What has arrived stays with its payee, and is not called failed. Returns which attempt has
+    /// failed then.
+    pub fn give_back(&self, payment_hash: [u8; 32], reason: FailureClass) -> Option<[u8; 32]> {
         let mut network = self.network();
-        if let Some(attempt) = network.current(self.index, payment_hash) {
-            let failed = PaymentStatus::failed(reason);
-            network.note(self.index, attempt, payment_hash, failed);
+        if network.is_paid(payment_hash) {
+            return None;
+        }
+        let attempt = network.current(self.index, payment_hash)?;
+        let failed = PaymentStatus::failed(reason);
+        network.note(self.index, attempt, payment_hash, failed);
+        Some(attempt)
+    }
+
+    /// Some time passes: of what faults have left on its way, some arrives and some comes back.
+    pub fn stir(&self, random: &mut SplitMix64) {
+        let hashes = self.network().take_on_the_way(self.index);
+        for hash in hashes {
+            match random.below(4) {
+                0 | 1 => drop(self.release(hash)),
+                2 => drop(self.give_back(hash, FailureClass::RefusedByPayee)),
+                _ => self.network().put_on_the_way(self.index, hash),
+            }
         }
     }
 

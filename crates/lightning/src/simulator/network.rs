@@ -55,6 +55,8 @@ pub(super) struct Network {
     /// The attempts of each payment hash, oldest first, by paying wallet.
     attempts: HashMap<(usize, [u8; 32]), Vec<[u8; 32]>>,
     pub(super) faults: HashMap<usize, VecDeque<Fault>>,
+    /// The payment hashes of which a fault left something on its way, by paying wallet.
+    on_the_way: HashMap<usize, Vec<[u8; 32]>>,
 }
 
 impl Network {
@@ -66,6 +68,7 @@ impl Network {
             notes: HashMap::new(),
             attempts: HashMap::new(),
             faults: HashMap::new(),
+            on_the_way: HashMap::new(),
         }
     }
 
@@ -87,6 +90,12 @@ impl Network {
         room(self.offers.len())?;
         self.offers.insert(offer, wallet);
         Ok(())
+    }
+
+    pub(super) fn is_paid(&self, hash: [u8; 32]) -> bool {
+        self.invoices
+            .get(&hash)
+            .is_some_and(|invoice| invoice.is_paid)
     }
 
     pub(super) fn is_paid_to(&self, wallet: usize, hash: [u8; 32]) -> bool {
@@ -252,6 +261,9 @@ impl Network {
         self.notes.insert((payer, attempt), note);
         let attempts = self.attempts.entry((payer, payment_hash)).or_default();
         attempts.push(attempt);
+        if refused.is_none() && fault.is_some_and(Fault::leaves_on_the_way) {
+            self.put_on_the_way(payer, payment_hash);
+        }
         match fault {
             Some(Fault::PayAndRefuse) => {
                 Err(Refusal::new("node", "an error while storing the payment"))
@@ -317,6 +329,15 @@ impl Network {
 
     pub(super) fn forget(&mut self, payer: usize, attempt: [u8; 32]) {
         self.notes.remove(&(payer, attempt));
+    }
+
+    pub(super) fn put_on_the_way(&mut self, payer: usize, payment_hash: [u8; 32]) {
+        let hashes = self.on_the_way.entry(payer).or_default();
+        hashes.push(payment_hash);
+    }
+
+    pub(super) fn take_on_the_way(&mut self, payer: usize) -> Vec<[u8; 32]> {
+        self.on_the_way.remove(&payer).unwrap_or_default()
     }
 
     fn next_fault(&mut self, payer: usize) -> Option<Fault> {

@@ -9,6 +9,7 @@ use bitcoin::{BlockHash, Script, Transaction, TxMerkleNode, VarInt};
 use dovetail_commitment::block::merkle_root;
 use stratum_core::template_distribution_sv2::SubmitSolutionOwned;
 
+use crate::block_door::paid_to;
 use crate::snapshot::height_of;
 
 /// Where a block's transactions are, its coinbase aside.
@@ -135,12 +136,7 @@ impl SolvedBlock {
 
     /// What its coinbase pays this script, in satoshi.
     pub fn pays(&self, script: &Script) -> u64 {
-        let paid = self.coinbase.output.iter();
-        let paid = paid.filter(|output| output.script_pubkey.as_script() == script);
-        // No coinbase whose outputs do not sum up is valid.
-        paid.fold(0, |sum: u64, output| {
-            sum.saturating_add(output.value.to_sat())
-        })
+        paid_to(&self.coinbase, script)
     }
 
     /// Its height, as the coinbase says it (BIP 34).
