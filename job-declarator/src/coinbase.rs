@@ -1,11 +1,11 @@
 //! What a declared coinbase must be: a coinbase within bounds that pays the pool all it takes in,
 //! with a commitment that is well-formed or absent.
 
-use bitcoin::{ScriptBuf, Transaction, TxOut};
+use bitcoin::{Transaction, TxOut};
 use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase::{CoinbaseError, find_commitment, parse_coinbase};
 use dovetail_sv2::EXTRANONCE_BYTES_MAX;
-use dovetail_templates::height_of;
+use dovetail_templates::{Payout, height_of};
 use dovetail_units::consensus::COINBASE_SCRIPT_BYTES_MAX;
 
 /// Why a coinbase is refused.
@@ -46,18 +46,18 @@ pub struct CheckedCoinbase {
 pub fn check_coinbase(
     prefix: &[u8],
     suffix: &[u8],
-    payout_script: &ScriptBuf,
+    payout: &Payout,
 ) -> Result<CheckedCoinbase, CoinbaseRefusal> {
     let extranonce_len = extranonce_len(prefix).ok_or(CoinbaseRefusal::Extranonce)?;
     let transaction = parse_coinbase(prefix, &vec![0; extranonce_len], suffix)?;
-    let pool_value_sat =
-        pool_value(&transaction.output, payout_script).ok_or(CoinbaseRefusal::Unpaid)?;
-    let batch_root = find_commitment(&transaction.output)?;
     let script = transaction
         .input
         .first()
         .map(|input| input.script_sig.as_bytes());
     let height = script.and_then(height_of).ok_or(CoinbaseRefusal::Height)?;
+    let pool_value_sat =
+        pool_value(&transaction.output, payout, height).ok_or(CoinbaseRefusal::Unpaid)?;
+    let batch_root = find_commitment(&transaction.output)?;
     Ok(CheckedCoinbase {
         transaction,
         pool_value_sat,
@@ -66,17 +66,19 @@ pub fn check_coinbase(
     })
 }
 
-/// What the outputs of the pool's script are worth together, if that is everything and not
+/// What the outputs of a block of this height that pay the pool are worth together, if that is everything and not
 /// nothing. Outputs of other scripts are welcome as long as they are worth nothing.
-pub fn pool_value(outputs: &[TxOut], payout_script: &ScriptBuf) -> Option<u64> {
+pub fn pool_value(outputs: &[TxOut], payout: &Payout, height: u32) -> Option<u64> {
     let mut pool = 0_u64;
     for output in outputs {
         let value = output.value.to_sat();
-        if output.script_pubkey == *payout_script {
-            pool = pool.checked_add(value)?;
-        } else if value > 0 {
+        if value == 0 {
+            continue;
+        }
+        if !payout.is_pools(&output.script_pubkey, height) {
             return None;
         }
+        pool = pool.checked_add(value)?;
     }
     (pool > 0).then_some(pool)
 }
@@ -105,7 +107,7 @@ mod tests {
     use bitcoin::absolute::LockTime;
     use bitcoin::consensus::serialize;
     use bitcoin::transaction::Version;
-    use bitcoin::{Amount, OutPoint, Sequence, TxIn, Witness};
+    use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, TxIn, Witness};
     use dovetail_commitment::coinbase::commitment_output;
     use proptest::prelude::*;
 
@@ -150,7 +152,7 @@ mod tests {
         let mut last = None;
         for witness in [false, true] {
             let (prefix, suffix) = split(outputs.clone(), witness);
-            let checked = check_coinbase(&prefix, &suffix, &script())
+            let checked = check_coinbase(&prefix, &suffix, &Payout::one(script()))
                 .map(|checked| (checked.pool_value_sat, checked.batch_root));
             assert!(
                 last.is_none() || last == Some(checked),
@@ -198,11 +200,11 @@ mod tests {
     fn the_height_and_the_extranonce_are_read() {
         for witness in [false, true] {
             let (prefix, suffix) = split(vec![pays(50, script())], witness);
-            let checked = check_coinbase(&prefix, &suffix, &script()).unwrap();
+            let checked = check_coinbase(&prefix, &suffix, &Payout::one(script())).unwrap();
             assert_eq!((checked.height, extranonce_len(&prefix)), (101, Some(16)));
             // A byte more before the extranonce is one less of it.
             let longer = [&prefix[..], &[0]].concat();
-            assert!(check_coinbase(&longer, &suffix, &script()).is_ok());
+            assert!(check_coinbase(&longer, &suffix, &Payout::one(script())).is_ok());
             assert_eq!(extranonce_len(&longer), Some(15));
         }
     }
@@ -219,7 +221,7 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_prefixes_and_suffixes_never_panic(prefix: Vec<u8>, suffix: Vec<u8>) {
-            let _ = check_coinbase(&prefix, &suffix, &script());
+            let _ = check_coinbase(&prefix, &suffix, &Payout::one(script()));
         }
 
         #[test]
@@ -227,8 +229,8 @@ mod tests {
             let (mut prefix, suffix) = split(vec![pays(50, script())], true);
             let len = prefix.len();
             prefix[at % len] = byte;
-            let _ = check_coinbase(&prefix, &suffix, &script());
-            let _ = check_coinbase(&prefix[..cut % len], &suffix, &script());
+            let _ = check_coinbase(&prefix, &suffix, &Payout::one(script()));
+            let _ = check_coinbase(&prefix[..cut % len], &suffix, &Payout::one(script()));
         }
     }
 }

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
-use bitcoin::{Network, ScriptBuf};
+use bitcoin::Network;
 use dovetail_daemon::{ConfigError, Secret, within};
 use dovetail_ledger::Ledger;
 use dovetail_sv2::AuthorityKeys;
-use dovetail_templates::{TemplatesConfig, payout_script};
+use dovetail_templates::{Payout, PayoutKeys, TemplatesConfig};
 use serde::Deserialize;
 
 use crate::token::TokenKey;
@@ -44,8 +44,10 @@ pub struct DeclarationConfig {
     /// Take plain names for identities, as the pool's `mining.plain_names` says.
     #[serde(default)]
     pub plain_names: bool,
-    /// The address that every declared job must pay: the pool's.
+    /// What declared jobs must pay: the pool's address or descriptor, as the pool has it.
     pub payout_address: Option<String>,
+    /// With a descriptor that has a range, the pool's `mining.payout_first_height`.
+    pub payout_first_height: Option<u32>,
     /// In place of the address, for experts: the hex of a scriptPubKey.
     pub payout_script: Option<String>,
     /// The key that tokens are authenticated with: 64 hex digits, the same as the pool's. A file
@@ -251,18 +253,18 @@ impl DeclarationConfig {
             .context("declaration: the authority keys")
     }
 
-    /// The script that every declared job must pay.
+    /// What declared jobs must pay.
     ///
     /// # Errors
     /// A sentence that names the key and what is wrong with it.
-    pub fn payout(&self) -> Result<ScriptBuf, String> {
-        let (address, script) = (&self.payout_address, &self.payout_script);
-        payout_script(
-            "declaration",
-            self.network,
-            address.as_deref(),
-            script.as_deref(),
-        )
+    pub fn payout(&self) -> Result<Payout, String> {
+        Payout::parse(PayoutKeys {
+            section: "declaration",
+            network: self.network,
+            address: self.payout_address.as_deref(),
+            script: self.payout_script.as_deref(),
+            first_height: self.payout_first_height,
+        })
     }
 }
 

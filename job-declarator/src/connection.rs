@@ -347,7 +347,8 @@ impl Connection {
         }
     }
 
-    /// A token, and the output that every job under it must have: the pool's script, value 0.
+    /// A token, and the output that every job under it must have: the pool's script for the next block, value 0. Jobs of the
+    /// blocks after it may have it too.
     fn grant(&mut self, request_id: u32, account: String) -> Result<(), EndReason> {
         let token = if self.full_template {
             self.tokens.grant(account, Instant::now()).to_vec()
@@ -356,7 +357,7 @@ impl Connection {
         };
         let outputs = vec![TxOut {
             value: Amount::ZERO,
-            script_pubkey: self.shared.rules.payout_script.clone(),
+            script_pubkey: self.shared.rules.payout_script(),
         }];
         self.send(&AllocateMiningJobTokenSuccess {
             request_id,

@@ -11,7 +11,7 @@ use bitcoin::{
     Block, BlockHash, CompactTarget, ScriptBuf, Transaction, TxMerkleNode, Weight, Witness,
 };
 use dovetail_ledger::{DeclaredJob, Ledger};
-use dovetail_templates::{BlockRejection, TemplateError, WorkSnapshot};
+use dovetail_templates::{BlockRejection, Payout, TemplateError, WorkSnapshot};
 use dovetail_units::consensus::witness_commitment;
 use dovetail_units::time::unix_now;
 use tokio::sync::Semaphore;
@@ -38,7 +38,7 @@ pub fn is_version(version: u32) -> bool {
 
 /// What declarations are checked against.
 pub(crate) struct Rules {
-    pub(crate) payout_script: ScriptBuf,
+    pub(crate) payout: Payout,
     pub(crate) token_key: TokenKey,
     pub(crate) token_lifetime_s: u64,
     pub(crate) ledger: Ledger,
@@ -76,7 +76,7 @@ impl Rules {
         suffix: Vec<u8>,
         version: u32,
     ) -> Result<Declaration, Refusal> {
-        let coinbase = check_coinbase(&prefix, &suffix, &self.payout_script)?;
+        let coinbase = check_coinbase(&prefix, &suffix, &self.payout)?;
         if !is_version(version) {
             return Err(Refusal::Version);
         }
@@ -182,7 +182,7 @@ impl Rules {
             pool_value_sat: declared.coinbase.pool_value_sat,
             expires_at_unix: unix_now().saturating_add(self.token_lifetime_s),
         };
-        let content = declared_content(&job, &self.payout_script);
+        let content = declared_content(&job, &self.payout);
         let end = job.expires_at_unix;
         job.token = self
             .token_key
@@ -191,9 +191,15 @@ impl Rules {
         job
     }
 
+    /// What the next block pays. Without work yet, what the first one would: whoever is given that is told to declare anew.
+    pub(crate) fn payout_script(&self) -> ScriptBuf {
+        let work = self.node.work().borrow().clone();
+        self.payout.at(work.map_or(0, |work| work.height()))
+    }
+
     /// A token that is good for one job in coinbase-only mode.
     pub(crate) fn coinbase_only_token(&self, account: &str) -> JobToken {
-        let content = crate::token::coinbase_only_content(&self.payout_script);
+        let content = crate::token::coinbase_only_content(&self.payout);
         let end = unix_now().saturating_add(self.token_lifetime_s);
         self.token_key
             .make(TokenKind::CoinbaseOnly, account, &content, end)

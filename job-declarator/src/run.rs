@@ -10,7 +10,7 @@ use dovetail_ledger::Ledger;
 use dovetail_sv2::IdentityRules;
 use dovetail_sv2::listener::BoundPort;
 use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions, Sink};
-use dovetail_templates::{Readiness, TemplateHandle, tell_payout};
+use dovetail_templates::{Readiness, TemplateHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, token_key};
@@ -32,7 +32,7 @@ pub async fn run(
         .map_err(|reason| anyhow!("configuration: {reason}"))?;
     let declaration = &config.declaration;
     let keys = declaration.authority()?;
-    let payout_script = declaration
+    let payout = declaration
         .payout()
         .map_err(|reason| anyhow!("configuration: {reason}"))?;
     let network = declaration.network;
@@ -46,7 +46,7 @@ pub async fn run(
         .context("cannot start the template source")?;
     let sinks = dovetail_templates::open_sinks(&config.templates.block_sinks, &stop_last)
         .context("cannot start templates.block_sinks")?;
-    tell_payout(&payout_script, network);
+    payout.tell(network);
     let dir = config.declaration.blocks_dir.clone();
     let blocks = start_blocks(dir, templates.clone(), sinks, shutdown.clone()).await;
     let port = BoundPort::bind(config.declaration.listen)
@@ -66,7 +66,7 @@ pub async fn run(
             network,
             plain_names: declaration.plain_names,
         },
-        payout_script,
+        payout,
         token_key,
         coinbase_only: config.declaration.coinbase_only,
         limits: config.declaration.limits,

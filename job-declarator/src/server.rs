@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::ScriptBuf;
 use dovetail_ledger::Ledger;
 use dovetail_sv2::setup::{ServerPolicy, SetupProtocol, declaration_flags};
 use dovetail_sv2::{AuthorityKeys, IdentityRules, PlaceLimits, Server};
-use dovetail_templates::SourceConfig;
 use dovetail_templates::block_publisher::BlockPublisher;
+use dovetail_templates::{Payout, SourceConfig};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -37,8 +36,8 @@ pub struct Parts {
     pub cert_validity_s: u64,
     /// Whom miners may declare jobs for.
     pub identities: IdentityRules,
-    /// The script that every declared job must pay.
-    pub payout_script: ScriptBuf,
+    /// What declared jobs must pay.
+    pub payout: Payout,
     /// The key that tokens are authenticated with.
     pub token_key: TokenKey,
     /// Whether miners may keep their transactions to themselves.
@@ -98,7 +97,7 @@ impl Declarator {
             payload_bytes_max: PAYLOAD_BYTES_MAX,
         };
         let rules = Rules {
-            payout_script: parts.payout_script,
+            payout: parts.payout,
             token_key: parts.token_key,
             token_lifetime_s: limits.token_lifetime_s,
             ledger: parts.ledger,

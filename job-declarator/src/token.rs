@@ -7,9 +7,9 @@
 
 use std::fmt;
 
-use bitcoin::ScriptBuf;
 use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256};
 use dovetail_ledger::DeclaredJob;
+use dovetail_templates::Payout;
 
 /// The version of what follows.
 const VERSION: u8 = 1;
@@ -37,8 +37,8 @@ pub enum TokenError {
     Malformed,
     /// The MAC is not that of this key over this account and job.
     #[error(
-        "its MAC is of another account, job, token_key or payout script: compare token_key and \
-         payout_script of the pool and the declarator"
+        "its MAC is of another account, job, token_key or payout: compare token_key, payout_address, \
+         payout_first_height and payout_script of the pool and the declarator"
     )]
     Forged,
     /// Its time is over.
@@ -174,15 +174,15 @@ impl fmt::Debug for TokenKey {
     }
 }
 
-/// What a token of coinbase-only mode is for: the script that the job will have to pay.
-pub fn coinbase_only_content(payout_script: &ScriptBuf) -> [u8; 32] {
-    sha256::Hash::hash(payout_script.as_bytes()).to_byte_array()
+/// What a token of coinbase-only mode is for: what the job will have to pay.
+pub fn coinbase_only_content(payout: &Payout) -> [u8; 32] {
+    sha256::Hash::hash(&payout.identity()).to_byte_array()
 }
 
 /// What a declared job's token is for: everything that was declared but the token and the account.
-pub fn declared_content(job: &DeclaredJob, payout_script: &ScriptBuf) -> [u8; 32] {
+pub fn declared_content(job: &DeclaredJob, payout: &Payout) -> [u8; 32] {
     let mut engine = sha256::Hash::engine();
-    put(&mut engine, payout_script.as_bytes());
+    put(&mut engine, &payout.identity());
     put(
         &mut engine,
         job.batch_root
@@ -211,6 +211,7 @@ fn put(engine: &mut impl HashEngine, field: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bitcoin::ScriptBuf;
     use dovetail_commitment::BatchRoot;
     use proptest::prelude::*;
 
@@ -220,8 +221,8 @@ mod tests {
         TokenKey::from_bytes([1; 32])
     }
 
-    fn script() -> ScriptBuf {
-        ScriptBuf::from(vec![0x51])
+    fn payout() -> Payout {
+        Payout::one(ScriptBuf::from(vec![0x51]))
     }
 
     fn job() -> DeclaredJob {
@@ -243,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_token_is_good_for_its_account_its_content_its_key_and_its_time() {
-        let content = coinbase_only_content(&script());
+        let content = coinbase_only_content(&payout());
         let token = key().make(TokenKind::CoinbaseOnly, "alice", &content, NOW + 10);
         let read = JobToken::parse(&token.to_bytes()).unwrap();
         assert_eq!(read, token);
@@ -261,7 +262,7 @@ mod tests {
 
     #[test]
     fn every_field_of_a_declaration_is_under_the_mac() {
-        let script = script();
+        let script = payout();
         let whole = declared_content(&job(), &script);
         let changes: [fn(&mut DeclaredJob); 10] = [
             |job| job.batch_root = None,
@@ -280,7 +281,10 @@ mod tests {
             change(&mut changed);
             assert_ne!(declared_content(&changed, &script), whole);
         }
-        assert_ne!(declared_content(&job(), &ScriptBuf::new()), whole);
+        assert_ne!(
+            declared_content(&job(), &Payout::one(ScriptBuf::new())),
+            whole
+        );
     }
 
     #[test]
@@ -289,8 +293,8 @@ mod tests {
         moved.coinbase_prefix = vec![1];
         moved.coinbase_suffix = vec![2, 3];
         assert_ne!(
-            declared_content(&moved, &script()),
-            declared_content(&job(), &script())
+            declared_content(&moved, &payout()),
+            declared_content(&job(), &payout())
         );
     }
 

@@ -5,16 +5,20 @@
 
 mod test_support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{Amount, ScriptBuf, TxOut};
+use bitcoin::bip32::Xpub;
+use bitcoin::consensus::deserialize;
+use bitcoin::{Amount, Network, NetworkKind, ScriptBuf, TxOut};
 use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase::commitment_output;
 use dovetail_jd::config::Limits;
 use dovetail_jd::token::{JobToken, TokenKind, coinbase_only_content, declared_content};
 use dovetail_sv2::messages::AllocateMiningJobTokenSuccess;
+use dovetail_templates::{Payout, PayoutKeys};
 use dovetail_units::time::unix_now;
-use test_support::{Fixture, Job, Miner, Setting, TIME_MAX, payout_script, spend};
+use test_support::{Fixture, Job, Miner, Setting, TIME_MAX, payout, payout_script, spend};
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,14 +34,14 @@ async fn a_job_is_accepted_and_its_token_vouches_for_what_the_ledger_keeps() {
     assert_eq!(kept.pool_value_sat, job.work.coinbase_value_remaining_sat());
     let read = JobToken::parse(&token).unwrap();
     assert_eq!(read.kind, TokenKind::Declared);
-    let content = declared_content(&kept, &payout_script());
+    let content = declared_content(&kept, &payout());
     let key = &fixture.token_key;
     assert_eq!(key.verify(&read, "alice", &content, unix_now()), Ok(()));
     assert!(key.verify(&read, "bob", &content, unix_now()).is_err());
     // Whoever can write to the database cannot make the pool take another job under the token.
     fixture.query("UPDATE declared_jobs SET pool_value_sat = pool_value_sat + 1");
     let changed = fixture.ledger.declared_job(&token).await.unwrap().unwrap();
-    let content = declared_content(&changed, &payout_script());
+    let content = declared_content(&changed, &payout());
     assert!(key.verify(&read, "alice", &content, unix_now()).is_err());
 }
 
@@ -165,6 +169,57 @@ async fn transactions_other_than_those_declared_are_refused_and_none_is_asked_fo
     miner.declare("alice", &job).await.unwrap();
 }
 
+/// A script for each height. The key is of BIP 32's first test vector.
+fn ranged() -> Payout {
+    let xpub = "xpub661MyMwAqRbcFtXgS5sYJABqqG9YLmC4Q1Rdap9gSE8NqtwybGhePY2gZ29ESFjqJoCu1Rupje8YtGqsefD265TMg7usUDFdp6W1EGMcet8";
+    let mut key: Xpub = xpub.parse().unwrap();
+    key.network = NetworkKind::Test;
+    let descriptor = format!("wpkh({key}/0/*)");
+    Payout::parse(PayoutKeys {
+        section: "declaration",
+        network: Network::Regtest,
+        address: Some(&descriptor),
+        script: None,
+        first_height: None,
+    })
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_range_a_job_pays_the_script_of_its_height_or_of_its_older_token() {
+    let payout = ranged();
+    let setting = Setting {
+        payout: payout.clone(),
+        ..Setting::default()
+    };
+    let fixture = Fixture::start(setting).await;
+    let mut miner = fixture.miner().await;
+    miner.ask_for_token("alice").await;
+    let given: AllocateMiningJobTokenSuccess = miner.receive().await;
+    let outputs: Vec<TxOut> = deserialize(given.coinbase_outputs.as_bytes()).unwrap();
+    let work = fixture.work();
+    assert_eq!(outputs[0].script_pubkey, payout.at(work.height()));
+    // The chain goes on, and the token's script is that of the block before.
+    let mut job = Job::of(Arc::clone(&work));
+    job.coinbase.output[0].script_pubkey = payout.at(work.height());
+    let declared = miner.declare("alice", &job).await.unwrap();
+    assert!(!declared.is_empty());
+    for (height, is_taken) in [
+        (work.height().saturating_sub(1), true),
+        (work.height() + 1, false),
+    ] {
+        job.coinbase.output[0].script_pubkey = payout.at(height);
+        let declared = miner.declare("alice", &job).await;
+        assert_eq!(declared.is_ok(), is_taken, "{height}");
+    }
+    job.coinbase.output[0].script_pubkey = payout_script();
+    let refused = miner.declare("alice", &job).await;
+    assert_eq!(
+        refused,
+        Err("invalid-job-param-value-coinbase_tx_outputs".to_owned())
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn coinbase_only_mode_gives_tokens_for_the_pool_and_takes_no_declarations() {
     let fixture = Fixture::start(Setting::default()).await;
@@ -172,7 +227,7 @@ async fn coinbase_only_mode_gives_tokens_for_the_pool_and_takes_no_declarations(
     let token = miner.token("alice.rig").await;
     let read = JobToken::parse(&token).unwrap();
     assert_eq!(read.kind, TokenKind::CoinbaseOnly);
-    let content = coinbase_only_content(&payout_script());
+    let content = coinbase_only_content(&payout());
     let verified = fixture
         .token_key
         .verify(&read, "alice", &content, unix_now());

@@ -80,8 +80,11 @@ pub struct MiningConfig {
     /// Take plain names for identities, whose earnings nobody can be paid. For tests.
     #[serde(default)]
     pub plain_names: bool,
-    /// The address that every block pays.
+    /// What blocks pay: an address, or an output descriptor. One with a range (`*`) gives each block an address of its own, by
+    /// its height.
     pub payout_address: Option<String>,
+    /// The height whose block pays the address with the number 0 of the range; 0 if it is left out.
+    pub payout_first_height: Option<u32>,
     /// In place of the address, for experts: the hex of a scriptPubKey.
     pub payout_script: Option<String>,
     /// What the pool writes into the coinbase, at most 16 bytes.

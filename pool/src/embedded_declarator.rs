@@ -41,7 +41,7 @@ pub(crate) async fn start(
         keys,
         cert_validity_s: shared.config.mining.cert_validity_s,
         identities: shared.config.mining.identity_rules(),
-        payout_script: shared.payout_script.clone(),
+        payout: shared.payout.clone(),
         token_key: shared.token_key.clone(),
         coinbase_only: config.coinbase_only,
         limits: config.limits,

@@ -1,4 +1,4 @@
-//! What the ledger is told of how blocks are divided, and who signs the slices that they are divided over.
+//! What the ledger is told of how blocks are divided, and who signs the slices that they are divided over, and the division.
 
 use std::sync::Arc;
 
@@ -8,11 +8,10 @@ use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{Keypair, Message, Secp256k1};
 use dovetail_commitment::HeaderHash;
 use dovetail_ledger::{RewardsConfig, Scheme};
-use dovetail_rewards::SliceRoot;
 
 use crate::config::{Config, RewardScheme};
 
-/// How this pool divides blocks; `None` if hashes earn a rate. Slices are signed with the key that receipts are signed with.
+/// How this pool divides blocks; `None` if hashes earn a rate. Slices and blocks are signed with the key that receipts are signed with.
 ///
 /// # Errors
 /// A sentence that names the key of the configuration.
@@ -25,8 +24,8 @@ pub(crate) fn config(config: &Config, key: Keypair) -> anyhow::Result<Option<Rew
         RewardScheme::Solo => Scheme::Solo,
     };
     let secp = Secp256k1::new();
-    let sign = move |root: &SliceRoot| {
-        let message = Message::from_digest(*root.as_bytes());
+    let sign = move |hash: &[u8; 32]| {
+        let message = Message::from_digest(*hash);
         *secp.sign_schnorr_no_aux_rand(&message, &key).as_ref()
     };
     let genesis = genesis_block(config.mining.network).block_hash();
@@ -36,5 +35,7 @@ pub(crate) fn config(config: &Config, key: Keypair) -> anyhow::Result<Option<Rew
         first_block: HeaderHash::from_bytes(genesis.to_byte_array()),
         signer: key.x_only_public_key().0.serialize(),
         sign: Arc::new(sign),
+        keep_slices: rewards.keep_slices(),
+        keep_shares: rewards.keep_shares(),
     }))
 }

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use bitcoin::ScriptBuf;
 use bitcoin::secp256k1::Keypair;
 use dovetail_daemon::announce_not_ready;
 use dovetail_jd::token::TokenKey;
@@ -19,7 +18,7 @@ use dovetail_sv2::listener::BoundPort;
 use dovetail_sv2::{AuthorityKeys, AuthorityPublicKey};
 use dovetail_telemetry::{JsonLines, Telemetry};
 use dovetail_templates::block_publisher::{BlockPublisher, Publication, PublisherOptions};
-use dovetail_templates::{Readiness, TemplateHandle, tell_payout};
+use dovetail_templates::{Payout, Readiness, TemplateHandle};
 use dovetail_vrf::VrfSecret;
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio::sync::watch;
@@ -99,8 +98,8 @@ pub async fn run(
     let lnurl = lnurl
         .transpose()
         .context("destinations.lightning_addresses")?;
-    let payout_script = config.mining.payout().map_err(|reason| anyhow!(reason))?;
-    tell_payout(&payout_script, network);
+    let payout = config.mining.payout().map_err(|reason| anyhow!(reason))?;
+    payout.tell(network);
     let pool_key = keys.receipt.x_only_public_key().0.serialize();
     let services = services(&config, &base, pool_key, &shutdown)?;
     let (is_ready, readiness) = watch::channel(false);
@@ -109,7 +108,7 @@ pub async fn run(
     let committer = settler.committer.clone();
     let parts = (settler, templates, blocks.clone());
     let known = (keys.token, keys.authority.public());
-    let shared = Arc::new(share(config, &base, parts, payout_script, known).await?);
+    let shared = Arc::new(share(config, &base, parts, payout, known).await?);
     last.keep_counts(&shared);
     for publication in waiting {
         blocks::resume(&shared, publication);
@@ -166,11 +165,11 @@ async fn share(
     config: Config,
     base: &Base,
     (settler, templates, blocks): (Settler, TemplateHandle, BlockPublisher),
-    payout_script: ScriptBuf,
+    payout: Payout,
     (token_key, authority): (TokenKey, AuthorityPublicKey),
 ) -> anyhow::Result<Shared> {
     Ok(Shared {
-        payout_script,
+        payout,
         devices: Arc::default(),
         share_pace: SharePace::new(config.mining.shares_per_account_and_second_max),
         known_accounts: KnownAccounts::read(&base.ledger).await?,

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bitcoin::ScriptBuf;
 use dovetail_commitment::WorkerKey;
 use dovetail_jd::token::TokenKey;
 use dovetail_jd::transactions::TransactionStore;
@@ -11,7 +10,7 @@ use dovetail_ledger::Ledger;
 use dovetail_sv2::AuthorityPublicKey;
 use dovetail_telemetry::Telemetry;
 use dovetail_templates::block_publisher::BlockPublisher;
-use dovetail_templates::{TemplateHandle, WorkSnapshot};
+use dovetail_templates::{Payout, TemplateHandle, WorkSnapshot};
 use stratum_core::channels_sv2::extranonce_manager::ExtranonceAllocator;
 use tokio_util::task::TaskTracker;
 
@@ -29,8 +28,8 @@ use crate::tasks::Tasks;
 /// Handles to every part of the pool.
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    /// What every block pays.
-    pub(crate) payout_script: ScriptBuf,
+    /// What blocks pay.
+    pub(crate) payout: Payout,
     pub(crate) ledger: Ledger,
     pub(crate) templates: TemplateHandle,
     /// Where solved blocks go.

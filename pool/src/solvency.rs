@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use bitcoin::Script;
 use dovetail_ledger::{Ledger, Obligations};
 use dovetail_lightning::{Client, ClientError, NodeState, Request};
 use dovetail_onchain::{Node, WalletKeys};
 use dovetail_telemetry::{Event, Holding, Telemetry};
+use dovetail_templates::Payout;
 use dovetail_units::Msat;
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
@@ -122,16 +122,16 @@ struct OnchainPurse {
 }
 
 impl Purses {
-    /// The wallets of a pool whose blocks pay this script.
+    /// The wallets of a pool whose blocks pay this.
     pub(crate) fn new(
         wallet: Option<Client>,
         onchain: Option<(Node, WalletKeys)>,
-        payout: &Script,
+        payout: &Payout,
     ) -> Self {
         Self {
             wallet,
             onchain: onchain.map(|(node, keys)| OnchainPurse {
-                is_paid_by_blocks: keys.owns(payout),
+                is_paid_by_blocks: keys.owns(&payout.at(0)),
                 node,
                 keys,
                 seen: None,
@@ -275,6 +275,7 @@ async fn tell(
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use bitcoin::ScriptBuf;
     use dovetail_lightning::server;
     use dovetail_lightning::simulator::{self, SimulatedWallet};
     use dovetail_telemetry::Sink;
@@ -292,7 +293,7 @@ mod tests {
     }
 
     fn purses(wallet: Option<&Client>) -> Purses {
-        Purses::new(wallet.cloned(), None, Script::new())
+        Purses::new(wallet.cloned(), None, &Payout::one(ScriptBuf::new()))
     }
 
     fn wallet(dir: &tempfile::TempDir, msat: u64) -> (SimulatedWallet, Client) {

@@ -98,6 +98,12 @@ impl Database {
             .unwrap()
     }
 
+    /// Whatever statements these are.
+    pub(crate) async fn run(&self, sql: &'static str) {
+        let mut connection = self.options().connect().await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    }
+
     /// The account has this much more to be paid out.
     pub(crate) async fn credit(&self, account: &str, msat: i64) {
         let mut connection = self.options().connect().await.unwrap();
@@ -302,6 +308,7 @@ pub(crate) fn hash_share(account: &str) -> ProvenShare {
         weight: Weight::ZERO,
         reward_sat: 0,
         is_coinbase_only: false,
+        proof: None,
     }
 }
 

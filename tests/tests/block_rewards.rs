@@ -21,8 +21,16 @@ const BOTH_EARN: &str = "
 /// Not the pool's: what is mined to it belongs to nobody here.
 const OTHERS_ADDRESS: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 
+const DIVIDES: [Setting; 4] = [
+    ("REWARDS__SCHEME", "pplns"),
+    ("REWARDS__WINDOW", "8"),
+    ("REWARDS__FEE_PERCENT", "1.5"),
+    ("JOB_DECLARATOR__COINBASE_ONLY", "false"),
+];
+type Setting = (&'static str, &'static str);
+
 /// A pool on Core that divides its blocks, after its two miners have found some.
-async fn found_blocks() -> (TempDir, Scenario) {
+async fn found_blocks(pool_settings: &'static [Setting]) -> (TempDir, Scenario) {
     let options = Options {
         worker: false,
         // Each share is a block on Core's regtest, and a difficulty.
@@ -30,12 +38,7 @@ async fn found_blocks() -> (TempDir, Scenario) {
         min_hashrate: 400_000,
         hash_msat_per_mebihash: 0,
         core: Some(CoreParts::from_environment().unwrap()),
-        pool_settings: &[
-            ("REWARDS__SCHEME", "pplns"),
-            ("REWARDS__WINDOW", "8"),
-            ("REWARDS__FEE_PERCENT", "1.5"),
-            ("JOB_DECLARATOR__COINBASE_ONLY", "false"),
-        ],
+        pool_settings,
         ..Options::default()
     };
     let start = move || dovetail_tests::scenario(&options).unwrap();
@@ -103,10 +106,16 @@ const CREDITED: &str = "
     SELECT COALESCE(sum(credits_posted), 0) FROM accounts
      WHERE starts_with(name, 'worker:') OR name = 'pool:fees'";
 
+/// A block whose share was never logged.
+const FORGOTTEN: &str = "
+    SET session_replication_role = replica;
+    DELETE FROM block_credits WHERE block = (SELECT header_hash FROM block_rewards WHERE height = 5 AND state = 'active');
+    DELETE FROM block_rewards WHERE height = 5 AND state = 'active';";
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Bitcoin Core: cargo xtask test"]
 async fn blocks_follow_the_chain_back_and_forth_and_pay_their_reward_once() {
-    let (_dir, mut scenario) = found_blocks().await;
+    let (_dir, mut scenario) = found_blocks(&DIVIDES).await;
     // Two miners find blocks of one height now and then; of these one stays submitted.
     let in_chain = |scenario: &Scenario| {
         let tip: usize = core(scenario)
@@ -146,11 +155,7 @@ async fn blocks_follow_the_chain_back_and_forth_and_pay_their_reward_once() {
 
     // A block whose share was never logged is found on the chain, and divided over the window.
     scenario.pool.kill();
-    let forgotten = "
-        SET session_replication_role = replica;
-        DELETE FROM block_credits WHERE block = (SELECT header_hash FROM block_rewards WHERE height = 5 AND state = 'active');
-        DELETE FROM block_rewards WHERE height = 5 AND state = 'active';";
-    scenario.query(forgotten).unwrap();
+    scenario.query(FORGOTTEN).unwrap();
     assert_eq!(count(&scenario, "state = 'active'"), all - 1);
     scenario.restart_pool().unwrap();
     states_are(&scenario, all, 0);
@@ -183,6 +188,128 @@ async fn blocks_follow_the_chain_back_and_forth_and_pay_their_reward_once() {
     let divided = "SELECT max(parts) FROM (SELECT count(*) AS parts FROM block_credits GROUP BY block) counted";
     assert_eq!(scenario.query(divided).unwrap(), "2");
     parts_are_shown(&scenario, &chain);
+}
+
+/// An address for each block, of a key that is in the documentation of many wallets. The block of height 3 has the number 0.
+const RANGED: &str = "wpkh(tpubD6NzVbkrYhZ4XgiXtGrdW5XDAPFCL9h7we1vwNCpn8tGbBcgfVYjXyhWo4E1xkh56hjod1RhGjxbaTLV3X4FyWuejifB9jusQ46QzG87VKp/0/*)";
+const RANGED_FROM: usize = 3;
+const DIVIDES_RANGED: [Setting; 6] = [
+    DIVIDES[0],
+    DIVIDES[1],
+    DIVIDES[2],
+    DIVIDES[3],
+    ("MINING__PAYOUT_ADDRESS", RANGED),
+    ("MINING__PAYOUT_FIRST_HEIGHT", "3"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Bitcoin Core: cargo xtask test"]
+async fn each_block_pays_an_address_of_its_own_which_is_known_after_a_restart() {
+    let (_dir, mut scenario) = found_blocks(&DIVIDES_RANGED).await;
+    let chain = hashes(&scenario);
+    assert!(chain.len() > BLOCKS / 2, "{chain:?}");
+    // Core derives the range by itself, and says what each block's coinbase pays.
+    let described = core(&scenario).rpc(&["getdescriptorinfo", RANGED]).unwrap();
+    let described: Value = serde_json::from_str(&described).unwrap();
+    let descriptor = described["descriptor"].as_str().unwrap();
+    let range = core(&scenario).rpc(&["deriveaddresses", descriptor, "[0,100]"]);
+    let range: Vec<String> = serde_json::from_str(&range.unwrap()).unwrap();
+    let mut paid = std::collections::BTreeSet::new();
+    for hash in &chain {
+        let block = core(&scenario).rpc(&["getblock", hash, "2"]).unwrap();
+        let block: Value = serde_json::from_str(&block).unwrap();
+        let height = usize::try_from(block["height"].as_u64().unwrap()).unwrap();
+        let address = &block["tx"][0]["vout"][0]["scriptPubKey"]["address"];
+        assert_eq!(
+            *address,
+            range[height.saturating_sub(RANGED_FROM)],
+            "{height}"
+        );
+        if height >= RANGED_FROM {
+            paid.insert((height, address.as_str().unwrap().to_owned()));
+        }
+    }
+    let addresses: std::collections::BTreeSet<_> = paid.iter().map(|(_, of)| of).collect();
+    assert!(addresses.len() == paid.len() && paid.len() > 4, "{paid:?}");
+    // One that is not in the ledger is found on the chain by its own address.
+    scenario.pool.kill();
+    scenario.query(FORGOTTEN).unwrap();
+    scenario.restart_pool().unwrap();
+    states_are(&scenario, chain.len(), 0);
+    assert_eq!(count(&scenario, "height = 5 AND finder IS NULL"), 1);
+    let whole = "SELECT count(*) FROM block_rewards WHERE reward_msat <> 5000000000000";
+    assert_eq!(scenario.query(whole).unwrap(), "0");
+}
+
+/// Runs `dovetail credit sample` on a block of this scenario.
+fn sample(scenario: &Scenario, arguments: &[&str]) -> Value {
+    let mut command = scenario.agent();
+    command.args(["credit", "sample", "--json", "--k", "40"]);
+    let output = command.args(arguments).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).expect(&said);
+    assert_eq!(output.status.success(), report["verified"] == true);
+    report
+}
+
+/// On the embedded chain, where a share is a part of a block: whoever asks sees the headers that a block has chosen, and a
+/// pool that has something else in its tables is found out.
+#[tokio::test(flavor = "multi_thread")]
+async fn shares_that_a_block_has_chosen_are_shown_to_whoever_asks() {
+    let options = Options {
+        worker: false,
+        bits: "1e0fffff",
+        shares_per_minute: 120,
+        min_hashrate: 400_000,
+        hash_msat_per_mebihash: 0,
+        pool_settings: &DIVIDES,
+        ..Options::default()
+    };
+    let start = move || dovetail_tests::scenario(&options).unwrap();
+    let (_dir, mut scenario) = tokio::task::spawn_blocking(start).await.unwrap();
+    let pool = (scenario.mining.clone(), AUTHORITY_PUBLIC.to_owned());
+    let device = Device::start(&pool, hard_target()).await;
+    // A standard channel and an extended one have work in the window of a block.
+    let divided = "SELECT count(*) > 0 FROM (
+        SELECT block FROM block_credits JOIN block_rewards ON header_hash = block
+         WHERE last_slice >= first_slice + 8 GROUP BY block HAVING count(*) = 2) both_earn";
+    scenario.query_until(divided, "t").unwrap();
+    drop(device);
+    if let Some(mut hasher) = scenario.hasher.take() {
+        hasher.stop();
+    }
+    scenario.written().unwrap();
+    let newest = "
+        SELECT encode(header_hash, 'hex') FROM block_rewards WHERE last_slice IS NOT NULL ORDER BY last_slice DESC LIMIT 1";
+    let mut bytes = hex::decode(scenario.query(newest).unwrap()).unwrap();
+    bytes.reverse();
+    let block = hex::encode(bytes);
+    let all = ["--block", &*block, "--pool-key", RECEIPT_PUBLIC, "--tag", "Dovetail", "--bits", "1e0fffff"];
+    let report = sample(&scenario, &all);
+    assert_eq!(report["verified"], true, "{report}");
+    assert_eq!((&report["shown"], &report["accounts"]), (&40.into(), &2.into()), "{report}");
+    assert!(report["shares"].as_u64().unwrap() > 5, "{report}");
+    // What a share takes in the ledger, for docs/rewards.md.
+    let bytes = "SELECT sum(shares) || ' shares, ' || sum(pg_column_size(bytes)) || ' bytes, ' || sum(length(bytes)) || ' raw' FROM slice_shares";
+    println!("{}", scenario.query(bytes).unwrap());
+
+    let failure = |arguments: &[&str]| sample(&scenario, arguments)["first_failure"].clone();
+    assert_eq!(failure(&["--block", &block, "--tag", "somebody"]), "coinbase");
+    assert_eq!(failure(&["--block", &block, "--bits", "1d00ffff"]), "bits");
+    assert_eq!(failure(&["--block", &block, "--pool-key", &"11".repeat(32)]), "window");
+    // As if the pool had counted more than it was given.
+    let made_up = "SET session_replication_role = replica; UPDATE slice_work SET shares = shares + 1";
+    scenario.query(made_up).unwrap();
+    assert_eq!(failure(&["--block", &block]), "leaves");
+    let restored = "SET session_replication_role = replica; UPDATE slice_work SET shares = shares - 1";
+    scenario.query(restored).unwrap();
+    assert_eq!(failure(&["--block", &block]), Value::Null);
+    // Nothing is said of what is not kept.
+    scenario.query("SET session_replication_role = replica; DELETE FROM slice_shares").unwrap();
+    let mut command = scenario.agent();
+    let output = command.args(["credit", "sample", "--block", &block]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("slices-dropped"), "{said}");
 }
 
 /// Both miners check their part of each block.
@@ -263,6 +390,9 @@ fn changed_files_fail(scenario: &Scenario, account: &str, hash: &str) {
         ),
         ("/window/length_difficulties", Value::from(3), "window"),
         ("/window/leaves/0/slice", Value::from(outside), "leaves"),
+        ("/block/height", Value::from(1), "statement"),
+        ("/statement/accounts", Value::from(9), "statement"),
+        ("/statement/part", Value::Null, "stated"),
     ] {
         let mut changed = kept.clone();
         *changed.pointer_mut(field).unwrap() = to;

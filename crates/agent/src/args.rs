@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use bitcoin::address::NetworkUnchecked;
+use bitcoin::{Address, ScriptBuf};
 use clap::{Args, Parser, Subcommand};
 use dovetail_agent::credit::BlockHash;
+use dovetail_api::SAMPLE_POINTS_MAX;
 use dovetail_commitment::TaskId;
 use dovetail_console::{ConstraintArguments, SamplingArguments};
 use dovetail_payee::{PayToKind, Schedule, THRESHOLD_MSAT_MAX};
@@ -169,6 +172,54 @@ pub(crate) enum CreditCommand {
     Get(CreditGetArgs),
     /// Check an account's part of a block offline: prints every check and names the first thing that does not hold.
     Verify(CreditVerifyArgs),
+    /// Look at shares of all accounts that a block's hash has chosen: whether they were mined, and for this pool.
+    Sample(CreditSampleArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreditSampleArgs {
+    /// The block's hash, as explorers write it; without it, the newest that the chain has or may still take.
+    #[arg(long, value_name = "HASH")]
+    pub(crate) block: Option<BlockHash>,
+    /// How many points are drawn: 300 find a fake hundredth of the window with 95 %.
+    #[arg(long = "k", value_name = "POINTS", default_value_t = 300)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(SAMPLE_POINTS_MAX)))]
+    pub(crate) points: u32,
+    /// The pool's public key (x-only, 64 hex digits). Without it, slices that any key signed pass.
+    #[arg(long, value_name = "HEX", env = "DOVETAIL_POOL_KEY", value_parser = key)]
+    pub(crate) pool_key: Option<Key>,
+    /// What the pool writes into each coinbase, as it announces it.
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) tag: Option<String>,
+    /// An address that the pool's blocks pay; again for others.
+    #[arg(long, value_name = "ADDRESS", value_parser = script_of)]
+    pub(crate) pays: Vec<ScriptBuf>,
+    /// A compact target that the network had while the window's shares were found, eight hex digits as explorers show a block's
+    /// bits; again for others.
+    #[arg(long, value_name = "HEX", value_parser = bits)]
+    pub(crate) bits: Vec<u32>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How long it may take, in seconds. The pool reads a slice for each point.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+}
+
+fn script_of(text: &str) -> Result<ScriptBuf, String> {
+    let address: Address<NetworkUnchecked> = text
+        .parse()
+        .map_err(|_| "no address of Bitcoin".to_owned())?;
+    // Of whichever network: the script is what is compared.
+    Ok(address.assume_checked().script_pubkey())
+}
+
+fn bits(text: &str) -> Result<u32, String> {
+    match text.len() {
+        8 => u32::from_str_radix(text, 16).map_err(|_| "no hex digits".to_owned()),
+        _ => Err("a compact target has eight hex digits".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -362,6 +413,11 @@ mod tests {
             "dovetail payout destination set --kind bolt12 --to x --signature s",
             "dovetail payout destination set --kind bolt12 --to x --schedule hourly",
             "dovetail payout destination set --kind bolt12 --to x --threshold-msat 0",
+            "dovetail credit sample --k 0",
+            "dovetail credit sample --k 10001",
+            "dovetail credit sample --bits 1d00fff",
+            "dovetail credit sample --pays nobody",
+            "dovetail credit sample --tag ",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -121,6 +121,12 @@ pub enum AgentError {
         /// As it was given.
         wanted: Option<BlockHash>,
     },
+    /// The block was not divided over shares.
+    #[error("block {block} has no window: whoever found it has all of the rest")]
+    NoWindow {
+        /// The block.
+        block: BlockHash,
+    },
     /// The block's window is longer than what is fetched and checked.
     #[error(
         "the block was divided over more than {WINDOW_SLICES_MAX} slices: no window so long is checked here"
@@ -219,6 +225,7 @@ impl AgentError {
                 Code::TaskTooLarge => {
                     Some("ask for fewer tokens with --max-tokens, or shorten the prompt")
                 }
+                Code::SlicesDropped => Some("a newer block has slices that are kept"),
                 Code::PromptTooLong => Some("`dovetail models` shows how long a prompt may be"),
                 _ => None,
             },

@@ -50,6 +50,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Receipt(ReceiptCommand::Verify(args)) => commands::receipt::verify(&args),
         Command::Receipt(ReceiptCommand::Text(args)) => commands::receipt::text(&args),
         Command::Credit(CreditCommand::Get(args)) => commands::credit::get(&cli.pool, &args).await,
+        Command::Credit(CreditCommand::Sample(args)) => {
+            commands::credit::sample(&cli.pool, &args).await
+        }
         Command::Credit(CreditCommand::Verify(args)) => commands::credit::verify(&args),
         Command::Payout(PayoutCommand::Destination(DestinationCommand::Get(args))) => {
             commands::payout::get(&cli.pool, &args).await

@@ -59,6 +59,8 @@ dovetail_units::codes! {
         StatementsFull = "statements-full",
         /// Nobody has earned anything under this name.
         AccountUnknown = "account-unknown",
+        /// What was asked for of old slices is not kept any more.
+        SlicesDropped = "slices-dropped",
         /// The pool is shutting down or its database is away; try again later.
         Unavailable = "unavailable",
         /// Something unexpected inside the pool; its log says more.
@@ -89,7 +91,8 @@ impl Code {
             | Self::QuoteUnknown
             | Self::TaskUnknown
             | Self::ReceiptNever
-            | Self::AccountUnknown => tonic::Code::NotFound,
+            | Self::AccountUnknown
+            | Self::SlicesDropped => tonic::Code::NotFound,
             Self::PromptTooLong
             | Self::SamplingInvalid
             | Self::ConstraintInvalid

@@ -100,6 +100,15 @@ pub const BLOCKS_PER_ANSWER_MAX: u32 = 128;
 /// The most closed slices in one answer: 200 KiB.
 pub const SLICES_PER_ANSWER_MAX: u32 = 1_024;
 
+/// The most points of a sample in one answer: each costs the pool a slice.
+pub const POINTS_PER_ANSWER_MAX: u32 = 16;
+
+/// How many points a block draws at most: a fake part of a thousandth is found by so many with 99.995 %.
+pub const SAMPLE_POINTS_MAX: u32 = 10_000;
+
+/// The most shares of a leaf that are shown with a point: 8 MiB.
+pub const LEAF_SHARES_MAX: u64 = 1 << 18;
+
 /// The most leaves in one answer: each may cost the pool a tree of 65,536 accounts.
 pub const LEAVES_PER_ANSWER_MAX: u32 = 32;
 

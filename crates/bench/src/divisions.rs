@@ -2,7 +2,7 @@
 //! and the writer, as the pool has them, until each account weighs in the window; then a share that solves a block.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -124,6 +124,8 @@ fn config(dir: &std::path::Path) -> CommitterConfig {
             signer: [1; 32],
             // A signature takes far less than the rest.
             sign: Arc::new(|_| [1; 64]),
+            keep_slices: Duration::from_secs(3_600),
+            keep_shares: Some(Duration::from_secs(3_600)),
         }),
         ..CommitterConfig::new(dir.to_owned(), 1 << 30)
     }
@@ -146,5 +148,6 @@ fn share(number: u32) -> Share {
         reward_sat: 0,
         is_coinbase_only: false,
         batch: None,
+        proof: None,
     }
 }

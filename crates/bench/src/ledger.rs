@@ -239,6 +239,7 @@ fn share(number: u64, accounts: u64) -> Share {
         reward_sat: 0,
         is_coinbase_only: false,
         batch: None,
+        proof: None,
     }
 }
 

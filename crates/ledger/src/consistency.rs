@@ -5,7 +5,7 @@ use dovetail_units::Msat;
 use sqlx::Row;
 
 use crate::payouts::onchain;
-use crate::{Ledger, LedgerError};
+use crate::{Ledger, LedgerError, rewards};
 
 /// A rule, and a query for the rows that break it: a name and what is wrong with it.
 pub(crate) struct Rule {
@@ -13,7 +13,7 @@ pub(crate) struct Rule {
     pub(crate) broken: &'static str,
 }
 
-static RULES: [Rule; 13] = [
+static RULES: [Rule; 15] = [
     Rule {
         name: "an account's totals are the sums of its transfers",
         broken: "
@@ -91,7 +91,23 @@ static RULES: [Rule; 13] = [
             SELECT 'slice ' || number AS name, format('holds %s, its accounts %s', total, COALESCE(summed, 0)) AS what
               FROM reward_slices LEFT JOIN (
                    SELECT slice, sum(weight) AS summed, count(*) AS counted FROM slice_work GROUP BY slice) work ON slice = number
-             WHERE (total, accounts) IS DISTINCT FROM (summed, counted)",
+             WHERE number >= (SELECT work_from FROM reward_chain) AND (total, accounts) IS DISTINCT FROM (summed, counted)",
+    },
+    Rule {
+        name: "no slice was dropped that a block may still need",
+        broken: "
+            SELECT 'slice ' || first_needed_slice() AS name, format('slices are kept from %s on', work_from) AS what
+              FROM reward_chain WHERE work_from > first_needed_slice()",
+    },
+    Rule {
+        name: "no share of a slice can be shown that was not counted",
+        broken: "
+            SELECT 'slice ' || s.slice AS name, format('%s shares are kept, %s were counted', kept, COALESCE(counted, 0)) AS what
+              FROM (SELECT slice, sum(shares) AS kept FROM slice_shares GROUP BY slice) s
+              LEFT JOIN (SELECT slice, sum(shares) AS counted FROM (
+                             SELECT slice, shares FROM slice_work UNION ALL SELECT slice, shares FROM open_slice_work) work
+                          GROUP BY slice) w USING (slice)
+             WHERE s.slice >= (SELECT work_from FROM reward_chain) AND kept > COALESCE(counted, 0)",
     },
     Rule {
         name: "the window is what its slices say",
@@ -152,9 +168,11 @@ static RULES: [Rule; 13] = [
 fn rules() -> impl Iterator<Item = &'static Rule> {
     RULES.iter().chain(&onchain::rules::RULES)
 }
+/// The rule that no query can look at.
+const SIGNED: &str = "what the pool has signed of a block is what the ledger says of it";
 
 /// How many rows that break a rule are shown.
-const EXAMPLES_MAX: i64 = 20;
+const EXAMPLES_MAX: u8 = 20;
 
 /// A rule that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,7 +233,7 @@ impl Ledger {
         let obligations = obligations(&mut snapshot).await?;
         snapshot.rollback().await?;
         Ok(Consistency {
-            rules: rules().map(|rule| rule.name).collect(),
+            rules: rules().map(|rule| rule.name).chain([SIGNED]).collect(),
             differences,
             obligations,
         })
@@ -238,7 +256,7 @@ pub(crate) async fn differences(
     for rule in rules() {
         let limited = format!("SELECT name, what FROM ({}) broken LIMIT $1", rule.broken);
         let rows = sqlx::query(sqlx::AssertSqlSafe(limited))
-            .bind(EXAMPLES_MAX)
+            .bind(i64::from(EXAMPLES_MAX))
             .fetch_all(&mut *connection)
             .await?;
         let examples: Result<Vec<(String, String)>, LedgerError> = rows
@@ -252,6 +270,16 @@ pub(crate) async fn differences(
                 examples,
             });
         }
+    }
+    let wrong = rewards::wrong_signatures(connection, EXAMPLES_MAX.into()).await?;
+    if !wrong.is_empty() {
+        let named = wrong
+            .into_iter()
+            .map(|block| (block, "says something else".to_owned()));
+        differences.push(Difference {
+            rule: SIGNED,
+            examples: named.collect(),
+        });
     }
     Ok(differences)
 }

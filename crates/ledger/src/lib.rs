@@ -69,9 +69,9 @@ pub use payouts::{
     StatementRefusal, Success, TRIES_BEFORE_ONCHAIN,
 };
 pub use rewards::{
-    AccountSlices, BlockCredit, EarnedRewards, MaturedReward, OpenReward, PublishedBlock,
-    PublishedSlice, PublishedWindow, RewardState, RewardsConfig, SLICES_PER_ANSWER_MAX, Scheme,
-    SliceSigner,
+    AccountSlices, BlockCredit, BlockSignature, EarnedRewards, LEAF_SHARES_MAX, MaturedReward,
+    OpenReward, PublishedBlock, PublishedSlice, PublishedWindow, RewardSigner, RewardState,
+    RewardsConfig, SLICES_PER_ANSWER_MAX, SampleWindow, Scheme, ShownPoint,
 };
 pub use samples::{DrawnSample, UNDONE_CLAIMS_MAX, Undone};
 pub use share_sums::{Span, SpanSum, StatementLine};

@@ -16,7 +16,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 24] = [
+const FILES: [(&str, &str); 26] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
@@ -41,6 +41,8 @@ const FILES: [(&str, &str); 24] = [
     file!("0022_daemons_role.sql"),
     file!("0023_onchain.sql"),
     file!("0024_destinations.sql"),
+    file!("0025_signed_blocks.sql"),
+    file!("0026_slice_partitions.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools

@@ -1,13 +1,15 @@
 //! A share as the log keeps it: numbers little-endian, in a fixed order, behind a byte for the format.
 
 use dovetail_commitment::HeaderHash;
-use dovetail_rewards::Weight;
+use dovetail_rewards::{ShareProof, Weight};
 use dovetail_units::{ShareCredit, Work};
 
 use crate::shares::{ACCOUNT_BYTES_MAX, Share};
 
 /// The first byte of each record. Another release that changes what follows takes another number.
 const FORMAT: u8 = 2;
+/// The same of a record that has the account's length before the account, and behind it what shows the share.
+const FORMAT_SHOWN: u8 = 3;
 const IS_BLOCK: u8 = 1;
 const IS_COINBASE_ONLY: u8 = 2;
 const IS_INFERENCE: u8 = 4;
@@ -30,6 +32,8 @@ pub(crate) struct LoggedShare {
     pub(crate) is_block: bool,
     pub(crate) is_coinbase_only: bool,
     pub(crate) is_inference: bool,
+    /// What shows it, if that is kept.
+    pub(crate) proof: Option<Box<ShareProof>>,
 }
 
 impl LoggedShare {
@@ -46,6 +50,7 @@ impl LoggedShare {
             is_block: share.is_block,
             is_coinbase_only: share.is_coinbase_only,
             is_inference: share.batch.is_some(),
+            proof: share.proof.clone(),
         }
     }
 
@@ -55,7 +60,11 @@ impl LoggedShare {
             | flag(self.is_coinbase_only, IS_COINBASE_ONLY)
             | flag(self.is_inference, IS_INFERENCE);
         let mut bytes = Vec::with_capacity(FIXED_BYTES + self.account.len());
-        bytes.extend_from_slice(&[FORMAT, flags]);
+        let format = match self.proof {
+            Some(_) => FORMAT_SHOWN,
+            None => FORMAT,
+        };
+        bytes.extend_from_slice(&[format, flags]);
         bytes.extend_from_slice(&self.height.to_le_bytes());
         bytes.extend_from_slice(&self.unix.to_le_bytes());
         bytes.extend_from_slice(self.header_hash.as_bytes());
@@ -63,13 +72,22 @@ impl LoggedShare {
         bytes.extend_from_slice(&self.credit.get().to_le_bytes());
         bytes.extend_from_slice(&self.weight.to_bytes());
         bytes.extend_from_slice(&self.reward_sat.to_le_bytes());
-        bytes.extend_from_slice(self.account.as_bytes());
+        if let Some(proof) = &self.proof {
+            let length = u8::try_from(self.account.len()).expect("checked before it was logged");
+            bytes.push(length);
+            bytes.extend_from_slice(self.account.as_bytes());
+            bytes.extend_from_slice(&proof.encode());
+        } else {
+            bytes.extend_from_slice(self.account.as_bytes());
+        }
         bytes
     }
 
     /// Whether another release wrote the record, in a format that this one does not know.
     pub(crate) fn is_of_another_release(record: &[u8]) -> bool {
-        record.first().is_some_and(|format| *format != FORMAT)
+        record
+            .first()
+            .is_some_and(|format| ![FORMAT, FORMAT_SHOWN].contains(format))
     }
 
     /// `None` if this release does not know what it says.
@@ -81,10 +99,19 @@ impl LoggedShare {
         let (work, rest) = rest.split_first_chunk()?;
         let (credit, rest) = rest.split_first_chunk()?;
         let (weight, rest) = rest.split_first_chunk()?;
-        let (reward_sat, account) = rest.split_first_chunk()?;
+        let (reward_sat, rest) = rest.split_first_chunk()?;
+        let (account, proof) = match *format {
+            FORMAT => (rest, None),
+            FORMAT_SHOWN => {
+                let (&length, rest) = rest.split_first()?;
+                let (account, proof) = rest.split_at_checked(usize::from(length))?;
+                (account, Some(Box::new(ShareProof::decode(proof).ok()?)))
+            }
+            _ => return None,
+        };
         let credit = u128::from_le_bytes(*credit);
         let weight = Weight::new(u128::from_le_bytes(*weight)).ok()?;
-        if *format != FORMAT || flags & !FLAGS != 0 || credit > ShareCredit::MAX.get() {
+        if flags & !FLAGS != 0 || credit > ShareCredit::MAX.get() {
             return None;
         }
         let account = std::str::from_utf8(account).ok()?;
@@ -105,6 +132,7 @@ impl LoggedShare {
             is_block: flags & IS_BLOCK != 0,
             is_coinbase_only: flags & IS_COINBASE_ONLY != 0,
             is_inference: flags & IS_INFERENCE != 0,
+            proof,
         })
     }
 }
@@ -115,13 +143,44 @@ mod tests {
 
     use super::*;
 
+    fn proofs() -> impl Strategy<Value = Option<Box<ShareProof>>> {
+        let terms = (any::<u128>(), any::<u64>(), any::<u64>());
+        let bytes = (
+            any::<[u8; 32]>(),
+            0_usize..17,
+            prop::collection::vec(any::<u8>(), 0..300),
+        );
+        let proof = (terms, bytes).prop_map(
+            |((work, value_sat, reference_sat), (node, nodes, coinbase))| {
+                let mut header = [7; 80];
+                header[..32].copy_from_slice(&node);
+                Box::new(ShareProof {
+                    work: Work::new(work),
+                    value_sat,
+                    reference_sat,
+                    header,
+                    merkle_path: vec![node; nodes],
+                    coinbase,
+                })
+            },
+        );
+        prop::option::of(proof)
+    }
+
     fn shares() -> impl Strategy<Value = LoggedShare> {
         let flags = any::<[bool; 3]>();
         let numbers = (any::<[u8; 32]>(), 0..=i32::MAX as u32, any::<u64>());
         let sums = (any::<u128>(), 0..=ShareCredit::MAX.get());
         let rewards = (0..=Weight::MAX.get(), any::<u64>());
-        (numbers, sums, rewards, flags, "[a-zé.]{1,120}").prop_map(
-            |((hash, height, unix), (work, credit), (weight, reward_sat), flags, account)| {
+        (numbers, sums, rewards, flags, "[a-zé.]{1,120}", proofs()).prop_map(
+            |(
+                (hash, height, unix),
+                (work, credit),
+                (weight, reward_sat),
+                flags,
+                account,
+                proof,
+            )| {
                 LoggedShare {
                     header_hash: HeaderHash::from_bytes(hash),
                     height,
@@ -134,6 +193,7 @@ mod tests {
                     is_block: flags[0],
                     is_coinbase_only: flags[1],
                     is_inference: flags[2],
+                    proof,
                 }
             },
         )
@@ -156,8 +216,9 @@ mod tests {
         fn a_record_that_is_cut_off_or_of_another_format_is_none(share in shares(), cut: prop::sample::Index) {
             let bytes = share.encode();
             prop_assert_eq!(LoggedShare::decode(&bytes[..cut.index(FIXED_BYTES + 1)]), None);
-            let other = [&[FORMAT + 1][..], &bytes[1..]].concat();
+            let other = [&[FORMAT_SHOWN + 1][..], &bytes[1..]].concat();
             prop_assert_eq!(LoggedShare::decode(&other), None);
+            prop_assert!(LoggedShare::is_of_another_release(&other));
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::committer::CommitterConfig;
 use crate::error::Fault;
 use crate::known_shares::{HEIGHTS_MAX, KnownShares, key};
 use crate::partitions::Partitions;
-use crate::rewards::SliceBook;
+use crate::rewards::{self, SliceBook};
 use crate::share_record::LoggedShare;
 use crate::share_set::{self, LogWriter, ShareSet};
 use crate::{Ledger, LedgerError, hash_credits, share_sums};
@@ -460,6 +460,9 @@ impl ShareWriter {
         self.tidied_at = Some(Instant::now());
         let tidied = timeout(SET_TIME_MAX, async {
             self.partitions.drop_old(&self.pool).await;
+            if let Some(rewards) = &self.config.rewards {
+                rewards::drop_old(&self.pool, rewards).await;
+            }
             share_sums::drop_old(&self.pool, unix_now()).await
         });
         if let Err(error) = tidied.await.unwrap_or_else(|_| Err(too_late())) {

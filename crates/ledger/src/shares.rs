@@ -1,7 +1,7 @@
 //! Shares: what was found good, and is to be made durable. One proof, one credit.
 
 use dovetail_commitment::{BatchRoot, HeaderHash, TaskId};
-use dovetail_rewards::Weight;
+use dovetail_rewards::{MERKLE_PATH_MAX, SHOWN_COINBASE_BYTES_MAX, ShareProof, Weight};
 use dovetail_units::{Msat, ShareCredit, Work};
 
 use crate::CommitRefusal;
@@ -43,6 +43,8 @@ pub struct Share {
     pub is_coinbase_only: bool,
     /// The batch that it settles, if it claims one.
     pub batch: Option<InferenceSettlement>,
+    /// What shows it to whoever samples the pool's shares, if that is kept.
+    pub proof: Option<Box<ShareProof>>,
 }
 
 /// The longest account name, an offer: with its prefix it fits the ledger's.
@@ -59,7 +61,11 @@ impl Share {
             && i32::try_from(self.height).is_ok()
             && !self.account.is_empty()
             && self.account.len() <= ACCOUNT_BYTES_MAX
-            && !self.account.contains(char::is_control);
+            && !self.account.contains(char::is_control)
+            && self.proof.as_ref().is_none_or(|proof| {
+                proof.coinbase.len() <= SHOWN_COINBASE_BYTES_MAX
+                    && proof.merkle_path.len() <= MERKLE_PATH_MAX
+            });
         if fits {
             Ok(())
         } else {

@@ -3,7 +3,8 @@
 use crate::chain::SliceHeader;
 use crate::evidence::{CountedShare, EvidenceError};
 use crate::sample::locate;
-use crate::tree::{LeafProof, ProofError};
+use crate::sums::ProofError;
+use crate::tree::LeafProof;
 
 /// The leaf on which a point falls, with its way up, and the shares that it is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]

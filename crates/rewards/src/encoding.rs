@@ -60,6 +60,11 @@ impl<'a> Reader<'a> {
         Ok(AccountId::new(account)?)
     }
 
+    /// All that is left.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     pub(crate) fn is_at_end(&self) -> bool {
         self.0.is_empty()
     }

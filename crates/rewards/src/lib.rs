@@ -4,12 +4,13 @@
 //! A share has a [`Weight`] ([`ShareTerms`]). Shares fill slices ([`OpenSlice`], [`Slice`]) whose newest are the
 //! [`Window`]. A block's reward is divided over the window's [`Weights`] ([`by_weight`]), or is its finder's
 //! ([`to_finder`]). Each slice is published as a [`SliceHeader`] over its [`SumTree`] before the block is found. With a
-//! [`LeafProof`] an account checks its part; [`points`] says which shares anybody may ask to see, and an [`Answer`] shows one.
+//! [`LeafProof`] an account checks its part; [`points`] says which shares anybody may ask to see, an [`Answer`] finds one, and a [`ShareProof`] shows it.
 //!
-//! A [`PartProof`] puts what was published together: it shows what an account got of a block.
+//! A [`PartProof`] puts what was published together: it shows what an account got of a block. A [`BlockStatement`] is what
+//! the pool says of the block, over a [`PartsTree`]; a [`StatedPart`] is what it says of one account.
 //!
 //! Exact integers; no I/O, no clock, no randomness, no SQL, no Sv2, no secret keys. What is signed is
-//! [`SliceRoot::as_bytes`]; who the pool is, is for the caller to know.
+//! [`SliceRoot::as_bytes`] and [`BlockStatement::hash`]; who the pool is, is for the caller to know.
 //!
 //! ```
 //! use dovetail_rewards::*;
@@ -54,7 +55,10 @@ mod evidence;
 mod part;
 mod proportion;
 mod sample;
+mod shown;
 mod slice;
+mod statement;
+mod sums;
 mod tree;
 mod weight;
 mod weights;
@@ -68,8 +72,13 @@ pub use encoding::DecodeError;
 pub use evidence::{CountedShare, Evidence, EvidenceError, ShareId, Tally, decode_shares};
 pub use part::{BlockTerms, Part, PartError, PartProof, SliceLeaf, WindowTerms};
 pub use sample::{Place, locate, points};
+pub use shown::{
+    HEADER_BYTES, MERKLE_PATH_MAX, SHOWN_COINBASE_BYTES_MAX, ShareProof, ShownError, ShownShare,
+};
 pub use slice::{OpenSlice, SLICE_ACCOUNTS_MAX, Slice, SliceError};
-pub use tree::{LeafProof, Node, PROOF_STEPS_MAX, ProofError, SumTree};
+pub use statement::{BlockStatement, DivisionRule, PartsRoot, PartsTree, StatedPart};
+pub use sums::{Node, ProofError};
+pub use tree::{LeafProof, PROOF_STEPS_MAX, SumTree};
 pub use weight::{BlockWorkOutOfRange, ShareTerms, Weight, WeightTooLarge};
 pub use weights::{WeightMissing, Weights};
 pub use window::{Window, WindowError, WindowLength, WindowLengthOutOfRange, WindowSlice};

@@ -11,7 +11,8 @@ use crate::account::AccountId;
 use crate::chain::{ChainBroken, SliceHeader, SliceRoot, check_chain};
 use crate::division::{DivisionError, PoolFee, msat, without_fee};
 use crate::proportion::proportion;
-use crate::tree::{LeafProof, ProofError};
+use crate::sums::ProofError;
+use crate::tree::LeafProof;
 use crate::weight::Weight;
 use crate::window::{Window, WindowError, WindowLength, WindowSlice};
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{BlockHash, Script, Transaction};
+use bitcoin::{BlockHash, Transaction};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -38,23 +38,6 @@ pub struct ChainCoinbase {
     pub block: BlockHash,
     /// Its coinbase.
     pub coinbase: Transaction,
-}
-
-impl ChainCoinbase {
-    /// What it pays this script, in satoshi.
-    pub fn pays(&self, script: &Script) -> u64 {
-        paid_to(&self.coinbase, script)
-    }
-}
-
-/// What a transaction pays this script, in satoshi.
-pub(crate) fn paid_to(transaction: &Transaction, script: &Script) -> u64 {
-    let paid = transaction.output.iter();
-    let paid = paid.filter(|output| output.script_pubkey.as_script() == script);
-    // None whose outputs do not sum up is valid.
-    paid.fold(0, |sum: u64, output| {
-        sum.saturating_add(output.value.to_sat())
-    })
 }
 
 impl BlockRequest {

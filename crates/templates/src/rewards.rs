@@ -2,10 +2,14 @@
 //! experts, a script. What nobody can spend is refused here: a block that pays it burns its reward.
 
 mod descriptor;
+mod payout;
 
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::script::Instruction;
 use bitcoin::{Address, Network, Script, ScriptBuf, XOnlyPublicKey};
+
+use descriptor::Scripts;
+pub use payout::{Payout, PayoutKeys};
 
 /// The script of the one of `payout_address` and `payout_script` that is given in the section of this name.
 ///
@@ -20,9 +24,16 @@ pub fn payout_script(
     let (key, script) = match (address, script) {
         (Some(address), None) => {
             let key = format!("{section}.payout_address");
-            let script =
-                script_of(address.trim(), network).map_err(|reason| format!("{key}: {reason}"))?;
-            (key, script)
+            let script = scripts_of(address.trim(), network).and_then(|scripts| match scripts {
+                Scripts::One(script) => Ok(script),
+                Scripts::Ranged(_) => Err(
+                    "the descriptor has a range (*), and these blocks pay one script: write the number of one".to_owned(),
+                ),
+            });
+            (
+                key.clone(),
+                script.map_err(|reason| format!("{key}: {reason}"))?,
+            )
         }
         (None, Some(hex)) => {
             let key = format!("{section}.payout_script");
@@ -59,15 +70,15 @@ pub fn tell_payout(script: &Script, network: Network) {
     }
 }
 
-/// The script of an address or an output descriptor.
-fn script_of(text: &str, network: Network) -> Result<ScriptBuf, String> {
+/// The script or the scripts of an address or an output descriptor.
+fn scripts_of(text: &str, network: Network) -> Result<Scripts, String> {
     // Before anything else: what follows repeats what it was given.
     if let Some(refusal) = descriptor::holds_private_key(text) {
         return Err(refusal.to_owned());
     }
     match text.contains('(') {
-        true => descriptor::script_of(text, network),
-        false => address_script(text, network),
+        true => descriptor::scripts_of(text, network),
+        false => address_script(text, network).map(Scripts::One),
     }
 }
 

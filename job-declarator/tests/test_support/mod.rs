@@ -31,7 +31,7 @@ use dovetail_sv2::{
     AuthorityKeys, AuthoritySecretKey, Frame, FrameReader, FrameWriter, Message, connect, setup,
 };
 use dovetail_templates::block_publisher::{BlockPublisher, PublisherOptions};
-use dovetail_templates::{SourceConfig, TemplateHandle, WorkSnapshot};
+use dovetail_templates::{Payout, SourceConfig, TemplateHandle, WorkSnapshot};
 use dovetail_tests::postgres::Postgres;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -46,6 +46,7 @@ pub(crate) const EXTRANONCE_LEN: usize = 16;
 pub(crate) struct Setting {
     pub(crate) limits: Limits,
     pub(crate) coinbase_only: bool,
+    pub(crate) payout: Payout,
 }
 
 impl Default for Setting {
@@ -53,6 +54,7 @@ impl Default for Setting {
         Self {
             limits: Limits::default(),
             coinbase_only: true,
+            payout: payout(),
         }
     }
 }
@@ -107,7 +109,7 @@ impl Fixture {
                 network: bitcoin::Network::Regtest,
                 plain_names: true,
             },
-            payout_script: payout_script(),
+            payout: setting.payout.clone(),
             token_key: token_key.clone(),
             coinbase_only: setting.coinbase_only,
             limits: setting.limits,
@@ -156,6 +158,10 @@ impl Drop for Fixture {
 
 pub(crate) fn payout_script() -> ScriptBuf {
     ScriptBuf::from(vec![0x51])
+}
+
+pub(crate) fn payout() -> Payout {
+    Payout::one(payout_script())
 }
 
 /// A job as a miner builds it.

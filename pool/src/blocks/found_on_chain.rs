@@ -90,7 +90,7 @@ impl Search {
         height: u32,
         found: &ChainCoinbase,
     ) -> Result<(), LedgerError> {
-        let reward_sat = found.pays(&shared.payout_script);
+        let reward_sat = shared.payout.paid_by(&found.coinbase, height);
         if reward_sat == 0 {
             return Ok(());
         }

@@ -398,6 +398,7 @@ fn entry(share: &ProvenShare, batch: Option<InferenceSettlement>) -> Share {
         reward_sat: share.reward_sat,
         is_coinbase_only: share.is_coinbase_only,
         batch,
+        proof: share.proof.clone(),
     }
 }
 

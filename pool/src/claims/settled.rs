@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use dovetail_commitment::{BatchRoot, HeaderHash};
-use dovetail_rewards::Weight;
+use dovetail_rewards::{ShareProof, Weight};
 use dovetail_sv2::extension::codes::Code;
 use dovetail_units::{Msat, ShareCredit, Work};
 use dovetail_vrf::VrfProof;
@@ -25,6 +25,8 @@ pub(crate) struct ProvenShare {
     pub(crate) is_block: bool,
     /// Whether its job was one in coinbase-only mode.
     pub(crate) is_coinbase_only: bool,
+    /// What shows it to auditors, where that is kept.
+    pub(crate) proof: Option<Box<ShareProof>>,
 }
 
 /// How a batch's claim ended, for the worker.

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use bitcoin::ScriptBuf;
 use dovetail_daemon::within;
 use dovetail_sv2::{IdentityRules, PlaceLimits};
-use dovetail_templates::payout_script;
+use dovetail_templates::{Payout, PayoutKeys};
 
 use super::{ApiConfig, MiningConfig};
 
@@ -61,17 +60,17 @@ impl MiningConfig {
         within(&key("channels_unproven_max"), channels, 1..=1 << 16)
     }
 
-    /// The script that every block pays.
+    /// What blocks pay.
     ///
     /// # Errors
     /// A sentence that names the key and what is wrong with it.
-    pub fn payout(&self) -> Result<ScriptBuf, String> {
-        let (address, script) = (&self.payout_address, &self.payout_script);
-        payout_script(
-            "mining",
-            self.network,
-            address.as_deref(),
-            script.as_deref(),
-        )
+    pub fn payout(&self) -> Result<Payout, String> {
+        Payout::parse(PayoutKeys {
+            section: "mining",
+            network: self.network,
+            address: self.payout_address.as_deref(),
+            script: self.payout_script.as_deref(),
+            first_height: self.payout_first_height,
+        })
     }
 }

@@ -1,10 +1,12 @@
 //! Who gets what of a block.
 
+use std::time::Duration;
+
 use dovetail_rewards::{PoolFee, WindowLength};
 use dovetail_templates::SourceConfig;
 use serde::Deserialize;
 
-use super::Config;
+use super::{Config, within};
 
 /// How blocks are divided (`docs/rewards.md`).
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -19,6 +21,12 @@ pub struct RewardsConfig {
     /// How much work the window of `pplns` holds, in difficulties.
     #[serde(default = "window")]
     pub window: u16,
+    /// How many days what accounts did in a slice is kept, once no block is divided over it that may still be paid.
+    #[serde(default = "keep_slices_days")]
+    pub keep_slices_days: u32,
+    /// The same of what shows shares to auditors: headers and coinbases. 0: it is not kept, and nobody can sample shares.
+    #[serde(default = "keep_shares_days")]
+    pub keep_shares_days: u32,
 }
 
 /// The rule.
@@ -40,6 +48,8 @@ impl Default for RewardsConfig {
             scheme: RewardScheme::default(),
             fee_percent: fee_percent(),
             window: window(),
+            keep_slices_days: keep_slices_days(),
+            keep_shares_days: keep_shares_days(),
         }
     }
 }
@@ -52,7 +62,30 @@ fn window() -> u16 {
     WindowLength::default().get()
 }
 
+fn keep_slices_days() -> u32 {
+    30
+}
+
+fn keep_shares_days() -> u32 {
+    2
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Ten years.
+const DAYS_MAX: u32 = 3_650;
+
 impl RewardsConfig {
+    /// How long slices are kept.
+    pub(crate) fn keep_slices(&self) -> Duration {
+        DAY * self.keep_slices_days
+    }
+
+    /// How long what shows shares is kept; `None` if it is not.
+    pub(crate) fn keep_shares(&self) -> Option<Duration> {
+        let is_kept = self.scheme == RewardScheme::Pplns && self.keep_shares_days > 0;
+        is_kept.then(|| DAY * self.keep_shares_days)
+    }
+
     /// What the pool keeps.
     ///
     /// # Errors
@@ -84,6 +117,9 @@ impl Config {
     pub(super) fn check_rewards(&self) -> Result<(), String> {
         self.rewards.fee()?;
         self.rewards.length()?;
+        let (slices, shares) = (self.rewards.keep_slices_days, self.rewards.keep_shares_days);
+        within("rewards.keep_slices_days", slices, 1..=DAYS_MAX)?;
+        within("rewards.keep_shares_days", shares, 0..=slices)?;
         if self.rewards.scheme == RewardScheme::Rate {
             return Ok(());
         }

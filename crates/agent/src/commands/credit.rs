@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use dovetail_agent::credit::{self, CreditClient, CreditFile, CreditReport, PartSummary};
+use dovetail_agent::credit::{
+    self, CreditClient, CreditFile, CreditReport, PartSummary, SampleReport, SampleTerms,
+};
 use dovetail_console::{OutputError, print_line, print_note};
 use dovetail_units::Msat;
 
 use super::{checked, print_json};
-use crate::args::{CreditGetArgs, CreditVerifyArgs};
+use crate::args::{CreditGetArgs, CreditSampleArgs, CreditVerifyArgs};
 
 pub(crate) async fn get(pool: &str, args: &CreditGetArgs) -> anyhow::Result<ExitCode> {
     let client = CreditClient::connect(pool).await?;
@@ -46,6 +48,66 @@ pub(crate) fn verify(args: &CreditVerifyArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+pub(crate) async fn sample(pool: &str, args: &CreditSampleArgs) -> anyhow::Result<ExitCode> {
+    let client = CreditClient::connect(pool).await?;
+    let terms = SampleTerms {
+        points: args.points,
+        pool_key: args.pool_key.map(|key| key.0),
+        tag: args.tag.clone(),
+        scripts: args.pays.clone(),
+        bits: args.bits.clone(),
+    };
+    let time_max = Duration::from_secs(args.timeout);
+    let report = client.sample(args.block, &terms, time_max).await?;
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print_sample(&report)?;
+    }
+    Ok(match report.verified {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn print_sample(report: &SampleReport) -> Result<(), OutputError> {
+    for line in &report.lines {
+        print_line(checked(line.check.claim(), &line.outcome))?;
+    }
+    print_line("")?;
+    print_line(format_args!(
+        "block       {} at height {}",
+        report.block, report.height
+    ))?;
+    print_line(format_args!(
+        "window      {} slice(s) of weight {}",
+        report.window_slices, report.window_weight
+    ))?;
+    print_line(format_args!(
+        "points      {} of {} shown, on {} share(s) of {} account(s)",
+        report.shown, report.points, report.shares, report.accounts
+    ))?;
+    for point in &report.failed {
+        let (number, check) = (point.number, point.check.name());
+        print_line(format_args!("point {number:<6}{check}: {}", point.why))?;
+    }
+    for (bits, points) in &report.bits {
+        print_line(format_args!("target      {bits}, {points} point(s)"))?;
+    }
+    for (script, points) in &report.scripts {
+        print_line(format_args!("pays        {script}, {points} point(s)"))?;
+    }
+    print_line(format_args!(
+        "found with  {:.1} % if a hundredth of the window were fake, 95 % if {:.2} % were",
+        report.percent_found_with * 100.0,
+        report.part_found_with_95_percent * 100.0
+    ))?;
+    match report.first_failure {
+        None => print_line("The sample holds."),
+        Some(check) => print_line(format_args!("The sample does not hold: {}.", check.name())),
+    }
+}
+
 fn print(report: &CreditReport) -> Result<(), OutputError> {
     for line in &report.lines {
         print_line(checked(line.check.claim(), &line.outcome))?;
@@ -61,6 +123,12 @@ fn print(report: &CreditReport) -> Result<(), OutputError> {
     }
     if let Some(part) = &report.part {
         print_part(part)?;
+    }
+    if let Some(stated) = &report.stated {
+        print_line(format_args!(
+            "stated      {}, one of {} part(s) of statement {}",
+            stated.amount_msat, stated.accounts, stated.hash
+        ))?;
     }
     match report.first_failure {
         None => print_line("The part holds."),

@@ -3,22 +3,26 @@
 
 use std::time::Duration;
 
+use dovetail_api::codes::Code;
 use dovetail_api::rewards_v1::{self as v1, rewards_client::RewardsClient};
 use dovetail_api::{BLOCKS_PER_ANSWER_MAX, LEAVES_PER_ANSWER_MAX, SLICES_PER_ANSWER_MAX};
-use dovetail_rewards::{LeafProof, SliceHeader};
+use dovetail_rewards::{LeafProof, SliceHeader, StatedPart};
 use dovetail_units::Msat;
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::file::{
-    BlockHash, BlockState, CreditFile, HexBytes, KeptBlock, KeptLeaf, KeptWindow, WINDOW_SLICES_MAX,
+    BlockHash, BlockState, CreditFile, HexBytes, KeptBlock, KeptLeaf, KeptRule, KeptStatement,
+    KeptWindow, WINDOW_SLICES_MAX,
 };
 use crate::AgentError;
 use crate::client::{CALL_TIME_MAX, open, within};
 
 /// The largest answer: 1,024 slices of 201 bytes, with room to spare.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// The largest answer with points: the shares of one leaf of the largest size, and one point more.
+const POINTS_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// How often a call is made again that the pool has no room for, and after which pause.
 const TRIES_MAX: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(1);
@@ -60,14 +64,19 @@ impl CreditClient {
                 Some(window) => Some(self.window(account, window).await?),
                 None => None,
             };
-            Ok(CreditFile::new(account, kept, window))
+            let mut file = CreditFile::new(account, kept, window);
+            if let Some(signed) = &found.statement {
+                let part = self.part(account, &found.block_hash).await?;
+                file.statement = Some(kept_statement(signed, part)?);
+            }
+            Ok(file)
         });
         fetched.await.unwrap_or(Err(AgentError::CreditLate {
             waited_s: time_max.as_secs(),
         }))
     }
 
-    async fn block(&self, wanted: Option<BlockHash>) -> Result<v1::Block, AgentError> {
+    pub(super) async fn block(&self, wanted: Option<BlockHash>) -> Result<v1::Block, AgentError> {
         let request = v1::ListBlocksRequest {
             limit: wanted.map_or(BLOCKS_PER_ANSWER_MAX, |_| 1),
             height_max: 0,
@@ -92,7 +101,40 @@ impl CreditClient {
         found.ok_or(AgentError::BlockUnknown { wanted })
     }
 
+    /// The account's encoded part of a block; `None` if it gets nothing.
+    async fn part(&self, account: &str, block: &[u8]) -> Result<Option<HexBytes>, AgentError> {
+        let answer = self.call(|mut client| {
+            let request = unary(v1::GetPartRequest {
+                block_hash: block.to_vec(),
+                account: account.to_owned(),
+            });
+            async move { client.get_part(request).await }
+        });
+        let part = answer.await?.part;
+        match part.len() {
+            0 => Ok(None),
+            1..=StatedPart::ENCODED_LEN_MAX => Ok(Some(HexBytes(part))),
+            _ => Err(protocol("a part is too long")),
+        }
+    }
+
     async fn window(&self, account: &str, window: &v1::Window) -> Result<KeptWindow, AgentError> {
+        let mut kept = self.window_without_leaves(window).await?;
+        let (first, last) = (kept.first_slice, kept.last_slice);
+        match self.leaves(account, first, last).await {
+            Ok(leaves) => kept.leaves = leaves,
+            // The block is old. What the pool has signed of it is there for ever.
+            Err(error) if error.is_refusal(Code::SlicesDropped) => kept.leaves_dropped = true,
+            Err(error) => return Err(error),
+        }
+        Ok(kept)
+    }
+
+    /// A window without anybody's leaves.
+    pub(super) async fn window_without_leaves(
+        &self,
+        window: &v1::Window,
+    ) -> Result<KeptWindow, AgentError> {
         let (first, last) = (window.first_slice, window.last_slice);
         if first > last || last == u64::MAX {
             return Err(protocol("a window ends before it begins, or never"));
@@ -108,7 +150,8 @@ impl CreditClient {
             headers,
             signer: fixed(&newest.signer, "signer")?,
             signature: fixed(&newest.signature, "signature")?,
-            leaves: self.leaves(account, first, last).await?,
+            leaves: Vec::new(),
+            leaves_dropped: false,
         })
     }
 
@@ -189,10 +232,34 @@ impl CreditClient {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        self.call_on(&self.inner, call).await
+    }
+
+    /// The same for answers that have all shares of a leaf.
+    pub(super) async fn call_large<T, F>(
+        &self,
+        call: impl Fn(RewardsClient<Channel>) -> F,
+    ) -> Result<T, AgentError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let client = self.inner.clone();
+        let client = client.max_decoding_message_size(POINTS_BYTES_MAX);
+        self.call_on(&client, call).await
+    }
+
+    async fn call_on<T, F>(
+        &self,
+        client: &RewardsClient<Channel>,
+        call: impl Fn(RewardsClient<Channel>) -> F,
+    ) -> Result<T, AgentError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let mut tries = 0;
         loop {
             tries += 1;
-            let answered = within(&self.url, CALL_TIME_MAX, call(self.inner.clone())).await;
+            let answered = within(&self.url, CALL_TIME_MAX, call(client.clone())).await;
             match answered {
                 Err(error) if error.is_worth_a_retry() && tries < TRIES_MAX => sleep(PAUSE).await,
                 answered => return answered,
@@ -206,13 +273,13 @@ fn page(from: u64, last: u64, max: u32) -> u32 {
     u32::try_from(last - from + 1).map_or(max, |left| left.min(max))
 }
 
-fn unary<T>(message: T) -> Request<T> {
+pub(super) fn unary<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(CALL_TIME_MAX);
     request
 }
 
-fn kept_block(block: &v1::Block) -> Result<KeptBlock, AgentError> {
+pub(super) fn kept_block(block: &v1::Block) -> Result<KeptBlock, AgentError> {
     let state = match block.state() {
         v1::BlockState::Submitted => BlockState::Submitted,
         v1::BlockState::Active => BlockState::Active,
@@ -231,11 +298,30 @@ fn kept_block(block: &v1::Block) -> Result<KeptBlock, AgentError> {
     })
 }
 
+pub(super) fn kept_statement(
+    signed: &v1::Statement,
+    part: Option<HexBytes>,
+) -> Result<KeptStatement, AgentError> {
+    let rule = match signed.rule() {
+        v1::DivisionRule::Solo => KeptRule::Solo,
+        v1::DivisionRule::Pplns => KeptRule::Pplns,
+        v1::DivisionRule::Unspecified => return Err(protocol("a block has no rule")),
+    };
+    Ok(KeptStatement {
+        rule,
+        accounts: signed.accounts,
+        parts_top: fixed(&signed.parts_top, "parts_top")?,
+        signer: fixed(&signed.signer, "signer of a block")?,
+        signature: fixed(&signed.signature, "signature of a block")?,
+        part,
+    })
+}
+
 fn fixed<const N: usize>(bytes: &[u8], name: &str) -> Result<[u8; N], AgentError> {
     let fixed = bytes.try_into();
     fixed.map_err(|_| protocol(&format!("{name} has {} bytes instead of {N}", bytes.len())))
 }
 
-fn protocol(what: &str) -> AgentError {
+pub(super) fn protocol(what: &str) -> AgentError {
     AgentError::Protocol(what.to_owned())
 }

@@ -6,9 +6,10 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+use dovetail_commitment::HeaderHash;
 use dovetail_rewards::{
-    AccountId, BlockTerms, LeafProof, PartProof, PoolFee, SliceHeader, SliceLeaf, WindowLength,
-    WindowTerms,
+    AccountId, BlockStatement, BlockTerms, DivisionRule, LeafProof, PartProof, PartsRoot, PoolFee,
+    SliceHeader, SliceLeaf, StatedPart, WindowLength, WindowTerms,
 };
 use dovetail_units::Msat;
 use serde::{Deserialize, Serialize};
@@ -111,6 +112,9 @@ pub struct CreditFile {
     pub block: KeptBlock,
     /// What it was divided over; none if whoever found it has the rest.
     pub window: Option<KeptWindow>,
+    /// What the pool has signed of the block; none of one that was divided before pools signed blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<KeptStatement>,
 }
 
 /// A block, as its pool publishes it.
@@ -129,6 +133,37 @@ pub struct KeptBlock {
     pub fee_msat: Msat,
     /// .. and which part of the reward that is.
     pub fee_millionths: u32,
+}
+
+/// What the pool has signed of a block beside what it says there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptStatement {
+    /// By which rule it was divided.
+    pub rule: KeptRule,
+    /// How many accounts have a part ..
+    pub accounts: u32,
+    /// .. and the top of the tree over these.
+    #[serde(with = "hex")]
+    pub parts_top: [u8; 32],
+    /// Who signed.
+    #[serde(with = "hex")]
+    pub signer: [u8; 32],
+    /// The signature.
+    #[serde(with = "hex")]
+    pub signature: [u8; 64],
+    /// The account's encoded part; none if it gets nothing.
+    pub part: Option<HexBytes>,
+}
+
+/// By which rule a block was divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptRule {
+    /// Its finder has it.
+    Solo,
+    /// Over the newest work.
+    Pplns,
 }
 
 /// The window, and what shows the account's part of it.
@@ -151,6 +186,9 @@ pub struct KeptWindow {
     pub signature: [u8; 64],
     /// The account's leaves, the oldest first.
     pub leaves: Vec<KeptLeaf>,
+    /// Whether the pool did not keep them any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaves_dropped: bool,
 }
 
 /// A leaf with its proof.
@@ -206,7 +244,46 @@ impl CreditFile {
             account: account.to_owned(),
             block,
             window,
+            statement: None,
         }
+    }
+
+    /// What the pool has signed of the block, and of the account; `None` if it has signed nothing.
+    ///
+    /// # Errors
+    /// What has not its form.
+    pub fn statement(&self) -> Result<Option<(BlockStatement, Option<StatedPart>)>, String> {
+        let Some(kept) = &self.statement else {
+            return Ok(None);
+        };
+        let window = match &self.window {
+            Some(window) => {
+                let newest = window.headers.last().ok_or("the window has no headers")?;
+                let newest = SliceHeader::decode(&newest.0);
+                let newest = newest.map_err(|error| format!("a header: {error}"))?;
+                Some((window.terms()?, newest.root()))
+            }
+            None => None,
+        };
+        let part = kept.part.as_ref().map(|part| StatedPart::decode(&part.0));
+        let part = part
+            .transpose()
+            .map_err(|error| format!("the part: {error}"))?;
+        let statement = BlockStatement {
+            block: HeaderHash::from_bytes(self.block.hash.0),
+            height: self.block.height,
+            rule: match kept.rule {
+                KeptRule::Solo => DivisionRule::Solo,
+                KeptRule::Pplns => DivisionRule::Pplns,
+            },
+            terms: self.block.terms()?,
+            window,
+            parts: PartsRoot {
+                accounts: kept.accounts,
+                top: kept.parts_top,
+            },
+        };
+        Ok(Some((statement, part)))
     }
 
     /// All that shows the account's part; `None` if the block has no window.
@@ -308,6 +385,7 @@ mod tests {
                 slice: 3,
                 proof: HexBytes(vec![]),
             }],
+            leaves_dropped: false,
         };
         CreditFile::new("alice", block, Some(window))
     }

@@ -10,11 +10,14 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use dovetail_agent::AgentError;
-use dovetail_agent::credit::{BlockHash, CreditCheck, CreditClient, CreditFile, check};
+use dovetail_agent::credit::{
+    BlockHash, CreditCheck, CreditClient, CreditFile, KeptRule, KeptStatement, SampleCheck,
+    SampleReport, SampleTerms, check,
+};
 use dovetail_api::rewards_v1 as v1;
 use dovetail_rewards::SliceHeader;
 use dovetail_units::Msat;
-use pool::{Answers, HASH, REWARD, pool, pool_key};
+use pool::{Answers, BITS, HASH, POINTS, REWARD, pays, pool, pool_key};
 use serde_json::Value;
 
 type Lie = fn(&mut Answers);
@@ -92,7 +95,11 @@ async fn a_miner_fetches_its_part_and_checks_it_offline() {
         stdout.matches("skipped").count(),
     );
     // What only the chain, the miner's own count and older slices tell is never said to be checked.
-    assert_eq!((ok, skipped), (8, 3), "{stdout}");
+    assert_eq!((ok, skipped), (10, 3), "{stdout}");
+    assert!(
+        stdout.contains(&format!("stated      {}", pool.credits[1])),
+        "{stdout}"
+    );
     assert!(stdout.contains("The part holds."), "{stdout}");
     // bob has the third share of slices 4 and 6.
     assert!(stdout.contains("2 share(s) in 2 of 4 slice(s)"), "{stdout}");
@@ -103,6 +110,9 @@ async fn a_miner_fetches_its_part_and_checks_it_offline() {
         (["--pool-key", &"11".repeat(32)], "pool-key"),
         (["--amount", &(pool.credits[1] + 2).to_string()], "amount"),
         (["--amount", &(pool.credits[1] - 2).to_string()], "amount"),
+        // The pool has signed which of the two amounts that rounding allows it is.
+        (["--amount", &(pool.credits[1] + 1).to_string()], "amount"),
+        (["--amount", &(pool.credits[1] - 1).to_string()], "amount"),
     ] {
         let arguments = [&["credit", "verify", &name, "--json"][..], &wrong].concat();
         let (code, stdout, _) = run(nowhere, &arguments).await;
@@ -141,7 +151,7 @@ async fn whatever_is_changed_in_a_file_is_found() {
     let of_window = |change: &dyn Fn(&mut dovetail_agent::credit::KeptWindow)| {
         changed(&|file| window(file, change))
     };
-    use CreditCheck::{Amount, Chain, Fee, Format, Leaves, PoolKey, Signature, Window};
+    use CreditCheck::{Chain, Fee, Format, Leaves, PoolKey, Signature, Stated, Statement, Window};
     assert_eq!(changed(&|file| file.account.clear()), Some(Format));
     assert_eq!(changed(&|file| file.account.push('b')), Some(Leaves));
     assert_eq!(
@@ -178,7 +188,27 @@ async fn whatever_is_changed_in_a_file_is_found() {
     );
     assert_eq!(of_window(&|window| window.leaves.reverse()), Some(Leaves));
     // A leaf that is left out is an amount that is not the account's.
-    assert_eq!(of_window(&|window| drop(window.leaves.pop())), Some(Amount));
+    assert_eq!(of_window(&|window| drop(window.leaves.pop())), Some(Stated));
+    let of_statement = |change: &dyn Fn(&mut KeptStatement)| {
+        changed(&|file| change(file.statement.as_mut().unwrap()))
+    };
+    assert_eq!(changed(&|file| file.block.height += 1), Some(Statement));
+    assert_eq!(changed(&|file| file.block.hash.0[0] ^= 1), Some(Statement));
+    assert_eq!(of_statement(&|it| it.signer[0] ^= 1), Some(PoolKey));
+    assert_eq!(of_statement(&|it| it.signature[0] ^= 1), Some(Statement));
+    assert_eq!(
+        of_statement(&|it| it.rule = KeptRule::Solo),
+        Some(Statement)
+    );
+    assert_eq!(of_statement(&|it| it.accounts += 1), Some(Statement));
+    assert_eq!(of_statement(&|it| it.parts_top[0] ^= 1), Some(Statement));
+    // The part is what the rules say, so a pool that shows none has none signed.
+    assert_eq!(of_statement(&|it| it.part = None), Some(Stated));
+    let part = file.statement.as_ref().unwrap().part.as_ref().unwrap();
+    for bit in 0..8 * part.0.len() {
+        let failed = of_statement(&|it| it.part.as_mut().unwrap().0[bit / 8] ^= 1 << (bit % 8));
+        assert!(matches!(failed, Some(Format | Stated)), "{bit}: {failed:?}");
+    }
     // Every bit of every header and leaf counts.
     let kept = file.window.as_ref().unwrap();
     for bit in 0..8 * SliceHeader::ENCODED_LEN {
@@ -206,7 +236,11 @@ async fn a_block_without_a_window_is_its_finders() {
             .iter_mut()
             .for_each(|block| block.window = None)
     });
-    let file = fetch(&url).await.unwrap();
+    let mut file = fetch(&url).await.unwrap();
+    // What was signed was another block.
+    let signed = check(&file, Some(pool_key()), None).first_failure;
+    assert_eq!(signed, Some(CreditCheck::Statement));
+    file.statement = None;
     let rest = REWARD.get() - file.block.fee_msat.get();
     let verified = |amount| check(&file, Some(pool_key()), amount).verified;
     assert!(verified(None) && verified(Some(Msat::new(rest))) && verified(Some(Msat::ZERO)));
@@ -217,6 +251,193 @@ async fn a_block_without_a_window_is_its_finders() {
         check(&changed, None, None).first_failure,
         Some(CreditCheck::Fee)
     );
+}
+
+fn sample_terms() -> SampleTerms {
+    SampleTerms {
+        points: POINTS,
+        pool_key: Some(pool_key()),
+        tag: Some("Dovetail".to_owned()),
+        scripts: vec![pays().script_pubkey()],
+        bits: vec![BITS],
+    }
+}
+
+async fn sample(url: &str, terms: &SampleTerms) -> Result<SampleReport, AgentError> {
+    let client = CreditClient::connect(url).await.unwrap();
+    client.sample(None, terms, Duration::from_secs(60)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shares_that_a_block_has_chosen_are_looked_at_to_their_headers() {
+    let pool = pool();
+    let url = pool.serve().await;
+    let report = sample(&url, &sample_terms()).await.unwrap();
+    assert!(report.verified, "{report:?}");
+    assert_eq!((report.shown, report.points), (POINTS, POINTS));
+    assert_eq!((report.accounts, report.bits["207fffff"]), (2, POINTS));
+    assert!(
+        (report.percent_found_with - 0.4528).abs() < 1e-3,
+        "{report:?}"
+    );
+    let key = hex::encode(pool_key());
+    let address = pays().to_string();
+    let all = [
+        "credit",
+        "sample",
+        "--k",
+        "60",
+        "--pool-key",
+        &key,
+        "--tag",
+        "Dovetail",
+        "--pays",
+        &address,
+        "--bits",
+        "207fffff",
+    ];
+    let (code, stdout, stderr) = run(&url, &all).await;
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert_eq!(stdout.matches("  ok  ").count(), 7, "{stdout}");
+    assert!(stdout.contains("60 of 60 shown"), "{stdout}");
+    let (code, stdout, _) = run(&url, &["credit", "sample", "--k", "60"]).await;
+    assert_eq!(
+        (code, stdout.matches("skipped").count()),
+        (Some(0), 2),
+        "{stdout}"
+    );
+    let (code, stdout, _) = run(&url, &["credit", "sample", "--k", "60", "--tag", "Other"]).await;
+    assert_eq!(code, Some(1), "{stdout}");
+    assert!(stdout.contains("does not hold: coinbase"), "{stdout}");
+}
+
+#[tokio::test]
+async fn what_a_pool_cannot_show_is_counted_and_named() {
+    use SampleCheck::{Bits, Coinbase, Leaves, Shares, Statement, Window};
+    let pool = pool();
+    let url = pool.serve().await;
+    let of = async |terms: SampleTerms| sample(&url, &terms).await.unwrap().first_failure;
+    let terms = sample_terms();
+    for (changed, check) in [
+        (
+            SampleTerms {
+                pool_key: Some([1; 32]),
+                ..terms.clone()
+            },
+            Window,
+        ),
+        (
+            SampleTerms {
+                bits: vec![1],
+                ..terms.clone()
+            },
+            Bits,
+        ),
+        (
+            SampleTerms {
+                tag: Some("x".to_owned()),
+                ..terms.clone()
+            },
+            Coinbase,
+        ),
+        (
+            SampleTerms {
+                scripts: vec![bitcoin::ScriptBuf::new()],
+                ..terms.clone()
+            },
+            Coinbase,
+        ),
+    ] {
+        assert_eq!(of(changed).await, Some(check));
+    }
+    let lies: [(SampleCheck, Lie); 8] = [
+        (Leaves, |it| {
+            it.points.iter_mut().for_each(|point| point.shares.clear())
+        }),
+        (Leaves, |it| {
+            it.points.iter_mut().for_each(|point| point.leaf.push(0))
+        }),
+        (Leaves, |it| {
+            it.points
+                .iter_mut()
+                .for_each(|point| drop(point.shares.pop()))
+        }),
+        (Leaves, |it| {
+            it.points.iter_mut().for_each(|point| point.shares[0] ^= 1)
+        }),
+        (Shares, |it| {
+            it.points
+                .iter_mut()
+                .for_each(|point| point.share_proof.clear())
+        }),
+        (Shares, |it| {
+            it.points
+                .iter_mut()
+                .for_each(|point| point.share_proof[1] ^= 1)
+        }),
+        // The last bytes are the coinbase's.
+        (Shares, |it| {
+            it.points
+                .iter_mut()
+                .for_each(|point| *point.share_proof.last_mut().unwrap() ^= 1)
+        }),
+        (Statement, |it| {
+            it.blocks.iter_mut().for_each(|block| block.height += 1)
+        }),
+    ];
+    for (check, lie) in lies {
+        pool.lie(lie);
+        let report = sample(&url, &terms).await.unwrap();
+        assert_eq!(
+            (report.first_failure, report.shown),
+            (Some(check), 0),
+            "{report:?}"
+        );
+    }
+    // One point that fails is one too many.
+    pool.lie(|it| {
+        for point in &mut it.points {
+            if point.number == 17 {
+                point.share_proof.clear();
+            }
+        }
+    });
+    let report = sample(&url, &terms).await.unwrap();
+    assert!(!report.verified && report.shown == POINTS - 1);
+    assert_eq!(report.failed[0].number, 17);
+    for (words, lie) in [
+        ("not go on", (|it| it.points.clear()) as Lie),
+        ("out of turn", |it| {
+            it.points.iter_mut().for_each(|point| point.number += 1)
+        }),
+    ] {
+        pool.lie(lie);
+        let refused = sample(&url, &terms).await.unwrap_err();
+        assert!(refused.to_string().contains(words), "{words}: {refused}");
+    }
+    pool.lie(|it| it.blocks.iter_mut().for_each(|block| block.window = None));
+    let none = sample(&url, &terms).await.unwrap_err();
+    assert!(matches!(none, AgentError::NoWindow { .. }), "{none}");
+}
+
+#[tokio::test]
+async fn a_block_from_before_pools_signed_blocks_is_checked_and_said_to_be_unsigned() {
+    let pool = pool();
+    let url = pool.serve().await;
+    pool.lie(|answers| {
+        answers
+            .blocks
+            .iter_mut()
+            .for_each(|block| block.statement = None)
+    });
+    let file = fetch(&url).await.unwrap();
+    let report = check(&file, Some(pool_key()), Some(Msat::new(pool.credits[1])));
+    assert!(report.verified && report.stated.is_none());
+    let json = serde_json::to_value(&report).unwrap();
+    let unsigned = json["lines"].to_string().matches("not signed").count();
+    assert_eq!(unsigned, 2, "{json}");
+    // Such a file is what an earlier release wrote.
+    assert!(!file.to_json().unwrap().contains("statement"));
 }
 
 #[tokio::test]
@@ -243,7 +464,23 @@ async fn a_pool_that_keeps_a_miner_waiting_does_so_for_a_time() {
 async fn a_pool_that_lies_in_its_answers_is_told_so() {
     let pool = pool();
     let url = pool.serve().await;
-    let lies: [(&str, Lie); 15] = [
+    let lies: [(&str, Lie); 19] = [
+        ("no rule", |it| {
+            it.blocks
+                .iter_mut()
+                .for_each(|block| block.statement.as_mut().unwrap().rule = 7)
+        }),
+        ("signature of a block", |it| {
+            it.blocks
+                .iter_mut()
+                .for_each(|block| block.statement.as_mut().unwrap().signature.clear())
+        }),
+        ("parts_top", |it| {
+            it.blocks
+                .iter_mut()
+                .for_each(|block| block.statement.as_mut().unwrap().parts_top.push(0))
+        }),
+        ("part is too long", |it| it.part = vec![0; 1_807]),
         ("state", |it| {
             it.blocks.iter_mut().for_each(|block| block.state = 0)
         }),

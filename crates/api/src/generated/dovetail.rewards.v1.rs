@@ -38,6 +38,26 @@ pub struct Block {
     /// The slices that the rest was divided over. Absent: whoever found the block has the rest.
     #[prost(message, optional, tag = "7")]
     pub window: ::core::option::Option<Window>,
+    /// The pool's signature of all this but the state. Absent: the block is from before blocks were signed.
+    #[prost(message, optional, tag = "8")]
+    pub statement: ::core::option::Option<Statement>,
+}
+/// What a pool signs of a block. The signed bytes have the fields of `Block` too, and the root of the window's newest slice.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Statement {
+    /// By which rule the block was divided.
+    #[prost(enumeration = "DivisionRule", tag = "1")]
+    pub rule: i32,
+    /// How many accounts have a part, and the top of the Merkle-sum tree over accounts and amounts, 32 bytes.
+    #[prost(uint32, tag = "2")]
+    pub accounts: u32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub parts_top: ::prost::alloc::vec::Vec<u8>,
+    /// The x-only key that signed, 32 bytes, and the BIP-340 signature, 64 bytes.
+    #[prost(bytes = "vec", tag = "4")]
+    pub signer: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Window {
@@ -105,6 +125,92 @@ pub struct Leaf {
     /// The encoded proof: the account's leaf, and its way to the slice's header. At most 1,086 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub proof: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetPartRequest {
+    /// 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub block_hash: ::prost::alloc::vec::Vec<u8>,
+    /// The account, as in `ListLeavesRequest`.
+    #[prost(string, tag = "2")]
+    pub account: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetPartResponse {
+    /// The encoded part: account, amount, and the way to the block's `parts_top`. At most 1,806 bytes. Empty: the account gets
+    /// nothing of this block, or the pool has divided no such block.
+    #[prost(bytes = "vec", tag = "1")]
+    pub part: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShowPointsRequest {
+    /// 32 bytes. A block that has a window.
+    #[prost(bytes = "vec", tag = "1")]
+    pub block_hash: ::prost::alloc::vec::Vec<u8>,
+    /// The number of the first point, from 0. Points from 10,000 on are not shown.
+    #[prost(uint32, tag = "2")]
+    pub from: u32,
+    /// 1 to 16.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ShowPointsResponse {
+    /// In the order of their numbers.
+    #[prost(message, repeated, tag = "1")]
+    pub points: ::prost::alloc::vec::Vec<ShownPoint>,
+    /// The first point that was not looked at.
+    #[prost(uint32, tag = "2")]
+    pub next: u32,
+}
+/// What shows the share on which a point falls (docs/rewards.md#what-anybody-can-check).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShownPoint {
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    /// The slice, and the encoded proof of the leaf: as in `Leaf`.
+    #[prost(uint64, tag = "2")]
+    pub slice: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub leaf: ::prost::alloc::vec::Vec<u8>,
+    /// The leaf's shares in their order, 32 bytes each: at most 2^18. Empty: the pool does not have them.
+    #[prost(bytes = "vec", tag = "4")]
+    pub shares: ::prost::alloc::vec::Vec<u8>,
+    /// The encoded proof of the share: what its weight was reckoned from, its header, merkle path and coinbase. At most 17,016
+    /// bytes. Empty: the pool does not have it.
+    #[prost(bytes = "vec", tag = "5")]
+    pub share_proof: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DivisionRule {
+    Unspecified = 0,
+    /// The finder has it.
+    Solo = 1,
+    /// Over the newest work. A block without a window is its finder's all the same.
+    Pplns = 2,
+}
+impl DivisionRule {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DIVISION_RULE_UNSPECIFIED",
+            Self::Solo => "DIVISION_RULE_SOLO",
+            Self::Pplns => "DIVISION_RULE_PPLNS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DIVISION_RULE_UNSPECIFIED" => Some(Self::Unspecified),
+            "DIVISION_RULE_SOLO" => Some(Self::Solo),
+            "DIVISION_RULE_PPLNS" => Some(Self::Pplns),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -316,6 +422,57 @@ pub mod rewards_client {
                 .insert(GrpcMethod::new("dovetail.rewards.v1.Rewards", "ListLeaves"));
             self.inner.unary(req, path, codec).await
         }
+        /// What the pool has signed that an account gets of a block.
+        pub async fn get_part(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetPartRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetPartResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dovetail.rewards.v1.Rewards/GetPart",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dovetail.rewards.v1.Rewards", "GetPart"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The shares on which the points fall that a block's hash draws on the window that it was divided over. To show one, the pool
+        /// reads its whole slice: an answer may have fewer than the limit. `next` says where to go on.
+        pub async fn show_points(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ShowPointsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ShowPointsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dovetail.rewards.v1.Rewards/ShowPoints",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dovetail.rewards.v1.Rewards", "ShowPoints"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -354,6 +511,20 @@ pub mod rewards_server {
             request: tonic::Request<super::ListLeavesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListLeavesResponse>,
+            tonic::Status,
+        >;
+        /// What the pool has signed that an account gets of a block.
+        async fn get_part(
+            &self,
+            request: tonic::Request<super::GetPartRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetPartResponse>, tonic::Status>;
+        /// The shares on which the points fall that a block's hash draws on the window that it was divided over. To show one, the pool
+        /// reads its whole slice: an answer may have fewer than the limit. `next` says where to go on.
+        async fn show_points(
+            &self,
+            request: tonic::Request<super::ShowPointsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ShowPointsResponse>,
             tonic::Status,
         >;
     }
@@ -553,6 +724,94 @@ pub mod rewards_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListLeavesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dovetail.rewards.v1.Rewards/GetPart" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetPartSvc<T: Rewards>(pub Arc<T>);
+                    impl<T: Rewards> tonic::server::UnaryService<super::GetPartRequest>
+                    for GetPartSvc<T> {
+                        type Response = super::GetPartResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetPartRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rewards>::get_part(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetPartSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dovetail.rewards.v1.Rewards/ShowPoints" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowPointsSvc<T: Rewards>(pub Arc<T>);
+                    impl<
+                        T: Rewards,
+                    > tonic::server::UnaryService<super::ShowPointsRequest>
+                    for ShowPointsSvc<T> {
+                        type Response = super::ShowPointsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ShowPointsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rewards>::show_points(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowPointsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

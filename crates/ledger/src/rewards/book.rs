@@ -10,7 +10,9 @@ use dovetail_rewards::{
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use super::division::{self, Solved};
+use super::division::{self, ClosedSlices, Solved};
+use super::kept;
+use super::kept_shares::KeptShares;
 use super::{RewardsConfig, Scheme, broken, read_number, slice_number, weight};
 use crate::LedgerError;
 use crate::share_record::LoggedShare;
@@ -36,6 +38,10 @@ pub(crate) struct OpenBook {
     closed: Vec<(SliceHeader, Slice)>,
     /// .. and those that they have pushed out of the window.
     gone: Vec<WindowSlice>,
+    /// What shows shares, where it is kept.
+    kept: KeptShares,
+    /// Below this slice there are partitions.
+    made_below: u64,
 }
 
 impl SliceBook {
@@ -63,9 +69,9 @@ impl SliceBook {
                 // A block is divided over what was closed, and published, before its own share.
                 book.write(connection, &self.config).await?;
                 let solved = Solved::by(share);
-                division::divide(connection, &self.config, &solved, &book.window).await?;
+                division::divide(connection, &self.config, &solved, &book.slices()).await?;
             }
-            book.add(share)?;
+            book.add(share, self.config.keep_shares.is_some())?;
         }
         book.write(connection, &self.config).await?;
         book.end(connection).await?;
@@ -90,7 +96,7 @@ impl SliceBook {
         found: &Solved<'_>,
     ) -> Result<bool, LedgerError> {
         let book = self.take(connection).await?;
-        division::divide(connection, &self.config, found, &book.window).await
+        division::divide(connection, &self.config, found, &book.slices()).await
     }
 
     /// Locks the chain of slices, until the transaction ends.
@@ -155,16 +161,28 @@ impl OpenBook {
             changed: BTreeSet::new(),
             closed: Vec::new(),
             gone: Vec::new(),
+            kept: KeptShares::read(connection, config, number).await?,
+            made_below: 0,
         })
     }
 
-    fn add(&mut self, share: &LoggedShare) -> Result<(), LedgerError> {
+    /// What a block is divided over now.
+    fn slices(&self) -> ClosedSlices<'_> {
+        ClosedSlices {
+            window: &self.window,
+            newest: self.newest,
+        }
+    }
+
+    fn add(&mut self, share: &LoggedShare, keeps_shares: bool) -> Result<(), LedgerError> {
         let account =
             AccountId::new(&share.account).map_err(|_| LedgerError::Corrupt("account"))?;
         let counted = CountedShare {
             id: ShareId::of(&share.header_hash),
             weight: share.weight,
         };
+        let proof = share.proof.as_deref();
+        self.kept.add(self.open.number(), &account, counted, proof);
         let closed = self.open.add(&account, &counted);
         let Some(slice) = closed.map_err(|_| LedgerError::Corrupt("weight of a share"))? else {
             if share.weight.get() > 0 {
@@ -172,6 +190,7 @@ impl OpenBook {
             }
             return Ok(());
         };
+        self.kept.begin_slice(keeps_shares);
         self.changed.clear();
         let header = SumTree::new(slice.clone()).header(self.newest);
         self.newest = header.root();
@@ -192,6 +211,8 @@ impl OpenBook {
         connection: &mut PgConnection,
         config: &RewardsConfig,
     ) -> Result<(), LedgerError> {
+        self.make_partitions(connection).await?;
+        self.kept.write(connection).await?;
         if !self.closed.is_empty() {
             self.write_closed(connection, config).await?;
             self.move_window(connection).await?;
@@ -222,6 +243,21 @@ impl OpenBook {
         Ok(())
     }
 
+    /// The partitions of all slices that are written now.
+    async fn make_partitions(&mut self, connection: &mut PgConnection) -> Result<(), LedgerError> {
+        let closed = self.closed.iter().map(|(header, _)| header.number);
+        let kept = self.kept.slices();
+        let (first, last) = closed
+            .chain(kept)
+            .fold((u64::MAX, 0), |(first, last), number| {
+                (first.min(number), last.max(number))
+            });
+        if first <= last && last >= self.made_below {
+            self.made_below = kept::make(connection, first, last).await?;
+        }
+        Ok(())
+    }
+
     async fn write_closed(
         &self,
         connection: &mut PgConnection,
@@ -245,7 +281,7 @@ impl OpenBook {
         .bind(headers().map(|of| of.top.to_vec()).collect::<Vec<_>>())
         .bind(headers().map(|of| of.root().as_bytes().to_vec()).collect::<Vec<_>>())
         .bind(config.signer.to_vec())
-        .bind(headers().map(|of| (config.sign)(&of.root()).to_vec()).collect::<Vec<_>>())
+        .bind(headers().map(|of| (config.sign)(of.root().as_bytes()).to_vec()).collect::<Vec<_>>())
         .execute(&mut *connection)
         .await?;
         let rows = self
@@ -428,7 +464,7 @@ async fn rebuild_window(
     let rows = sqlx::query(
         "SELECT number, total::text AS total FROM (
              SELECT number, total, sum(total) OVER (ORDER BY number DESC) - total AS newer FROM reward_slices) summed
-          WHERE newer < $1::text::numeric ORDER BY number DESC",
+          WHERE newer < $1::text::numeric AND number >= (SELECT work_from FROM reward_chain) ORDER BY number DESC",
     )
     .bind(length.weight().get().to_string())
     .fetch_all(&mut *connection)

@@ -2,7 +2,10 @@
 //! of the block.
 
 use dovetail_commitment::HeaderHash;
-use dovetail_rewards::{AccountId, Division, Weights, Window, by_weight, to_finder};
+use dovetail_rewards::{
+    AccountId, BlockStatement, BlockTerms, Division, DivisionRule, PartsTree, SliceRoot, Weights,
+    Window, WindowTerms, by_weight, to_finder,
+};
 use dovetail_units::Msat;
 use sqlx::{PgConnection, Row};
 
@@ -17,6 +20,13 @@ pub(super) struct Solved<'a> {
     pub(super) reward_sat: u64,
     /// Who found it; `None` if nobody knows.
     pub(super) finder: Option<&'a str>,
+}
+
+/// The slices that have closed before a block.
+pub(super) struct ClosedSlices<'a> {
+    pub(super) window: &'a Window,
+    /// The root of the newest one.
+    pub(super) newest: SliceRoot,
 }
 
 impl<'a> Solved<'a> {
@@ -37,8 +47,9 @@ pub(super) async fn divide(
     connection: &mut PgConnection,
     config: &RewardsConfig,
     solved: &Solved<'_>,
-    window: &Window,
+    closed: &ClosedSlices<'_>,
 ) -> Result<bool, LedgerError> {
+    let window = closed.window;
     let reward = i64::try_from(solved.reward_sat).ok();
     let reward = reward.and_then(|sat| sat.checked_mul(1_000));
     let reward = Msat::new(reward.ok_or(LedgerError::Corrupt("reward"))?);
@@ -58,7 +69,30 @@ pub(super) async fn divide(
     let first = numbers.next();
     let last = numbers.next_back().or(first);
     let slices = first.zip(last).filter(|_| is_shared);
-    write(connection, config, solved, reward, &division, slices).await
+    let statement = BlockStatement {
+        block: solved.block,
+        height: solved.height,
+        rule: match config.scheme {
+            Scheme::Pplns(_) => DivisionRule::Pplns,
+            Scheme::Solo => DivisionRule::Solo,
+        },
+        terms: BlockTerms {
+            reward,
+            fee: division.fee,
+            fee_part: config.fee,
+        },
+        window: slices.map(|(first, last)| {
+            let length = config.scheme.length();
+            let terms = WindowTerms {
+                first,
+                last,
+                length,
+            };
+            (terms, closed.newest)
+        }),
+        parts: PartsTree::new(&division).root(),
+    };
+    write(connection, config, solved, &statement, &division).await
 }
 
 /// What each account weighs in the window.
@@ -86,30 +120,35 @@ async fn write(
     connection: &mut PgConnection,
     config: &RewardsConfig,
     solved: &Solved<'_>,
-    reward: Msat,
+    statement: &BlockStatement,
     division: &Division,
-    slices: Option<(u64, u64)>,
 ) -> Result<bool, LedgerError> {
+    let window = statement.window.map(|(window, _)| window);
     let number = |of: Option<u64>| of.map(slice_number).transpose();
-    let block = solved.block.to_bytes().to_vec();
+    let block = statement.block.to_bytes().to_vec();
     let written = sqlx::query(
         "INSERT INTO block_rewards
-                (header_hash, height, finder, scheme, reward_msat, fee_msat, first_slice, last_slice, fee_millionths, length)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (header_hash) DO NOTHING",
+                (header_hash, height, finder, scheme, reward_msat, fee_msat, first_slice, last_slice, fee_millionths, length,
+                 parts, parts_top, signer, signature)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (header_hash) DO NOTHING",
     )
     .bind(&block)
-    .bind(i32::try_from(solved.height).unwrap_or(i32::MAX))
+    .bind(i32::try_from(statement.height).unwrap_or(i32::MAX))
     .bind(solved.finder)
-    .bind(match config.scheme {
-        Scheme::Pplns(_) => "pplns",
-        Scheme::Solo => "solo",
+    .bind(match statement.rule {
+        DivisionRule::Pplns => "pplns",
+        DivisionRule::Solo => "solo",
     })
-    .bind(reward.get())
-    .bind(division.fee.get())
-    .bind(number(slices.map(|(first, _)| first))?)
-    .bind(number(slices.map(|(_, last)| last))?)
-    .bind(i32::try_from(config.fee.millionths()).unwrap_or(i32::MAX))
-    .bind(slices.map(|_| i32::from(config.scheme.length().get())))
+    .bind(statement.terms.reward.get())
+    .bind(statement.terms.fee.get())
+    .bind(number(window.map(|window| window.first))?)
+    .bind(number(window.map(|window| window.last))?)
+    .bind(i32::try_from(statement.terms.fee_part.millionths()).unwrap_or(i32::MAX))
+    .bind(window.map(|window| i32::from(window.length.get())))
+    .bind(i64::from(statement.parts.accounts))
+    .bind(statement.parts.top.to_vec())
+    .bind(config.signer.to_vec())
+    .bind((config.sign)(&statement.hash()).to_vec())
     .execute(&mut *connection)
     .await?;
     if written.rows_affected() == 0 {

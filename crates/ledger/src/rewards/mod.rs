@@ -6,13 +6,19 @@ mod blocks;
 mod book;
 mod division;
 mod earned;
+mod kept;
+mod kept_shares;
+mod pieces;
 mod published;
+mod samples;
+mod statements;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dovetail_commitment::HeaderHash;
-use dovetail_rewards::{PoolFee, SliceRoot, Weight, WindowLength};
+use dovetail_rewards::{PoolFee, Weight, WindowLength};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
@@ -21,9 +27,13 @@ use crate::LedgerError;
 pub use blocks::{MaturedReward, OpenReward, RewardState};
 pub(crate) use book::SliceBook;
 pub use earned::{BlockCredit, EarnedRewards};
+pub(crate) use kept::drop_old;
 pub use published::{
     AccountSlices, PublishedBlock, PublishedSlice, PublishedWindow, SLICES_PER_ANSWER_MAX,
 };
+pub use samples::{LEAF_SHARES_MAX, SampleWindow, ShownPoint};
+pub use statements::BlockSignature;
+pub(crate) use statements::wrong_signatures;
 
 /// Who gets what of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +56,15 @@ pub struct RewardsConfig {
     /// The pool's x-only key.
     pub signer: [u8; 32],
     /// Signs with it.
-    pub sign: SliceSigner,
+    pub sign: RewardSigner,
+    /// How long what accounts did in a slice is kept, once no block needs it ..
+    pub keep_slices: Duration,
+    /// .. and what shows the slice's shares; `None` if that is not kept at all.
+    pub keep_shares: Option<Duration>,
 }
 
-/// Signs the root of a closed slice.
-pub type SliceSigner = Arc<dyn Fn(&SliceRoot) -> [u8; 64] + Send + Sync>;
+/// Signs the root of a closed slice, or what is said of a block.
+pub type RewardSigner = Arc<dyn Fn(&[u8; 32]) -> [u8; 64] + Send + Sync>;
 
 impl fmt::Debug for RewardsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,8 @@
 
 use dovetail_commitment::HeaderHash;
 use dovetail_rewards::{
-    AccountId, LeafProof, PoolFee, Slice, SliceHeader, SliceRoot, SumTree, WindowLength,
+    AccountId, DivisionRule, LeafProof, PoolFee, Slice, SliceHeader, SliceRoot, SumTree,
+    WindowLength,
 };
 use dovetail_units::Msat;
 use sqlx::Row;
@@ -10,6 +11,7 @@ use sqlx::postgres::PgRow;
 use tokio::task::spawn_blocking;
 
 use super::book::tally;
+use super::statements::BlockSignature;
 use super::{RewardState, broken, read_number, slice_number, weight};
 use crate::tasks::array;
 use crate::transfers::worker_account;
@@ -44,8 +46,12 @@ pub struct PublishedBlock {
     pub fee: Msat,
     /// .. and which part of the reward that is.
     pub fee_part: PoolFee,
+    /// By which rule it was divided.
+    pub rule: DivisionRule,
     /// The window; `None` if the finder has it all.
     pub window: Option<PublishedWindow>,
+    /// Who has signed all of this but the state; `None` for a block from before migration 25.
+    pub signed: Option<BlockSignature>,
 }
 
 /// The window that a block was divided over.
@@ -175,7 +181,8 @@ impl Ledger {
         limit: u32,
     ) -> Result<Vec<PublishedBlock>, LedgerError> {
         let rows = sqlx::query(
-            "SELECT header_hash, height, state, reward_msat, fee_msat, fee_millionths, first_slice, last_slice, length
+            "SELECT header_hash, height, state, scheme, reward_msat, fee_msat, fee_millionths, first_slice, last_slice, length,
+                    parts, parts_top, signer, signature
                FROM block_rewards WHERE height <= $1 ORDER BY height DESC, header_hash LIMIT $2",
         )
         .bind(i32::try_from(height_max).unwrap_or(i32::MAX))
@@ -194,7 +201,8 @@ impl Ledger {
         hash: HeaderHash,
     ) -> Result<Option<PublishedBlock>, LedgerError> {
         let row = sqlx::query(
-            "SELECT header_hash, height, state, reward_msat, fee_msat, fee_millionths, first_slice, last_slice, length
+            "SELECT header_hash, height, state, scheme, reward_msat, fee_msat, fee_millionths, first_slice, last_slice, length,
+                    parts, parts_top, signer, signature
                FROM block_rewards WHERE header_hash = $1",
         )
         .bind(hash.to_bytes().to_vec())
@@ -222,7 +230,7 @@ fn published(row: &PgRow) -> Result<PublishedSlice, LedgerError> {
     })
 }
 
-fn block(row: &PgRow) -> Result<PublishedBlock, LedgerError> {
+pub(super) fn block(row: &PgRow) -> Result<PublishedBlock, LedgerError> {
     let (height, state): (i32, String) = (row.try_get("height")?, row.try_get("state")?);
     let number = |column: &str| -> Result<Option<u64>, LedgerError> {
         let number: Option<i64> = row.try_get(column)?;
@@ -233,6 +241,11 @@ fn block(row: &PgRow) -> Result<PublishedBlock, LedgerError> {
     let length: Option<i32> = row.try_get("length")?;
     let length = length.and_then(|length| u16::try_from(length).ok());
     let length = length.and_then(|length| WindowLength::new(length).ok());
+    let rule = match row.try_get::<&str, _>("scheme")? {
+        "pplns" => DivisionRule::Pplns,
+        "solo" => DivisionRule::Solo,
+        _ => return Err(LedgerError::Corrupt("scheme of a block")),
+    };
     Ok(PublishedBlock {
         block: HeaderHash::from_bytes(array(row.try_get("header_hash")?)?),
         height: u32::try_from(height).map_err(|_| LedgerError::Corrupt("height"))?,
@@ -240,6 +253,8 @@ fn block(row: &PgRow) -> Result<PublishedBlock, LedgerError> {
         reward: Msat::new(row.try_get("reward_msat")?),
         fee: Msat::new(row.try_get("fee_msat")?),
         fee_part: fee_part.map_err(|_| LedgerError::Corrupt("fee"))?,
+        rule,
+        signed: BlockSignature::read(row)?,
         window: number("first_slice")?
             .zip(number("last_slice")?)
             .zip(length)

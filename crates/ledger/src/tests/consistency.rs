@@ -3,7 +3,7 @@
 use super::*;
 
 /// What was done to the tables, and a word of the rule that is broken then.
-const FAULTS: [(&str, &str); 10] = [
+const FAULTS: [(&str, &str); 15] = [
     (
         "UPDATE accounts SET credits_posted = credits_posted + 1 WHERE name = 'worker:alice'",
         "totals",
@@ -40,6 +40,18 @@ const FAULTS: [(&str, &str); 10] = [
         "UPDATE destinations SET made_at = 'epoch' WHERE replaces IS NOT NULL",
         "statement",
     ),
+    (
+        "INSERT INTO slice_shares (slice, piece, shares, bytes) VALUES (0, 99, 1000, 'x')",
+        "shown",
+    ),
+    ("UPDATE reward_chain SET work_from = 1024", "dropped"),
+    // What adds up all the same.
+    (
+        "UPDATE block_credits SET amount_msat = 990000 - amount_msat",
+        "signed",
+    ),
+    ("UPDATE block_rewards SET height = height + 1", "signed"),
+    ("UPDATE block_rewards SET parts = parts + 1", "signed"),
 ];
 
 #[test]

@@ -9,6 +9,7 @@ mod devices;
 mod findings;
 mod hash_credits;
 mod kept_credit;
+mod kept_slices;
 mod log_faults;
 mod migration;
 mod model;
@@ -223,6 +224,7 @@ fn hash_share(n: u8, account: &str, credit_msat: i64) -> Share {
         reward_sat: 0,
         is_coinbase_only: false,
         batch: None,
+        proof: None,
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use dovetail_commitment::tagged_hash;
+use bitcoin::secp256k1::{Keypair, Message, SECP256K1, SecretKey};
+use dovetail_commitment::is_signed;
 use dovetail_rewards::{
-    AccountId, CountedShare, OpenSlice, PoolFee, ShareId, Slice, Weights, Window, WindowLength,
-    WindowSlice, by_weight, check_chain, to_finder,
+    AccountId, BlockStatement, BlockTerms, CountedShare, DivisionRule, OpenSlice, PoolFee, ShareId,
+    Slice, Weights, Window, WindowLength, WindowSlice, WindowTerms, by_weight, check_chain,
+    to_finder,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -20,38 +22,50 @@ fn fee() -> PoolFee {
     PoolFee::from_millionths(10_000).unwrap()
 }
 
-fn pplns(length: u16) -> Scheme {
+pub(super) fn pplns(length: u16) -> Scheme {
     Scheme::Pplns(WindowLength::new(length).unwrap())
 }
 
-fn divides(dir: &Path, scheme: Scheme) -> CommitterConfig {
+pub(super) fn divides(dir: &Path, scheme: Scheme) -> CommitterConfig {
     CommitterConfig {
         rewards: Some(RewardsConfig {
             scheme,
             fee: fee(),
             first_block: HeaderHash::from_bytes([2; 32]),
-            signer: [1; 32],
-            sign: Arc::new(|root| signed(root.as_bytes())),
+            signer: signer(),
+            sign: Arc::new(signed),
+            keep_slices: Duration::from_secs(3_600),
+            keep_shares: Some(Duration::from_secs(3_600)),
         }),
         ..config(dir)
     }
 }
 
-/// What stands for a signature.
-fn signed(root: &[u8; 32]) -> [u8; 64] {
-    let half = tagged_hash("test", &[root]);
-    [half, half].concat().try_into().unwrap()
+fn keypair() -> Keypair {
+    let secret = SecretKey::from_slice(&[9; 32]).unwrap();
+    Keypair::from_secret_key(SECP256K1, &secret)
+}
+
+fn signer() -> [u8; 32] {
+    keypair().x_only_public_key().0.serialize()
+}
+
+fn signed(hash: &[u8; 32]) -> [u8; 64] {
+    let message = Message::from_digest(*hash);
+    *SECP256K1
+        .sign_schnorr_no_aux_rand(&message, &keypair())
+        .as_ref()
 }
 
 /// A share of so many sixteenths of a slice.
-fn weighty(n: u16, account: &str, sixteenths: u128) -> Share {
+pub(super) fn weighty(n: u16, account: &str, sixteenths: u128) -> Share {
     Share {
         weight: Weight::new(sixteenths * SLICE / 16).unwrap(),
         ..numbered_share(n, account, 0)
     }
 }
 
-fn block(n: u16, account: &str, sixteenths: u128, reward_sat: u64) -> Share {
+pub(super) fn block(n: u16, account: &str, sixteenths: u128, reward_sat: u64) -> Share {
     Share {
         is_block: true,
         reward_sat,
@@ -146,7 +160,7 @@ async fn divisions(ledger: &Ledger) -> Vec<Divided> {
     divisions
 }
 
-async fn count(ledger: &Ledger, sql: &'static str) -> i64 {
+pub(super) async fn count(ledger: &Ledger, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql)
         .fetch_one(&ledger.pool)
         .await
@@ -154,7 +168,7 @@ async fn count(ledger: &Ledger, sql: &'static str) -> i64 {
 }
 
 /// How many accounts of the window weigh something else than their slices say.
-const WRONG_IN_WINDOW: &str = "
+pub(super) const WRONG_IN_WINDOW: &str = "
     SELECT count(*) FROM window_now FULL JOIN (
         SELECT account, sum(slice_work.weight) AS weight FROM slice_work, reward_chain
          WHERE slice >= first_slice GROUP BY account) summed USING (account)
@@ -406,7 +420,8 @@ fn what_is_published_is_a_signed_chain_and_each_account_finds_its_leaf() {
         check_chain(slices.iter().map(|of| &of.header)).unwrap();
         let mut leaves = 0;
         for slice in &slices {
-            assert_eq!(slice.signature, signed(slice.header.root().as_bytes()));
+            let root = slice.header.root();
+            assert!(is_signed(&signer(), root.as_bytes(), &slice.signature));
             let mut total = 0;
             for n in 0..6 {
                 let account = format!("miner{n}");
@@ -443,6 +458,63 @@ fn what_is_published_is_a_signed_chain_and_each_account_finds_its_leaf() {
 }
 
 #[test]
+fn a_block_is_signed_with_its_parts_and_each_account_is_shown_its_own() {
+    run(|db, ledger| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let hash = a_block(&ledger, dir.path(), pplns(8)).await;
+        let published = ledger.published_block(hash).await.unwrap().unwrap();
+        let signed = published.signed.unwrap();
+        assert_eq!((signed.signer, signed.parts.accounts), (signer(), 2));
+        // As whoever has fetched it puts it together.
+        let slices = ledger.published_slices(0, 10).await.unwrap();
+        let window = published.window.unwrap();
+        let newest = &slices[usize::try_from(window.last).unwrap()].header;
+        let statement = BlockStatement {
+            block: hash,
+            height: published.height,
+            rule: DivisionRule::Pplns,
+            terms: BlockTerms {
+                reward: published.reward,
+                fee: published.fee,
+                fee_part: published.fee_part,
+            },
+            window: Some((
+                WindowTerms {
+                    first: window.first,
+                    last: window.last,
+                    length: window.length,
+                },
+                newest.root(),
+            )),
+            parts: signed.parts,
+        };
+        assert!(statement.is_signed_by(&signer(), &signed.signature));
+        for (account, amount) in [("alice", 742_500), ("bob", 247_500)] {
+            let part = ledger.stated_part(hash, account).await.unwrap().unwrap();
+            assert_eq!(part.amount.get(), amount);
+            assert_eq!(statement.check_part(&part), Ok(()));
+        }
+        assert_eq!(ledger.stated_part(hash, "carol").await.unwrap(), None);
+        assert_eq!(ledger.stated_part(hash, "").await.unwrap(), None);
+        let other = HeaderHash::from_bytes([3; 32]);
+        assert_eq!(ledger.stated_part(other, "alice").await.unwrap(), None);
+        // A block that an earlier release divided stays as it was, and is said to be unsigned.
+        sqlx::raw_sql(
+            "SET session_replication_role = replica;
+             UPDATE block_rewards SET parts = NULL, parts_top = NULL, signer = NULL, signature = NULL",
+        )
+        .execute(&mut db.connection().await)
+        .await
+        .unwrap();
+        let published = ledger.published_block(hash).await.unwrap().unwrap();
+        assert_eq!(published.signed, None);
+        let noted = ledger.note_reward(hash, RewardState::Active);
+        assert!(noted.await.unwrap());
+        assert_eq!(ledger.check_consistency().await.unwrap().differences, []);
+    });
+}
+
+#[test]
 fn what_a_block_pays_cannot_be_changed_deleted_or_divided_otherwise() {
     run(|db, ledger| async move {
         let dir = tempfile::tempdir().unwrap();
@@ -452,6 +524,8 @@ fn what_a_block_pays_cannot_be_changed_deleted_or_divided_otherwise() {
             "UPDATE block_rewards SET reward_msat = reward_msat + 1",
             "UPDATE block_rewards SET state = 'matured'",
             "UPDATE block_rewards SET finder = 'mallory'",
+            "UPDATE block_rewards SET signature = sha512('x')",
+            "UPDATE block_rewards SET parts = NULL, parts_top = NULL, signer = NULL, signature = NULL",
             "DELETE FROM block_rewards",
             "UPDATE block_credits SET amount_msat = amount_msat + 1",
             "DELETE FROM block_credits",

@@ -171,6 +171,9 @@ fn the_role_of_daemons_works_and_neither_changes_tables_nor_deletes_facts() {
             "CREATE TABLE mine (n integer)",
             "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$",
             "UPDATE _sqlx_migrations SET success = false",
+            "UPDATE reward_chain SET work_from = 9",
+            "UPDATE slice_shares SET shares = 9",
+            "DROP TABLE slice_work_0",
         ] {
             let done = sqlx::raw_sql(sql).execute(&mut connection).await;
             assert!(done.is_err(), "{sql}");
@@ -181,6 +184,15 @@ fn the_role_of_daemons_works_and_neither_changes_tables_nor_deletes_facts() {
             .await
             .unwrap();
         assert_eq!(dropped, 0);
+        // So do slices that a block or the window needs.
+        for table in ["slice_work", "slice_shares"] {
+            let dropped: i32 = sqlx::query_scalar("SELECT drop_slice_partitions($1, 'infinity')")
+                .bind(table)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            assert_eq!(dropped, 0);
+        }
         drop(ledger);
         connection.close().await.unwrap();
         let gone = format!("DROP OWNED BY {role}; DROP ROLE {role}");

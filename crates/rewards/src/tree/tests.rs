@@ -1,6 +1,8 @@
 use super::*;
 use crate::evidence::{CountedShare, ShareId};
 use crate::slice::{OpenSlice, SLICE_ACCOUNTS_MAX};
+use crate::sums::parent;
+use crate::weight::Weight;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -107,7 +109,7 @@ fn sums_neither_overflow_nor_vanish() {
     let mut nothing = tree.proof(&account(0)).unwrap();
     nothing.tally.weight = Weight::ZERO;
     nothing.siblings.clear();
-    let top = Node::leaf(&nothing.account, &nothing.tally).hash;
+    let top = leaf(&nothing.account, &nothing.tally).hash;
     let made = SliceHeader {
         accounts: 1,
         top,
@@ -123,7 +125,7 @@ fn a_branch_cannot_be_read_in_two_ways() {
     let (tree, header) = tree(&[60, 60]);
     let made = |mut proof: LeafProof| {
         proof.siblings[0].sum = weight(40);
-        let leaf = Node::leaf(&proof.account, &proof.tally);
+        let leaf = leaf(&proof.account, &proof.tally);
         let pair = [leaf, proof.siblings[0]];
         let [left, right] = if proof.index == 0 {
             pair
@@ -211,7 +213,7 @@ proptest! {
         let honest = tree(&weights).0;
         let mut lies = lies.into_iter();
         let mut claim = |node: Node| Node { sum: lies.next().flatten().map_or(node.sum, weight), ..node };
-        let mut levels = vec![honest.levels[0].iter().map(|node| claim(*node)).collect::<Vec<_>>()];
+        let mut levels = vec![honest.levels.0[0].iter().map(|node| claim(*node)).collect::<Vec<_>>()];
         while let Some(level) = levels.last() && level.len() > 1 {
             levels.push(level.chunks(2).map(|pair| claim(parent(pair))).collect());
         }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bitcoin::block::Header;
 use bitcoin::consensus::{Encodable, deserialize, serialize};
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, Script, Transaction, TxMerkleNode, VarInt};
+use bitcoin::{BlockHash, Transaction, TxMerkleNode, VarInt};
 use dovetail_commitment::block::merkle_root;
 use stratum_core::template_distribution_sv2::SubmitSolutionOwned;
 
-use crate::block_door::paid_to;
+use crate::rewards::Payout;
 use crate::snapshot::height_of;
 
 /// Where a block's transactions are, its coinbase aside.
@@ -134,9 +134,9 @@ impl SolvedBlock {
         self.coinbase.compute_txid().to_byte_array()
     }
 
-    /// What its coinbase pays this script, in satoshi.
-    pub fn pays(&self, script: &Script) -> u64 {
-        paid_to(&self.coinbase, script)
+    /// What its coinbase pays the pool, in satoshi.
+    pub fn pays(&self, payout: &Payout) -> u64 {
+        payout.paid_by(&self.coinbase, self.height().unwrap_or_default())
     }
 
     /// Its height, as the coinbase says it (BIP 34).

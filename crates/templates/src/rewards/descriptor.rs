@@ -1,4 +1,6 @@
-//! Output descriptors (BIP 380 and those that build on it) of one script. `miniscript` knows all of them but `addr`.
+//! Output descriptors (BIP 380 and those that build on it) of one script, or of one for each height. `miniscript` knows all of them but `addr`.
+
+use std::fmt;
 
 use bitcoin::secp256k1::SECP256K1;
 use bitcoin::{Network, NetworkKind, PrivateKey, ScriptBuf};
@@ -29,16 +31,50 @@ fn is_private_key(word: &str) -> bool {
     is_extended || is_plain || word.parse::<PrivateKey>().is_ok()
 }
 
-/// The one script of a descriptor.
+/// What a descriptor stands for.
+pub(super) enum Scripts {
+    /// One script.
+    One(ScriptBuf),
+    /// One for each number.
+    Ranged(RangedDescriptor),
+}
+
+/// A descriptor with a `*` in it, which is never hardened. It is kept as text with its checksum: `miniscript`'s own is of one
+/// thread.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct RangedDescriptor(String);
+
+impl RangedDescriptor {
+    /// The largest number: those above are hardened ones.
+    const NUMBER_MAX: u32 = (1 << 31) - 1;
+
+    /// The script of this number; of the largest, if it is larger. Some tenths of a millisecond.
+    pub(super) fn script(&self, number: u32) -> ScriptBuf {
+        let number = number.min(Self::NUMBER_MAX);
+        let descriptor: Descriptor<DescriptorPublicKey> =
+            self.0.parse().expect("it was written from one");
+        let derived = descriptor.derived_descriptor(SECP256K1, number);
+        let derived = derived.expect("it was derived when it was read, and no number is hardened");
+        derived.script_pubkey()
+    }
+}
+
+impl fmt::Display for RangedDescriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The script or the scripts of a descriptor.
 ///
 /// # Errors
 /// What is wrong with it; the words follow its key's name.
-pub(super) fn script_of(text: &str, network: Network) -> Result<ScriptBuf, String> {
+pub(super) fn scripts_of(text: &str, network: Network) -> Result<Scripts, String> {
     let text =
         verify_checksum(text).map_err(|error| format!("the descriptor is mistyped: {error}"))?;
     if let Some(rest) = text.strip_prefix("addr(") {
         let address = rest.strip_suffix(')').ok_or("addr( is not closed")?;
-        return super::address_script(address, network);
+        return super::address_script(address, network).map(Scripts::One);
     }
     if text.starts_with("raw(") {
         return Err("a raw script belongs into payout_script".to_owned());
@@ -51,10 +87,9 @@ pub(super) fn script_of(text: &str, network: Network) -> Result<ScriptBuf, Strin
     let descriptor: Descriptor<DescriptorPublicKey> = text
         .parse()
         .map_err(|error| format!("it is not an output descriptor: {error}"))?;
-    if descriptor.for_any_key(|key| key.has_wildcard() || key.is_multipath()) {
+    if descriptor.for_any_key(DescriptorPublicKey::is_multipath) {
         return Err(
-            "the descriptor has a range (* or <0;1>), and blocks pay one script: write the number of one"
-                .to_owned(),
+            "the descriptor stands for several (<0;1>), and blocks pay one: write the number of one".to_owned(),
         );
     }
     if descriptor.for_any_key(|key| is_elsewhere(key, network)) {
@@ -68,7 +103,12 @@ pub(super) fn script_of(text: &str, network: Network) -> Result<ScriptBuf, Strin
     let derived = descriptor
         .derived_descriptor(SECP256K1, 0)
         .map_err(|error| format!("the descriptor's key cannot be derived: {error}"))?;
-    Ok(derived.script_pubkey())
+    Ok(
+        match descriptor.for_any_key(DescriptorPublicKey::has_wildcard) {
+            true => Scripts::Ranged(RangedDescriptor(descriptor.to_string())),
+            false => Scripts::One(derived.script_pubkey()),
+        },
+    )
 }
 
 /// Whether an extended key is of another kind of network. A plain key has none.
@@ -98,7 +138,11 @@ mod tests {
     const WIF_TEST: &str = "cMahea7zqjxrtgAbB7LSGbcQUr1uX1ojuat9jZodMN87JcbXMTcA";
 
     fn parsed(text: &str, network: Network) -> Result<String, String> {
-        super::super::script_of(text, network).map(|script| script.to_hex_string())
+        let one = |scripts| match scripts {
+            Scripts::One(script) => script.to_hex_string(),
+            Scripts::Ranged(_) => "many".to_owned(),
+        };
+        super::super::scripts_of(text, network).map(one)
     }
 
     fn with_checksum(text: &str) -> String {
@@ -159,8 +203,9 @@ mod tests {
         let right = with_checksum(address);
         let wrong = if right.ends_with('q') { "p" } else { "q" };
         for (text, words) in [
-            (format!("wpkh({XPUB}/0/*)"), "has a range"),
-            (format!("wpkh({XPUB}/<0;1>/3)"), "has a range"),
+            (format!("wpkh({XPUB}/0/*)"), "another network than signet"),
+            (format!("wpkh({XPUB}/<0;1>/3)"), "stands for several"),
+            (format!("wpkh({XPUB}/<0;1>/*)"), "stands for several"),
             (format!("wpkh({XPUB}/0/7)"), "another network than signet"),
             (
                 "addr(bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4)".into(),
@@ -184,8 +229,10 @@ mod tests {
             let refused = parsed(&text, Network::Signet).unwrap_err();
             assert!(refused.contains(words), "{text}: {refused}");
         }
-        let hardened = parsed(&format!("wpkh({XPUB}/0h/7)"), Network::Bitcoin).unwrap_err();
-        assert!(hardened.contains("hardened"), "{hardened}");
+        for path in ["0h/7", "0/*h", "0h/*"] {
+            let hardened = parsed(&format!("wpkh({XPUB}/{path})"), Network::Bitcoin).unwrap_err();
+            assert!(hardened.contains("hardened"), "{path}: {hardened}");
+        }
         // A script that nodes do not relay.
         let bare = super::super::payout_script(
             "mining",

@@ -4,6 +4,7 @@
 //! slice's whole tree: an answer takes leaves for a few seconds at most, and what was begun for a caller who has gone ends
 //! before another's begins.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +13,21 @@ use dovetail_api::rewards_v1::{
     self as v1,
     rewards_server::{Rewards, RewardsServer},
 };
-use dovetail_api::{BLOCKS_PER_ANSWER_MAX, LEAVES_PER_ANSWER_MAX, SLICES_PER_ANSWER_MAX};
+use dovetail_api::{
+    BLOCKS_PER_ANSWER_MAX, LEAVES_PER_ANSWER_MAX, POINTS_PER_ANSWER_MAX, SAMPLE_POINTS_MAX,
+    SLICES_PER_ANSWER_MAX,
+};
 use dovetail_commitment::HeaderHash;
-use dovetail_ledger::{Ledger, PublishedBlock, PublishedSlice, RewardState};
-use dovetail_rewards::ACCOUNT_BYTES_MAX;
+use dovetail_ledger::{Ledger, PublishedBlock, PublishedSlice, RewardState, ShownPoint};
+use dovetail_rewards::{ACCOUNT_BYTES_MAX, CountedShare, DivisionRule, ShareProof};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
-use super::optional_id32;
 use super::status::unavailable;
+use super::{id32, optional_id32};
 
 /// How many lists are read at a time: each takes one of the ledger's connections for milliseconds.
 const LISTS_MAX: usize = 4;
@@ -35,7 +40,11 @@ const LEAVES_TIME_MAX: Duration = Duration::from_secs(5);
 /// The longest request: an account, and two numbers.
 const REQUEST_BYTES_MAX: usize = 1024;
 
+/// With so many bytes, no further point is put into an answer.
+const POINTS_BYTES_FEW: usize = 1 << 20;
+
 // What the interface promises, the ledger gives.
+const _: () = assert!(dovetail_ledger::LEAF_SHARES_MAX <= dovetail_api::LEAF_SHARES_MAX);
 const _: () = assert!(SLICES_PER_ANSWER_MAX <= dovetail_ledger::SLICES_PER_ANSWER_MAX);
 
 /// The service.
@@ -123,31 +132,115 @@ impl Rewards for RewardsService {
     ) -> Result<Response<v1::ListLeavesResponse>, Status> {
         let asked = request.into_inner();
         bounded(asked.limit, LEAVES_PER_ANSWER_MAX)?;
-        // No name has a zero byte, and Postgres takes none.
-        if !(1..=ACCOUNT_BYTES_MAX).contains(&asked.account.len()) || asked.account.contains('\0') {
+        check_account(&asked.account)?;
+        let kept_from = self.ledger.slices_kept_from().await;
+        if asked.from < kept_from.map_err(|error| unavailable(&error))? {
+            return Err(dropped());
+        }
+        let made = self.in_turn(move |service, caller| async move {
+            service.make_leaves(&asked, || caller.is_cancelled()).await
+        });
+        made.await.map(Response::new)
+    }
+
+    async fn get_part(
+        &self,
+        request: Request<v1::GetPartRequest>,
+    ) -> Result<Response<v1::GetPartResponse>, Status> {
+        let asked = request.into_inner();
+        check_account(&asked.account)?;
+        let block = HeaderHash::from_bytes(id32(&asked.block_hash, "block_hash")?);
+        let part = self.in_turn(move |service, _| async move {
+            let part = service.ledger.stated_part(block, &asked.account).await;
+            part.map_err(|error| unavailable(&error))
+        });
+        let part = part.await?.map_or_else(Vec::new, |part| part.encode());
+        Ok(Response::new(v1::GetPartResponse { part }))
+    }
+
+    async fn show_points(
+        &self,
+        request: Request<v1::ShowPointsRequest>,
+    ) -> Result<Response<v1::ShowPointsResponse>, Status> {
+        let asked = request.into_inner();
+        let limit = bounded(asked.limit, POINTS_PER_ANSWER_MAX)?;
+        if asked.from >= SAMPLE_POINTS_MAX {
             return Err(
-                Code::ArgumentInvalid.status("account must have 1 to 255 bytes, none of them zero")
+                Code::ArgumentInvalid.status(format!("from must be below {SAMPLE_POINTS_MAX}"))
             );
         }
+        let block = HeaderHash::from_bytes(id32(&asked.block_hash, "block_hash")?);
+        let numbers = asked.from..(asked.from + limit).min(SAMPLE_POINTS_MAX);
+        let made = self.in_turn(move |service, caller| async move {
+            service.show(block, numbers, || caller.is_cancelled()).await
+        });
+        made.await.map(Response::new)
+    }
+}
+
+impl RewardsService {
+    /// Makes an answer that costs a tree, when its turn has come.
+    async fn in_turn<T: Send + 'static, F>(
+        &self,
+        make: impl FnOnce(Self, CancellationToken) -> F + Send + 'static,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>> + Send,
+    {
         let turn = Arc::clone(&self.leaves).acquire_owned();
         let turn = timeout(self.turn_time_max, turn).await;
         let turn = turn.map_err(|_| full())?.map_err(|_| full())?;
         let (answer, answered) = oneshot::channel();
-        let service = self.clone();
+        let (service, has_gone) = (self.clone(), CancellationToken::new());
+        let waiting = has_gone.clone().drop_guard();
         // On a task of its own: a caller who hangs up must not free the turn before its tree is done.
         self.tracker.spawn(async move {
-            let made = service.make_leaves(&asked, || answer.is_closed()).await;
+            let made = make(service, has_gone).await;
             drop(turn);
             // Whoever asked may have gone.
             let _ = answer.send(made);
         });
         let made = answered.await;
-        made.map_err(|_| Code::Internal.status("making the leaves did not finish"))?
-            .map(Response::new)
+        drop(waiting);
+        made.map_err(|_| Code::Internal.status("making the answer did not finish"))?
     }
-}
 
-impl RewardsService {
+    async fn show(
+        &self,
+        block: HeaderHash,
+        numbers: Range<u32>,
+        has_gone: impl Fn() -> bool,
+    ) -> Result<v1::ShowPointsResponse, Status> {
+        let begun = Instant::now();
+        let window = self.ledger.sample_window(block).await;
+        let window = window
+            .map_err(|error| unavailable(&error))?
+            .ok_or_else(|| {
+                Code::ArgumentInvalid.status("the pool has divided no such block over slices")
+            })?;
+        if !window.is_kept() {
+            return Err(dropped());
+        }
+        let (mut answer, mut bytes) = (v1::ShowPointsResponse::default(), 0);
+        for number in numbers {
+            answer.next = number;
+            let is_late = begun.elapsed() >= self.leaves_time_max || bytes >= POINTS_BYTES_FEW;
+            if !answer.points.is_empty() && is_late || has_gone() {
+                return Ok(answer);
+            }
+            let shown = self.ledger.shown_point(&window, number).await;
+            let shown = shown.map_err(|error| unavailable(&error))?.ok_or_else(|| {
+                tracing::error!(number, "a point falls on no leaf of its window");
+                Code::Internal.status("the point falls on no leaf")
+            })?;
+            let point = point_view(number, &shown);
+            bytes += point.shares.len() + point.share_proof.len();
+            answer.points.push(point);
+            answer.next = number + 1;
+        }
+        Ok(answer)
+    }
+
     async fn make_leaves(
         &self,
         asked: &v1::ListLeavesRequest,
@@ -182,6 +275,32 @@ impl RewardsService {
     }
 }
 
+fn point_view(number: u32, shown: &ShownPoint) -> v1::ShownPoint {
+    let shares = shown.shares.iter().flat_map(CountedShare::encode);
+    let proof = shown.proof.as_ref();
+    v1::ShownPoint {
+        number,
+        slice: shown.slice,
+        leaf: shown.leaf.encode(),
+        shares: shares.collect(),
+        share_proof: proof.map_or_else(Vec::new, ShareProof::encode),
+    }
+}
+
+fn dropped() -> Status {
+    Code::SlicesDropped.status("what is asked for of these slices is not kept any more")
+}
+
+fn check_account(account: &str) -> Result<(), Status> {
+    // No name has a zero byte, and Postgres takes none.
+    match (1..=ACCOUNT_BYTES_MAX).contains(&account.len()) && !account.contains('\0') {
+        true => Ok(()),
+        false => {
+            Err(Code::ArgumentInvalid.status("account must have 1 to 255 bytes, none of them zero"))
+        }
+    }
+}
+
 fn full() -> Status {
     Code::RewardsFull.status("too many are asking about rewards; try again later")
 }
@@ -205,6 +324,17 @@ fn block_view(block: &PublishedBlock) -> v1::Block {
             first_slice: window.first,
             last_slice: window.last,
             length_difficulties: window.length.get().into(),
+        }),
+        statement: block.signed.map(|signed| v1::Statement {
+            rule: match block.rule {
+                DivisionRule::Solo => v1::DivisionRule::Solo,
+                DivisionRule::Pplns => v1::DivisionRule::Pplns,
+            }
+            .into(),
+            accounts: signed.parts.accounts,
+            parts_top: signed.parts.top.to_vec(),
+            signer: signed.signer.to_vec(),
+            signature: signed.signature.to_vec(),
         }),
     }
 }

@@ -348,17 +348,9 @@ impl Channel {
         proven: BlockHash,
     ) -> Result<SolvedBlock, AssemblyError> {
         let job_id = share.channels_job_id;
-        let no_job = AssemblyError::NoJob(job_id);
-        let (job, prefix) = match &self.kind {
-            Kind::Standard(channel) => {
-                let job = self.hashed_jobs.get(&job_id).ok_or(no_job)?;
-                (job.as_ref(), channel.get_extranonce_prefix())
-            }
-            Kind::Extended(_) => {
-                let job = self.live_job(job_id).ok_or(no_job)?;
-                (job, job.get_extranonce_prefix())
-            }
-        };
+        let (job, prefix) = self
+            .hashed_job(job_id)
+            .ok_or(AssemblyError::NoJob(job_id))?;
         let tip = self.chain_tip().ok_or(AssemblyError::NoTip)?;
         let extranonce = [prefix, &share.extranonce].concat();
         let fields = &share.header;
@@ -366,11 +358,11 @@ impl Channel {
         assemble(job, &extranonce, fields, tip, template_id, account, proven)
     }
 
-    /// What was hashed for a share of an extended channel, if it is what this header's hash says.
+    /// What was hashed for a share, if it is what this header's hash says.
     pub(crate) fn hashed(&self, share: &SubmittedShare, header_hash: &[u8; 32]) -> Option<Hashed> {
-        let job = self.live_job(share.channels_job_id)?;
+        let (job, prefix) = self.hashed_job(share.channels_job_id)?;
         let tip = self.chain_tip()?;
-        let coinbase = coinbase_of(job, &share.extranonce);
+        let coinbase = coinbase_of(job, prefix, &share.extranonce);
         let merkle_root =
             merkle_root_from_path(&coinbase, &[], &[], job.get_merkle_path().as_slice())?;
         let prev_hash = tip.prev_hash().into_array();
@@ -382,6 +374,20 @@ impl Channel {
             header: serialize(&header).try_into().ok()?,
             coinbase,
             merkle_path: merkle_path(job),
+        })
+    }
+
+    /// A job whose headers the channel solves, and what stands before the miner's own extranonce in its coinbase.
+    fn hashed_job(&self, job_id: u32) -> Option<(&ExtendedJob, &[u8])> {
+        Some(match &self.kind {
+            Kind::Standard(channel) => {
+                let job = self.hashed_jobs.get(&job_id)?;
+                (job.as_ref(), channel.get_extranonce_prefix())
+            }
+            Kind::Extended(_) => {
+                let job = self.live_job(job_id)?;
+                (job, job.get_extranonce_prefix())
+            }
         })
     }
 
@@ -459,9 +465,9 @@ fn work_of(target: Target) -> Work {
 }
 
 /// The coinbase as it is hashed: without its witness.
-fn coinbase_of(job: &ExtendedJob, extranonce: &[u8]) -> Vec<u8> {
+fn coinbase_of(job: &ExtendedJob, prefix: &[u8], extranonce: &[u8]) -> Vec<u8> {
     let mut bytes = job.get_coinbase_tx_prefix_without_bip141();
-    bytes.extend_from_slice(job.get_extranonce_prefix());
+    bytes.extend_from_slice(prefix);
     bytes.extend_from_slice(extranonce);
     bytes.extend_from_slice(&job.get_coinbase_tx_suffix_without_bip141());
     bytes

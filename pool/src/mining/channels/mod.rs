@@ -7,4 +7,4 @@ mod opening;
 #[cfg(test)]
 mod outdated_job_tests;
 
-pub(super) use channel::{Channel, ValidShare};
+pub(super) use channel::{Channel, Hashed, ValidShare};

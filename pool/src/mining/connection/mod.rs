@@ -128,7 +128,7 @@ impl Connection {
             &mining.tag,
             true,
             full_extranonce_size,
-            shared.payout_script.clone(),
+            shared.payout.clone(),
         );
         Self {
             id,

@@ -27,7 +27,7 @@ impl Connection {
         if !shared.config.job_declarator.coinbase_only {
             return Err(BAD_TOKEN);
         }
-        let content = coinbase_only_content(&shared.payout_script);
+        let content = coinbase_only_content(&shared.payout);
         self.check_token(token, account, &content)
     }
 
@@ -57,7 +57,7 @@ impl Connection {
         }
         let reference_sat = work.coinbase_value_remaining_sat();
         let most = reference_sat.saturating_add(config.job_declarator.coinbase_only_fees_max_sat);
-        let pool_value_sat = pool_value(&coinbase.output, &self.shared.payout_script)
+        let pool_value_sat = pool_value(&coinbase.output, &self.shared.payout, work.height())
             .filter(|value| *value <= most)
             .ok_or(BAD_OUTPUTS)?;
         let batch_root = find_commitment(&coinbase.output).map_err(|_| BAD_OUTPUTS)?;

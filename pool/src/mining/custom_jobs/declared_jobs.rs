@@ -26,7 +26,7 @@ impl Connection {
             .await
             .map_err(|error| not_yet(&error))?
             .ok_or(BAD_TOKEN)?;
-        let content = declared_content(&declared, &shared.payout_script);
+        let content = declared_content(&declared, &shared.payout);
         self.check_token(token, account, &content)?;
         Ok(declared)
     }

@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
-use bitcoin::{Amount, ScriptBuf, TxOut};
+use bitcoin::{Amount, TxOut};
 use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase::commitment_output;
-use dovetail_templates::WorkSnapshot;
+use dovetail_templates::{Payout, WorkSnapshot};
 use stratum_core::channels_sv2::chain_tip::ChainTip;
 use stratum_core::channels_sv2::server::jobs::extended::ExtendedJob;
 use stratum_core::channels_sv2::server::jobs::factory::JobFactory;
@@ -45,7 +45,7 @@ pub(crate) struct JobMaker {
     factory: JobFactory,
     next_job_id: u32,
     full_extranonce_size: usize,
-    payout_script: ScriptBuf,
+    payout: Payout,
 }
 
 impl JobMaker {
@@ -54,14 +54,14 @@ impl JobMaker {
         tag: &str,
         version_rolling: bool,
         full_extranonce_size: usize,
-        payout_script: ScriptBuf,
+        payout: Payout,
     ) -> Self {
         Self {
             salts,
             factory: JobFactory::new(version_rolling, Some(tag.to_owned()), None),
             next_job_id: FIRST_TEMPLATE_JOB_ID,
             full_extranonce_size,
-            payout_script,
+            payout,
         }
     }
 
@@ -73,7 +73,7 @@ impl JobMaker {
         channel_id: u32,
         start: Start,
     ) -> Result<ExtendedJob, String> {
-        let outputs = vec![self.reward(work.template.coinbase_tx_value_remaining)];
+        let outputs = vec![self.reward(work)];
         self.build_paying(work, channel_id, start, outputs)
     }
 
@@ -86,10 +86,7 @@ impl JobMaker {
         root: BatchRoot,
         min_ntime: u32,
     ) -> Result<ExtendedJob, String> {
-        let outputs = vec![
-            self.reward(work.template.coinbase_tx_value_remaining),
-            commitment_output(root),
-        ];
+        let outputs = vec![self.reward(work), commitment_output(root)];
         self.build_paying(work, channel_id, Start::AtOnce { min_ntime }, outputs)
     }
 
@@ -142,10 +139,11 @@ impl JobMaker {
         salt.is_some_and(|(_, salt)| usize::from(salt[0]) == SALT_BYTES)
     }
 
-    fn reward(&self, value_sat: u64) -> TxOut {
+    /// What the block of this work pays: a job keeps the script of its height, whatever comes later.
+    fn reward(&self, work: &WorkSnapshot) -> TxOut {
         TxOut {
-            value: Amount::from_sat(value_sat),
-            script_pubkey: self.payout_script.clone(),
+            value: Amount::from_sat(work.template.coinbase_tx_value_remaining),
+            script_pubkey: self.payout.at(work.height()),
         }
     }
 
@@ -189,13 +187,13 @@ mod tests {
     const BEFORE_SCRIPT: usize = 4 + 1 + 36 + 1;
 
     fn maker(salts: &Arc<JobSalts>) -> JobMaker {
-        let script = ScriptBuf::from_bytes(vec![0x51]);
+        let payout = Payout::one(bitcoin::ScriptBuf::from_bytes(vec![0x51]));
         JobMaker::new(
             Arc::clone(salts),
             "Dovetail",
             true,
             EXTRANONCE_BYTES,
-            script,
+            payout,
         )
     }
 

@@ -4,7 +4,9 @@ use super::*;
 use crate::test_support::Database;
 use dovetail_api::codes::code_of;
 use dovetail_ledger::{Committer, CommitterConfig, RewardsConfig, Scheme, Share};
-use dovetail_rewards::{LeafProof, PoolFee, Slice, SliceHeader, Weight, WindowLength, check_chain};
+use dovetail_rewards::{
+    LeafProof, PoolFee, Slice, SliceHeader, StatedPart, Weight, WindowLength, check_chain,
+};
 use dovetail_units::{ShareCredit, Work};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +36,7 @@ fn share(n: u64) -> Share {
         reward_sat: if is_block { 1_000 } else { 0 },
         is_coinbase_only: false,
         batch: None,
+        proof: None,
     }
 }
 
@@ -49,7 +52,9 @@ async fn fixture(shares: u64) -> Fixture {
             fee: PoolFee::from_millionths(20_000).unwrap(),
             first_block: HeaderHash::from_bytes([2; 32]),
             signer: [1; 32],
-            sign: Arc::new(|root| [root.as_bytes()[0]; 64]),
+            sign: Arc::new(|hash| [hash[0]; 64]),
+            keep_slices: Duration::from_secs(3_600),
+            keep_shares: Some(Duration::from_secs(3_600)),
         }),
         ..CommitterConfig::new(folder.path().to_owned(), 1 << 20)
     };
@@ -107,6 +112,15 @@ impl Fixture {
         Ok(answer.into_inner())
     }
 
+    async fn part(&self, block: &[u8], account: &str) -> Result<Vec<u8>, Status> {
+        let request = v1::GetPartRequest {
+            block_hash: block.to_vec(),
+            account: account.to_owned(),
+        };
+        let answer = self.service.get_part(Request::new(request)).await?;
+        Ok(answer.into_inner().part)
+    }
+
     /// All leaves, as a client collects them, and the number of calls.
     async fn all_leaves(&self, account: &str, limit: u32) -> (Vec<v1::Leaf>, usize) {
         let (mut leaves, mut from, mut calls) = (Vec::new(), 0, 0);
@@ -157,6 +171,19 @@ async fn blocks_are_found_by_height_and_hash_with_what_they_were_divided_over() 
         ),
         (0, 13, 8)
     );
+    let signed = all[1].statement.as_ref().unwrap();
+    assert_eq!(signed.rule(), v1::DivisionRule::Pplns);
+    assert_eq!((signed.accounts, &*signed.signer), (3, &[1; 32][..]));
+    let mut sum = all[1].fee_msat;
+    for account in ACCOUNTS {
+        let part = fixture.part(&hash, account).await.unwrap();
+        let part = StatedPart::decode(&part).unwrap();
+        assert_eq!(part.account.to_string(), account);
+        sum += part.amount.get();
+    }
+    assert_eq!(sum, all[1].reward_msat);
+    assert_eq!(fixture.part(&hash, "nobody").await.unwrap(), []);
+    assert_eq!(fixture.part(&[7; 32], "alice").await.unwrap(), []);
     fixture.database.drop().await;
 }
 
@@ -210,6 +237,53 @@ async fn slices_come_without_a_gap_and_an_account_s_leaves_page_by_page() {
 }
 
 #[tokio::test]
+async fn the_points_of_a_block_come_in_their_order_and_not_without_their_shares() {
+    let mut fixture = fixture(2 * SLICES).await;
+    let block = share(29).header_hash.to_bytes();
+    let show = async |fixture: &Fixture, block: &[u8], from, limit| {
+        let request = v1::ShowPointsRequest {
+            block_hash: block.to_vec(),
+            from,
+            limit,
+        };
+        let answer = fixture.service.show_points(Request::new(request)).await;
+        answer.map(Response::into_inner)
+    };
+    let all = show(&fixture, &block, 5, 16).await.unwrap();
+    let numbers: Vec<_> = all.points.iter().map(|point| point.number).collect();
+    assert_eq!(numbers, (5..21).collect::<Vec<_>>());
+    assert_eq!(all.next, 21);
+    for point in &all.points {
+        assert!(point.slice <= 13 && !point.leaf.is_empty());
+        // Of each share there is its list, and of these no header.
+        assert!(matches!(point.shares.len(), 32 | 64) && point.share_proof.is_empty());
+    }
+    fixture.service.leaves_time_max = Duration::ZERO;
+    let slowly = show(&fixture, &block, 5, 16).await.unwrap();
+    assert_eq!((&slowly.points[..], slowly.next), (&all.points[..1], 6));
+    let last = show(&fixture, &block, SAMPLE_POINTS_MAX - 1, 16).await.unwrap();
+    assert_eq!((last.points.len(), last.next), (1, SAMPLE_POINTS_MAX));
+    for (block, from, limit) in [
+        (&block[..], 0, 0),
+        (&block[..], 0, 17),
+        (&block[..], SAMPLE_POINTS_MAX, 1),
+        (&block[..31], 0, 1),
+        (&[7; 32][..], 0, 1),
+    ] {
+        let refused = word(show(&fixture, block, from, limit).await);
+        assert_eq!(refused, Code::ArgumentInvalid);
+    }
+    fixture
+        .database
+        .run("SET session_replication_role = replica; DELETE FROM slice_shares; UPDATE reward_chain SET work_from = 5")
+        .await;
+    assert_eq!(word(show(&fixture, &block, 0, 1).await), Code::SlicesDropped);
+    assert_eq!(word(fixture.leaves("alice", 4, 1).await), Code::SlicesDropped);
+    assert!(fixture.leaves("alice", 5, 1).await.is_ok());
+    fixture.database.drop().await;
+}
+
+#[tokio::test]
 async fn a_pool_without_slices_answers_with_nothing() {
     let fixture = fixture(0).await;
     assert_eq!(fixture.blocks(1, 0, &[]).await.unwrap(), []);
@@ -232,6 +306,10 @@ async fn what_is_asked_for_out_of_bounds_is_refused_with_its_word() {
         word(fixture.blocks(1, 0, &[7; 31]).await),
         Code::ArgumentInvalid
     );
+    assert_eq!(
+        word(fixture.part(&[], "alice").await),
+        Code::ArgumentInvalid
+    );
     for limit in [0, 1_025] {
         assert_eq!(word(fixture.slices(0, limit).await), Code::ArgumentInvalid);
     }
@@ -244,6 +322,10 @@ async fn what_is_asked_for_out_of_bounds_is_refused_with_its_word() {
     for account in ["", "a\0b", &"a".repeat(256)] {
         assert_eq!(
             word(fixture.leaves(account, 0, 1).await),
+            Code::ArgumentInvalid
+        );
+        assert_eq!(
+            word(fixture.part(&[7; 32], account).await),
             Code::ArgumentInvalid
         );
     }
@@ -270,6 +352,10 @@ async fn few_are_answered_at_a_time_and_whoever_hangs_up_makes_room() {
         .await
         .unwrap();
     assert_eq!(word(fixture.leaves("alice", 0, 1).await), Code::RewardsFull);
+    assert_eq!(
+        word(fixture.part(&[7; 32], "alice").await),
+        Code::RewardsFull
+    );
     assert!(fixture.slices(0, 1).await.is_ok());
     drop(leaves);
     for _ in 0..10 {
