@@ -102,7 +102,7 @@ BEGIN
         EXECUTE format('GRANT INSERT ON %I TO %I', relation.name, daemons);
         -- Facts are only added.
         IF relation.name NOT IN ('transfers', 'shares', 'audits', 'receipts', 'reward_slices', 'slice_work', 'block_credits',
-                                 'destinations') THEN
+                                 'destinations', 'onchain_outputs') THEN
             EXECUTE format('GRANT UPDATE ON %I TO %I', relation.name, daemons);
         END IF;
         IF relation.name IN ('declared_jobs', 'declared_transactions', 'spent_job_tokens', 'share_sums', 'devices', 'findings',

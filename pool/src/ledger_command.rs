@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::{Context, anyhow, ensure};
 use dovetail_daemon::Secret;
 use dovetail_ledger::{Consistency, Ledger, Obligations};
-use dovetail_lightning::Client;
 use serde::Serialize;
 
 use crate::config::Config;

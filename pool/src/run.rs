@@ -94,14 +94,9 @@ pub async fn run(
         .context("cannot start the template source")?;
     let (blocks, waiting) = start_blocks(&config, &templates, &last.stop, &shutdown).await?;
     let ports = Ports::bind(&config)?;
-    let lnurl = config.destinations.lnurl_options().map(Lnurl::new);
-    let lnurl = lnurl
-        .transpose()
-        .context("destinations.lightning_addresses")?;
     let payout = config.mining.payout().map_err(|reason| anyhow!(reason))?;
     payout.tell(network);
-    let pool_key = keys.receipt.x_only_public_key().0.serialize();
-    let services = services(&config, &base, pool_key, &shutdown)?;
+    let services = services(&config, &base, &keys.receipt, &shutdown)?;
     let (is_ready, readiness) = watch::channel(false);
     let api = ports.api.listen().context("cannot open api.listen")?;
     let api_address = api.local_addr()?;
@@ -121,12 +116,7 @@ pub async fn run(
         }
         let miners = (ports.mining, ports.declaration);
         let (mining, declaration) = open(miners, keys.authority, &shared, &shutdown).await?;
-        start_payouts(
-            &shared,
-            (base.mailboxes.clone(), lnurl),
-            keys.onchain,
-            &shutdown,
-        )?;
+        start_payouts(&shared, &base, keys.onchain, &shutdown)?;
         let addresses = Addresses {
             mining,
             api: api_address,
@@ -198,9 +188,10 @@ async fn share(
 fn services(
     config: &Config,
     base: &Base,
-    pool_key: [u8; 32],
+    receipt_key: &Keypair,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<grpc::Services> {
+    let pool_key = receipt_key.x_only_public_key().0.serialize();
     Ok(grpc::Services {
         tasks: base.tasks.clone(),
         downloads: open_downloads(config, &base.tracker, shutdown)?,
@@ -268,6 +259,8 @@ struct Base {
     telemetry: Telemetry,
     mailboxes: Mailboxes,
     tasks: Tasks,
+    /// What asks the hosts of Lightning addresses, if they are paid.
+    lnurl: Option<Lnurl>,
     pace: ReplayPace,
     /// Connections, and whatever has to run to its end.
     tracker: TaskTracker,
@@ -281,6 +274,8 @@ impl Base {
             .migrate()
             .await
             .context("cannot migrate the ledger")?;
+        let lnurl = config.destinations.lnurl_options().map(Lnurl::new);
+        let lnurl = lnurl.transpose().context("destinations")?;
         let telemetry = Telemetry::none().and(JsonLines::stdout());
         let (mailboxes, tracker) = (Mailboxes::default(), TaskTracker::new());
         let pace = pace_of(&config.audit, &models);
@@ -301,6 +296,7 @@ impl Base {
             telemetry,
             mailboxes,
             tasks,
+            lnurl,
             pace,
             tracker,
         })
@@ -433,7 +429,7 @@ fn open_downloads(
 
 fn start_payouts(
     shared: &Shared,
-    (mailboxes, lnurl): (Mailboxes, Option<Lnurl>),
+    base: &Base,
     wallet: Option<WalletKeys>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -452,7 +448,7 @@ fn start_payouts(
             keys,
             config: config.clone(),
             network,
-            mailboxes: mailboxes.clone(),
+            mailboxes: base.mailboxes.clone(),
             telemetry: shared.telemetry.clone(),
             backoff: pace.backoff,
         };
@@ -461,10 +457,10 @@ fn start_payouts(
     }
     let parts = PayoutParts {
         ledger: shared.ledger.clone(),
-        mailboxes,
+        mailboxes: base.mailboxes.clone(),
         answers: shared.invoice_answers.clone(),
         wallet: lightning.socket.clone().map(Client::new),
-        lnurl,
+        lnurl: base.lnurl.clone(),
         config: lightning.clone(),
         onchain: onchain.clone(),
         pace,

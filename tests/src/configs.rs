@@ -119,7 +119,16 @@ hash_msat_per_mebihash = 5e-7
         )
     }
 
-    pub(crate) fn declarator_config(&self, url: &str, source: &str, options: &Options) -> String {
+    pub(crate) fn write_declarator_config(
+        &self,
+        url: &str,
+        source: &str,
+        options: &Options,
+    ) -> anyhow::Result<String> {
+        self.write("jd.toml", &self.declarator_config(url, source, options))
+    }
+
+    fn declarator_config(&self, url: &str, source: &str, options: &Options) -> String {
         let dir = self.dir.display();
         let payout_address = options.payout_address;
         format!(

@@ -113,8 +113,7 @@ impl Scenario {
         let (mining, grpc) = (text(&ready, "mining")?, text(&ready, "grpc")?);
         let embedded = text(&ready, "declaration")?;
 
-        let config = layout.declarator_config(&url, &source_config, options);
-        let config = layout.write("jd.toml", &config)?;
+        let config = layout.write_declarator_config(&url, &source_config, options)?;
         let mut declarator = layout.spawn("declarator", "dovetail-jd", &["--config", &config])?;
         let ready = declarator.ready(START_TIME_MAX)?;
         tell("declarator", &ready);

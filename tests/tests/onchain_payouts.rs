@@ -167,11 +167,23 @@ fn two_payees_are_paid_by_one_batch_that_is_replaced_killed_and_reorganised() {
     let (confirmed, fee) = batch_event(&mut scenario, "confirmed");
     assert_eq!((&confirmed, fee), (&second, fee_second));
     scenario.query_until(STATES, "paid paid").unwrap();
+    check_books(&scenario, fee);
+    lose_the_block(&scenario, &block);
+    let audit = scenario.ledger_audit().unwrap();
+    assert_eq!(audit["paid_msat"], (75_000 + 55_000 + fee) * 1_000);
+    let shown = scenario
+        .pool_says(&["payouts", "--all", "--limit", "1", "--json"])
+        .unwrap();
+    assert_eq!(shown["attempts"][0]["txid"], *second, "{shown}");
+}
+
+/// What each account has after both payouts.
+fn check_books(scenario: &Scenario, fee: i64) {
     // The fee is divided to the satoshi, and what it did not take is the payees' again.
     let left = [80_000_999 - 75_000_000, 60_000_000 - 55_000_000];
     let balances: Vec<i64> = PAYEES
         .iter()
-        .map(|payee| balance(&scenario, &format!("worker:{payee}")))
+        .map(|payee| balance(scenario, &format!("worker:{payee}")))
         .collect();
     let borne: Vec<i64> = left
         .iter()
@@ -181,16 +193,22 @@ fn two_payees_are_paid_by_one_batch_that_is_replaced_killed_and_reorganised() {
     assert_eq!(borne.iter().sum::<i64>(), fee * 1_000, "{borne:?}");
     assert!((borne[0] - borne[1]).abs() <= 1_000, "{borne:?}");
     assert_eq!(
-        balance(&scenario, "pool:onchain"),
+        balance(scenario, "pool:onchain"),
         (75_000 + 55_000 + fee) * 1_000
     );
-    assert_eq!(balance(&scenario, "pool:onchain_fees"), 0);
+    assert_eq!(balance(scenario, "pool:onchain_fees"), 0);
+}
 
+/// The block with the payouts leaves the chain, and another one comes to have them.
+fn lose_the_block(scenario: &Scenario, block: &str) {
     // The chain loses the block. The node has the transaction again, and so has another block.
-    core(&scenario).rpc(&["invalidateblock", &block]).unwrap();
-    core(&scenario).mine(3, OTHERS_ADDRESS).unwrap();
-    let height = rpc(&scenario, &["getblockcount"]).as_i64().unwrap() - 2;
-    let hash = core(&scenario)
+    core(scenario).rpc(&["invalidateblock", block]).unwrap();
+    // Not the same blocks again.
+    core(scenario)
+        .mine(3, &keys().address().to_string())
+        .unwrap();
+    let height = rpc(scenario, &["getblockcount"]).as_i64().unwrap() - 2;
+    let hash = core(scenario)
         .rpc(&["getblockhash", &height.to_string()])
         .unwrap();
     assert_ne!(hash, block);
@@ -199,12 +217,6 @@ fn two_payees_are_paid_by_one_batch_that_is_replaced_killed_and_reorganised() {
     let moved = "SELECT encode(block, 'hex') FROM onchain_transactions WHERE state = 'confirmed'";
     scenario.query_until(moved, &hex::encode(bytes)).unwrap();
     assert_eq!(scenario.query(STATES).unwrap(), "paid paid");
-    let audit = scenario.ledger_audit().unwrap();
-    assert_eq!(audit["paid_msat"], (75_000 + 55_000 + fee) * 1_000);
-    let shown = scenario
-        .pool_says(&["payouts", "--all", "--limit", "1", "--json"])
-        .unwrap();
-    assert_eq!(shown["attempts"][0]["txid"], *second, "{shown}");
 }
 
 #[test]
@@ -241,7 +253,7 @@ fn a_batch_whose_coins_somebody_else_spends_fails_and_its_payee_is_paid_once() {
             required: &[coin],
             spare: &[],
             change: &keys.change_script(8),
-            fee_rate: FeeRate::from_sat_per_vb_unchecked(50),
+            fee_rate: FeeRate::from_sat_per_vb_u32(50),
             fee_max: Amount::from_sat(100_000),
             replaces: None,
         },

@@ -15,14 +15,13 @@ mod node;
 mod records;
 mod storage;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
 use dovetail_lightning::{Client, Request, server};
-use serde::de::DeserializeOwned;
 
 use bridge::Bridge;
 use cln::CoreLightning;
@@ -33,7 +32,7 @@ use storage::Storage;
 
 /// What every bridge is told.
 #[derive(Debug, Args)]
-struct Place {
+pub struct Place {
     /// Where the records of payments are kept: a folder of this bridge's own.
     #[arg(long)]
     storage: PathBuf,
@@ -45,92 +44,37 @@ struct Place {
     retry_for: u32,
 }
 
-/// Core Lightning as a wallet.
-#[derive(Debug, Args)]
-struct CoreLightningRun {
-    #[command(flatten)]
-    place: Place,
-    /// The node's own socket: `lightning-rpc` in the folder of its network.
-    #[arg(long)]
-    rpc: PathBuf,
+/// Answers for the node of Core Lightning that listens at `rpc`, until the process is told to stop.
+///
+/// # Errors
+/// If the node is away, or the storage or the socket cannot be used.
+pub async fn core_lightning(rpc: PathBuf, place: Place) -> anyhow::Result<()> {
+    serve(CoreLightning::new(rpc), place).await
 }
 
-/// LND as a wallet.
-#[derive(Debug, Args)]
-struct LndRun {
-    #[command(flatten)]
-    place: Place,
-    /// Where LND's REST interface listens, host:port.
-    #[arg(long, default_value = "127.0.0.1:8080")]
-    rest: String,
-    /// LND's own certificate, `tls.cert`: no other is trusted.
-    #[arg(long)]
-    tls_cert: PathBuf,
-    /// The file of the macaroon, which only this user may read.
-    #[arg(long)]
+/// Answers for the node of LND whose REST interface listens at `address` (host:port) with this certificate, until the process is
+/// told to stop.
+///
+/// # Errors
+/// If the node is away or refuses the macaroon, or the storage or the socket cannot be used.
+pub async fn lnd(
+    address: String,
+    certificate: PathBuf,
     macaroon: PathBuf,
+    place: Place,
+) -> anyhow::Result<()> {
+    serve(Lnd::new(Rest::new(address, certificate, macaroon)), place).await
 }
 
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Program<Run: Args> {
-    #[command(subcommand)]
-    command: Command<Run>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command<Run: Args> {
-    /// Run the bridge.
-    Run(Run),
-    /// Ask a running bridge one request of the socket's protocol, given as JSON.
-    Ask {
-        /// The bridge's socket.
-        #[arg(long)]
-        socket: PathBuf,
-        /// For example '{"method":"balance"}'.
-        request: String,
-    },
-}
-
-/// The program `dovetail-lightning-cln`.
+/// Asks a running bridge one request, given as JSON, and prints the answer.
 ///
 /// # Errors
-/// If the node is away, or the storage or the socket cannot be used.
-pub async fn core_lightning() -> anyhow::Result<()> {
-    let Some(run) = arguments::<CoreLightningRun>().await? else {
-        return Ok(());
-    };
-    serve(CoreLightning::new(run.rpc), run.place).await
-}
-
-/// The program `dovetail-lightning-lnd`.
-///
-/// # Errors
-/// If the node is away, or the storage or the socket cannot be used.
-pub async fn lnd() -> anyhow::Result<()> {
-    let Some(run) = arguments::<LndRun>().await? else {
-        return Ok(());
-    };
-    let rest = Rest::new(run.rest, run.tls_cert, run.macaroon);
-    serve(Lnd::new(rest), run.place).await
-}
-
-/// What to run; `None` where only a question was to be asked.
-async fn arguments<Run: Args>() -> anyhow::Result<Option<Run>> {
-    dovetail_daemon::init_logging();
-    match Program::<Run>::parse().command {
-        Command::Run(run) => Ok(Some(run)),
-        Command::Ask { socket, request } => {
-            let request: Request =
-                parsed(&request).context("that is no request of the protocol")?;
-            println!("{}", Client::new(socket).raw(&request).await?);
-            Ok(None)
-        }
-    }
-}
-
-fn parsed<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
-    serde_json::from_str(text)
+/// If that is no request, or the bridge refuses.
+pub async fn ask(socket: &Path, request: &str) -> anyhow::Result<()> {
+    let request: Request =
+        serde_json::from_str(request).context("that is no request of the protocol")?;
+    println!("{}", Client::new(socket.to_owned()).raw(&request).await?);
+    Ok(())
 }
 
 async fn serve<N: Node>(node: N, place: Place) -> anyhow::Result<()> {

@@ -7,8 +7,9 @@ use std::fmt::Write as _;
 
 use dovetail_commitment::{HeaderHash, tagged_hash};
 use dovetail_rewards::{
-    AccountId, CountedShare, Evidence, LeafProof, OpenSlice, PoolFee, ShareId, ShareTerms,
-    SliceHeader, SliceRoot, SumTree, Weight, Weights, by_weight, check_chain, points,
+    AccountId, BlockStatement, BlockTerms, CountedShare, DivisionRule, Evidence, LeafProof,
+    OpenSlice, PartsTree, PoolFee, ShareId, ShareProof, ShareTerms, SliceHeader, SliceRoot,
+    SumTree, Weight, Weights, WindowLength, WindowTerms, by_weight, check_chain, points, to_finder,
 };
 use dovetail_units::{Msat, Work};
 
@@ -43,6 +44,8 @@ fn hashes(out: &mut Vectors) {
         "reward-evidence",
         "reward-share",
         "reward-sample",
+        "reward-block",
+        "reward-part",
     ] {
         let tag = format!("dovetail/{tag}");
         out.bytes(
@@ -208,6 +211,71 @@ fn division(out: &mut Vectors) {
     }
 }
 
+/// What is signed of the first of the divisions above, over both slices, and of a block that is its finder's.
+fn statements(out: &mut Vectors, newest: SliceRoot) {
+    out.about("What is signed of blocks whose hashes are 32 bytes 04 and 05: of alice, bob and carol over slices 0 and 1, and of a finder");
+    let mut weights = Weights::default();
+    for (name, weight) in [("alice", 4 << 100), ("bob", 45 << 96), ("carol", 19 << 96)] {
+        let weight = Weight::new(weight).unwrap();
+        weights.add(&account(name), weight).unwrap();
+    }
+    let (reward, fee_part) = (
+        Msat::new(300_000_001_000),
+        PoolFee::from_millionths(10_000).unwrap(),
+    );
+    let window = WindowTerms {
+        first: 0,
+        last: 1,
+        length: WindowLength::default(),
+    };
+    for (n, division, window) in [
+        (
+            4,
+            by_weight(reward, fee_part, &weights),
+            Some((window, newest)),
+        ),
+        (5, to_finder(reward, fee_part, &account("bob")), None),
+    ] {
+        let division = division.unwrap();
+        let tree = PartsTree::new(&division);
+        let statement = BlockStatement {
+            block: HeaderHash::from_bytes([n; 32]),
+            height: 900_000 + u32::from(n),
+            rule: DivisionRule::Pplns,
+            terms: BlockTerms {
+                reward,
+                fee: division.fee,
+                fee_part,
+            },
+            window,
+            parts: tree.root(),
+        };
+        let name = format!("statement.{n}");
+        for credit in &division.credits {
+            let part = tree.part(&credit.account).unwrap();
+            assert_eq!(statement.check_part(&part), Ok(()));
+            out.bytes(&format!("{name}.{}.part", credit.account), &part.encode());
+        }
+        out.bytes(&format!("{name}.parts_top"), &statement.parts.top);
+        out.bytes(&format!("{name}.bytes"), &statement.encode());
+        out.bytes(&format!("{name}.hash"), &statement.hash());
+    }
+}
+
+fn shown(out: &mut Vectors) {
+    out.about("A share as it is shown: 2^64 hashes, 300,000,000 and 320,000,000 satoshi, a header of bytes 01, a path of 02 and 03, a coinbase of 04");
+    let proof = ShareProof {
+        work: Work::new(1 << 64),
+        value_sat: 300_000_000,
+        reference_sat: 320_000_000,
+        header: [1; 80],
+        merkle_path: vec![[2; 32], [3; 32]],
+        coinbase: vec![4; 5],
+    };
+    assert_eq!(ShareProof::decode(&proof.encode()).as_ref(), Ok(&proof));
+    out.bytes("shown", &proof.encode());
+}
+
 #[test]
 fn the_vectors_are_what_the_functions_compute() {
     let mut out = Vectors(
@@ -221,6 +289,8 @@ fn the_vectors_are_what_the_functions_compute() {
     let headers = slices(&mut out);
     sample(&mut out, headers);
     division(&mut out);
+    statements(&mut out, headers.1.root());
+    shown(&mut out);
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../docs/rewards-vectors.txt"

@@ -173,6 +173,7 @@ async fn settle(
         weight: Weight::ZERO,
         reward_sat: 0,
         is_coinbase_only: false,
+        proof: None,
         batch: Some(InferenceSettlement {
             root,
             credit: Msat::new(credit),

@@ -120,8 +120,8 @@ fn the_example_is_valid() {
 
 #[test]
 fn the_section_for_payouts_on_the_chain_is_one_once_it_is_uncommented() {
-    let example = include_str!("../../../config/dovetail-pool.toml");
-    let (before, after) = example.split_once("# [onchain]").unwrap();
+    let text = include_str!("../../../config/dovetail-pool.toml");
+    let (before, after) = text.split_once("# [onchain]").unwrap();
     let (section, after) = after.split_once("\n\n").unwrap();
     let section = section.replace("\n# ", "\n");
     let with = format!("{before}[onchain]{section}\n\n{after}");

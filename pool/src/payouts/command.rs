@@ -4,7 +4,7 @@
 use anyhow::{Context, bail, ensure};
 use bitcoin::Txid;
 use bitcoin::hashes::Hash;
-use dovetail_ledger::{AttemptRecord, AttemptState, PayeeStanding, PayoutRecord, Rail, Success};
+use dovetail_ledger::{AttemptRecord, PayeeStanding, PayoutRecord, Rail, Success};
 use dovetail_units::time::unix_now;
 use serde::Serialize;
 
@@ -292,7 +292,7 @@ mod tests {
         let address = "bcrt1qa0sm0hxzj0x25rh8gw5xlzwlsfvvyz8u8nhukw";
         let class = |onchain| {
             let standing = PayeeStanding::default();
-            Waiting::new(address, &standing, None, onchain).failure_class
+            Waiting::new(address, &standing, None, Pays { onchain, ..pays }).failure_class
         };
         assert_eq!(class(true), None);
         assert_eq!(class(false).as_deref(), Some("no_destination"));

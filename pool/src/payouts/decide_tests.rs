@@ -134,7 +134,7 @@ impl World {
     fn prepare(&mut self, destination_of: Option<&Attempt>) {
         let n = u8::try_from(self.book.attempts.len() + 1).unwrap();
         let payment_hash = match (self.rail, destination_of) {
-            (Rail::Bolt12, _) => None,
+            (Rail::Bolt12 | Rail::Onchain, _) => None,
             (Rail::Bolt11, Some(last)) => last.payment_hash,
             (Rail::Bolt11, None) => Some([128 + self.book.payouts; 32]),
         };

@@ -32,7 +32,6 @@ use dovetail_ledger::{Attempt, Ledger, LedgerError};
 use dovetail_lightning::Client;
 use dovetail_lnurl::{Lnurl, LnurlError};
 use dovetail_telemetry::Telemetry;
-use dovetail_units::Msat;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};

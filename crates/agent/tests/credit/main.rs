@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod pool;
+mod samples;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,13 +12,12 @@ use std::time::Duration;
 
 use dovetail_agent::AgentError;
 use dovetail_agent::credit::{
-    BlockHash, CreditCheck, CreditClient, CreditFile, KeptRule, KeptStatement, SampleCheck,
-    SampleReport, SampleTerms, check,
+    BlockHash, CreditCheck, CreditClient, CreditFile, KeptRule, KeptStatement, check,
 };
 use dovetail_api::rewards_v1 as v1;
 use dovetail_rewards::SliceHeader;
 use dovetail_units::Msat;
-use pool::{Answers, BITS, HASH, POINTS, REWARD, pays, pool, pool_key};
+use pool::{Answers, HASH, REWARD, pool, pool_key};
 use serde_json::Value;
 
 type Lie = fn(&mut Answers);
@@ -204,12 +204,30 @@ async fn whatever_is_changed_in_a_file_is_found() {
     assert_eq!(of_statement(&|it| it.parts_top[0] ^= 1), Some(Statement));
     // The part is what the rules say, so a pool that shows none has none signed.
     assert_eq!(of_statement(&|it| it.part = None), Some(Stated));
+}
+
+#[tokio::test]
+async fn every_bit_of_every_header_leaf_and_part_counts() {
+    use CreditCheck::{Chain, Format, Leaves, Signature, Stated};
+    let pool = pool();
+    let file = fetch(&pool.serve().await).await.unwrap();
+    let amount = Msat::new(pool.credits[1]);
+    let changed = |change: &dyn Fn(&mut CreditFile)| {
+        let mut file = file.clone();
+        change(&mut file);
+        check(&file, Some(pool_key()), Some(amount)).first_failure
+    };
+    let of_window = |change: &dyn Fn(&mut dovetail_agent::credit::KeptWindow)| {
+        changed(&|file| change(file.window.as_mut().unwrap()))
+    };
+    let of_statement = |change: &dyn Fn(&mut KeptStatement)| {
+        changed(&|file| change(file.statement.as_mut().unwrap()))
+    };
     let part = file.statement.as_ref().unwrap().part.as_ref().unwrap();
     for bit in 0..8 * part.0.len() {
         let failed = of_statement(&|it| it.part.as_mut().unwrap().0[bit / 8] ^= 1 << (bit % 8));
         assert!(matches!(failed, Some(Format | Stated)), "{bit}: {failed:?}");
     }
-    // Every bit of every header and leaf counts.
     let kept = file.window.as_ref().unwrap();
     for bit in 0..8 * SliceHeader::ENCODED_LEN {
         for at in [0, 3] {
@@ -251,173 +269,6 @@ async fn a_block_without_a_window_is_its_finders() {
         check(&changed, None, None).first_failure,
         Some(CreditCheck::Fee)
     );
-}
-
-fn sample_terms() -> SampleTerms {
-    SampleTerms {
-        points: POINTS,
-        pool_key: Some(pool_key()),
-        tag: Some("Dovetail".to_owned()),
-        scripts: vec![pays().script_pubkey()],
-        bits: vec![BITS],
-    }
-}
-
-async fn sample(url: &str, terms: &SampleTerms) -> Result<SampleReport, AgentError> {
-    let client = CreditClient::connect(url).await.unwrap();
-    client.sample(None, terms, Duration::from_secs(60)).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn shares_that_a_block_has_chosen_are_looked_at_to_their_headers() {
-    let pool = pool();
-    let url = pool.serve().await;
-    let report = sample(&url, &sample_terms()).await.unwrap();
-    assert!(report.verified, "{report:?}");
-    assert_eq!((report.shown, report.points), (POINTS, POINTS));
-    assert_eq!((report.accounts, report.bits["207fffff"]), (2, POINTS));
-    assert!(
-        (report.percent_found_with - 0.4528).abs() < 1e-3,
-        "{report:?}"
-    );
-    let key = hex::encode(pool_key());
-    let address = pays().to_string();
-    let all = [
-        "credit",
-        "sample",
-        "--k",
-        "60",
-        "--pool-key",
-        &key,
-        "--tag",
-        "Dovetail",
-        "--pays",
-        &address,
-        "--bits",
-        "207fffff",
-    ];
-    let (code, stdout, stderr) = run(&url, &all).await;
-    assert_eq!(code, Some(0), "{stdout}{stderr}");
-    assert_eq!(stdout.matches("  ok  ").count(), 7, "{stdout}");
-    assert!(stdout.contains("60 of 60 shown"), "{stdout}");
-    let (code, stdout, _) = run(&url, &["credit", "sample", "--k", "60"]).await;
-    assert_eq!(
-        (code, stdout.matches("skipped").count()),
-        (Some(0), 2),
-        "{stdout}"
-    );
-    let (code, stdout, _) = run(&url, &["credit", "sample", "--k", "60", "--tag", "Other"]).await;
-    assert_eq!(code, Some(1), "{stdout}");
-    assert!(stdout.contains("does not hold: coinbase"), "{stdout}");
-}
-
-#[tokio::test]
-async fn what_a_pool_cannot_show_is_counted_and_named() {
-    use SampleCheck::{Bits, Coinbase, Leaves, Shares, Statement, Window};
-    let pool = pool();
-    let url = pool.serve().await;
-    let of = async |terms: SampleTerms| sample(&url, &terms).await.unwrap().first_failure;
-    let terms = sample_terms();
-    for (changed, check) in [
-        (
-            SampleTerms {
-                pool_key: Some([1; 32]),
-                ..terms.clone()
-            },
-            Window,
-        ),
-        (
-            SampleTerms {
-                bits: vec![1],
-                ..terms.clone()
-            },
-            Bits,
-        ),
-        (
-            SampleTerms {
-                tag: Some("x".to_owned()),
-                ..terms.clone()
-            },
-            Coinbase,
-        ),
-        (
-            SampleTerms {
-                scripts: vec![bitcoin::ScriptBuf::new()],
-                ..terms.clone()
-            },
-            Coinbase,
-        ),
-    ] {
-        assert_eq!(of(changed).await, Some(check));
-    }
-    let lies: [(SampleCheck, Lie); 8] = [
-        (Leaves, |it| {
-            it.points.iter_mut().for_each(|point| point.shares.clear())
-        }),
-        (Leaves, |it| {
-            it.points.iter_mut().for_each(|point| point.leaf.push(0))
-        }),
-        (Leaves, |it| {
-            it.points
-                .iter_mut()
-                .for_each(|point| drop(point.shares.pop()))
-        }),
-        (Leaves, |it| {
-            it.points.iter_mut().for_each(|point| point.shares[0] ^= 1)
-        }),
-        (Shares, |it| {
-            it.points
-                .iter_mut()
-                .for_each(|point| point.share_proof.clear())
-        }),
-        (Shares, |it| {
-            it.points
-                .iter_mut()
-                .for_each(|point| point.share_proof[1] ^= 1)
-        }),
-        // The last bytes are the coinbase's.
-        (Shares, |it| {
-            it.points
-                .iter_mut()
-                .for_each(|point| *point.share_proof.last_mut().unwrap() ^= 1)
-        }),
-        (Statement, |it| {
-            it.blocks.iter_mut().for_each(|block| block.height += 1)
-        }),
-    ];
-    for (check, lie) in lies {
-        pool.lie(lie);
-        let report = sample(&url, &terms).await.unwrap();
-        assert_eq!(
-            (report.first_failure, report.shown),
-            (Some(check), 0),
-            "{report:?}"
-        );
-    }
-    // One point that fails is one too many.
-    pool.lie(|it| {
-        for point in &mut it.points {
-            if point.number == 17 {
-                point.share_proof.clear();
-            }
-        }
-    });
-    let report = sample(&url, &terms).await.unwrap();
-    assert!(!report.verified && report.shown == POINTS - 1);
-    assert_eq!(report.failed[0].number, 17);
-    for (words, lie) in [
-        ("not go on", (|it| it.points.clear()) as Lie),
-        ("out of turn", |it| {
-            it.points.iter_mut().for_each(|point| point.number += 1)
-        }),
-    ] {
-        pool.lie(lie);
-        let refused = sample(&url, &terms).await.unwrap_err();
-        assert!(refused.to_string().contains(words), "{words}: {refused}");
-    }
-    pool.lie(|it| it.blocks.iter_mut().for_each(|block| block.window = None));
-    let none = sample(&url, &terms).await.unwrap_err();
-    assert!(matches!(none, AgentError::NoWindow { .. }), "{none}");
 }
 
 #[tokio::test]
@@ -464,7 +315,22 @@ async fn a_pool_that_keeps_a_miner_waiting_does_so_for_a_time() {
 async fn a_pool_that_lies_in_its_answers_is_told_so() {
     let pool = pool();
     let url = pool.serve().await;
-    let lies: [(&str, Lie); 19] = [
+    for (words, lie) in lies_about_blocks().into_iter().chain(lies_about_slices()) {
+        pool.lie(lie);
+        let refused = fetch(&url).await.unwrap_err();
+        assert!(refused.to_string().contains(words), "{words}: {refused}");
+    }
+    pool.lie(|answers| answers.blocks.clear());
+    let none = fetch(&url).await.unwrap_err();
+    assert!(
+        matches!(none, AgentError::BlockUnknown { wanted: None }),
+        "{none}"
+    );
+    assert!(none.hint().is_some());
+}
+
+fn lies_about_blocks() -> [(&'static str, Lie); 10] {
+    [
         ("no rule", |it| {
             it.blocks
                 .iter_mut()
@@ -508,6 +374,11 @@ async fn a_pool_that_lies_in_its_answers_is_told_so() {
                 .iter_mut()
                 .for_each(|block| block.window.as_mut().unwrap().last_slice = 1 << 40)
         }),
+    ]
+}
+
+fn lies_about_slices() -> [(&'static str, Lie); 9] {
+    [
         ("not have the slices", |it| drop(it.slices.pop())),
         ("not have the slices", |it| {
             it.slices.extend(it.slices.first().cloned())
@@ -533,17 +404,5 @@ async fn a_pool_that_lies_in_its_answers_is_told_so() {
                 .iter_mut()
                 .for_each(|leaf| leaf.proof = vec![0; 1_087])
         }),
-    ];
-    for (words, lie) in lies {
-        pool.lie(lie);
-        let refused = fetch(&url).await.unwrap_err();
-        assert!(refused.to_string().contains(words), "{words}: {refused}");
-    }
-    pool.lie(|answers| answers.blocks.clear());
-    let none = fetch(&url).await.unwrap_err();
-    assert!(
-        matches!(none, AgentError::BlockUnknown { wanted: None }),
-        "{none}"
-    );
-    assert!(none.hint().is_some());
+    ]
 }

@@ -20,9 +20,9 @@ use dovetail_api::rewards_v1::{
 };
 use dovetail_commitment::HeaderHash;
 use dovetail_rewards::{
-    AccountId, BlockStatement, BlockTerms, CountedShare, DivisionRule, OpenSlice, PartsTree,
-    PoolFee, ShareId, ShareProof, ShareTerms, SliceHeader, SliceRoot, SumTree, Weight, Weights,
-    WindowLength, WindowTerms, by_weight, locate, points,
+    AccountId, BlockStatement, BlockTerms, CountedShare, Division, DivisionRule, OpenSlice,
+    PartsTree, PoolFee, ShareId, ShareProof, ShareTerms, SliceHeader, SliceRoot, SumTree, Weight,
+    Weights, WindowLength, WindowTerms, by_weight, locate, points,
 };
 use dovetail_units::{Msat, Work};
 use tokio::net::TcpListener;
@@ -182,6 +182,48 @@ fn shown_points(
     shown.collect()
 }
 
+/// What the pool says of its block.
+fn block(division: &Division, fee_part: PoolFee, newest: SliceRoot) -> v1::Block {
+    let parts = PartsTree::new(division);
+    let window = WindowTerms {
+        first: FIRST,
+        last: SLICES as u64 - 1,
+        length: WindowLength::new(1).unwrap(),
+    };
+    let statement = BlockStatement {
+        block: HeaderHash::from_bytes(HASH),
+        height: 700,
+        rule: DivisionRule::Pplns,
+        terms: BlockTerms {
+            reward: REWARD,
+            fee: division.fee,
+            fee_part,
+        },
+        window: Some((window, newest)),
+        parts: parts.root(),
+    };
+    v1::Block {
+        block_hash: HASH.to_vec(),
+        height: 700,
+        state: v1::BlockState::Matured.into(),
+        reward_msat: REWARD.get(),
+        fee_msat: division.fee.get(),
+        fee_millionths: fee_part.millionths(),
+        window: Some(v1::Window {
+            first_slice: FIRST,
+            last_slice: SLICES as u64 - 1,
+            length_difficulties: 1,
+        }),
+        statement: Some(v1::Statement {
+            rule: v1::DivisionRule::Pplns.into(),
+            accounts: statement.parts.accounts,
+            parts_top: statement.parts.top.to_vec(),
+            signer: pool_key().to_vec(),
+            signature: signed(&statement.hash()),
+        }),
+    }
+}
+
 /// A slice has three shares. alice finds all of them, but for the third of every second slice: that is bob's.
 pub(crate) fn pool() -> Pool {
     let accounts = ["alice", "bob"].map(|name| AccountId::new(name).unwrap());
@@ -223,44 +265,8 @@ pub(crate) fn pool() -> Pool {
     let fee = PoolFee::from_millionths(15_000).unwrap();
     let division = by_weight(REWARD, fee, &weights).unwrap();
     let parts = PartsTree::new(&division);
-    let window = WindowTerms {
-        first: FIRST,
-        last: SLICES as u64 - 1,
-        length: WindowLength::new(1).unwrap(),
-    };
-    let statement = BlockStatement {
-        block: HeaderHash::from_bytes(HASH),
-        height: 700,
-        rule: DivisionRule::Pplns,
-        terms: BlockTerms {
-            reward: REWARD,
-            fee: division.fee,
-            fee_part: fee,
-        },
-        window: Some((window, before)),
-        parts: parts.root(),
-    };
     answers.part = parts.part(&accounts[1]).unwrap().encode();
-    answers.blocks.push(v1::Block {
-        block_hash: HASH.to_vec(),
-        height: 700,
-        state: v1::BlockState::Matured.into(),
-        reward_msat: REWARD.get(),
-        fee_msat: division.fee.get(),
-        fee_millionths: fee.millionths(),
-        window: Some(v1::Window {
-            first_slice: FIRST,
-            last_slice: SLICES as u64 - 1,
-            length_difficulties: 1,
-        }),
-        statement: Some(v1::Statement {
-            rule: v1::DivisionRule::Pplns.into(),
-            accounts: statement.parts.accounts,
-            parts_top: statement.parts.top.to_vec(),
-            signer: pool_key().to_vec(),
-            signature: signed(&statement.hash()),
-        }),
-    });
+    answers.blocks.push(block(&division, fee, before));
     answers.points = shown_points(&trees, &before, &shares);
     let credits = division.credits.iter().map(|credit| credit.amount.get());
     Pool {

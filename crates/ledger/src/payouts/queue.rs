@@ -76,7 +76,7 @@ const CLAIM: &str = "
                     WHEN 'worker' THEN COALESCE('worker:' || value, 'worker:' || payee) = ANY($1)
                     WHEN 'lightning_address' THEN $7
                     ELSE way = 'bolt12'
-                END AND LEAST(available, $3) / 1000 * 1000 >= GREATEST($2, LEAST(own_threshold, $3) / 1000 * 1000)
+                END AND LEAST(available, $3) / 1000 * 1000 >= $2 AND available >= LEAST(own_threshold, $3)
                 OR (way = 'onchain' OR (tries >= $8 AND address IS NOT NULL))
                    AND $6::bigint IS NOT NULL AND available >= GREATEST($6, own_threshold))
            AND NOT EXISTS (SELECT 1 FROM payouts p WHERE p.worker = payee AND p.state = 'reserved')

@@ -6,6 +6,7 @@ mod coinbase_only;
 mod collateral;
 mod consistency;
 mod devices;
+mod dumps;
 mod findings;
 mod hash_credits;
 mod kept_credit;
@@ -20,6 +21,7 @@ mod rewards;
 mod samples;
 mod schema;
 mod shares;
+mod statements;
 mod tasks;
 mod value;
 

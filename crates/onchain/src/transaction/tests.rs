@@ -108,7 +108,7 @@ fn what_cannot_be_paid_is_told_why() {
     );
     let payments = [payment(1, 20_000)];
     let dear = Request {
-        fee_rate: FeeRate::from_sat_per_vb_unchecked(40),
+        fee_rate: FeeRate::from_sat_per_vb_u32(40),
         fee_max: Amount::from_sat(5_000),
         ..request(&payments, &coins, &change)
     };
@@ -130,6 +130,9 @@ fn what_cannot_be_paid_is_told_why() {
 }
 
 proptest! {
+    // Each case signs up to fifteen inputs.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     /// Whatever the amounts and rates: a replacement spends all that it replaces, pays the same, and pays nodes for both; no
     /// satoshi is made or lost.
     #[test]

@@ -22,7 +22,13 @@ fn job(work: &WorkSnapshot, maker: &mut JobMaker) -> Arc<ExtendedJob> {
 fn maker() -> JobMaker {
     let script = ScriptBuf::from_bytes(vec![0x51]);
     let size = usize::from(EXTRANONCE_BYTES);
-    JobMaker::new(Arc::default(), "Dovetail", true, size, script)
+    JobMaker::new(
+        Arc::default(),
+        "Dovetail",
+        true,
+        size,
+        dovetail_templates::Payout::one(script),
+    )
 }
 
 /// A channel of one kind or the other, with this job to hash.

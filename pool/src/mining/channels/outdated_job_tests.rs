@@ -60,7 +60,13 @@ impl Mining {
         let size = usize::from(EXTRANONCE_BYTES);
         let mut mining = Self {
             work: work(BITS).await,
-            maker: JobMaker::new(Arc::default(), "Dovetail", true, size, script),
+            maker: JobMaker::new(
+                Arc::default(),
+                "Dovetail",
+                true,
+                size,
+                dovetail_templates::Payout::one(script),
+            ),
             channel: Channel::extended(
                 channel.unwrap(),
                 dovetail_sv2::Identity::parse("alice").unwrap(),

@@ -23,7 +23,7 @@ use crate::config::OnchainConfig;
 use crate::mailboxes::Mailboxes;
 use crate::test_support::Database;
 
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 8;
 const FAULTY_STEPS: usize = 60;
 const ENDING_STEPS_MAX: usize = 400;
 /// Within so many polls a round dies, if it does.

@@ -341,7 +341,7 @@ fn payouts_and_attempts_cannot_be_changed_or_deleted_even_by_hand() {
             "UPDATE attempts SET payment_hash = sha256('x')",
             "UPDATE attempts SET fee_max_msat = 7",
             "DELETE FROM attempts",
-            "TRUNCATE attempts",
+            "TRUNCATE attempts CASCADE",
         ] {
             let refused = sqlx::query(sql).execute(&mut by_hand).await;
             let message = refused.expect_err(sql).to_string();

@@ -41,6 +41,10 @@ fn spending(n: u8, coins: &[u8], fee_sat: i64) -> NewTransaction {
 /// Two payees with a payout each, of 50,000 and 40,000 sat.
 async fn two_wait(ledger: &Ledger, fees_borne_by: FeesBorneBy) {
     earn(ledger, &["alice", "bob"], 100_000_000).await;
+    both_begin(ledger, fees_borne_by).await;
+}
+
+async fn both_begin(ledger: &Ledger, fees_borne_by: FeesBorneBy) {
     for (n, payee, sat) in [(1, "alice", 50_000), (2, "bob", 40_000)] {
         let payout = onchain(n, payee, sat, fees_borne_by);
         ledger.begin_payout(&payout, SOON).await.unwrap();
@@ -194,6 +198,21 @@ fn one_batch_is_open_at_a_time_and_its_transactions_replace_each_other() {
                 .add_transaction(number, &spending(13, &[1, 2], 11))
                 .await,
         );
+    });
+}
+
+#[test]
+fn a_batch_is_booked_by_its_own_transactions_and_fees() {
+    run(|_db, ledger| async move {
+        two_wait(&ledger, FeesBorneBy::Pool).await;
+        let number = ledger
+            .begin_batch(&[output(1, 50_000)], &spending(11, &[1, 2], 9))
+            .await
+            .unwrap();
+        ledger
+            .add_transaction(number, &spending(12, &[3, 2, 1], 10))
+            .await
+            .unwrap();
         // A fee that is not its own, or a transaction of nobody's, is not booked.
         let part = |sat: i64| [Msat::new(sat * 1_000)];
         refused(
@@ -282,7 +301,10 @@ fn a_batch_that_never_confirms_is_tried_again_and_pays_once() {
 #[test]
 fn what_waits_for_no_batch_can_be_given_up_and_says_why_it_waits() {
     run(|_db, ledger| async move {
-        two_wait(&ledger, FeesBorneBy::Pool).await;
+        let key = "3a".repeat(32);
+        let names = ["alice", "bob", "bcrt1qcarol", "m1", &*key];
+        earn(&ledger, &names, 100_000_000).await;
+        both_begin(&ledger, FeesBorneBy::Pool).await;
         ledger.note_failed([1; 32], "expired", None).await.unwrap();
         ledger.give_payout_up([1; 32], "expired").await.unwrap();
         assert_eq!(holds(&ledger, "worker:alice").await, (100_000_000, 0));

@@ -146,13 +146,16 @@ async fn a_threshold_and_a_schedule_hold_at_once_within_their_bounds() {
     database.drop().await;
 }
 
+async fn refusal_of(service: &PayoutsService, request: v1::SetDestinationRequest) -> String {
+    set(service, request).await.unwrap_err()
+}
+
 #[tokio::test]
-async fn what_is_not_the_owners_word_is_refused_with_the_reason() {
+async fn what_is_not_the_owners_word_or_not_new_is_refused_with_the_reason() {
     let database = Database::create().await;
     let service = service(&database).await;
     let now = unix_now();
-    let refused =
-        async |request: v1::SetDestinationRequest| set(&service, request).await.unwrap_err();
+    let refused = async |request| refusal_of(&service, request).await;
     assert_eq!(refused(request("a@b.com", now)).await, "account-unknown");
     database.credit(&account(1), 1_000).await;
     let good = request("a@b.com", now);
@@ -179,6 +182,23 @@ async fn what_is_not_the_owners_word_is_refused_with_the_reason() {
     for request in invalid {
         assert_eq!(refused(request).await, "statement-invalid");
     }
+    set(&service, good).await.unwrap();
+    let older = request("a@b.com", now - 1);
+    assert_eq!(refused(older).await, "statement-stale");
+    let as_old = request("other@b.com", now);
+    assert_eq!(refused(as_old).await, "statement-stale");
+    let count = database.number("SELECT count(*) FROM destinations").await;
+    assert_eq!(count, 1);
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn accounts_and_destinations_that_cannot_be_are_refused_with_the_reason() {
+    let database = Database::create().await;
+    let service = service(&database).await;
+    database.credit(&account(1), 1_000).await;
+    let refused = async |request| refusal_of(&service, request).await;
+    let good = request("a@b.com", unix_now());
     for account in [
         "alice",
         "you@wallet.com",
@@ -215,17 +235,6 @@ async fn what_is_not_the_owners_word_is_refused_with_the_reason() {
             "{destination}"
         );
     }
-    set(&service, good).await.unwrap();
-    assert_eq!(
-        refused(request("a@b.com", now - 1)).await,
-        "statement-stale"
-    );
-    assert_eq!(
-        refused(request("other@b.com", now)).await,
-        "statement-stale"
-    );
-    let count = database.number("SELECT count(*) FROM destinations").await;
-    assert_eq!(count, 1);
     database.drop().await;
 }
 
