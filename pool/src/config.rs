@@ -4,6 +4,7 @@ mod destinations;
 mod files;
 mod hash_rate;
 mod inference;
+mod lightning;
 mod onchain;
 mod ports;
 mod rewards;
@@ -16,7 +17,7 @@ use bitcoin::Network;
 use dovetail_commitment::BATCH_LEAVES_MAX;
 use dovetail_daemon::{Secret, within};
 use dovetail_jd::config::EmbeddedConfig;
-use dovetail_ledger::{FeesBorneBy, MaturityWindow};
+use dovetail_ledger::MaturityWindow;
 use dovetail_templates::TemplatesConfig;
 use serde::Deserialize;
 
@@ -25,6 +26,7 @@ use crate::validation::RemoteValidator;
 pub use destinations::DestinationsConfig;
 pub use hash_rate::HashRate;
 pub use inference::{InferenceConfig, SubsidyConfig};
+pub use lightning::LightningConfig;
 pub use onchain::OnchainConfig;
 pub use rewards::{RewardScheme, RewardsConfig};
 
@@ -166,44 +168,6 @@ pub struct LedgerConfig {
     /// For how many blocks a share is kept in the ledger.
     #[serde(default = "defaults::keep_blocks")]
     pub keep_blocks: u32,
-}
-
-/// The wallet that pays miners.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LightningConfig {
-    /// The wallet's Unix socket. Without one nothing is paid out; balances grow.
-    pub socket: Option<PathBuf>,
-    /// A worker is paid once its balance reaches this.
-    pub payout_threshold_msat: i64,
-    /// What one payout moves at most.
-    pub payout_max_msat: i64,
-    /// What one payout may cost in routing fees at most; never more than a satoshi and half a percent of it.
-    pub fee_max_msat: i64,
-    /// Who bears them: `pool` or `payee`.
-    pub fees_borne_by: FeesBorneBy,
-    /// For how many blocks a payment may be held on its way.
-    pub cltv_max: u16,
-    /// How long a payee that could not be paid waits, in milliseconds; twice as long each time, up to an hour.
-    pub retry_base_ms: u64,
-    /// How often balances are looked at, in milliseconds.
-    pub interval_ms: u64,
-}
-
-impl Default for LightningConfig {
-    fn default() -> Self {
-        Self {
-            socket: None,
-            payout_threshold_msat: 10_000,
-            payout_max_msat: 100_000_000,
-            fee_max_msat: 5_000,
-            fees_borne_by: FeesBorneBy::Pool,
-            // Three days.
-            cltv_max: 432,
-            retry_base_ms: 10_000,
-            interval_ms: 1_000,
-        }
-    }
 }
 
 /// How what workers claim is checked.

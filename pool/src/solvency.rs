@@ -33,6 +33,7 @@ pub(crate) struct Solvency {
     /// The difference.
     pub(crate) surplus_msat: Msat,
     /// Whether each place could be looked at. If not, the pool may hold more.
+    #[serde(rename = "complete")]
     pub(crate) is_complete: bool,
 }
 

@@ -79,14 +79,12 @@ pub(super) fn configure(options: &mut Options) {
 }
 
 impl Miners {
-    /// Starts them, once the first has stated where it is paid.
+    /// Starts them.
     pub(super) fn start(story: &Story, scenario: &Scenario) -> anyhow::Result<Self> {
-        state_offer(scenario)?;
         story.tell(
-            "miner 1",
-            "is a key, and has signed where it is paid: a BOLT12 offer",
+            "miners",
+            "two more hash for themselves: a key, and a Bitcoin address",
         );
-        story.tell("miner 2", "is a Bitcoin address");
         let mut hashers = Vec::new();
         for (name, account) in [("miner-1", MINER_ACCOUNT), ("miner-2", ADDRESS_ACCOUNT)] {
             let (hasher, _) = scenario.spawn_hasher(name, &format!("{account}/cpu"))?;
@@ -97,11 +95,7 @@ impl Miners {
 
     /// Lets them mine until a block of the chain is divided over both, and stops them.
     fn until_divided(mut self, scenario: &Scenario) -> anyhow::Result<()> {
-        let both = format!(
-            "SELECT EXISTS (SELECT FROM block_rewards r WHERE state = 'active' AND 2 = (
-                SELECT count(*) FROM block_credits JOIN accounts ON id = account
-                 WHERE block = r.header_hash AND name IN ('worker:{MINER_ACCOUNT}', 'worker:{ADDRESS_ACCOUNT}')))"
-        );
+        let both = divided_over_both("active");
         until(
             "a block that both miners have a part of",
             MINING_TIME_MAX,
@@ -110,6 +104,15 @@ impl Miners {
         self.hashers.iter_mut().for_each(Daemon::stop);
         Ok(())
     }
+}
+
+/// Whether a block of this state has a part of each of the two miners.
+fn divided_over_both(state: &str) -> String {
+    format!(
+        "SELECT EXISTS (SELECT FROM block_rewards r WHERE state = '{state}' AND 2 = (
+            SELECT count(*) FROM block_credits JOIN accounts ON id = account
+             WHERE block = r.header_hash AND name IN ('worker:{MINER_ACCOUNT}', 'worker:{ADDRESS_ACCOUNT}')))"
+    )
 }
 
 /// Has the first miner state an offer of the worker's node as its destination.
@@ -149,16 +152,19 @@ pub(super) fn tell(story: &Story, scenario: &Scenario, miners: Miners) -> anyhow
         .context("there is no chain")?;
     miners.until_divided(scenario)?;
     story.tell("miners", "each have a part of one block; they stop");
+    state_offer(scenario)?;
+    story.tell(
+        "miners",
+        "the first has signed where it is paid: a BOLT12 offer",
+    );
     core.mine(MATURITY, OTHERS_ADDRESS)?;
     story.tell(
         "chain",
         &format!("grows by {MATURITY} blocks: what was found before may be spent"),
     );
-    let open = "SELECT count(*) FROM block_rewards WHERE state IN ('submitted', 'active')";
+    let both = divided_over_both("matured");
     until("the blocks to mature", PAYING_TIME_MAX, || {
-        // The worker goes on: its newest blocks are younger.
-        Ok(!matured(scenario)?.is_empty()
-            && scenario.query(open)?.parse::<u64>()? < u64::from(MATURITY))
+        Ok(scenario.query(&both)? == "t")
     })?;
     let blocks = matured(scenario)?;
     let mut money = Money {
@@ -321,7 +327,6 @@ fn coinbase_msat(core: &BitcoinCore, hash: &str) -> anyhow::Result<u64> {
         .filter_map(|output| output["value"].as_f64())
         .sum();
     // Some 50 bitcoin: a double holds them to less than a satoshi.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let sat = (bitcoin * 1e8).round() as u64;
     Ok(sat * MSAT)
 }
