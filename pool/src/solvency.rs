@@ -119,7 +119,16 @@ struct OnchainPurse {
     /// Whether blocks pay into it.
     is_paid_by_blocks: bool,
     /// What it had when it was last looked at: the node searches all coins for it.
-    seen: Option<(Instant, Option<Msat>)>,
+    seen: Option<Seen>,
+}
+
+/// What was seen of the wallet on the chain.
+#[derive(Clone, Copy)]
+struct Seen {
+    at: Instant,
+    /// What all blocks of the pool had paid then. A block more, or one less, is in the wallet too.
+    paid_by_blocks: i128,
+    msat: Option<Msat>,
 }
 
 impl Purses {
@@ -132,7 +141,8 @@ impl Purses {
         Self {
             wallet,
             onchain: onchain.map(|(node, keys)| OnchainPurse {
-                is_paid_by_blocks: keys.owns(&payout.at(0)),
+                // One address for all blocks: a range by height grows out of what a wallet looks for.
+                is_paid_by_blocks: keys.owns(&payout.at(u32::MAX)),
                 node,
                 keys,
                 seen: None,
@@ -155,22 +165,44 @@ impl Purses {
 }
 
 impl OnchainPurse {
-    async fn look(&mut self) -> Holding {
-        let is_recent = |(at, _): &(Instant, Option<Msat>)| at.elapsed() < ONCHAIN_INTERVAL;
-        let msat = match self.seen.filter(is_recent) {
-            Some((_, msat)) => msat,
-            None => {
-                let found = onchain::holdings(&self.node, &self.keys).await.ok();
-                let sat = found.map(|found| i128::from(found.spendable.to_sat()));
-                let msat = sat.map(|sat| clamped(sat * 1_000));
-                self.seen = Some((Instant::now(), msat));
-                msat
-            }
+    /// What it has. If blocks pay into it, what they have paid is in it before it can be spent.
+    async fn look(&mut self, obligations: &Obligations) -> Holding {
+        let Obligations {
+            immature_rewards,
+            rewards,
+            ..
+        } = *obligations;
+        let paid_by_blocks = i128::from(immature_rewards.get()) + i128::from(rewards.get());
+        let is_current = |seen: &Seen| {
+            seen.at.elapsed() < ONCHAIN_INTERVAL && seen.paid_by_blocks == paid_by_blocks
+        };
+        let msat = match self.seen.filter(is_current) {
+            Some(seen) => seen.msat,
+            None => self.search(paid_by_blocks).await,
         };
         Holding {
             place: "onchain",
             msat,
         }
+    }
+
+    async fn search(&mut self, paid_by_blocks: i128) -> Option<Msat> {
+        let found = onchain::holdings(&self.node, &self.keys).await.ok();
+        let msat = found.map(|found| {
+            let immature = match self.is_paid_by_blocks {
+                true => found.immature.to_sat(),
+                false => 0,
+            };
+            let sat = i128::from(found.spendable.to_sat()) + i128::from(immature);
+            clamped(sat * 1_000)
+        });
+        // A node that is busy with another search is asked again before long.
+        self.seen = msat.is_some().then(|| Seen {
+            at: Instant::now(),
+            paid_by_blocks,
+            msat,
+        });
+        msat
     }
 }
 
@@ -182,16 +214,18 @@ async fn holdings(obligations: &Obligations, purses: &mut Purses) -> Vec<Holding
     }
     let mut is_paid_by_blocks = false;
     if let Some(onchain) = &mut purses.onchain {
-        holdings.push(onchain.look().await);
+        holdings.push(onchain.look(obligations).await);
         is_paid_by_blocks = onchain.is_paid_by_blocks;
     }
     let at = |place, msat| Holding { place, msat };
     // It has left the wallet's balance, and is owed until it has arrived.
     holdings.push(at("under_way", Some(obligations.under_way)));
-    holdings.push(at("immature_rewards", Some(obligations.immature_rewards)));
-    // Nobody can ask how much of what matured blocks have paid is still at `mining.payout_address`.
-    if obligations.rewards > Msat::ZERO && !is_paid_by_blocks {
-        holdings.push(at("matured_rewards", None));
+    if !is_paid_by_blocks {
+        holdings.push(at("immature_rewards", Some(obligations.immature_rewards)));
+        // Nobody can ask how much of what matured blocks have paid is still at `mining.payout_address`.
+        if obligations.rewards > Msat::ZERO {
+            holdings.push(at("matured_rewards", None));
+        }
     }
     holdings
 }

@@ -96,9 +96,15 @@ pub(crate) fn node_of(config: &OnchainConfig) -> Result<Node, String> {
 /// What the node says.
 pub(crate) async fn holdings(node: &Node, keys: &WalletKeys) -> Result<Holdings, NodeError> {
     let coins = node.coins(keys).await?;
-    let mature = coins.iter().filter(|found| !found.is_immature);
+    let of = |is_immature: bool| {
+        let found = coins
+            .iter()
+            .filter(move |found| found.is_immature == is_immature);
+        total(found.map(|found| &found.coin))
+    };
     Ok(Holdings {
-        spendable: total(mature.map(|found| &found.coin)),
+        spendable: of(false),
+        immature: of(true),
     })
 }
 
@@ -113,8 +119,10 @@ fn total<'a>(coins: impl Iterator<Item = &'a Coin>) -> Amount {
 /// What the wallet has in the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Holdings {
-    /// Without blocks' rewards that have not matured.
+    /// Without blocks' rewards that have not matured ..
     pub(crate) spendable: Amount,
+    /// .. which are these.
+    pub(crate) immature: Amount,
 }
 
 impl OnchainPayouts {
