@@ -51,7 +51,8 @@ impl Keys {
     }
 }
 
-fn onchain(config: &Config) -> anyhow::Result<Option<WalletKeys>> {
+/// What pays miners on the chain, if anything does.
+pub(crate) fn onchain(config: &Config) -> anyhow::Result<Option<WalletKeys>> {
     let onchain = config.onchain.as_ref();
     let keys = onchain.map(|onchain| onchain.keys(config.mining.network));
     keys.transpose().map_err(|reason| anyhow!(reason))

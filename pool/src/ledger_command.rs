@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, ensure};
 use dovetail_daemon::Secret;
 use dovetail_ledger::{Consistency, Ledger, Obligations};
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::keys;
 use crate::records;
 use crate::solvency::{Purses, Solvency};
 
@@ -75,7 +76,7 @@ pub async fn print_ledger_audit(config: &Config, json: bool) -> anyhow::Result<(
         .check_consistency()
         .await
         .context("cannot read the ledger: has this pool's database been migrated?")?;
-    let mut purses = Purses::of(config).map_err(|reason| anyhow!("configuration: {reason}"))?;
+    let mut purses = Purses::of(config, keys::onchain(config)?).context("configuration")?;
     let solvency = Solvency::look(&found.obligations, &mut purses).await;
     let record = record(found, solvency);
     let broken = record.differences.len();

@@ -108,7 +108,7 @@ pub async fn run(
     for publication in waiting {
         blocks::resume(&shared, publication);
     }
-    let purses = Purses::of(&shared.config).map_err(|reason| anyhow!(reason))?;
+    let purses = Purses::of(&shared.config, keys.onchain.clone())?;
     chores::start(&shared, rewards, purses, &shutdown);
     let opening = async {
         if !has_work(&shared, &shutdown).await? {

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use dovetail_ledger::{Ledger, Obligations};
 use dovetail_lightning::{Client, ClientError, NodeState, Request};
 use dovetail_onchain::{Node, WalletKeys};
@@ -150,17 +151,19 @@ impl Purses {
         }
     }
 
-    /// Those that the configuration names.
+    /// Those that the configuration names; `keys` are those of its wallet on the chain, if it has one.
     ///
     /// # Errors
     /// A sentence that names the key of the configuration.
-    pub(crate) fn of(config: &Config) -> Result<Self, String> {
+    pub(crate) fn of(config: &Config, keys: Option<WalletKeys>) -> anyhow::Result<Self> {
+        let refused = |reason: String| anyhow!(reason);
         let wallet = config.lightning.socket.clone().map(Client::new);
-        let onchain = match &config.onchain {
-            Some(onchain) => Some((node_of(onchain)?, onchain.keys(config.mining.network)?)),
-            None => None,
+        let onchain = match (&config.onchain, keys) {
+            (Some(onchain), Some(keys)) => Some((node_of(onchain).map_err(refused)?, keys)),
+            _ => None,
         };
-        Ok(Self::new(wallet, onchain, &config.mining.payout()?))
+        let payout = config.mining.payout().map_err(refused)?;
+        Ok(Self::new(wallet, onchain, &payout))
     }
 }
 

@@ -33,6 +33,18 @@ impl CoreParts {
     }
 }
 
+/// Nobody's: what is mined to it belongs to nobody in a test.
+pub const OTHERS_ADDRESS: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
+
+/// The wallet that test pools pay from on the chain. BIP 32's first test vector, as test networks write it: never for real use.
+pub const ONCHAIN_DESCRIPTOR: &str = "wpkh(tprv8ZgxMBicQKsPeDgjzdC36fs6bMjGApWDNLR9erAXMs5skhMv36j9MV5ecvfavji5khqjWaWSFhN3YcCUUdiKH6isR4Pwy3U5y5egddBr16m/0/*)";
+
+/// A block's hash as Core names it, from the hex digits that the ledger has, or the reverse: the last byte comes first.
+pub fn turned(hash: &str) -> String {
+    let bytes = (0..hash.len()).step_by(2).rev();
+    bytes.filter_map(|at| hash.get(at..at + 2)).collect()
+}
+
 pub(crate) const RPC_USER: &str = "dovetail";
 pub(crate) const RPC_PASSWORD: &str = "regtest-only";
 
@@ -96,10 +108,10 @@ impl BitcoinCore {
         )
     }
 
-    /// The `[onchain]` section of a pool that pays on this node's chain, with further keys.
+    /// The `[onchain]` section of a pool that pays on this node's chain from [`ONCHAIN_DESCRIPTOR`], with further keys.
     pub(crate) fn onchain_config(&self, keys: &str) -> String {
         format!(
-            "[onchain]\nrpc = \"{}\"\nuser_password = \"{}\"\n{keys}\n",
+            "[onchain]\nrpc = \"{}\"\nuser_password = \"{}\"\ndescriptor = \"{ONCHAIN_DESCRIPTOR}\"\n{keys}\n",
             self.rpc_address(),
             self.rpc_credentials()
         )
@@ -197,6 +209,12 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hash_is_turned_byte_by_byte() {
+        assert_eq!(turned("0a0b0c"), "0c0b0a");
+        assert_eq!(turned(""), "");
+    }
 
     #[test]
     fn base64_is_that_of_the_rfcs_vectors() {

@@ -46,7 +46,7 @@ pub struct Options {
     pub pool_settings: &'static [(&'static str, &'static str)],
     /// What blocks pay to.
     pub payout_address: &'static str,
-    /// Pay miners on the chain, with Bitcoin Core: the keys of `[onchain]` besides those of the node's RPC.
+    /// Pay miners on the chain, with Bitcoin Core: the keys of `[onchain]` besides its wallet and those of the node's RPC.
     pub onchain: Option<&'static str>,
     /// What 2^20 expected hashes earn, in msat.
     pub hash_msat_per_mebihash: u32,

@@ -219,18 +219,27 @@ impl Drop for Daemon {
     }
 }
 
-/// Waits for a condition; fails if it takes too long.
-pub(crate) fn wait(
+/// Waits for a condition; fails if it takes longer than a step may.
+pub(crate) fn wait(what: &str, done: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    wait_at_most(STEP_TIME_MAX, what, done)
+}
+
+/// Waits for a condition.
+///
+/// # Errors
+/// If it takes longer than this, or the user has interrupted.
+pub fn wait_at_most(
+    time_max: Duration,
     what: &str,
     mut done: impl FnMut() -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
-    let deadline = Instant::now() + STEP_TIME_MAX;
+    let deadline = Instant::now() + time_max;
     while !done()? {
         if interrupted() {
             bail!("interrupted");
         }
         if Instant::now() > deadline {
-            bail!("waited {} s for {what}", STEP_TIME_MAX.as_secs());
+            bail!("waited {} s for {what}", time_max.as_secs());
         }
         std::thread::sleep(POLL);
     }

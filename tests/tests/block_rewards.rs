@@ -6,7 +6,7 @@
 mod devices;
 
 use devices::{Device, TIME_MAX, hard_target};
-use dovetail_tests::bitcoin_core::{BitcoinCore, CoreParts};
+use dovetail_tests::bitcoin_core::{BitcoinCore, CoreParts, OTHERS_ADDRESS, turned};
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, RECEIPT_PUBLIC, Scenario};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -18,8 +18,6 @@ const BLOCKS_MAX: usize = 60;
 const BOTH_EARN: &str = "
     SELECT EXISTS (SELECT FROM block_rewards JOIN block_credits ON block = header_hash
                     WHERE state = 'active' GROUP BY block HAVING count(*) = 2)";
-/// Not the pool's: what is mined to it belongs to nobody here.
-const OTHERS_ADDRESS: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 
 const DIVIDES: [Setting; 4] = [
     ("REWARDS__SCHEME", "pplns"),
@@ -74,12 +72,7 @@ fn hashes(scenario: &Scenario) -> Vec<String> {
     let hashes = scenario
         .query("SELECT string_agg(encode(header_hash, 'hex'), ' ' ORDER BY height) FROM block_rewards WHERE state <> 'submitted'")
         .unwrap();
-    let turned = hashes.split_whitespace().map(|hash| {
-        let mut bytes = hex::decode(hash).unwrap();
-        bytes.reverse();
-        hex::encode(bytes)
-    });
-    turned.collect()
+    hashes.split_whitespace().map(turned).collect()
 }
 
 fn states_are(scenario: &Scenario, active: usize, orphaned: usize) {
@@ -293,9 +286,7 @@ async fn shares_that_a_block_has_chosen_are_shown_to_whoever_asks() {
     scenario.written().unwrap();
     let newest = "
         SELECT encode(header_hash, 'hex') FROM block_rewards WHERE last_slice IS NOT NULL ORDER BY last_slice DESC LIMIT 1";
-    let mut bytes = hex::decode(scenario.query(newest).unwrap()).unwrap();
-    bytes.reverse();
-    let block = hex::encode(bytes);
+    let block = turned(&scenario.query(newest).unwrap());
     let all = [
         "--block",
         &*block,
@@ -374,12 +365,10 @@ fn parts_are_shown(scenario: &Scenario, chain: &[String]) {
 
 /// What the account was credited with for this block; nothing if it had no part.
 fn amount(scenario: &Scenario, account: &str, hash: &str) -> i64 {
-    let mut bytes = hex::decode(hash).unwrap();
-    bytes.reverse();
     let credited = format!(
         "SELECT COALESCE(sum(amount_msat), 0) FROM block_credits JOIN accounts ON id = account
           WHERE name = 'worker:{account}' AND encode(block, 'hex') = '{}'",
-        hex::encode(bytes)
+        turned(hash)
     );
     scenario.query(&credited).unwrap().parse().unwrap()
 }

@@ -9,7 +9,7 @@ mod devices;
 use std::time::Instant;
 
 use devices::{Device, TIME_MAX, hard_target};
-use dovetail_tests::bitcoin_core::CoreParts;
+use dovetail_tests::bitcoin_core::{CoreParts, turned};
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
 use tempfile::TempDir;
 
@@ -100,9 +100,7 @@ async fn every_block_is_on_core(channel: Channel) {
         .unwrap();
     let core = scenario.network.bitcoin_core().unwrap();
     for hash in hashes.split_whitespace() {
-        let mut bytes = hex::decode(hash).unwrap();
-        bytes.reverse();
-        let hash = hex::encode(bytes);
+        let hash = turned(hash);
         assert!(
             core.rpc(&["getblockheader", &hash]).is_ok(),
             "Core does not know {hash}"

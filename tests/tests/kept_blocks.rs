@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use devices::{Device, TIME_MAX, hard_target};
+use dovetail_tests::bitcoin_core::turned;
 use dovetail_tests::scenario::{AUTHORITY_PUBLIC, Options, Scenario};
 use kept::{block_in, chain_has, start};
 use played::miner::{Job, Miner};
@@ -57,10 +58,7 @@ fn is_in_the_chain(scenario: &mut Scenario) {
         std::thread::sleep(Duration::from_millis(50));
     };
     // The ledger keeps hashes in the header's byte order.
-    let mut bytes = hex::decode(found).unwrap();
-    bytes.reverse();
-    let hash = hex::encode(bytes);
-    chain_has(scenario, &hash);
+    chain_has(scenario, &turned(&found));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,23 +9,20 @@ use std::time::{Duration, Instant};
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Amount, FeeRate, Network, OutPoint, TxOut};
 use dovetail_onchain::{Coin, Payment, Request, WalletKeys, compose};
-use dovetail_tests::bitcoin_core::{BitcoinCore, CoreParts};
+use dovetail_tests::bitcoin_core::{
+    BitcoinCore, CoreParts, ONCHAIN_DESCRIPTOR, OTHERS_ADDRESS, turned,
+};
 use dovetail_tests::scenario::{Options, Scenario};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// BIP 32's first test vector, as test networks write it.
-const DESCRIPTOR: &str = "wpkh(tprv8ZgxMBicQKsPeDgjzdC36fs6bMjGApWDNLR9erAXMs5skhMv36j9MV5ecvfavji5khqjWaWSFhN3YcCUUdiKH6isR4Pwy3U5y5egddBr16m/0/*)";
-const CONFIG: &str = "descriptor = \"wpkh(tprv8ZgxMBicQKsPeDgjzdC36fs6bMjGApWDNLR9erAXMs5skhMv36j9MV5ecvfavji5khqjWaWSFhN3YcCUUdiKH6isR4Pwy3U5y5egddBr16m/0/*)\"
-range = 50
+const CONFIG: &str = "range = 50
 threshold_msat = 50000000
 fee_max_msat = 5000000
 interval_s = 1
 confirmations = 2
 conf_target = 3
 check_interval_ms = 100";
-/// Nobody's, for blocks that are nobody's here.
-const OTHERS_ADDRESS: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 /// Two payees: a taproot and a segwit address.
 const PAYEES: [&str; 2] = [
     "bcrt1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqc8gma6",
@@ -34,7 +31,7 @@ const PAYEES: [&str; 2] = [
 const TIME_MAX: Duration = Duration::from_secs(60);
 
 fn keys() -> WalletKeys {
-    WalletKeys::parse(DESCRIPTOR, Network::Regtest, 50).unwrap()
+    WalletKeys::parse(ONCHAIN_DESCRIPTOR, Network::Regtest, 50).unwrap()
 }
 
 fn start() -> (TempDir, Scenario) {
@@ -232,10 +229,8 @@ fn lose_the_block(scenario: &Scenario, block: &str) {
         .rpc(&["getblockhash", &height.to_string()])
         .unwrap();
     assert_ne!(hash, block);
-    let mut bytes = hex::decode(&hash).unwrap();
-    bytes.reverse();
     let moved = "SELECT encode(block, 'hex') FROM onchain_transactions WHERE state = 'confirmed'";
-    scenario.query_until(moved, &hex::encode(bytes)).unwrap();
+    scenario.query_until(moved, &turned(&hash)).unwrap();
     assert_eq!(scenario.query(STATES).unwrap(), "paid paid");
 }
 

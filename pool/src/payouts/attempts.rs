@@ -1,6 +1,6 @@
 //! An attempt's way: told to the wallet, looked at, booked.
 
-use dovetail_ledger::{Attempt, AttemptState, LedgerError, Proof, Rail, Success};
+use dovetail_ledger::{Attempt, AttemptState, LedgerError, Proof, Rail};
 use dovetail_lightning::{
     ClientError, HASH_IN_FLIGHT, Hash32, InvoicePayment, OfferPayment, PaymentStatus,
 };
@@ -9,8 +9,8 @@ use dovetail_units::Msat;
 use dovetail_units::time::unix_now;
 
 use super::decide::{Step, decide, is_worth_a_retry};
+use super::told::{PaidOut, tell_worker};
 use super::{PayoutError, Payouts, pace};
-use crate::mailboxes::WorkerCommand;
 
 /// The class of a payee whose payment the wallet would not even note.
 const WALLET_REFUSED: &str = "wallet_refused";
@@ -52,7 +52,7 @@ impl Payouts {
         }
         let class = last.failure_class.as_deref().unwrap_or(EXPIRED);
         ledger.give_payout_up(last.payout, class).await?;
-        self.tell_worker(&last, false);
+        tell_worker(&self.parts.mailboxes, &last.payee, last.payout, false);
         Ok(())
     }
 
@@ -171,40 +171,15 @@ impl Payouts {
                 return Err(error.into());
             }
         };
-        let payout = hex::encode(attempt.payout);
-        match success {
-            Success::Known => return Ok(()),
-            Success::Paid => {
-                tracing::info!(
-                    payee = attempt.payee,
-                    amount_msat = attempt.amount.get(),
-                    "paid out"
-                );
-                self.parts.telemetry.emit(&Event::PayoutPaid {
-                    worker: &attempt.payee,
-                    amount_msat: attempt.amount,
-                    fee_msat: proof.fee,
-                    rail: &self.rail,
-                });
-            }
-            Success::Late { from_balance, loss } => {
-                tracing::error!(
-                    payout,
-                    payee = attempt.payee,
-                    amount_msat = attempt.amount.get(),
-                    loss_msat = loss.get(),
-                    "ALARM: a payment that the wallet had called failed has arrived; find out why before you pay on"
-                );
-                self.parts.telemetry.emit(&Event::PayoutLate {
-                    payout: &payout,
-                    worker: &attempt.payee,
-                    amount_msat: attempt.amount,
-                    from_balance_msat: from_balance,
-                    loss_msat: loss,
-                });
-            }
-        }
-        self.tell_worker(attempt, true);
+        let paid = PaidOut {
+            payout: attempt.payout,
+            payee: &attempt.payee,
+            amount: attempt.amount,
+            fee: proof.fee,
+            rail: &self.rail,
+            alarm: "a payment that the wallet had called failed has arrived; find out why before you pay on",
+        };
+        paid.tell(success, &self.parts.telemetry, &self.parts.mailboxes);
         Ok(())
     }
 
@@ -227,16 +202,5 @@ impl Payouts {
             reason,
         });
         Ok(())
-    }
-
-    fn tell_worker(&self, attempt: &Attempt, paid: bool) {
-        if let Ok(worker) = attempt.payee.parse() {
-            let result = WorkerCommand::PayoutResult {
-                payout_id: attempt.payout,
-                paid,
-            };
-            // A courtesy: the worker's own wallet knows anyway.
-            let _ = self.parts.mailboxes.send(&worker, result);
-        }
     }
 }

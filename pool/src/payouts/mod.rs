@@ -21,6 +21,7 @@ mod pace;
 pub(crate) mod stated;
 #[cfg(test)]
 mod tests;
+mod told;
 #[cfg(test)]
 mod world;
 

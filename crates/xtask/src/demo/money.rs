@@ -4,19 +4,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use dovetail_tests::bitcoin_core::BitcoinCore;
+use dovetail_tests::bitcoin_core::{BitcoinCore, OTHERS_ADDRESS, turned};
 use dovetail_tests::network::Network;
-use dovetail_tests::process::{Daemon, output};
+use dovetail_tests::process::{Daemon, output, wait_at_most};
 use dovetail_tests::scenario::{Options, RECEIPT_PUBLIC, Scenario};
 use serde_json::{Value, json};
 
 use super::Story;
 
-/// The pool's money on the chain: the first script of this wallet, which its blocks pay. BIP 32's first test vector; regtest
-/// coins are worth nothing.
+/// The pool's money on the chain: the first script of the wallet that test pools pay from. Its blocks pay there.
 const PAYOUT_ADDRESS: &str = "bcrt1qp5wfcq48h6d63wyy9qz0awtpfqwwv4sm4gc9mc";
-const ONCHAIN: &str = "descriptor = \"wpkh(tprv8ZgxMBicQKsPeDgjzdC36fs6bMjGApWDNLR9erAXMs5skhMv36j9MV5ecvfavji5khqjWaWSFhN3YcCUUdiKH6isR4Pwy3U5y5egddBr16m/0/*)\"
-range = 10
+const ONCHAIN: &str = "range = 10
 interval_s = 1
 confirmations = 2
 check_interval_ms = 200";
@@ -35,14 +33,11 @@ const MINER_ACCOUNT: &str = "4d4b6cd1361032ca9bd2aeb9d900aa4d45d9ead80ac9423374c
 const ADDRESS_ACCOUNT: &str = "bcrt1qa0sm0hxzj0x25rh8gw5xlzwlsfvvyz8u8nhukw";
 /// Coinbases pay after this many blocks on top.
 const MATURITY: u32 = 100;
-/// Not the pool's: what is mined to it belongs to nobody here.
-const OTHERS_ADDRESS: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 /// How long the two miners may take until one block is divided over both, and how long the payouts may take then.
 const MINING_TIME_MAX: Duration = Duration::from_secs(180);
 const PAYING_TIME_MAX: Duration = Duration::from_secs(120);
 /// Every this often the chain grows while something on it waits to be confirmed.
 const BLOCK_INTERVAL: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(200);
 /// What a satoshi has.
 const MSAT: u64 = 1_000;
 
@@ -96,9 +91,9 @@ impl Miners {
     /// Lets them mine until a block of the chain is divided over both, and stops them.
     fn until_divided(mut self, scenario: &Scenario) -> anyhow::Result<()> {
         let both = divided_over_both("active");
-        until(
-            "a block that both miners have a part of",
+        wait_at_most(
             MINING_TIME_MAX,
+            "a block that both miners have a part of",
             || Ok(scenario.query(&both)? == "t"),
         )?;
         self.hashers.iter_mut().for_each(Daemon::stop);
@@ -163,7 +158,7 @@ pub(super) fn tell(story: &Story, scenario: &Scenario, miners: Miners) -> anyhow
         &format!("grows by {MATURITY} blocks: what was found before may be spent"),
     );
     let both = divided_over_both("matured");
-    until("the blocks to mature", PAYING_TIME_MAX, || {
+    wait_at_most(PAYING_TIME_MAX, "the blocks to mature", || {
         Ok(scenario.query(&both)? == "t")
     })?;
     let blocks = matured(scenario)?;
@@ -257,7 +252,7 @@ fn until_paid(
 ) -> anyhow::Result<Vec<(String, u64, u64)>> {
     let mut told = Vec::new();
     let mut grown = Instant::now();
-    until("a payout over each rail", PAYING_TIME_MAX, || {
+    wait_at_most(PAYING_TIME_MAX, "a payout over each rail", || {
         if grown.elapsed() > BLOCK_INTERVAL {
             core.mine(1, OTHERS_ADDRESS)?;
             grown = Instant::now();
@@ -298,7 +293,7 @@ fn matured(scenario: &Scenario) -> anyhow::Result<Vec<Divided>> {
     rows.lines()
         .map(|row| match *row.split('|').collect::<Vec<_>>() {
             [hash, reward, fee, parts] => Ok(Divided {
-                hash: as_core_names_it(hash),
+                hash: turned(hash),
                 reward_msat: reward.parse()?,
                 fee_msat: fee.parse()?,
                 parts_msat: parts.parse()?,
@@ -306,14 +301,6 @@ fn matured(scenario: &Scenario) -> anyhow::Result<Vec<Divided>> {
             _ => bail!("the ledger answers {row:?}"),
         })
         .collect()
-}
-
-/// A hash's hex digits, its last byte first.
-fn as_core_names_it(hash: &str) -> String {
-    let bytes: Vec<&str> = (0..hash.len() / 2)
-        .filter_map(|at| hash.get(2 * at..2 * at + 2))
-        .collect();
-    bytes.into_iter().rev().collect()
 }
 
 /// What the block's coinbase pays, as the chain has it.
@@ -329,17 +316,4 @@ fn coinbase_msat(core: &BitcoinCore, hash: &str) -> anyhow::Result<u64> {
     // Some 50 bitcoin: a double holds them to less than a satoshi.
     let sat = (bitcoin * 1e8).round() as u64;
     Ok(sat * MSAT)
-}
-
-fn until(
-    what: &str,
-    time_max: Duration,
-    mut is_so: impl FnMut() -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
-    let deadline = Instant::now() + time_max;
-    while !is_so()? {
-        ensure!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(PAUSE);
-    }
-    Ok(())
 }

@@ -11,11 +11,16 @@ mod server;
 mod status;
 mod view;
 
+use std::time::Duration;
+
 use dovetail_api::ID_BYTES;
 use dovetail_api::codes::Code;
 use dovetail_api::v1::{self, inference_server::Inference};
 use dovetail_commitment::{ModelId, TaskId};
 use dovetail_ledger::TaskRecord;
+use dovetail_rewards::ACCOUNT_BYTES_MAX;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
@@ -140,6 +145,26 @@ fn id32(bytes: &[u8], name: &str) -> Result<[u8; ID_BYTES], Status> {
     bytes
         .try_into()
         .map_err(|_| Code::ArgumentInvalid.status(format!("{name} must have {ID_BYTES} bytes")))
+}
+
+/// No name has a zero byte, and Postgres takes none.
+fn check_account(account: &str) -> Result<(), Status> {
+    match (1..=ACCOUNT_BYTES_MAX).contains(&account.len()) && !account.contains('\0') {
+        true => Ok(()),
+        false => {
+            Err(Code::ArgumentInvalid.status("account must have 1 to 255 bytes, none of them zero"))
+        }
+    }
+}
+
+/// A caller's turn, or `full` if it does not come in time: of what anybody may ask, few are answered at once.
+async fn turn<'a>(
+    turns: &'a Semaphore,
+    time_max: Duration,
+    full: impl Fn() -> Status,
+) -> Result<SemaphorePermit<'a>, Status> {
+    let turn = timeout(time_max, turns.acquire()).await;
+    turn.map_err(|_| full())?.map_err(|_| full())
 }
 
 /// `None` if it was left out.

@@ -17,10 +17,10 @@ use dovetail_payee::{
 };
 use dovetail_units::time::unix_now;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::status::unavailable;
+use super::{check_account, turn};
 use crate::config::Config;
 use crate::payouts::destination::{Pays, destination_class, way_of_name};
 
@@ -30,8 +30,6 @@ const TURNS_MAX: usize = 4;
 const TURN_TIME_MAX: Duration = Duration::from_secs(5);
 /// The longest request: an offer of 4 KiB, an account, an address and a proof.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
-/// The longest account.
-const ACCOUNT_BYTES_MAX: usize = 255;
 
 /// The service.
 #[derive(Clone)]
@@ -67,8 +65,7 @@ impl PayoutsService {
     async fn turn(&self) -> Result<SemaphorePermit<'_>, Status> {
         let full =
             || Code::PayoutsFull.status("too many are asking about payouts; try again later");
-        let turn = timeout(TURN_TIME_MAX, self.turns.acquire()).await;
-        turn.map_err(|_| full())?.map_err(|_| full())
+        turn(&self.turns, TURN_TIME_MAX, full).await
     }
 
     /// What is asked for, if it has the form of a statement that this pool could take.
@@ -224,16 +221,6 @@ fn refusal(refusal: StatementRefusal) -> Status {
         StatementRefusal::Ledger(error) => return unavailable(error),
     };
     code.status(refusal.to_string())
-}
-
-/// No name has a zero byte, and Postgres takes none.
-fn check_account(account: &str) -> Result<(), Status> {
-    match (1..=ACCOUNT_BYTES_MAX).contains(&account.len()) && !account.contains('\0') {
-        true => Ok(()),
-        false => {
-            Err(Code::ArgumentInvalid.status("account must have 1 to 255 bytes, none of them zero"))
-        }
-    }
 }
 
 fn kind_of(kind: v1::DestinationKind) -> Result<PayToKind, Status> {

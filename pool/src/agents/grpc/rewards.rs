@@ -19,7 +19,7 @@ use dovetail_api::{
 };
 use dovetail_commitment::HeaderHash;
 use dovetail_ledger::{Ledger, PublishedBlock, PublishedSlice, RewardState, ShownPoint};
-use dovetail_rewards::{ACCOUNT_BYTES_MAX, CountedShare, DivisionRule, ShareProof};
+use dovetail_rewards::{CountedShare, DivisionRule, ShareProof};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use super::status::unavailable;
-use super::{id32, optional_id32};
+use super::{check_account, id32, optional_id32, turn};
 
 /// How many lists are read at a time: each takes one of the ledger's connections for milliseconds.
 const LISTS_MAX: usize = 4;
@@ -77,8 +77,7 @@ impl RewardsService {
     }
 
     async fn list_turn(&self) -> Result<SemaphorePermit<'_>, Status> {
-        let turn = timeout(self.turn_time_max, self.lists.acquire()).await;
-        turn.map_err(|_| full())?.map_err(|_| full())
+        turn(&self.lists, self.turn_time_max, full).await
     }
 }
 
@@ -289,16 +288,6 @@ fn point_view(number: u32, shown: &ShownPoint) -> v1::ShownPoint {
 
 fn dropped() -> Status {
     Code::SlicesDropped.status("what is asked for of these slices is not kept any more")
-}
-
-fn check_account(account: &str) -> Result<(), Status> {
-    // No name has a zero byte, and Postgres takes none.
-    match (1..=ACCOUNT_BYTES_MAX).contains(&account.len()) && !account.contains('\0') {
-        true => Ok(()),
-        false => {
-            Err(Code::ArgumentInvalid.status("account must have 1 to 255 bytes, none of them zero"))
-        }
-    }
 }
 
 fn full() -> Status {

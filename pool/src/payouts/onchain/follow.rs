@@ -2,7 +2,7 @@
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, BlockHash, FeeRate, OutPoint, Transaction, Txid, consensus};
-use dovetail_ledger::{BookedOutput, OnchainBatch, OnchainTransaction, Success, TransactionState};
+use dovetail_ledger::{BookedOutput, OnchainBatch, OnchainTransaction, TransactionState};
 use dovetail_onchain::{
     ChainTip, ComposeError, Payment, Replaced, Request, Taken, compose, fee_shares,
 };
@@ -12,7 +12,7 @@ use dovetail_units::Msat;
 use super::batch::{inputs_of, stored};
 use super::search::{DEPTH_MAX, Found, Place, Search, Wanted};
 use super::{OnchainError, OnchainPayouts};
-use crate::mailboxes::WorkerCommand;
+use crate::payouts::told::PaidOut;
 
 /// The class of attempts whose batch can never confirm: they are tried again.
 const CONFLICT: &str = "conflict";
@@ -267,35 +267,15 @@ impl OnchainPayouts {
     }
 
     fn tell_paid(&self, output: &BookedOutput) {
-        if let Success::Late { from_balance, loss } = output.success {
-            let payout = hex::encode(output.payout);
-            tracing::error!(
-                payout,
-                "ALARM: a payout that was given up was paid on the chain"
-            );
-            self.parts.telemetry.emit(&Event::PayoutLate {
-                payout: &payout,
-                worker: &output.payee,
-                amount_msat: output.amount,
-                from_balance_msat: from_balance,
-                loss_msat: loss,
-            });
-        } else {
-            self.parts.telemetry.emit(&Event::PayoutPaid {
-                worker: &output.payee,
-                amount_msat: output.amount,
-                fee_msat: output.fee,
-                rail: RAIL,
-            });
-        }
-        if let Ok(worker) = output.payee.parse() {
-            let result = WorkerCommand::PayoutResult {
-                payout_id: output.payout,
-                paid: true,
-            };
-            // A courtesy.
-            let _ = self.parts.mailboxes.send(&worker, result);
-        }
+        let paid = PaidOut {
+            payout: output.payout,
+            payee: &output.payee,
+            amount: output.amount,
+            fee: output.fee,
+            rail: RAIL,
+            alarm: "a payout that was given up was paid on the chain",
+        };
+        paid.tell(output.success, &self.parts.telemetry, &self.parts.mailboxes);
     }
 
     /// Looks whether the chain still has a paid batch, until it is deep. If it has not, its transaction is handed out again.
