@@ -1,7 +1,7 @@
 //! What a declared coinbase must be: a coinbase within bounds that pays the pool all it takes in,
 //! with a commitment that is well-formed or absent.
 
-use bitcoin::{Transaction, TxOut};
+use bitcoin::Transaction;
 use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase::{CoinbaseError, find_commitment, parse_coinbase};
 use dovetail_sv2::EXTRANONCE_BYTES_MAX;
@@ -20,8 +20,10 @@ pub enum CoinbaseRefusal {
     /// Its script does not start with a height (BIP 34).
     #[error("the coinbase's script does not start with the height")]
     Height,
-    /// It pays somebody else than the pool, or nothing.
-    #[error("the coinbase must pay the pool's script everything that it pays")]
+    /// It pays somebody else than the pool and those whom a payout list names, or nothing.
+    #[error(
+        "the coinbase must pay the pool's script everything that it pays, but for outputs of the token it was declared with"
+    )]
     Unpaid,
 }
 
@@ -30,7 +32,7 @@ pub enum CoinbaseRefusal {
 pub struct CheckedCoinbase {
     /// With zeros for the extranonce.
     pub transaction: Transaction,
-    /// What it pays the pool, in satoshi; never 0.
+    /// What it pays the pool and those whom a payout list names, in satoshi; never 0.
     pub pool_value_sat: u64,
     /// The batch it commits to.
     pub batch_root: Option<BatchRoot>,
@@ -55,8 +57,9 @@ pub fn check_coinbase(
         .first()
         .map(|input| input.script_sig.as_bytes());
     let height = script.and_then(height_of).ok_or(CoinbaseRefusal::Height)?;
-    let pool_value_sat =
-        pool_value(&transaction.output, payout, height).ok_or(CoinbaseRefusal::Unpaid)?;
+    let pool_value_sat = payout
+        .taken(&transaction.output, height)
+        .ok_or(CoinbaseRefusal::Unpaid)?;
     let batch_root = find_commitment(&transaction.output)?;
     Ok(CheckedCoinbase {
         transaction,
@@ -64,23 +67,6 @@ pub fn check_coinbase(
         batch_root,
         height,
     })
-}
-
-/// What the outputs of a block of this height that pay the pool are worth together, if that is everything and not
-/// nothing. Outputs of other scripts are welcome as long as they are worth nothing.
-pub fn pool_value(outputs: &[TxOut], payout: &Payout, height: u32) -> Option<u64> {
-    let mut pool = 0_u64;
-    for output in outputs {
-        let value = output.value.to_sat();
-        if value == 0 {
-            continue;
-        }
-        if !payout.is_pools(&output.script_pubkey, height) {
-            return None;
-        }
-        pool = pool.checked_add(value)?;
-    }
-    (pool > 0).then_some(pool)
 }
 
 /// How many bytes the extranonce has: what the script's length promises beyond the prefix's end.
@@ -107,7 +93,7 @@ mod tests {
     use bitcoin::absolute::LockTime;
     use bitcoin::consensus::serialize;
     use bitcoin::transaction::Version;
-    use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, TxIn, Witness};
+    use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, TxIn, TxOut, Witness};
     use dovetail_commitment::coinbase::commitment_output;
     use proptest::prelude::*;
 

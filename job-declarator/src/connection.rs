@@ -9,13 +9,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bitcoin::BlockHash;
 use bitcoin::consensus::serialize;
-use bitcoin::{Amount, BlockHash, TxOut};
+use dovetail_sv2::extension::EXTENSION_TYPE;
 use dovetail_sv2::messages::{
     AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B064KOwned, B0255Owned,
     DeclareMiningJob, DeclareMiningJobError, DeclareMiningJobSuccess, ProvideMissingTransactions,
-    ProvideMissingTransactionsSuccess, PushSolution, Seq064KOwned, Str0255Owned,
+    ProvideMissingTransactionsSuccess, PushSolution, RequestExtensions, Seq064KOwned, Str0255Owned,
 };
+use dovetail_sv2::negotiation;
 use dovetail_sv2::server::Client;
 use dovetail_sv2::setup::declaration_flags;
 use dovetail_sv2::{EndReason, Frame, FrameReader, Message, Outbox, Place};
@@ -79,6 +81,8 @@ pub(crate) struct Connection {
     place: Arc<Place>,
     /// Whether the miner reveals its transactions (`DECLARE_TX_DATA`).
     full_template: bool,
+    /// Whether it was granted the extension: it takes outputs that are paid beside the pool's.
+    has_extension: bool,
     tokens: TokenBook,
     opened: Instant,
     /// Dropping it ends the tasks.
@@ -112,6 +116,7 @@ impl Connection {
             outbox,
             place,
             full_template,
+            has_extension: false,
             tokens,
             opened: Instant::now(),
             background: JoinSet::new(),
@@ -164,6 +169,9 @@ impl Connection {
     }
 
     fn on_frame(&mut self, frame: &Frame) -> Result<(), EndReason> {
+        if frame.is::<RequestExtensions>() {
+            return self.on_negotiation(&frame.message()?);
+        }
         if frame.extension_type != 0 {
             // Unknown extensions are discarded; the connection stays (3.4.1).
             return Ok(());
@@ -179,6 +187,18 @@ impl Connection {
             Ok(())
         } else {
             Err(EndReason::Protocol("a message that miners do not send"))
+        }
+    }
+
+    /// Our extension has no messages here: it says that the miner takes tokens with outputs that are paid beside the pool's.
+    fn on_negotiation(&mut self, request: &RequestExtensions) -> Result<(), EndReason> {
+        match negotiation::answer(request, &[EXTENSION_TYPE], &[]) {
+            Ok(granted) => {
+                let granted_ours = granted.supported_extensions.as_slice();
+                self.has_extension = granted_ours.contains(&EXTENSION_TYPE);
+                self.send(&granted)
+            }
+            Err(refused) => self.send(&refused),
         }
     }
 
@@ -347,18 +367,15 @@ impl Connection {
         }
     }
 
-    /// A token, and the output that every job under it must have: the pool's script for the next block, value 0. Jobs of the
-    /// blocks after it may have it too.
+    /// A token, and the outputs that jobs under it have: the pool's script for the next block, value 0, which jobs of the
+    /// blocks after it may have too; and those of the payout list of now.
     fn grant(&mut self, request_id: u32, account: String) -> Result<(), EndReason> {
         let token = if self.full_template {
             self.tokens.grant(account, Instant::now()).to_vec()
         } else {
             self.shared.rules.coinbase_only_token(&account).to_bytes()
         };
-        let outputs = vec![TxOut {
-            value: Amount::ZERO,
-            script_pubkey: self.shared.rules.payout_script(),
-        }];
+        let outputs = self.shared.rules.outputs(self.has_extension);
         self.send(&AllocateMiningJobTokenSuccess {
             request_id,
             mining_job_token: field::<B0255Owned>(token)?,

@@ -12,6 +12,7 @@ pub mod coinbase;
 pub mod config;
 mod connection;
 pub mod node;
+pub mod payout_lists;
 mod refusal;
 mod rules;
 mod run;

@@ -8,7 +8,7 @@ use bitcoin::block::{Header, Version};
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::{
-    Block, BlockHash, CompactTarget, ScriptBuf, Transaction, TxMerkleNode, Weight, Witness,
+    Amount, Block, BlockHash, CompactTarget, Transaction, TxMerkleNode, TxOut, Weight, Witness,
 };
 use dovetail_ledger::{DeclaredJob, Ledger};
 use dovetail_templates::{BlockRejection, Payout, TemplateError, WorkSnapshot};
@@ -191,10 +191,21 @@ impl Rules {
         job
     }
 
-    /// What the next block pays. Without work yet, what the first one would: whoever is given that is told to declare anew.
-    pub(crate) fn payout_script(&self) -> ScriptBuf {
+    /// The outputs of the next block's jobs. Without work yet, those of the first block: whoever is given them is told to
+    /// declare anew. The pool's output has value 0, and takes what the others leave; these are for miners who have been
+    /// granted the extension.
+    pub(crate) fn outputs(&self, has_extension: bool) -> Vec<TxOut> {
         let work = self.node.work().borrow().clone();
-        self.payout.at(work.map_or(0, |work| work.height()))
+        let height = work.map_or(0, |work| work.height());
+        let pools = TxOut {
+            value: Amount::ZERO,
+            script_pubkey: self.payout.at(height),
+        };
+        let listed = match has_extension {
+            true => self.payout.listed(height),
+            false => Vec::new(),
+        };
+        std::iter::once(pools).chain(listed).collect()
     }
 
     /// A token that is good for one job in coinbase-only mode.

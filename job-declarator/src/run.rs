@@ -14,6 +14,7 @@ use dovetail_templates::{Readiness, TemplateHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, token_key};
+use crate::payout_lists;
 use crate::server::{Declarator, Parts, warn_about};
 use crate::transactions::TransactionStore;
 
@@ -49,6 +50,11 @@ pub async fn run(
     payout.tell(network);
     let dir = config.declaration.blocks_dir.clone();
     let blocks = start_blocks(dir, templates.clone(), sinks, shutdown.clone()).await;
+    payout_lists::read(&ledger, &payout)
+        .await
+        .context("cannot read the ledger's payout lists")?;
+    let reading = payout_lists::keep_reading(ledger.clone(), payout.clone(), shutdown.clone());
+    tokio::spawn(reading);
     let port = BoundPort::bind(config.declaration.listen)
         .with_context(|| format!("cannot listen on {}", config.declaration.listen))?;
     let has_work = tokio::select! {

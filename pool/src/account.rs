@@ -46,6 +46,8 @@ struct Block {
     height: u32,
     state: &'static str,
     amount_msat: i64,
+    /// What of it the block's coinbase has paid itself.
+    paid_ahead_msat: i64,
     reward_msat: i64,
     fee_msat: i64,
 }
@@ -142,6 +144,7 @@ fn block(credit: &BlockCredit) -> Block {
         height: credit.height,
         state: credit.state.name(),
         amount_msat: credit.amount.get(),
+        paid_ahead_msat: credit.paid_ahead.get(),
         reward_msat: credit.reward.get(),
         fee_msat: credit.fee.get(),
     }
@@ -176,13 +179,14 @@ fn text(record: &AccountRecord) -> String {
     );
     for block in &record.blocks {
         text += &format!(
-            "  block {} at height {} ({}): {} msat of {}, after a fee of {}\n",
+            "  block {} at height {} ({}): {} msat of {}, after a fee of {}; {} of them its coinbase pays itself\n",
             block.hash,
             block.height,
             block.state,
             block.amount_msat,
             block.reward_msat,
             block.fee_msat,
+            block.paid_ahead_msat,
         );
     }
     text += &format!("  {}\n", record.payout.text());

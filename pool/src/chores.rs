@@ -1,9 +1,11 @@
 //! What goes on whoever is connected: tasks that are over, have stalled or are abandoned, credit that has matured, blocks that are
-//! looked for on the chain, mismatches that nobody has confirmed yet, what the operator has paid, and what the pool holds beside what it owes.
+//! looked for on the chain, whom coinbases pay, mismatches that nobody has confirmed yet, what the operator has paid, and what the
+//! pool holds beside what it owes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dovetail_jd::payout_lists;
 use dovetail_ledger::RewardsConfig;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +48,12 @@ pub(crate) fn start(
     let following = blocks::follow_on_chain(Arc::clone(shared), shutdown.clone());
     tracker.spawn(following);
     if let Some(rewards) = rewards {
+        let (ledger, payout) = (shared.ledger.clone(), shared.payout.clone());
+        tracker.spawn(payout_lists::keep_reading(ledger, payout, shutdown.clone()));
+        tracker.spawn(blocks::payout_lists::keep_making(
+            Arc::clone(shared),
+            shutdown.clone(),
+        ));
         tracker.spawn(blocks::follow_rewards(
             Arc::clone(shared),
             rewards,

@@ -166,7 +166,8 @@ static RULES: [Rule; 15] = [
 ];
 
 fn rules() -> impl Iterator<Item = &'static Rule> {
-    RULES.iter().chain(&onchain::rules::RULES)
+    let onchain = &onchain::rules::RULES;
+    RULES.iter().chain(onchain).chain(&rewards::advances::RULES)
 }
 /// The rule that no query can look at.
 const SIGNED: &str = "what the pool has signed of a block is what the ledger says of it";
@@ -190,13 +191,14 @@ pub struct Obligations {
     pub owed: Msat,
     /// What is held for inference and for blocks, and may come to be owed.
     pub held: Msat,
-    /// The parts of blocks that have not matured and that the chain has, or has not shown yet.
+    /// The parts of blocks that have not matured and that the chain has, or has not shown yet; less what their coinbases have
+    /// paid accounts themselves.
     pub immature: Msat,
-    /// What those blocks pay the pool, its fee among it.
+    /// What those blocks pay the pool itself, its fee among it.
     pub immature_rewards: Msat,
     /// What the wallet says is on its way to payees: owed until it has arrived, and not in the wallet any more.
     pub under_way: Msat,
-    /// What matured blocks have paid the pool.
+    /// What matured blocks have paid the pool itself.
     pub rewards: Msat,
     /// What the pool kept of them.
     pub fees: Msat,
@@ -290,13 +292,18 @@ async fn obligations(connection: &mut sqlx::PgConnection) -> Result<Obligations,
                   WHERE starts_with(name, 'worker:')) AS owed,
                 (SELECT COALESCE(sum(credits_pending), 0)::bigint FROM accounts WHERE starts_with(name, 'worker:'))
               + (SELECT COALESCE(sum(amount_msat), 0)::bigint FROM coinbase_only_credits WHERE state = 'open') AS held,
-                (SELECT COALESCE(sum(amount_msat), 0)::bigint FROM block_credits JOIN block_rewards ON header_hash = block
+                (SELECT COALESCE(sum(GREATEST(amount_msat - 1000 * COALESCE(amount_sat, 0), 0)), 0)::bigint
+                   FROM block_rewards JOIN block_credits c ON c.block = header_hash
+                   LEFT JOIN block_advances a ON a.block = header_hash AND a.account = c.account
                   WHERE state IN ('submitted', 'active')) AS immature,
-                (SELECT COALESCE(sum(reward_msat), 0)::bigint FROM block_rewards
-                  WHERE state IN ('submitted', 'active')) AS immature_rewards,
+                (SELECT COALESCE(sum(reward_msat), 0)::bigint FROM block_rewards WHERE state IN ('submitted', 'active'))
+              - (SELECT COALESCE(sum(1000 * amount_sat), 0)::bigint FROM block_advances JOIN block_rewards ON header_hash = block
+                  WHERE state = 'active') AS immature_rewards,
                 (SELECT COALESCE(sum(amount_msat), 0)::bigint FROM attempts JOIN payouts ON payouts.id = payout
                   WHERE attempts.state = 'dispatched') AS under_way,
-                (SELECT COALESCE(sum(reward_msat), 0)::bigint FROM block_rewards WHERE state = 'matured') AS rewards,
+                (SELECT COALESCE(sum(reward_msat), 0)::bigint FROM block_rewards WHERE state = 'matured')
+              - (SELECT COALESCE(sum(credits_posted - debits_posted), 0)::bigint FROM accounts
+                  WHERE name = 'pool:coinbase') AS rewards,
                 (SELECT COALESCE(sum(fee_msat), 0)::bigint FROM block_rewards WHERE state = 'matured') AS fees,
                 (SELECT COALESCE(sum(credits_posted - debits_posted), 0)::bigint FROM accounts
                   WHERE name IN ('pool:lightning', 'pool:onchain')) AS paid",

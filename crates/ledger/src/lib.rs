@@ -69,8 +69,9 @@ pub use payouts::{
     StatementRefusal, Success, TRIES_BEFORE_ONCHAIN,
 };
 pub use rewards::{
-    AccountSlices, BlockCredit, BlockSignature, EarnedRewards, LEAF_SHARES_MAX, MaturedReward,
-    OpenReward, PublishedBlock, PublishedSlice, PublishedWindow, RewardSigner, RewardState,
+    AccountSlices, BesidePool, BlockCredit, BlockSignature, EarnedRewards, HeavyAccount,
+    LEAF_SHARES_MAX, ListedOutput, MaturedReward, NewPayoutList, OpenReward, PaidOutput,
+    PayoutListRecord, PublishedBlock, PublishedSlice, PublishedWindow, RewardSigner, RewardState,
     RewardsConfig, SLICES_PER_ANSWER_MAX, SampleWindow, Scheme, ShownPoint,
 };
 pub use samples::{DrawnSample, UNDONE_CLAIMS_MAX, Undone};

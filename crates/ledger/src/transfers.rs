@@ -28,6 +28,8 @@ pub(crate) const POOL_LIGHTNING_FEES: &str = "pool:lightning_fees";
 pub(crate) const POOL_ONCHAIN: &str = "pool:onchain";
 /// What transactions cost comes from here.
 pub(crate) const POOL_ONCHAIN_FEES: &str = "pool:onchain_fees";
+/// What coinbases have paid accounts themselves.
+pub(crate) const POOL_COINBASE: &str = "pool:coinbase";
 /// What was paid twice, or to somebody who no longer had it, comes from here as far as the payee has not enough.
 pub(crate) const POOL_LOSS: &str = "pool:loss";
 

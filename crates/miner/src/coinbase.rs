@@ -1,4 +1,4 @@
-//! The coinbase of a declared job: the pool's payout with the whole value of the template, the
+//! The coinbase of a declared job: the pool's payout with the value of the template, less what the token pays to others, the
 //! commitment to a batch, and whatever outputs the template asks for last.
 //!
 //! The pool builds its own copy from the fields of `SetCustomMiningJob`; the declarator gets the
@@ -30,8 +30,8 @@ pub enum BuildError {
     /// The declarator's outputs do not parse, or there is none.
     #[error("the outputs of the job token do not parse or are none")]
     PayoutOutputs,
-    /// An output of the declarator's beyond the first asks for a value: the template's value is the first one's, whole.
-    #[error("the job token has an output besides the pool's that is paid")]
+    /// The declarator's outputs beyond the first ask for as much as the template pays, or more: the first one gets the rest.
+    #[error("the job token's outputs leave nothing of what the template pays to the pool's own")]
     PayoutValue,
     /// The template pays somebody.
     #[error("the template has outputs of its own that are paid: the reward is the miner's")]
@@ -68,7 +68,7 @@ pub struct JobCoinbase {
 }
 
 /// The outputs of a declared job. `payout_outputs` is the counted array of the token; its first
-/// output is the pool's and takes the whole value of the template. Without `root` the job carries
+/// output is the pool's and takes what the others leave of the template's value. Without `root` the job carries
 /// no commitment.
 ///
 /// # Errors
@@ -80,11 +80,17 @@ pub fn job_outputs(
 ) -> Result<Vec<TxOut>, BuildError> {
     let mut outputs: Vec<TxOut> =
         deserialize(payout_outputs).map_err(|_| BuildError::PayoutOutputs)?;
-    if outputs.iter().skip(1).any(is_paid) {
+    let (payout, others) = outputs.split_first_mut().ok_or(BuildError::PayoutOutputs)?;
+    let mut left = template.coinbase_tx_value_remaining;
+    for output in others.iter() {
+        left = left
+            .checked_sub(output.value.to_sat())
+            .ok_or(BuildError::PayoutValue)?;
+    }
+    if left == 0 && others.iter().any(is_paid) {
         return Err(BuildError::PayoutValue);
     }
-    let payout = outputs.first_mut().ok_or(BuildError::PayoutOutputs)?;
-    payout.value = Amount::from_sat(template.coinbase_tx_value_remaining);
+    payout.value = Amount::from_sat(left);
     outputs.extend(root.map(|root| commitment_output(*root)));
     let added: usize = outputs.iter().map(TxOut::size).sum();
     if added > COINBASE_BYTES_ADDITIONAL as usize {
@@ -344,19 +350,24 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn nobody_but_the_first_output_of_the_token_is_paid() {
+    fn the_first_output_of_the_token_takes_what_the_others_leave() {
         let output = |sat: u64, byte: u8| TxOut {
             value: Amount::from_sat(sat),
             script_pubkey: ScriptBuf::from_bytes([vec![0x00, 0x14], vec![byte; 20]].concat()),
         };
         let token = |second: u64| serialize(&vec![output(0, 1), output(second, 2)]);
-        let outputs = job_outputs(&template(), &token(0), None).unwrap();
-        let values: Vec<u64> = outputs.iter().map(|output| output.value.to_sat()).collect();
-        assert_eq!(values, [5_000_000_000, 0, 0]);
-        assert_eq!(
-            job_outputs(&template(), &token(21_000_000), None),
-            Err(BuildError::PayoutValue)
-        );
+        let values = |second: u64| {
+            let outputs = job_outputs(&template(), &token(second), None);
+            outputs.map(|outputs| {
+                let values = outputs.iter().map(|output| output.value.to_sat());
+                values.collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(values(0), Ok(vec![5_000_000_000, 0, 0]));
+        assert_eq!(values(21_000_000), Ok(vec![4_979_000_000, 21_000_000, 0]));
+        for all in [5_000_000_000, 5_000_000_001, u64::MAX] {
+            assert_eq!(values(all), Err(BuildError::PayoutValue));
+        }
         let mut thief = template();
         thief.coinbase_tx_value_remaining = 1;
         thief.coinbase_tx_outputs =

@@ -7,11 +7,12 @@ use bitcoin::Transaction;
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
 use dovetail_commitment::WorkerKey;
+use dovetail_sv2::extension::EXTENSION_TYPE;
 use dovetail_sv2::frame::PAYLOAD_BYTES_MAX;
 use dovetail_sv2::messages::{
     AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B016MOwned, B064KOwned, B0255Owned,
     DeclareMiningJob, DeclareMiningJobError, DeclareMiningJobSuccess, ProvideMissingTransactions,
-    ProvideMissingTransactionsSuccess, Seq064KOwned, Str0255Owned, U256Owned,
+    ProvideMissingTransactionsSuccess, RequestExtensions, Seq064KOwned, Str0255Owned, U256Owned,
 };
 use dovetail_sv2::setup::{SetupError, SetupProtocol, declaration_flags};
 use dovetail_sv2::{
@@ -83,7 +84,7 @@ impl From<dovetail_sv2::frame::EncodeError> for DeclareError {
 pub struct JobToken {
     /// Opaque.
     pub token: Vec<u8>,
-    /// A counted array of outputs; the first is the pool's, with value 0.
+    /// A counted array of outputs. The first is the pool's, with value 0: it takes what the others leave.
     pub outputs: Vec<u8>,
 }
 
@@ -132,6 +133,12 @@ impl Declarator {
         setup::open(&mut reader, &mut writer, &request).await?;
         let connection = CancellationToken::new();
         let (outbox, _writer) = Outbox::spawn(writer, OUTBOX_FRAMES, connection.clone());
+        // Says that we take tokens with outputs that are paid beside the pool's. Whoever does not know it gives no such tokens:
+        // its answer, if there is one, is passed over.
+        outbox.send(&RequestExtensions {
+            request_id: 0,
+            requested_extensions: Seq064KOwned::new(vec![EXTENSION_TYPE]).map_err(encode)?,
+        })?;
         Ok(Self {
             reader,
             outbox,

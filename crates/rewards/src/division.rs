@@ -40,7 +40,7 @@ impl PoolFee {
     }
 
     /// Of `reward` msat, rounded down: the miners have the rest.
-    fn of(self, reward: u128) -> u128 {
+    pub(crate) fn of(self, reward: u128) -> u128 {
         proportion(reward, self.0.into(), Self::WHOLE.into()).quotient
     }
 }

@@ -47,6 +47,7 @@
 //! ```
 
 mod account;
+mod advance;
 mod answer;
 mod chain;
 mod division;
@@ -65,6 +66,7 @@ mod weights;
 mod window;
 
 pub use account::{ACCOUNT_BYTES_MAX, AccountId, AccountLength};
+pub use advance::AdvanceTerms;
 pub use answer::{Answer, AnswerError};
 pub use chain::{ChainBroken, SliceHeader, SliceRoot, check_chain};
 pub use division::{Credit, Division, DivisionError, FeeTooHigh, PoolFee, by_weight, to_finder};

@@ -36,6 +36,6 @@ pub use error::{TemplateError, Unreachable};
 pub use handle::TemplateHandle;
 pub use readiness::Readiness;
 pub use request::TransactionData;
-pub use rewards::{Payout, PayoutKeys, payout_script, tell_payout};
+pub use rewards::{Payout, PayoutKeys, PayoutList, payout_script, subsidy_at, tell_payout};
 pub use snapshot::{WorkSnapshot, height_of};
 pub use source::{COINBASE_BYTES_ADDITIONAL, open_sinks, start, start_on};

@@ -3,6 +3,7 @@
 
 mod descriptor;
 mod payout;
+mod payout_lists;
 
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::script::Instruction;
@@ -10,6 +11,7 @@ use bitcoin::{Address, Network, Script, ScriptBuf, XOnlyPublicKey};
 
 use descriptor::Scripts;
 pub use payout::{Payout, PayoutKeys};
+pub use payout_lists::{PayoutList, subsidy_at};
 
 /// The script of the one of `payout_address` and `payout_script` that is given in the section of this name.
 ///

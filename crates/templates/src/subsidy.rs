@@ -1,5 +1,7 @@
 //! What a block creates at a height, by the schedule of its network: the least that a template must leave the miner.
 
+use std::ops::Range;
+
 use bitcoin::{Amount, CompactTarget, Network, Target};
 
 const SUBSIDY_INITIAL: Amount = Amount::from_int_btc(50);
@@ -30,6 +32,12 @@ impl HalvingInterval {
             true => Self::REGTEST,
             false => Self::MAIN,
         }
+    }
+
+    /// The heights that have the subsidy of this one.
+    pub(crate) fn around(self, height: u32) -> Range<u32> {
+        let first = height / self.0 * self.0;
+        first..first.saturating_add(self.0)
     }
 
     /// The subsidy at a height.

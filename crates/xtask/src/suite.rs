@@ -148,7 +148,7 @@ fn on_other_peoples_programs(steps: &mut Steps) -> anyhow::Result<()> {
     )?;
     ignored(
         "rewards of blocks on Bitcoin Core",
-        &["--test", "block_rewards"],
+        &["--test", "block_rewards", "--test", "coinbase_payouts"],
         &[],
     )?;
     ignored(

@@ -6,6 +6,7 @@ mod coinbase_only_records;
 mod followed;
 mod found_block;
 mod found_on_chain;
+pub(crate) mod payout_lists;
 mod rewards;
 
 pub(crate) use assembly::{AssemblyError, HeaderFields, assemble, merkle_path};

@@ -6,9 +6,14 @@ use std::time::Duration;
 
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
-use dovetail_ledger::{LedgerError, OpenReward, RewardState, RewardsConfig};
+use dovetail_jd::payout_lists;
+use dovetail_ledger::{
+    BesidePool, LedgerError, OpenReward, PaidOutput, RewardState, RewardsConfig,
+};
 use dovetail_telemetry::Event;
-use tokio::time::{MissedTickBehavior, interval};
+use dovetail_templates::TemplateError;
+use dovetail_units::Msat;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::found_on_chain::Search;
@@ -31,6 +36,7 @@ pub(crate) async fn follow_rewards(
     shutdown: CancellationToken,
 ) {
     let mut search = Search::new(config);
+    let mut knows_lists = false;
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut work = shared.templates.subscribe();
@@ -45,6 +51,16 @@ pub(crate) async fn follow_rewards(
             continue;
         };
         let following = async {
+            // Without them it is not known what a block has paid for the pool.
+            while !knows_lists {
+                match payout_lists::read(&shared.ledger, &shared.payout).await {
+                    Ok(()) => knows_lists = true,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot read the payout lists, so no block is looked at yet");
+                        sleep(INTERVAL).await;
+                    }
+                }
+            }
             if let Err(error) = search.round(&shared, tip).await {
                 tracing::warn!(%error, "cannot search the chain for blocks of the pool");
             }
@@ -96,7 +112,7 @@ async fn follow(shared: &Shared, open: &OpenReward, tip: u32) -> Result<(), Ledg
         (false, RewardState::Submitted) if confirmations >= MATURITY => RewardState::Refused,
         (false, _) => return Ok(()),
     };
-    if state == open.state || !shared.ledger.note_reward(open.block, state).await? {
+    if state == open.state || !note(shared, open, state).await? {
         return Ok(());
     }
     let reward_msat = open.reward.get();
@@ -113,6 +129,37 @@ async fn follow(shared: &Shared, open: &OpenReward, tip: u32) -> Result<(), Ledg
     Ok(())
 }
 
+/// Notes it; `false` if the ledger knows it, or it cannot be noted yet.
+async fn note(shared: &Shared, open: &OpenReward, state: RewardState) -> Result<bool, LedgerError> {
+    if state != RewardState::Active {
+        return shared.ledger.note_reward(open.block, state).await;
+    }
+    let hash = hash(open);
+    let coinbase = match shared.templates.coinbase_at(open.height).await {
+        Ok(Some(found)) if found.block == hash => found.coinbase,
+        // The chain has moved meanwhile.
+        Ok(_) => return Ok(false),
+        // A chain of one process, where no coinbase pays anybody beside the pool.
+        Err(TemplateError::Unsupported) => {
+            return shared.ledger.note_reward(open.block, state).await;
+        }
+        Err(error) => {
+            tracing::warn!(%hash, %error, "the node does not show a block of the pool's that its chain has: it is asked again");
+            return Ok(false);
+        }
+    };
+    let beside = shared.payout.paid_beside(&coinbase, open.height);
+    let outputs: Vec<PaidOutput> = beside
+        .into_iter()
+        .map(|output| (output.script_pubkey.into_bytes(), output.value.to_sat()))
+        .collect();
+    let noted = shared.ledger.note_active(open.block, &outputs).await?;
+    if noted == Some(BesidePool::Others) {
+        tracing::error!(%hash, outputs = outputs.len(), "a block that is divided pays others beside the pool, and no payout list has them: nobody is charged for it");
+    }
+    Ok(noted.is_some())
+}
+
 async fn mature(shared: &Shared, open: &OpenReward) -> Result<(), LedgerError> {
     // Another process may have been faster.
     let Some(matured) = shared.ledger.mature_reward(open.block).await? else {
@@ -120,7 +167,15 @@ async fn mature(shared: &Shared, open: &OpenReward) -> Result<(), LedgerError> {
     };
     let hash = hash(open);
     let (reward_msat, fee_msat) = (matured.reward.get(), matured.fee.get());
-    tracing::info!(%hash, reward_msat, fee_msat, accounts = matured.accounts, "a block has matured: its parts are credited");
+    let paid_ahead_msat = matured.paid_ahead.get();
+    tracing::info!(%hash, reward_msat, fee_msat, accounts = matured.accounts, paid_ahead_msat, "a block has matured: its parts are credited");
+    if matured.loss > Msat::ZERO {
+        tracing::warn!(
+            %hash,
+            loss_msat = matured.loss.get(),
+            "ALARM: a coinbase has paid accounts more than they have: the rest is booked to pool:loss"
+        );
+    }
     shared.telemetry.emit(&Event::BlockReward {
         hash: &hash.to_string(),
         state: RewardState::Matured.name(),

@@ -27,6 +27,15 @@ pub struct RewardsConfig {
     /// The same of what shows shares to auditors: headers and coinbases. 0: it is not kept, and nobody can sample shares.
     #[serde(default = "keep_shares_days")]
     pub keep_shares_days: u32,
+    /// How many accounts at most a coinbase pays itself, beside the pool. 0: none.
+    #[serde(default)]
+    pub coinbase_payouts_max: u32,
+    /// What such an output is worth at least.
+    #[serde(default = "coinbase_payout_min_sat")]
+    pub coinbase_payout_min_sat: u64,
+    /// After how many seconds the outputs are reckoned anew.
+    #[serde(default = "coinbase_payouts_renewed_s")]
+    pub coinbase_payouts_renewed_s: u64,
 }
 
 /// The rule.
@@ -50,6 +59,9 @@ impl Default for RewardsConfig {
             window: window(),
             keep_slices_days: keep_slices_days(),
             keep_shares_days: keep_shares_days(),
+            coinbase_payouts_max: 0,
+            coinbase_payout_min_sat: coinbase_payout_min_sat(),
+            coinbase_payouts_renewed_s: coinbase_payouts_renewed_s(),
         }
     }
 }
@@ -70,6 +82,20 @@ fn keep_shares_days() -> u32 {
     2
 }
 
+fn coinbase_payout_min_sat() -> u64 {
+    1_000_000
+}
+
+fn coinbase_payouts_renewed_s() -> u64 {
+    600
+}
+
+/// So many outputs fit beside the pool's own and a commitment into what templates keep free for them.
+const COINBASE_PAYOUTS_MAX: u32 = 20;
+/// Nodes relay no output of less, whatever its script.
+const COINBASE_PAYOUT_MIN_SAT: u64 = 1_000;
+/// All bitcoin.
+const COINBASE_PAYOUT_MIN_SAT_MAX: u64 = 2_100_000_000_000_000;
 const DAY: Duration = Duration::from_secs(86_400);
 /// Ten years.
 const DAYS_MAX: u32 = 3_650;
@@ -120,6 +146,7 @@ impl Config {
         let (slices, shares) = (self.rewards.keep_slices_days, self.rewards.keep_shares_days);
         within("rewards.keep_slices_days", slices, 1..=DAYS_MAX)?;
         within("rewards.keep_shares_days", shares, 0..=slices)?;
+        self.check_coinbase_payouts()?;
         if self.rewards.scheme == RewardScheme::Rate {
             return Ok(());
         }
@@ -144,5 +171,31 @@ impl Config {
             );
         }
         Ok(())
+    }
+
+    fn check_coinbase_payouts(&self) -> Result<(), String> {
+        let rewards = &self.rewards;
+        let (most, least) = (
+            rewards.coinbase_payouts_max,
+            rewards.coinbase_payout_min_sat,
+        );
+        within(
+            "rewards.coinbase_payouts_max",
+            most,
+            0..=COINBASE_PAYOUTS_MAX,
+        )?;
+        let amounts = COINBASE_PAYOUT_MIN_SAT..=COINBASE_PAYOUT_MIN_SAT_MAX;
+        within("rewards.coinbase_payout_min_sat", least, amounts)?;
+        let renewed = rewards.coinbase_payouts_renewed_s;
+        within("rewards.coinbase_payouts_renewed_s", renewed, 1..=1_200)?;
+        let is_node = matches!(self.templates.source, SourceConfig::BitcoinCore { .. });
+        match most > 0 && (rewards.scheme != RewardScheme::Pplns || !is_node) {
+            true => Err(
+                "rewards.coinbase_payouts_max must be 0 but with rewards.scheme = \"pplns\" and \
+                 templates.source.kind = \"bitcoin-core\": what a coinbase has paid is read from the chain"
+                    .into(),
+            ),
+            false => Ok(()),
+        }
     }
 }

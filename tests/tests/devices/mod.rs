@@ -77,13 +77,22 @@ impl Device {
     /// Connects, and hashes whatever it is given to find headers that meet `target`, which should be harder
     /// than what anybody asks.
     pub(crate) async fn start(port: &(String, String), target: [u8; 32]) -> Self {
-        Self::connect(port, target, Takes::Everything, true).await
+        Self::start_as("device", port, target).await
+    }
+
+    /// The same, for somebody else.
+    pub(crate) async fn start_as(
+        identity: &str,
+        port: &(String, String),
+        target: [u8; 32],
+    ) -> Self {
+        Self::connect(identity, port, target, Takes::Everything, true).await
     }
 
     /// The same, of a device that hashes jobs of the worker's own templates alone, and keeps what it finds to itself
     /// until [`Device::submit`].
     pub(crate) async fn start_on_own_templates(port: &(String, String), target: [u8; 32]) -> Self {
-        Self::connect(port, target, Takes::OwnTemplates, false).await
+        Self::connect("device", port, target, Takes::OwnTemplates, false).await
     }
 
     /// Lets it hand in what it has found and will find.
@@ -92,6 +101,7 @@ impl Device {
     }
 
     async fn connect(
+        identity: &str,
         (address, key): &(String, String),
         target: [u8; 32],
         takes: Takes,
@@ -105,7 +115,7 @@ impl Device {
             .unwrap();
         let open = OpenExtendedMiningChannel {
             request_id: 1,
-            user_identity: Str0255Owned::try_from("device").unwrap(),
+            user_identity: Str0255Owned::try_from(identity).unwrap(),
             nominal_hash_rate: 100_000.0,
             max_target: U256Owned::from([0xff; 32]),
             min_extranonce_size: 4,

@@ -3,8 +3,9 @@
 
 use dovetail_commitment::HeaderHash;
 use dovetail_units::Msat;
-use sqlx::Row;
+use sqlx::{PgConnection, Row};
 
+use super::advances::{self, PaidOutput};
 use super::division::Solved;
 use super::{RewardsConfig, SliceBook};
 use crate::tasks::array;
@@ -76,6 +77,19 @@ pub struct MaturedReward {
     pub fee: Msat,
     /// How many accounts were credited with the rest.
     pub accounts: u64,
+    /// What of it its coinbase had paid accounts itself ..
+    pub paid_ahead: Msat,
+    /// .. and what of this they did not have: the pool has paid too much.
+    pub loss: Msat,
+}
+
+/// Whom a coinbase pays beside the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BesidePool {
+    /// Nobody, or accounts as a payout list says.
+    Accounts,
+    /// Others, whom no payout list names so.
+    Others,
 }
 
 impl Ledger {
@@ -109,7 +123,8 @@ impl Ledger {
     }
 
     /// Notes what the chain says of a block; `false` if it stands there already, or the block does not go there from where
-    /// it is. A block matures with [`Ledger::mature_reward`] only.
+    /// it is. A block whose coinbase is known becomes active with [`Ledger::note_active`], and it matures with
+    /// [`Ledger::mature_reward`] only.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`].
@@ -118,21 +133,38 @@ impl Ledger {
         block: HeaderHash,
         state: RewardState,
     ) -> Result<bool, LedgerError> {
-        let from: &[&str] = match state {
-            RewardState::Active => &["submitted", "orphaned"],
-            RewardState::Orphaned => &["submitted", "active"],
-            RewardState::Refused => &["submitted"],
-            RewardState::Submitted | RewardState::Matured => &[],
-        };
-        let noted = sqlx::query(
-            "UPDATE block_rewards SET state = $2 WHERE header_hash = $1 AND state = ANY($3)",
+        note(&mut *self.pool.acquire().await?, state, block).await
+    }
+
+    /// Notes that the chain has a block, and what its coinbase has paid beside the pool: a part of its division that has been
+    /// paid ahead. `None` if it is known to have it.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn note_active(
+        &self,
+        block: HeaderHash,
+        paid_beside: &[PaidOutput],
+    ) -> Result<Option<BesidePool>, LedgerError> {
+        let mut transaction = self.begin().await?;
+        let state: Option<String> = sqlx::query_scalar(
+            "SELECT state FROM block_rewards WHERE header_hash = $1 FOR NO KEY UPDATE",
         )
         .bind(block.to_bytes().to_vec())
-        .bind(state.name())
-        .bind(from)
-        .execute(&self.pool)
+        .fetch_optional(&mut *transaction)
         .await?;
-        Ok(noted.rows_affected() == 1)
+        // One that has left the chain and is back was looked at when the chain had it first.
+        let beside = match state.as_deref() {
+            Some("submitted") if advances::note(&mut transaction, block, paid_beside).await? => {
+                BesidePool::Accounts
+            }
+            Some("submitted") => BesidePool::Others,
+            Some("orphaned") => BesidePool::Accounts,
+            _ => return Ok(None),
+        };
+        note(&mut transaction, RewardState::Active, block).await?;
+        transaction.commit().await?;
+        Ok(Some(beside))
     }
 
     /// Credits each account with its part of an active block whose coinbase can be spent now; `None` if the block is not
@@ -255,11 +287,36 @@ impl Ledger {
             reason: "reward fee",
         };
         transfer(&mut transaction, &kept).await?;
+        let advances = advances::book(&mut transaction, block).await?;
         transaction.commit().await?;
         Ok(Some(MaturedReward {
             reward: Msat::new(row.try_get("reward_msat")?),
             fee,
             accounts: credits.len() as u64,
+            paid_ahead: advances.paid,
+            loss: advances.loss,
         }))
     }
+}
+
+async fn note(
+    connection: &mut PgConnection,
+    state: RewardState,
+    block: HeaderHash,
+) -> Result<bool, LedgerError> {
+    let from: &[&str] = match state {
+        RewardState::Active => &["submitted", "orphaned"],
+        RewardState::Orphaned => &["submitted", "active"],
+        RewardState::Refused => &["submitted"],
+        RewardState::Submitted | RewardState::Matured => &[],
+    };
+    let noted = sqlx::query(
+        "UPDATE block_rewards SET state = $2 WHERE header_hash = $1 AND state = ANY($3)",
+    )
+    .bind(block.to_bytes().to_vec())
+    .bind(state.name())
+    .bind(from)
+    .execute(connection)
+    .await?;
+    Ok(noted.rows_affected() == 1)
 }

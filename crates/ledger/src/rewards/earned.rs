@@ -21,6 +21,8 @@ pub struct BlockCredit {
     pub state: RewardState,
     /// The part.
     pub amount: Msat,
+    /// What the block's coinbase has paid the account itself: the part less this is credited.
+    pub paid_ahead: Msat,
     /// What the block pays the pool.
     pub reward: Msat,
     /// What the pool keeps of it.
@@ -30,7 +32,7 @@ pub struct BlockCredit {
 /// What an account has of blocks, and will have of the next one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EarnedRewards {
-    /// Of blocks that have not matured, and that the chain has, or has not shown yet.
+    /// Of blocks that have not matured, and that the chain has, or has not shown yet; less what their coinbases have paid.
     pub immature: Msat,
     /// Of blocks that have.
     pub matured: Msat,
@@ -54,19 +56,22 @@ impl Ledger {
     ) -> Result<EarnedRewards, LedgerError> {
         let sums = sqlx::query(
             "WITH me AS (SELECT id::integer AS id FROM accounts WHERE name = $1)
-             SELECT COALESCE(sum(amount_msat) FILTER (WHERE state IN ('submitted', 'active')), 0)::bigint AS immature,
+             SELECT COALESCE(sum(GREATEST(amount_msat - 1000 * COALESCE(amount_sat, 0), 0))
+                       FILTER (WHERE state IN ('submitted', 'active')), 0)::bigint AS immature,
                     COALESCE(sum(amount_msat) FILTER (WHERE state = 'matured'), 0)::bigint AS matured,
-                    (SELECT COALESCE(sum(weight), 0)::text FROM window_now WHERE account = (SELECT id FROM me)) AS weight,
+                    (SELECT COALESCE(sum(w.weight), 0)::text FROM window_now w WHERE w.account = (SELECT id FROM me)) AS weight,
                     (SELECT COALESCE(sum(weight), 0)::text FROM window_now) AS total
-               FROM me JOIN block_credits ON account = id JOIN block_rewards ON header_hash = block",
+               FROM me JOIN block_credits c ON c.account = id JOIN block_rewards ON header_hash = c.block
+               LEFT JOIN block_advances a ON a.block = c.block AND a.account = c.account",
         )
         .bind(worker_account(account))
         .fetch_one(&self.pool)
         .await?;
         let rows = sqlx::query(
-            "SELECT header_hash, height, state, amount_msat, reward_msat, fee_msat
-               FROM block_credits JOIN block_rewards ON header_hash = block
-              WHERE account = (SELECT id FROM accounts WHERE name = $1)
+            "SELECT header_hash, height, state, amount_msat, reward_msat, fee_msat, COALESCE(1000 * amount_sat, 0) AS ahead
+               FROM block_credits c JOIN block_rewards ON header_hash = c.block
+               LEFT JOIN block_advances a ON a.block = c.block AND a.account = c.account
+              WHERE c.account = (SELECT id FROM accounts WHERE name = $1)
               ORDER BY height DESC, header_hash LIMIT $2",
         )
         .bind(worker_account(account))
@@ -83,6 +88,7 @@ impl Ledger {
                     height: u32::try_from(height).map_err(|_| LedgerError::Corrupt("height"))?,
                     state: RewardState::parse(&state)?,
                     amount: Msat::new(row.try_get("amount_msat")?),
+                    paid_ahead: Msat::new(row.try_get("ahead")?),
                     reward: Msat::new(row.try_get("reward_msat")?),
                     fee: Msat::new(row.try_get("fee_msat")?),
                 })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 
-use super::{RewardsConfig, read_number, slice_number};
+use super::{RewardsConfig, payout_lists, read_number, slice_number};
 use crate::begin::begin;
 use crate::{Ledger, LedgerError};
 
@@ -41,6 +41,9 @@ pub(crate) async fn drop_old(pool: &PgPool, config: &RewardsConfig) {
                 tracing::warn!(table, %error, "cannot drop the partitions of old slices yet");
             }
         }
+    }
+    if let Err(error) = payout_lists::drop_old(pool).await {
+        tracing::warn!(%error, "cannot drop old payout lists yet");
     }
 }
 

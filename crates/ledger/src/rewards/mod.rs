@@ -1,13 +1,16 @@
 //! Blocks become rewards: shares fill slices in the order of the log ([`book`]), a block is divided when its share is
-//! written ([`division`]), follows the chain, and moves money once, when it has matured ([`blocks`]). `docs/rewards.md` has
+//! written ([`division`]), follows the chain, and moves money once, when it has matured ([`blocks`]). What its coinbase has
+//! paid accounts itself ([`advances`]), as a payout list said ([`payout_lists`]), is taken off then. `docs/rewards.md` has
 //! the rules; `dovetail-rewards` has them as functions.
 
+pub(crate) mod advances;
 mod blocks;
 mod book;
 mod division;
 mod earned;
 mod kept;
 mod kept_shares;
+mod payout_lists;
 mod pieces;
 mod published;
 mod samples;
@@ -24,10 +27,12 @@ use sqlx::postgres::PgRow;
 
 use crate::LedgerError;
 
-pub use blocks::{MaturedReward, OpenReward, RewardState};
+pub use advances::PaidOutput;
+pub use blocks::{BesidePool, MaturedReward, OpenReward, RewardState};
 pub(crate) use book::SliceBook;
 pub use earned::{BlockCredit, EarnedRewards};
 pub(crate) use kept::drop_old;
+pub use payout_lists::{HeavyAccount, ListedOutput, NewPayoutList, PayoutListRecord};
 pub use published::{
     AccountSlices, PublishedBlock, PublishedSlice, PublishedWindow, SLICES_PER_ANSWER_MAX,
 };

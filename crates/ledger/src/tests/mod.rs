@@ -3,6 +3,7 @@
 mod accounts;
 mod audits;
 mod coinbase_only;
+mod coinbase_payouts;
 mod collateral;
 mod consistency;
 mod devices;

@@ -173,6 +173,8 @@ fn the_role_of_daemons_works_and_neither_changes_tables_nor_deletes_facts() {
             "UPDATE _sqlx_migrations SET success = false",
             "UPDATE reward_chain SET work_from = 9",
             "UPDATE slice_shares SET shares = 9",
+            "DELETE FROM payout_lists",
+            "UPDATE block_advances SET amount_sat = 9",
             "DROP TABLE slice_work_0",
         ] {
             let done = sqlx::raw_sql(sql).execute(&mut connection).await;

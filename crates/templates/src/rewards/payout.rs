@@ -1,13 +1,15 @@
 //! What the blocks of a pool pay: one script, or one for each height. A block of height `h` pays the script with the number
 //! `h - first_height` of a descriptor with a range. That needs no state: the pool, its declarators and a restarted pool agree
-//! without talking, and the owner's wallet knows the scripts by the range.
+//! without talking, and the owner's wallet knows the scripts by the range. Beside it a block may pay accounts of the pool's
+//! itself, as a payout list says.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bitcoin::{Network, Script, ScriptBuf, Transaction};
+use bitcoin::{Amount, Network, Script, ScriptBuf, Transaction, TxOut};
 
 use super::descriptor::{RangedDescriptor, Scripts};
+use super::payout_lists::{PayoutList, PayoutLists};
 use super::{check_spendable, payout_script, scripts_of, tell_payout};
 
 /// A miner may build on a script that it was given for an earlier block: a token's outputs are as old as the token, which
@@ -31,9 +33,12 @@ pub struct PayoutKeys<'a> {
     pub first_height: Option<u32>,
 }
 
-/// What blocks pay.
+/// What blocks pay. Clones share their payout lists.
 #[derive(Clone)]
-pub struct Payout(Kind);
+pub struct Payout {
+    kind: Kind,
+    lists: PayoutLists,
+}
 
 #[derive(Clone)]
 enum Kind {
@@ -91,21 +96,28 @@ impl Payout {
         };
         check_spendable(&descriptor.script(0))
             .map_err(|reason| format!("{section}.payout_address {reason}"))?;
-        Ok(Self(Kind::Ranged(Arc::new(Ranged {
+        Ok(Self::of(Kind::Ranged(Arc::new(Ranged {
             descriptor,
             first_height: keys.first_height.unwrap_or_default(),
             kept: Mutex::default(),
         }))))
     }
 
+    fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            lists: PayoutLists::default(),
+        }
+    }
+
     /// All blocks pay this script.
     pub fn one(script: ScriptBuf) -> Self {
-        Self(Kind::One(script))
+        Self::of(Kind::One(script))
     }
 
     /// What the block of this height pays. Heights below the first one pay the script with the number 0.
     pub fn at(&self, height: u32) -> ScriptBuf {
-        match &self.0 {
+        match &self.kind {
             Kind::One(script) => script.clone(),
             Kind::Ranged(ranged) => ranged.script(height),
         }
@@ -114,7 +126,7 @@ impl Payout {
     /// Whether a block of this height that pays `script` pays the pool: it is that of the height or of one of the 12 heights
     /// before, which miners may have been given.
     pub fn is_pools(&self, script: &Script, height: u32) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::One(one) => one.as_script() == script,
             Kind::Ranged(ranged) => {
                 let heights = height.saturating_sub(EARLIER_HEIGHTS)..=height;
@@ -126,19 +138,75 @@ impl Payout {
         }
     }
 
-    /// What the coinbase of a block of this height pays the pool, in satoshi.
+    /// The payout lists that are known from now on, the newest last.
+    pub fn set_lists(&self, lists: Vec<PayoutList>) {
+        self.lists.set(lists);
+    }
+
+    /// What a new job of a block of this height pays beside the pool.
+    pub fn listed(&self, height: u32) -> Vec<TxOut> {
+        self.lists.offered(height)
+    }
+
+    /// The outputs of a new job of the pool's own: its script first, which has what is left of `value_sat`.
+    pub fn outputs(&self, height: u32, value_sat: u64) -> Vec<TxOut> {
+        let listed = self.listed(height);
+        let sum = listed
+            .iter()
+            .try_fold(0_u64, |sum, output| sum.checked_add(output.value.to_sat()));
+        // A list leaves the pool a part of the subsidy, and a template that pays less than that is none of a node's.
+        let left = sum
+            .and_then(|sum| value_sat.checked_sub(sum))
+            .filter(|left| *left > 0);
+        let (left, listed) = left.map_or_else(|| (value_sat, Vec::new()), |left| (left, listed));
+        let pools = TxOut {
+            value: Amount::from_sat(left),
+            script_pubkey: self.at(height),
+        };
+        std::iter::once(pools).chain(listed).collect()
+    }
+
+    /// What a job of a miner's own pays for the pool, in satoshi: the pool itself, and whom a payout list names. `None` if it
+    /// pays somebody else, or the pool nothing. Outputs of other scripts are welcome as long as they are worth nothing.
+    pub fn taken(&self, outputs: &[TxOut], height: u32) -> Option<u64> {
+        let (pools, others) = self.apart(outputs, height);
+        let sum = |outputs: &[&TxOut]| {
+            let mut values = outputs.iter().map(|output| output.value.to_sat());
+            values.try_fold(0, u64::checked_add)
+        };
+        let pools = sum(&pools)?;
+        let value = pools.checked_add(sum(&others)?)?;
+        (pools > 0 && self.lists.takes(&others, height, value)).then_some(value)
+    }
+
+    /// What the coinbase of a block of this height pays for the pool, in satoshi: the pool itself and, if all of the other
+    /// outputs are of one payout list, whom it names.
     pub fn paid_by(&self, coinbase: &Transaction, height: u32) -> u64 {
-        let paid = coinbase.output.iter();
-        let paid = paid.filter(|output| self.is_pools(&output.script_pubkey, height));
+        let (mut paid, others) = self.apart(&coinbase.output, height);
+        if !paid.is_empty() && self.lists.knows(&others) {
+            paid.extend(others);
+        }
         // None whose outputs do not sum up is valid.
-        paid.fold(0, |sum: u64, output| {
+        paid.iter().fold(0, |sum: u64, output| {
             sum.saturating_add(output.value.to_sat())
         })
     }
 
+    /// What the coinbase of a block of this height pays beside the pool.
+    pub fn paid_beside(&self, coinbase: &Transaction, height: u32) -> Vec<TxOut> {
+        let (_, others) = self.apart(&coinbase.output, height);
+        others.into_iter().cloned().collect()
+    }
+
+    /// The outputs that are worth something: the pool's, and the others.
+    fn apart<'a>(&self, outputs: &'a [TxOut], height: u32) -> (Vec<&'a TxOut>, Vec<&'a TxOut>) {
+        let worth = outputs.iter().filter(|output| output.value > Amount::ZERO);
+        worth.partition(|output| self.is_pools(&output.script_pubkey, height))
+    }
+
     /// What tells this payout from others: a token of the declarator is for one only.
     pub fn identity(&self) -> Vec<u8> {
-        match &self.0 {
+        match &self.kind {
             Kind::One(script) => script.to_bytes(),
             Kind::Ranged(ranged) => {
                 format!("{} from {}", ranged.descriptor, ranged.first_height).into_bytes()
@@ -148,7 +216,7 @@ impl Payout {
 
     /// Shows the operator where rewards go: it is the last moment to notice a mistake.
     pub fn tell(&self, network: Network) {
-        match &self.0 {
+        match &self.kind {
             Kind::One(script) => tell_payout(script, network),
             Kind::Ranged(ranged) => {
                 let first_height = ranged.first_height;
@@ -165,7 +233,7 @@ impl Payout {
 /// Without the keys: whoever has them knows all blocks of the pool.
 impl fmt::Debug for Payout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &self.0 {
+        f.write_str(match &self.kind {
             Kind::One(_) => "Payout(one script)",
             Kind::Ranged(_) => "Payout(a script for each height)",
         })
@@ -175,6 +243,7 @@ impl fmt::Debug for Payout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     // Of BIP 84: the account's key m/84'/0'/0', and its first two receive addresses.
     const ACCOUNT: &str = "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
@@ -241,6 +310,58 @@ mod tests {
         let one = Payout::one(script(FIRST));
         assert!(one.is_pools(&script(FIRST), 5) && !one.is_pools(&script(SECOND), 5));
         assert_eq!(one.identity(), script(FIRST).to_bytes());
+    }
+
+    #[test]
+    fn outputs_of_a_payout_list_are_the_pools_in_all_but_name() {
+        let output = |address: &str, sat| TxOut {
+            value: Amount::from_sat(sat),
+            script_pubkey: script(address),
+        };
+        let (pool, listed) = (FIRST, output(SECOND, 60));
+        let payout = Payout::one(script(pool));
+        assert_eq!(payout.outputs(7, 100), [output(pool, 100)]);
+        let list = PayoutList::new(Duration::from_secs(60), 90, 0..150, vec![listed.clone()]);
+        payout.set_lists(vec![list]);
+        let job = payout.outputs(7, 100);
+        assert_eq!(job, [output(pool, 40), listed.clone()]);
+        assert_eq!(payout.taken(&job, 7), Some(100));
+        let pools_alone = [output(pool, 100)];
+        assert_eq!(payout.taken(&pools_alone, 7), Some(100));
+        // Less than the subsidy, another amount, another height, nothing for the pool.
+        assert_eq!(payout.taken(&[output(pool, 29), listed.clone()], 7), None);
+        assert_eq!(
+            payout.taken(&[output(pool, 40), output(SECOND, 61)], 7),
+            None
+        );
+        assert_eq!(payout.taken(&job, 150), None);
+        assert_eq!(payout.taken(std::slice::from_ref(&listed), 7), None);
+        // A template that pays less than the list does pays the pool.
+        assert_eq!(payout.outputs(7, 60), [output(pool, 60)]);
+        let coinbase = |output: &[TxOut]| Transaction {
+            version: bitcoin::transaction::Version::TWO,
+            lock_time: bitcoin::absolute::LockTime::ZERO,
+            input: Vec::new(),
+            output: output.to_vec(),
+        };
+        let of = |outputs: &[TxOut]| {
+            let coinbase = coinbase(outputs);
+            (
+                payout.paid_by(&coinbase, 7),
+                payout.paid_beside(&coinbase, 7),
+            )
+        };
+        assert_eq!(of(&job), (100, vec![listed.clone()]));
+        let another = output(SECOND, 61);
+        assert_eq!(
+            of(&[output(pool, 40), another.clone()]),
+            (40, vec![another])
+        );
+        assert_eq!(
+            of(std::slice::from_ref(&listed)),
+            (0, vec![listed.clone()]),
+            "somebody else's block"
+        );
     }
 
     #[test]

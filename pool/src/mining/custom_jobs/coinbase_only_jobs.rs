@@ -3,7 +3,6 @@
 use bitcoin::Transaction;
 use dovetail_commitment::coinbase::find_commitment;
 use dovetail_jd::batches::{BatchRefusal, check_batch};
-use dovetail_jd::coinbase::pool_value;
 use dovetail_jd::token::{JobToken, coinbase_only_content};
 use dovetail_templates::{WorkSnapshot, height_of};
 use stratum_core::mining_sv2::{self, SetCustomMiningJobOwned};
@@ -57,7 +56,10 @@ impl Connection {
         }
         let reference_sat = work.coinbase_value_remaining_sat();
         let most = reference_sat.saturating_add(config.job_declarator.coinbase_only_fees_max_sat);
-        let pool_value_sat = pool_value(&coinbase.output, &self.shared.payout, work.height())
+        let pool_value_sat = self
+            .shared
+            .payout
+            .taken(&coinbase.output, work.height())
             .filter(|value| *value <= most)
             .ok_or(BAD_OUTPUTS)?;
         let batch_root = find_commitment(&coinbase.output).map_err(|_| BAD_OUTPUTS)?;

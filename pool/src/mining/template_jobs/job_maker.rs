@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use bitcoin::{Amount, TxOut};
+use bitcoin::TxOut;
 use dovetail_commitment::BatchRoot;
 use dovetail_commitment::coinbase::commitment_output;
 use dovetail_templates::{Payout, WorkSnapshot};
@@ -73,7 +73,7 @@ impl JobMaker {
         channel_id: u32,
         start: Start,
     ) -> Result<ExtendedJob, String> {
-        let outputs = vec![self.reward(work)];
+        let outputs = self.rewards(work);
         self.build_paying(work, channel_id, start, outputs)
     }
 
@@ -86,7 +86,8 @@ impl JobMaker {
         root: BatchRoot,
         min_ntime: u32,
     ) -> Result<ExtendedJob, String> {
-        let outputs = vec![self.reward(work), commitment_output(root)];
+        let mut outputs = self.rewards(work);
+        outputs.push(commitment_output(root));
         self.build_paying(work, channel_id, Start::AtOnce { min_ntime }, outputs)
     }
 
@@ -139,12 +140,11 @@ impl JobMaker {
         salt.is_some_and(|(_, salt)| usize::from(salt[0]) == SALT_BYTES)
     }
 
-    /// What the block of this work pays: a job keeps the script of its height, whatever comes later.
-    fn reward(&self, work: &WorkSnapshot) -> TxOut {
-        TxOut {
-            value: Amount::from_sat(work.template.coinbase_tx_value_remaining),
-            script_pubkey: self.payout.at(work.height()),
-        }
+    /// What the block of this work pays: a job keeps the script of its height and the payout list of its time, whatever
+    /// comes later.
+    fn rewards(&self, work: &WorkSnapshot) -> Vec<TxOut> {
+        let value_sat = work.template.coinbase_tx_value_remaining;
+        self.payout.outputs(work.height(), value_sat)
     }
 
     fn take_job_id(&mut self) -> u32 {
