@@ -92,7 +92,7 @@ CREATE FUNCTION drop_payout_lists() RETURNS bigint LANGUAGE sql SECURITY DEFINER
 $$;
 
 -- What coinbases have paid accounts themselves.
-INSERT INTO accounts (name, never_negative) VALUES ('pool:coinbase', false) ON CONFLICT (name) DO NOTHING;
+INSERT INTO accounts (name, never_negative) VALUES ('pool:coinbase', false), ('pool:loss', false) ON CONFLICT (name) DO NOTHING;
 
 -- Gives a role what daemons need, no more, as before, and what is new here.
 ALTER FUNCTION grant_to_daemons(name) RENAME TO grant_to_daemons_before_27;

@@ -119,6 +119,9 @@ async fn the_pools_jobs_and_declared_ones_pay_the_heaviest_account_in_the_coinba
     let rewards = "SELECT count(*) FROM block_rewards WHERE state = 'matured'";
     assert!(scenario.query(unnoted).unwrap() != scenario.query(rewards).unwrap());
     assert_eq!(scenario.query(SUMS).unwrap(), "0");
+    let taken_off = "SELECT (SELECT sum(1000 * amount_sat) FROM block_advances)
+        = (SELECT credits_posted - debits_posted FROM accounts WHERE name = 'pool:coinbase')";
+    assert_eq!(scenario.query(taken_off).unwrap(), "t");
     let whole = "SELECT count(*) FROM block_rewards WHERE state = 'matured' AND reward_msat <> 5000000000000
                   AND height < 150";
     assert_eq!(scenario.query(whole).unwrap(), "0");

@@ -82,7 +82,8 @@ pub(super) async fn book(
             }
         }
     }
-    sqlx::query(
+    let transfers = ids.len() as u64;
+    let written = sqlx::query(
         "INSERT INTO transfers (id, kind, debit, credit, amount, reason)
          SELECT given.id, 'posted', COALESCE(account, loss.id), coinbase.id, amount, 'paid in the coinbase'
            FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS given (id, account, amount)
@@ -95,7 +96,10 @@ pub(super) async fn book(
     .bind(POOL_LOSS)
     .execute(connection)
     .await?;
-    Ok(booked)
+    match written.rows_affected() == transfers {
+        true => Ok(booked),
+        false => Err(LedgerError::Corrupt("accounts of the pool's")),
+    }
 }
 
 /// What has to hold of them, for `Ledger::check_consistency`.
