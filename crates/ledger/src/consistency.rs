@@ -5,7 +5,7 @@ use dovetail_units::Msat;
 use sqlx::Row;
 
 use crate::payouts::onchain;
-use crate::{Ledger, LedgerError, rewards};
+use crate::{Ledger, LedgerError, agent_keys, rewards};
 
 /// A rule, and a query for the rows that break it: a name and what is wrong with it.
 pub(crate) struct Rule {
@@ -166,7 +166,8 @@ static RULES: [Rule; 15] = [
 ];
 
 fn rules() -> impl Iterator<Item = &'static Rule> {
-    RULES.iter().chain(&onchain::rules::RULES)
+    let payers = agent_keys::RULES.iter();
+    RULES.iter().chain(&onchain::rules::RULES).chain(payers)
 }
 /// The rule that no query can look at.
 const SIGNED: &str = "what the pool has signed of a block is what the ledger says of it";
