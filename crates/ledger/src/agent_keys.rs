@@ -355,7 +355,7 @@ fn record_from(row: &PgRow) -> Result<KeyRecord, LedgerError> {
 }
 
 /// What has to hold of payers and keys.
-pub(crate) static RULES: [Rule; 5] = [
+pub(crate) static RULES: [Rule; 6] = [
     Rule {
         name: "a key was given what its days say, and no more than its budget",
         broken: "
@@ -386,14 +386,24 @@ pub(crate) static RULES: [Rule; 5] = [
              WHERE starts_with(a.name, 'payer:') AND a.debits_pending <> COALESCE(o.msat, 0)",
     },
     Rule {
-        name: "payers have paid what settled tasks cost, and nothing else",
+        name: "what a settled batch has cost each payer is the price of its tasks",
+        broken: "
+            SELECT encode(b.root, 'hex') AS name, format('has cost %s, its tasks come to %s', t.amount, s.msat) AS what
+              FROM batches b CROSS JOIN LATERAL (
+                   SELECT r.debit, sum(k.price_msat) AS msat FROM tasks k JOIN transfers r ON r.id = k.reserve
+                    WHERE k.id = ANY (b.task_ids) GROUP BY r.debit) s
+              JOIN transfers t ON t.id = substr(sha256('batch-paid' || b.root || int8send(s.debit)), 1, 16)
+             WHERE b.state = 'settled' AND t.amount <> s.msat",
+    },
+    Rule {
+        name: "a key has paid what its settled tasks cost, and nothing else",
         broken: "
             SELECT a.name, format('paid %s, its settled tasks cost %s', COALESCE(p.msat, 0), COALESCE(s.msat, 0)) AS what
               FROM accounts a
               LEFT JOIN (SELECT debit, sum(amount) AS msat FROM transfers WHERE kind = 'posted' GROUP BY debit) p ON p.debit = a.id
               LEFT JOIN (SELECT t.debit, sum(k.price_msat) AS msat FROM tasks k JOIN transfers t ON t.id = k.reserve
                           WHERE k.state = 'settled' GROUP BY t.debit) s ON s.debit = a.id
-             WHERE starts_with(a.name, 'payer:') AND COALESCE(p.msat, 0) <> COALESCE(s.msat, 0)",
+             WHERE starts_with(a.name, 'payer:key:') AND COALESCE(p.msat, 0) <> COALESCE(s.msat, 0)",
     },
     Rule {
         name: "a revoked key pays for no task that came later",

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dovetail_commitment::{Batch, BatchRoot, FinishReason, HeaderHash, Transcript};
+use dovetail_commitment::{Batch, BatchRoot, FinishReason, HeaderHash, Transcript, WorkerKey};
 use dovetail_ledger::{
     Committer, CommitterConfig, DrawnSample, FailedAudit, InferenceSettlement, KeyId, KeyRecord,
     NewKey, Share, SubsidyBudget,
@@ -157,8 +157,9 @@ impl Meter {
 
     /// Credit that is held for the worker that handed the tasks in.
     async fn held(&self, worker: WorkerKey) -> i64 {
-        let balance = self.fixture.tasks.ledger.balance(&worker.to_string());
-        balance.await.unwrap().held.get()
+        let account = worker.to_string();
+        let balance = self.fixture.tasks.ledger.balance(&account).await;
+        balance.unwrap().held.get()
     }
 
     fn root_of(transcript: &Transcript) -> BatchRoot {

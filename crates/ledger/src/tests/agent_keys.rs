@@ -386,7 +386,7 @@ const FAULTS: [(&str, &str); 8] = [
     ),
     (
         "UPDATE tasks SET price_msat = price_msat + 1 WHERE state = 'settled'",
-        "settled",
+        "batch",
     ),
     (
         "UPDATE agent_keys SET revoked_at = created_at - interval '1 minute'",
