@@ -7,6 +7,7 @@
 
 mod accepted_shares;
 mod account;
+mod agent_keys;
 mod agents;
 mod assignment;
 mod blocks;
@@ -40,6 +41,7 @@ mod test_support;
 mod validation;
 
 pub use account::print_account;
+pub use agent_keys::{KeysCommand, manage_keys};
 pub use blocks::print_coinbase_only;
 pub use claims::print_audits;
 pub use config::Config;

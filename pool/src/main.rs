@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use dovetail_commitment::WorkerKey;
-use dovetail_pool::{Config, LightningCommand, ValidatorOptions};
+use dovetail_pool::{Config, KeysCommand, LightningCommand, ValidatorOptions};
 
 /// A Stratum V2 mining pool whose miners also run language models.
 #[derive(Debug, Parser)]
@@ -56,11 +56,20 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
-    /// Print what you pay for agents' tasks: the budget (`inference.subsidy`), and what became of it.
+    /// Print what you pay for tasks of agents without a key: the budget (`inference.subsidy`), and what became of it.
     Subsidy {
         /// One JSON object.
         #[arg(long)]
         json: bool,
+    },
+    /// Make, list and revoke keys with which agents have their tasks paid, each within a budget.
+    Keys {
+        /// One JSON object per line.
+        #[arg(long, global = true)]
+        json: bool,
+        /// What to do.
+        #[command(subcommand)]
+        command: KeysCommand,
     },
     /// Print what accounts did on jobs in coinbase-only mode: what is held, and which blocks the chain has shown.
     CoinbaseOnly {
@@ -203,6 +212,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
             runtime()?.block_on(dovetail_pool::print_audits(&config, worker, json, limit))
         }
         Some(Command::Subsidy { json }) => subsidy(&arguments.config, json),
+        Some(Command::Keys { json, command }) => keys(&arguments.config, command, json),
         Some(Command::CoinbaseOnly {
             account,
             json,
@@ -274,6 +284,11 @@ fn ledger(config: &Config, command: LedgerCommand) -> anyhow::Result<()> {
 fn subsidy(path: &Path, json: bool) -> anyhow::Result<()> {
     let config = load(path)?;
     runtime()?.block_on(dovetail_pool::print_subsidy(&config, json))
+}
+
+fn keys(path: &Path, command: KeysCommand, json: bool) -> anyhow::Result<()> {
+    let config = load(path)?;
+    runtime()?.block_on(dovetail_pool::manage_keys(&config, command, json))
 }
 
 fn lightning(path: &Path, command: LightningCommand, json: bool) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! The operator's account for agents' tasks as the operator sees it: `dovetail-pool subsidy`, and an event whenever it has
+//! The operator's account for tasks of agents that show no key, as the operator sees it: `dovetail-pool subsidy`, and an event whenever it has
 //! changed. The ledger keeps the account and holds the pool to its budget.
 
 use std::time::Duration;
@@ -170,6 +170,7 @@ mod tests {
         let budget = SubsidyConfig {
             msat_per_day: 100,
             msat_in_all: 900,
+            msat_per_address_and_day: None,
         };
         let told = tell(&ledger, budget, &telemetry, told).await;
         let told = tell(&ledger, budget, &telemetry, told).await;

@@ -136,7 +136,12 @@ impl Database {
 
 /// Tasks over a ledger, with these models.
 pub(crate) fn live_tasks(ledger: &Ledger, models: Models) -> Tasks {
-    Tasks::new(TaskParts {
+    Tasks::new(task_parts(ledger, models))
+}
+
+/// What they are made of.
+pub(crate) fn task_parts(ledger: &Ledger, models: Models) -> TaskParts {
+    TaskParts {
         ledger: ledger.clone(),
         pace: ReplayPace::new(models.clone(), Duration::from_secs(120)),
         models,
@@ -147,11 +152,12 @@ pub(crate) fn live_tasks(ledger: &Ledger, models: Models) -> Tasks {
             lifetime_s: 600,
             patience: Patience::default(),
             agent_absence: Duration::from_secs(10),
+            subsidy_per_address: None,
         },
         prices: Prices::of_all(prices(), BUDGET),
         telemetry: Telemetry::none(),
         tracker: TaskTracker::new(),
-    })
+    }
 }
 
 /// The part of a pool that settles claims, from one start to the next kill.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, ScriptBuf};
 use clap::{Args, Parser, Subcommand};
+use dovetail_agent::AgentKey;
 use dovetail_agent::credit::BlockHash;
 use dovetail_api::SAMPLE_POINTS_MAX;
 use dovetail_commitment::TaskId;
@@ -61,6 +62,9 @@ pub(crate) struct AskArgs {
     /// Name or id of the model; may be left out where the pool has only one.
     #[arg(long, value_name = "NAME|ID")]
     pub(crate) model: Option<String>,
+    /// The key that pays for it, sk-...; in DOVETAIL_KEY, other users of this machine do not see it.
+    #[arg(long, env = "DOVETAIL_KEY", hide_env_values = true, value_name = "KEY")]
+    pub(crate) key: Option<AgentKey>,
     /// Longest answer, in tokens.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) max_tokens: u32,

@@ -18,7 +18,7 @@ use tonic::{
 };
 
 use crate::question::{Question, sampling_to_wire};
-use crate::{AgentError, Answer, Model, Task, TaskState};
+use crate::{AgentError, AgentKey, Answer, Model, Task, TaskState};
 
 /// A pool on the same continent answers in milliseconds; a person waits this long at most.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,6 +40,7 @@ pub struct AgentClient {
     url: String,
     inner: InferenceClient<Channel>,
     call_time_max: Duration,
+    key: Option<AgentKey>,
 }
 
 impl AgentClient {
@@ -53,7 +54,17 @@ impl AgentClient {
             url,
             inner,
             call_time_max: CALL_TIME_MAX,
+            key: None,
         })
+    }
+
+    /// Has the questions that are asked from now on paid with this key.
+    #[must_use]
+    pub fn with_key(self, key: AgentKey) -> Self {
+        Self {
+            key: Some(key),
+            ..self
+        }
     }
 
     /// Gives every call this long instead of 20 seconds.
@@ -111,7 +122,10 @@ impl AgentClient {
     /// same task.
     pub async fn ask(&self, mut question: Question) -> Result<Answer, AgentError> {
         let begun = Instant::now();
-        let request = self.unary(question.to_request());
+        let mut request = self.unary(question.to_request());
+        if let Some(key) = &self.key {
+            key.show_with(&mut request);
+        }
         let mut inner = self.inner.clone();
         let created = self.call(inner.create_task(request)).await?;
         let task = expect_task(created.task, question.task_id)?;

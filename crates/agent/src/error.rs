@@ -210,19 +210,22 @@ impl AgentError {
                 Code::NoWorker => {
                     Some("`dovetail models` shows how many workers serve each model now")
                 }
-                Code::QueueFull | Code::RewardsFull | Code::PayoutsFull | Code::Unavailable => {
-                    Some("try again in a moment")
-                }
+                Code::QueueFull
+                | Code::BalanceReserved
+                | Code::RewardsFull
+                | Code::PayoutsFull
+                | Code::Unavailable => Some("try again in a moment"),
                 Code::StatementInvalid | Code::StatementStale => {
                     Some("is this machine's clock right, and was exactly the printed line signed?")
                 }
-                Code::PaymentRequired => {
-                    Some("its operator's budget for tasks is used up; another pool may take it")
-                }
+                Code::PaymentRequired => Some(
+                    "its operator pays for no such tasks, or for no more; another pool may take it",
+                ),
+                Code::DailyLimit => Some("there is more after 00:00 UTC"),
                 Code::ReceiptPending => {
                     Some("a receipt exists once a share has committed to the task; ask again later")
                 }
-                Code::TaskTooLarge => {
+                Code::TaskTooLarge | Code::TaskTooDear => {
                     Some("ask for fewer tokens with --max-tokens, or shorten the prompt")
                 }
                 Code::SlicesDropped => Some("a newer block has slices that are kept"),

@@ -25,6 +25,16 @@ dovetail_units::codes! {
         ArgumentInvalid = "argument-invalid",
         /// This pool does not work for free, and the task is not paid for.
         PaymentRequired = "payment-required",
+        /// The key is unknown, or was revoked.
+        KeyInvalid = "key-invalid",
+        /// The balance would do, but tasks that have not ended hold it; try again later.
+        BalanceReserved = "balance-reserved",
+        /// The key's money is gone.
+        InsufficientBalance = "insufficient-balance",
+        /// What may be spent on a day is spent; the limit resets at 00:00 UTC.
+        DailyLimit = "daily-limit",
+        /// The task may cost more than its payer has at once, however much is left; ask for fewer tokens.
+        TaskTooDear = "task-too-dear",
         /// No such quote was given, or it was for something else.
         QuoteUnknown = "quote-unknown",
         /// The quote no longer holds.
@@ -97,16 +107,21 @@ impl Code {
             | Self::SamplingInvalid
             | Self::ConstraintInvalid
             | Self::TaskTooLarge
+            | Self::TaskTooDear
             | Self::ArgumentInvalid
             | Self::DestinationInvalid
             | Self::StatementInvalid => tonic::Code::InvalidArgument,
             Self::PaymentRequired
+            | Self::InsufficientBalance
             | Self::QuoteExpired
             | Self::ReceiptPending
             | Self::DestinationFixed
             | Self::StatementStale => tonic::Code::FailedPrecondition,
             Self::NoWorker | Self::Unavailable => tonic::Code::Unavailable,
+            Self::KeyInvalid => tonic::Code::Unauthenticated,
             Self::QueueFull
+            | Self::BalanceReserved
+            | Self::DailyLimit
             | Self::DownloadsFull
             | Self::RewardsFull
             | Self::PayoutsFull

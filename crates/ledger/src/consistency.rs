@@ -5,7 +5,7 @@ use dovetail_units::Msat;
 use sqlx::Row;
 
 use crate::payouts::onchain;
-use crate::{Ledger, LedgerError, rewards};
+use crate::{Ledger, LedgerError, agent_keys, rewards};
 
 /// A rule, and a query for the rows that break it: a name and what is wrong with it.
 pub(crate) struct Rule {
@@ -167,7 +167,8 @@ static RULES: [Rule; 15] = [
 
 fn rules() -> impl Iterator<Item = &'static Rule> {
     let onchain = &onchain::rules::RULES;
-    RULES.iter().chain(onchain).chain(&rewards::advances::RULES)
+    let advances = &rewards::advances::RULES;
+    RULES.iter().chain(onchain).chain(advances).chain(&agent_keys::RULES)
 }
 /// The rule that no query can look at.
 const SIGNED: &str = "what the pool has signed of a block is what the ledger says of it";

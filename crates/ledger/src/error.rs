@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::Lack;
+
 /// What the database client reported. Its `Debug` is its `Display`: the server's detail, which
 /// `sqlx` would show, may quote a whole row.
 pub struct PostgresError(sqlx::Error);
@@ -44,9 +46,9 @@ pub enum LedgerError {
     /// The same id was used before for something else.
     #[error("conflict: {0}")]
     Conflict(&'static str),
-    /// Who pays for the task has not enough.
-    #[error("the payer has not enough for the task")]
-    Unpaid,
+    /// The task's payer does not pay for it.
+    #[error(transparent)]
+    Unpaid(Lack),
     /// The thing is not in a state from which this is possible.
     #[error("refused: {0}")]
     Refused(&'static str),
@@ -88,7 +90,7 @@ impl LedgerError {
 
     pub(crate) fn fault(&self) -> Fault {
         let error = match self {
-            Self::Conflict(_) | Self::Refused(_) | Self::Corrupt(_) | Self::Unpaid => {
+            Self::Conflict(_) | Self::Refused(_) | Self::Corrupt(_) | Self::Unpaid(_) => {
                 return Fault::Row;
             }
             Self::Url | Self::Migration(_) | Self::Log(_) => return Fault::Away,

@@ -4,6 +4,7 @@
 //! and never changed, a worker's account is never negative, one header hash is one share, one batch
 //! root is spent once. `docs/ledger.md` has the accounts and the state machines.
 
+mod agent_keys;
 mod audit_records;
 mod batches;
 mod begin;
@@ -34,6 +35,7 @@ mod share_writer;
 mod shares;
 mod standing;
 mod stats;
+mod subsidy;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgPool};
 
+pub use agent_keys::{KEY_NAME_BYTES_MAX, Key, KeyId, KeyRecord, KeyRefusal, NewKey};
 pub use audit_records::AuditRecord;
 pub use batches::{BatchRecord, BatchRefusal, BatchState};
 pub use coinbase_only::{CoinbaseOnlyRecord, DecidedBlock, FollowedBlock, OnChain};
@@ -58,7 +61,7 @@ pub use extents::TaskExtent;
 pub use failed_audits::{FailedAudit, FailedAuditRecord, ReplayedDigests};
 pub use findings::{Suspect, SuspectFinding};
 pub use new_task::NewTask;
-pub use payers::{Payer, Subsidy, SubsidyBudget};
+pub use payers::{Lack, Payer};
 pub use payouts::onchain::{
     BookedOutput, NewOutput, NewTransaction, OnchainBatch, OnchainOutput, OnchainState,
     OnchainTransaction, TransactionState, WaitingOutput,
@@ -79,6 +82,7 @@ pub use share_sums::{Span, SpanSum, StatementLine};
 pub use shares::{InferenceSettlement, Share};
 pub use standing::Standing;
 pub use stats::{Balance, Stats};
+pub use subsidy::{Subsidy, SubsidyBudget};
 pub use tasks::{TaskRecord, TaskState};
 
 /// How long a caller waits for a connection before Postgres counts as away.

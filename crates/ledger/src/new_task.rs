@@ -46,7 +46,7 @@ impl NewTask {
     }
 
     /// How many tokens of input are paid for.
-    fn input_tokens(&self) -> u32 {
+    pub fn input_tokens(&self) -> u32 {
         u32::try_from(self.prompt.tokens().len()).expect("a prompt has 65,536 tokens at most")
     }
 
@@ -72,7 +72,7 @@ impl Ledger {
     /// created it before.
     ///
     /// # Errors
-    /// [`LedgerError::Conflict`] if the id names another task, [`LedgerError::Unpaid`] if the payer has not enough.
+    /// [`LedgerError::Conflict`] if the id names another task, [`LedgerError::Unpaid`] if the payer does not pay.
     pub async fn create_task(&self, task: &NewTask) -> Result<bool, LedgerError> {
         let mut transaction = self.begin().await?;
         let price_max = task.price_max();
@@ -83,10 +83,7 @@ impl Ledger {
         if let Some(before) = request_before(&mut transaction, task.id).await? {
             return same_request(&before, &request_hash);
         }
-        let reserve = match price_max {
-            Msat::ZERO => None,
-            price => Some(payers::reserve(&mut transaction, task.id, task.payer, price).await?),
-        };
+        let reserve = payers::reserve(&mut transaction, task.id, task.payer, price_max).await?;
         let price = |msat_per_million: u64| i64::try_from(msat_per_million).unwrap_or(i64::MAX);
         let inserted = sqlx::query(
             "INSERT INTO tasks (id, state, model_id, prompt, stop, request_hash, salt, sampling, seed,
@@ -120,6 +117,20 @@ impl Ledger {
         // Another request has created it since this one looked: only tasks that cost nothing come here.
         let before = request_before(&mut transaction, task.id).await?;
         same_request(&before.unwrap_or_default(), &request_hash)
+    }
+}
+
+impl Ledger {
+    /// Whether the very same request created the task before.
+    ///
+    /// # Errors
+    /// [`LedgerError::Conflict`] if the id names another task.
+    pub async fn was_created(&self, task: &NewTask) -> Result<bool, LedgerError> {
+        let mut connection = self.pool.acquire().await?;
+        match request_before(&mut connection, task.id).await? {
+            Some(before) => same_request(&before, &task.request_hash()).map(|_| true),
+            None => Ok(false),
+        }
     }
 }
 

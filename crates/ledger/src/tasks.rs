@@ -67,7 +67,8 @@ pub struct TaskRecord {
     pub sampling: SamplingParams,
     /// The seed of the sampling.
     pub seed: [u8; 32],
-    /// What it costs: at most, until it has finished. What it earns its worker, from then on.
+    /// The price of its tokens: of the most that there may be, until it has finished. So much it earns its worker, if it is
+    /// settled. [`TaskRecord::cost`] is what its payer pays.
     pub price: Msat,
     /// How many tokens of input that counts.
     pub input_tokens: u32,
@@ -98,6 +99,16 @@ impl TaskRecord {
     pub(crate) const COLUMNS_WITHOUT_PROMPT: &'static str = "id, state, model_id, NULL::bytea AS prompt, NULL::bytea AS stop, \
         NULL::bytea AS answer_form, salt, sampling, seed, price_msat, input_tokens, input_msat_per_million, \
         output_msat_per_million, worker, transcript, output_tokens, error_code, created_at, expires_at, stops_at";
+
+    /// What it costs its payer: at most, until it has finished. Nothing, if it ended in another way.
+    pub fn cost(&self) -> Msat {
+        match self.state {
+            TaskState::Queued | TaskState::Assigned | TaskState::Finished | TaskState::Settled => {
+                self.price
+            }
+            TaskState::Failed | TaskState::Cancelled | TaskState::Expired => Msat::ZERO,
+        }
+    }
 
     /// Whether it was settled or has failed: its transcript earns nothing any more.
     pub(crate) fn has_ended(&self) -> bool {

@@ -17,6 +17,8 @@ pub(crate) const POOL_FEES: &str = "pool:fees";
 pub(crate) const PAID_INFERENCE: &str = "paid:inference";
 /// What the operator's budget gives comes from here.
 pub(crate) const POOL_SUBSIDY: &str = "pool:subsidy";
+/// What budgets have given to keys comes from here.
+pub(crate) const POOL_KEYS: &str = "pool:keys";
 /// Credit that a mismatch has forfeited goes here: to the pool, not back to who paid. A worker that asked its own
 /// questions would get its stake back otherwise.
 pub(crate) const POOL_FORFEITED: &str = "pool:forfeited";
@@ -169,7 +171,7 @@ pub(crate) async fn transfer(
 const OWE_NOTHING: [&str; 3] = ["worker:", "payer:", "paid:"];
 
 /// The account's id; opens it if it is new.
-async fn account(connection: &mut PgConnection, name: &str) -> Result<i64, LedgerError> {
+pub(crate) async fn account(connection: &mut PgConnection, name: &str) -> Result<i64, LedgerError> {
     let existing = sqlx::query_scalar::<_, i64>("SELECT id FROM accounts WHERE name = $1")
         .bind(name)
         .fetch_optional(&mut *connection)

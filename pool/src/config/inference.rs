@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use dovetail_commitment::PROMPT_BYTES_MAX;
 use dovetail_daemon::{Secret, within};
-use dovetail_units::TokenPrices;
+use dovetail_units::{Msat, TokenPrices};
 use serde::Deserialize;
 
 use super::WEEK_S;
@@ -24,7 +24,7 @@ pub struct InferenceConfig {
     /// What tokens of a model cost instead, by its name or id.
     #[serde(default)]
     pub model_prices: BTreeMap<String, TokenPrices>,
-    /// What the operator pays for tasks: agents cannot pay yet.
+    /// What the operator pays for tasks of agents that show no key.
     #[serde(default)]
     pub subsidy: SubsidyConfig,
     /// The key that signs receipts: 64 hex digits.
@@ -54,7 +54,7 @@ pub struct InferenceConfig {
     pub agent_absence_s: u64,
 }
 
-/// The operator's budget for tasks. Without it no task is taken that costs anything.
+/// The operator's budget for tasks of agents that show no key. Without it none of theirs is taken that costs anything.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubsidyConfig {
@@ -62,6 +62,9 @@ pub struct SubsidyConfig {
     pub msat_per_day: i64,
     /// What all tasks may cost, ever.
     pub msat_in_all: i64,
+    /// What the tasks of one address (a /64 of IPv6) may cost on a day (UTC); without it, whatever the budget gives.
+    #[serde(default)]
+    pub msat_per_address_and_day: Option<i64>,
 }
 
 mod defaults {
@@ -114,6 +117,14 @@ impl SubsidyConfig {
         let day = self.msat_per_day;
         within("inference.subsidy.msat_per_day", day, 0..=SUPPLY_MSAT)?;
         let all = self.msat_in_all;
-        within("inference.subsidy.msat_in_all", all, 0..=SUPPLY_MSAT)
+        within("inference.subsidy.msat_in_all", all, 0..=SUPPLY_MSAT)?;
+        let address = self.msat_per_address_and_day.unwrap_or_default();
+        let key = "inference.subsidy.msat_per_address_and_day";
+        within(key, address, 0..=SUPPLY_MSAT)
+    }
+
+    /// What the tasks of one address may cost on a day, if that is limited.
+    pub(crate) fn per_address(self) -> Option<Msat> {
+        self.msat_per_address_and_day.map(Msat::new)
     }
 }

@@ -8,12 +8,14 @@ use dovetail_commitment::{
     StopSequences, TaskId,
 };
 use dovetail_engine::Model;
-use dovetail_ledger::{LedgerError, NewTask, TaskRecord};
+use dovetail_ledger::{Lack, LedgerError, NewTask, TaskRecord};
+use dovetail_units::Msat;
 use dovetail_units::time::{since_epoch, unix_now};
 
+use super::allowances::{Cost, Hold};
 use super::caller::Caller;
 use super::live_tasks::Arrival;
-use super::order::Order;
+use super::order::{Order, Payment};
 use super::pricing::{QUOTE_VALIDITY, Quote};
 use super::queue::NoRoom;
 use super::{TaskError, Tasks};
@@ -56,8 +58,41 @@ pub(crate) enum AdmissionError {
     NoWorker,
     #[error("too many tasks wait already")]
     QueueFull,
-    #[error("the operator pays for no more tasks today, and agents cannot pay yet")]
+    #[error("the key is unknown, or was revoked")]
+    KeyInvalid,
+    #[error("the operator pays for no more tasks of agents that show no key")]
     Unpaid,
+    /// However much is left: a smaller task may be paid.
+    #[error(
+        "the task may cost {required}, and {most} is the most that may be spent here at once: ask for fewer tokens"
+    )]
+    TooDear { most: Msat, required: Msat },
+    /// The balance would do once other tasks have ended.
+    #[error(
+        "the task may cost {required}; {available} are left beside the {reserved} that are reserved for other tasks: try \
+         again when they have ended"
+    )]
+    BalanceReserved {
+        available: Msat,
+        reserved: Msat,
+        required: Msat,
+    },
+    /// The money is gone.
+    #[error(
+        "insufficient balance: the task may cost {required}, and {available} are left ({reserved} are reserved for other tasks)"
+    )]
+    InsufficientBalance {
+        available: Msat,
+        reserved: Msat,
+        required: Msat,
+    },
+    /// The day's part of the money is spent. Agents look for these words: they wait, and do not give the key up.
+    #[error("daily spending limit of {per_day} reached, resets at 00:00 UTC")]
+    DailyLimit {
+        per_day: Msat,
+        /// When that is, in Unix seconds.
+        resets_at_unix: u64,
+    },
     #[error("too many of your tasks, or of your network's, wait already")]
     CallerFull,
     #[error("this id names another task")]
@@ -83,6 +118,41 @@ impl From<NoRoom> for AdmissionError {
         match no_room {
             NoRoom::All => Self::QueueFull,
             NoRoom::Caller => Self::CallerFull,
+        }
+    }
+}
+
+impl From<Lack> for AdmissionError {
+    fn from(lack: Lack) -> Self {
+        match lack {
+            Lack::KeyInvalid => Self::KeyInvalid,
+            Lack::Unpaid => Self::Unpaid,
+            Lack::TooDear { most, required } => Self::TooDear { most, required },
+            Lack::BalanceReserved {
+                available,
+                reserved,
+                required,
+            } => Self::BalanceReserved {
+                available,
+                reserved,
+                required,
+            },
+            Lack::InsufficientBalance {
+                available,
+                reserved,
+                required,
+            } => Self::InsufficientBalance {
+                available,
+                reserved,
+                required,
+            },
+            Lack::DailyLimit {
+                per_day,
+                resets_at_unix,
+            } => Self::DailyLimit {
+                per_day,
+                resets_at_unix,
+            },
         }
     }
 }
@@ -119,7 +189,7 @@ impl Tasks {
     }
 
     async fn store_and_queue(&self, order: Order) -> Result<Admitted, AdmissionError> {
-        let caller = order.caller;
+        let (caller, payment) = (order.caller, order.payer);
         // Before its prompt is encoded: whoever has no room must not keep others from having theirs encoded.
         self.live.room(&caller, self.limits.queue_max)?;
         let task = self.check(order).await?;
@@ -133,14 +203,15 @@ impl Tasks {
             self.read_constraint(task.model_id, constraint.clone(), &caller)
                 .await?;
         }
-        let created = self.ledger.create_task(&task).await;
-        let created = created.map_err(|error| match error {
-            LedgerError::Conflict(_) => AdmissionError::IdTaken,
-            LedgerError::Unpaid => AdmissionError::Unpaid,
-            error => AdmissionError::Ledger(error),
-        })?;
-        if created {
-            self.queue(task, caller).await?;
+        match self.allowance(&task, &caller, payment) {
+            Ok(hold) => self.create(task, caller, hold).await?,
+            // What was ordered before is there, and takes nothing more.
+            Err(lack) => {
+                let was_created = self.ledger.was_created(&task).await;
+                if !was_created.map_err(refused)? {
+                    return Err(lack.into());
+                }
+            }
         }
         let task = self.task(id).await?;
         // Asked for again after an update, the prompt may have other tokens now: those that a worker was given count.
@@ -148,10 +219,47 @@ impl Tasks {
         Ok(Admitted { task, prompt })
     }
 
-    async fn queue(&self, task: NewTask, caller: Caller) -> Result<(), AdmissionError> {
+    /// What the task takes of its caller's part of the operator's budget, if that pays.
+    fn allowance(
+        &self,
+        task: &NewTask,
+        caller: &Caller,
+        payment: Payment,
+    ) -> Result<Option<Hold>, Lack> {
+        let cost = Cost {
+            most: task.price_max(),
+            prices: task.prices,
+            input_tokens: task.input_tokens(),
+        };
+        match payment {
+            Payment::Subsidy => self.allowances.take(caller.host, cost),
+            Payment::Key(_) => Ok(None),
+        }
+    }
+
+    /// Stores the task and puts it into the queue, unless the same order has done that before.
+    async fn create(
+        &self,
+        task: NewTask,
+        caller: Caller,
+        hold: Option<Hold>,
+    ) -> Result<(), AdmissionError> {
+        match self.ledger.create_task(&task).await.map_err(refused)? {
+            true => self.queue(task, caller, hold).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn queue(
+        &self,
+        task: NewTask,
+        caller: Caller,
+        hold: Option<Hold>,
+    ) -> Result<(), AdmissionError> {
         let id = task.id;
         let arrival = Arrival {
             worth: task.price_max(),
+            hold,
             assignment: Assignment::from(task),
             caller,
         };
@@ -192,7 +300,7 @@ impl Tasks {
             sampling: order.sampling,
             seed: order.seed.unwrap_or_else(rand::random),
             prices: self.prices.of(&order.model),
-            payer: self.prices.payer(),
+            payer: self.prices.payer(order.payer),
             expires_at_unix: unix_now().saturating_add(self.limits.lifetime_s),
         })
     }
@@ -252,6 +360,15 @@ impl Tasks {
         sampling
             .validate()
             .map_err(|error| AdmissionError::SamplingInvalid(error.to_string()))
+    }
+}
+
+/// Why the ledger does not take a task.
+fn refused(error: LedgerError) -> AdmissionError {
+    match error {
+        LedgerError::Conflict(_) => AdmissionError::IdTaken,
+        LedgerError::Unpaid(lack) => lack.into(),
+        error => AdmissionError::Ledger(error),
     }
 }
 

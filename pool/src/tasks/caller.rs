@@ -1,5 +1,4 @@
-//! Who orders tasks, as far as a port can tell callers apart. Agents have no accounts yet; an account will be one more
-//! thing that tells them apart, here and in the queue.
+//! Who orders tasks, as far as a port can tell callers apart. Who pays for them is another matter ([`super::Payment`]).
 
 use std::net::IpAddr;
 

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::assignment::Assignment;
 use crate::mailboxes::WorkerCommand;
-use crate::test_support::{Database, encoded, live_tasks};
+use crate::test_support::{Database, encoded, task_parts};
 use crate::validation::tests::tiny_model;
 
 pub(super) const FIRST: WorkerKey = WorkerKey::from_bytes([1; 32]);
@@ -34,14 +34,21 @@ pub(super) struct Fixture {
 
 impl Fixture {
     pub(super) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// With other prices or limits.
+    pub(super) async fn start_with(change: impl FnOnce(&mut TaskParts)) -> Self {
         let database = Database::create().await;
         let ledger = database.ledger().await;
         ledger.migrate().await.unwrap();
         let model = tiny_model(1);
+        let mut parts = task_parts(&ledger, [model.clone()].into_iter().collect());
+        change(&mut parts);
         Self {
             database,
             model: model.id(),
-            tasks: live_tasks(&ledger, [model].into_iter().collect()),
+            tasks: Tasks::new(parts),
         }
     }
 
@@ -52,6 +59,7 @@ impl Fixture {
     pub(super) fn order(&self, n: u8) -> Order {
         Order {
             caller: Caller::new(1, Ipv4Addr::LOCALHOST.into()),
+            payer: Payment::Subsidy,
             id: Some(TaskId::from_bytes([n; 32])),
             model: self.model,
             prompt: b"an invoice".to_vec(),

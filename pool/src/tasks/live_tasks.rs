@@ -10,6 +10,7 @@ use dovetail_ledger::Standing;
 use dovetail_units::Msat;
 use tokio::sync::{mpsc, watch};
 
+use super::allowances::Hold;
 use super::audience::Audience;
 use super::caller::Caller;
 use super::hand::Hand;
@@ -60,6 +61,8 @@ pub(super) struct LiveTask {
     pub(super) audience: Audience,
     /// What it may earn.
     pub(super) worth: Msat,
+    /// What it takes of its address's part of the operator's budget.
+    pub(super) hold: Option<Hold>,
     pub(super) worker: Option<WorkerKey>,
     /// The connection that it was last sent on.
     pub(super) sent_on: Option<u64>,
@@ -92,6 +95,7 @@ pub(super) struct Arrival {
     pub(super) assignment: Assignment,
     pub(super) caller: Caller,
     pub(super) worth: Msat,
+    pub(super) hold: Option<Hold>,
 }
 
 /// A worker that has proved its key.
@@ -172,6 +176,7 @@ impl LiveTasks {
             assignment,
             caller,
             worth,
+            hold,
         } = arrival;
         state.queue.room(&caller, most)?;
         let id = assignment.id;
@@ -184,6 +189,7 @@ impl LiveTasks {
                 caller,
                 audience: Audience::default(),
                 worth,
+                hold,
                 worker: None,
                 sent_on: None,
                 due: None,
@@ -288,8 +294,16 @@ impl LiveTasks {
         task.assignment = None;
         task.due = None;
         task.progress.send_modify(|progress| progress.phase = phase);
-        if phase != Phase::Finished {
-            state.tasks.remove(id);
+        if phase == Phase::Finished {
+            return;
+        }
+        let ended = state.tasks.remove(id);
+        drop(state);
+        if let Some((hold, progress)) = ended.and_then(|task| Some((task.hold?, task.progress)))
+            && phase == Phase::Settled
+        {
+            let tokens = progress.borrow().tokens.len();
+            hold.spend(u32::try_from(tokens).unwrap_or(u32::MAX));
         }
     }
 

@@ -5,6 +5,7 @@
 //! and of [`Connected`]; none of them can do half of a step. Nothing here knows gRPC or Sv2.
 
 mod admission;
+mod allowances;
 mod audience;
 mod caller;
 mod choice;
@@ -17,6 +18,8 @@ mod hand;
 #[cfg(test)]
 mod life_tests;
 mod live_tasks;
+#[cfg(test)]
+mod metering_tests;
 mod order;
 mod pairing;
 mod pricing;
@@ -39,8 +42,9 @@ use std::time::Duration;
 
 use dovetail_api::codes::Code;
 use dovetail_commitment::{ModelId, TaskId};
-use dovetail_ledger::{BatchRecord, Ledger, LedgerError, TaskRecord, TaskState};
+use dovetail_ledger::{BatchRecord, Key, Ledger, LedgerError, TaskRecord, TaskState};
 use dovetail_telemetry::Telemetry;
+use dovetail_units::Msat;
 use dovetail_units::time::unix_now;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
@@ -50,10 +54,12 @@ pub(crate) use caller::Caller;
 pub(crate) use connected_worker::Connected;
 pub(crate) use delivery::DeliveryError;
 pub(crate) use follower::{Follower, TaskEvent};
-pub(crate) use order::Order;
+pub(crate) use order::{Order, Payment};
 pub(crate) use pricing::{Prices, Quote};
 pub(crate) use refusal::GivenBack;
 pub(crate) use stalls::Patience;
+
+use allowances::Allowances;
 
 use crate::config::InferenceConfig;
 use crate::mailboxes::Mailboxes;
@@ -76,6 +82,8 @@ pub(crate) struct TaskLimits {
     pub(crate) patience: Patience,
     /// How long an agent may be away that has followed it.
     pub(crate) agent_absence: Duration,
+    /// What tasks of one address may cost the operator on a day; `None`: whatever the budget gives.
+    pub(crate) subsidy_per_address: Option<Msat>,
 }
 
 impl From<&InferenceConfig> for TaskLimits {
@@ -89,6 +97,7 @@ impl From<&InferenceConfig> for TaskLimits {
                 progress: Duration::from_secs(config.progress_s),
             },
             agent_absence: Duration::from_secs(config.agent_absence_s),
+            subsidy_per_address: config.subsidy.per_address(),
         }
     }
 }
@@ -124,6 +133,8 @@ pub(crate) struct Tasks {
     constraint_readers: Turns,
     /// For those who have a prompt encoded.
     prompt_encoders: Turns,
+    /// What addresses have of the operator's budget.
+    allowances: Allowances,
 }
 
 /// Why a task cannot be shown.
@@ -162,6 +173,7 @@ impl Tasks {
             standing_turn: Arc::default(),
             constraint_readers: Turns::new(admission::CONSTRAINT_READERS),
             prompt_encoders: Turns::new(admission::PROMPT_ENCODERS),
+            allowances: Allowances::new(parts.limits.subsidy_per_address),
         }
     }
 
@@ -199,6 +211,11 @@ impl Tasks {
             TaskState::Queued | TaskState::Assigned | TaskState::Finished => ReceiptError::Pending,
             _ => ReceiptError::Never,
         })
+    }
+
+    /// The key with this secret, unless it was revoked.
+    pub(crate) async fn key(&self, secret: &str) -> Result<Option<Key>, LedgerError> {
+        self.ledger.find_key(secret).await
     }
 
     /// What tasks cost.

@@ -1,13 +1,25 @@
 //! A task as its agent orders it.
 
 use dovetail_commitment::{Form, ModelId, SamplingParams, TaskId};
+use dovetail_ledger::KeyId;
 
 use super::caller::Caller;
+
+/// Who is to pay for a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Payment {
+    /// The operator, within the budget for agents that show no key.
+    Subsidy,
+    /// A key of the operator's, which the agent has shown.
+    Key(KeyId),
+}
 
 /// What an agent orders. Nothing in it has been checked. No `Debug`: it holds a prompt.
 pub(crate) struct Order {
     /// Who orders it.
     pub(crate) caller: Caller,
+    /// Who is to pay.
+    pub(crate) payer: Payment,
     /// The agent's own id for the task, so that it can ask again; without one the pool chooses it.
     pub(crate) id: Option<TaskId>,
     /// The model to run.

@@ -8,6 +8,7 @@ use dovetail_commitment::ModelId;
 use dovetail_ledger::{Payer, SubsidyBudget};
 use dovetail_units::{Msat, TokenPrices};
 
+use super::order::Payment;
 use crate::config::{InferenceConfig, SubsidyConfig};
 use crate::models::Models;
 
@@ -50,9 +51,12 @@ impl Prices {
         self.of_models.get(model).copied().unwrap_or(self.all)
     }
 
-    /// Who pays for a task: the operator, since agents cannot pay yet.
-    pub(super) fn payer(&self) -> Payer {
-        Payer::Operator(self.budget)
+    /// Who pays for a task.
+    pub(super) fn payer(&self, payment: Payment) -> Payer {
+        match payment {
+            Payment::Subsidy => Payer::Operator(self.budget),
+            Payment::Key(key) => Payer::Key(key),
+        }
     }
 }
 

@@ -62,6 +62,7 @@ pub(super) fn enqueue_of(
         assignment: assignment(n),
         caller,
         worth: WORTH,
+        hold: None,
     };
     live.enqueue(arrival, most)
 }

@@ -56,14 +56,14 @@ async fn a_worker_that_asks_its_own_questions_until_the_budget_is_used_up() {
     let mut case = Case::on_new_pool(options).await;
     let mut cheat = case.worker().await;
     let first = case.batch(&mut cheat).await;
-    // More than is left.
-    assert_eq!(case.refusal(TOKENS + 1).await, "payment-required");
+    // More than is left beside what the first batch holds.
+    assert_eq!(case.refusal(TOKENS + 1).await, "balance-reserved");
     let second = case.batch(&mut cheat).await;
     // All of it is set aside, and then paid.
-    assert_eq!(case.refusal(1).await, "payment-required");
-    for batch in [&first, &second] {
+    for (batch, after) in [(&first, "balance-reserved"), (&second, "payment-required")] {
+        assert_eq!(case.refusal(1).await, "balance-reserved");
         cheat.claim(&batch.root).await.credited();
-        assert_eq!(case.refusal(1).await, "payment-required");
+        assert_eq!(case.refusal(1).await, after);
     }
     case.earned_batches(&cheat, 2);
     // Nor is there more after a restart.

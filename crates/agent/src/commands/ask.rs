@@ -27,7 +27,10 @@ const CANCEL_TIME_MAX: Duration = Duration::from_secs(5);
 pub(crate) async fn ask(pool: &str, args: AskArgs) -> anyhow::Result<ExitCode> {
     let prompt = read_prompt(&args.prompt)?;
     let constraint = args.constraint.constraint()?;
-    let client = AgentClient::connect(pool).await?;
+    let mut client = AgentClient::connect(pool).await?;
+    if let Some(key) = args.key.clone() {
+        client = client.with_key(key);
+    }
     let model = client.find_model(args.model.as_deref()).await?;
     let model_id: [u8; 32] = model
         .model_id

@@ -238,7 +238,7 @@ pub struct Task {
     /// The seed that is used, 32 bytes.
     #[prost(bytes = "vec", tag = "5")]
     pub seed: ::prost::alloc::vec::Vec<u8>,
-    /// What it costs: the most it can cost until FINISHED, then what it did cost.
+    /// What it costs: the most it can cost until FINISHED, then what it did cost. 0 if it ended as FAILED, CANCELLED or EXPIRED.
     #[prost(int64, tag = "6")]
     pub price_msat: i64,
     /// Tokens generated so far.
@@ -498,7 +498,9 @@ pub mod inference_client {
         /// Hands a task to the pool. Calling again with the same `task_id` and the same content answers with the
         /// task as it stands, so a call whose answer was lost can simply be repeated.
         /// Refused with: model-unknown, prompt-too-long, sampling-invalid, constraint-invalid, argument-invalid,
-        /// payment-required, quote-unknown, quote-expired, no-worker, queue-full, task-id-taken.
+        /// key-invalid, payment-required, task-too-dear, balance-reserved, insufficient-balance, daily-limit, quote-unknown,
+        /// quote-expired, no-worker, queue-full, task-id-taken.
+        /// Paid by the key in the metadata `authorization: Bearer sk-..`, or else by the operator.
         pub async fn create_task(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateTaskRequest>,
@@ -672,7 +674,9 @@ pub mod inference_server {
         /// Hands a task to the pool. Calling again with the same `task_id` and the same content answers with the
         /// task as it stands, so a call whose answer was lost can simply be repeated.
         /// Refused with: model-unknown, prompt-too-long, sampling-invalid, constraint-invalid, argument-invalid,
-        /// payment-required, quote-unknown, quote-expired, no-worker, queue-full, task-id-taken.
+        /// key-invalid, payment-required, task-too-dear, balance-reserved, insufficient-balance, daily-limit, quote-unknown,
+        /// quote-expired, no-worker, queue-full, task-id-taken.
+        /// Paid by the key in the metadata `authorization: Bearer sk-..`, or else by the operator.
         async fn create_task(
             &self,
             request: tonic::Request<super::CreateTaskRequest>,

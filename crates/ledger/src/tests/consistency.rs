@@ -73,25 +73,30 @@ fn a_ledger_that_was_only_used_is_what_its_facts_say_and_every_fault_is_found() 
             sums.paid,
         ];
         assert_eq!(sums.map(Msat::get), [990_000, 0, 0, 1_000_000, 10_000, 0]);
-        for (fault, word) in FAULTS {
-            let mut connection = db.connection().await;
-            // As a superuser may, or a table that was restored without the others.
-            let mut change = connection.begin().await.unwrap();
-            sqlx::raw_sql("SET LOCAL session_replication_role = replica")
-                .execute(&mut *change)
-                .await
-                .unwrap();
-            let changed = sqlx::raw_sql(fault).execute(&mut *change).await.unwrap();
-            assert!(changed.rows_affected() > 0, "{fault}");
-            let found = crate::consistency::differences(&mut change).await.unwrap();
-            assert!(
-                found
-                    .iter()
-                    .any(|difference| difference.rule.contains(word)),
-                "{fault}: {found:?}"
-            );
-            change.rollback().await.unwrap();
-        }
+        every_fault_is_found(&db, &FAULTS).await;
         assert_eq!(ledger.check_consistency().await.unwrap().differences, []);
     });
+}
+
+/// Does each of these to the tables, and takes it back: what was done, and a word of the rule that is broken then.
+pub(super) async fn every_fault_is_found(db: &Database, faults: &[(&'static str, &str)]) {
+    for (fault, word) in faults {
+        let mut connection = db.connection().await;
+        // As a superuser may, or a table that was restored without the others.
+        let mut change = connection.begin().await.unwrap();
+        sqlx::raw_sql("SET LOCAL session_replication_role = replica")
+            .execute(&mut *change)
+            .await
+            .unwrap();
+        let changed = sqlx::raw_sql(*fault).execute(&mut *change).await.unwrap();
+        assert!(changed.rows_affected() > 0, "{fault}");
+        let found = crate::consistency::differences(&mut change).await.unwrap();
+        assert!(
+            found
+                .iter()
+                .any(|difference| difference.rule.contains(word)),
+            "{fault}: {found:?}"
+        );
+        change.rollback().await.unwrap();
+    }
 }

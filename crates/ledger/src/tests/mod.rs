@@ -1,6 +1,7 @@
 //! Tests against a real Postgres, each in a database of its own.
 
 mod accounts;
+mod agent_keys;
 mod audits;
 mod coinbase_only;
 mod coinbase_payouts;

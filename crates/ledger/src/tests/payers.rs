@@ -1,7 +1,7 @@
 //! Who pays: no task without money for it, and no credit without a payer.
 
 use super::*;
-use crate::{CommitRefusal, TaskState};
+use crate::{CommitRefusal, Lack, TaskState};
 
 /// A task of 1,000 msat on this budget.
 fn on_budget(n: u8, per_day: i64, in_all: i64) -> NewTask {
@@ -11,6 +11,13 @@ fn on_budget(n: u8, per_day: i64, in_all: i64) -> NewTask {
             in_all: Msat::new(in_all),
         }),
         ..new_task(n)
+    }
+}
+
+pub(super) async fn refused(ledger: &Ledger, task: &NewTask) -> Lack {
+    match ledger.create_task(task).await {
+        Err(LedgerError::Unpaid(lack)) => lack,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -24,8 +31,7 @@ async fn subsidy(ledger: &Ledger) -> (i64, i64, i64) {
 fn without_a_budget_no_task_that_costs_anything_is_taken() {
     run(|_db, ledger| async move {
         assert_eq!(subsidy(&ledger).await, (0, 0, 0));
-        let unpaid = ledger.create_task(&on_budget(1, 0, 0)).await;
-        assert!(matches!(unpaid, Err(LedgerError::Unpaid)), "{unpaid:?}");
+        assert_eq!(refused(&ledger, &on_budget(1, 0, 0)).await, Lack::Unpaid);
         assert!(ledger.task(new_task(1).id).await.unwrap().is_none());
         let free = NewTask {
             prices: TokenPrices::FREE,
@@ -47,8 +53,13 @@ fn a_days_budget_is_given_once_and_its_tasks_fit_it() {
             );
         }
         let third = on_budget(3, 2_500, 9_000);
-        let unpaid = ledger.create_task(&third).await;
-        assert!(matches!(unpaid, Err(LedgerError::Unpaid)), "{unpaid:?}");
+        // It would do, if the others cost less.
+        let lack = Lack::BalanceReserved {
+            available: Msat::new(500),
+            reserved: Msat::new(2_000),
+            required: Msat::new(1_000),
+        };
+        assert_eq!(refused(&ledger, &third).await, lack);
         assert_eq!(subsidy(&ledger).await, (2_500, 2_000, 0));
         // The same order again is the same task, and sets nothing more aside.
         assert!(
@@ -75,9 +86,12 @@ fn what_is_set_aside_overnight_is_part_of_the_next_days_budget() {
             assert!(ledger.create_task(&task).await.unwrap());
         }
         let tomorrow = unix_now() / 86_400 + 1;
-        let Payer::Operator(budget) = on_budget(1, 2_500, 9_000).payer;
+        let budget = SubsidyBudget {
+            per_day: Msat::new(2_500),
+            in_all: Msat::new(9_000),
+        };
         let mut connection = db.connection().await;
-        crate::payers::grant(&mut connection, budget, tomorrow)
+        crate::subsidy::open(&mut connection, budget, tomorrow)
             .await
             .unwrap();
         assert_eq!(subsidy(&ledger).await, (2_500, 2_000, 0));
@@ -92,18 +106,40 @@ fn what_is_set_aside_overnight_is_part_of_the_next_days_budget() {
     });
 }
 
+/// Takes a task that was created all the way to its settlement, for what it costs.
+pub(super) async fn settle(ledger: &Ledger, log: &std::path::Path, task: &NewTask) {
+    assert!(ledger.assign_task(task.id, WORKER).await.unwrap());
+    let transcript = transcript(task, &[1, 2, 3]);
+    ledger
+        .finish_task(task.id, WORKER, &transcript, &[1, 2, 3])
+        .await
+        .unwrap();
+    let root = root_of(std::slice::from_ref(&transcript));
+    ledger
+        .register_batch(WORKER, root, &[task.id])
+        .await
+        .unwrap();
+    let mut share = inference_share(task.id.to_bytes()[0], root, &[task.id]);
+    share.batch.as_mut().unwrap().credit = task.prices.of(task.input_tokens(), 3);
+    let running = Running::start(ledger, log).await;
+    running.committer.commit(share).await.unwrap();
+    running.stop().await;
+}
+
 #[test]
 fn the_budget_in_all_bounds_the_days() {
     run(|_db, ledger| async move {
-        assert!(
-            ledger
-                .create_task(&on_budget(1, 2_500, 1_500))
-                .await
-                .unwrap()
-        );
+        let dir = tempfile::tempdir().unwrap();
+        let first = on_budget(1, 2_500, 1_500);
+        assert!(ledger.create_task(&first).await.unwrap());
         assert_eq!(subsidy(&ledger).await, (1_500, 1_000, 0));
-        let unpaid = ledger.create_task(&on_budget(2, 2_500, 1_500)).await;
-        assert!(matches!(unpaid, Err(LedgerError::Unpaid)), "{unpaid:?}");
+        settle(&ledger, dir.path(), &on_budget(1, 2_500, 1_500)).await;
+        let second = on_budget(2, 2_500, 1_500);
+        assert_eq!(refused(&ledger, &second).await, Lack::Unpaid);
+        // With a larger budget there is more, tomorrow.
+        let second = on_budget(2, 1_000, 9_000);
+        let lack = refused(&ledger, &second).await;
+        assert!(matches!(lack, Lack::DailyLimit { .. }), "{lack:?}");
     });
 }
 

@@ -157,6 +157,8 @@ fn the_role_of_daemons_works_and_neither_changes_tables_nor_deletes_facts() {
         ledger.migrate().await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         rewards::a_matured_block(&ledger, dir.path()).await;
+        agent_keys::a_key_that_has_paid(&ledger, dir.path()).await;
+        assert!(ledger.revoke_key("paid").await.unwrap());
         assert_eq!(ledger.check_consistency().await.unwrap().differences, []);
         let mut connection = options.connect().await.unwrap();
         for sql in [
@@ -172,6 +174,12 @@ fn the_role_of_daemons_works_and_neither_changes_tables_nor_deletes_facts() {
             "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$",
             "UPDATE _sqlx_migrations SET success = false",
             "UPDATE reward_chain SET work_from = 9",
+            "UPDATE agent_keys SET budget_msat = budget_msat + 1",
+            "UPDATE agent_keys SET revoked_at = NULL",
+            "DELETE FROM agent_keys",
+            "UPDATE agent_key_days SET given_msat = given_msat + 1",
+            "DELETE FROM agent_key_days",
+            "INSERT INTO agent_key_days (key, day, given_msat) SELECT number, 9, budget_msat FROM agent_keys",
             "UPDATE slice_shares SET shares = 9",
             "DELETE FROM payout_lists",
             "UPDATE block_advances SET amount_sat = 9",

@@ -7,10 +7,13 @@ use dovetail_api::v1;
 use dovetail_commitment::{Form, ModelId, SamplingParams, TaskId};
 use tonic::{Request, Status};
 
-use super::status::IntoStatus;
+use super::status::{IntoStatus, unavailable};
 use super::{InferenceService, id32, optional_id32};
 use crate::grpc_listener::Origin;
-use crate::tasks::{Admitted, Caller, Order};
+use crate::tasks::{AdmissionError, Admitted, Caller, Order, Payment};
+
+/// Where a request shows a key.
+const AUTHORIZATION: &str = "authorization";
 
 impl InferenceService {
     pub(super) async fn create(
@@ -18,10 +21,38 @@ impl InferenceService {
         request: Request<v1::CreateTaskRequest>,
     ) -> Result<Admitted, Status> {
         let caller = caller(&request);
-        let order = order(caller, request.into_inner())?;
+        let payer = self.payer(&request).await?;
+        let order = order(caller, payer, request.into_inner())?;
         let admitted = self.tasks.admit(order).await;
         admitted.map_err(IntoStatus::into_status)
     }
+}
+
+impl InferenceService {
+    /// Who is to pay: the key that the request shows, or else the operator.
+    async fn payer<T>(&self, request: &Request<T>) -> Result<Payment, Status> {
+        let Some(shown) = request.metadata().get(AUTHORIZATION) else {
+            return Ok(Payment::Subsidy);
+        };
+        let secret = shown.to_str().ok().and_then(bearer);
+        let found = match secret {
+            Some(secret) => self.tasks.key(secret).await,
+            None => Ok(None),
+        };
+        let key = found.map_err(|error| unavailable(&error))?;
+        let key = key.ok_or(AdmissionError::KeyInvalid);
+        key.map(|key| Payment::Key(key.id))
+            .map_err(IntoStatus::into_status)
+    }
+}
+
+/// What is shown by `Bearer <secret>`, the scheme in any case (RFC 9110, 11.1).
+fn bearer(shown: &str) -> Option<&str> {
+    let (scheme, secret) = shown.trim().split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| secret.trim())
+        .filter(|secret| !secret.is_empty())
 }
 
 /// Who calls. Connections whose address is gone share one.
@@ -32,9 +63,10 @@ fn caller<T>(request: &Request<T>) -> Caller {
     Caller::new(connection, address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
 }
 
-fn order(caller: Caller, request: v1::CreateTaskRequest) -> Result<Order, Status> {
+fn order(caller: Caller, payer: Payment, request: v1::CreateTaskRequest) -> Result<Order, Status> {
     Ok(Order {
         caller,
+        payer,
         model: ModelId::from_bytes(id32(&request.model_id, "model_id")?),
         sampling: sampling(request.sampling)?,
         id: optional_id32(&request.task_id, "task_id")?.map(TaskId::from_bytes),
@@ -70,4 +102,99 @@ pub(super) fn sampling(sampling: Option<v1::Sampling>) -> Result<SamplingParams,
         },
         max_tokens: sampling.max_tokens,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use dovetail_api::codes::code_of;
+    use dovetail_ledger::{Ledger, NewKey};
+    use dovetail_units::Msat;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::test_support::{Database, live_tasks};
+    use crate::validation::tests::tiny_model;
+
+    #[test]
+    fn a_key_is_shown_as_a_bearers_and_in_no_other_way() {
+        for shown in ["Bearer sk-1", "bearer  sk-1 ", "BEARER sk-1"] {
+            assert_eq!(bearer(shown), Some("sk-1"), "{shown}");
+        }
+        for shown in ["", "sk-1", "Bearer", "Bearer ", "Basic sk-1"] {
+            assert_eq!(bearer(shown), None, "{shown}");
+        }
+    }
+
+    /// What the keys of this name, and the operator, have set aside.
+    async fn reserved(ledger: &Ledger) -> (i64, i64) {
+        let keys = ledger.keys().await.unwrap();
+        let subsidy = ledger.subsidy().await.unwrap();
+        (keys[0].reserved.get(), subsidy.reserved.get())
+    }
+
+    #[tokio::test]
+    async fn whoever_shows_a_key_has_it_pay_and_a_wrong_one_is_nobodys() {
+        let database = Database::create().await;
+        let ledger = database.ledger().await;
+        ledger.migrate().await.unwrap();
+        let model = tiny_model(1);
+        let tasks = live_tasks(&ledger, [model.clone()].into_iter().collect());
+        let worker = tasks.connect(
+            dovetail_commitment::WorkerKey::from_bytes([1; 32]),
+            vec![model.id()],
+            1,
+        );
+        let new = NewKey {
+            name: "alice",
+            secret: "sk-alice",
+            budget: Msat::new(150),
+            per_day: None,
+        };
+        ledger.add_key(&new).await.unwrap();
+        let service = InferenceService {
+            tasks,
+            tracker: TaskTracker::new(),
+        };
+        // Eight tokens of 10 msat.
+        let create = async |n: u8, shown: Option<&str>| {
+            let mut request = Request::new(v1::CreateTaskRequest {
+                task_id: vec![n; 32],
+                model_id: model.id().to_bytes().to_vec(),
+                prompt: b"?".to_vec(),
+                sampling: Some(v1::Sampling {
+                    max_tokens: 8,
+                    ..v1::Sampling::default()
+                }),
+                salt: vec![0; 32],
+                ..v1::CreateTaskRequest::default()
+            });
+            if let Some(shown) = shown {
+                let shown = shown.parse().unwrap();
+                request.metadata_mut().insert(AUTHORIZATION, shown);
+            }
+            let created = service.create(request).await;
+            created.map(drop).map_err(|status| {
+                assert!(!format!("{status:?}").contains("sk-"), "{status:?}");
+                code_of(&status).map(str::to_owned)
+            })
+        };
+        create(1, Some("Bearer sk-alice")).await.unwrap();
+        assert_eq!(reserved(&ledger).await, (80, 0));
+        let refused = |word: &str| Err(Some(word.to_owned()));
+        let second = create(2, Some("bearer sk-alice")).await;
+        assert_eq!(second, refused("balance-reserved"));
+        for shown in ["Bearer sk-bob", "Bearer", "sk-alice", "Basic sk-alice"] {
+            let unknown = create(2, Some(shown)).await;
+            assert_eq!(unknown, refused("key-invalid"), "{shown}");
+        }
+        create(2, None).await.unwrap();
+        assert_eq!(reserved(&ledger).await, (80, 80));
+        ledger.revoke_key("alice").await.unwrap();
+        let revoked = create(3, Some("Bearer sk-alice")).await;
+        assert_eq!(revoked, refused("key-invalid"));
+        drop(worker);
+        service.tracker.close();
+        drop(service);
+        database.drop().await;
+    }
 }

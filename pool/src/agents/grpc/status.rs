@@ -29,7 +29,12 @@ impl IntoStatus for AdmissionError {
             Self::QueueFull | Self::CallerFull | Self::ConstraintsFull | Self::PromptsFull => {
                 Code::QueueFull
             }
+            Self::KeyInvalid => Code::KeyInvalid,
             Self::Unpaid => Code::PaymentRequired,
+            Self::TooDear { .. } => Code::TaskTooDear,
+            Self::BalanceReserved { .. } => Code::BalanceReserved,
+            Self::InsufficientBalance { .. } => Code::InsufficientBalance,
+            Self::DailyLimit { .. } => Code::DailyLimit,
             Self::IdTaken => Code::TaskIdTaken,
             Self::Unfinished => Code::Internal,
             Self::Ledger(error) => return unavailable(&error),

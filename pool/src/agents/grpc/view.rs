@@ -74,7 +74,7 @@ pub(super) fn task_view(record: &TaskRecord, live_tokens: Option<usize>) -> v1::
             max_tokens: record.sampling.max_tokens,
         }),
         seed: record.seed.to_vec(),
-        price_msat: record.price.get(),
+        price_msat: record.cost().get(),
         output_tokens: saturated(output_tokens),
         finish_reason: finish_reason.into(),
         error_code: record.error_code.clone().unwrap_or_default(),
