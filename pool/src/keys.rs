@@ -2,6 +2,7 @@
 
 use anyhow::{Context, anyhow};
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
+use dovetail_commitment::tagged_hash;
 use dovetail_daemon::ConfigError;
 use dovetail_jd::token::TokenKey;
 use dovetail_onchain::WalletKeys;
@@ -35,6 +36,12 @@ impl Keys {
             vrf: vrf_secret(config.inference.vrf_key.read_or_make_key())?,
             onchain: onchain(config)?,
         })
+    }
+
+    /// What keeps the ids of tasks from being guessed that clients name by keys of their own. It outlives a restart.
+    pub(crate) fn idempotency_secret(&self) -> [u8; 32] {
+        let receipt = self.receipt.secret_bytes();
+        tagged_hash("dovetail/idempotency-secret", &[&receipt])
     }
 
     /// Reads those that are there.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use axum::Router;
 use bitcoin::secp256k1::Keypair;
 use dovetail_daemon::announce_not_ready;
 use dovetail_jd::token::TokenKey;
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::accepted_shares;
 use crate::agents::grpc::{self, Downloads, PayoutsService, RewardsService};
+use crate::agents::openai::{self, OpenAiParts};
 use crate::blocks;
 use crate::chores;
 use crate::claims::audit::Auditor;
@@ -87,6 +89,7 @@ pub async fn run(
     let base = Base::start(&config).await?;
     let last = Last::default();
     let rewards = rewards::config(&config, keys.receipt)?;
+    let idempotency_secret = keys.idempotency_secret();
     let settling = (keys.receipt, keys.vrf, rewards.clone());
     let settler = start_settler(&config, &base, settling, &last).await?;
     let (network, source) = (config.mining.network, config.templates.source.clone());
@@ -96,8 +99,16 @@ pub async fn run(
     let ports = Ports::bind(&config)?;
     let payout = config.mining.payout().map_err(|reason| anyhow!(reason))?;
     payout.tell(network);
-    let services = services(&config, &base, &keys.receipt, &shutdown)?;
     let (is_ready, readiness) = watch::channel(false);
+    let http = openai::router(OpenAiParts {
+        tasks: base.tasks.clone(),
+        tracker: base.tracker.clone(),
+        readiness: readiness.clone(),
+        shutdown: shutdown.clone(),
+        requests_per_minute: config.api.requests_per_address_and_minute_max,
+        secret: idempotency_secret,
+    });
+    let services = services(&config, &base, &keys.receipt, http, &shutdown)?;
     let api = ports.api.listen().context("cannot open api.listen")?;
     let api_address = api.local_addr()?;
     let committer = settler.committer.clone();
@@ -184,11 +195,12 @@ async fn share(
     })
 }
 
-/// What the gRPC port serves.
+/// What the agents' port serves.
 fn services(
     config: &Config,
     base: &Base,
     receipt_key: &Keypair,
+    http: Router,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<grpc::Services> {
     let pool_key = receipt_key.x_only_public_key().0.serialize();
@@ -197,6 +209,7 @@ fn services(
         downloads: open_downloads(config, &base.tracker, shutdown)?,
         rewards: RewardsService::new(base.ledger.clone(), base.tracker.clone()),
         payouts: PayoutsService::new(base.ledger.clone(), pool_key, config),
+        http,
         requests_per_connection_max: config.api.requests_per_connection_max,
         places: config.api.places(),
         tracker: base.tracker.clone(),
