@@ -38,12 +38,6 @@ impl Keys {
         })
     }
 
-    /// What keeps the ids of tasks from being guessed that clients name by keys of their own. It outlives a restart.
-    pub(crate) fn idempotency_secret(&self) -> [u8; 32] {
-        let receipt = self.receipt.secret_bytes();
-        tagged_hash("dovetail/idempotency-secret", &[&receipt])
-    }
-
     /// Reads those that are there.
     pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
         authority(config)?;
@@ -56,6 +50,11 @@ impl Keys {
             None => Ok(()),
         }
     }
+}
+
+/// What keeps the ids of tasks from being guessed that clients name by keys of their own. It outlives a restart.
+pub(crate) fn idempotency_secret(receipt: &Keypair) -> [u8; 32] {
+    tagged_hash("dovetail/idempotency-secret", &[&receipt.secret_bytes()])
 }
 
 /// What pays miners on the chain, if anything does.

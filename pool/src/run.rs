@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use axum::Router;
 use bitcoin::secp256k1::Keypair;
 use dovetail_daemon::announce_not_ready;
 use dovetail_jd::token::TokenKey;
@@ -37,7 +36,7 @@ use crate::config::{Config, MiningConfig};
 use crate::device_work;
 use crate::embedded_declarator;
 use crate::header_spaces::HeaderSpaces;
-use crate::keys::Keys;
+use crate::keys::{Keys, idempotency_secret};
 use crate::known_accounts::KnownAccounts;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
@@ -89,7 +88,6 @@ pub async fn run(
     let base = Base::start(&config).await?;
     let last = Last::default();
     let rewards = rewards::config(&config, keys.receipt)?;
-    let idempotency_secret = keys.idempotency_secret();
     let settling = (keys.receipt, keys.vrf, rewards.clone());
     let settler = start_settler(&config, &base, settling, &last).await?;
     let (network, source) = (config.mining.network, config.templates.source.clone());
@@ -100,15 +98,7 @@ pub async fn run(
     let payout = config.mining.payout().map_err(|reason| anyhow!(reason))?;
     payout.tell(network);
     let (is_ready, readiness) = watch::channel(false);
-    let http = openai::router(OpenAiParts {
-        tasks: base.tasks.clone(),
-        tracker: base.tracker.clone(),
-        readiness: readiness.clone(),
-        shutdown: shutdown.clone(),
-        requests_per_minute: config.api.requests_per_address_and_minute_max,
-        secret: idempotency_secret,
-    });
-    let services = services(&config, &base, &keys.receipt, http, &shutdown)?;
+    let services = services(&config, &base, &keys.receipt, &readiness, &shutdown)?;
     let api = ports.api.listen().context("cannot open api.listen")?;
     let api_address = api.local_addr()?;
     let committer = settler.committer.clone();
@@ -200,7 +190,7 @@ fn services(
     config: &Config,
     base: &Base,
     receipt_key: &Keypair,
-    http: Router,
+    readiness: &watch::Receiver<bool>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<grpc::Services> {
     let pool_key = receipt_key.x_only_public_key().0.serialize();
@@ -209,7 +199,14 @@ fn services(
         downloads: open_downloads(config, &base.tracker, shutdown)?,
         rewards: RewardsService::new(base.ledger.clone(), base.tracker.clone()),
         payouts: PayoutsService::new(base.ledger.clone(), pool_key, config),
-        http,
+        http: openai::router(OpenAiParts {
+            tasks: base.tasks.clone(),
+            tracker: base.tracker.clone(),
+            readiness: readiness.clone(),
+            shutdown: shutdown.clone(),
+            requests_per_minute: config.api.requests_per_address_and_minute_max,
+            secret: idempotency_secret(receipt_key),
+        }),
         requests_per_connection_max: config.api.requests_per_connection_max,
         places: config.api.places(),
         tracker: base.tracker.clone(),

@@ -178,7 +178,7 @@ pub(crate) struct ApiError {
     param: Option<String>,
     retry_after_s: Option<u64>,
     /// Numbers for programs.
-    details: Option<Value>,
+    details: Option<Box<Value>>,
 }
 
 impl ApiError {
@@ -214,7 +214,7 @@ impl ApiError {
     }
 
     fn with(mut self, details: Value) -> Self {
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 
@@ -227,7 +227,7 @@ impl ApiError {
             "code": self.code.word(),
         });
         if let Some(details) = &self.details {
-            error["dovetail"] = details.clone();
+            error["dovetail"] = Value::clone(details);
         }
         json!({ "error": error })
     }

@@ -11,8 +11,11 @@ use serde_json::{Number, Value};
 use super::error::ApiError;
 use super::fields::Fields;
 
-/// Fields whose default alone is taken, with what they are. Absent and null count as the default.
-const ONLY_BY_DEFAULT: [(&str, fn(&Value) -> bool); 8] = [
+/// Whether a value is its field's default.
+type IsDefault = fn(&Value) -> bool;
+
+/// Fields of which the default alone is taken. Absent and null count as the default.
+const ONLY_BY_DEFAULT: [(&str, IsDefault); 8] = [
     ("n", |value| value.as_f64() == Some(1.0)),
     ("frequency_penalty", is_zero),
     ("presence_penalty", is_zero),

@@ -7,7 +7,9 @@ async fn an_answer_comes_whole_with_what_it_costs_and_what_proves_it() {
     let pool = Pool::start().await;
     let mut worker = pool.worker(FIRST);
     let body = pool.chat(json!({ "temperature": 0, "max_tokens": 5, "seed": 1 }));
-    let asked = pool.post(CHAT, &body, &[("x-dovetail-salt", &"05".repeat(32))]);
+    let salt = "05".repeat(32);
+    let headers = [("x-dovetail-salt", salt.as_str())];
+    let asked = pool.post(CHAT, &body, &headers);
     let (response, ()) = tokio::join!(
         asked,
         finish(&mut worker, &[b"Hel", b"lo"], FinishReason::Length)
