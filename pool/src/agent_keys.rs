@@ -14,6 +14,14 @@ use crate::records;
 /// What begins each secret: OpenAI's clients expect it, and scanners for leaked secrets look for it.
 const SECRET_PREFIX: &str = "sk-";
 
+/// Whether a word has the form of a secret that [`KeysCommand::Add`] has made.
+pub(crate) fn is_secret(word: &str) -> bool {
+    let digits = word.strip_prefix(SECRET_PREFIX);
+    digits.is_some_and(|digits| {
+        digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
@@ -208,6 +216,10 @@ mod tests {
         let (one, other) = (new_secret(), new_secret());
         assert_eq!((one.len(), &one[..3]), (67, "sk-"));
         assert_ne!(one, other);
+        assert!(is_secret(&one) && is_secret(&other));
+        for word in ["", "sk-", "none", "sk-proj-1234", &one[1..], &one[..66]] {
+            assert!(!is_secret(word), "{word}");
+        }
     }
 
     #[tokio::test]

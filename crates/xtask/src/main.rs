@@ -5,6 +5,7 @@ mod agent;
 mod bench;
 mod chat_templates;
 mod demo;
+mod openai_clients;
 mod programs;
 mod protobuf;
 mod setup;

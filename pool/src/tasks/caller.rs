@@ -22,4 +22,9 @@ impl Caller {
             network: network_of(address),
         }
     }
+
+    /// The host that it calls from.
+    pub(crate) fn host(&self) -> IpAddr {
+        self.host
+    }
 }

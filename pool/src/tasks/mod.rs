@@ -16,7 +16,7 @@ mod fairness_tests;
 mod follower;
 mod hand;
 #[cfg(test)]
-mod life_tests;
+pub(crate) mod life_tests;
 mod live_tasks;
 #[cfg(test)]
 mod metering_tests;
@@ -24,6 +24,7 @@ mod order;
 mod pairing;
 mod pricing;
 mod progress;
+mod prompt;
 mod queue;
 mod reassign;
 mod refusal;
@@ -56,6 +57,7 @@ pub(crate) use delivery::DeliveryError;
 pub(crate) use follower::{Follower, TaskEvent};
 pub(crate) use order::{Order, Payment};
 pub(crate) use pricing::{Prices, Quote};
+pub(crate) use prompt::Prompt;
 pub(crate) use refusal::GivenBack;
 pub(crate) use stalls::Patience;
 
@@ -216,6 +218,27 @@ impl Tasks {
     /// The key with this secret, unless it was revoked.
     pub(crate) async fn key(&self, secret: &str) -> Result<Option<Key>, LedgerError> {
         self.ledger.find_key(secret).await
+    }
+
+    /// Whether tasks of agents that show no key are paid for, within the operator's budget.
+    pub(crate) fn operator_pays(&self) -> bool {
+        self.prices.operator_pays()
+    }
+
+    /// The same, once the task is settled or has ended otherwise; waits so long for that.
+    pub(crate) async fn receipt_within(
+        &self,
+        id: TaskId,
+        time_max: Duration,
+    ) -> Result<String, ReceiptError> {
+        if let Some(mut progress) = self.live.watch(&id) {
+            let ended = progress.wait_for(|progress| {
+                !progress.phase.is_streaming() && progress.phase != Phase::Finished
+            });
+            // Whether or not it has ended, or was forgotten meanwhile: the ledger says how it stands.
+            let _ = tokio::time::timeout(time_max, ended).await;
+        }
+        self.receipt(id).await
     }
 
     /// What tasks cost.

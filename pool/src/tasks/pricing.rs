@@ -51,6 +51,11 @@ impl Prices {
         self.of_models.get(model).copied().unwrap_or(self.all)
     }
 
+    /// Whether the operator has a budget for tasks of agents that show no key.
+    pub(super) fn operator_pays(&self) -> bool {
+        self.budget.per_day > Msat::ZERO && self.budget.in_all > Msat::ZERO
+    }
+
     /// Who pays for a task.
     pub(super) fn payer(&self, payment: Payment) -> Payer {
         match payment {

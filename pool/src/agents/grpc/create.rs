@@ -1,7 +1,5 @@
 //! A request of the API as an order of a task.
 
-use std::net::Ipv4Addr;
-
 use dovetail_api::codes::Code;
 use dovetail_api::v1;
 use dovetail_commitment::{Form, ModelId, SamplingParams, TaskId};
@@ -9,8 +7,8 @@ use tonic::{Request, Status};
 
 use super::status::{IntoStatus, unavailable};
 use super::{InferenceService, id32, optional_id32};
-use crate::grpc_listener::Origin;
-use crate::tasks::{AdmissionError, Admitted, Caller, Order, Payment};
+use crate::agents::{bearer, caller};
+use crate::tasks::{AdmissionError, Admitted, Caller, Order, Payment, Prompt};
 
 /// Where a request shows a key.
 const AUTHORIZATION: &str = "authorization";
@@ -20,7 +18,7 @@ impl InferenceService {
         &self,
         request: Request<v1::CreateTaskRequest>,
     ) -> Result<Admitted, Status> {
-        let caller = caller(&request);
+        let caller = caller(request.extensions().get());
         let payer = self.payer(&request).await?;
         let order = order(caller, payer, request.into_inner())?;
         let admitted = self.tasks.admit(order).await;
@@ -46,23 +44,6 @@ impl InferenceService {
     }
 }
 
-/// What is shown by `Bearer <secret>`, the scheme in any case (RFC 9110, 11.1).
-fn bearer(shown: &str) -> Option<&str> {
-    let (scheme, secret) = shown.trim().split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| secret.trim())
-        .filter(|secret| !secret.is_empty())
-}
-
-/// Who calls. Connections whose address is gone share one.
-fn caller<T>(request: &Request<T>) -> Caller {
-    let origin = request.extensions().get::<Origin>();
-    let connection = origin.map_or(0, |origin| origin.connection);
-    let address = origin.and_then(|origin| origin.address);
-    Caller::new(connection, address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
-}
-
 fn order(caller: Caller, payer: Payment, request: v1::CreateTaskRequest) -> Result<Order, Status> {
     Ok(Order {
         caller,
@@ -72,7 +53,8 @@ fn order(caller: Caller, payer: Payment, request: v1::CreateTaskRequest) -> Resu
         id: optional_id32(&request.task_id, "task_id")?.map(TaskId::from_bytes),
         salt: id32(&request.salt, "salt")?,
         seed: optional_id32(&request.seed, "seed")?,
-        prompt: request.prompt,
+        as_many_as_fit: false,
+        prompt: Prompt::Text(request.prompt),
         stop: request.stop,
         form: request.constraint.map(form).transpose()?,
     })
@@ -114,16 +96,6 @@ mod tests {
     use super::*;
     use crate::test_support::{Database, live_tasks};
     use crate::validation::tests::tiny_model;
-
-    #[test]
-    fn a_key_is_shown_as_a_bearers_and_in_no_other_way() {
-        for shown in ["Bearer sk-1", "bearer  sk-1 ", "BEARER sk-1"] {
-            assert_eq!(bearer(shown), Some("sk-1"), "{shown}");
-        }
-        for shown in ["", "sk-1", "Bearer", "Bearer ", "Basic sk-1"] {
-            assert_eq!(bearer(shown), None, "{shown}");
-        }
-    }
 
     /// What the keys of this name, and the operator, have set aside.
     async fn reserved(ledger: &Ledger) -> (i64, i64) {
