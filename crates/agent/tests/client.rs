@@ -9,7 +9,6 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering::SeqCst},
     },
-    time::Duration,
 };
 
 use dovetail_agent::{AgentClient, AgentError, Model, Question, ReceiptFile, Task, TaskState};
@@ -35,8 +34,6 @@ const OUTPUT: [u32; 6] = [10, 11, 12, 13, 14, 15];
 struct StandIn {
     /// The stream breaks after 2 tokens this often.
     breaks: AtomicU32,
-    /// `GetReceipt` answers with `receipt-pending` this often.
-    pending: AtomicU32,
     /// Tasks end as failed instead.
     fails: bool,
     /// The stream begins with a task that is finished already.
@@ -136,6 +133,7 @@ impl Inference for StandIn {
         let v1::StreamTaskRequest {
             task_id,
             from_position,
+            ..
         } = request.into_inner();
         let first_state = if self.late {
             TaskState::Finished
@@ -187,9 +185,6 @@ impl Inference for StandIn {
         &self,
         _: Request<v1::GetReceiptRequest>,
     ) -> Result<Response<v1::GetReceiptResponse>, Status> {
-        if take_one(&self.pending) {
-            return Err(Code::ReceiptPending.status("not settled yet"));
-        }
         Ok(Response::new(v1::GetReceiptResponse {
             receipt_json: "{}".into(),
         }))
@@ -291,35 +286,6 @@ async fn a_gap_in_the_tokens_is_noticed() {
         };
         assert!(matches!(error, AgentError::Protocol(_)), "{error}");
     }
-}
-
-#[tokio::test]
-async fn a_receipt_is_waited_for_but_not_for_ever() {
-    let client = connect(StandIn {
-        pending: 2.into(),
-        ..Default::default()
-    })
-    .await;
-    let task_id = question(7).task_id;
-    let receipt = client
-        .wait_for_receipt(task_id, Duration::MAX)
-        .await
-        .unwrap();
-    assert_eq!(receipt, "{}");
-
-    let client = connect(StandIn {
-        pending: 1000.into(),
-        ..Default::default()
-    })
-    .await;
-    let error = client
-        .wait_for_receipt(task_id, Duration::from_millis(300))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, AgentError::ReceiptPending { .. }),
-        "{error}"
-    );
 }
 
 #[tokio::test]

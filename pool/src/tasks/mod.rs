@@ -10,6 +10,7 @@ mod caller;
 mod choice;
 mod connected_worker;
 mod delivery;
+mod endings;
 #[cfg(test)]
 mod fairness_tests;
 mod follower;

@@ -25,7 +25,7 @@ impl InferenceService {
 }
 
 /// Who calls. Connections whose address is gone share one.
-fn caller<T>(request: &Request<T>) -> Caller {
+pub(super) fn caller<T>(request: &Request<T>) -> Caller {
     let origin = request.extensions().get::<Origin>();
     let connection = origin.map_or(0, |origin| origin.connection);
     let address = origin.and_then(|origin| origin.address);
