@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bad_line;
+
 use std::{
     pin::Pin,
     process::{Command, Output, Stdio},
@@ -9,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use dovetail_agent::{AgentClient, AgentError, Model, Question, ReceiptFile, Task, TaskState};
@@ -22,7 +25,7 @@ use dovetail_api::{
 };
 use dovetail_commitment::{EncodedPrompt, ModelId, PROMPT_TOKENS_MAX, SamplingParams};
 use tokio::net::TcpListener;
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio_stream::{Stream, StreamExt, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status};
 
 /// What it makes of every prompt.
@@ -38,6 +41,8 @@ struct StandIn {
     fails: bool,
     /// The stream begins with a task that is finished already.
     late: bool,
+    /// How long a token takes.
+    pause: Duration,
     /// Streams lack the token at this position.
     gap_at: Option<usize>,
     /// How many tokens it says it made of a prompt, instead of [`PROMPT_TOKENS`].
@@ -162,7 +167,12 @@ impl Inference for StandIn {
             TaskState::Finished
         };
         events.push(event(Event::Task(task(task_id, last))));
-        Ok(Response::new(Box::pin(tokio_stream::iter(events))))
+        let pause = self.pause;
+        let events = tokio_stream::iter(events).then(move |event| async move {
+            tokio::time::sleep(pause).await;
+            event
+        });
+        Ok(Response::new(Box::pin(events)))
     }
 
     async fn get_task(
@@ -238,6 +248,21 @@ async fn an_answer_arrives_whole_although_its_stream_breaks_twice() {
         assert_eq!(answer.to_file().prompt_tokens, PROMPT_TOKENS);
         assert_eq!(answer.prompt_tokens(), PROMPT_TOKENS);
     }
+}
+
+/// What comes of it is a status of the transport's own, and none that a pool has sent.
+#[tokio::test]
+async fn an_answer_arrives_whole_although_its_connection_is_cut_in_the_middle() {
+    let pool = connect(StandIn {
+        pause: Duration::from_millis(100),
+        ..Default::default()
+    })
+    .await;
+    let url = bad_line::to(pool.url(), 1, Duration::from_millis(400)).await;
+    let client = AgentClient::connect(&url).await.unwrap();
+    let mut answer = client.ask(question(7)).await.unwrap();
+    while answer.next().await.unwrap().is_some() {}
+    assert_eq!(answer.tokens(), OUTPUT);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bad_line;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -11,7 +13,7 @@ use dovetail_agent::{AgentClient, AgentError, Task, TaskId, TaskState};
 use dovetail_api::codes::Code;
 use dovetail_api::v1::inference_server::{Inference, InferenceServer};
 use dovetail_api::v1::{self, stream_task_response::Event};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
@@ -220,31 +222,12 @@ async fn events_without_end_that_bring_nothing_end_the_wait() {
     assert!(matches!(error, AgentError::Protocol(_)), "{error}");
 }
 
-/// Passes bytes on to this pool, and cuts the first connections after so long.
-async fn cut(pool: &str, cuts: u32, after: Duration) -> String {
-    let pool = pool.trim_start_matches("http://").to_owned();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        for number in 0.. {
-            let (mut near, _) = listener.accept().await.unwrap();
-            let mut far = TcpStream::connect(&pool).await.unwrap();
-            tokio::spawn(async move {
-                let passing = tokio::io::copy_bidirectional(&mut near, &mut far);
-                let time = if number < cuts { after } else { LONG };
-                let _ = tokio::time::timeout(time, passing).await;
-            });
-        }
-    });
-    url
-}
-
 /// What comes of it is a status of the transport's own, and none that a pool has sent.
 #[tokio::test]
 async fn connections_that_are_cut_meanwhile_are_made_again() {
     let settled = Then::Becomes(TaskState::Settled, Duration::from_millis(700));
     let (pool, url) = serve(3, &[settled]).await;
-    let url = cut(&url, 2, Duration::from_millis(400)).await;
+    let url = bad_line::to(&url, 2, Duration::from_millis(400)).await;
     assert_eq!(wait(&url, LONG).await.unwrap(), RECEIPT);
     assert_eq!(pool.streamed.load(SeqCst), 3);
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use dovetail_commitment::TaskId;
+use dovetail_commitment::{OUTPUT_TOKENS_MAX, TaskId};
 use dovetail_ledger::{TaskRecord, TaskState};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -45,6 +45,8 @@ pub(crate) struct Follower {
     /// Whether a state is to be told that waited for tokens to go first.
     owes_state: bool,
     position: usize,
+    /// Whether it wants tokens at all.
+    reads_output: bool,
     ready: VecDeque<TaskEvent>,
     has_ended: bool,
     following: Option<Following>,
@@ -67,6 +69,7 @@ impl Tasks {
             told: None,
             owes_state: false,
             position: from,
+            reads_output: from < OUTPUT_TOKENS_MAX as usize,
             ready: VecDeque::new(),
             has_ended: false,
             following,
@@ -91,9 +94,17 @@ impl Follower {
         self.place.is_some() && self.ready.is_empty()
     }
 
-    /// The agent has hung up. If it does not come back, its task is stopped.
+    #[cfg(test)]
+    pub(super) fn holds_nothing(&self) -> bool {
+        let record = &self.record;
+        let is_empty = record.prompt.is_none() && record.output_tokens.is_none();
+        is_empty && self.progress.is_none() && self.ready.is_empty() && self.following.is_none()
+    }
+
+    /// The agent has hung up. If it does not come back, its task is stopped; but not by one that has only waited for states,
+    /// and gives that up.
     pub(crate) fn hang_up(self) {
-        if let Some(following) = self.following {
+        if let Some(following) = self.following.filter(|_| self.reads_output) {
             following.hang_up();
         }
     }

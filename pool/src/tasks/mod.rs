@@ -10,6 +10,8 @@ mod caller;
 mod choice;
 mod connected_worker;
 mod delivery;
+#[cfg(test)]
+mod ending_tests;
 mod endings;
 #[cfg(test)]
 mod fairness_tests;
