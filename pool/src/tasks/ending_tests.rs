@@ -156,12 +156,17 @@ async fn where_too_many_wait_a_stream_ends_with_the_output_and_another_party_sti
         let follower = fixture.tasks.follow(task.id, 0).await.unwrap();
         follower.until_settled(caller)
     };
+    // The state comes before the output and after it.
     let mut refused = follow(agent()).await;
-    assert_eq!(next_state(&mut refused).await, Some(TaskState::Finished));
+    for _ in 0..2 {
+        assert_eq!(next_state(&mut refused).await, Some(TaskState::Finished));
+    }
     assert_eq!(next_state(&mut refused).await, None);
     let other = Caller::new(2, Ipv4Addr::new(192, 0, 2, 2).into());
     let mut taken = follow(other).await;
-    assert_eq!(next_state(&mut taken).await, Some(TaskState::Finished));
+    for _ in 0..2 {
+        assert_eq!(next_state(&mut taken).await, Some(TaskState::Finished));
+    }
     assert!(taken.is_past_output());
     drop((crowd, taken, worker));
     fixture.end().await;
