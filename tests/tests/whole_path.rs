@@ -20,6 +20,21 @@ fn ask(scenario: &Scenario, file: &str, more: &[&str]) -> Value {
     scenario.ask(prompt, 32, file, more).unwrap()
 }
 
+/// The agent computes the answer again with the model's file; how many tokens it has.
+fn replay(scenario: &Scenario, file: &str) -> Value {
+    let verified = scenario
+        .agent()
+        .args(["receipt", "verify", "--replay", "--json", "--model"])
+        .arg(scenario.file("model.safetensors"))
+        .arg(scenario.file(file))
+        .output()
+        .unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+    let report: Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!(report["replay"]["result"], "same", "{report}");
+    report["replay"]["output_tokens"].clone()
+}
+
 #[test]
 fn an_invoice_becomes_its_json_a_share_a_payout_and_a_receipt() {
     let options = Options {
@@ -39,6 +54,7 @@ fn an_invoice_becomes_its_json_a_share_a_payout_and_a_receipt() {
     assert_eq!(settled["replayed"], 1);
     assert_eq!(settled["credit_msat"], tokens * 1000);
     scenario.pool.event("payout_paid", TIME_MAX).unwrap();
+    assert_eq!(replay(&scenario, "receipt.json"), tokens);
 }
 
 #[test]
@@ -89,6 +105,9 @@ fn an_agent_that_asks_with_a_schema_gets_json_of_it_and_a_receipt_for_it() {
     assert_eq!(answer["receipt"]["verified"], true);
     let settled = scenario.pool.event("batch_settled", TIME_MAX).unwrap();
     assert_eq!(settled["replayed"], 1);
+
+    let tokens = answer["output_tokens"].as_array().unwrap().len();
+    assert_eq!(replay(&scenario, "receipt.json"), tokens);
 
     // The receipt is one for this form, and no other.
     let kept = std::fs::read_to_string(scenario.file("receipt.json")).unwrap();
@@ -200,6 +219,8 @@ fn a_prompt_becomes_tokens_a_share_a_payout_and_a_receipt() {
     assert!(text.starts_with(stopped_text) && stopped_text.ends_with(&stop));
     assert!(stopped_text.len() < text.len());
     assert_eq!(stopped["receipt"]["verified"], true);
+    assert_eq!(replay(&scenario, "receipt.json"), 32);
+    replay(&scenario, "stopped.json");
 
     // Nothing of the prompt is in any log.
     for daemon in [

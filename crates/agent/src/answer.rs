@@ -41,7 +41,7 @@ impl Answer {
         (task, prompt): (Task, EncodedPrompt),
         begun: Instant,
     ) -> Result<Self, AgentError> {
-        let stream = client.stream(question.task_id, 0).await?;
+        let stream = client.stream(question.task_id, 0, false).await?;
         Ok(Self {
             client,
             received: Received::new(question.sampling.max_tokens),
@@ -211,7 +211,8 @@ impl Answer {
         while let Some(pause) = self.resumes.next() {
             sleep(pause).await;
             let position = u32::try_from(self.tokens().len()).unwrap_or(u32::MAX);
-            match self.client.stream(self.question.task_id, position).await {
+            let task_id = self.question.task_id;
+            match self.client.stream(task_id, position, false).await {
                 Ok(stream) => {
                     self.stream = stream;
                     return Ok(());

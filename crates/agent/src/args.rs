@@ -150,8 +150,11 @@ pub(crate) struct ReceiptVerifyArgs {
     #[arg(long, value_name = "HEX", env = "DOVETAIL_POOL_KEY", value_parser = key)]
     pub(crate) pool_key: Option<Key>,
     /// The model's file: its tokenizer encodes the prompt again, and the tokens must be those that the pool made of it.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "model", value_name = "FILE")]
     pub(crate) model_file: Option<PathBuf>,
+    /// Compute the answer again with the model's file: it must come out the same, bit for bit.
+    #[arg(long, requires = "model_file")]
+    pub(crate) replay: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -406,6 +409,7 @@ mod tests {
             "dovetail ask",
             "dovetail task get 1234",
             "dovetail receipt verify f --pool-key 12",
+            "dovetail receipt verify f --replay",
             "dovetail credit get",
             "dovetail credit get alice --block 12",
             "dovetail credit get alice --timeout 0",
@@ -434,5 +438,14 @@ mod tests {
             panic!()
         };
         assert!(args.json && args.file == *"r.json");
+    }
+
+    #[test]
+    fn an_answer_is_replayed_with_the_models_file() {
+        let cli = parse("dovetail receipt verify r.json --replay --model clerk.safetensors");
+        let Command::Receipt(ReceiptCommand::Verify(args)) = cli.unwrap().command else {
+            panic!()
+        };
+        assert!(args.replay && args.model_file.unwrap() == *"clerk.safetensors");
     }
 }

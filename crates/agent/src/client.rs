@@ -1,19 +1,18 @@
-//! Calls to one pool. One short function per call of the interface, and a few that a person needs: find a model by
-//! name, wait for a receipt.
+//! Calls to one pool. One short function per call of the interface, and one that a person needs: find a model by name.
+//! Waiting for a receipt is in `settlement.rs`.
 
 use std::time::Duration;
 
 use dovetail_api::{
     ID_BYTES, MESSAGE_BYTES_MAX,
-    codes::Code,
     v1::{self, inference_client::InferenceClient},
     words,
 };
 use dovetail_commitment::{Constraint, EncodedPrompt, ModelId, SamplingParams, TaskId};
 use dovetail_console::harmless;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tonic::{
-    Request, Response, Status,
+    Request, Response, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 
@@ -30,9 +29,6 @@ const MODELS_MAX: usize = 1_024;
 const NAME_BYTES_MAX: usize = 64;
 /// A dead connection is noticed within twice this, even in the middle of a slow answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Waiting for a share takes seconds to minutes; the pool is asked at most this seldom.
-const POLL_MAX: Duration = Duration::from_secs(2);
-const POLL_FIRST: Duration = Duration::from_millis(100);
 
 /// A connection to one pool. Cheap to clone; clones share the connection, which is made anew when it is lost.
 #[derive(Clone, Debug)]
@@ -167,47 +163,17 @@ impl AgentClient {
         Ok(harmless(json).to_string())
     }
 
-    /// Waits until the task is settled and returns its receipt, not checked yet.
-    ///
-    /// # Errors
-    /// [`AgentError::ReceiptPending`] if `wait_max` passes; anything else as soon as it is certain that no receipt
-    /// will come. A connection lost meanwhile is made again within `wait_max`.
-    pub async fn wait_for_receipt(
-        &self,
-        task_id: TaskId,
-        wait_max: Duration,
-    ) -> Result<String, AgentError> {
-        let begun = Instant::now();
-        let mut pause = POLL_FIRST;
-        loop {
-            match self.receipt(task_id).await {
-                Ok(receipt) => return Ok(receipt),
-                Err(error) if !error.is_worth_a_retry() => return Err(error),
-                // Not by the time of the end, which a long wait puts beyond what the clock can say.
-                Err(error) if begun.elapsed() + pause > wait_max => {
-                    return Err(if error.is_refusal(Code::ReceiptPending) {
-                        AgentError::ReceiptPending {
-                            task_id,
-                            waited_s: wait_max.as_secs(),
-                        }
-                    } else {
-                        error
-                    });
-                }
-                Err(_) => sleep(pause).await,
-            }
-            pause = (pause * 2).min(POLL_MAX);
-        }
-    }
-
+    /// The events of a task from this position of its output on: to the end of the output, or `until_settled`.
     pub(crate) async fn stream(
         &self,
         task_id: TaskId,
         from_position: u32,
-    ) -> Result<tonic::Streaming<v1::StreamTaskResponse>, AgentError> {
+        until_settled: bool,
+    ) -> Result<Streaming<v1::StreamTaskResponse>, AgentError> {
         let request = v1::StreamTaskRequest {
             task_id: task_id.to_bytes().to_vec(),
             from_position,
+            until_settled,
         };
         let mut inner = self.inner.clone();
         self.call(inner.stream_task(Request::new(request))).await

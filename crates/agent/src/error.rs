@@ -1,6 +1,7 @@
 //! What can go wrong for an agent, by what a person can do about it. What an error repeats of a pool's words is short and
 //! harmless ([`dovetail_api::words`]).
 
+use std::error::Error as _;
 use std::path::PathBuf;
 
 use dovetail_api::codes::{self, Code};
@@ -160,8 +161,10 @@ impl AgentError {
     /// A refused or failed call to the pool at `url`.
     pub(crate) fn from_status(url: &str, status: &tonic::Status) -> Self {
         let code = codes::code_of(status);
-        // Without a word of ours, an `Unavailable` was made by the transport on this side.
-        if code.is_none() && status.code() == tonic::Code::Unavailable {
+        // Without a word of ours, an `Unavailable` was made by the transport on this side; so was whatever has a source, such
+        // as a stream whose connection was cut, which is `Unknown`.
+        let is_ours = status.code() == tonic::Code::Unavailable || status.source().is_some();
+        if code.is_none() && is_ours {
             return Self::Unreachable {
                 url: url.to_owned(),
                 reason: words::message_of(status),

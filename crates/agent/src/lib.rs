@@ -3,7 +3,7 @@
 //! [`AgentClient`] talks to a pool over gRPC, [`Answer`] follows one task, [`ReceiptFile`] is what an agent keeps
 //! of it, and [`verify`](verify::verify) checks such a file offline. Nothing here needs a Bitcoin node or trusts the
 //! pool; what cannot be checked without the model is not claimed to be checked. With the model's [`Vocabulary`] an answer's
-//! text is compared with its tokens.
+//! text is compared with its tokens, and with the whole model a [`Replayer`] computes the answer again.
 //!
 //! For miners, [`credit`] fetches what a pool has published of a block, and checks an account's part of it offline;
 //! [`payouts`] says where an account is paid, and changes it.
@@ -19,6 +19,8 @@ mod key;
 pub mod payouts;
 mod question;
 pub mod receipt_file;
+mod replay;
+mod settlement;
 pub mod verify;
 
 pub use answer::Answer;
@@ -30,3 +32,4 @@ pub use error::AgentError;
 pub use key::{AgentKey, NotAKey};
 pub use question::Question;
 pub use receipt_file::ReceiptFile;
+pub use replay::{Replay, ReplayOutcome, Replayer};

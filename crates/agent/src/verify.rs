@@ -2,18 +2,20 @@
 //!
 //! The receipt's own chain (signature, leaf, batch, coinbase, merkle root, proof of work) is checked by
 //! `dovetail_commitment::receipt`; here the agent's own copy is held against the transcript that the chain leads to.
-//! What this cannot show: that the tokens are what the model gives (the pool's audit samples that, and a replay needs
-//! the model), and that the block header was ever known to the network (most shares are not blocks).
+//! With the model at hand, the answer is computed again. What this cannot show: that the block header was ever known to the
+//! network (most shares are not blocks).
 
+use dovetail_audit::Evidence;
 use dovetail_commitment::{
     StopSequences, Transcript,
     receipt::{self, Receipt, ReceiptError, VerifiedReceipt},
 };
-use dovetail_engine::Vocabulary;
+use dovetail_engine::{EngineError, Vocabulary};
 use dovetail_units::{Msat, TokenPrices};
 use serde::Serialize;
 
 use crate::receipt_file::{Kept, KeptConstraint, ReceiptFile};
+use crate::replay::{Replay, ReplayOutcome, Replayer};
 
 /// One thing that a receipt must satisfy. The order is the order of checking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -49,11 +51,13 @@ pub enum Check {
     Encoding,
     /// The transcript commits to the tokens that the agent saw.
     Output,
+    /// The model gives these tokens, and this trace, when they are computed again.
+    Replay,
 }
 
 impl Check {
     /// All of them, in the order of checking.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Format,
         Self::Signature,
         Self::PoolKey,
@@ -69,6 +73,7 @@ impl Check {
         Self::InputTokens,
         Self::Encoding,
         Self::Output,
+        Self::Replay,
     ];
 
     /// What it says when it holds.
@@ -89,6 +94,7 @@ impl Check {
             Self::InputTokens => "as many tokens of input are paid for as the prompt has",
             Self::Encoding => "the model's tokenizer makes these tokens of the prompt",
             Self::Output => "it commits to these output tokens",
+            Self::Replay => "the model gives exactly these tokens when they are computed again",
         }
     }
 }
@@ -130,6 +136,17 @@ pub struct Report {
     pub header_hash: Option<String>,
     /// What the task has cost, if the receipt's own chain holds.
     pub cost: Option<Cost>,
+    /// What came of computing the answer again, if that was begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
+}
+
+impl Report {
+    /// Whether the answer was computed again, and came out the same.
+    pub fn is_replayed(&self) -> bool {
+        let replay = self.replay.as_ref();
+        replay.is_some_and(|replay| replay.outcome == ReplayOutcome::Same)
+    }
 }
 
 /// What a task has cost, and how that was counted.
@@ -157,21 +174,35 @@ const EARLIER_FAILED: &str = "an earlier check failed";
 const NO_KEY: &str = "no pool key was given to compare with";
 const NO_COPY: &str = "the file has no agent's copy";
 const NO_MODEL_FILE: &str = "no model file was given to encode the prompt with";
+const NO_REPLAY: &str = "it was not asked to be computed again";
 
 /// What a verification has at hand, besides what is verified.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known<'a> {
     /// The x-only key that must have signed.
     pub pool_key: Option<[u8; 32]>,
-    /// The vocabulary of the model that was asked, to encode the prompt again.
+    /// The vocabulary of the model that was asked, to encode the prompt again. Not needed beside a replayer.
     pub vocabulary: Option<&'a Vocabulary>,
+    /// The model that was asked, to compute the answer again. That takes a fraction of the time that generating took.
+    pub replayer: Option<&'a Replayer>,
+}
+
+impl Known<'_> {
+    /// The tokens of a prompt, where a tokenizer is known.
+    fn encode(&self, prompt: &[u8]) -> Option<Result<Vec<u32>, EngineError>> {
+        match (self.replayer, self.vocabulary) {
+            (Some(replayer), _) => Some(replayer.encode(prompt)),
+            (None, Some(vocabulary)) => Some(vocabulary.encode(prompt)),
+            (None, None) => None,
+        }
+    }
 }
 
 /// Verifies what an agent kept. `pool_key` is the x-only key that must have signed.
 pub fn verify(kept: &Kept, pool_key: Option<[u8; 32]>) -> Report {
     let known = Known {
         pool_key,
-        vocabulary: None,
+        ..Known::default()
     };
     verify_with(kept, &known)
 }
@@ -189,10 +220,12 @@ pub fn verify_with(kept: &Kept, known: &Known<'_>) -> Report {
                     Some((Check::Format, "the file holds no receipt yet".into())),
                     known,
                     false,
+                    None,
                 ),
                 pool_key: None,
                 header_hash: None,
                 cost: None,
+                replay: None,
             },
         },
     }
@@ -200,33 +233,51 @@ pub fn verify_with(kept: &Kept, known: &Known<'_>) -> Report {
 
 fn check(receipt: &Receipt, known: &Known<'_>, copy: Option<&ReceiptFile>) -> Report {
     let chain = receipt.verify(known.pool_key);
-    let failure = match (&chain, copy) {
-        (Err(error), _) => Some(explain(*error)),
-        (Ok(verified), Some(copy)) => check_copy(verified, copy, known).err(),
-        (Ok(_), None) => None,
+    let evidence = match (&chain, copy) {
+        (Err(error), _) => Err(explain(*error)),
+        (Ok(verified), Some(copy)) => check_copy(verified, copy, known).map(Some),
+        (Ok(_), None) => Ok(None),
+    };
+    let (replay, failure) = match (evidence, known.replayer) {
+        (Err(failure), _) => (None, Some(failure)),
+        (Ok(Some(evidence)), Some(replayer)) => {
+            let (replay, difference) = replayer.replay(&evidence);
+            (Some(replay), difference.map(|why| (Check::Replay, why)))
+        }
+        (Ok(_), _) => (None, None),
     };
     Report {
         verified: failure.is_none(),
         first_failure: failure.as_ref().map(|(check, _)| *check),
-        lines: lines(failure, known, copy.is_some()),
+        lines: lines(failure, known, copy.is_some(), replay.as_ref()),
         pool_key: chain
             .as_ref()
             .ok()
             .map(|verified| hex::encode(verified.pool_key)),
         header_hash: chain.as_ref().ok().map(hash_for_people),
         cost: chain.as_ref().ok().map(Cost::of),
+        replay,
     }
 }
 
-fn lines(failure: Option<(Check, String)>, known: &Known<'_>, has_copy: bool) -> Vec<Line> {
+fn lines(
+    failure: Option<(Check, String)>,
+    known: &Known<'_>,
+    has_copy: bool,
+    replay: Option<&Replay>,
+) -> Vec<Line> {
+    let no_tokenizer = known.vocabulary.is_none() && known.replayer.is_none();
     let outcome = |check: Check| match &failure {
         Some((failed, why)) if *failed == check => Outcome::Fails(why.clone()),
         Some((failed, _)) if *failed < check => Outcome::NotChecked(EARLIER_FAILED),
         _ if check == Check::PoolKey && known.pool_key.is_none() => Outcome::NotChecked(NO_KEY),
         _ if check >= Check::Task && !has_copy => Outcome::NotChecked(NO_COPY),
-        _ if check == Check::Encoding && known.vocabulary.is_none() => {
-            Outcome::NotChecked(NO_MODEL_FILE)
-        }
+        _ if check == Check::Encoding && no_tokenizer => Outcome::NotChecked(NO_MODEL_FILE),
+        _ if check == Check::Replay => match replay.map(|replay| replay.outcome) {
+            None => Outcome::NotChecked(NO_REPLAY),
+            Some(ReplayOutcome::NotDone { why }) => Outcome::NotChecked(why),
+            Some(_) => Outcome::Holds,
+        },
         _ => Outcome::Holds,
     };
     Check::ALL
@@ -238,39 +289,50 @@ fn lines(failure: Option<(Check, String)>, known: &Known<'_>, has_copy: bool) ->
         .collect()
 }
 
+/// All that needs no computing. What a replay needs, if it holds.
 fn check_copy(
     verified: &VerifiedReceipt,
     copy: &ReceiptFile,
     known: &Known<'_>,
-) -> Result<(), (Check, String)> {
+) -> Result<Evidence, (Check, String)> {
     check_request(&verified.transcript, copy)?;
-    let stop = copy.stop.iter().map(|stop| stop.as_bytes().to_vec());
-    let stop =
-        StopSequences::new(stop.collect()).map_err(|error| (Check::Prompt, error.to_string()))?;
-    let constraint = copy.constraint.as_ref().map(KeptConstraint::constraint);
-    let constraint = constraint
-        .transpose()
-        .map_err(|error| (Check::Prompt, error.to_string()))?;
-    let prompt = copy.encoded_prompt();
-    let prompt = prompt.map_err(|error| (Check::Prompt, error.to_string()))?;
-    let (salt, constraint) = (&copy.salt, constraint.as_ref());
+    let evidence = evidence(verified, copy).map_err(|why| (Check::Prompt, why))?;
     let content = receipt::verify_content(
-        &verified.transcript,
-        salt,
-        &stop,
-        constraint,
-        &prompt,
-        &copy.output_tokens,
+        &evidence.transcript,
+        &evidence.salt,
+        &evidence.stop,
+        evidence.constraint.as_ref(),
+        &evidence.prompt,
+        &evidence.output_tokens,
     );
     match content {
         // Both are checked before the output.
         Ok(()) | Err(ReceiptError::Output) => {
-            verified.verify_input_tokens(&prompt).map_err(explain)?;
-            check_encoding(copy, known.vocabulary)?;
+            let counted = verified.verify_input_tokens(&evidence.prompt);
+            counted.map_err(explain)?;
+            check_encoding(copy, known)?;
         }
         Err(_) => {}
     }
-    content.map_err(explain)
+    content.map_err(explain)?;
+    Ok(evidence)
+}
+
+/// What the agent's copy holds, within the bounds of its kind, with the transcript that it is held against.
+fn evidence(verified: &VerifiedReceipt, copy: &ReceiptFile) -> Result<Evidence, String> {
+    let stop = copy.stop.iter().map(|stop| stop.as_bytes().to_vec());
+    let stop = StopSequences::new(stop.collect()).map_err(|error| error.to_string())?;
+    let constraint = copy.constraint.as_ref().map(KeptConstraint::constraint);
+    let constraint = constraint.transpose().map_err(|error| error.to_string())?;
+    let prompt = copy.encoded_prompt().map_err(|error| error.to_string())?;
+    Ok(Evidence {
+        transcript: verified.transcript.clone(),
+        salt: copy.salt,
+        prompt,
+        stop,
+        constraint,
+        output_tokens: copy.output_tokens.clone(),
+    })
 }
 
 /// Whether the transcript is of what was asked for.
@@ -291,16 +353,11 @@ fn check_request(transcript: &Transcript, copy: &ReceiptFile) -> Result<(), (Che
     Ok(())
 }
 
-fn check_encoding(
-    copy: &ReceiptFile,
-    vocabulary: Option<&Vocabulary>,
-) -> Result<(), (Check, String)> {
-    let Some(vocabulary) = vocabulary else {
+fn check_encoding(copy: &ReceiptFile, known: &Known<'_>) -> Result<(), (Check, String)> {
+    let Some(tokens) = known.encode(copy.prompt.as_bytes()) else {
         return Ok(());
     };
-    let tokens = vocabulary
-        .encode(copy.prompt.as_bytes())
-        .map_err(|error| (Check::Encoding, error.to_string()))?;
+    let tokens = tokens.map_err(|error| (Check::Encoding, error.to_string()))?;
     if tokens != copy.prompt_tokens {
         let why = "the pool made other tokens of the prompt than this release does";
         return Err((Check::Encoding, why.to_owned()));

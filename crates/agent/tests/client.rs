@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bad_line;
+
 use std::{
     pin::Pin,
     process::{Command, Output, Stdio},
@@ -23,7 +25,7 @@ use dovetail_api::{
 };
 use dovetail_commitment::{EncodedPrompt, ModelId, PROMPT_TOKENS_MAX, SamplingParams};
 use tokio::net::TcpListener;
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio_stream::{Stream, StreamExt, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status};
 
 /// What it makes of every prompt.
@@ -35,12 +37,12 @@ const OUTPUT: [u32; 6] = [10, 11, 12, 13, 14, 15];
 struct StandIn {
     /// The stream breaks after 2 tokens this often.
     breaks: AtomicU32,
-    /// `GetReceipt` answers with `receipt-pending` this often.
-    pending: AtomicU32,
     /// Tasks end as failed instead.
     fails: bool,
     /// The stream begins with a task that is finished already.
     late: bool,
+    /// How long a token takes.
+    pause: Duration,
     /// Streams lack the token at this position.
     gap_at: Option<usize>,
     /// How many tokens it says it made of a prompt, instead of [`PROMPT_TOKENS`].
@@ -136,6 +138,7 @@ impl Inference for StandIn {
         let v1::StreamTaskRequest {
             task_id,
             from_position,
+            ..
         } = request.into_inner();
         let first_state = if self.late {
             TaskState::Finished
@@ -164,7 +167,12 @@ impl Inference for StandIn {
             TaskState::Finished
         };
         events.push(event(Event::Task(task(task_id, last))));
-        Ok(Response::new(Box::pin(tokio_stream::iter(events))))
+        let pause = self.pause;
+        let events = tokio_stream::iter(events).then(move |event| async move {
+            tokio::time::sleep(pause).await;
+            event
+        });
+        Ok(Response::new(Box::pin(events)))
     }
 
     async fn get_task(
@@ -187,9 +195,6 @@ impl Inference for StandIn {
         &self,
         _: Request<v1::GetReceiptRequest>,
     ) -> Result<Response<v1::GetReceiptResponse>, Status> {
-        if take_one(&self.pending) {
-            return Err(Code::ReceiptPending.status("not settled yet"));
-        }
         Ok(Response::new(v1::GetReceiptResponse {
             receipt_json: "{}".into(),
         }))
@@ -245,6 +250,21 @@ async fn an_answer_arrives_whole_although_its_stream_breaks_twice() {
     }
 }
 
+/// What comes of it is a status of the transport's own, and none that a pool has sent.
+#[tokio::test]
+async fn an_answer_arrives_whole_although_its_connection_is_cut_in_the_middle() {
+    let pool = connect(StandIn {
+        pause: Duration::from_millis(100),
+        ..Default::default()
+    })
+    .await;
+    let url = bad_line::to(pool.url(), 1, Duration::from_millis(400)).await;
+    let client = AgentClient::connect(&url).await.unwrap();
+    let mut answer = client.ask(question(7)).await.unwrap();
+    while answer.next().await.unwrap().is_some() {}
+    assert_eq!(answer.tokens(), OUTPUT);
+}
+
 #[tokio::test]
 async fn an_unknown_model_is_refused_with_its_word() {
     let client = connect(StandIn::default()).await;
@@ -291,35 +311,6 @@ async fn a_gap_in_the_tokens_is_noticed() {
         };
         assert!(matches!(error, AgentError::Protocol(_)), "{error}");
     }
-}
-
-#[tokio::test]
-async fn a_receipt_is_waited_for_but_not_for_ever() {
-    let client = connect(StandIn {
-        pending: 2.into(),
-        ..Default::default()
-    })
-    .await;
-    let task_id = question(7).task_id;
-    let receipt = client
-        .wait_for_receipt(task_id, Duration::MAX)
-        .await
-        .unwrap();
-    assert_eq!(receipt, "{}");
-
-    let client = connect(StandIn {
-        pending: 1000.into(),
-        ..Default::default()
-    })
-    .await;
-    let error = client
-        .wait_for_receipt(task_id, Duration::from_millis(300))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, AgentError::ReceiptPending { .. }),
-        "{error}"
-    );
 }
 
 #[tokio::test]

@@ -241,6 +241,19 @@ impl Ledger {
             .transpose()
     }
 
+    /// Where the task stands, without all that belongs to it.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn task_state(&self, id: TaskId) -> Result<Option<TaskState>, LedgerError> {
+        let found: Option<String> = sqlx::query_scalar("SELECT state FROM tasks WHERE id = $1")
+            .bind(id.to_bytes().to_vec())
+            .fetch_optional(&self.pool)
+            .await?;
+        let state = |text: String| TaskState::parse(&text).ok_or(LedgerError::Corrupt("task"));
+        found.map(state).transpose()
+    }
+
     /// queued -> assigned; `false` if it is not queued any more, or expired.
     ///
     /// It does not wait for the disk: an agent waits for its first token meanwhile. Nobody is owed anything for an

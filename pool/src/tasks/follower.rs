@@ -1,14 +1,23 @@
-//! Following one task: its tokens as they come, its states as they change.
+//! Following one task: its tokens as they come, its states as they change. Some follow it past its output, until it is
+//! settled or never will be.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use dovetail_commitment::TaskId;
+use dovetail_commitment::{OUTPUT_TOKENS_MAX, TaskId};
 use dovetail_ledger::{TaskRecord, TaskState};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::audience::Following;
+use super::caller::Caller;
+use super::endings::Place;
 use super::progress::{Phase, Progress};
 use super::{TaskError, Tasks};
+
+/// How often the ledger is asked about a task that waits for its share. It is told when the task ends, but for a step whose
+/// answer from the ledger was lost.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What happened to a task that is followed.
 pub(crate) enum TaskEvent {
@@ -36,9 +45,15 @@ pub(crate) struct Follower {
     /// Whether a state is to be told that waited for tokens to go first.
     owes_state: bool,
     position: usize,
+    /// Whether it wants tokens at all.
+    reads_output: bool,
     ready: VecDeque<TaskEvent>,
     has_ended: bool,
     following: Option<Following>,
+    /// Who follows the task past its output.
+    until_settled: Option<Caller>,
+    /// The output has been told, and what becomes of the task is waited for.
+    place: Option<Place>,
 }
 
 impl Tasks {
@@ -54,27 +69,53 @@ impl Tasks {
             told: None,
             owes_state: false,
             position: from,
+            reads_output: from < OUTPUT_TOKENS_MAX as usize,
             ready: VecDeque::new(),
             has_ended: false,
             following,
+            until_settled: None,
+            place: None,
         })
     }
 }
 
 impl Follower {
-    /// The agent has hung up. If it does not come back, its task is stopped.
+    /// Goes on after the output until the task is settled or has ended otherwise, if there is a place for this caller to
+    /// wait. Nothing of the task is held meanwhile.
+    pub(crate) fn until_settled(self, caller: Caller) -> Self {
+        Self {
+            until_settled: Some(caller),
+            ..self
+        }
+    }
+
+    /// Whether all of the output has been told, and only what becomes of the task is waited for.
+    pub(crate) fn is_past_output(&self) -> bool {
+        self.place.is_some() && self.ready.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn holds_nothing(&self) -> bool {
+        let record = &self.record;
+        let is_empty = record.prompt.is_none() && record.output_tokens.is_none();
+        is_empty && self.progress.is_none() && self.ready.is_empty() && self.following.is_none()
+    }
+
+    /// The agent has hung up. If it does not come back, its task is stopped; but not by one that has only waited for states,
+    /// and gives that up.
     pub(crate) fn hang_up(self) {
-        if let Some(following) = self.following {
+        if let Some(following) = self.following.filter(|_| self.reads_output) {
             following.hang_up();
         }
     }
 
-    /// What happened next; `None` after the task's end.
+    /// What happened next; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<TaskEvent>, TaskError> {
         while self.ready.is_empty() && !self.has_ended {
-            match self.progress.take() {
-                Some(progress) => self.watch(progress).await?,
-                None => self.replay(),
+            match (self.progress.take(), self.place.take()) {
+                (Some(progress), _) => self.watch(progress).await?,
+                (None, Some(place)) => self.wait_for_end(place).await?,
+                (None, None) => self.replay(),
             }
         }
         Ok(self.ready.pop_front())
@@ -109,7 +150,10 @@ impl Follower {
             self.told = Some(phase);
             self.reread().await?;
             self.tell_state();
-            self.has_ended = !phase.is_streaming();
+            if !phase.is_streaming() {
+                self.end_output();
+                return Ok(());
+            }
         }
         self.owes_state = waits;
         self.progress = Some(progress);
@@ -122,7 +166,40 @@ impl Follower {
         let from = self.position.min(tokens.len());
         self.tell_tokens(tokens[from..].to_vec());
         self.tell_state();
+        self.end_output();
+    }
+
+    /// No more output comes, and all is told of it.
+    fn end_output(&mut self) {
+        self.following = None;
+        let is_open = self.record.state == TaskState::Finished;
+        let caller = self.until_settled.filter(|_| is_open);
+        let endings = &self.tasks.live.endings;
+        self.place = caller.and_then(|caller| endings.wait_for(self.record.id, &caller));
+        self.has_ended = self.place.is_none();
+        // It may take minutes.
+        self.record.prompt = None;
+        self.record.constraint = None;
+        self.record.output_tokens = None;
+    }
+
+    /// Waits for what becomes of a task whose output is complete.
+    async fn wait_for_end(&mut self, mut place: Place) -> Result<(), TaskError> {
+        // It may have ended before the place was taken.
+        while self.state().await? == TaskState::Finished {
+            if timeout(LOOK_INTERVAL, place.ended()).await.is_ok() {
+                break;
+            }
+        }
+        self.reread().await?;
+        self.tell_state();
         self.has_ended = true;
+        Ok(())
+    }
+
+    async fn state(&self) -> Result<TaskState, TaskError> {
+        let state = self.tasks.ledger.task_state(self.record.id).await;
+        state.map_err(TaskError::Ledger)?.ok_or(TaskError::Unknown)
     }
 
     async fn reread(&mut self) -> Result<(), TaskError> {

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::allowances::Hold;
 use super::audience::Audience;
 use super::caller::Caller;
+use super::endings::Endings;
 use super::hand::Hand;
 use super::progress::{Phase, Progress, StreamRefusal};
 use super::queue::{NoRoom, Queue};
@@ -111,6 +112,7 @@ pub(super) struct Joining {
 #[derive(Clone, Default)]
 pub(super) struct LiveTasks {
     state: Arc<Mutex<State>>,
+    pub(super) endings: Endings,
     pub(super) patience: Patience,
 }
 
@@ -119,6 +121,7 @@ impl LiveTasks {
     pub(super) fn new(patience: Patience) -> Self {
         Self {
             state: Arc::default(),
+            endings: Endings::default(),
             patience,
         }
     }
@@ -278,9 +281,12 @@ impl LiveTasks {
         Ok(())
     }
 
-    /// The task has ended in this way: frees its worker and tells who watches. Settled, failed
+    /// The task has ended in this way: frees its worker and tells who watches, or waits for its end. Settled, failed
     /// and cancelled tasks are forgotten here; the ledger keeps them.
     pub(super) fn finish(&self, id: &TaskId, phase: Phase) {
+        if phase != Phase::Finished {
+            self.endings.tell(id);
+        }
         let mut state = self.state();
         state.queue.retain(|queued| queued != id);
         for worker in state.workers.values_mut() {

@@ -12,6 +12,9 @@ mod choice;
 mod connected_worker;
 mod delivery;
 #[cfg(test)]
+mod ending_tests;
+mod endings;
+#[cfg(test)]
 mod fairness_tests;
 mod follower;
 mod hand;

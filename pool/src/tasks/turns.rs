@@ -1,15 +1,14 @@
 //! Turns at what takes a core for a while and is done for strangers: some at once, and one for each host. So nobody waits
 //! for more than one piece of work of each other host, however many connections and requests that one has. Connections from
-//! this machine have turns of their own: they are the operator's, or those of a proxy that has many agents behind it.
+//! this machine have turns of their own.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::caller::Caller;
+use super::caller::{Caller, Party};
 use crate::one_each::OneEach;
 
 /// Whoever has waited this long for a turn is told to come back later.
@@ -21,14 +20,14 @@ const OF_A_HOST_MAX: usize = 256;
 #[derive(Clone)]
 pub(super) struct Turns {
     all: Arc<Semaphore>,
-    of_hosts: OneEach<(IpAddr, u64)>,
+    of_hosts: OneEach<Party>,
     wait_max: Duration,
 }
 
 /// A turn. Dropping it lets the next one in.
 pub(super) struct Turn {
     _of_all: OwnedSemaphorePermit,
-    _of_host: crate::one_each::Turn<(IpAddr, u64)>,
+    _of_host: crate::one_each::Turn<Party>,
 }
 
 impl Turns {
@@ -45,11 +44,7 @@ impl Turns {
     pub(super) async fn take(&self, caller: &Caller) -> Option<Turn> {
         let turn = async {
             // Before it stands in the line of all.
-            let connection = match caller.host.is_loopback() {
-                true => caller.connection,
-                false => 0,
-            };
-            let of_host = self.of_hosts.take((caller.host, connection)).await?;
+            let of_host = self.of_hosts.take(caller.party()).await?;
             let of_all = Arc::clone(&self.all).acquire_owned().await.ok()?;
             Some(Turn {
                 _of_all: of_all,
@@ -62,6 +57,8 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn caller(connection: u64, host: u8) -> Caller {

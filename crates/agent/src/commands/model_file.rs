@@ -1,8 +1,8 @@
-//! A model's file at hand, for its vocabulary.
+//! A model's file at hand: for its vocabulary, or to compute with.
 
 use std::path::Path;
 
-use dovetail_agent::{AgentError, ModelId, Vocabulary};
+use dovetail_agent::{AgentError, ModelId, Replayer, Vocabulary};
 
 /// The vocabulary of this model.
 ///
@@ -13,10 +13,23 @@ pub(crate) fn load(path: &Path, asked: ModelId) -> Result<Vocabulary, AgentError
         path: path.to_owned(),
         source,
     })?;
-    let file = vocabulary.model_id();
-    if file == asked {
-        Ok(vocabulary)
-    } else {
-        Err(AgentError::OtherModelFile { file, asked })
+    of(asked, vocabulary.model_id())?;
+    Ok(vocabulary)
+}
+
+/// The whole of this model, to compute on all cores.
+///
+/// # Errors
+/// As [`load`], and where the system starts no threads.
+pub(crate) fn load_whole(path: &Path, asked: ModelId) -> Result<Replayer, AgentError> {
+    let replayer = Replayer::load(path, 0)?;
+    of(asked, replayer.model_id())?;
+    Ok(replayer)
+}
+
+fn of(asked: ModelId, file: ModelId) -> Result<(), AgentError> {
+    match file == asked {
+        true => Ok(()),
+        false => Err(AgentError::OtherModelFile { file, asked }),
     }
 }

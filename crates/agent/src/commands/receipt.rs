@@ -42,16 +42,23 @@ pub(crate) async fn get(pool: &str, args: &ReceiptGetArgs) -> anyhow::Result<Exi
 
 pub(crate) fn verify(args: &ReceiptVerifyArgs) -> anyhow::Result<ExitCode> {
     let kept = receipt_file::load(&args.file)?;
-    let vocabulary = match (&args.model_file, &kept) {
+    let asked = match (&args.model_file, &kept) {
         (None, _) => None,
-        (Some(path), Kept::File(file)) => Some(model_file::load(path, file.model_id)?),
+        (Some(path), Kept::File(file)) => Some((path.as_path(), file.model_id)),
         (Some(_), Kept::ReceiptOnly(_)) => {
-            bail!("the file has no prompt to encode: leave --model-file out")
+            bail!("the file has no prompt to encode: leave --model-file and --replay out")
         }
     };
+    let (mut vocabulary, mut replayer) = (None, None);
+    match asked {
+        Some((path, model)) if args.replay => replayer = Some(model_file::load_whole(path, model)?),
+        Some((path, model)) => vocabulary = Some(model_file::load(path, model)?),
+        None => {}
+    }
     let known = Known {
         pool_key: args.pool_key.map(|key| key.0),
         vocabulary: vocabulary.as_ref(),
+        replayer: replayer.as_ref(),
     };
     let report = verify::verify_with(&kept, &known);
     if args.json {
@@ -59,7 +66,11 @@ pub(crate) fn verify(args: &ReceiptVerifyArgs) -> anyhow::Result<ExitCode> {
     } else {
         print(&report)?;
     }
-    Ok(exit_code(&report))
+    // Who asks for a replay is not served by the rest.
+    match args.replay && !report.is_replayed() {
+        true => Ok(ExitCode::FAILURE),
+        false => Ok(exit_code(&report)),
+    }
 }
 
 /// The text of the tokens of a receipt that holds. What the pool showed as the text plays no part in it.
@@ -111,8 +122,14 @@ fn print(report: &Report) -> Result<(), OutputError> {
         ))?;
     }
     match report.first_failure {
-        None => print_line("The receipt holds."),
-        Some(check) => print_line(format_args!("The receipt does not hold: {}.", name(check))),
+        None => print_line("The receipt holds.")?,
+        // All that the pool signed is there. It is the answer that is wrong.
+        Some(Check::Replay) => print_line("The receipt is genuine, and the answer is not.")?,
+        Some(check) => print_line(format_args!("The receipt does not hold: {}.", name(check)))?,
+    }
+    match &report.replay {
+        Some(replay) => print_line(&replay.sentence),
+        None => Ok(()),
     }
 }
 

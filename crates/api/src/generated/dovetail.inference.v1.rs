@@ -159,9 +159,14 @@ pub struct CreateTaskResponse {
 pub struct StreamTaskRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub task_id: ::prost::alloc::vec::Vec<u8>,
-    /// First output position wanted; 0 for everything.
+    /// First output position wanted; 0 for everything. Past the end of the output: the states alone.
     #[prost(uint32, tag = "2")]
     pub from_position: u32,
+    /// The stream goes on after FINISHED, for seconds to minutes, until the task is SETTLED or has ended otherwise.
+    /// It may end with FINISHED all the same: at a pool that does not know this field, or where too many wait
+    /// already. Then ask again a little later.
+    #[prost(bool, tag = "3")]
+    pub until_settled: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StreamTaskResponse {
@@ -528,7 +533,8 @@ pub mod inference_client {
             self.inner.unary(req, path, codec).await
         }
         /// The task's output from a position on, then each change of state. The stream starts with the task as it
-        /// stands and ends after the first event whose state is FINISHED, SETTLED, FAILED, CANCELLED or EXPIRED.
+        /// stands and ends after the first event whose state is FINISHED, SETTLED, FAILED, CANCELLED or EXPIRED;
+        /// with `until_settled`, FINISHED does not end it.
         /// A broken stream is resumed by asking again with `from_position` set past the last token received.
         /// Refused with: task-unknown, argument-invalid.
         pub async fn stream_task(
@@ -691,7 +697,8 @@ pub mod inference_server {
             + std::marker::Send
             + 'static;
         /// The task's output from a position on, then each change of state. The stream starts with the task as it
-        /// stands and ends after the first event whose state is FINISHED, SETTLED, FAILED, CANCELLED or EXPIRED.
+        /// stands and ends after the first event whose state is FINISHED, SETTLED, FAILED, CANCELLED or EXPIRED;
+        /// with `until_settled`, FINISHED does not end it.
         /// A broken stream is resumed by asking again with `from_position` set past the last token received.
         /// Refused with: task-unknown, argument-invalid.
         async fn stream_task(

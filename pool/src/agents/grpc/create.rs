@@ -91,6 +91,7 @@ mod tests {
     use dovetail_api::codes::code_of;
     use dovetail_ledger::{Ledger, NewKey};
     use dovetail_units::Msat;
+    use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
     use super::*;
@@ -126,6 +127,7 @@ mod tests {
         let service = InferenceService {
             tasks,
             tracker: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
         };
         // Eight tokens of 10 msat.
         let create = async |n: u8, shown: Option<&str>| {

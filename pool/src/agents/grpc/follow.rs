@@ -1,5 +1,6 @@
 //! Following one task for one agent: each event is sent as soon as the agent takes it.
 
+use dovetail_api::codes::Code;
 use dovetail_api::v1::{self, stream_task_response::Event as StreamEvent};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,15 +23,18 @@ impl InferenceService {
         let service = self.clone();
         self.tracker.spawn(async move {
             loop {
+                // An output under way may still come to its end. Nobody knows when a share will be found.
+                let may_stop = follower.is_past_output();
                 let next = tokio::select! {
                     // The agent hung up.
                     () = sender.closed() => return follower.hang_up(),
-                    next = follower.next() => next,
+                    () = service.shutdown.cancelled(), if may_stop => Err(stopping()),
+                    next = follower.next() => next.map_err(IntoStatus::into_status),
                 };
                 let (response, is_last) = match next {
                     Ok(Some(event)) => (Ok(service.response(event)), false),
                     Ok(None) => return,
-                    Err(error) => (Err(error.into_status()), true),
+                    Err(status) => (Err(status), true),
                 };
                 if sender.send(response).await.is_err() {
                     return follower.hang_up();
@@ -58,4 +62,8 @@ impl InferenceService {
         };
         v1::StreamTaskResponse { event: Some(event) }
     }
+}
+
+fn stopping() -> Status {
+    Code::Unavailable.status("the pool is stopping; ask again for the rest in a moment")
 }

@@ -22,9 +22,11 @@ use dovetail_rewards::ACCOUNT_BYTES_MAX;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
+use crate::agents::caller;
 use crate::tasks::Tasks;
 
 pub(crate) use downloads::Downloads;
@@ -42,6 +44,8 @@ struct InferenceService {
     tasks: Tasks,
     /// What streams run on.
     tracker: TaskTracker,
+    /// Ends streams that would go on for minutes.
+    shutdown: CancellationToken,
 }
 
 impl InferenceService {
@@ -97,10 +101,14 @@ impl Inference for InferenceService {
         &self,
         request: Request<v1::StreamTaskRequest>,
     ) -> Result<Response<Self::StreamTaskStream>, Status> {
+        let caller = caller(request.extensions().get());
         let request = request.into_inner();
         let id = task_id_of(&request.task_id)?;
         let follower = self.tasks.follow(id, request.from_position as usize).await;
-        let follower = follower.map_err(IntoStatus::into_status)?;
+        let mut follower = follower.map_err(IntoStatus::into_status)?;
+        if request.until_settled {
+            follower = follower.until_settled(caller);
+        }
         Ok(Response::new(self.send_events(follower)))
     }
 

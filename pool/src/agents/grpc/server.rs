@@ -66,6 +66,7 @@ pub(crate) async fn serve(
     let service = InferenceService {
         tasks: services.tasks,
         tracker: services.tracker,
+        shutdown: shutdown.clone(),
     };
     let inference =
         InferenceServer::new(service).max_decoding_message_size(dovetail_api::MESSAGE_BYTES_MAX);
