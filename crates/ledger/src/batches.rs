@@ -229,7 +229,7 @@ impl Ledger {
             .fetch_all(&self.pool)
             .await?
             .iter()
-            .map(TaskRecord::read)
+            .map(|row| TaskRecord::read(row, self.sealer()?))
             .collect()
     }
 }

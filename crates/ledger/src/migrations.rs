@@ -45,6 +45,7 @@ const FILES: [(&str, &str); 28] = [
     file!("0026_slice_partitions.sql"),
     file!("0027_coinbase_payouts.sql"),
     file!("0028_agent_keys.sql"),
+    file!("0029_sealed_contents.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools
