@@ -8,6 +8,7 @@ mod demo;
 mod openai_clients;
 mod programs;
 mod protobuf;
+mod registries;
 mod setup;
 mod steps;
 mod suite;

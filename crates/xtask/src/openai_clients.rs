@@ -1,38 +1,31 @@
-//! OpenAI's package for Python, from PyPI, for the tests of the HTTP API. Nothing of it lies in the repository.
+//! OpenAI's own packages for Python and Node.js, for the tests of the HTTP API.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use dovetail_tests::process::output;
 use dovetail_tests::{cache, root};
 
+use crate::registries::{NpmPackage, wheels};
 use crate::setup;
-use crate::steps::run;
 
-/// Ends well where Python finds what is wanted.
+const NODE: NpmPackage = NpmPackage {
+    name: "openai@7.57.0",
+    archive: "openai-7.57.0.tgz",
+    sha256: "2e39589ca8d5a71aff84b921da8b7712d4ec7f0b1917b41fb0b7e69c34c609ce",
+};
+/// Ends well where Python finds the version that is wanted.
 const IMPORT: &str =
     "import sys, openai; assert 'openai==' + openai.__version__ + ' ' in open(sys.argv[1]).read()";
 
-/// The folder that Python finds the package in, which holds what is wanted, by its hashes.
+/// The folder that Python finds the package in.
 pub(crate) fn python() -> anyhow::Result<PathBuf> {
     let folder = cache().join("openai-python");
     let wanted = root().join("tests/tests/openai_clients/requirements.txt");
-    let mut import = Command::new("python3");
-    import
-        .env("PYTHONPATH", &folder)
-        .args(["-c", IMPORT])
-        .arg(&wanted);
-    if output(&mut import).is_ok() {
-        return Ok(folder);
-    }
-    setup::pip()?;
-    std::fs::create_dir_all(&folder)?;
-    run(Command::new("python3")
-        .args(["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"])
-        .args(["--disable-pip-version-check", "--only-binary", ":all:"])
-        .arg("--target")
-        .arg(&folder)
-        .args(["--require-hashes", "--requirement"])
-        .arg(&wanted))?;
+    wheels(&folder, &wanted, IMPORT)?;
     Ok(folder)
+}
+
+/// The folder of the package for Node.js.
+pub(crate) fn node() -> anyhow::Result<PathBuf> {
+    setup::npm()?;
+    NODE.unpacked(&cache().join("openai-node"))
 }

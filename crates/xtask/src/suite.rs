@@ -57,7 +57,7 @@ fn tests(
     })?;
     if arguments.fast {
         eprintln!(
-            "\nleft out by --fast: chat templates, SmolLM2, OpenAI's client, Bitcoin Core and the SRI clients"
+            "\nleft out by --fast: chat templates, SmolLM2, OpenAI's packages, Bitcoin Core and the SRI clients"
         );
         return Ok(());
     }
@@ -89,11 +89,13 @@ fn models_of_others(
     })?;
     // Behind the step that gets SmolLM2.
     let python = steps.step("OpenAI's package for Python", openai_clients::python)?;
-    steps.step("the HTTP API with OpenAI's package for Python", || {
+    let node = steps.step("OpenAI's package for Node.js", openai_clients::node)?;
+    steps.step("the HTTP API with OpenAI's packages", || {
         crate::steps::run(
             cargo(&["test", "--workspace", "--test", "openai_clients"])
                 .args(["--", "--ignored"])
                 .env("DOVETAIL_OPENAI_PYTHON", &python)
+                .env("DOVETAIL_OPENAI_NODE", &node)
                 .env("DOVETAIL_TEST_DATABASE_URL", postgres.url("postgres")),
         )
     })?;

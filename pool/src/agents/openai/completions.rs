@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use dovetail_commitment::{ModelId, TaskId};
+use dovetail_commitment::{ModelId, TaskId, tagged_hash};
 use dovetail_ledger::TaskRecord;
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -23,7 +23,7 @@ use super::shape::{Kind, Outcome, Shape, receipt_path};
 use super::stream::AnswerStream;
 use super::text::AnswerText;
 use crate::agents::caller;
-use crate::tasks::{Order, Payment, Prompt, TaskError, TaskEvent};
+use crate::tasks::{AdmissionError, Order, Payment, Prompt, TaskError, TaskEvent};
 
 /// How many events may wait for a client; then the task's own progress keeps them, which `max_tokens` bounds.
 const EVENTS_MAX: usize = 16;
@@ -61,8 +61,6 @@ async fn answer(state: &OpenAi, request: Request, kind: Kind) -> Result<Response
     let (parts, body) = request.into_parts();
     let body = fields::read(&parts.headers, body).await?;
     let asked = Asked::read(&Fields::parse(&body)?, kind)?;
-    // The text is in the prompt by now.
-    drop(body);
     let model = find_model(&state.tasks, &asked.parameters.model)?;
     let (id, model) = (model.id(), public_name(&state.tasks, &model));
     let stop = asked.parameters.stop.iter();
@@ -70,7 +68,9 @@ async fn answer(state: &OpenAi, request: Request, kind: Kind) -> Result<Response
     let (stream, include_usage) = (asked.parameters.stream, asked.parameters.include_usage);
     let (knows_salt, on_disconnect) = (call.salt.is_some(), call.on_disconnect);
 
-    let order = order(state, call, payer, asked, id).await?;
+    let order = order(state, call, payer, asked, id, &body).await?;
+    // Its text is in the order.
+    drop(body);
     let task = state.tasks.admit(order).await?.task;
     let shape = Shape {
         kind,
@@ -136,14 +136,14 @@ impl Asked {
     }
 }
 
-/// The order of a task. One that is asked for again by its key is the same task, so what the client leaves open is what it was
-/// the first time.
+/// The order of a task. One that is asked for again by its key, with the same body, is the same task.
 async fn order(
     state: &OpenAi,
     call: Call,
     payer: Payment,
     asked: Asked,
     model: ModelId,
+    body: &[u8],
 ) -> Result<Order, ApiError> {
     let before = match call.task {
         Some(id) => match state.tasks.show(id).await {
@@ -154,21 +154,20 @@ async fn order(
         None => None,
     };
     let Asked { parameters, prompt } = asked;
-    let mut sampling = parameters.sampling;
-    let (mut salt, mut seed) = (call.salt, parameters.seed);
-    let mut as_many_as_fit = parameters.as_many_as_fit;
+    let (mut sampling, seed) = (parameters.sampling, parameters.seed);
     if let Some(task) = &before {
+        // What fits depends on how fast the validators are now: the task has what fitted when it was admitted.
+        sampling.max_tokens = sampling.max_tokens.min(task.sampling.max_tokens);
         if seed.is_some_and(|seed| seed != task.seed) {
-            let message = "this Idempotency-Key was used with another seed";
-            return Err(ApiError::new(Code::IdempotencyKeyReused, message).about("seed"));
-        }
-        salt = salt.or(Some(task.salt));
-        seed = Some(task.seed);
-        if as_many_as_fit {
-            sampling.max_tokens = task.sampling.max_tokens;
-            as_many_as_fit = false;
+            return Err(AdmissionError::IdTaken.into());
         }
     }
+    // Of the body, so that another one under the same key is another request.
+    let salt_of = |id: TaskId| {
+        let parts: [&[u8]; 3] = [&state.secret, id.as_bytes(), body];
+        tagged_hash("dovetail/idempotency-salt", &parts)
+    };
+    let salt = call.salt.or(call.task.map(salt_of));
     Ok(Order {
         caller: call.caller,
         payer,
@@ -183,7 +182,7 @@ async fn order(
         form: parameters.form,
         salt: salt.unwrap_or_else(rand::random),
         sampling,
-        as_many_as_fit,
+        as_many_as_fit: before.is_none(),
         seed,
     })
 }
@@ -236,7 +235,7 @@ async fn whole(
     mut text: AnswerText,
     mut events: Events,
 ) -> Result<Response, ApiError> {
-    let mut answer = String::new();
+    let (mut answer, mut received) = (String::new(), 0);
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
@@ -246,8 +245,15 @@ async fn whole(
         };
         let ended = ApiError::of_end(None);
         match event.ok_or(ended)?? {
-            TaskEvent::Tokens { text: bytes, .. } => answer += &text.push(&bytes),
-            TaskEvent::State(record) => match Outcome::of(&record) {
+            TaskEvent::Tokens {
+                tokens,
+                text: bytes,
+                ..
+            } => {
+                received += tokens.len();
+                answer += &text.push(&bytes);
+            }
+            TaskEvent::State(record) => match Outcome::of(&record, received) {
                 Outcome::Open => {}
                 Outcome::Failed(error) => return Err(error),
                 Outcome::Answered(reason) => {

@@ -42,8 +42,6 @@ fn is_false(value: &Value) -> bool {
 pub(super) struct Parameters {
     pub(super) model: String,
     pub(super) sampling: SamplingParams,
-    /// Whether fewer tokens than asked for will do: none were asked for, or more than any output has.
-    pub(super) as_many_as_fit: bool,
     pub(super) stop: Vec<String>,
     pub(super) seed: Option<[u8; 32]>,
     pub(super) form: Option<Form>,
@@ -111,7 +109,6 @@ impl Parameters {
                 top_p_milli: thousandths(fields, "top_p", 0..=1_000)?.max(1),
                 max_tokens: wanted.map_or(OUTPUT_TOKENS_MAX, |most| most.min(OUTPUT_TOKENS_MAX)),
             },
-            as_many_as_fit: wanted.is_none_or(|most| most > OUTPUT_TOKENS_MAX),
             stop: stop(fields)?,
             seed: fields
                 .get::<Number>("seed")?
@@ -233,7 +230,7 @@ mod tests {
             (sampling.temperature_milli, sampling.top_p_milli),
             (1_000, 1_000)
         );
-        assert!(asked.as_many_as_fit && !asked.stream && !asked.control_tokens);
+        assert!(!asked.stream && !asked.control_tokens);
         assert!(asked.seed.is_none() && asked.form.is_none() && asked.stop.is_empty());
         sampling.validate().unwrap();
     }
@@ -249,19 +246,13 @@ mod tests {
         .unwrap();
         assert_eq!(asked.sampling.temperature_milli, 700);
         assert_eq!(asked.sampling.top_p_milli, 950);
-        assert_eq!(
-            (asked.sampling.max_tokens, asked.as_many_as_fit),
-            (7, false)
-        );
+        assert_eq!(asked.sampling.max_tokens, 7);
         assert_eq!(asked.stop, ["END"]);
         let seed = asked.seed.unwrap();
         assert!(seed[..30].iter().all(|byte| *byte == 0) && seed[30..] == [1, 2]);
         assert!(asked.stream && asked.include_usage);
         let more = read(r#"{"model": "m", "max_tokens": 100000, "top_p": 0, "seed": -1}"#).unwrap();
-        assert_eq!(
-            (more.sampling.max_tokens, more.as_many_as_fit),
-            (OUTPUT_TOKENS_MAX, true)
-        );
+        assert_eq!(more.sampling.max_tokens, OUTPUT_TOKENS_MAX);
         assert_eq!(
             (more.sampling.top_p_milli, more.seed),
             (1, Some([0xff; 32]))

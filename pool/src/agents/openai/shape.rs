@@ -40,9 +40,14 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    pub(super) fn of(record: &TaskRecord) -> Self {
+    /// `tokens`: how many of the answer have come. Of a task that is followed after its end the state comes first, and again
+    /// behind the tokens.
+    pub(super) fn of(record: &TaskRecord, tokens: usize) -> Self {
+        let transcript = record.transcript.as_ref();
+        let expected = transcript.map_or(0, |transcript| transcript.output_tokens as usize);
         match record.state {
             TaskState::Queued | TaskState::Assigned => Self::Open,
+            TaskState::Finished | TaskState::Settled if tokens < expected => Self::Open,
             TaskState::Finished | TaskState::Settled => match finish_reason(record) {
                 Some(FinishReason::Stop) => Self::Answered("stop"),
                 // A form that could not be kept is an answer that is not whole, which clients know by this word.

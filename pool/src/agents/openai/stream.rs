@@ -31,6 +31,8 @@ pub(super) struct AnswerStream {
     shape: Shape,
     text: AnswerText,
     events: Events,
+    /// How many tokens have come.
+    received: usize,
     shutdown: CancellationToken,
     keep_alive: Duration,
     /// When the last event was given out.
@@ -60,6 +62,7 @@ impl AnswerStream {
             shape,
             text,
             events,
+            received: 0,
             shutdown,
             keep_alive: KEEP_ALIVE,
             spoke_at: now,
@@ -106,11 +109,12 @@ impl AnswerStream {
 
     fn take(&mut self, event: Result<TaskEvent, TaskError>) {
         match event {
-            Ok(TaskEvent::Tokens { text, .. }) => {
+            Ok(TaskEvent::Tokens { tokens, text, .. }) => {
+                self.received += tokens.len();
                 let text = self.text.push(&text);
                 self.say(&text);
             }
-            Ok(TaskEvent::State(record)) => match Outcome::of(&record) {
+            Ok(TaskEvent::State(record)) => match Outcome::of(&record, self.received) {
                 Outcome::Open => {}
                 Outcome::Failed(error) => self.fail(&error),
                 Outcome::Answered(reason) => self.end(reason, &record),
@@ -172,6 +176,7 @@ mod tests {
             },
             text: AnswerText::new(vec![b"END".to_vec()]),
             events,
+            received: 0,
             shutdown: CancellationToken::new(),
             keep_alive: Duration::from_millis(20),
             spoke_at: now,
