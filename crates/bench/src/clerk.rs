@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use clap::Args;
+use dovetail_chat::{Chat, Message, render};
 use dovetail_clerk::answer::SCHEMA;
 use dovetail_clerk::outside::{Paper, Tally, papers};
 use dovetail_clerk::{Document, Kind, World, documents, fields, marks, wide_documents};
 use dovetail_commitment::{Constraint, Form, SamplingParams, StopSequences};
 use dovetail_engine::{Generation, Model, Request, Runtime, step};
-use dovetail_models::chat::{Chat, Message, render};
 use serde::Serialize;
 
 /// Documents that are read side by side: enough to fill the kernels.

@@ -109,6 +109,34 @@ impl Model {
         self.tokenizer.encode_rendered(text)
     }
 
+    /// The names of the tokens that steer the model. Wherever such a name stands in a text, [`Model::encode`] and
+    /// [`Model::encode_rendered`] make the token of it.
+    pub fn control_names(&self) -> impl Iterator<Item = &str> {
+        self.tokenizer.control_names()
+    }
+
+    /// As [`Model::encode`], of a text in pieces: a name of a control token that is cut stays text.
+    ///
+    /// # Errors
+    /// As [`Model::encode`], and where the tokenizer would make a control token of something that is not its name.
+    pub fn encode_pieces<'a>(
+        &self,
+        pieces: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<u32>, EngineError> {
+        self.tokenizer.encode_pieces(pieces.into_iter(), true)
+    }
+
+    /// As [`Model::encode_rendered`], of a text in pieces: a name of a control token that is cut stays text.
+    ///
+    /// # Errors
+    /// As [`Model::encode_pieces`].
+    pub fn encode_rendered_pieces<'a>(
+        &self,
+        pieces: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<u32>, EngineError> {
+        self.tokenizer.encode_rendered_pieces(pieces.into_iter())
+    }
+
     /// The tokens of a text that goes on where another ended: nothing is put around it.
     ///
     /// # Errors

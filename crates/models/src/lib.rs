@@ -1,5 +1,5 @@
-//! Models from elsewhere: imports checkpoints of Hugging Face's layout and GGUF files for the engine, measures
-//! what that costs in quality, and renders chat templates.
+//! Models from elsewhere: imports checkpoints of Hugging Face's layout and GGUF files for the engine, and measures
+//! what that costs in quality.
 //!
 //! What a worker runs is made here once; nothing here runs while it works, so floating point is allowed,
 //! but in the importer only operations that every machine rounds alike. The crate knows no Bitcoin, no
@@ -8,7 +8,6 @@
 mod adapter;
 mod affine;
 mod balance;
-pub mod chat;
 mod checkpoint;
 mod config;
 mod encoding;

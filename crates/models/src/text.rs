@@ -1,10 +1,9 @@
 //! What surrounds the weights: the tokenizer, the tokens that end an output, the chat template.
 
+use dovetail_chat::{Chat, ChatError, Message, render};
 use dovetail_engine::check_tokenizer;
 use serde::Deserialize;
 use serde_json::Value;
-
-use crate::chat::{Chat, ChatError, Message, render};
 
 use crate::config::{Config, EndTokens};
 use crate::error::ImportError;

@@ -3,7 +3,7 @@
 
 mod test_support;
 
-use dovetail_models::chat::{Chat, ChatError, Message, render};
+use dovetail_chat::{Chat, ChatError, Message, render};
 use dovetail_models::{ImportOptions, import};
 use serde_json::json;
 use test_support::Recipe;

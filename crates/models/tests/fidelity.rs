@@ -6,8 +6,8 @@ mod test_support;
 
 use std::path::Path;
 
+use dovetail_chat::{Chat, Message, render};
 use dovetail_engine::Model;
-use dovetail_models::chat::{Chat, Message, render};
 use dovetail_models::reference::Reference;
 use dovetail_models::{ImportError, ImportOptions, Imported, import};
 use serde_json::{Value, json};

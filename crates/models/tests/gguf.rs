@@ -5,8 +5,8 @@ mod test_support;
 
 use std::path::Path;
 
+use dovetail_chat::{Chat, Message, render};
 use dovetail_engine::{Model, Runtime, teacher_forced};
-use dovetail_models::chat::{Chat, Message, render};
 use dovetail_models::{ImportError, ImportOptions, Imported, Sequence, import, quality};
 use proptest::prelude::*;
 use serde_json::json;

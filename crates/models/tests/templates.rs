@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dovetail_models::chat::{Chat, Message, render};
+use dovetail_chat::{Chat, Message, render};
 use serde::Deserialize;
 
 /// The moment that `golden/templates.py` renders with.

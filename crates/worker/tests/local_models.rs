@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
 
+use dovetail_chat::{Chat, Message, render};
 use dovetail_commitment::{SamplingParams, StopSequences};
 use dovetail_engine::{Architecture, Model, Parts, Request, Runtime, run, tiny};
-use dovetail_models::chat::{Chat, Message, render};
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dovetail-worker");

@@ -153,6 +153,16 @@ impl Names {
         })
     }
 
+    /// The special tokens and their numbers: those that steer a model and stand for no text.
+    pub(super) fn controls(&self) -> Vec<(Box<str>, u32)> {
+        let names = (0..).zip(&self.names);
+        let controls = names.filter_map(|(id, name)| {
+            let name = name.as_ref().filter(|name| name.special)?;
+            Some((name.text.as_str().into(), id))
+        });
+        controls.collect()
+    }
+
     /// The bytes of each token; none for special ones.
     pub(super) fn bytes(&self) -> Vec<Box<[u8]>> {
         let bytes = |name: &Option<Name>| match name {

@@ -33,6 +33,8 @@ pub(crate) struct Tokenizer {
     library: Option<Box<tokenizers::Tokenizer>>,
     /// The bytes of each token; none for special ones.
     bytes: Vec<Box<[u8]>>,
+    /// The special tokens, whose names the library takes for them wherever they stand.
+    controls: Vec<(Box<str>, u32)>,
 }
 
 /// Whether a model of this vocabulary and these end tokens can be served with this `tokenizer.json`.
@@ -53,6 +55,7 @@ impl Tokenizer {
         Self {
             library: None,
             bytes,
+            controls: Vec::new(),
         }
     }
 
@@ -76,6 +79,7 @@ impl Tokenizer {
         Ok(Self {
             library: Some(Box::new(library)),
             bytes: names.bytes(),
+            controls: names.controls(),
         })
     }
 
@@ -83,6 +87,52 @@ impl Tokenizer {
     /// the byte tokenizer's beginning, which no text can say.
     pub(crate) fn encode_rendered(&self, text: &[u8]) -> Result<Vec<u32>, EngineError> {
         self.encode(text, self.library.is_none())
+    }
+
+    /// The same of a text in pieces.
+    pub(crate) fn encode_rendered_pieces<'a>(
+        &self,
+        pieces: impl Iterator<Item = &'a str>,
+    ) -> Result<Vec<u32>, EngineError> {
+        self.encode_pieces(pieces, self.library.is_none())
+    }
+
+    /// The names of the tokens that steer a model.
+    pub(crate) fn control_names(&self) -> impl Iterator<Item = &str> {
+        self.controls.iter().map(|(name, _)| &**name)
+    }
+
+    /// The tokens of pieces of a text, one after the other; no token is of two of them. A name of a control token becomes
+    /// the token only where all of it stands in one piece; a piece of which the tokenizer would make one in another way,
+    /// by its normalizer, is refused.
+    pub(crate) fn encode_pieces<'a>(
+        &self,
+        pieces: impl Iterator<Item = &'a str>,
+        begins: bool,
+    ) -> Result<Vec<u32>, EngineError> {
+        let normalizes = self
+            .library
+            .as_ref()
+            .is_some_and(|library| library.get_normalizer().is_some());
+        let mut tokens = Vec::new();
+        for (place, piece) in pieces.enumerate() {
+            let begins = begins && place == 0;
+            let of_piece = self.encode(piece.as_bytes(), begins)?;
+            if normalizes {
+                let around = self.controls_in(&self.encode(b"", begins)?);
+                let named = self.control_names().map(|name| piece.matches(name).count());
+                if self.controls_in(&of_piece) > named.sum::<usize>() + around {
+                    return Err(EngineError::PromptInvalid);
+                }
+            }
+            tokens.extend(of_piece);
+        }
+        Ok(tokens)
+    }
+
+    fn controls_in(&self, tokens: &[u32]) -> usize {
+        let is_control = |token: &&u32| self.controls.iter().any(|(_, id)| id == *token);
+        tokens.iter().filter(is_control).count()
     }
 
     /// The tokens of a text; of one that `begins`, with what the tokenizer puts around it.

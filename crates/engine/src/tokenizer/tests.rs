@@ -292,6 +292,43 @@ fn a_text_does_not_grow_without_bound() {
 }
 
 #[test]
+fn a_name_of_a_control_token_that_is_cut_stays_text() {
+    let tokenizer = read(&with(&[
+        ("/model/vocab/<", json!(5)),
+        ("/model/vocab/>", json!(6)),
+    ]))
+    .unwrap();
+    assert_eq!(tokenizer.control_names().collect::<Vec<_>>(), ["</s>"]);
+    let encode = |pieces: &[&str]| tokenizer.encode_rendered_pieces(pieces.iter().copied());
+    assert_eq!(encode(&["ab</s>a"]).unwrap(), [2, END, 0]);
+    let cut = encode(&["ab</s", ">a"]).unwrap();
+    assert!(
+        !cut.contains(&END) && cut.starts_with(&[2, 5]) && cut.ends_with(&[6, 0]),
+        "{cut:?}"
+    );
+    // By bytes there are none, and a prompt has one beginning.
+    let bytes = Tokenizer::by_bytes().encode_pieces(["a", "b"].into_iter(), true);
+    assert_eq!(bytes.unwrap(), [BYTES_BEGIN, 97, 98]);
+}
+
+#[test]
+fn a_text_that_becomes_a_control_token_without_its_name_is_refused() {
+    let mut end = added(END, "</s>");
+    end["normalized"] = json!(true);
+    let replace = json!({ "type": "Replace", "pattern": { "String": "b" }, "content": "</s>" });
+    let tokenizer = read(&with(&[
+        ("/added_tokens", json!([end])),
+        ("/normalizer", replace),
+    ]))
+    .unwrap();
+    let encode = |text: &'static str| tokenizer.encode_rendered_pieces([text].into_iter());
+    // The library does it, so this test is about something.
+    assert!(tokenizer.encode(b"b", false).unwrap().contains(&END));
+    assert!(matches!(encode("ab"), Err(EngineError::PromptInvalid)));
+    assert_eq!(encode("a</s>").unwrap(), [0, END]);
+}
+
+#[test]
 fn a_library_that_panics_ends_no_thread() {
     assert_eq!(unwinding(|| 1), Some(1));
     let panicking = || -> u32 { panic!("as the library does on an empty trie") };

@@ -1,8 +1,8 @@
 //! The messages so far, and the prompt that they make: through the model's own chat template. A model
 //! without one is not made for conversations: it gets each message as it is, and none before it.
 
+use dovetail_chat::{Chat, ChatError, Message, render};
 use dovetail_engine::{EngineError, Model};
-use dovetail_models::chat::{Chat, ChatError, Message, render};
 
 /// What was said.
 #[derive(Debug, Default)]

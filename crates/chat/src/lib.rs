@@ -3,12 +3,15 @@
 
 mod date;
 mod json;
+mod typed;
 
 use std::borrow::Cow;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, context};
+
+pub use typed::{Indivisible, marked, pieces};
 
 /// About as many steps, or 64 bytes of text each: enough for the longest context in long words.
 const FUEL: u64 = 1_000_000;
