@@ -247,6 +247,9 @@ fn answers_with_stop_sequences_with_a_form_and_those_that_were_cancelled_are_rep
     }
 }
 
+/// One way to change a copy.
+type Change = fn(&mut ReceiptFile);
+
 /// One way to lie, in a transcript that the pool signs all the same.
 type Lie = fn(&mut Answered);
 
@@ -375,7 +378,7 @@ fn the_output_of_another_model_is_evidence_from_the_position_on_where_it_differs
 fn what_the_agent_or_a_stranger_changes_in_a_copy_is_named_before_anything_is_computed() {
     let fixture = Fixture::new();
     let good = honest(&model(1)).file();
-    let changes: [(fn(&mut ReceiptFile), &str); 11] = [
+    let changes: [(Change, &str); 11] = [
         (|f| f.salt[0] ^= 1, "prompt"),
         (|f| f.prompt = Prompt::Text("another".into()), "prompt"),
         (|f| f.prompt_tokens[1] ^= 1, "prompt"),
