@@ -168,7 +168,11 @@ static RULES: [Rule; 15] = [
 fn rules() -> impl Iterator<Item = &'static Rule> {
     let onchain = &onchain::rules::RULES;
     let advances = &rewards::advances::RULES;
-    RULES.iter().chain(onchain).chain(advances).chain(&agent_keys::RULES)
+    RULES
+        .iter()
+        .chain(onchain)
+        .chain(advances)
+        .chain(&agent_keys::RULES)
 }
 /// The rule that no query can look at.
 const SIGNED: &str = "what the pool has signed of a block is what the ledger says of it";

@@ -66,6 +66,33 @@ async fn dump(connection: &mut PgConnection) -> String {
     all
 }
 
+/// One task that is over, one that waits for its share, and one that waits for a worker.
+async fn in_three_stages(
+    ledger: &Ledger,
+    log: &Path,
+    task: impl Fn(u8) -> NewTask,
+    output: &[u32],
+) {
+    for n in 1..=3 {
+        assert!(ledger.create_task(&task(n)).await.unwrap());
+    }
+    for n in 1..=2 {
+        let transcript = transcript(&task(n), output);
+        assert!(ledger.assign_task(task(n).id, WORKER).await.unwrap());
+        ledger
+            .finish_task(task(n).id, WORKER, &transcript, output)
+            .await
+            .unwrap();
+    }
+    let running = Running::start(ledger, log).await;
+    let first = [task(1).id];
+    let root = root_of(&[transcript(&task(1), output)]);
+    ledger.register_batch(WORKER, root, &first).await.unwrap();
+    let share = inference_share(1, root, &first);
+    running.committer.commit(share).await.unwrap();
+    running.stop().await;
+}
+
 #[test]
 fn neither_prompts_nor_outputs_lie_in_the_database_its_files_or_the_log() {
     run(|db, ledger| async move {
@@ -83,25 +110,7 @@ fn neither_prompts_nor_outputs_lie_in_the_database_its_files_or_the_log() {
             salt: [&salt[..], &[n; 8]].concat().try_into().unwrap(),
             ..new_task(n)
         };
-        // One that is over, one that waits for its share, and one that waits for a worker.
-        for n in 1..=3 {
-            assert!(ledger.create_task(&task(n)).await.unwrap());
-        }
-        for n in 1..=2 {
-            let transcript = transcript(&task(n), &output);
-            assert!(ledger.assign_task(task(n).id, WORKER).await.unwrap());
-            ledger
-                .finish_task(task(n).id, WORKER, &transcript, &output)
-                .await
-                .unwrap();
-        }
-        let running = Running::start(&ledger, log.path()).await;
-        let first = [task(1).id];
-        let root = root_of(&[transcript(&task(1), &output)]);
-        ledger.register_batch(WORKER, root, &first).await.unwrap();
-        let share = inference_share(1, root, &first);
-        running.committer.commit(share).await.unwrap();
-        running.stop().await;
+        in_three_stages(&ledger, log.path(), task, &output).await;
         // The pool that has the key reads all of it.
         let record = ledger.task(task(2).id).await.unwrap().unwrap();
         assert_eq!(record.prompt.as_ref(), Some(&task(2).prompt));

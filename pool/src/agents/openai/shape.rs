@@ -182,8 +182,9 @@ impl Shape {
             "seed": hex::encode(record.seed),
             "finish_reason": finish_reason(record).map(reason_word),
         });
-        if !self.knows_salt {
-            proof["salt"] = hex::encode(record.salt).into();
+        // Some hours after the task's end it is wiped.
+        if let (false, Some(salt)) = (self.knows_salt, record.salt) {
+            proof["salt"] = hex::encode(salt).into();
         }
         proof
     }

@@ -34,7 +34,7 @@ async fn an_answer_comes_whole_with_what_it_costs_and_what_proves_it() {
     // What is billed is what the ledger has of the transcript.
     let record = pool.task_in(task, TaskState::Finished).await;
     assert_eq!((record.price.get(), record.input_tokens), (price, 3));
-    assert_eq!(record.salt, [5; 32]);
+    assert_eq!(record.salt, Some([5; 32]));
     assert_eq!(headers["x-request-id"], task);
     assert_eq!(
         headers["x-dovetail-receipt"],

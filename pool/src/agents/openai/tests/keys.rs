@@ -54,7 +54,11 @@ async fn a_key_pays_for_what_its_bearer_asks_and_says_what_it_lacks() {
     let first = ask(&pool, &rich).await.unwrap();
     let reserved = async |name: &str| {
         let keys = ledger.keys().await.unwrap();
-        keys.iter().find(|key| key.name == name).unwrap().reserved.get()
+        keys.iter()
+            .find(|key| key.name == name)
+            .unwrap()
+            .reserved
+            .get()
     };
     assert_eq!(reserved("rich").await, 80);
 
@@ -71,7 +75,10 @@ async fn a_key_pays_for_what_its_bearer_asks_and_says_what_it_lacks() {
     let of_today = ask(&pool, &daily).await.unwrap();
     let (status, error) = refused(&pool, &daily).await;
     assert!(
-        matches!((status, error["code"].as_str()), (429, Some("balance_reserved")) | (402, Some("daily_limit"))),
+        matches!(
+            (status, error["code"].as_str()),
+            (429, Some("balance_reserved")) | (402, Some("daily_limit"))
+        ),
         "{status} {error}"
     );
     drop((first, of_today));
