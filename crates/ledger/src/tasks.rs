@@ -119,14 +119,15 @@ impl TaskRecord {
         matches!(self.state, TaskState::Settled | TaskState::Failed)
     }
 
-    pub(crate) fn read(row: &PgRow, sealer: &Sealer) -> Result<Self, LedgerError> {
+    pub(crate) fn read(row: &PgRow, sealer: Option<&Sealer>) -> Result<Self, LedgerError> {
         let corrupt = || LedgerError::Corrupt("task");
         let id = TaskId::from_bytes(array(row.try_get("id")?)?);
         let opened = |column: &str, part: Part| -> Result<Option<Vec<u8>>, LedgerError> {
-            let sealed: Option<Vec<u8>> = row.try_get(column)?;
-            sealed
-                .map(|sealed| sealer.open(id, part, &sealed))
-                .transpose()
+            let Some(sealed) = row.try_get::<Option<Vec<u8>>, _>(column)? else {
+                return Ok(None);
+            };
+            let sealer = sealer.ok_or(LedgerError::Sealed)?;
+            sealer.open(id, part, &sealed).map(Some)
         };
         let state: String = row.try_get("state")?;
         let worker: Option<Vec<u8>> = row.try_get("worker")?;
@@ -248,7 +249,7 @@ impl Ledger {
             .bind(id.to_bytes().to_vec())
             .fetch_optional(&self.pool)
             .await?
-            .map(|row| TaskRecord::read(&row, self.sealer()?))
+            .map(|row| TaskRecord::read(&row, self.sealer.as_ref()))
             .transpose()
     }
 

@@ -169,12 +169,18 @@ fn neither_prompts_nor_outputs_lie_in_the_database_its_files_or_the_log() {
 #[test]
 fn without_its_key_a_task_is_not_read_and_nothing_is_stored() {
     run(|db, ledger| async move {
-        finished_task(&ledger, 1).await;
+        let (root, _) = open_batch(&ledger, &[1]).await;
         let without = Ledger::open(db.options(), 2).await.unwrap();
         let other = without.clone().with_content_key(&[1; 32]);
         for ledger in [&without, &other] {
             let read = ledger.task(new_task(1).id).await.map(drop);
             assert!(matches!(read, Err(LedgerError::Sealed)), "{read:?}");
+            let read = ledger.batch(root).await.map(drop);
+            assert!(matches!(read, Err(LedgerError::Sealed)), "{read:?}");
+            // A job declarator asks whether a batch may be claimed, which is not private.
+            let batch = ledger.batch_without_contents(root).await.unwrap().unwrap();
+            assert!(!batch.is_expired() && batch.tasks[0].transcript.is_some());
+            assert!(batch.tasks[0].prompt.is_none() && batch.tasks[0].salt.is_none());
         }
         let stored = without.create_task(&new_task(2)).await;
         assert!(matches!(stored, Err(LedgerError::Sealed)), "{stored:?}");

@@ -72,17 +72,13 @@ pub(crate) async fn serve(
         InferenceServer::new(service).max_decoding_message_size(dovetail_api::MESSAGE_BYTES_MAX);
     let stop = shutdown.clone();
     let connections = limited(listener, services.places, shutdown.clone());
-    let mut routes = reflection()?;
-    let router = std::mem::take(routes.axum_router_mut());
-    // What neither has gets the answer of the protocol that it was asked in.
-    *routes.axum_router_mut() = router.merge(services.http).fallback(unknown);
     let serving = tonic::transport::Server::builder()
         .accept_http1(true)
         .concurrency_limit_per_connection(services.requests_per_connection_max)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIME_MAX))
         .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
-        .add_routes(routes)
+        .add_routes(merged(reflection()?, services.http))
         .add_service(health_service)
         .add_service(inference)
         .add_service(services.rewards.into_service())
@@ -91,6 +87,13 @@ pub(crate) async fn serve(
         .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned());
     let (served, ()) = tokio::join!(serving, report_ready(&health, readiness, &stop));
     served.context("the gRPC server failed")
+}
+
+/// The gRPC services with the HTTP API beside them. What neither has gets the answer of the protocol that it was asked in.
+fn merged(mut routes: Routes, http: Router) -> Routes {
+    let router = std::mem::take(routes.axum_router_mut());
+    *routes.axum_router_mut() = router.merge(http).fallback(unknown);
+    routes
 }
 
 /// The answer to a call or a path that is not there.
@@ -164,6 +167,7 @@ mod tests {
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_check_response::ServingStatus as Said;
     use tonic_health::pb::health_client::HealthClient;
+    use tower::ServiceExt;
 
     /// A client of a port that serves this.
     async fn client_of(router: Router) -> Channel {
@@ -225,6 +229,33 @@ mod tests {
             () = asked => {}
             () = report_ready(&health, readiness, &shutdown) => unreachable!(),
         }
+    }
+
+    #[tokio::test]
+    async fn one_port_has_grpc_and_http_and_answers_in_the_protocol_that_it_was_asked_in() {
+        let http = axum::Router::new().route("/healthz", axum::routing::get(async || "ok"));
+        let (_, health) = tonic_health::server::health_reporter();
+        let router = tonic::transport::Server::builder()
+            .accept_http1(true)
+            .add_routes(merged(reflection().unwrap(), http))
+            .add_service(health);
+        let channel = client_of(router).await;
+        // Over HTTP/2, on one connection.
+        let mut client = HealthClient::new(channel.clone());
+        client.check(HealthCheckRequest::default()).await.unwrap();
+        let get = async |path: &str, kind: &str| {
+            let request = axum::http::Request::get(format!("http://pool{path}"))
+                .header(CONTENT_TYPE, kind)
+                .body(tonic::body::Body::empty())
+                .unwrap();
+            channel.clone().oneshot(request).await.unwrap()
+        };
+        assert_eq!(get("/healthz", "").await.status(), 200);
+        let unknown = get("/v1/embeddings", "").await;
+        assert_eq!(unknown.status(), 404);
+        assert_eq!(unknown.headers()[CONTENT_TYPE], "application/json");
+        let unknown = get("/some.Service/Call", "application/grpc").await;
+        assert_eq!(unknown.headers()["grpc-status"], "12");
     }
 
     #[tokio::test]

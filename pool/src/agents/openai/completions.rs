@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use dovetail_commitment::{ModelId, TaskId, tagged_hash};
 use dovetail_ledger::TaskRecord;
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::OpenAi;
 use super::call::{Call, OnDisconnect};
@@ -23,7 +23,7 @@ use super::shape::{Kind, Outcome, Shape, receipt_path};
 use super::stream::AnswerStream;
 use super::text::AnswerText;
 use crate::agents::caller;
-use crate::tasks::{AdmissionError, Order, Payment, Prompt, TaskError, TaskEvent};
+use crate::tasks::{AdmissionError, Follower, Order, Payment, Prompt, TaskError, TaskEvent, Tasks};
 
 /// How many events may wait for a client; then the task's own progress keeps them, which `max_tokens` bounds.
 const EVENTS_MAX: usize = 16;
@@ -54,7 +54,7 @@ pub(super) async fn text(
 }
 
 async fn answer(state: &OpenAi, request: Request, kind: Kind) -> Result<Response, ApiError> {
-    let start = Instant::now();
+    let asked_at = Instant::now();
     let caller = caller(request.extensions().get());
     let call = Call::read(request.headers(), caller, &state.secret)?;
     let payer = payer::payment(&state.tasks, request.headers()).await?;
@@ -71,7 +71,7 @@ async fn answer(state: &OpenAi, request: Request, kind: Kind) -> Result<Response
     let order = order(state, call, payer, asked, id, &body).await?;
     // Its text is in the order.
     drop(body);
-    let task = state.tasks.admit(order).await?.task;
+    let (task, events) = start(state, order, on_disconnect).await?;
     let shape = Shape {
         kind,
         model,
@@ -81,12 +81,11 @@ async fn answer(state: &OpenAi, request: Request, kind: Kind) -> Result<Response
         include_usage,
         knows_salt,
     };
-    let events = follow(state, task.id, on_disconnect).await?;
     let mut response = match stream {
         true => AnswerStream::new(shape, text, events, &task, state.shutdown.clone()).response(),
         false => whole(state, shape, text, events).await?,
     };
-    add_headers(response.headers_mut(), &task, start);
+    add_headers(response.headers_mut(), &task, asked_at);
     Ok(response)
 }
 
@@ -187,45 +186,77 @@ async fn order(
     })
 }
 
-/// What happens to the task, for as long as its client is there.
-async fn follow(
+/// Has the order admitted; the task, and what happens to it for as long as its client is there. A client may be gone before its
+/// task is admitted, and the task is stopped then as well: so this runs to its end by itself.
+async fn start(
     state: &OpenAi,
-    id: TaskId,
+    order: Order,
     on_disconnect: OnDisconnect,
-) -> Result<Events, ApiError> {
-    let mut follower = state.tasks.follow(id, 0).await?;
+) -> Result<(TaskRecord, Events), ApiError> {
     let (sender, events) = mpsc::channel(EVENTS_MAX);
+    let (admission, admitted) = oneshot::channel::<Result<TaskRecord, ApiError>>();
     let tasks = state.tasks.clone();
     state.tracker.spawn(async move {
-        loop {
-            let next = tokio::select! {
-                // The client hung up.
-                () = sender.closed() => break,
-                next = follower.next() => next,
-            };
-            let Some(event) = next.transpose() else {
-                return;
-            };
-            let is_last = event.is_err();
-            if sender.send(event).await.is_err() {
-                break;
+        let task = match tasks.admit(order).await {
+            Ok(admitted) => admitted.task,
+            // A client that is gone needs no refusal.
+            Err(error) => return drop(admission.send(Err(error.into()))),
+        };
+        let id = task.id;
+        match tasks.follow(id, 0).await {
+            Ok(follower) => {
+                let _ = admission.send(Ok(task));
+                forward(&tasks, id, follower, sender, on_disconnect).await;
             }
-            if is_last {
-                return;
-            }
-        }
-        match on_disconnect {
-            OnDisconnect::Wait => follower.hang_up(),
-            OnDisconnect::Continue => {}
-            // Of a task that has ended nothing is cancelled.
-            OnDisconnect::Cancel => {
-                if let Err(error) = tasks.cancel(id).await {
-                    tracing::warn!(task = %id, %error, "cannot cancel a task whose client has hung up");
+            Err(error) => {
+                let _ = admission.send(Err(error.into()));
+                if on_disconnect != OnDisconnect::Continue {
+                    cancel(&tasks, id).await;
                 }
             }
         }
     });
-    Ok(events)
+    let task = admitted.await.map_err(|_| ApiError::of_end(None))??;
+    Ok((task, events))
+}
+
+/// Sends what happens to a task, until it has ended or its client hangs up.
+async fn forward(
+    tasks: &Tasks,
+    id: TaskId,
+    mut follower: Follower,
+    sender: mpsc::Sender<Result<TaskEvent, TaskError>>,
+    on_disconnect: OnDisconnect,
+) {
+    loop {
+        let next = tokio::select! {
+            // The client hung up.
+            () = sender.closed() => break,
+            next = follower.next() => next,
+        };
+        let Some(event) = next.transpose() else {
+            return;
+        };
+        let is_last = event.is_err();
+        if sender.send(event).await.is_err() {
+            break;
+        }
+        if is_last {
+            return;
+        }
+    }
+    match on_disconnect {
+        OnDisconnect::Wait => follower.hang_up(),
+        OnDisconnect::Continue => {}
+        OnDisconnect::Cancel => cancel(tasks, id).await,
+    }
+}
+
+/// Of a task that has ended nothing is cancelled.
+async fn cancel(tasks: &Tasks, id: TaskId) {
+    if let Err(error) = tasks.cancel(id).await {
+        tracing::warn!(task = %id, %error, "cannot cancel a task whose client has hung up");
+    }
 }
 
 /// The answer in one piece, once it is whole.
@@ -275,14 +306,17 @@ pub(super) fn json(value: &serde_json::Value) -> Response {
         .into_response()
 }
 
-fn add_headers(headers: &mut HeaderMap, task: &TaskRecord, start: Instant) {
+fn add_headers(headers: &mut HeaderMap, task: &TaskRecord, asked_at: Instant) {
     // Ids and paths of ids are hex digits and slashes.
     let text = |text: String| HeaderValue::from_str(&text).ok();
     let own = [
         (super::REQUEST_ID, text(task.id.to_string())),
         (RECEIPT, text(receipt_path(&task.id))),
         (PRICE_MAX, Some(task.price.get().into())),
-        (PROCESSING_MS, text(start.elapsed().as_millis().to_string())),
+        (
+            PROCESSING_MS,
+            text(asked_at.elapsed().as_millis().to_string()),
+        ),
         (BUFFERING, Some(HeaderValue::from_static("no"))),
         (
             header::CACHE_CONTROL,
