@@ -11,6 +11,7 @@ mod rewards;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use bitcoin::Network;
@@ -146,6 +147,9 @@ pub struct ApiConfig {
     /// How many requests one connection may have under way.
     #[serde(default = "defaults::requests_per_connection_max")]
     pub requests_per_connection_max: usize,
+    /// How many requests of the HTTP API one address may make in a minute; this machine may make any number.
+    #[serde(default = "defaults::requests_per_address_and_minute_max")]
+    pub requests_per_address_and_minute_max: NonZeroU32,
     /// How many model files workers may fetch at once; 0: none is handed out.
     #[serde(default = "defaults::downloads_max")]
     pub downloads_max: usize,
@@ -279,6 +283,9 @@ mod defaults {
     }
     pub(super) fn requests_per_connection_max() -> usize {
         64
+    }
+    pub(super) fn requests_per_address_and_minute_max() -> std::num::NonZeroU32 {
+        const { std::num::NonZeroU32::new(600).unwrap() }
     }
     pub(super) fn downloads_max() -> usize {
         4

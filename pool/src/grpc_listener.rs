@@ -1,5 +1,5 @@
-//! What the gRPC listeners of the pool have in common: `TCP_NODELAY`, and for the port that strangers reach a bound on
-//! connections and a time for the first words of each.
+//! What the gRPC listeners of the pool have in common: `TCP_NODELAY`, and for the port that strangers reach, over HTTP/1.1
+//! as well, a bound on connections, a time for the first words of each, and one for what it is to take.
 
 use std::io;
 use std::net::IpAddr;
@@ -16,10 +16,14 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, TcpIncoming};
 
-/// What HTTP/2 begins with (RFC 9113, 3.4). From then on its own pings find out who is gone.
+/// What HTTP/2 begins with (RFC 9113, 3.4). From then on its own pings find out who is gone; a client of HTTP/1.1, whose
+/// first line and one header are as long, has 30 seconds for the headers of each request (hyper).
 const PREFACE_BYTES: usize = 24;
 /// The time for it.
 const PREFACE_TIME_MAX: Duration = Duration::from_secs(10);
+/// A client that takes nothing for so long of what is sent to it loses its connection: HTTP/1.1 has no pings, and whoever
+/// reads nothing would keep its place for as long as its task runs.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The connections of a gRPC listener, with `TCP_NODELAY` set. Tokens and verdicts travel in small frames:
 /// without it, Nagle's algorithm holds each one back for up to 40 ms.
@@ -55,6 +59,8 @@ fn limited_in(
                 address: stream.peer_addr().ok().map(|address| address.ip()),
             },
             stream,
+            write_deadline: None,
+            write_time_max: WRITE_TIME_MAX,
             preface: Some(Preface {
                 left: PREFACE_BYTES,
                 deadline: Box::pin(tokio::time::sleep(preface_time_max)),
@@ -80,6 +86,9 @@ pub(crate) struct Connection {
     _place: Place,
     origin: Origin,
     stream: TcpStream,
+    /// While something waits for the client to take it.
+    write_deadline: Option<Pin<Box<Sleep>>>,
+    write_time_max: Duration,
     /// Until it is complete.
     preface: Option<Preface>,
 }
@@ -88,6 +97,27 @@ pub(crate) struct Connection {
 struct Preface {
     left: usize,
     deadline: Pin<Box<Sleep>>,
+}
+
+impl Connection {
+    /// What became of a write, or the end of a connection that takes nothing.
+    fn written<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        write: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if write.is_ready() {
+            self.write_deadline = None;
+            return write;
+        }
+        let deadline = self
+            .write_deadline
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.write_time_max)));
+        match deadline.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
 }
 
 impl Connected for Connection {
@@ -130,7 +160,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let this = self.get_mut();
+        let write = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.written(context, write)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -146,7 +178,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        let write = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
+        this.written(context, write)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -191,6 +225,24 @@ mod tests {
             assert_eq!(origin.connection, number);
             assert_eq!(origin.address, Some(client.local_addr().unwrap().ip()));
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_nothing_of_what_is_sent_loses_the_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let mut connections = Box::pin(limited(listener, PlaceLimits::total(2), shutdown));
+        let _client = TcpStream::connect(address).await.unwrap();
+        let mut connection = connections.next().await.unwrap().unwrap();
+        connection.write_time_max = Duration::from_millis(50);
+        let sent = async {
+            loop {
+                connection.write_all(&[0; 1 << 16]).await?;
+            }
+        };
+        let refused: io::Result<()> = timeout(SOON, sent).await.unwrap();
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     /// A port with two places for one address, and a tenth of a second for the preface.

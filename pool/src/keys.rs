@@ -2,6 +2,7 @@
 
 use anyhow::{Context, anyhow};
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
+use dovetail_commitment::tagged_hash;
 use dovetail_daemon::ConfigError;
 use dovetail_jd::token::TokenKey;
 use dovetail_onchain::WalletKeys;
@@ -49,6 +50,11 @@ impl Keys {
             None => Ok(()),
         }
     }
+}
+
+/// What keeps the ids of tasks from being guessed that clients name by keys of their own. It outlives a restart.
+pub(crate) fn idempotency_secret(receipt: &Keypair) -> [u8; 32] {
+    tagged_hash("dovetail/idempotency-secret", &[&receipt.secret_bytes()])
 }
 
 /// What pays miners on the chain, if anything does.

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::accepted_shares;
 use crate::agents::grpc::{self, Downloads, PayoutsService, RewardsService};
+use crate::agents::openai::{self, OpenAiParts};
 use crate::blocks;
 use crate::chores;
 use crate::claims::audit::Auditor;
@@ -35,7 +36,7 @@ use crate::config::{Config, MiningConfig};
 use crate::device_work;
 use crate::embedded_declarator;
 use crate::header_spaces::HeaderSpaces;
-use crate::keys::Keys;
+use crate::keys::{Keys, idempotency_secret};
 use crate::known_accounts::KnownAccounts;
 use crate::mailboxes::Mailboxes;
 use crate::models::Models;
@@ -96,8 +97,8 @@ pub async fn run(
     let ports = Ports::bind(&config)?;
     let payout = config.mining.payout().map_err(|reason| anyhow!(reason))?;
     payout.tell(network);
-    let services = services(&config, &base, &keys.receipt, &shutdown)?;
     let (is_ready, readiness) = watch::channel(false);
+    let services = services(&config, &base, &keys.receipt, &readiness, &shutdown)?;
     let api = ports.api.listen().context("cannot open api.listen")?;
     let api_address = api.local_addr()?;
     let committer = settler.committer.clone();
@@ -184,11 +185,12 @@ async fn share(
     })
 }
 
-/// What the gRPC port serves.
+/// What the agents' port serves.
 fn services(
     config: &Config,
     base: &Base,
     receipt_key: &Keypair,
+    readiness: &watch::Receiver<bool>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<grpc::Services> {
     let pool_key = receipt_key.x_only_public_key().0.serialize();
@@ -197,6 +199,14 @@ fn services(
         downloads: open_downloads(config, &base.tracker, shutdown)?,
         rewards: RewardsService::new(base.ledger.clone(), base.tracker.clone()),
         payouts: PayoutsService::new(base.ledger.clone(), pool_key, config),
+        http: openai::router(OpenAiParts {
+            tasks: base.tasks.clone(),
+            tracker: base.tracker.clone(),
+            readiness: readiness.clone(),
+            shutdown: shutdown.clone(),
+            requests_per_minute: config.api.requests_per_address_and_minute_max,
+            secret: idempotency_secret(receipt_key),
+        }),
         requests_per_connection_max: config.api.requests_per_connection_max,
         places: config.api.places(),
         tracker: base.tracker.clone(),

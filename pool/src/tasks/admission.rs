@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use dovetail_api::codes::Code;
 use dovetail_commitment::{
-    Constraint, EncodedPrompt, ModelId, PROMPT_TOKENS_MAX, PromptError, SamplingParams,
-    StopSequences, TaskId,
+    Constraint, EncodedPrompt, ModelId, SamplingParams, StopSequences, TaskId,
 };
 use dovetail_engine::Model;
 use dovetail_ledger::{LedgerError, NewTask, TaskRecord};
@@ -15,6 +14,7 @@ use super::caller::Caller;
 use super::live_tasks::Arrival;
 use super::order::Order;
 use super::pricing::{QUOTE_VALIDITY, Quote};
+use super::prompt::Prompt;
 use super::queue::NoRoom;
 use super::{TaskError, Tasks};
 use crate::assignment::Assignment;
@@ -31,10 +31,13 @@ pub(crate) enum AdmissionError {
     ModelUnknown,
     #[error("a prompt may have {bytes_max} bytes here")]
     PromptTooLong { bytes_max: usize },
-    #[error("the prompt fills the model's context")]
-    ContextFull,
-    #[error("a prompt may have {PROMPT_TOKENS_MAX} tokens")]
-    TooManyTokens,
+    #[error(
+        "the prompt has {tokens} tokens and leaves no room for an answer in a context of {context_tokens}"
+    )]
+    ContextFull {
+        tokens: usize,
+        context_tokens: usize,
+    },
     #[error(
         "this pool's validators replay about {tokens_max} tokens of this model in the time that they have, prompt and \
          max_tokens together: ask for fewer"
@@ -170,7 +173,7 @@ impl Tasks {
     /// The task that the order asks for, once all of it has been checked.
     async fn check(&self, order: Order) -> Result<NewTask, AdmissionError> {
         let model = self.model(&order.model)?;
-        self.check_bounds(&order.sampling, order.prompt.len())?;
+        self.check_bounds(&order.sampling, order.prompt.bytes())?;
         let stop = StopSequences::new(order.stop)
             .map_err(|error| AdmissionError::Invalid(error.to_string()))?;
         let constraint = order.form.map(Constraint::new).transpose();
@@ -179,7 +182,11 @@ impl Tasks {
         let encoded = self.encode(Arc::clone(&model), order.prompt, &order.caller);
         let prompt = encoded.await?;
         let (tokens, constrained) = (prompt.tokens().len(), constraint.is_some());
-        self.check_replay(&model, tokens, &order.sampling, constrained)?;
+        let mut sampling = order.sampling;
+        if order.as_many_as_fit {
+            sampling.max_tokens = self.room_for_output(&model, tokens, &sampling, constrained);
+        }
+        self.check_replay(&model, tokens, &sampling, constrained)?;
         Ok(NewTask {
             id: order
                 .id
@@ -189,7 +196,7 @@ impl Tasks {
             stop,
             constraint,
             salt: order.salt,
-            sampling: order.sampling,
+            sampling,
             seed: order.seed.unwrap_or_else(rand::random),
             prices: self.prices.of(&order.model),
             payer: self.prices.payer(),
@@ -201,14 +208,15 @@ impl Tasks {
     async fn encode(
         &self,
         model: Arc<Model>,
-        text: Vec<u8>,
+        prompt: Prompt,
         caller: &Caller,
     ) -> Result<EncodedPrompt, AdmissionError> {
         let turn = self.prompt_encoders.take(caller).await;
         let turn = turn.ok_or(AdmissionError::PromptsFull)?;
+        let bytes_max = self.limits.prompt_bytes_max;
         let encoding = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            encode(&model, &text)
+            prompt.encode(&model, bytes_max)
         });
         encoding.await.map_err(|_| AdmissionError::Unfinished)?
     }
@@ -253,18 +261,4 @@ impl Tasks {
             .validate()
             .map_err(|error| AdmissionError::SamplingInvalid(error.to_string()))
     }
-}
-
-/// The text with the tokens that the model's tokenizer makes of it, if they leave room for an output.
-fn encode(model: &Model, text: &[u8]) -> Result<EncodedPrompt, AdmissionError> {
-    let tokens = model
-        .encode(text)
-        .map_err(|error| AdmissionError::Invalid(error.to_string()))?;
-    if tokens.len() >= model.context_tokens() {
-        return Err(AdmissionError::ContextFull);
-    }
-    EncodedPrompt::new(text, tokens).map_err(|error| match error {
-        PromptError::Text | PromptError::Tokens => AdmissionError::TooManyTokens,
-        PromptError::Empty | PromptError::Encoding => AdmissionError::Invalid(error.to_string()),
-    })
 }

@@ -23,4 +23,9 @@ impl Caller {
             network: network_of(address),
         }
     }
+
+    /// The host that it calls from.
+    pub(crate) fn host(&self) -> IpAddr {
+        self.host
+    }
 }

@@ -54,7 +54,8 @@ impl Fixture {
             caller: Caller::new(1, Ipv4Addr::LOCALHOST.into()),
             id: Some(TaskId::from_bytes([n; 32])),
             model: self.model,
-            prompt: b"an invoice".to_vec(),
+            prompt: Prompt::Text(b"an invoice".to_vec()),
+            as_many_as_fit: false,
             stop: Vec::new(),
             form: None,
             salt: [0; 32],
@@ -76,7 +77,7 @@ impl Fixture {
     }
 }
 
-pub(super) async fn given(worker: &mut Connected) -> Arc<Assignment> {
+pub(crate) async fn given(worker: &mut Connected) -> Arc<Assignment> {
     let command = timeout(Duration::from_secs(20), worker.next_command());
     let Ok(Some(WorkerCommand::Assign(task))) = command.await else {
         panic!("no task was assigned");
@@ -85,7 +86,7 @@ pub(super) async fn given(worker: &mut Connected) -> Arc<Assignment> {
 }
 
 /// The transcript of a worker that gave these tokens.
-pub(super) fn transcript(task: &Assignment, worker: WorkerKey, tokens: &[u32]) -> Transcript {
+pub(crate) fn transcript(task: &Assignment, worker: WorkerKey, tokens: &[u32]) -> Transcript {
     Transcript {
         task_id: task.id,
         worker_key: worker,
@@ -159,7 +160,7 @@ async fn prompts_out_of_the_models_or_the_extensions_bounds_are_not_admitted() {
     let worker = fixture.connect(FIRST);
     let of = async |bytes: usize| {
         let order = Order {
-            prompt: vec![b'x'; bytes],
+            prompt: Prompt::Text(vec![b'x'; bytes]),
             ..fixture.order(1)
         };
         fixture.admit(order).await.err()
@@ -168,12 +169,12 @@ async fn prompts_out_of_the_models_or_the_extensions_bounds_are_not_admitted() {
     // With the token that begins a prompt.
     let full = of(context - 1).await;
     assert!(
-        matches!(full, Some(AdmissionError::ContextFull)),
+        matches!(full, Some(AdmissionError::ContextFull { .. })),
         "{full:?}"
     );
     let long = of(PROMPT_BYTES_MAX).await;
     assert!(
-        matches!(long, Some(AdmissionError::ContextFull)),
+        matches!(long, Some(AdmissionError::ContextFull { .. })),
         "{long:?}"
     );
     let longer = of(PROMPT_BYTES_MAX + 1).await;
@@ -279,7 +280,7 @@ async fn an_order_is_admitted_once_and_refused_where_nobody_could_run_it() {
     let again = fixture.admit(fixture.order(1)).await.unwrap();
     assert_eq!(admitted.id, again.id);
     let mut other = fixture.order(1);
-    other.prompt = b"another".to_vec();
+    other.prompt = Prompt::Text(b"another".to_vec());
     let refused = fixture.admit(other).await;
     assert!(matches!(refused, Err(AdmissionError::IdTaken)));
     let mut unknown = fixture.order(2);

@@ -15,12 +15,13 @@ mod fairness_tests;
 mod follower;
 mod hand;
 #[cfg(test)]
-mod life_tests;
+pub(crate) mod life_tests;
 mod live_tasks;
 mod order;
 mod pairing;
 mod pricing;
 mod progress;
+mod prompt;
 mod queue;
 mod reassign;
 mod refusal;
@@ -52,6 +53,7 @@ pub(crate) use delivery::DeliveryError;
 pub(crate) use follower::{Follower, TaskEvent};
 pub(crate) use order::Order;
 pub(crate) use pricing::{Prices, Quote};
+pub(crate) use prompt::Prompt;
 pub(crate) use refusal::GivenBack;
 pub(crate) use stalls::Patience;
 
@@ -199,6 +201,22 @@ impl Tasks {
             TaskState::Queued | TaskState::Assigned | TaskState::Finished => ReceiptError::Pending,
             _ => ReceiptError::Never,
         })
+    }
+
+    /// The same, once the task is settled or has ended otherwise; waits so long for that.
+    pub(crate) async fn receipt_within(
+        &self,
+        id: TaskId,
+        time_max: Duration,
+    ) -> Result<String, ReceiptError> {
+        if let Some(mut progress) = self.live.watch(&id) {
+            let ended = progress.wait_for(|progress| {
+                !progress.phase.is_streaming() && progress.phase != Phase::Finished
+            });
+            // Whether or not it has ended, or was forgotten meanwhile: the ledger says how it stands.
+            let _ = tokio::time::timeout(time_max, ended).await;
+        }
+        self.receipt(id).await
     }
 
     /// What tasks cost.

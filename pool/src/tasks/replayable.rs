@@ -15,8 +15,7 @@ impl Tasks {
         sampling: &SamplingParams,
         constrained: bool,
     ) -> Result<(), AdmissionError> {
-        // Whatever is asked for, the context ends the output.
-        let room = (model.context_tokens() + 1).saturating_sub(prompt_tokens);
+        let room = room(model, prompt_tokens);
         let extent = Extent {
             input: prompt_tokens as u64,
             output: u64::from(sampling.max_tokens).min(room as u64),
@@ -27,6 +26,31 @@ impl Tasks {
             tokens_max: too_large.tokens_max,
         })
     }
+
+    /// How many tokens of output the context and the validators have room for, at most those of `sampling`; at least 1,
+    /// which may be too many.
+    pub(super) fn room_for_output(
+        &self,
+        model: &Model,
+        prompt_tokens: usize,
+        sampling: &SamplingParams,
+        constrained: bool,
+    ) -> u32 {
+        let room = room(model, prompt_tokens) as u64;
+        let room = match self.check_replay(model, prompt_tokens, sampling, constrained) {
+            Err(AdmissionError::TaskTooLarge { tokens_max }) => {
+                room.min(tokens_max.saturating_sub(prompt_tokens as u64))
+            }
+            _ => room,
+        };
+        let most = room.clamp(1, u64::from(sampling.max_tokens.max(1)));
+        u32::try_from(most).unwrap_or(sampling.max_tokens)
+    }
+}
+
+/// How long an output can be: whatever is asked for, the context ends it.
+fn room(model: &Model, prompt_tokens: usize) -> usize {
+    (model.context_tokens() + 1).saturating_sub(prompt_tokens)
 }
 
 #[cfg(test)]
@@ -71,6 +95,8 @@ mod tests {
         let most = u32::try_from(tokens_max).unwrap() - 10;
         check(most).unwrap();
         check(most + 1).unwrap_err();
+        let fits = |max_tokens| tasks.room_for_output(&model, 10, &sampling(max_tokens), false);
+        assert_eq!((fits(4_096), fits(most), fits(8)), (most, most, 8));
         // A model that reads no further ends the output by itself.
         let nearly_full = model.context_tokens() - 1;
         tasks.pace.assume(

@@ -1,7 +1,5 @@
 //! A request of the API as an order of a task.
 
-use std::net::Ipv4Addr;
-
 use dovetail_api::codes::Code;
 use dovetail_api::v1;
 use dovetail_commitment::{Form, ModelId, SamplingParams, TaskId};
@@ -9,27 +7,19 @@ use tonic::{Request, Status};
 
 use super::status::IntoStatus;
 use super::{InferenceService, id32, optional_id32};
-use crate::grpc_listener::Origin;
-use crate::tasks::{Admitted, Caller, Order};
+use crate::agents::caller;
+use crate::tasks::{Admitted, Caller, Order, Prompt};
 
 impl InferenceService {
     pub(super) async fn create(
         &self,
         request: Request<v1::CreateTaskRequest>,
     ) -> Result<Admitted, Status> {
-        let caller = caller(&request);
+        let caller = caller(request.extensions().get());
         let order = order(caller, request.into_inner())?;
         let admitted = self.tasks.admit(order).await;
         admitted.map_err(IntoStatus::into_status)
     }
-}
-
-/// Who calls. Connections whose address is gone share one.
-fn caller<T>(request: &Request<T>) -> Caller {
-    let origin = request.extensions().get::<Origin>();
-    let connection = origin.map_or(0, |origin| origin.connection);
-    let address = origin.and_then(|origin| origin.address);
-    Caller::new(connection, address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
 }
 
 fn order(caller: Caller, request: v1::CreateTaskRequest) -> Result<Order, Status> {
@@ -40,7 +30,8 @@ fn order(caller: Caller, request: v1::CreateTaskRequest) -> Result<Order, Status
         id: optional_id32(&request.task_id, "task_id")?.map(TaskId::from_bytes),
         salt: id32(&request.salt, "salt")?,
         seed: optional_id32(&request.seed, "seed")?,
-        prompt: request.prompt,
+        as_many_as_fit: false,
+        prompt: Prompt::Text(request.prompt),
         stop: request.stop,
         form: request.constraint.map(form).transpose()?,
     })

@@ -1,19 +1,26 @@
-//! The gRPC port: agents' and workers' services, health, and reflection for generic tools.
+//! The port of agents and workers: gRPC services, health, reflection for generic tools, and beside them, over HTTP/1.1
+//! and HTTP/2 on the same listener, the HTTP API.
 
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
+use axum::extract::Request;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
 use dovetail_api::v1::inference_server::InferenceServer;
 use dovetail_sv2::PlaceLimits;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Status;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::{Downloads, InferenceService, PayoutsService, RewardsService};
+use crate::agents::openai::unknown_path;
 use crate::grpc_listener::limited;
 use crate::tasks::Tasks;
 
@@ -33,6 +40,8 @@ pub(crate) struct Services {
     pub(crate) rewards: RewardsService,
     /// Where accounts are paid.
     pub(crate) payouts: PayoutsService,
+    /// The HTTP API.
+    pub(crate) http: Router,
     /// How many requests one connection may have under way.
     pub(crate) requests_per_connection_max: usize,
     /// Who may hold how many connections.
@@ -63,11 +72,12 @@ pub(crate) async fn serve(
     let stop = shutdown.clone();
     let connections = limited(listener, services.places, shutdown.clone());
     let serving = tonic::transport::Server::builder()
+        .accept_http1(true)
         .concurrency_limit_per_connection(services.requests_per_connection_max)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIME_MAX))
         .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
-        .add_routes(reflection()?)
+        .add_routes(merged(reflection()?, services.http))
         .add_service(health_service)
         .add_service(inference)
         .add_service(services.rewards.into_service())
@@ -76,6 +86,22 @@ pub(crate) async fn serve(
         .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned());
     let (served, ()) = tokio::join!(serving, report_ready(&health, readiness, &stop));
     served.context("the gRPC server failed")
+}
+
+/// The gRPC services with the HTTP API beside them. What neither has gets the answer of the protocol that it was asked in.
+fn merged(mut routes: Routes, http: Router) -> Routes {
+    let router = std::mem::take(routes.axum_router_mut());
+    *routes.axum_router_mut() = router.merge(http).fallback(unknown);
+    routes
+}
+
+/// The answer to a call or a path that is not there.
+async fn unknown(request: Request) -> Response {
+    let kind = request.headers().get(CONTENT_TYPE);
+    match kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        true => Status::unimplemented("").into_http(),
+        false => unknown_path(),
+    }
 }
 
 /// Says `SERVING` while the pool is ready, and `NOT_SERVING` before that, and while the template source gives no work.
@@ -140,6 +166,7 @@ mod tests {
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_check_response::ServingStatus as Said;
     use tonic_health::pb::health_client::HealthClient;
+    use tower::ServiceExt;
 
     /// A client of a port that serves this.
     async fn client_of(router: Router) -> Channel {
@@ -201,6 +228,33 @@ mod tests {
             () = asked => {}
             () = report_ready(&health, readiness, &shutdown) => unreachable!(),
         }
+    }
+
+    #[tokio::test]
+    async fn one_port_has_grpc_and_http_and_answers_in_the_protocol_that_it_was_asked_in() {
+        let http = axum::Router::new().route("/healthz", axum::routing::get(async || "ok"));
+        let (_, health) = tonic_health::server::health_reporter();
+        let router = tonic::transport::Server::builder()
+            .accept_http1(true)
+            .add_routes(merged(reflection().unwrap(), http))
+            .add_service(health);
+        let channel = client_of(router).await;
+        // Over HTTP/2, on one connection.
+        let mut client = HealthClient::new(channel.clone());
+        client.check(HealthCheckRequest::default()).await.unwrap();
+        let get = async |path: &str, kind: &str| {
+            let request = axum::http::Request::get(format!("http://pool{path}"))
+                .header(CONTENT_TYPE, kind)
+                .body(tonic::body::Body::empty())
+                .unwrap();
+            channel.clone().oneshot(request).await.unwrap()
+        };
+        assert_eq!(get("/healthz", "").await.status(), 200);
+        let unknown = get("/v1/embeddings", "").await;
+        assert_eq!(unknown.status(), 404);
+        assert_eq!(unknown.headers()[CONTENT_TYPE], "application/json");
+        let unknown = get("/some.Service/Call", "application/grpc").await;
+        assert_eq!(unknown.headers()["grpc-status"], "12");
     }
 
     #[tokio::test]

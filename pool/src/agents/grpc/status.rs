@@ -18,9 +18,7 @@ impl IntoStatus for AdmissionError {
         let message = self.to_string();
         let code = match self {
             Self::ModelUnknown => Code::ModelUnknown,
-            Self::PromptTooLong { .. } | Self::ContextFull | Self::TooManyTokens => {
-                Code::PromptTooLong
-            }
+            Self::PromptTooLong { .. } | Self::ContextFull { .. } => Code::PromptTooLong,
             Self::TaskTooLarge { .. } => Code::TaskTooLarge,
             Self::SamplingInvalid(_) => Code::SamplingInvalid,
             Self::ConstraintInvalid(_) => Code::ConstraintInvalid,
