@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::bench::outside;
 use crate::steps::{Steps, cargo};
-use crate::{chat_templates, demo, programs, setup, tidy};
+use crate::{chat_templates, demo, openai_clients, programs, setup, tidy};
 
 /// Which tests.
 #[derive(Debug, Args)]
@@ -57,7 +57,7 @@ fn tests(
     })?;
     if arguments.fast {
         eprintln!(
-            "\nleft out by --fast: chat templates, SmolLM2, Bitcoin Core and the SRI clients"
+            "\nleft out by --fast: chat templates, SmolLM2, OpenAI's packages, Bitcoin Core and the SRI clients"
         );
         return Ok(());
     }
@@ -86,6 +86,18 @@ fn models_of_others(
     })?;
     steps.step("the whole path with SmolLM2", || {
         demo::check_smollm2(postgres)
+    })?;
+    // Behind the step that gets SmolLM2.
+    let python = steps.step("OpenAI's package for Python", openai_clients::python)?;
+    let node = steps.step("OpenAI's package for Node.js", openai_clients::node)?;
+    steps.step("the HTTP API with OpenAI's packages", || {
+        crate::steps::run(
+            cargo(&["test", "--workspace", "--test", "openai_clients"])
+                .args(["--", "--ignored"])
+                .env("DOVETAIL_OPENAI_PYTHON", &python)
+                .env("DOVETAIL_OPENAI_NODE", &node)
+                .env("DOVETAIL_TEST_DATABASE_URL", postgres.url("postgres")),
+        )
     })?;
     steps.step("clerk on papers of other people, a figure", || {
         // Nobody should make the model fit these papers, so no figure of them fails; nor does a registry out of reach.
