@@ -34,7 +34,10 @@ pub async fn check_batch(
     root: BatchRoot,
     account: &str,
 ) -> Result<(), BatchRefusal> {
-    let batch = ledger.batch(root).await?.ok_or(BatchRefusal::Unknown)?;
+    let batch = ledger
+        .batch_without_contents(root)
+        .await?
+        .ok_or(BatchRefusal::Unknown)?;
     if batch.worker.to_string() != account {
         return Err(BatchRefusal::NotYours);
     }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dovetail_ledger::RewardsConfig;
+use dovetail_ledger::{Ledger, RewardsConfig, TASKS_WIPED_MAX};
+use dovetail_units::time::unix_now;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,8 @@ use crate::tasks::Tasks;
 
 /// How often expired tasks are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+/// How often outputs that nobody needs any more are looked for.
+const WIPE_INTERVAL: Duration = Duration::from_secs(30);
 /// How often tasks that have stalled are looked for, and those that their agents have left.
 const STALL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often credit that has matured is looked for, besides after each batch of its worker.
@@ -32,6 +35,7 @@ pub(crate) fn start(
 ) {
     let tracker = &shared.tracker;
     tracker.spawn(expire(shared.tasks.clone(), shutdown.clone()));
+    tracker.spawn(wipe(Arc::clone(shared), shutdown.clone()));
     tracker.spawn(hand_on_stalled(shared.tasks.clone(), shutdown.clone()));
     tracker.spawn(stop_abandoned(shared.tasks.clone(), shutdown.clone()));
     tracker.spawn(mature(Arc::clone(shared), shutdown.clone()));
@@ -68,6 +72,34 @@ async fn expire(tasks: Tasks, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => tasks.expire().await,
+        }
+    }
+}
+
+/// Wipes what is left of tasks that ended long ago.
+async fn wipe(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let kept_s = shared.config.inference.outputs_kept_s;
+    let mut ticks = ticks(WIPE_INTERVAL);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {
+                let before = unix_now().saturating_sub(kept_s);
+                wipe_before(&shared.ledger, before).await;
+            }
+        }
+    }
+}
+
+async fn wipe_before(ledger: &Ledger, before_unix: u64) {
+    loop {
+        match ledger.wipe_contents(before_unix).await {
+            Ok(TASKS_WIPED_MAX) => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, "cannot wipe outputs of tasks");
+                return;
+            }
         }
     }
 }

@@ -1,8 +1,12 @@
 //! The pool's secret keys.
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
 use anyhow::{Context, anyhow};
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
-use dovetail_daemon::ConfigError;
+use dovetail_daemon::{ConfigError, Secret};
 use dovetail_jd::token::TokenKey;
 use dovetail_onchain::WalletKeys;
 use dovetail_sv2::AuthorityKeys;
@@ -20,12 +24,14 @@ pub(crate) struct Keys {
     pub(crate) token: TokenKey,
     /// What draws the samples of audits.
     pub(crate) vrf: VrfSecret,
+    /// What encrypts prompts and outputs in the database.
+    pub(crate) content: [u8; 32],
     /// What pays miners on the chain, if anything does.
     pub(crate) onchain: Option<WalletKeys>,
 }
 
 impl Keys {
-    /// Reads them; a token key or VRF key that is not there is made.
+    /// Reads them; a token key, VRF key or content key that is not there is made.
     pub(crate) fn read(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
             authority: authority(config)?,
@@ -33,6 +39,7 @@ impl Keys {
             token: dovetail_jd::config::token_key(&config.job_declarator.token_key)
                 .context("job_declarator.token_key")?,
             vrf: vrf_secret(config.inference.vrf_key.read_or_make_key())?,
+            content: content_key(config)?,
             onchain: onchain(config)?,
         })
     }
@@ -42,6 +49,8 @@ impl Keys {
         authority(config)?;
         receipt_key(config)?;
         onchain(config)?;
+        let content_key = content_secret(config).look_at_key();
+        content_key.map(drop).context("inference.content_key")?;
         let token_key = config.job_declarator.token_key.look_at_key();
         token_key.map(drop).context("job_declarator.token_key")?;
         match config.inference.vrf_key.look_at_key().transpose() {
@@ -56,6 +65,44 @@ pub(crate) fn onchain(config: &Config) -> anyhow::Result<Option<WalletKeys>> {
     let onchain = config.onchain.as_ref();
     let keys = onchain.map(|onchain| onchain.keys(config.mining.network));
     keys.transpose().map_err(|reason| anyhow!(reason))
+}
+
+/// Where the content key is.
+fn content_secret(config: &Config) -> Secret {
+    let named = config.inference.content_key.clone();
+    named.unwrap_or_else(|| Secret::File {
+        file: config.ledger.dir.join("content.key"),
+    })
+}
+
+fn content_key(config: &Config) -> anyhow::Result<[u8; 32]> {
+    let secret = content_secret(config);
+    let dir = &config.ledger.dir;
+    if config.inference.content_key.is_none() {
+        make_folder(dir).context("ledger.dir")?;
+    }
+    let key = secret.read_or_make_key();
+    let key = key.context("inference.content_key")?;
+    if config.inference.content_key.is_none() {
+        // Before anything is encrypted with it.
+        sync(dir).context("ledger.dir")?;
+    }
+    Ok(key)
+}
+
+/// The pool's own folder, for the case that its log has not made it yet. A crash must not take it, and with it what is durable
+/// inside.
+fn make_folder(dir: &Path) -> io::Result<()> {
+    if dir.exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(dir)?;
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.map_or(Ok(()), sync)
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 fn vrf_secret(key: Result<[u8; 32], ConfigError>) -> anyhow::Result<VrfSecret> {

@@ -84,7 +84,7 @@ pub async fn run(
         .check()
         .map_err(|reason| anyhow!("configuration: {reason}"))?;
     let keys = Keys::read(&config)?;
-    let base = Base::start(&config).await?;
+    let base = Base::start(&config, &keys.content).await?;
     let last = Last::default();
     let rewards = rewards::config(&config, keys.receipt)?;
     let settling = (keys.receipt, keys.vrf, rewards.clone());
@@ -267,9 +267,10 @@ struct Base {
 }
 
 impl Base {
-    async fn start(config: &Config) -> anyhow::Result<Self> {
+    async fn start(config: &Config, content_key: &[u8; 32]) -> anyhow::Result<Self> {
         let models = Models::load(&config.inference.models)?;
         let ledger = records::open(config, config.ledger.connections_max).await?;
+        let ledger = ledger.with_content_key(content_key);
         ledger
             .migrate()
             .await

@@ -87,7 +87,8 @@ impl Database {
 
     pub(crate) async fn ledger(&self) -> Ledger {
         let url = self.options().to_url_lossy().to_string();
-        Ledger::connect(&url, 16).await.unwrap()
+        let ledger = Ledger::connect(&url, 16).await.unwrap();
+        ledger.with_content_key(&[0xc0; 32])
     }
 
     pub(crate) async fn number(&self, sql: &'static str) -> i64 {

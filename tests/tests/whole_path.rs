@@ -59,6 +59,42 @@ fn a_worker_without_a_model_file_fetches_the_model_from_the_pool_and_is_paid_for
     assert_eq!(settled["credit_msat"], 32_000);
 }
 
+#[test]
+fn a_key_that_the_operator_makes_pays_for_what_its_agent_asks_and_no_more() {
+    let (_dir, mut scenario) = dovetail_tests::scenario(&Options::default()).unwrap();
+    let keys = |scenario: &Scenario, arguments: &[&str]| {
+        let arguments = [&["keys", "--json"], arguments].concat();
+        scenario.pool_says(&arguments).unwrap()
+    };
+    // A token costs 1,000 msat.
+    let add = ["add", "--name", "alice", "--budget-msat", "100000"];
+    let made = keys(&scenario, &[&add[..], &["--per-day", "35000"]].concat());
+    let secret = made["secret"].as_str().unwrap();
+    let paid = ["--seed", "7", "--key", secret];
+    let answer = ask(&scenario, "receipt.json", &paid);
+    assert_eq!(answer["receipt"]["verified"], true);
+    scenario.pool.event("batch_settled", TIME_MAX).unwrap();
+    let standing = keys(&scenario, &["list"]);
+    let cost = 1_000 * answer["output_tokens"].as_array().map_or(0, Vec::len);
+    assert_eq!(standing["spent_msat"], cost, "{standing}");
+    assert_eq!(standing["reserved_msat"], 0);
+    // Its day is over, and then the key itself; what everybody else asks is the operator's.
+    let prompt = "a prompt that only its receipt names";
+    for word in ["daily-limit", "key-invalid"] {
+        let refused = scenario.ask(prompt, 20, "other.json", &paid).unwrap_err();
+        assert!(format!("{refused:#}").contains(word), "{refused:#}");
+        keys(&scenario, &["revoke", "--name", "alice"]);
+    }
+    ask(&scenario, "third.json", &["--seed", "8"]);
+    scenario.pool.event("batch_settled", TIME_MAX).unwrap();
+    let standing = keys(&scenario, &["list"]);
+    assert_eq!(standing["spent_msat"], cost, "{standing}");
+    scenario.ledger_audit().unwrap();
+    for log in [scenario.pool.log(), scenario.declarator.log()] {
+        assert!(!log.contains("sk-"));
+    }
+}
+
 /// What the tiny model, which knows nothing, would never write by itself.
 const SCHEMA: &str = r#"{
     "type": "object",

@@ -167,6 +167,26 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Unavailable`].
     pub async fn batch(&self, root: BatchRoot) -> Result<Option<BatchRecord>, LedgerError> {
+        self.batch_with(root, TaskRecord::COLUMNS).await
+    }
+
+    /// The same with nothing that is private of its tasks, for whoever has no key to that, as a job declarator.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn batch_without_contents(
+        &self,
+        root: BatchRoot,
+    ) -> Result<Option<BatchRecord>, LedgerError> {
+        self.batch_with(root, TaskRecord::COLUMNS_WITHOUT_PROMPT)
+            .await
+    }
+
+    async fn batch_with(
+        &self,
+        root: BatchRoot,
+        columns: &'static str,
+    ) -> Result<Option<BatchRecord>, LedgerError> {
         let row = sqlx::query(
             "SELECT worker, state, task_ids, sample_header, sample_key, stake_msat, code FROM batches WHERE root = $1",
         )
@@ -199,7 +219,7 @@ impl Ledger {
             sample_key: sample_key.map(array).transpose()?,
             stake: row.try_get::<Option<i64>, _>("stake_msat")?.map(Msat::new),
             code: row.try_get("code")?,
-            tasks: self.tasks(&ids, TaskRecord::COLUMNS).await?,
+            tasks: self.tasks(&ids, columns).await?,
         }))
     }
 
@@ -229,7 +249,7 @@ impl Ledger {
             .fetch_all(&self.pool)
             .await?
             .iter()
-            .map(TaskRecord::read)
+            .map(|row| TaskRecord::read(row, self.sealer.as_ref()))
             .collect()
     }
 }

@@ -55,6 +55,11 @@ pub enum LedgerError {
     /// The log of shares cannot be used, or does not fit the ledger. The words say what to do.
     #[error("the log of shares: {0}")]
     Log(String),
+    /// What is private of a task was encrypted with another key, or there is none here.
+    #[error(
+        "a task's contents cannot be opened: is inference.content_key the key that they were stored with?"
+    )]
+    Sealed,
     /// A row does not decode: somebody wrote to the database by hand.
     #[error("the ledger holds a malformed {0}")]
     Corrupt(&'static str),
@@ -90,7 +95,11 @@ impl LedgerError {
 
     pub(crate) fn fault(&self) -> Fault {
         let error = match self {
-            Self::Conflict(_) | Self::Refused(_) | Self::Corrupt(_) | Self::Unpaid(_) => {
+            Self::Conflict(_)
+            | Self::Refused(_)
+            | Self::Corrupt(_)
+            | Self::Sealed
+            | Self::Unpaid(_) => {
                 return Fault::Row;
             }
             Self::Url | Self::Migration(_) | Self::Log(_) => return Fault::Away,

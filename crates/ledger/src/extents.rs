@@ -3,6 +3,7 @@
 use dovetail_commitment::{BatchRoot, ModelId, TaskId, WorkerKey};
 use sqlx::Row;
 
+use crate::sealing::Sealer;
 use crate::tasks::array;
 use crate::{Ledger, LedgerError};
 
@@ -32,7 +33,7 @@ impl Ledger {
     ) -> Result<Vec<TaskExtent>, LedgerError> {
         let ids: Vec<Vec<u8>> = task_ids.iter().map(|id| id.to_bytes().to_vec()).collect();
         let rows = sqlx::query(
-            "SELECT model_id, input_tokens, coalesce(octet_length(output_tokens), 0)::bigint / 4 AS output_tokens,
+            "SELECT model_id, input_tokens, coalesce(octet_length(output_tokens) - $4, 0) / 4 AS output_tokens,
                     answer_form IS NOT NULL AS constrained
              FROM tasks
              WHERE id = ANY($1) AND worker = $2 AND NOT EXISTS (SELECT FROM batches WHERE root = $3)",
@@ -40,6 +41,7 @@ impl Ledger {
         .bind(ids)
         .bind(worker.to_bytes().to_vec())
         .bind(root.to_bytes().to_vec())
+        .bind(Sealer::OVERHEAD_BYTES)
         .fetch_all(&self.pool)
         .await?;
         let extents = rows.iter().map(|row| {

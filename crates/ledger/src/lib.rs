@@ -28,6 +28,7 @@ mod payers;
 mod payouts;
 mod rewards;
 mod samples;
+mod sealing;
 mod share_record;
 mod share_set;
 mod share_sums;
@@ -43,6 +44,8 @@ mod transfers;
 
 use std::str::FromStr;
 use std::time::Duration;
+
+use sealing::Sealer;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgPool};
@@ -82,7 +85,7 @@ pub use shares::{InferenceSettlement, Share};
 pub use standing::Standing;
 pub use stats::{Balance, Stats};
 pub use subsidy::{Subsidy, SubsidyBudget};
-pub use tasks::{TaskRecord, TaskState};
+pub use tasks::{TASKS_WIPED_MAX, TaskRecord, TaskState};
 
 /// How long a caller waits for a connection before Postgres counts as away.
 const ACQUIRE_TIME_MAX: Duration = Duration::from_secs(3);
@@ -97,6 +100,8 @@ const MIGRATION_LOCK_TIME_MAX: &str = "30s";
 #[derive(Debug, Clone)]
 pub struct Ledger {
     pool: PgPool,
+    /// For what is private of tasks; only a pool has it.
+    sealer: Option<Sealer>,
 }
 
 impl Ledger {
@@ -131,7 +136,23 @@ impl Ledger {
             .acquire_timeout(ACQUIRE_TIME_MAX)
             .connect_with(options)
             .await?;
-        Ok(Self { pool })
+        Ok(Self { pool, sealer: None })
+    }
+
+    /// The same ledger for a pool, which keeps tasks: what is private of them is encrypted with this key. It is kept where the
+    /// database is not. Without it no task can be stored or read.
+    #[must_use]
+    pub fn with_content_key(self, key: &[u8; 32]) -> Self {
+        Self {
+            sealer: Some(Sealer::new(key)),
+            ..self
+        }
+    }
+
+    /// # Errors
+    /// [`LedgerError::Sealed`] without a key.
+    fn sealer(&self) -> Result<&Sealer, LedgerError> {
+        self.sealer.as_ref().ok_or(LedgerError::Sealed)
     }
 
     /// Brings the schema up to date; harmless if it is, and then any role may call it. Several processes may do it at once.

@@ -16,7 +16,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 27] = [
+const FILES: [(&str, &str); 28] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
@@ -44,6 +44,7 @@ const FILES: [(&str, &str); 27] = [
     file!("0025_signed_blocks.sql"),
     file!("0026_slice_partitions.sql"),
     file!("0028_agent_keys.sql"),
+    file!("0029_sealed_contents.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools

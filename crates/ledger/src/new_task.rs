@@ -7,6 +7,7 @@ use dovetail_units::time::unix_now;
 use dovetail_units::{Msat, TokenPrices};
 use sqlx::PgConnection;
 
+use crate::sealing::Part;
 use crate::tasks::seconds;
 use crate::transfers::TransferId;
 use crate::{Ledger, LedgerError, Payer, collateral, payers};
@@ -84,6 +85,9 @@ impl Ledger {
             return same_request(&before, &request_hash);
         }
         let reserve = payers::reserve(&mut transaction, task.id, task.payer, price_max).await?;
+        let sealer = self.sealer()?;
+        let sealed = |part, content: &[u8]| sealer.seal(task.id, part, content);
+        let constraint = task.constraint.as_ref().map(Constraint::encode);
         let price = |msat_per_million: u64| i64::try_from(msat_per_million).unwrap_or(i64::MAX);
         let inserted = sqlx::query(
             "INSERT INTO tasks (id, state, model_id, prompt, stop, request_hash, salt, sampling, seed,
@@ -94,16 +98,16 @@ impl Ledger {
         )
         .bind(task.id.to_bytes().to_vec())
         .bind(task.model_id.to_bytes().to_vec())
-        .bind(task.prompt.encode())
-        .bind(task.stop.encode())
+        .bind(sealed(Part::Prompt, &task.prompt.encode()))
+        .bind(sealed(Part::Stop, &task.stop.encode()))
         .bind(&request_hash)
-        .bind(task.salt.to_vec())
+        .bind(sealed(Part::Salt, &task.salt))
         .bind(task.sampling.encode().to_vec())
         .bind(task.seed.to_vec())
         .bind(price_max.get())
         .bind(seconds(unix_now()))
         .bind(seconds(task.expires_at_unix))
-        .bind(task.constraint.as_ref().map(Constraint::encode))
+        .bind(constraint.map(|form| sealed(Part::Constraint, &form)))
         .bind(reserve.map(TransferId::to_vec))
         .bind(i64::from(task.input_tokens()))
         .bind(price(task.prices.input_msat_per_million()))

@@ -10,7 +10,11 @@ use dovetail_units::{Msat, TokenPrices};
 use sqlx::postgres::PgRow;
 use sqlx::{Postgres, Row, Transaction};
 
+use crate::sealing::{Part, Sealer};
 use crate::{Ledger, LedgerError, collateral};
+
+/// Tasks that are wiped at once: a statement of milliseconds.
+pub const TASKS_WIPED_MAX: u64 = 1_000;
 
 /// Where a task stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +65,8 @@ pub struct TaskRecord {
     pub stop: Option<StopSequences>,
     /// Gone with the prompt, too; none as well for a task that was asked for without one.
     pub constraint: Option<Constraint>,
-    /// The salt of the prompt's commitment.
-    pub salt: [u8; 32],
+    /// The salt of the prompt's commitment. Wiped with the output, some time after its end.
+    pub salt: Option<[u8; 32]>,
     /// How to sample.
     pub sampling: SamplingParams,
     /// The seed of the sampling.
@@ -78,7 +82,7 @@ pub struct TaskRecord {
     pub worker: Option<WorkerKey>,
     /// What the worker committed to.
     pub transcript: Option<Transcript>,
-    /// Its output.
+    /// Its output; wiped some time after its end.
     pub output_tokens: Option<Vec<u32>>,
     /// Why it failed.
     pub error_code: Option<String>,
@@ -95,10 +99,10 @@ impl TaskRecord {
         price_msat, input_tokens, input_msat_per_million, output_msat_per_million, worker, transcript, output_tokens, \
         error_code, created_at, expires_at, stops_at";
 
-    /// The same with neither prompt nor what goes with it, for those who look at many tasks.
+    /// The same with nothing that is private, for those who look at many tasks.
     pub(crate) const COLUMNS_WITHOUT_PROMPT: &'static str = "id, state, model_id, NULL::bytea AS prompt, NULL::bytea AS stop, \
-        NULL::bytea AS answer_form, salt, sampling, seed, price_msat, input_tokens, input_msat_per_million, \
-        output_msat_per_million, worker, transcript, output_tokens, error_code, created_at, expires_at, stops_at";
+        NULL::bytea AS answer_form, NULL::bytea AS salt, sampling, seed, price_msat, input_tokens, input_msat_per_million, \
+        output_msat_per_million, worker, transcript, NULL::bytea AS output_tokens, error_code, created_at, expires_at, stops_at";
 
     /// What it costs its payer: at most, until it has finished. Nothing, if it ended in another way.
     pub fn cost(&self) -> Msat {
@@ -115,19 +119,27 @@ impl TaskRecord {
         matches!(self.state, TaskState::Settled | TaskState::Failed)
     }
 
-    pub(crate) fn read(row: &PgRow) -> Result<Self, LedgerError> {
+    pub(crate) fn read(row: &PgRow, sealer: Option<&Sealer>) -> Result<Self, LedgerError> {
         let corrupt = || LedgerError::Corrupt("task");
+        let id = TaskId::from_bytes(array(row.try_get("id")?)?);
+        let opened = |column: &str, part: Part| -> Result<Option<Vec<u8>>, LedgerError> {
+            let Some(sealed) = row.try_get::<Option<Vec<u8>>, _>(column)? else {
+                return Ok(None);
+            };
+            let sealer = sealer.ok_or(LedgerError::Sealed)?;
+            sealer.open(id, part, &sealed).map(Some)
+        };
         let state: String = row.try_get("state")?;
         let worker: Option<Vec<u8>> = row.try_get("worker")?;
         let transcript: Option<Vec<u8>> = row.try_get("transcript")?;
-        let tokens: Option<Vec<u8>> = row.try_get("output_tokens")?;
+        let tokens = opened("output_tokens", Part::Output)?;
         let sampling: Vec<u8> = row.try_get("sampling")?;
-        let prompt: Option<Vec<u8>> = row.try_get("prompt")?;
-        let stop: Option<Vec<u8>> = row.try_get("stop")?;
-        let form: Option<Vec<u8>> = row.try_get("answer_form")?;
+        let prompt = opened("prompt", Part::Prompt)?;
+        let stop = opened("stop", Part::Stop)?;
+        let form = opened("answer_form", Part::Constraint)?;
         let unix = |value: i64| u64::try_from(value).map_err(|_| LedgerError::Corrupt("task"));
         Ok(Self {
-            id: TaskId::from_bytes(array(row.try_get("id")?)?),
+            id,
             state: TaskState::parse(&state).ok_or_else(corrupt)?,
             model_id: ModelId::from_bytes(array(row.try_get("model_id")?)?),
             prompt: prompt
@@ -135,7 +147,7 @@ impl TaskRecord {
                 .transpose()?,
             stop: stop.map(|bytes| stop_from(&bytes)).transpose()?,
             constraint: form.map(|bytes| constraint_from(&bytes)).transpose()?,
-            salt: array(row.try_get("salt")?)?,
+            salt: opened("salt", Part::Salt)?.map(array).transpose()?,
             sampling: sampling_from(&sampling).ok_or_else(corrupt)?,
             seed: array(row.try_get("seed")?)?,
             price: Msat::new(row.try_get("price_msat")?),
@@ -237,7 +249,7 @@ impl Ledger {
             .bind(id.to_bytes().to_vec())
             .fetch_optional(&self.pool)
             .await?
-            .map(|row| TaskRecord::read(&row))
+            .map(|row| TaskRecord::read(&row, self.sealer.as_ref()))
             .transpose()
     }
 
@@ -315,7 +327,7 @@ impl Ledger {
         .bind(id.to_bytes().to_vec())
         .bind(worker.to_bytes().to_vec())
         .bind(transcript.encode())
-        .bind(tokens_to(tokens))
+        .bind(self.sealer()?.seal(id, Part::Output, &tokens_to(tokens)))
         .bind(transcript.model_id.to_bytes().to_vec())
         .bind(seconds(unix_now()))
         .bind(i64::from(transcript.output_tokens))
@@ -425,6 +437,25 @@ impl Ledger {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
+        Ok(done.rows_affected())
+    }
+
+    /// Wipes outputs and salts of tasks that have ended and whose time was over then; returns of how many. If it is
+    /// [`TASKS_WIPED_MAX`], more may be left.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn wipe_contents(&self, before_unix: u64) -> Result<u64, LedgerError> {
+        let done = sqlx::query(
+            "UPDATE tasks SET output_tokens = NULL, salt = NULL
+              WHERE id = ANY (ARRAY (SELECT id FROM tasks
+                      WHERE salt IS NOT NULL AND state IN ('settled', 'failed', 'cancelled', 'expired') AND expires_at <= $1
+                      ORDER BY expires_at LIMIT $2))",
+        )
+        .bind(seconds(before_unix))
+        .bind(i64::try_from(TASKS_WIPED_MAX).unwrap_or(i64::MAX))
+        .execute(&self.pool)
+        .await?;
         Ok(done.rows_affected())
     }
 

@@ -426,7 +426,7 @@ fn evidence_of(batch: &BatchRecord) -> Option<Vec<Arc<Evidence>>> {
 pub(super) fn evidence_of_task(task: &TaskRecord) -> Option<Arc<Evidence>> {
     Some(Arc::new(Evidence {
         transcript: task.transcript.clone()?,
-        salt: task.salt,
+        salt: task.salt?,
         prompt: task.prompt.clone()?,
         stop: task.stop.clone()?,
         constraint: task.constraint.clone(),

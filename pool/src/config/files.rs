@@ -24,6 +24,8 @@ impl Config {
             ("inference.receipt_key", &self.inference.receipt_key),
             ("inference.vrf_key", &self.inference.vrf_key),
         ];
+        let content_key = self.inference.content_key.as_ref();
+        secrets.extend(content_key.map(|secret| ("inference.content_key", secret)));
         let of_validators = self.audit.validators_secret.as_ref();
         secrets.extend(of_validators.map(|secret| ("audit.validators_secret", secret)));
         if let Some(onchain) = &self.onchain {

@@ -32,6 +32,13 @@ pub struct InferenceConfig {
     /// The key that draws the samples of audits: 64 hex digits. A file that is not there is made. In no backup of the
     /// database: whoever has it knows each sample before the share is sent.
     pub vrf_key: Secret,
+    /// The key that prompts and outputs are encrypted with in the database: 64 hex digits. A file that is not there is made;
+    /// unless it is said otherwise, `content.key` in `ledger.dir`. In no backup of the database. Pools on one ledger share it.
+    #[serde(default)]
+    pub content_key: Option<Secret>,
+    /// How long outputs are kept after a task's time is over, in seconds. Until then agents may read them again.
+    #[serde(default = "defaults::outputs_kept_s")]
+    pub outputs_kept_s: u64,
     /// The longest prompt, in bytes: at most, and unless it is said otherwise, that of the extension
     /// ([`PROMPT_BYTES_MAX`]).
     #[serde(default = "defaults::prompt_bytes_max")]
@@ -71,6 +78,9 @@ mod defaults {
     pub(super) fn prompt_bytes_max() -> usize {
         dovetail_commitment::PROMPT_BYTES_MAX
     }
+    pub(super) fn outputs_kept_s() -> u64 {
+        6 * 3_600
+    }
     pub(super) fn queue_max() -> usize {
         256
     }
@@ -101,6 +111,7 @@ impl InferenceConfig {
             self.task_lifetime_s,
             1..=WEEK_S,
         )?;
+        within("inference.outputs_kept_s", self.outputs_kept_s, 0..=WEEK_S)?;
         within("inference.first_token_s", self.first_token_s, 1..=3_600)?;
         within("inference.progress_s", self.progress_s, 1..=3_600)?;
         within(

@@ -18,7 +18,7 @@ fn refused(changes: &[(&str, Change)]) {
 
 #[test]
 fn sizes_that_nothing_can_be_reckoned_with_are_named() {
-    let changes: [(&str, Change); 25] = [
+    let changes: [(&str, Change); 26] = [
         ("mining.cert_validity_s", |c| {
             c.mining.cert_validity_s = u64::MAX
         }),
@@ -74,6 +74,9 @@ fn sizes_that_nothing_can_be_reckoned_with_are_named() {
         }),
         ("inference.subsidy.msat_in_all", |c| {
             c.inference.subsidy.msat_in_all = i64::MAX;
+        }),
+        ("inference.outputs_kept_s", |c| {
+            c.inference.outputs_kept_s = u64::MAX;
         }),
         ("inference.subsidy.msat_per_address_and_day", |c| {
             c.inference.subsidy.msat_per_address_and_day = Some(-1);

@@ -174,7 +174,8 @@ fn is_of(
 ) -> Result<bool, DeliveryError> {
     let prompt = task.prompt.as_ref().ok_or(DeliveryError::TaskUnknown)?;
     let stop = task.stop.as_ref().ok_or(DeliveryError::TaskUnknown)?;
-    let commitment = prompt_commitment(&task.salt, stop, task.constraint.as_ref(), prompt);
+    let salt = task.salt.as_ref().ok_or(DeliveryError::TaskUnknown)?;
+    let commitment = prompt_commitment(salt, stop, task.constraint.as_ref(), prompt);
     Ok(transcript.task_id == task.id
         && transcript.worker_key == worker
         && transcript.model_id == task.model_id

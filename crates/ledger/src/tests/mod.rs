@@ -21,6 +21,7 @@ mod payouts;
 mod rewards;
 mod samples;
 mod schema;
+mod sealing;
 mod shares;
 mod statements;
 mod tasks;
@@ -51,6 +52,8 @@ use crate::{
     Share, SubsidyBudget,
 };
 
+/// What the tests' pools encrypt prompts with.
+const CONTENT_KEY: [u8; 32] = [0xc0; 32];
 const URL_VARIABLE: &str = "DOVETAIL_TEST_DATABASE_URL";
 
 /// A database that is dropped when its test ends.
@@ -117,7 +120,8 @@ impl Database {
 
     /// Another connection, as another process would have it.
     async fn ledger(&self) -> Ledger {
-        Ledger::open(self.options(), 8).await.unwrap()
+        let ledger = Ledger::open(self.options(), 8).await.unwrap();
+        ledger.with_content_key(&CONTENT_KEY)
     }
 
     async fn connection(&self) -> PgConnection {

@@ -144,6 +144,7 @@ fn only_the_moves_of_a_task_between_workers_do_not_wait_for_the_disk() {
     run(|db, _ledger| async move {
         // One connection: what a statement left behind would show in the next.
         let ledger = Ledger::open(db.options(), 1).await.unwrap();
+        let ledger = ledger.with_content_key(&CONTENT_KEY);
         let task = new_task(1);
         ledger.create_task(&task).await.unwrap();
         assert!(ledger.assign_task(task.id, WORKER).await.unwrap());
