@@ -4,7 +4,8 @@ use bitcoin::consensus::serialize;
 use bitcoin::{Amount, ScriptBuf, TxOut};
 use dovetail_sv2::messages::{
     AllocateMiningJobToken, AllocateMiningJobTokenSuccess, B064KOwned, B0255Owned,
-    DeclareMiningJob, DeclareMiningJobError, DeclareMiningJobSuccess, Str0255Owned,
+    DeclareMiningJob, DeclareMiningJobError, DeclareMiningJobSuccess, RequestExtensions,
+    Str0255Owned,
 };
 
 use super::Played;
@@ -16,7 +17,12 @@ pub(crate) fn payout_script() -> ScriptBuf {
 
 /// Gives a token with these outputs.
 pub(crate) async fn give_token(declarator: &mut Played, outputs: Vec<u8>) {
-    let allocate: AllocateMiningJobToken = declarator.expect().await;
+    let mut frame = declarator.reader.read().await.unwrap();
+    // Whoever knows no extension discards the question.
+    if frame.is::<RequestExtensions>() {
+        frame = declarator.reader.read().await.unwrap();
+    }
+    let (allocate, _) = frame.decode::<AllocateMiningJobToken>().unwrap();
     let token = AllocateMiningJobTokenSuccess {
         request_id: allocate.request_id,
         mining_job_token: B0255Owned::new(vec![1, 2]).unwrap(),
