@@ -165,7 +165,7 @@ mod tests {
     }
 
     fn chosen(choice: &Choice, heaviest: &[HeavyAccount]) -> Vec<(String, u64)> {
-        let outputs = choice.of(heaviest, |script| script.len() > 40).into_iter();
+        let outputs = choice.of(heaviest, |script| script.len() == 34).into_iter();
         outputs
             .map(|output| (output.account, output.amount_sat))
             .collect()
