@@ -32,7 +32,7 @@ pub struct AdvanceTerms {
 
 impl AdvanceTerms {
     /// Whether accounts are paid ahead at all. A window that is not full grows, and every part of it shrinks.
-    pub fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.window.get() >= u128::from(self.length.get()) * Weight::PER_DIFFICULTY.get()
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bitcoin::{Network, ScriptBuf};
 use dovetail_ledger::{HeavyAccount, LedgerError, ListedOutput, NewPayoutList};
 use dovetail_payee::bitcoin_address;
-use dovetail_rewards::{AdvanceTerms, Weight};
+use dovetail_rewards::AdvanceTerms;
 use dovetail_templates::subsidy_at;
 use dovetail_units::Msat;
 use tokio::time::{MissedTickBehavior, interval};
@@ -65,23 +65,21 @@ async fn outputs(
 ) -> Result<Vec<ListedOutput>, LedgerError> {
     let rewards = &shared.config.rewards;
     let most = rewards.coinbase_payouts_max;
-    let terms = |window| -> Result<AdvanceTerms, String> {
-        Ok(AdvanceTerms {
-            subsidy_sat,
-            fee: rewards.fee()?,
-            length: rewards.length()?,
-            window,
-        })
-    };
     if most == 0 || rewards.scheme != RewardScheme::Pplns {
         return Ok(Vec::new());
     }
     let (window, heaviest) = shared.ledger.heaviest_accounts(most * LOOKED_AT).await?;
     // Both were checked at the start.
-    let terms =
-        terms(window).map_err(|_| LedgerError::Refused("the section rewards is not valid"))?;
+    let terms = rewards.fee().and_then(|fee| Ok((fee, rewards.length()?)));
+    let (fee, length) =
+        terms.map_err(|_| LedgerError::Refused("the section rewards is not valid"))?;
     let choice = Choice {
-        terms,
+        terms: AdvanceTerms {
+            subsidy_sat,
+            fee,
+            length,
+            window,
+        },
         network: shared.config.mining.network,
         least_sat: rewards.coinbase_payout_min_sat,
         most: most as usize,
@@ -116,7 +114,7 @@ impl Choice {
     fn output(&self, heavy: &HeavyAccount) -> Option<ListedOutput> {
         let address = bitcoin_address(&heavy.address)?.0;
         let address = address.require_network(self.network).ok()?;
-        let amount_sat = self.sat(heavy.weight);
+        let amount_sat = self.terms.sat(heavy.weight);
         let amount = i64::try_from(amount_sat.checked_mul(1_000)?).ok()?;
         let is_enough = amount_sat >= self.least_sat && Msat::new(amount) >= heavy.threshold;
         is_enough.then(|| ListedOutput {
@@ -125,16 +123,12 @@ impl Choice {
             amount_sat,
         })
     }
-
-    fn sat(&self, weight: Weight) -> u64 {
-        self.terms.sat(weight)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dovetail_rewards::{PoolFee, WindowLength};
+    use dovetail_rewards::{PoolFee, Weight, WindowLength};
 
     const A: &str = "bcrt1q6rhpng9evdsfnn833a4f4vej0asu6dk5srld6x";
     const B: &str = "bcrt1qft5p2uhsdcdc3l2ua4ap5qqfg4pjaqlp250x7us7a8qqhrxrxfsqseac85";

@@ -49,6 +49,20 @@ macro_rules! named {
     };
 }
 
+/// Joins what the accounts of this table have stated of where they are paid: `d` is the statement that is in force.
+macro_rules! in_force {
+    ($accounts:literal) => {
+        concat!(
+            "LEFT JOIN payees e ON e.payee = substr(",
+            $accounts,
+            ".name, 8)
+             LEFT JOIN destinations n ON n.id = e.destination
+             LEFT JOIN destinations d ON d.id = CASE WHEN n.active_from <= now() THEN n.id ELSE n.replaces END"
+        )
+    };
+}
+pub(crate) use in_force;
+
 // Behind the macro that it uses.
 pub(crate) mod onchain;
 

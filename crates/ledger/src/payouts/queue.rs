@@ -8,7 +8,7 @@ use dovetail_units::Msat;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::{ATTEMPT, Attempt, attempt_of};
+use super::{ATTEMPT, Attempt, attempt_of, in_force};
 use crate::{Ledger, LedgerError};
 
 /// After so many failed tries over Lightning a payee is paid on-chain, if a Bitcoin address of it is known.
@@ -48,7 +48,8 @@ pub struct DuePayee {
 
 /// Who may be paid now. `reachable` are accounts that something leads to, each found by an index: connected workers,
 /// names that say where to, and payees that have stated it. No other account is read. `standing` has the way to each.
-const CLAIM: &str = "
+const CLAIM: &str = concat!(
+    "
     WITH reachable AS (
         SELECT id, name, credits_posted - debits_posted - debits_pending AS available
           FROM accounts WHERE name = ANY($1)
@@ -65,9 +66,9 @@ const CLAIM: &str = "
                COALESCE(d.kind, CASE WHEN r.name = ANY($1) THEN 'worker' ELSE kind_of_name(r.name) END) AS way,
                COALESCE(d.fallback, CASE WHEN kind_of_name(r.name) = 'onchain' THEN substr(r.name, 8) END) AS address
           FROM reachable r
-          LEFT JOIN payees e ON e.payee = substr(r.name, 8)
-          LEFT JOIN destinations n ON n.id = e.destination
-          LEFT JOIN destinations d ON d.id = CASE WHEN n.active_from <= now() THEN n.id ELSE n.replaces END
+          ",
+    in_force!("r"),
+    "
     ), due AS (
         SELECT id, payee, available, next_try_at, tries, kind, value, fallback
           FROM standing s
@@ -90,7 +91,8 @@ const CLAIM: &str = "
         ON CONFLICT (payee) DO UPDATE SET next_try_at = excluded.next_try_at WHERE e.next_try_at <= now()
         RETURNING e.payee
     )
-    SELECT due.payee, due.available, due.tries, due.kind, due.value, due.fallback FROM due JOIN claimed USING (payee)";
+    SELECT due.payee, due.available, due.tries, due.kind, due.value, due.fallback FROM due JOIN claimed USING (payee)"
+);
 
 fn due_payee(row: &PgRow) -> Result<DuePayee, LedgerError> {
     const CORRUPT: LedgerError = LedgerError::Corrupt("payee");

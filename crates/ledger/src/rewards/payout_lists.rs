@@ -10,6 +10,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 
 use super::weight;
+use crate::payouts::in_force;
 use crate::{Ledger, LedgerError};
 
 /// The advisory lock of those who make lists: one at a time.
@@ -63,16 +64,18 @@ pub struct HeavyAccount {
     pub threshold: Msat,
 }
 
-/// Who is paid on-chain now: as `payouts::queue` finds it, without those who have named a day.
-const HEAVIEST: &str = "
+/// Who is paid on-chain now, without those who have named a day.
+const HEAVIEST: &str = concat!(
+    "
     SELECT substr(a.name, 8) AS account, w.weight::text AS weight, COALESCE(d.threshold_msat, 0) AS threshold,
            COALESCE(d.value, substr(a.name, 8)) AS address
       FROM window_now w JOIN accounts a ON a.id = w.account
-      LEFT JOIN payees e ON e.payee = substr(a.name, 8)
-      LEFT JOIN destinations n ON n.id = e.destination
-      LEFT JOIN destinations d ON d.id = CASE WHEN n.active_from <= now() THEN n.id ELSE n.replaces END
+      ",
+    in_force!("a"),
+    "
      WHERE COALESCE(d.kind, kind_of_name(a.name)) = 'onchain' AND d.period_h IS NULL
-     ORDER BY w.weight DESC, account LIMIT $1";
+     ORDER BY w.weight DESC, account LIMIT $1"
+);
 
 impl Ledger {
     /// What the window holds, and the heaviest accounts in it that are paid on-chain.

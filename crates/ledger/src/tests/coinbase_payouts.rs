@@ -1,5 +1,6 @@
 //! Coinbases that pay accounts themselves: who is listed, for how long, and what is left of a part when its block matures.
 
+use super::consistency::every_fault_is_found;
 use super::rewards::{block, divides, pplns, weighty};
 use super::*;
 use crate::{BesidePool, ListedOutput, NewPayoutList, RewardState};
@@ -172,7 +173,14 @@ fn what_a_coinbase_has_paid_is_taken_off_the_parts_to_the_last_msat() {
         assert_eq!(of_a, (495_000, 400_000));
         assert_eq!(ledger.check_consistency().await.unwrap().differences, []);
         facts_stay(&db).await;
-        faults_are_found(&db).await;
+        let faults = [
+            ("DELETE FROM block_advances", "what coinbases have paid"),
+            (
+                "UPDATE block_advances SET amount_sat = 500",
+                "less than its reward",
+            ),
+        ];
+        every_fault_is_found(&db, &faults).await;
     });
 }
 
@@ -211,30 +219,6 @@ async fn facts_stay(db: &Database) {
         .await
         .unwrap();
     assert_eq!(left, 0);
-}
-
-async fn faults_are_found(db: &Database) {
-    for (fault, word) in [
-        ("DELETE FROM block_advances", "what coinbases have paid"),
-        (
-            "UPDATE block_advances SET amount_sat = 500",
-            "less than its reward",
-        ),
-    ] {
-        let mut connection = db.connection().await;
-        let mut change = connection.begin().await.unwrap();
-        let fault = format!("SET LOCAL session_replication_role = replica; {fault}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(fault))
-            .execute(&mut *change)
-            .await
-            .unwrap();
-        let found = crate::consistency::differences(&mut change).await.unwrap();
-        assert!(
-            found.iter().any(|of| of.rule.contains(word)),
-            "{word}: {found:?}"
-        );
-        change.rollback().await.unwrap();
-    }
 }
 
 #[test]

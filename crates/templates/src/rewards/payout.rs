@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bitcoin::{Amount, Network, Script, ScriptBuf, Transaction, TxOut};
 
 use super::descriptor::{RangedDescriptor, Scripts};
-use super::payout_lists::{PayoutList, PayoutLists};
+use super::payout_lists::{PayoutList, PayoutLists, sum_of};
 use super::{check_spendable, payout_script, scripts_of, tell_payout};
 
 /// A miner may build on a script that it was given for an earlier block: a token's outputs are as old as the token, which
@@ -151,11 +151,8 @@ impl Payout {
     /// The outputs of a new job of the pool's own: its script first, which has what is left of `value_sat`.
     pub fn outputs(&self, height: u32, value_sat: u64) -> Vec<TxOut> {
         let listed = self.listed(height);
-        let sum = listed
-            .iter()
-            .try_fold(0_u64, |sum, output| sum.checked_add(output.value.to_sat()));
         // A list leaves the pool a part of the subsidy, and a template that pays less than that is none of a node's.
-        let left = sum
+        let left = sum_of(&listed)
             .and_then(|sum| value_sat.checked_sub(sum))
             .filter(|left| *left > 0);
         let (left, listed) = left.map_or_else(|| (value_sat, Vec::new()), |left| (left, listed));
@@ -170,12 +167,8 @@ impl Payout {
     /// pays somebody else, or the pool nothing. Outputs of other scripts are welcome as long as they are worth nothing.
     pub fn taken(&self, outputs: &[TxOut], height: u32) -> Option<u64> {
         let (pools, others) = self.apart(outputs, height);
-        let sum = |outputs: &[&TxOut]| {
-            let mut values = outputs.iter().map(|output| output.value.to_sat());
-            values.try_fold(0, u64::checked_add)
-        };
-        let pools = sum(&pools)?;
-        let value = pools.checked_add(sum(&others)?)?;
+        let pools = sum_of(pools)?;
+        let value = pools.checked_add(sum_of(others.iter().copied())?)?;
         (pools > 0 && self.lists.takes(&others, height, value)).then_some(value)
     }
 

@@ -5,7 +5,7 @@
 //! some time longer. It is *known* for days: what a block pays has to be recognised whenever it comes.
 
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use bitcoin::{Network, TxOut};
@@ -60,12 +60,16 @@ impl PayoutList {
             .all(|output| self.outputs.contains(output) && is_once(output))
     }
 
-    /// What it pays, if that is less than the subsidy.
-    fn sum(&self) -> Option<u64> {
-        let mut outputs = self.outputs.iter().map(|output| output.value.to_sat());
-        let sum = outputs.try_fold(0, u64::checked_add);
-        sum.filter(|sum| *sum < self.subsidy_sat)
+    /// Whether it leaves the pool a part of the subsidy.
+    fn is_covered(&self) -> bool {
+        sum_of(&self.outputs).is_some_and(|sum| sum < self.subsidy_sat)
     }
+}
+
+/// What outputs are worth together, in satoshi; `None` if no block can pay so much.
+pub(super) fn sum_of<'a>(outputs: impl IntoIterator<Item = &'a TxOut>) -> Option<u64> {
+    let mut values = outputs.into_iter().map(|output| output.value.to_sat());
+    values.try_fold(0, u64::checked_add)
 }
 
 /// The subsidy of a block of this height, in satoshi, and the heights that have it.
@@ -76,17 +80,15 @@ pub fn subsidy_at(network: Network, height: u32) -> (u64, Range<u32>) {
 
 /// The lists that are known; clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct PayoutLists(Arc<RwLock<Vec<Arc<PayoutList>>>>);
+pub(super) struct PayoutLists(Arc<RwLock<Vec<PayoutList>>>);
 
 impl PayoutLists {
     /// The newest last.
-    fn all(&self) -> Vec<Arc<PayoutList>> {
-        let lists = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        lists.clone()
+    fn all(&self) -> RwLockReadGuard<'_, Vec<PayoutList>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set(&self, lists: Vec<PayoutList>) {
-        let lists = lists.into_iter().map(Arc::new).collect();
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = lists;
     }
 
@@ -95,13 +97,13 @@ impl PayoutLists {
         let lists = self.all();
         let newest = lists.iter().rev().find(|list| list.age() >= OFFERED_AFTER);
         let outputs = newest
-            .filter(|list| list.age() < TAKEN_FOR && list.is_for(height) && list.sum().is_some());
+            .filter(|list| list.age() < TAKEN_FOR && list.is_for(height) && list.is_covered());
         outputs.map_or_else(Vec::new, |list| list.outputs.clone())
     }
 
     /// Whether a job that a miner brings may pay these beside the pool, and as much as `value_sat` in all.
     pub(super) fn takes(&self, outputs: &[&TxOut], height: u32, value_sat: u64) -> bool {
-        let takes = |list: &Arc<PayoutList>| {
+        let takes = |list: &PayoutList| {
             list.age() < TAKEN_FOR
                 && list.is_for(height)
                 && value_sat >= list.subsidy_sat

@@ -1,5 +1,6 @@
 //! Batches: stored whole, replaced so that one can confirm, booked at once; and what the database refuses whoever asks.
 
+use super::super::consistency::every_fault_is_found;
 use super::*;
 use crate::{NewOutput, NewTransaction, OnchainBatch, OnchainState};
 
@@ -405,23 +406,6 @@ fn what_comes_in_past_the_triggers_is_found() {
             .await
             .unwrap();
         assert_eq!(ledger.check_consistency().await.unwrap().differences, []);
-        for (fault, word) in FAULTS {
-            let mut connection = db.connection().await;
-            let mut change = connection.begin().await.unwrap();
-            sqlx::raw_sql("SET LOCAL session_replication_role = replica")
-                .execute(&mut *change)
-                .await
-                .unwrap();
-            let changed = sqlx::raw_sql(fault).execute(&mut *change).await.unwrap();
-            assert!(changed.rows_affected() > 0, "{fault}");
-            let found = crate::consistency::differences(&mut change).await.unwrap();
-            assert!(
-                found
-                    .iter()
-                    .any(|difference| difference.rule.contains(word)),
-                "{fault}: {found:?}"
-            );
-            change.rollback().await.unwrap();
-        }
+        every_fault_is_found(&db, &FAULTS).await;
     });
 }
