@@ -108,16 +108,11 @@ impl<'a> Asking<'a> {
         if template.is_empty() {
             return Ok(self.model.encode(text.as_bytes())?);
         }
-        let message = Message {
-            role: "user".to_owned(),
-            content: text.to_owned(),
-        };
+        let message = Message::new("user", text);
         let chat = Chat {
             messages: &[message],
             add_generation_prompt: true,
-            bos_token: "",
-            eos_token: "",
-            unix_s: None,
+            ..Chat::default()
         };
         let rendered = render(template, &chat)?;
         Ok(self.model.encode_rendered(rendered.as_bytes())?)

@@ -1,8 +1,11 @@
 //! Chat templates (Jinja): messages become the text of a prompt. A template comes with a model file, from
 //! anybody, so its time, its memory, its depth and its output are bounded, and it reaches nothing outside.
 
+mod calls;
 mod date;
+mod document;
 mod json;
+mod message;
 mod typed;
 
 use std::borrow::Cow;
@@ -11,6 +14,9 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, context};
 
+pub use calls::{CallReader, CallSyntax, Piece};
+pub use document::{Json, NotJson};
+pub use message::{Call, Message};
 pub use typed::{Indivisible, marked, pieces};
 
 /// About as many steps, or 64 bytes of text each: enough for the longest context in long words.
@@ -22,20 +28,13 @@ const OUTPUT_BYTES_MAX: usize = 2 << 20;
 /// What is kept of a template's own words of refusal.
 const REASON_BYTES_MAX: usize = 256;
 
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// `system`, `user` or `assistant`; templates may know more.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
-
 /// What a template is given.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Chat<'a> {
     /// The conversation so far.
     pub messages: &'a [Message],
+    /// The functions that the model may call: a list, in OpenAI's shape. For templates that a [`CallSyntax`] is known of.
+    pub tools: Option<&'a Json>,
     /// Whether the prompt ends where an answer of the assistant is to begin.
     pub add_generation_prompt: bool,
     /// Stands at the beginning of a text. Templates of imported models bring their own.
@@ -92,11 +91,7 @@ pub fn render(template: &str, chat: &Chat<'_>) -> Result<String, ChatError> {
     let parsed = parsed.map_err(|error| ChatError::Syntax {
         line: error.line().unwrap_or(0),
     })?;
-    let message = |message: &Message| {
-        let fields = [("role", &message.role), ("content", &message.content)];
-        Value::from_pairs(fields.map(|(name, text)| (name, Value::from(text.as_str()))))
-    };
-    let messages: Vec<Value> = chat.messages.iter().map(message).collect();
+    let messages: Vec<Value> = chat.messages.iter().map(Message::value).collect();
     let none = Value::from(());
     let given = context! {
         messages => messages,
@@ -104,7 +99,7 @@ pub fn render(template: &str, chat: &Chat<'_>) -> Result<String, ChatError> {
         bos_token => chat.bos_token,
         eos_token => chat.eos_token,
         // Templates ask whether these are none, not whether they are there.
-        tools => &none,
+        tools => chat.tools.map_or_else(|| none.clone(), Json::value),
         documents => none,
     };
     let output = parsed.render(given).map_err(|error| describe(&error))?;

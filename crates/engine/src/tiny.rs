@@ -14,7 +14,7 @@ use crate::tokenizer;
 use crate::{EngineError, Model};
 
 /// About 190 thousand parameters.
-const ARCHITECTURE: Architecture = Architecture {
+pub const ARCHITECTURE: Architecture = Architecture {
     dim: 64,
     hidden_dim: 192,
     layers: 3,

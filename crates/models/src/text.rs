@@ -256,16 +256,11 @@ fn chat_template(
 
 /// Renders a conversation of one question, as every chat begins.
 fn trial(template: &str) -> Result<Option<String>, ImportError> {
-    let question = Message {
-        role: "user".to_owned(),
-        content: "Hello".to_owned(),
-    };
     let chat = Chat {
-        messages: &[question],
+        messages: &[Message::new("user", "Hello")],
         add_generation_prompt: true,
-        bos_token: "",
-        eos_token: "",
         unix_s: Some(TRIAL_UNIX_S),
+        ..Chat::default()
     };
     match render(template, &chat) {
         Ok(_) => Ok(None),
@@ -277,16 +272,13 @@ fn trial(template: &str) -> Result<Option<String>, ImportError> {
 /// The control token that a template writes behind an answer, if it writes one.
 fn turn_end(template: &str, library: &tokenizers::Tokenizer) -> Option<String> {
     const ANSWER: &str = "An answer.";
-    let message = |role: &str, content: &str| Message {
-        role: role.to_owned(),
-        content: content.to_owned(),
-    };
     let chat = Chat {
-        messages: &[message("user", "Hello"), message("assistant", ANSWER)],
-        add_generation_prompt: false,
-        bos_token: "",
-        eos_token: "",
+        messages: &[
+            Message::new("user", "Hello"),
+            Message::new("assistant", ANSWER),
+        ],
         unix_s: Some(TRIAL_UNIX_S),
+        ..Chat::default()
     };
     let text = render(template, &chat).ok()?;
     let (_, behind) = text.rsplit_once(ANSWER)?;

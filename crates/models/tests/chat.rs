@@ -26,10 +26,7 @@ const LLAMA_2: &str = "{% for message in messages %}\
 {% else %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}";
 
 fn messages(texts: &[(&str, &str)]) -> Vec<Message> {
-    let message = |(role, content): &(&str, &str)| Message {
-        role: (*role).to_owned(),
-        content: (*content).to_owned(),
-    };
+    let message = |(role, content): &(&str, &str)| Message::new((*role), (*content));
     texts.iter().map(message).collect()
 }
 
@@ -41,7 +38,7 @@ fn rendered(template: &str, texts: &[(&str, &str)]) -> Result<String, ChatError>
             add_generation_prompt: true,
             bos_token: "<s>",
             eos_token: "</s>",
-            unix_s: None,
+            ..Chat::default()
         },
     )
 }
@@ -145,9 +142,8 @@ fn date_of(template: &str, unix_s: Option<u64>) -> Result<String, ChatError> {
     let chat = Chat {
         messages: &[],
         add_generation_prompt: true,
-        bos_token: "",
-        eos_token: "",
         unix_s,
+        ..Chat::default()
     };
     render(template, &chat)
 }

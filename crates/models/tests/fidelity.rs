@@ -126,16 +126,11 @@ fn a_rendered_conversation_has_the_tokens_that_its_template_names() {
         let config = json!({ "chat_template": template, "bos_token": "<s>" });
         write_tokenizer_config(folder.path(), &config);
         let imported = imported(folder.path());
-        let messages = [Message {
-            role: "user".into(),
-            content: "ab".into(),
-        }];
+        let messages = [Message::new("user", "ab")];
         let chat = Chat {
             messages: &messages,
             add_generation_prompt: true,
-            bos_token: "",
-            eos_token: "",
-            unix_s: None,
+            ..Chat::default()
         };
         let text = render(&imported.parts.chat_template, &chat).unwrap();
         let encoded = model(&imported).encode_rendered(text.as_bytes()).unwrap();
@@ -153,9 +148,7 @@ fn the_first_line_of_a_template_is_kept_be_it_empty() {
     let chat = Chat {
         messages: &[],
         add_generation_prompt: true,
-        bos_token: "",
-        eos_token: "",
-        unix_s: None,
+        ..Chat::default()
     };
     assert_eq!(render(&template, &chat).unwrap(), "\n<s>X");
 }

@@ -179,16 +179,11 @@ fn a_real_model_knows_the_capital_of_france() {
         imported.parts.write(Path::new(&out)).unwrap();
     }
     let model = Model::from_bytes(&imported.parts.to_bytes().unwrap()).unwrap();
-    let question = Message {
-        role: "user".to_owned(),
-        content: "Name the capital of France.".to_owned(),
-    };
+    let question = Message::new("user", "Name the capital of France.");
     let chat = Chat {
         messages: &[question],
         add_generation_prompt: true,
-        bos_token: "",
-        eos_token: "",
-        unix_s: None,
+        ..Chat::default()
     };
     let prompt = render(&imported.parts.chat_template, &chat).unwrap();
     let mut tokens = model.encode_rendered(prompt.as_bytes()).unwrap();

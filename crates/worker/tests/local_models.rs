@@ -124,17 +124,12 @@ fn talker(folder: &Path, dim: usize, context_tokens: usize) -> (String, Arc<Mode
 fn prompt(messages: &[(&str, &str)]) -> String {
     let messages: Vec<Message> = messages
         .iter()
-        .map(|(role, content)| Message {
-            role: (*role).to_owned(),
-            content: (*content).to_owned(),
-        })
+        .map(|(role, content)| Message::new((*role), (*content)))
         .collect();
     let chat = Chat {
         messages: &messages,
         add_generation_prompt: true,
-        bos_token: "",
-        eos_token: "",
-        unix_s: None,
+        ..Chat::default()
     };
     render(TEMPLATE, &chat).unwrap()
 }

@@ -1,7 +1,9 @@
 //! What an agent wants completed, and the tokens that are made of it. Rendering and encoding take a core for a while, so
 //! they run away from the tasks of the runtime, one for a host at a time (`turns.rs`).
 
-use dovetail_chat::{Chat, Message, marked, pieces, render};
+use std::borrow::Cow;
+
+use dovetail_chat::{CallSyntax, Chat, Indivisible, Json, Message, marked, pieces, render};
 use dovetail_commitment::{EncodedPrompt, PROMPT_TOKENS_MAX, PromptError};
 use dovetail_engine::{EngineError, Model};
 use dovetail_units::time::unix_now;
@@ -17,6 +19,8 @@ pub(crate) enum Prompt {
     /// A conversation, for the model's own template.
     Chat {
         messages: Vec<Message>,
+        /// The functions that the model may call, if its template takes any.
+        tools: Option<Json>,
         /// Whether names of control tokens in the messages are these tokens, too.
         has_controls: bool,
     },
@@ -28,9 +32,12 @@ impl Prompt {
         match self {
             Self::Text(text) => text.len(),
             Self::Typed(text) => text.len(),
-            Self::Chat { messages, .. } => {
-                let sizes = messages.iter().map(|message| message.content.len());
-                sizes.fold(0, usize::saturating_add)
+            Self::Chat {
+                messages, tools, ..
+            } => {
+                let sizes = messages.iter().map(Message::bytes);
+                let tools = tools.as_ref().map_or(0, Json::bytes);
+                sizes.fold(tools, usize::saturating_add)
             }
         }
     }
@@ -77,8 +84,9 @@ impl Prompt {
             }
             Self::Chat {
                 messages,
+                tools,
                 has_controls,
-            } => conversation(model, messages, has_controls),
+            } => conversation(model, messages, tools, has_controls),
         }
     }
 }
@@ -88,6 +96,7 @@ impl Prompt {
 fn conversation(
     model: &Model,
     mut messages: Vec<Message>,
+    mut tools: Option<Json>,
     has_controls: bool,
 ) -> Result<(Vec<u8>, Vec<u32>), AdmissionError> {
     let template = &model.manifest().chat_template;
@@ -103,19 +112,29 @@ fn conversation(
         };
         return prompt.text_and_tokens(model);
     }
+    if CallSyntax::of(template).is_none() {
+        tools = None;
+        let told = messages.into_iter().map(Message::with_calls_as_text);
+        messages = told.collect();
+    }
     if !has_controls {
-        for message in &mut messages {
-            let with_marks = marked(&message.content, model.control_names()).map_err(invalid)?;
-            message.content = with_marks.into_owned();
-        }
+        let mut mark = |text: &str| -> Result<String, Indivisible> {
+            marked(text, model.control_names()).map(Cow::into_owned)
+        };
+        let typed = messages
+            .into_iter()
+            .map(|message| message.map_texts(&mut mark));
+        messages = typed.collect::<Result<_, _>>().map_err(invalid)?;
+        let typed = tools.map(|tools| tools.map_texts(&mut mark));
+        tools = typed.transpose().map_err(invalid)?;
     }
     let chat = Chat {
         messages: &messages,
+        tools: tools.as_ref(),
         add_generation_prompt: true,
-        // An import has written into the template what they stand for.
-        bos_token: "",
-        eos_token: "",
+        // An import has written into the template what its begin and end tokens are.
         unix_s: Some(unix_now()),
+        ..Chat::default()
     };
     let rendered = render(template, &chat).map_err(invalid)?;
     let tokens = model.encode_rendered_pieces(pieces(&rendered));
@@ -137,19 +156,13 @@ mod tests {
     use super::*;
     use crate::validation::tests::tiny_model;
 
-    fn message(role: &str, content: &str) -> Message {
-        Message {
-            role: role.to_owned(),
-            content: content.to_owned(),
-        }
-    }
-
     fn chat(messages: &[(&str, &str)]) -> Prompt {
         Prompt::Chat {
             messages: messages
                 .iter()
-                .map(|(role, text)| message(role, text))
+                .map(|(role, text)| Message::new(*role, *text))
                 .collect(),
+            tools: None,
             has_controls: false,
         }
     }

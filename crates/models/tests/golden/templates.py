@@ -28,8 +28,36 @@ ENTRY = re.compile(
 )
 
 
-def said(*turns):
-    return [{"role": role, "content": content} for role, content in turns]
+def said(*turns, tools=None):
+    turns = [turn if isinstance(turn, dict) else dict(zip(("role", "content"), turn)) for turn in turns]
+    return {"messages": turns, "tools": tools}
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "What the sky does over a <city> & \"why\".",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "altitude": {"type": "number", "minimum": 0.5}},
+            "required": ["city"],
+        },
+    },
+}
+TIME = {"type": "function", "function": {"name": "time", "description": "It tells the time."}}
+
+
+def call(number, name, **arguments):
+    return {"id": f"call{number:05}", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def calls(*called, content=""):
+    return {"role": "assistant", "content": content, "tool_calls": list(called)}
+
+
+def told(number, name, content):
+    return {"role": "tool", "content": content, "tool_call_id": f"call{number:05}", "name": name}
 
 
 CONVERSATIONS = [
@@ -47,6 +75,23 @@ CONVERSATIONS = [
     ),
     said(("assistant", "I begin."), ("user", "No.")),
     said(("system", ""), ("user", "")),
+    said(("user", "What is the weather?"), tools=[WEATHER, TIME]),
+    said(
+        ("system", "Be brief."),
+        ("user", "How is Köln?"),
+        calls(call(1, "weather", city="Köln", altitude=53.5)),
+        told(1, "weather", '{"sky": "grey"}'),
+        ("assistant", "Grey."),
+        ("user", "And when?"),
+        tools=[WEATHER, TIME],
+    ),
+    said(
+        ("user", "Both?"),
+        calls(call(1, "weather", city="Bonn"), call(2, "time"), content="I look."),
+        told(1, "weather", "blue"),
+        told(2, "time", "noon"),
+        tools=[TIME, WEATHER],
+    ),
 ]
 
 
@@ -78,11 +123,11 @@ def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)
 def render(environment, template, conversation):
     try:
         return environment.from_string(template).render(
-            messages=conversation,
+            messages=conversation["messages"],
             add_generation_prompt=True,
             bos_token="<s>",
             eos_token="</s>",
-            tools=None,
+            tools=conversation["tools"],
             documents=None,
         )
     except Exception:

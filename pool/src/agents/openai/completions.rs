@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use dovetail_chat::{CallReader, CallSyntax};
 use dovetail_commitment::{ModelId, TaskId, tagged_hash};
 use dovetail_ledger::TaskRecord;
 use serde::Deserialize;
@@ -19,9 +20,11 @@ use super::messages;
 use super::models::{find_model, public_name};
 use super::parameters::Parameters;
 use super::payer;
+use super::pieces::AnswerPieces;
 use super::shape::{Kind, Outcome, Shape, receipt_path};
 use super::stream::AnswerStream;
 use super::text::AnswerText;
+use super::tools;
 use crate::agents::caller;
 use crate::tasks::{AdmissionError, Follower, Order, Payment, Prompt, TaskError, TaskEvent, Tasks};
 
@@ -62,9 +65,8 @@ async fn answer(state: &OpenAi, request: Request, kind: Kind) -> Result<Response
     let body = fields::read(&parts.headers, body).await?;
     let asked = Asked::read(&Fields::parse(&body)?, kind)?;
     let model = find_model(&state.tasks, &asked.parameters.model)?;
+    let pieces = asked.pieces(&model.manifest().chat_template);
     let (id, model) = (model.id(), public_name(&state.tasks, &model));
-    let stop = asked.parameters.stop.iter();
-    let text = AnswerText::new(stop.map(|stop| stop.clone().into_bytes()).collect());
     let (stream, include_usage) = (asked.parameters.stream, asked.parameters.include_usage);
     let (knows_salt, on_disconnect) = (call.salt.is_some(), call.on_disconnect);
 
@@ -82,8 +84,8 @@ async fn answer(state: &OpenAi, request: Request, kind: Kind) -> Result<Response
         knows_salt,
     };
     let mut response = match stream {
-        true => AnswerStream::new(shape, text, events, &task, state.shutdown.clone()).response(),
-        false => whole(state, shape, text, events).await?,
+        true => AnswerStream::new(shape, pieces, events, &task, state.shutdown.clone()).response(),
+        false => whole(state, shape, pieces, events).await?,
     };
     add_headers(response.headers_mut(), &task, asked_at);
     Ok(response)
@@ -93,6 +95,8 @@ async fn answer(state: &OpenAi, request: Request, kind: Kind) -> Result<Response
 pub(super) struct Asked {
     parameters: Parameters,
     prompt: Prompt,
+    /// The names of the functions that may be called.
+    functions: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -107,12 +111,20 @@ impl Asked {
         match kind {
             Kind::Chat => {
                 let parameters = Parameters::read(fields, None)?;
-                messages::check_tools(fields)?;
+                let (tools, functions) = match tools::read(fields)? {
+                    Some(tools) => (Some(tools.document), tools.names),
+                    None => (None, Vec::new()),
+                };
                 let prompt = Prompt::Chat {
                     messages: messages::read(fields)?,
+                    tools,
                     has_controls: parameters.control_tokens,
                 };
-                Ok(Self { parameters, prompt })
+                Ok(Self {
+                    parameters,
+                    prompt,
+                    functions,
+                })
             }
             Kind::Text => {
                 let parameters = Parameters::read(fields, Some(TEXT_TOKENS))?;
@@ -129,9 +141,23 @@ impl Asked {
                     true => Prompt::Text(prompt.into_bytes()),
                     false => Prompt::Typed(prompt),
                 };
-                Ok(Self { parameters, prompt })
+                Ok(Self {
+                    parameters,
+                    prompt,
+                    functions: Vec::new(),
+                })
             }
         }
+    }
+
+    /// How the answer of a model with this template is read. One that has to keep a form calls nothing.
+    fn pieces(&self, template: &str) -> AnswerPieces {
+        let stop = self.parameters.stop.iter();
+        let text = AnswerText::new(stop.map(|stop| stop.clone().into_bytes()).collect());
+        let may_call = !self.functions.is_empty() && self.parameters.form.is_none();
+        let syntax = may_call.then(|| CallSyntax::of(template)).flatten();
+        let calls = syntax.map(|syntax| CallReader::new(syntax, self.functions.clone()));
+        AnswerPieces::new(text, calls)
     }
 }
 
@@ -152,7 +178,9 @@ async fn order(
         },
         None => None,
     };
-    let Asked { parameters, prompt } = asked;
+    let Asked {
+        parameters, prompt, ..
+    } = asked;
     let (mut sampling, seed) = (parameters.sampling, parameters.seed);
     if let Some(task) = &before {
         // What fits depends on how fast the validators are now: the task has what fitted when it was admitted.
@@ -263,10 +291,10 @@ async fn cancel(tasks: &Tasks, id: TaskId) {
 async fn whole(
     state: &OpenAi,
     shape: Shape,
-    mut text: AnswerText,
+    mut pieces: AnswerPieces,
     mut events: Events,
 ) -> Result<Response, ApiError> {
-    let (mut answer, mut received) = (String::new(), 0);
+    let (mut answer, mut received) = (Vec::new(), 0);
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
@@ -282,14 +310,15 @@ async fn whole(
                 ..
             } => {
                 received += tokens.len();
-                answer += &text.push(&bytes);
+                answer.extend(pieces.push(&bytes));
             }
             TaskEvent::State(record) => match Outcome::of(&record, received) {
                 Outcome::Open => {}
                 Outcome::Failed(error) => return Err(error),
                 Outcome::Answered(reason) => {
-                    answer += &text.finish();
-                    return Ok(json(&shape.whole(&answer, reason, &record)));
+                    answer.extend(pieces.finish());
+                    let reason = pieces.reason(reason);
+                    return Ok(json(&shape.whole(answer, reason, &record)));
                 }
             },
         }

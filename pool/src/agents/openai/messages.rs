@@ -1,9 +1,8 @@
-//! The messages of a chat as a template takes them: a role and a text each. Parts of text are joined by line ends; parts of
-//! any other kind are refused by their place.
+//! The messages of a chat as a template takes them: a role, a text, and what a model has called. Parts of text are joined by
+//! line ends; parts of any other kind are refused by their place.
 
-use dovetail_chat::Message;
+use dovetail_chat::{Call, Json, Message};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::error::ApiError;
 use super::fields::Fields;
@@ -13,8 +12,24 @@ use super::fields::Fields;
 struct Sent {
     role: String,
     content: Option<Content>,
-    /// Calls that a model made before; no model here makes any.
-    tool_calls: Option<Vec<Value>>,
+    /// What a model has called before.
+    tool_calls: Option<Vec<SentCall>>,
+    tool_call_id: Option<String>,
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct SentCall {
+    #[serde(default)]
+    id: String,
+    function: Function,
+}
+
+#[derive(Deserialize)]
+struct Function {
+    name: String,
+    #[serde(default)]
+    arguments: String,
 }
 
 #[derive(Deserialize)]
@@ -56,17 +71,34 @@ fn message(place: usize, sent: Sent) -> Result<Message, ApiError> {
         }
     };
     let param = || format!("messages[{place}].content");
-    let content = match (sent.content, sent.tool_calls) {
-        (Some(Content::Text(text)), _) => text,
-        (Some(Content::Parts(parts)), _) => joined(parts, &param())?,
-        // Another model's calls: the text of them, since no template here is given tools.
-        (None, Some(calls)) if role == "assistant" => Value::Array(calls).to_string(),
-        (None, _) => return Err(ApiError::invalid(&param(), "there is no text")),
+    let calls = sent.tool_calls.filter(|_| role == "assistant");
+    let calls = calls.unwrap_or_default();
+    let content = match sent.content {
+        Some(Content::Text(text)) => text,
+        Some(Content::Parts(parts)) => joined(parts, &param())?,
+        None if !calls.is_empty() => String::new(),
+        None => return Err(ApiError::invalid(&param(), "there is no text")),
     };
+    let is_tool = |_: &String| role == "tool";
     Ok(Message {
-        role: role.to_owned(),
-        content,
+        calls: calls.into_iter().map(SentCall::into_call).collect(),
+        call_id: sent.tool_call_id.filter(is_tool),
+        name: sent.name.filter(is_tool),
+        ..Message::new(role, content)
     })
+}
+
+impl SentCall {
+    /// Templates show arguments as the object that they are.
+    fn into_call(self) -> Call {
+        let arguments = self.function.arguments;
+        let object = Json::parse(&arguments).ok().filter(Json::is_object);
+        Call {
+            id: self.id,
+            name: self.function.name,
+            arguments: object.unwrap_or_else(|| Json::text(&arguments)),
+        }
+    }
 }
 
 fn joined(parts: Vec<Part>, param: &str) -> Result<String, ApiError> {
@@ -87,37 +119,18 @@ fn joined(parts: Vec<Part>, param: &str) -> Result<String, ApiError> {
     Ok(texts.join("\n"))
 }
 
-/// Tools are taken and not shown to the model: no template here is given any, and the model answers in text. Whoever insists
-/// on a call is refused.
-pub(super) fn check_tools(fields: &Fields) -> Result<(), ApiError> {
-    // Read, so that a request with something else in its place hears of it.
-    fields.get::<Vec<Value>>("tools")?;
-    for name in ["tool_choice", "function_call"] {
-        let choice = fields.get::<Value>(name)?;
-        if choice.is_some_and(|choice| choice != "auto" && choice != "none") {
-            let reason = "models here answer in text: auto and none are taken";
-            return Err(ApiError::unsupported(name, reason));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::error::Code;
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn fields(body: &Value) -> Fields {
         Fields::parse(body.to_string().as_bytes()).unwrap()
     }
 
-    fn read_messages(messages: Value) -> Result<Vec<(String, String)>, ApiError> {
-        let messages = read(&fields(&json!({ "messages": messages })))?;
-        let pairs = messages
-            .into_iter()
-            .map(|message| (message.role, message.content));
-        Ok(pairs.collect())
+    fn read_messages(messages: Value) -> Result<Vec<Message>, ApiError> {
+        read(&fields(&json!({ "messages": messages })))
     }
 
     #[test]
@@ -126,18 +139,39 @@ mod tests {
         let read = read_messages(json!([
             {"role": "developer", "content": [part("Be"), part("brief.")], "name": "x"},
             {"role": "user", "content": "Hi"},
-            {"role": "assistant", "content": null, "tool_calls": [{"id": 1}]},
-            {"role": "tool", "content": "42", "tool_call_id": "1"},
         ]))
         .unwrap();
-        let expected = [
-            ("system", "Be\nbrief."),
-            ("user", "Hi"),
-            ("assistant", r#"[{"id":1}]"#),
-            ("tool", "42"),
-        ];
-        let expected = expected.map(|(role, text)| (role.to_owned(), text.to_owned()));
-        assert_eq!(read, expected);
+        let expected = [("system", "Be\nbrief."), ("user", "Hi")];
+        assert_eq!(read, expected.map(|(role, text)| Message::new(role, text)));
+    }
+
+    #[test]
+    fn calls_have_their_arguments_as_objects_and_answers_name_their_call() {
+        let call = |id: &str, arguments: &str| {
+            let function = json!({"name": "f", "arguments": arguments});
+            json!({"id": id, "type": "function", "function": function})
+        };
+        let calls = [call("1", r#"{"b": 1, "a": 2}"#), call("2", "none")];
+        let read = read_messages(json!([
+            {"role": "assistant", "content": null, "tool_calls": calls},
+            {"role": "tool", "content": "42", "tool_call_id": "1", "name": "f"},
+            {"role": "user", "content": "?", "tool_calls": calls, "name": "Ann"},
+        ]))
+        .unwrap();
+        let call = |id: &str, arguments: Json| Call {
+            id: id.to_owned(),
+            name: "f".to_owned(),
+            arguments,
+        };
+        let object = Json::parse(r#"{"b": 1, "a": 2}"#).unwrap();
+        assert_eq!(
+            read[0].calls,
+            [call("1", object), call("2", Json::text("none"))]
+        );
+        assert_eq!(read[0].content, "");
+        let answered = (read[1].call_id.as_deref(), read[1].name.as_deref());
+        assert_eq!(answered, (Some("1"), Some("f")));
+        assert_eq!(read[2], Message::new("user", "?"));
     }
 
     #[test]
@@ -169,21 +203,5 @@ mod tests {
             read_messages(json!([])).unwrap_err().code,
             Code::InvalidValue
         );
-    }
-
-    #[test]
-    fn tools_are_taken_and_a_call_cannot_be_insisted_on() {
-        let tools = json!([{"type": "function", "function": {"name": "f"}}]);
-        let check =
-            |choice: Value| check_tools(&fields(&json!({"tools": tools, "tool_choice": choice})));
-        for choice in [json!(null), json!("auto"), json!("none")] {
-            assert_eq!(check(choice), Ok(()));
-        }
-        for choice in [
-            json!("required"),
-            json!({"type": "function", "function": {"name": "f"}}),
-        ] {
-            assert_eq!(check(choice).unwrap_err().code, Code::UnsupportedParameter);
-        }
     }
 }

@@ -11,6 +11,7 @@ mod messages;
 mod models;
 mod parameters;
 mod payer;
+mod pieces;
 mod rates;
 mod shape;
 mod stream;
@@ -18,6 +19,7 @@ mod task_view;
 #[cfg(test)]
 mod tests;
 mod text;
+mod tools;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
+use dovetail_chat::CallSyntax;
 use dovetail_commitment::{ModelId, OUTPUT_TOKENS_MAX};
 use dovetail_engine::{ENGINE_VERSION, Model};
 use serde_json::{Value, json};
@@ -24,6 +25,8 @@ const PARAMETERS: [&str; 8] = [
     "response_format",
     "stream",
 ];
+/// The same, of models whose templates take tools.
+const TOOLS: [&str; 2] = ["tools", "tool_choice"];
 /// Thousandths of a satoshi, of which prices name a millionth each.
 const PARTS_OF_A_SAT: u64 = 1_000_000_000;
 
@@ -67,6 +70,12 @@ pub(super) fn public_name(tasks: &Tasks, model: &Model) -> String {
 
 fn entry(state: &OpenAi, model: &Model) -> Value {
     let id = model.id();
+    let template = &model.manifest().chat_template;
+    let calls = CallSyntax::of(template).map(|_| TOOLS);
+    let parameters: Vec<&str> = PARAMETERS
+        .into_iter()
+        .chain(calls.into_iter().flatten())
+        .collect();
     let prices = state.tasks.prices().of(&id);
     let (input, output) = (
         prices.input_msat_per_million(),
@@ -83,12 +92,12 @@ fn entry(state: &OpenAi, model: &Model) -> Value {
         "max_output_tokens": output_max,
         "pricing": { "prompt": sat(input), "completion": sat(output), "unit": "sat" },
         "price_msat_per_million": { "input": input, "output": output },
-        "supported_parameters": PARAMETERS,
+        "supported_parameters": parameters,
         "dovetail": {
             "model_id": id.to_string(),
             "engine_version": ENGINE_VERSION,
             "workers": state.tasks.workers_for(&id),
-            "has_chat_template": !model.manifest().chat_template.is_empty(),
+            "has_chat_template": !template.is_empty(),
         },
     })
 }

@@ -1,5 +1,6 @@
 //! Answers in OpenAI's shapes: whole, and chunk by chunk.
 
+use dovetail_chat::Piece;
 use dovetail_commitment::{FinishReason, TaskId, Transcript};
 use dovetail_engine::ENGINE_VERSION;
 use dovetail_ledger::{TaskRecord, TaskState};
@@ -98,6 +99,13 @@ impl Shape {
         self.chunk(self.choice(json!({ "content": text }), text, None))
     }
 
+    /// A call of a function, in one chunk. `place`: how many came before it.
+    pub(super) fn call(&self, place: usize, name: &str, arguments: &str) -> Value {
+        let mut call = self.tool_call(place, name, arguments);
+        call["index"] = place.into();
+        self.chunk(self.choice(json!({ "tool_calls": [call] }), "", None))
+    }
+
     /// How the answer ended.
     pub(super) fn end(&self, finish_reason: &str) -> Value {
         self.chunk(self.choice(json!({}), "", Some(finish_reason)))
@@ -112,14 +120,27 @@ impl Shape {
     }
 
     /// The answer in one piece.
-    pub(super) fn whole(&self, text: &str, finish_reason: &str, record: &TaskRecord) -> Value {
+    pub(super) fn whole(
+        &self,
+        pieces: Vec<Piece>,
+        finish_reason: &str,
+        record: &TaskRecord,
+    ) -> Value {
+        let (text, calls) = self.text_and_calls(pieces);
         let choice = match self.kind {
-            Kind::Chat => json!({
-                "index": 0,
-                "message": { "role": "assistant", "content": text, "refusal": null },
-                "logprobs": null,
-                "finish_reason": finish_reason,
-            }),
+            Kind::Chat => {
+                let mut message = json!({ "role": "assistant", "content": text, "refusal": null });
+                if !calls.is_empty() {
+                    message["tool_calls"] = calls.into();
+                    // As OpenAI has it where a model calls and says nothing.
+                    if text.is_empty() {
+                        message["content"] = Value::Null;
+                    }
+                }
+                json!({
+                    "index": 0, "message": message, "logprobs": null, "finish_reason": finish_reason,
+                })
+            }
             Kind::Text => json!({
                 "index": 0, "text": text, "logprobs": null, "finish_reason": finish_reason,
             }),
@@ -136,6 +157,29 @@ impl Shape {
             Kind::Chat => ("chat.completion", "chat.completion.chunk"),
             Kind::Text => ("text_completion", "text_completion"),
         }
+    }
+
+    fn text_and_calls(&self, pieces: Vec<Piece>) -> (String, Vec<Value>) {
+        let (mut text, mut calls) = (String::new(), Vec::new());
+        for piece in pieces {
+            match piece {
+                Piece::Text(more) => text += &more,
+                Piece::Call { name, arguments } => {
+                    calls.push(self.tool_call(calls.len(), &name, &arguments));
+                }
+            }
+        }
+        (text, calls)
+    }
+
+    /// Its id names the task, so that no two answers have calls of the same id.
+    fn tool_call(&self, place: usize, name: &str, arguments: &str) -> Value {
+        let task = self.task.to_string();
+        json!({
+            "id": format!("call_{}_{place}", &task[..task.len().min(24)]),
+            "type": "function",
+            "function": { "name": name, "arguments": arguments },
+        })
     }
 
     fn choice(&self, delta: Value, text: &str, finish_reason: Option<&str>) -> Value {

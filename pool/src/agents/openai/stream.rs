@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
+use dovetail_chat::Piece;
 use dovetail_ledger::TaskRecord;
 use dovetail_units::time::unix_now;
 use futures::stream;
@@ -17,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::completions::Events;
 use super::error::{ApiError, Code};
+use super::pieces::AnswerPieces;
 use super::shape::{Outcome, Shape};
-use super::text::AnswerText;
 use crate::tasks::{TaskError, TaskEvent};
 
 /// A stream without a chunk for so long has a comment.
@@ -29,10 +30,12 @@ const END_TIME_MAX: Duration = Duration::from_secs(30);
 /// One answer on its way.
 pub(super) struct AnswerStream {
     shape: Shape,
-    text: AnswerText,
+    pieces: AnswerPieces,
     events: Events,
     /// How many tokens have come.
     received: usize,
+    /// How many calls were given out.
+    calls: usize,
     shutdown: CancellationToken,
     keep_alive: Duration,
     /// When the last event was given out.
@@ -46,7 +49,7 @@ pub(super) struct AnswerStream {
 impl AnswerStream {
     pub(super) fn new(
         shape: Shape,
-        text: AnswerText,
+        pieces: AnswerPieces,
         events: Events,
         task: &TaskRecord,
         shutdown: CancellationToken,
@@ -60,9 +63,10 @@ impl AnswerStream {
         };
         Self {
             shape,
-            text,
+            pieces,
             events,
             received: 0,
+            calls: 0,
             shutdown,
             keep_alive: KEEP_ALIVE,
             spoke_at: now,
@@ -111,8 +115,8 @@ impl AnswerStream {
         match event {
             Ok(TaskEvent::Tokens { tokens, text, .. }) => {
                 self.received += tokens.len();
-                let text = self.text.push(&text);
-                self.say(&text);
+                let pieces = self.pieces.push(&text);
+                self.say(pieces);
             }
             Ok(TaskEvent::State(record)) => match Outcome::of(&record, self.received) {
                 Outcome::Open => {}
@@ -123,15 +127,23 @@ impl AnswerStream {
         }
     }
 
-    fn say(&mut self, text: &str) {
-        if !text.is_empty() {
-            self.ready.push_back(data(&self.shape.piece(text)));
+    fn say(&mut self, pieces: Vec<Piece>) {
+        for piece in pieces {
+            let chunk = match piece {
+                Piece::Text(text) => self.shape.piece(&text),
+                Piece::Call { name, arguments } => {
+                    self.calls += 1;
+                    self.shape.call(self.calls - 1, &name, &arguments)
+                }
+            };
+            self.ready.push_back(data(&chunk));
         }
     }
 
-    fn end(&mut self, reason: &str, record: &TaskRecord) {
-        let rest = self.text.finish();
-        self.say(&rest);
+    fn end(&mut self, reason: &'static str, record: &TaskRecord) {
+        let rest = self.pieces.finish();
+        self.say(rest);
+        let reason = self.pieces.reason(reason);
         self.ready.push_back(data(&self.shape.end(reason)));
         if self.shape.include_usage {
             self.ready.push_back(data(&self.shape.usage_chunk(record)));
@@ -161,6 +173,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::super::shape::Kind;
+    use super::super::text::AnswerText;
 
     fn answer(events: Events) -> AnswerStream {
         let now = Instant::now();
@@ -174,9 +187,10 @@ mod tests {
                 include_usage: false,
                 knows_salt: false,
             },
-            text: AnswerText::new(vec![b"END".to_vec()]),
+            pieces: AnswerPieces::new(AnswerText::new(vec![b"END".to_vec()]), None),
             events,
             received: 0,
+            calls: 0,
             shutdown: CancellationToken::new(),
             keep_alive: Duration::from_millis(20),
             spoke_at: now,

@@ -62,10 +62,10 @@ impl Conversation {
     }
 
     fn push(&mut self, role: &str, text: &[u8]) {
-        self.messages.push(Message {
-            role: role.to_owned(),
-            content: String::from_utf8_lossy(text).into_owned(),
-        });
+        self.messages.push(Message::new(
+            role,
+            String::from_utf8_lossy(text).into_owned(),
+        ));
     }
 
     /// The tokens of the prompt that asks for the next answer: `[len]`.
@@ -84,10 +84,10 @@ impl Conversation {
     /// # Errors
     /// The template refuses it, or there is none.
     pub(crate) fn text(&self, model: &Model) -> Result<String, ChatError> {
-        let system = self.system.iter().map(|text| Message {
-            role: "system".to_owned(),
-            content: text.clone(),
-        });
+        let system = self
+            .system
+            .iter()
+            .map(|text| Message::new("system", text.clone()));
         let messages: Vec<Message> = system.chain(self.messages.iter().cloned()).collect();
         render(
             &model.manifest().chat_template,
@@ -95,9 +95,8 @@ impl Conversation {
                 messages: &messages,
                 add_generation_prompt: true,
                 // An import has written into the template what they stand for.
-                bos_token: "",
-                eos_token: "",
                 unix_s: Some(dovetail_units::time::unix_now()),
+                ..Chat::default()
             },
         )
     }

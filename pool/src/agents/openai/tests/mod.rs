@@ -4,6 +4,7 @@ mod answers;
 mod endings;
 mod keys;
 mod refusals;
+mod tools;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use axum::body::{Body, BodyDataStream};
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use dovetail_commitment::{FinishReason, ModelId, WorkerKey};
+use dovetail_engine::Model;
 use dovetail_ledger::TaskState;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -45,10 +47,14 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) async fn start() -> Self {
+        Self::with(tiny_model(1)).await
+    }
+
+    /// A pool with this model alone.
+    pub(super) async fn with(model: Arc<Model>) -> Self {
         let database = Database::create().await;
         let ledger = database.ledger().await;
         ledger.migrate().await.unwrap();
-        let model = tiny_model(1);
         let tasks = live_tasks(&ledger, [Arc::clone(&model)].into_iter().collect());
         let shutdown = CancellationToken::new();
         let router = router(OpenAiParts {
