@@ -20,7 +20,7 @@ use crate::subsidy;
 use crate::tasks::Tasks;
 
 /// How often expired tasks are looked for.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(2);
 /// How often outputs that nobody needs any more are looked for.
 const WIPE_INTERVAL: Duration = Duration::from_secs(30);
 /// How often tasks that have stalled are looked for, and those that their agents have left.

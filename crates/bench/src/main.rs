@@ -125,6 +125,15 @@ enum Command {
         #[command(flatten)]
         work: agent::Work,
     },
+    /// Have many answers wait at a pool: what memory each stream takes.
+    IdleStreams {
+        /// The pool's model file.
+        #[arg(long)]
+        model: PathBuf,
+        /// How many, and where.
+        #[command(flatten)]
+        streams: agent::idle::Streams,
+    },
     /// Commit shares of many connections, and COPY the same rows.
     Ledger(ledger::Load),
     /// What questions take at a full ledger. Writes a line of JSON.
@@ -221,6 +230,9 @@ fn main() -> anyhow::Result<()> {
             work,
         } => {
             print(&agent::measure(&Arc::new(load(&model)?), threads, &work)?)?;
+        }
+        Command::IdleStreams { model, streams } => {
+            print(&agent::idle::measure(&load(&model)?, &streams)?)?;
         }
         Command::Ledger(load) => print_measured(ledger::measure(&load))?,
         Command::Pages(pages) => print_measured(pages::measure(&pages))?,

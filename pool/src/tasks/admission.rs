@@ -197,11 +197,14 @@ impl Tasks {
         self.live.room(&caller, self.limits.queue_max)?;
         let task = self.check(order).await?;
         let (id, prompt) = (task.id, task.prompt.clone());
-        if self.live.workers_for(&task.model_id) == 0 {
-            return Err(AdmissionError::NoWorker);
-        }
         // Before the task is stored, so that its agent may try again with the same id.
-        self.live.room(&caller, self.limits.queue_max)?;
+        if let Err(refusal) = self.place(&task.model_id, &caller) {
+            // What was ordered before is there, and takes no place.
+            return match self.ledger.was_created(&task).await.map_err(refused)? {
+                true => self.admitted(id, prompt).await,
+                false => Err(refusal),
+            };
+        }
         if let Some(constraint) = &task.constraint {
             self.read_constraint(task.model_id, constraint.clone(), &caller)
                 .await?;
@@ -216,6 +219,22 @@ impl Tasks {
                 }
             }
         }
+        self.admitted(id, prompt).await
+    }
+
+    /// Whether a task of this caller's has a worker and room to wait for it.
+    fn place(&self, model: &ModelId, caller: &Caller) -> Result<(), AdmissionError> {
+        match self.live.workers_for(model) {
+            0 => Err(AdmissionError::NoWorker),
+            _ => Ok(self.live.room(caller, self.limits.queue_max)?),
+        }
+    }
+
+    async fn admitted(
+        &self,
+        id: TaskId,
+        prompt: EncodedPrompt,
+    ) -> Result<Admitted, AdmissionError> {
         let task = self.task(id).await?;
         // Asked for again after an update, the prompt may have other tokens now: those that a worker was given count.
         let prompt = task.prompt.clone().unwrap_or(prompt);

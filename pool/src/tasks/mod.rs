@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dovetail_api::codes::Code;
-use dovetail_commitment::{ModelId, TaskId};
+use dovetail_commitment::{ModelId, OUTPUT_TOKENS_MAX, TaskId};
 use dovetail_ledger::{BatchRecord, Key, Ledger, LedgerError, TaskRecord, TaskState};
 use dovetail_telemetry::Telemetry;
 use dovetail_units::Msat;
@@ -233,14 +233,18 @@ impl Tasks {
         &self,
         id: TaskId,
         time_max: Duration,
+        caller: Caller,
     ) -> Result<String, ReceiptError> {
-        if let Some(mut progress) = self.live.watch(&id) {
-            let ended = progress.wait_for(|progress| {
-                !progress.phase.is_streaming() && progress.phase != Phase::Finished
-            });
-            // Whether or not it has ended, or was forgotten meanwhile: the ledger says how it stands.
-            let _ = tokio::time::timeout(time_max, ended).await;
+        let receipt = self.receipt(id).await;
+        if time_max.is_zero() || !matches!(receipt, Err(ReceiptError::Pending)) {
+            return receipt;
         }
+        // Of its states alone. A task may be from before the pool's last start.
+        let follower = self.follow(id, OUTPUT_TOKENS_MAX as usize).await?;
+        let mut follower = follower.until_settled(caller);
+        let ended = async { while let Ok(Some(_)) = follower.next().await {} };
+        // Whether or not it has ended: the ledger says how it stands.
+        let _ = tokio::time::timeout(time_max, ended).await;
         self.receipt(id).await
     }
 

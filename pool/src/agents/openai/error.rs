@@ -42,6 +42,8 @@ pub(crate) enum Code {
     RequestTimeout,
     ReceiptPending,
     IdempotencyKeyReused,
+    /// The task was asked for before, and its answer is no longer kept.
+    AnswerWiped,
     RequestTooLarge,
     UnsupportedMediaType,
     RateLimitExceeded,
@@ -60,7 +62,7 @@ pub(crate) enum Code {
 
 impl Code {
     /// Every code, in the order of their statuses.
-    pub(super) const ALL: [Self; 29] = [
+    pub(super) const ALL: [Self; 30] = [
         Self::ContextLengthExceeded,
         Self::UnsupportedParameter,
         Self::InvalidValue,
@@ -77,6 +79,7 @@ impl Code {
         Self::RequestTimeout,
         Self::ReceiptPending,
         Self::IdempotencyKeyReused,
+        Self::AnswerWiped,
         Self::RequestTooLarge,
         Self::UnsupportedMediaType,
         Self::RateLimitExceeded,
@@ -111,6 +114,7 @@ impl Code {
             Self::RequestTimeout => "request_timeout",
             Self::ReceiptPending => "receipt_pending",
             Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::AnswerWiped => "answer_wiped",
             Self::RequestTooLarge => "request_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::RateLimitExceeded => "rate_limit_exceeded",
@@ -146,6 +150,7 @@ impl Code {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, REQUEST),
             Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, REQUEST),
             Self::ReceiptPending | Self::IdempotencyKeyReused => (StatusCode::CONFLICT, REQUEST),
+            Self::AnswerWiped => (StatusCode::GONE, REQUEST),
             Self::RequestTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, REQUEST),
             Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, REQUEST),
             Self::RateLimitExceeded | Self::BalanceReserved => {

@@ -48,7 +48,12 @@ impl Outcome {
         let expected = transcript.map_or(0, |transcript| transcript.output_tokens as usize);
         match record.state {
             TaskState::Queued | TaskState::Assigned => Self::Open,
-            TaskState::Finished | TaskState::Settled if tokens < expected => Self::Open,
+            TaskState::Finished | TaskState::Settled if tokens < expected => {
+                match record.output_tokens {
+                    Some(_) => Self::Open,
+                    None => Self::Failed(wiped()),
+                }
+            }
             TaskState::Finished | TaskState::Settled => match finish_reason(record) {
                 Some(FinishReason::Stop) => Self::Answered("stop"),
                 // A form that could not be kept is an answer that is not whole, which clients know by this word.
@@ -65,6 +70,13 @@ impl Outcome {
             }
         }
     }
+}
+
+/// Of a task that is asked for again by its key.
+fn wiped() -> ApiError {
+    let message =
+        "this answer was given before, and the pool has wiped it; its receipt is still there";
+    ApiError::new(Code::AnswerWiped, message)
 }
 
 fn cancelled() -> ApiError {

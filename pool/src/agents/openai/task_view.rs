@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::{HeaderValue, Uri, header};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use dovetail_commitment::{TaskId, Transcript};
 use dovetail_ledger::{TaskRecord, TaskState};
@@ -16,6 +16,7 @@ use super::completions::json;
 use super::error::ApiError;
 use super::models::public_name;
 use super::shape::{reason_word, receipt_path, usage};
+use crate::agents::caller;
 use crate::tasks::TaskError;
 
 /// The longest that a request may wait for a receipt.
@@ -32,11 +33,13 @@ pub(super) async fn task(
 pub(super) async fn receipt(
     State(state): State<OpenAi>,
     Path(id): Path<String>,
-    uri: Uri,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let (id, wait) = (task_id(&id)?, wait_of(uri.query().unwrap_or(""))?);
+    let query = request.uri().query().unwrap_or("");
+    let (id, wait) = (task_id(&id)?, wait_of(query)?);
+    let caller = caller(request.extensions().get());
     let receipt = tokio::select! {
-        receipt = state.tasks.receipt_within(id, wait) => receipt?,
+        receipt = state.tasks.receipt_within(id, wait, caller) => receipt?,
         () = state.shutdown.cancelled() => state.tasks.receipt(id).await?,
     };
     let kind = HeaderValue::from_static("application/json");

@@ -126,10 +126,16 @@ async fn a_task_goes_on_without_its_client_where_that_was_asked_for() {
     ];
     drop(stream(&pool, &headers).await);
     finish(&mut worker, &[b"Hello"], FinishReason::Stop).await;
-    // It is there for whoever asks again.
-    let chunks = stream(&pool, &headers).await.rest().await;
-    assert_eq!(text_of(&chunks), "Hello");
+    // It is there for whoever asks again, also while no worker is.
     drop(worker);
+    let again = || async { stream(&pool, &headers).await.rest().await };
+    assert_eq!(text_of(&again().await), "Hello");
+    let wiped = "UPDATE tasks SET state = 'settled', output_tokens = NULL, salt = NULL";
+    pool.database.run(wiped).await;
+    assert_eq!(
+        again().await.last().unwrap()["error"]["code"],
+        "answer_wiped"
+    );
     pool.end().await;
 }
 

@@ -25,7 +25,11 @@ fn tools() -> Value {
 /// What the model is given, of which each byte is a token, behind one that begins.
 async fn prompt_of(worker: &mut Connected) -> String {
     let task = given(worker).await;
-    let bytes = task.prompt.tokens().iter().filter_map(|token| u8::try_from(*token).ok());
+    let bytes = task
+        .prompt
+        .tokens()
+        .iter()
+        .filter_map(|token| u8::try_from(*token).ok());
     let text = String::from_utf8(bytes.collect()).unwrap();
     let end = transcript(&task, worker.worker(), &[104]);
     worker.stream(&task.id, 0, &[104]).unwrap();

@@ -1,5 +1,8 @@
-//! How long an agent waits for tokens: answers through a pool and its worker, each beside the same answer of the engine
-//! alone in this process. Both take turns, so that what else the machine does hits both.
+//! How long an agent waits for tokens: answers through a pool and its worker, over gRPC and over HTTP, each beside the same
+//! answer of the engine alone in this process. All take turns, so that what else the machine does hits all.
+
+mod http;
+pub(crate) mod idle;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,6 +56,13 @@ pub(crate) struct Measured {
     overhead_ttft_ms: f64,
     /// And to each token after it.
     overhead_ms_per_token: f64,
+    /// The same of as many other answers over HTTP, as a stream: from the request to the first text.
+    http_ttft_ms_p50: f64,
+    http_ttft_ms_p99: f64,
+    http_overhead_ttft_ms: f64,
+    http_overhead_ms_per_token: f64,
+    /// What the engine alone takes for each token after the first: the median.
+    engine_ms_per_token: f64,
 }
 
 /// One answer.
@@ -86,37 +96,67 @@ pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow
         .enable_all()
         .build()?;
     let client = connection.block_on(AgentClient::connect(&work.pool))?;
-    let mut pairs = Vec::with_capacity(work.tasks);
-    // Invoices and stock sheets, none of them twice.
-    let documents = documents(SEED, World::Unseen, WARM_UP + work.tasks);
+    let mut over_http = connection.block_on(http::Client::connect(&work.pool))?;
+    let (mut pairs, mut http_pairs) = (Vec::new(), Vec::new());
+    // Invoices and stock sheets, none of them twice: a worker keeps what it has computed of a prompt.
+    let documents = documents(SEED, World::Unseen, 2 * (WARM_UP + work.tasks));
     for (number, document) in documents.enumerate() {
         let by_engine = alone.answer(&document.prompt, sampling)?;
-        let asked = ask(&client, model.id(), &document.prompt, sampling);
-        let by_pool = connection.block_on(asked)?;
-        ensure!(
-            by_pool.tokens == by_engine.tokens,
-            "the pool gave other tokens than the engine"
-        );
-        if number >= WARM_UP {
-            pairs.push((by_pool, by_engine));
+        let pair = if number % 2 == 0 {
+            let asked = ask(&client, model.id(), &document.prompt, sampling);
+            let by_pool = connection.block_on(asked)?;
+            ensure!(
+                by_pool.tokens == by_engine.tokens,
+                "the pool gave other tokens than the engine"
+            );
+            (by_pool, by_engine)
+        } else {
+            let asked = over_http.ask(model, &document.prompt, sampling);
+            let (by_pool, text) = connection.block_on(asked)?;
+            ensure!(
+                text.as_bytes() == model.decode(&by_engine.tokens),
+                "the pool gave another text than the engine"
+            );
+            (by_pool, by_engine)
+        };
+        if number >= 2 * WARM_UP {
+            match number % 2 {
+                0 => pairs.push(pair),
+                _ => http_pairs.push(pair),
+            }
         }
     }
-    Ok(summary(&alone, work, &pairs))
+    Ok(summary(&alone, work, &pairs, &http_pairs))
 }
 
-fn summary(alone: &Alone, work: &Work, pairs: &[(Timed, Timed)]) -> Measured {
-    let sorted = |value: &dyn Fn(&(Timed, Timed)) -> f64| {
-        let mut values: Vec<f64> = pairs.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        values
-    };
-    let by_pool = sorted(&|(pool, _)| ms(pool.until_first));
-    let by_engine = sorted(&|(_, engine)| ms(engine.until_first));
-    let first = sorted(&|(pool, engine)| ms(pool.until_first) - ms(engine.until_first));
-    let each = sorted(&|(pool, engine)| {
-        let tokens = engine.tokens.len().saturating_sub(1).max(1);
-        (ms(pool.after_first) - ms(engine.after_first)) / tokens as f64
+/// Sorted values of pairs.
+fn sorted(pairs: &[(Timed, Timed)], value: impl Fn(&(Timed, Timed)) -> f64) -> Vec<f64> {
+    let mut values: Vec<f64> = pairs.iter().map(value).collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn first_overhead((pool, engine): &(Timed, Timed)) -> f64 {
+    ms(pool.until_first) - ms(engine.until_first)
+}
+
+fn overhead_per_token((pool, engine): &(Timed, Timed)) -> f64 {
+    (ms(pool.after_first) - ms(engine.after_first)) / engine.tokens_after_first()
+}
+
+fn summary(
+    alone: &Alone,
+    work: &Work,
+    pairs: &[(Timed, Timed)],
+    http_pairs: &[(Timed, Timed)],
+) -> Measured {
+    let by_pool = sorted(pairs, |(pool, _)| ms(pool.until_first));
+    let by_engine = sorted(pairs, |(_, engine)| ms(engine.until_first));
+    let by_http = sorted(http_pairs, |(http, _)| ms(http.until_first));
+    let each_by_engine = sorted(pairs, |(_, engine)| {
+        ms(engine.after_first) / engine.tokens_after_first()
     });
+    let median = |values: &[f64]| percentile(values, 50);
     Measured {
         kernel: alone.runtime.kernel().name(),
         threads: alone.runtime.threads(),
@@ -127,8 +167,19 @@ fn summary(alone: &Alone, work: &Work, pairs: &[(Timed, Timed)]) -> Measured {
         ttft_ms_p99: percentile(&by_pool, 99),
         engine_ttft_ms_p50: percentile(&by_engine, 50),
         engine_ttft_ms_p99: percentile(&by_engine, 99),
-        overhead_ttft_ms: percentile(&first, 50),
-        overhead_ms_per_token: percentile(&each, 50),
+        overhead_ttft_ms: median(&sorted(pairs, first_overhead)),
+        overhead_ms_per_token: median(&sorted(pairs, overhead_per_token)),
+        http_ttft_ms_p50: median(&by_http),
+        http_ttft_ms_p99: percentile(&by_http, 99),
+        http_overhead_ttft_ms: median(&sorted(http_pairs, first_overhead)),
+        http_overhead_ms_per_token: median(&sorted(http_pairs, overhead_per_token)),
+        engine_ms_per_token: median(&each_by_engine),
+    }
+}
+
+impl Timed {
+    fn tokens_after_first(&self) -> f64 {
+        self.tokens.len().saturating_sub(1).max(1) as f64
     }
 }
 
@@ -214,9 +265,9 @@ impl Clock {
     fn stop(self, tokens: Vec<u32>) -> anyhow::Result<Timed> {
         let first = self.first.context("an answer has no token")?;
         Ok(Timed {
-            tokens,
             until_first: first - self.begun,
             after_first: self.last - first,
+            tokens,
         })
     }
 }
@@ -259,11 +310,19 @@ mod tests {
             tasks: pairs.len(),
             generate: 11,
         };
-        let measured = summary(&alone, &work, &pairs);
+        let http_pairs = [(timed(15, 40, 11), timed(10, 20, 11))];
+        let measured = summary(&alone, &work, &pairs, &http_pairs);
         assert_eq!((measured.tasks, measured.output_tokens), (3, 23));
         assert_eq!((measured.ttft_ms_p50, measured.ttft_ms_p99), (13.0, 104.0));
         assert_eq!(measured.engine_ttft_ms_p50, 10.0);
         assert!((measured.overhead_ttft_ms - 3.0).abs() < 1e-9);
         assert!((measured.overhead_ms_per_token - 1.0).abs() < 1e-9);
+        assert_eq!(
+            (measured.http_ttft_ms_p50, measured.http_ttft_ms_p99),
+            (15.0, 15.0)
+        );
+        assert!((measured.http_overhead_ttft_ms - 5.0).abs() < 1e-9);
+        assert!((measured.http_overhead_ms_per_token - 2.0).abs() < 1e-9);
+        assert!((measured.engine_ms_per_token - 20.0).abs() < 1e-9);
     }
 }
