@@ -1,0 +1,106 @@
+//! TLS with one client, on a port that speaks nothing else. Whoever speaks without it is told so in the protocol that it began
+//! with: it has the wrong address, and would else see nothing but a connection that breaks.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
+
+use super::socket::Socket;
+
+/// The type of the record that TLS begins with (RFC 8446, 5.1).
+const HANDSHAKE_RECORD: u8 = 22;
+/// And what HTTP/2 does: no method of HTTP/1.1 begins so.
+const HTTP2: [u8; 3] = *b"PRI";
+/// A server's SETTINGS without any, and GOAWAY with INADEQUATE_SECURITY (RFC 9113, 6.5 and 6.8). The library of agents and
+/// workers knows it by that code.
+const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+const GOAWAY: u8 = 7;
+const INADEQUATE_SECURITY: u8 = 12;
+/// What such a client is told.
+const TLS_ONLY: &str = "this port speaks TLS only: write https:// in place of http://";
+/// How much of what it still sends is read before the connection is closed. A close with bytes unread would take the answer away
+/// from it.
+const UNREAD_BYTES_MAX: u64 = 64 * 1024;
+/// And for how long.
+const UNREAD_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// The connection once both sides have shaken hands. A client that cannot, or takes longer, costs its connection and no more.
+pub(super) async fn secure(
+    socket: Socket,
+    config: Arc<ServerConfig>,
+    time_max: Duration,
+) -> Option<TlsStream<Socket>> {
+    let address = socket.stream.peer_addr().ok();
+    let secured = timeout(time_max, shake_hands(socket, config)).await;
+    match secured.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            tracing::debug!(?address, %error, "a connection ended before TLS stood");
+            None
+        }
+    }
+}
+
+async fn shake_hands(
+    mut socket: Socket,
+    config: Arc<ServerConfig>,
+) -> io::Result<TlsStream<Socket>> {
+    let mut beginning = [0; HTTP2.len()];
+    let seen = socket.stream.peek(&mut beginning).await?;
+    match beginning[..seen] {
+        [] => Err(io::ErrorKind::UnexpectedEof.into()),
+        [HANDSHAKE_RECORD, ..] => TlsAcceptor::from(config).accept(socket).await,
+        _ => {
+            let answer = match beginning == HTTP2 {
+                true => http2_answer(),
+                false => http1_answer(),
+            };
+            turn_away(&mut socket, &answer).await?;
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it spoke without TLS",
+            ))
+        }
+    }
+}
+
+async fn turn_away(socket: &mut Socket, answer: &[u8]) -> io::Result<()> {
+    socket.write_all(answer).await?;
+    socket.shutdown().await?;
+    let mut unread = socket.take(UNREAD_BYTES_MAX);
+    let mut nowhere = tokio::io::sink();
+    let read = tokio::io::copy(&mut unread, &mut nowhere);
+    // Whatever came of it, the connection is closed now.
+    let _ = timeout(UNREAD_TIME_MAX, read).await;
+    Ok(())
+}
+
+/// In the envelope of the API's errors.
+fn http1_answer() -> Vec<u8> {
+    let body = serde_json::json!({ "error": {
+        "message": TLS_ONLY, "type": "invalid_request_error", "param": null, "code": "https_required",
+    }});
+    let body = body.to_string();
+    let length = body.len();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+fn http2_answer() -> Vec<u8> {
+    // The last stream that was taken, none, and the reason; both are 32 bits.
+    let reason = [0, 0, 0, 0, 0, 0, 0, INADEQUATE_SECURITY];
+    let length = u8::try_from(reason.len() + TLS_ONLY.len()).expect("it is a short sentence");
+    let head = [0, 0, length, GOAWAY, 0, 0, 0, 0, 0];
+    let mut answer = [SETTINGS, head].concat();
+    answer.extend_from_slice(&reason);
+    answer.extend_from_slice(TLS_ONLY.as_bytes());
+    answer
+}
