@@ -138,7 +138,7 @@ fn agents_browsers_and_workers_come_through_tls_and_nobody_else() {
     };
     let answer = json(ask(&["--pool", &url]).env("DOVETAIL_CA", &ca));
     assert_eq!(
-        answer["tokens"].as_array().map(Vec::len),
+        answer["output_tokens"].as_array().map(Vec::len),
         Some(8),
         "{answer}"
     );

@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
+use super::PREFACE_BYTES;
 use super::socket::Socket;
 
 /// The type of the record that TLS begins with (RFC 8446, 5.1).
@@ -24,7 +25,10 @@ const GOAWAY: u8 = 7;
 const INADEQUATE_SECURITY: u8 = 12;
 /// What such a client is told.
 const TLS_ONLY: &str = "this port speaks TLS only: write https:// in place of http://";
-/// How much of what it still sends is read before the connection is closed. A close with bytes unread would take the answer away
+/// A frame's head: its length in three bytes, its type, and what does not matter here.
+const FRAME_HEAD_BYTES: usize = 9;
+const HEADERS: u8 = 1;
+/// How much of what it sends is read before the connection is closed. A close with bytes unread would take the answer away
 /// from it.
 const UNREAD_BYTES_MAX: u64 = 64 * 1024;
 /// And for how long.
@@ -57,16 +61,39 @@ async fn shake_hands(
         [] => Err(io::ErrorKind::UnexpectedEof.into()),
         [HANDSHAKE_RECORD, ..] => TlsAcceptor::from(config).accept(socket).await,
         _ => {
-            let answer = match beginning == HTTP2 {
-                true => http2_answer(),
-                false => http1_answer(),
-            };
-            turn_away(&mut socket, &answer).await?;
+            match beginning == HTTP2 {
+                true => turn_away_http2(&mut socket).await?,
+                false => turn_away(&mut socket, &http1_answer()).await?,
+            }
             Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "it spoke without TLS",
             ))
         }
+    }
+}
+
+/// With its first request: a connection that ends before that says nothing to whoever makes one, in most libraries.
+async fn turn_away_http2(socket: &mut Socket) -> io::Result<()> {
+    socket.write_all(&SETTINGS).await?;
+    // Whatever came of it, it is told.
+    let _ = timeout(UNREAD_TIME_MAX, http2_request(socket)).await;
+    turn_away(socket, &goaway()).await
+}
+
+/// Reads to the first request's headers.
+async fn http2_request(socket: &mut Socket) -> io::Result<()> {
+    let mut reader = socket.take(UNREAD_BYTES_MAX);
+    reader.read_exact(&mut [0; PREFACE_BYTES]).await?;
+    loop {
+        let mut head = [0; FRAME_HEAD_BYTES];
+        reader.read_exact(&mut head).await?;
+        let [a, b, c, kind, ..] = head;
+        if kind == HEADERS {
+            return Ok(());
+        }
+        let mut rest = (&mut reader).take(u64::from(u32::from_be_bytes([0, a, b, c])));
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
     }
 }
 
@@ -94,13 +121,13 @@ fn http1_answer() -> Vec<u8> {
     .into_bytes()
 }
 
-fn http2_answer() -> Vec<u8> {
+fn goaway() -> Vec<u8> {
     // The last stream that was taken, none, and the reason; both are 32 bits.
     let reason = [0, 0, 0, 0, 0, 0, 0, INADEQUATE_SECURITY];
     let length = u8::try_from(reason.len() + TLS_ONLY.len()).expect("it is a short sentence");
     let head = [0, 0, length, GOAWAY, 0, 0, 0, 0, 0];
-    let mut answer = [SETTINGS, head].concat();
-    answer.extend_from_slice(&reason);
-    answer.extend_from_slice(TLS_ONLY.as_bytes());
-    answer
+    let mut frame = Vec::from(head);
+    frame.extend_from_slice(&reason);
+    frame.extend_from_slice(TLS_ONLY.as_bytes());
+    frame
 }

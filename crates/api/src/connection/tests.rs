@@ -16,10 +16,10 @@ fn certificate(name: &str) -> PathBuf {
     Path::new(folder).join(name)
 }
 
-fn acceptor(name: &str, protocol: &str) -> TlsAcceptor {
-    let chain = CertificateDer::pem_file_iter(certificate(&format!("{name}.pem"))).unwrap();
+fn acceptor((chain, key): (&str, &str), protocol: &str) -> TlsAcceptor {
+    let chain = CertificateDer::pem_file_iter(certificate(chain)).unwrap();
     let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
-    let key = PrivateKeyDer::from_pem_file(certificate(&format!("{name}.key"))).unwrap();
+    let key = PrivateKeyDer::from_pem_file(certificate(key)).unwrap();
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -48,8 +48,8 @@ async fn dialled<F: Future<Output = ()> + Send>(
     outcome
 }
 
-/// The fault that a client sees at a server with this certificate.
-async fn fault(authority: &str, shown: &str, protocol: &str) -> Option<TlsFault> {
+/// The fault that a client sees at a server with this certificate and key.
+async fn fault(authority: &str, shown: (&str, &str), protocol: &str) -> Option<TlsFault> {
     let acceptor = acceptor(shown, protocol);
     let outcome = dialled(authority, async move |stream| {
         if let Ok(mut stream) = acceptor.accept(stream).await {
@@ -65,18 +65,18 @@ async fn fault(authority: &str, shown: &str, protocol: &str) -> Option<TlsFault>
 
 #[tokio::test]
 async fn a_pool_is_believed_by_its_authority_and_by_its_name() {
-    assert_eq!(fault("ca.pem", "pool", "h2").await, None);
-    let unknown = fault("self.pem", "pool", "h2").await;
+    assert_eq!(fault("ca.pem", ("pool.pem", "pool.key"), "h2").await, None);
+    let unknown = fault("self.pem", ("pool.pem", "pool.key"), "h2").await;
     assert_eq!(unknown, Some(TlsFault::UnknownAuthority));
-    let named = fault("ca.pem", "elsewhere", "h2").await;
+    let named = fault("ca.pem", ("elsewhere.pem", "elsewhere.key"), "h2").await;
     assert_eq!(named, Some(TlsFault::OtherName));
-    let old = fault("ca.pem", "expired", "h2").await;
+    let old = fault("ca.pem", ("expired.pem", "expired.key"), "h2").await;
     assert_eq!(old, Some(TlsFault::Expired));
-    let marked = fault("self.pem", "self", "h2").await;
+    let marked = fault("self.pem", ("self.pem", "self.key"), "h2").await;
     assert_eq!(marked, Some(TlsFault::AuthorityAsServer));
-    let own = fault("own.pem", "own", "h2").await;
+    let own = fault("own.pem", ("own.pem", "own.key"), "h2").await;
     assert_eq!(own, None);
-    let web = fault("ca.pem", "pool", "http/1.1").await;
+    let web = fault("ca.pem", ("pool.pem", "pool.key"), "http/1.1").await;
     // The server refuses, since it has nothing to speak with us.
     assert!(matches!(web, Some(TlsFault::Handshake(_))), "{web:?}");
 }
