@@ -251,7 +251,7 @@ async fn after_its_handshake_a_client_has_to_say_something() {
 
 #[tokio::test]
 async fn who_speaks_without_tls_is_told_so_in_its_own_protocol_and_makes_room() {
-    let served = Served::with(1, PATIENT).await;
+    let served = Served::with(4, PATIENT).await;
     let mut stream = served.tcp().await;
     // Longer than what is looked at: none of it may be left unread, or the answer is lost.
     let request = format!(
@@ -260,6 +260,7 @@ async fn who_speaks_without_tls_is_told_so_in_its_own_protocol_and_makes_room() 
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let answer = rest(&mut stream).await;
+    drop(stream);
     assert!(
         answer.starts_with("HTTP/1.1 400 Bad Request\r\n"),
         "{answer}"
@@ -267,6 +268,7 @@ async fn who_speaks_without_tls_is_told_so_in_its_own_protocol_and_makes_room() 
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(body["error"]["code"], "https_required");
+    // More often than there are places.
     for _ in 0..20 {
         let plain = PoolAddress::new(&format!("http://{}", served.address));
         let channel = plain.dial(SOON, |endpoint| endpoint).await.unwrap();
