@@ -138,6 +138,10 @@ pub struct MiningConfig {
 pub struct ApiConfig {
     /// Where agents connect; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// The port's certificate and those that signed it, its own first: a PEM file. With it the port speaks TLS and nothing else.
+    pub tls_certificate: Option<PathBuf>,
+    /// The private key of that certificate, as PEM. Both are read again when they change.
+    pub tls_key: Option<Secret>,
     /// How many connections may be open at once.
     #[serde(default = "defaults::api_connections_max")]
     pub connections_max: usize,
@@ -320,6 +324,7 @@ impl Config {
             return Err("mining.min_hashrate must be positive".into());
         }
         self.check_sizes()?;
+        self.api.check()?;
         self.check_rewards()?;
         self.templates.check()?;
         self.mining.payout()?;

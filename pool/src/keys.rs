@@ -14,6 +14,7 @@ use dovetail_sv2::AuthorityKeys;
 use dovetail_vrf::VrfSecret;
 
 use crate::config::Config;
+use crate::grpc_listener::Renewal;
 
 /// The keys, read.
 pub(crate) struct Keys {
@@ -29,6 +30,8 @@ pub(crate) struct Keys {
     pub(crate) content: [u8; 32],
     /// What pays miners on the chain, if anything does.
     pub(crate) onchain: Option<WalletKeys>,
+    /// What the agents' port is believed by, if it speaks TLS.
+    pub(crate) tls: Option<Renewal>,
 }
 
 impl Keys {
@@ -42,6 +45,7 @@ impl Keys {
             vrf: vrf_secret(config.inference.vrf_key.read_or_make_key())?,
             content: content_key(config)?,
             onchain: onchain(config)?,
+            tls: tls(config)?,
         })
     }
 
@@ -50,6 +54,7 @@ impl Keys {
         authority(config)?;
         receipt_key(config)?;
         onchain(config)?;
+        tls(config)?;
         let content_key = content_secret(config).look_at_key();
         content_key.map(drop).context("inference.content_key")?;
         let token_key = config.job_declarator.token_key.look_at_key();
@@ -71,6 +76,13 @@ pub(crate) fn onchain(config: &Config) -> anyhow::Result<Option<WalletKeys>> {
     let onchain = config.onchain.as_ref();
     let keys = onchain.map(|onchain| onchain.keys(config.mining.network));
     keys.transpose().map_err(|reason| anyhow!(reason))
+}
+
+/// The certificate of the agents' port and its key.
+fn tls(config: &Config) -> anyhow::Result<Option<Renewal>> {
+    config.api.warn_of_plain_text();
+    let tls = config.api.tls().map(Renewal::new);
+    tls.transpose().map_err(|reason| anyhow!(reason))
 }
 
 /// Where the content key is.

@@ -137,7 +137,7 @@ pub async fn run(
         }
         Ok(())
     };
-    let serving = grpc::serve(api, services, readiness, shutdown.clone());
+    let serving = grpc::serve(api, keys.tls, services, readiness, shutdown.clone());
     let serving = async { tokio::try_join!(serving, opening).map(|_| ()) };
     let served = tokio::select! {
         served = serving => served,

@@ -89,6 +89,30 @@ impl Setup {
     }
 }
 
+/// A pool that speaks TLS.
+fn pool_with_tls() -> Setup {
+    let setup = Setup::pool();
+    let at = setup.dir.path();
+    for (made, name) in [
+        ("pool.pem", "live.pem"),
+        ("pool.key", "live.key"),
+        ("renewed.key", "other.key"),
+    ] {
+        let made = dovetail_tests::root()
+            .join("crates/api/test-certificates")
+            .join(made);
+        std::fs::copy(made, at.join(name)).unwrap();
+        set_permissions(at.join(name), Permissions::from_mode(0o600)).unwrap();
+    }
+    let keys = format!(
+        "[api]\ntls_certificate = \"{at}/live.pem\"\ntls_key = {{ file = \"{at}/live.key\" }}\n",
+        at = at.display()
+    );
+    let text = std::fs::read_to_string(&setup.config).unwrap();
+    std::fs::write(&setup.config, text.replace("[api]\n", &keys)).unwrap();
+    setup
+}
+
 fn pool_config(at: &Path, payout_address: &str) -> String {
     let at = at.display();
     format!(
@@ -203,6 +227,39 @@ fn what_is_wrong_with_a_pools_files_is_told_by_the_name_of_its_key() {
             "mining.payout_address",
             "not an address of the network signet",
         ],
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_pools_certificate_is_told() {
+    let setup = pool_with_tls();
+    let (is_valid, said) = setup.check();
+    assert!(is_valid, "{said}");
+    let refused = |file: &str, change: &dyn Fn(&Path), words: &[&str]| {
+        pool_with_tls().refused(file, change, words);
+    };
+    refused("live.key", &open_to_all, &["api.tls_key", "chmod 600"]);
+    refused("live.key", &spoil, &["api.tls_key", "no private key"]);
+    refused("live.key", &remove, &["api.tls_key", "live.key"]);
+    refused(
+        "live.pem",
+        &spoil,
+        &["api.tls_certificate", "no certificate"],
+    );
+    refused("live.pem", &remove, &["api.tls_certificate", "live.pem"]);
+    let swap = |place: &Path| {
+        std::fs::copy(place.with_file_name("other.key"), place).unwrap();
+    };
+    refused("live.key", &swap, &["not the one of api.tls_key"]);
+    let without_key = |place: &Path| {
+        let text = std::fs::read_to_string(place).unwrap();
+        let kept = text.lines().filter(|line| !line.starts_with("tls_key"));
+        std::fs::write(place, kept.collect::<Vec<_>>().join("\n")).unwrap();
+    };
+    refused(
+        "config.toml",
+        &without_key,
+        &["api.tls_key", "belong together"],
     );
 }
 

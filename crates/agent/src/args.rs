@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, ScriptBuf};
 use clap::{Args, Parser, Subcommand};
-use dovetail_agent::AgentKey;
 use dovetail_agent::credit::BlockHash;
+use dovetail_agent::{AgentKey, AuthorityError, PoolAddress};
 use dovetail_api::SAMPLE_POINTS_MAX;
 use dovetail_commitment::TaskId;
 use dovetail_console::{ConstraintArguments, SamplingArguments};
@@ -20,11 +20,25 @@ const DEFAULT_POOL: &str = "http://127.0.0.1:50051";
 #[derive(Debug, Parser)]
 #[command(name = "dovetail", version, propagate_version = true)]
 pub(crate) struct Cli {
-    /// The pool's gRPC address.
+    /// The pool's address: http:// or, where it speaks TLS, https://.
     #[arg(long, global = true, env = "DOVETAIL_POOL", value_name = "URL", default_value = DEFAULT_POOL)]
     pub(crate) pool: String,
+    /// The only authority that may vouch for an https:// pool, as a PEM file; left out: those that this machine trusts.
+    #[arg(long, global = true, env = "DOVETAIL_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Where the pool is, and who vouches for it.
+    pub(crate) fn address(&self) -> Result<PoolAddress, AuthorityError> {
+        let address = PoolAddress::new(&self.pool);
+        match &self.ca {
+            Some(file) => address.with_authority(file),
+            None => Ok(address),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

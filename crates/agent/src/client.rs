@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use dovetail_api::{
     ID_BYTES, MESSAGE_BYTES_MAX,
+    connection::{DialError, PoolAddress},
     v1::{self, inference_client::InferenceClient},
     words,
 };
 use dovetail_commitment::{Constraint, EncodedPrompt, ModelId, SamplingParams, TaskId};
 use dovetail_console::harmless;
 use tokio::time::{Instant, timeout};
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
 use crate::question::{Question, sampling_to_wire};
 use crate::{AgentError, AgentKey, Answer, Model, Task, TaskState};
@@ -40,9 +38,10 @@ pub struct AgentClient {
 }
 
 impl AgentClient {
-    /// Connects to the gRPC address of a pool, such as `http://127.0.0.1:50051`; the scheme may be left out.
-    pub async fn connect(url: &str) -> Result<Self, AgentError> {
-        let (url, channel) = open(url).await?;
+    /// Connects to the address of a pool, such as `https://pool.example:50051`, or `127.0.0.1:50051` for one without TLS; a
+    /// [`PoolAddress`] can name the authority that vouches for it.
+    pub async fn connect(pool: impl Into<PoolAddress>) -> Result<Self, AgentError> {
+        let (url, channel) = open(&pool.into()).await?;
         let inner = InferenceClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -199,26 +198,21 @@ impl AgentClient {
     }
 }
 
-/// Opens a connection to the gRPC address of a pool; the address as it is dialled.
-pub(crate) async fn open(url: &str) -> Result<(String, Channel), AgentError> {
-    let url = normalise(url)?;
-    let endpoint = Endpoint::from_shared(url.clone())
-        .map_err(|e| AgentError::Address {
-            url: url.clone(),
-            reason: e.to_string(),
-        })?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(false);
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|e| AgentError::Unreachable {
-            url: url.clone(),
-            reason: words::message(&innermost(&e)),
-        })?;
-    Ok((url, channel))
+/// Opens a connection to a pool; the address as it is dialled.
+pub(crate) async fn open(pool: &PoolAddress) -> Result<(String, Channel), AgentError> {
+    let url = pool.url().to_owned();
+    let dialled = pool.dial(CONNECT_TIMEOUT, |endpoint| {
+        endpoint
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(false)
+    });
+    match dialled.await {
+        Ok(channel) => Ok((url, channel)),
+        Err(DialError::Address(reason)) => Err(AgentError::Address { url, reason }),
+        Err(DialError::Unreachable(reason)) => Err(AgentError::Unreachable { url, reason }),
+        Err(DialError::Tls(fault)) => Err(AgentError::Tls { url, fault }),
+    }
 }
 
 /// A call's answer within this time.
@@ -326,35 +320,6 @@ fn pick_model(models: Vec<Model>, wanted: Option<&str>) -> Result<Model, AgentEr
     }
 }
 
-fn normalise(url: &str) -> Result<String, AgentError> {
-    let url = url.trim();
-    match url.split_once("://") {
-        Some(("http", rest)) if !rest.is_empty() => Ok(url.to_owned()),
-        Some(("https", _)) => Err(AgentError::Address {
-            url: url.to_owned(),
-            reason: "this build speaks plain gRPC only; put a TLS proxy in front".into(),
-        }),
-        Some(_) => Err(AgentError::Address {
-            url: url.to_owned(),
-            reason: "not an http address".into(),
-        }),
-        None if url.is_empty() => Err(AgentError::Address {
-            url: String::new(),
-            reason: "it is empty".into(),
-        }),
-        None => Ok(format!("http://{url}")),
-    }
-}
-
-/// The words at the bottom of a chain of errors: "Connection refused", not "transport error".
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,15 +361,6 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("huge") && error.contains("tiny"), "{error}");
-    }
-
-    #[test]
-    fn addresses_may_lack_a_scheme_but_not_a_host() {
-        assert_eq!(normalise("127.0.0.1:1").unwrap(), "http://127.0.0.1:1");
-        assert_eq!(normalise(" http://pool:1 ").unwrap(), "http://pool:1");
-        for bad in ["", "http://", "ftp://x", "https://x"] {
-            assert!(normalise(bad).is_err(), "{bad}");
-        }
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::path::PathBuf;
 
 use dovetail_api::codes::{self, Code};
+use dovetail_api::connection::TlsFault;
 use dovetail_api::words;
 use dovetail_commitment::{ModelId, TaskId};
 use dovetail_engine::EngineError;
@@ -30,6 +31,14 @@ pub enum AgentError {
         url: String,
         /// The transport's own words.
         reason: String,
+    },
+    /// Somebody answers there, but not as the address says, or nobody vouches for who it is. Nothing was sent.
+    #[error("no safe connection to {url}: {fault}")]
+    Tls {
+        /// Where the pool was looked for.
+        url: String,
+        /// What is wrong.
+        fault: TlsFault,
     },
     /// The pool has no model of this name or id.
     #[error("the pool has no model '{wanted}'; it has: {known}")]
@@ -161,6 +170,14 @@ impl AgentError {
     /// A refused or failed call to the pool at `url`.
     pub(crate) fn from_status(url: &str, status: &tonic::Status) -> Self {
         let code = codes::code_of(status);
+        if code.is_none()
+            && let Some(fault) = TlsFault::of_status(status)
+        {
+            return Self::Tls {
+                url: url.to_owned(),
+                fault,
+            };
+        }
         // Without a word of ours, an `Unavailable` was made by the transport on this side; so was whatever has a source, such
         // as a stream whose connection was cut, which is `Unknown`.
         let is_ours = status.code() == tonic::Code::Unavailable || status.source().is_some();
@@ -204,7 +221,13 @@ impl AgentError {
     /// What a person could try next, where there is something to say.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Address { .. } => Some("an address looks like http://127.0.0.1:50051"),
+            Self::Address { .. } => {
+                Some("an address looks like http://127.0.0.1:50051, or https://pool.example:50051")
+            }
+            Self::Tls {
+                fault: TlsFault::UnknownAuthority | TlsFault::NoRoots,
+                ..
+            } => Some("--ca FILE (or DOVETAIL_CA) names the authority that vouches for this pool"),
             Self::Unreachable { .. } => {
                 Some("is the pool running, and is --pool (or DOVETAIL_POOL) its gRPC address?")
             }

@@ -25,6 +25,7 @@ pub mod verify;
 
 pub use answer::Answer;
 pub use client::AgentClient;
+pub use dovetail_api::connection::{AuthorityError, PoolAddress, TlsFault};
 pub use dovetail_api::v1::{FinishReason, Model, Task, TaskState};
 pub use dovetail_commitment::{ModelId, SamplingParams, StopSequences, TaskId};
 pub use dovetail_engine::Vocabulary;

@@ -12,6 +12,7 @@ mod commands;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use dovetail_agent::AgentError;
 use dovetail_console::{CLOSED_EXIT_CODE, OutputError, complain, print_note};
@@ -39,26 +40,26 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // What is offline needs no pool.
+    let pool = cli.address().context("--ca");
     match cli.command {
-        Command::Models(args) => commands::models::list(&cli.pool, args.json).await,
-        Command::Ask(args) => commands::ask::ask(&cli.pool, *args).await,
-        Command::Task(TaskCommand::Get(args)) => commands::task::get(&cli.pool, &args).await,
-        Command::Task(TaskCommand::Cancel(args)) => commands::task::cancel(&cli.pool, &args).await,
-        Command::Receipt(ReceiptCommand::Get(args)) => {
-            commands::receipt::get(&cli.pool, &args).await
-        }
+        Command::Models(args) => commands::models::list(&pool?, args.json).await,
+        Command::Ask(args) => commands::ask::ask(&pool?, *args).await,
+        Command::Task(TaskCommand::Get(args)) => commands::task::get(&pool?, &args).await,
+        Command::Task(TaskCommand::Cancel(args)) => commands::task::cancel(&pool?, &args).await,
+        Command::Receipt(ReceiptCommand::Get(args)) => commands::receipt::get(&pool?, &args).await,
         Command::Receipt(ReceiptCommand::Verify(args)) => commands::receipt::verify(&args),
         Command::Receipt(ReceiptCommand::Text(args)) => commands::receipt::text(&args),
-        Command::Credit(CreditCommand::Get(args)) => commands::credit::get(&cli.pool, &args).await,
+        Command::Credit(CreditCommand::Get(args)) => commands::credit::get(&pool?, &args).await,
         Command::Credit(CreditCommand::Sample(args)) => {
-            commands::credit::sample(&cli.pool, &args).await
+            commands::credit::sample(&pool?, &args).await
         }
         Command::Credit(CreditCommand::Verify(args)) => commands::credit::verify(&args),
         Command::Payout(PayoutCommand::Destination(DestinationCommand::Get(args))) => {
-            commands::payout::get(&cli.pool, &args).await
+            commands::payout::get(&pool?, &args).await
         }
         Command::Payout(PayoutCommand::Destination(DestinationCommand::Set(args))) => {
-            commands::payout::set(&cli.pool, &args).await
+            commands::payout::set(&pool?, &args).await
         }
     }
 }

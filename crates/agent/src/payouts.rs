@@ -2,6 +2,7 @@
 //! here, of what the owner asked for.
 
 use bitcoin::Network;
+use dovetail_api::connection::PoolAddress;
 use dovetail_api::payouts_v1::{self as v1, payouts_client::PayoutsClient};
 use dovetail_api::{ID_BYTES, words};
 use dovetail_payee::{PayToKind, Statement};
@@ -67,12 +68,12 @@ pub struct PayeeClient {
 }
 
 impl PayeeClient {
-    /// Connects to the gRPC address of a pool, as [`crate::AgentClient::connect`] does.
+    /// Connects to the address of a pool, as [`crate::AgentClient::connect`] does.
     ///
     /// # Errors
-    /// [`AgentError::Address`] and [`AgentError::Unreachable`].
-    pub async fn connect(url: &str) -> Result<Self, AgentError> {
-        let (url, channel) = open(url).await?;
+    /// [`AgentError::Address`], [`AgentError::Unreachable`] and [`AgentError::Tls`].
+    pub async fn connect(pool: impl Into<PoolAddress>) -> Result<Self, AgentError> {
+        let (url, channel) = open(&pool.into()).await?;
         let inner = PayoutsClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
         Ok(Self { url, inner })
     }

@@ -62,6 +62,42 @@ fn an_unreachable_pool_is_named_with_a_hint() {
 }
 
 #[test]
+fn a_key_that_goes_unencrypted_over_a_network_is_warned_of() {
+    let asked = |pool: &str| {
+        let output = dovetail(&["ask", "hello", "--key", "sk-hidden", "--pool", pool]);
+        text(&output.stderr)
+    };
+    // Where nobody listens either, and an address that is no loopback.
+    let warned = asked("http://0.0.0.0:1");
+    assert!(
+        warned.contains("warning: http://0.0.0.0:1 speaks no TLS"),
+        "{warned}"
+    );
+    for other in [NO_POOL, "https://0.0.0.0:1"] {
+        assert!(!asked(other).contains("warning"), "{other}");
+    }
+    assert!(!warned.contains("hidden"));
+}
+
+#[test]
+fn an_authority_that_is_none_is_named_and_not_needed_offline() {
+    let with_ca = |arguments: &[&str]| {
+        let ca = ["--ca", "/nonexistent/authority.pem"];
+        dovetail(&[arguments, &ca].concat())
+    };
+    let stderr = text(&with_ca(&["models"]).stderr);
+    assert!(
+        stderr.contains("--ca") && stderr.contains("authority.pem"),
+        "{stderr}"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("answer.json");
+    save_pending(&file);
+    let output = with_ca(&["receipt", "verify", file.to_str().unwrap()]);
+    assert!(!output.stdout.is_empty());
+}
+
+#[test]
 fn wrong_usage_has_an_exit_code_of_its_own() {
     assert_eq!(dovetail(&["ask"]).status.code(), Some(2));
     assert_eq!(dovetail(&["receipt", "verify"]).status.code(), Some(2));

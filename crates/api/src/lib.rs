@@ -2,12 +2,13 @@
 //! workers that fetch model files, `dovetail.rewards.v1` for miners who check their part of a block, `dovetail.payouts.v1`
 //! for miners who change where they are paid, and the private `dovetail.validation.v1` between a pool and its validators.
 //!
-//! Only what the protobuf files say, their error codes, and how a code travels in a [`tonic::Status`]. It knows nothing
+//! Only what the protobuf files say, their error codes, how a code travels in a [`tonic::Status`], and how a client connects. It knows nothing
 //! of tasks' lives, of money or of Bitcoin; the pool answers, agents and workers ask. The commented sources are under
 //! `proto/dovetail`, and `docs/api.md` shows them in use. The code in `generated` comes from them: after a change to them,
 //! run `cargo xtask protobuf`.
 
 pub mod codes;
+pub mod connection;
 mod redaction;
 pub mod words;
 

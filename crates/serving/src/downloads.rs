@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dovetail_commitment::ModelId;
 
-use crate::fetch::{FetchError, Fetcher, Pace, Progress, Wanted, file_name, load};
+use crate::fetch::{FetchError, Fetcher, Pace, PoolAddress, Progress, Wanted, file_name, load};
 use crate::models::Models;
 
 /// How often the log tells how far a download is.
@@ -23,8 +23,8 @@ const LASTING_WAIT: std::ops::RangeInclusive<Duration> =
 /// Where models are fetched from, and which.
 #[derive(Debug, Clone)]
 pub struct PoolModels {
-    /// The pool's gRPC address, such as `http://127.0.0.1:50051`.
-    pub api: String,
+    /// Where the pool's API is.
+    pub api: PoolAddress,
     /// The models to serve.
     pub models: Vec<Wanted>,
     /// Where they are kept, each in a file named by its id.

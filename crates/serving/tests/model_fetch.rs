@@ -151,7 +151,7 @@ impl Fixture {
             folder: tempfile::tempdir().unwrap(),
             pool,
             fetcher: Fetcher {
-                api,
+                api: api.into(),
                 model_bytes_max: 1 << 20,
                 attempts_max: 3,
                 pace: Pace::default(),
@@ -340,10 +340,11 @@ async fn an_unknown_model_and_an_unreachable_pool_are_clear_errors() {
         error.to_string().contains(Code::ModelUnknown.as_str()),
         "{error}"
     );
-    fixture.fetcher.api = "http://127.0.0.1:1".to_owned();
+    fixture.fetcher.api = "http://127.0.0.1:1".into();
     fixture.fetcher.attempts_max = 1;
     let error = fixture.failure().await;
     assert!(matches!(error, FetchError::Unreachable { .. }), "{error}");
-    fixture.fetcher.api = "ftp://pool".to_owned();
-    assert!(matches!(fixture.failure().await, FetchError::Address(_)));
+    fixture.fetcher.api = "ftp://pool".into();
+    let error = fixture.failure().await;
+    assert!(matches!(error, FetchError::Address { .. }), "{error}");
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dovetail_miner::firmware::FirmwareOptions;
 use dovetail_serving::downloads::{Downloads, PoolModels};
-use dovetail_serving::fetch::Pace;
+use dovetail_serving::fetch::{AuthorityError, Pace, PoolAddress};
 use dovetail_serving::models::Models;
 use dovetail_sv2::AuthorityPublicKey;
 use dovetail_templates::TemplatesConfig;
@@ -103,8 +103,10 @@ pub struct Worker {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fetch {
-    /// The pool's gRPC address, such as `http://127.0.0.1:50051`.
+    /// The address of the pool's API, such as `http://127.0.0.1:50051`, or `https://pool.example:50051` where it speaks TLS.
     pub api: String,
+    /// The only authority that may vouch for an `https://` pool, as a PEM file; left out: those that this machine trusts.
+    pub ca: Option<PathBuf>,
     /// The models to serve, by id or by name. An id is what it names, wherever it comes from; a name
     /// is what the pool calls a model when the worker starts.
     pub models: Vec<String>,
@@ -216,9 +218,14 @@ pub enum ConfigRefused {
 
 impl Config {
     /// The models that are fetched from a pool, to be served beside these.
-    pub fn downloads(&self, models: &Models) -> Option<Downloads> {
-        let fetch = self.fetch.as_ref()?;
-        Some(Downloads::new(fetch.models(), models.clone()))
+    ///
+    /// # Errors
+    /// A `fetch.ca` that is no authority's file.
+    pub fn downloads(&self, models: &Models) -> Result<Option<Downloads>, AuthorityError> {
+        let Some(fetch) = &self.fetch else {
+            return Ok(None);
+        };
+        Ok(Some(Downloads::new(fetch.models()?, models.clone())))
     }
 
     /// Checks what the types do not.
@@ -289,18 +296,27 @@ impl Config {
 }
 
 impl Fetch {
-    fn models(&self) -> PoolModels {
+    /// Where they come from.
+    fn address(&self) -> Result<PoolAddress, AuthorityError> {
+        let address = PoolAddress::new(&self.api);
+        match &self.ca {
+            Some(file) => address.with_authority(file),
+            None => Ok(address),
+        }
+    }
+
+    fn models(&self) -> Result<PoolModels, AuthorityError> {
         let wanted = |name: &String| {
             let Ok(wanted) = name.parse();
             wanted
         };
-        PoolModels {
-            api: self.api.clone(),
+        Ok(PoolModels {
+            api: self.address()?,
             models: self.models.iter().map(wanted).collect(),
             cache_dir: self.cache_dir.clone(),
             model_bytes_max: self.model_bytes_max,
             pace: Pace::default(),
-        }
+        })
     }
 }
 

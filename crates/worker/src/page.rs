@@ -199,7 +199,7 @@ mod tests {
             pool.gets_work = false;
         });
         let wanted = PoolModels {
-            api: "http://127.0.0.1:1".to_owned(),
+            api: "http://127.0.0.1:1".into(),
             models: vec![Wanted::Name("clerk<b>".to_owned())],
             cache_dir: "none".into(),
             model_bytes_max: 1,

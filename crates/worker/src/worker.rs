@@ -29,6 +29,7 @@ use dovetail_miner::stats::Upstream as InUse;
 use dovetail_miner::submitter::Submitter;
 use dovetail_serving::downloads::Downloads;
 use dovetail_serving::engine::Engine;
+use dovetail_serving::fetch::AuthorityError;
 use dovetail_serving::models::{self, ModelError, Models};
 use dovetail_serving::task::TaskEvent;
 use dovetail_serving::task_runner::TaskRunner;
@@ -69,6 +70,9 @@ pub enum StartError {
     /// The pools that were left.
     #[error(transparent)]
     Left(#[from] LeftPoolsError),
+    /// The authority of the pool's API.
+    #[error("fetch.ca: {0}")]
+    Authority(#[from] AuthorityError),
     /// A model.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -150,7 +154,7 @@ impl Worker {
         let keys = WorkerKeys::load_or_create(&config.worker.key_file)?;
         let left = LeftPools::load(&config.worker.key_file.with_extension("left"))?;
         let models = models::load(&config.worker.models)?;
-        let downloads = config.downloads(&models);
+        let downloads = config.downloads(&models)?;
         if let Some(downloads) = &downloads {
             downloads.serve_cached().await;
         }

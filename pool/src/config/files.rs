@@ -26,6 +26,8 @@ impl Config {
         ];
         let content_key = self.inference.content_key.as_ref();
         secrets.extend(content_key.map(|secret| ("inference.content_key", secret)));
+        let tls_key = self.api.tls_key.as_ref();
+        secrets.extend(tls_key.map(|secret| ("api.tls_key", secret)));
         let of_validators = self.audit.validators_secret.as_ref();
         secrets.extend(of_validators.map(|secret| ("audit.validators_secret", secret)));
         if let Some(onchain) = &self.onchain {

@@ -1,5 +1,5 @@
-//! What the sections of the miners' and the agents' ports come to: who may hold how many connections, and where rewards
-//! go.
+//! What the sections of the miners' and the agents' ports come to: who may hold how many connections, TLS, and where
+//! rewards go.
 
 use std::time::Duration;
 
@@ -8,8 +8,37 @@ use dovetail_sv2::{IdentityRules, PlaceLimits};
 use dovetail_templates::{Payout, PayoutKeys};
 
 use super::{ApiConfig, MiningConfig};
+use crate::grpc_listener::TlsFiles;
 
 impl ApiConfig {
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self.tls_certificate.is_some() == self.tls_key.is_some() {
+            true => Ok(()),
+            false => Err(
+                "api.tls_certificate and api.tls_key belong together: give both or neither".into(),
+            ),
+        }
+    }
+
+    /// Where the port's certificate is, if it speaks TLS.
+    pub(crate) fn tls(&self) -> Option<TlsFiles> {
+        Some(TlsFiles {
+            certificate: self.tls_certificate.clone()?,
+            key: self.tls_key.clone()?,
+        })
+    }
+
+    /// Says in the log that others may read what agents send, if they may.
+    pub(crate) fn warn_of_plain_text(&self) {
+        if self.tls_certificate.is_none() && !self.listen.ip().is_loopback() {
+            tracing::warn!(
+                "api.listen is {} and speaks no TLS: whoever is on the way reads prompts and agents' keys. Set api.tls_certificate \
+                 and api.tls_key, unless a TLS proxy or a network of your own is all that reaches it",
+                self.listen
+            );
+        }
+    }
+
     /// Who may hold how many connections.
     pub(crate) fn places(&self) -> PlaceLimits {
         PlaceLimits {

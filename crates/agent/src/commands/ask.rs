@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use dovetail_agent::{
-    AgentClient, AgentError, Answer, FinishReason, Question, ReceiptFile,
+    AgentClient, AgentError, Answer, FinishReason, PoolAddress, Question, ReceiptFile,
     receipt_file::Kept,
     verify::{self, Report},
 };
@@ -24,9 +24,15 @@ use crate::args::AskArgs;
 /// How long a pool may take to hear that nobody waits any more.
 const CANCEL_TIME_MAX: Duration = Duration::from_secs(5);
 
-pub(crate) async fn ask(pool: &str, args: AskArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn ask(pool: &PoolAddress, args: AskArgs) -> anyhow::Result<ExitCode> {
     let prompt = read_prompt(&args.prompt)?;
     let constraint = args.constraint.constraint()?;
+    if args.key.is_some() && pool.is_readable_on_the_way() {
+        let url = pool.url();
+        print_note(format_args!(
+            "warning: {url} speaks no TLS, so whoever is on the way reads the key and may spend its budget"
+        ));
+    }
     let mut client = AgentClient::connect(pool).await?;
     if let Some(key) = args.key.clone() {
         client = client.with_key(key);

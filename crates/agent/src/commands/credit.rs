@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use dovetail_agent::PoolAddress;
 use dovetail_agent::credit::{
     self, CreditClient, CreditFile, CreditReport, PartSummary, SampleReport, SampleTerms,
 };
@@ -12,7 +13,7 @@ use dovetail_units::Msat;
 use super::{checked, print_json};
 use crate::args::{CreditGetArgs, CreditSampleArgs, CreditVerifyArgs};
 
-pub(crate) async fn get(pool: &str, args: &CreditGetArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn get(pool: &PoolAddress, args: &CreditGetArgs) -> anyhow::Result<ExitCode> {
     let client = CreditClient::connect(pool).await?;
     let time_max = Duration::from_secs(args.timeout);
     let file = client.fetch(&args.account, args.block, time_max).await?;
@@ -48,7 +49,10 @@ pub(crate) fn verify(args: &CreditVerifyArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-pub(crate) async fn sample(pool: &str, args: &CreditSampleArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn sample(
+    pool: &PoolAddress,
+    args: &CreditSampleArgs,
+) -> anyhow::Result<ExitCode> {
     let client = CreditClient::connect(pool).await?;
     let terms = SampleTerms {
         points: args.points,

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use dovetail_agent::{AgentClient, Model};
+use dovetail_agent::{AgentClient, Model, PoolAddress};
 use dovetail_console::{OutputError, print_line};
 use serde_json::{Value, json};
 
 use super::print_json;
 
-pub(crate) async fn list(pool: &str, as_json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) async fn list(pool: &PoolAddress, as_json: bool) -> anyhow::Result<ExitCode> {
     let models = AgentClient::connect(pool).await?.models().await?;
     if as_json {
         print_json(&models.iter().map(to_json).collect::<Vec<_>>())?;

@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey};
+use dovetail_agent::PoolAddress;
 use dovetail_agent::payouts::{PaidWhere, PayeeClient, Terms};
 use dovetail_console::{OutputError, print_line, print_note};
 use dovetail_payee::{Owner, PayTo, PayToKind, Statement};
@@ -19,7 +20,7 @@ use crate::args::{DestinationGetArgs, DestinationSetArgs};
 /// A key file has 64 hexadecimal digits.
 const KEY_FILE_BYTES_MAX: u64 = 256;
 
-pub(crate) async fn get(pool: &str, args: &DestinationGetArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn get(pool: &PoolAddress, args: &DestinationGetArgs) -> anyhow::Result<ExitCode> {
     let client = PayeeClient::connect(pool).await?;
     let paid = client.paid_where(&args.account).await?;
     if args.json {
@@ -41,7 +42,7 @@ pub(crate) async fn get(pool: &str, args: &DestinationGetArgs) -> anyhow::Result
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) async fn set(pool: &str, args: &DestinationSetArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn set(pool: &PoolAddress, args: &DestinationSetArgs) -> anyhow::Result<ExitCode> {
     let keys = args.worker_key_file.as_deref().map(read_keys).transpose()?;
     let account = account(args, keys.as_ref())?;
     let client = PayeeClient::connect(pool).await?;

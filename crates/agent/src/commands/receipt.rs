@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{bail, ensure};
 use dovetail_agent::{
-    AgentClient, ReceiptFile,
+    AgentClient, PoolAddress, ReceiptFile,
     receipt_file::{self, Kept},
     verify::{self, Check, Known, Report},
 };
@@ -13,7 +13,7 @@ use dovetail_console::{OutputError, Printer, print_line, print_note};
 use super::{checked, model_file, print_json};
 use crate::args::{ReceiptGetArgs, ReceiptTextArgs, ReceiptVerifyArgs};
 
-pub(crate) async fn get(pool: &str, args: &ReceiptGetArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn get(pool: &PoolAddress, args: &ReceiptGetArgs) -> anyhow::Result<ExitCode> {
     // Read first: a wrong file should not cost a long wait.
     let mut file = args.into.as_deref().map(ReceiptFile::load).transpose()?;
     if let Some(file) = &file {

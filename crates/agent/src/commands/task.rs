@@ -2,21 +2,21 @@
 
 use std::process::ExitCode;
 
-use dovetail_agent::{AgentClient, Task};
+use dovetail_agent::{AgentClient, PoolAddress, Task};
 use dovetail_console::print_line;
 use serde_json::{Value, json};
 
 use super::print_json;
 use crate::args::TaskArgs;
 
-pub(crate) async fn get(pool: &str, args: &TaskArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn get(pool: &PoolAddress, args: &TaskArgs) -> anyhow::Result<ExitCode> {
     show(
         &AgentClient::connect(pool).await?.task(args.task_id).await?,
         args.json,
     )
 }
 
-pub(crate) async fn cancel(pool: &str, args: &TaskArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn cancel(pool: &PoolAddress, args: &TaskArgs) -> anyhow::Result<ExitCode> {
     show(
         &AgentClient::connect(pool)
             .await?

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use dovetail_api::codes::Code;
+use dovetail_api::connection::PoolAddress;
 use dovetail_api::rewards_v1::{self as v1, rewards_client::RewardsClient};
 use dovetail_api::{BLOCKS_PER_ANSWER_MAX, LEAVES_PER_ANSWER_MAX, SLICES_PER_ANSWER_MAX};
 use dovetail_rewards::{LeafProof, SliceHeader, StatedPart};
@@ -35,12 +36,12 @@ pub struct CreditClient {
 }
 
 impl CreditClient {
-    /// Connects to the gRPC address of a pool, as [`crate::AgentClient::connect`] does.
+    /// Connects to the address of a pool, as [`crate::AgentClient::connect`] does.
     ///
     /// # Errors
-    /// [`AgentError::Address`] and [`AgentError::Unreachable`].
-    pub async fn connect(url: &str) -> Result<Self, AgentError> {
-        let (url, channel) = open(url).await?;
+    /// [`AgentError::Address`], [`AgentError::Unreachable`] and [`AgentError::Tls`].
+    pub async fn connect(pool: impl Into<PoolAddress>) -> Result<Self, AgentError> {
+        let (url, channel) = open(&pool.into()).await?;
         let inner = RewardsClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
         Ok(Self { url, inner })
     }

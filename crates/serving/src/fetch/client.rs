@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use dovetail_api::connection::{DialError, PoolAddress};
 use dovetail_api::models_v1::{FetchModelRequest, FetchModelResponse, models_client::ModelsClient};
 use dovetail_api::v1::{ListModelsRequest, inference_client::InferenceClient};
 use dovetail_api::{MESSAGE_BYTES_MAX, MODEL_CHUNK_BYTES_MAX, words};
 use dovetail_commitment::ModelId;
 use tokio::time::timeout;
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::FetchError;
 
@@ -42,27 +43,19 @@ pub(super) struct Pieces {
 }
 
 impl ModelPool {
-    pub(super) async fn connect(api: &str) -> Result<Self, FetchError> {
-        let url = match api.split_once("://") {
-            Some(("http", _)) => api.to_owned(),
-            // There is no TLS here; what is fetched is checked by its hash.
-            Some(_) => return Err(FetchError::Address(api.to_owned())),
-            None => format!("http://{api}"),
-        };
-        let endpoint = Endpoint::from_shared(url)
-            .map_err(|_| FetchError::Address(api.to_owned()))?
-            .connect_timeout(CONNECT_TIME_MAX)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE);
-        let connected = endpoint.connect().await;
-        let channel = connected.map_err(|error| FetchError::Unreachable {
-            api: api.to_owned(),
-            reason: words::message(&innermost(&error)),
-        })?;
-        Ok(Self {
-            api: api.to_owned(),
-            channel,
-        })
+    pub(super) async fn connect(address: &PoolAddress) -> Result<Self, FetchError> {
+        let api = address.url().to_owned();
+        let dialled = address.dial(CONNECT_TIME_MAX, |endpoint| {
+            endpoint
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE)
+        });
+        match dialled.await {
+            Ok(channel) => Ok(Self { api, channel }),
+            Err(DialError::Address(reason)) => Err(FetchError::Address { api, reason }),
+            Err(DialError::Unreachable(reason)) => Err(FetchError::Unreachable { api, reason }),
+            Err(DialError::Tls(fault)) => Err(FetchError::Tls { api, fault }),
+        }
     }
 
     /// The id of the model that the pool calls by this name.
@@ -118,13 +111,4 @@ impl Pieces {
             data: message.data,
         }))
     }
-}
-
-/// The words at the bottom of a chain of errors: "Connection refused", not "transport error".
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }

