@@ -130,7 +130,7 @@ async fn a_task_goes_on_without_its_client_where_that_was_asked_for() {
     drop(worker);
     let again = || async { stream(&pool, &headers).await.rest().await };
     assert_eq!(text_of(&again().await), "Hello");
-    let wiped = "UPDATE tasks SET state = 'settled', output_tokens = NULL, salt = NULL";
+    let wiped = "UPDATE tasks SET state = 'settled', prompt = NULL, stop = NULL, output_tokens = NULL, salt = NULL";
     pool.database.run(wiped).await;
     assert_eq!(
         again().await.last().unwrap()["error"]["code"],
