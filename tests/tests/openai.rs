@@ -254,3 +254,73 @@ fn a_client_that_hangs_up_cancels_its_task_and_its_worker_earns_what_it_gave() {
                   AND (length(output_tokens) - 40) / 4 BETWEEN 1 AND 4095";
     assert_eq!(scenario.query(billed).unwrap().trim(), "1");
 }
+
+#[test]
+fn a_stream_whose_only_worker_is_killed_ends_with_an_error_and_neither_reason_nor_done() {
+    let options = Options {
+        model: ServedModel::TinyOfLongContext,
+        ..Options::default()
+    };
+    let (_dir, mut scenario) = dovetail_tests::scenario(&options).unwrap();
+    let (_, models) = get(&scenario, "/v1/models");
+    let model = models["data"][0]["id"].as_str().unwrap().to_owned();
+    let more =
+        json!({ "stream": true, "max_tokens": 4096, "stream_options": { "include_usage": true } });
+    let asked = request(&model, more).to_string();
+    let mut answer = send(&scenario, &format!("POST {CHAT}"), &asked);
+    assert_eq!(head(&mut answer).0, 200);
+    let mut data = Vec::new();
+    let mut worker = scenario.worker.take().unwrap();
+    for line in answer.lines() {
+        let line = line.unwrap();
+        if let Some(said) = line.strip_prefix("data: ") {
+            data.push(said.to_owned());
+        }
+        // The role, and some text.
+        if data.len() == 3 {
+            worker.kill();
+        }
+    }
+    let error: Value = serde_json::from_str(&data.pop().unwrap()).unwrap();
+    assert_eq!(error["error"]["code"], "worker_lost");
+    for chunk in &data {
+        let chunk: Value = serde_json::from_str(chunk).unwrap();
+        assert!(chunk["choices"][0]["finish_reason"].is_null(), "{chunk}");
+        assert!(chunk["usage"].is_null(), "{chunk}");
+    }
+    // And nobody pays for it.
+    let unpaid = "SELECT count(*) FROM tasks WHERE state = 'failed'";
+    scenario.query_until(unpaid, "1").unwrap();
+    assert_eq!(scenario.query(SPENT).unwrap().trim(), "0");
+}
+
+/// What the operator has paid for agents' tasks.
+const SPENT: &str =
+    "SELECT coalesce(sum(price_msat), 0) FROM tasks WHERE state IN ('finished', 'settled')";
+
+/// The time-outs of clients end at the headers: only what comes keeps them from waiting for ever.
+#[test]
+fn a_stream_is_not_silent_for_15_s_while_its_worker_is_and_goes_on_with_it() {
+    let (_dir, scenario) = dovetail_tests::scenario(&Options::default()).unwrap();
+    let (_, models) = get(&scenario, "/v1/models");
+    let model = models["data"][0]["id"].as_str().unwrap().to_owned();
+    let worker = scenario.worker.as_ref().unwrap();
+    worker.signal("STOP");
+    let asked = request(&model, json!({ "stream": true })).to_string();
+    let answer = send(&scenario, &format!("POST {CHAT}"), &asked);
+    let silence_max = Duration::from_secs(15);
+    answer
+        .get_ref()
+        .set_read_timeout(Some(silence_max))
+        .unwrap();
+    let (mut comments, mut is_done) = (0, false);
+    for line in answer.lines() {
+        let line = line.expect("it is silent");
+        if line.starts_with(':') {
+            comments += 1;
+            worker.signal("CONT");
+        }
+        is_done |= line == "data: [DONE]";
+    }
+    assert!(comments >= 1 && is_done);
+}

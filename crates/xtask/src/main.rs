@@ -6,6 +6,7 @@ mod bench;
 mod chat_templates;
 mod demo;
 mod openai_clients;
+mod openclaw;
 mod programs;
 mod protobuf;
 mod registries;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::bench::outside;
 use crate::steps::{Steps, cargo};
-use crate::{chat_templates, demo, openai_clients, programs, setup, tidy};
+use crate::{chat_templates, demo, openai_clients, openclaw, programs, setup, tidy};
 
 /// Which tests.
 #[derive(Debug, Args)]
@@ -14,6 +14,9 @@ pub(crate) struct TestArguments {
     /// Leave out what takes long builds of other projects' programs.
     #[arg(long)]
     fast: bool,
+    /// Run OpenClaw against the pool too: it and its Node.js come from npm, 850 MB on disk, once, and a minute or two each time.
+    #[arg(long, conflicts_with = "fast")]
+    full: bool,
 }
 
 /// Runs the suite; stops at the first step that fails.
@@ -57,11 +60,12 @@ fn tests(
     })?;
     if arguments.fast {
         eprintln!(
-            "\nleft out by --fast: chat templates, SmolLM2, OpenAI's packages, Bitcoin Core and the SRI clients"
+            "\nleft out by --fast: chat templates, SmolLM2, OpenAI's packages, LangChain, OpenClaw, Bitcoin Core and the SRI clients"
         );
         return Ok(());
     }
     models_of_others(steps, postgres)?;
+    openclaw_on_a_pool(arguments.full, steps, postgres)?;
     on_other_peoples_programs(steps)
 }
 
@@ -90,12 +94,14 @@ fn models_of_others(
     // Behind the step that gets SmolLM2.
     let python = steps.step("OpenAI's package for Python", openai_clients::python)?;
     let node = steps.step("OpenAI's package for Node.js", openai_clients::node)?;
-    steps.step("the HTTP API with OpenAI's packages", || {
+    let langchain = steps.step("LangChain's package", openai_clients::langchain)?;
+    steps.step("the HTTP API with OpenAI's packages and LangChain", || {
         crate::steps::run(
             cargo(&["test", "--workspace", "--test", "openai_clients"])
                 .args(["--", "--ignored"])
                 .env("DOVETAIL_OPENAI_PYTHON", &python)
                 .env("DOVETAIL_OPENAI_NODE", &node)
+                .env("DOVETAIL_LANGCHAIN", &langchain)
                 .env("DOVETAIL_TEST_DATABASE_URL", postgres.url("postgres")),
         )
     })?;
@@ -110,6 +116,35 @@ fn models_of_others(
         };
         let bench = dovetail_tests::program("dovetail-bench");
         outside::measure(&bench, &dovetail_tests::clerk_model(), false, &papers).map(drop)
+    })
+}
+
+/// What needs OpenClaw, which is large: only where that was asked for.
+fn openclaw_on_a_pool(
+    is_wanted: bool,
+    steps: &mut Steps,
+    postgres: &dovetail_tests::postgres::Postgres,
+) -> anyhow::Result<()> {
+    if !is_wanted {
+        eprintln!("\nleft out without --full: OpenClaw");
+        return Ok(());
+    }
+    steps.step("OpenClaw on a pool", || {
+        // A registry out of reach is no fault of the pool's; whatever happens behind it is.
+        let openclaw = match openclaw::installed() {
+            Ok(folder) => folder,
+            Err(error) => {
+                eprintln!("not tested, since OpenClaw cannot be had: {error:#}");
+                return Ok(());
+            }
+        };
+        crate::steps::run(
+            cargo(&["test", "--workspace", "--test", "openclaw"])
+                // One after the other: each has a model at work.
+                .args(["--", "--ignored", "--test-threads", "1"])
+                .env("DOVETAIL_OPENCLAW", openclaw)
+                .env("DOVETAIL_TEST_DATABASE_URL", postgres.url("postgres")),
+        )
     })
 }
 

@@ -42,6 +42,15 @@ assert chunks[-2].choices[0].finish_reason in ("stop", "length")
 assert chunks[-1].choices == [] and chunks[-1].usage == answer.usage
 assert all(chunk.usage is None for chunk in chunks[:-1])
 
+# An end by length has its usage too; where nobody asked for it, no chunk has any, and each has its choice.
+for include in (True, False):
+    short = list(ask("Tell me a story.", stream=True, max_tokens=3, stream_options={"include_usage": include}))
+    last = short.pop() if include else None
+    assert [len(chunk.choices) for chunk in short] == [1] * len(short), short
+    assert short[-1].choices[0].finish_reason == "length"
+    assert last is None or (last.choices == [] and last.usage.completion_tokens == 3), last
+    assert all(("usage" in chunk.model_fields_set) == include for chunk in short), short
+
 # The same seed, the same bytes; another one, others.
 warm = {"temperature": 1.2, "max_tokens": 40}
 seeds = [ask("Tell me a story.", seed=seed, **warm).choices[0].message.content for seed in (1, 1, 2)]
@@ -106,7 +115,7 @@ for _ in range(200):
 assert state["finish_reason"] == "cancelled", state
 assert 0 < state["usage"]["completion_tokens"] < 1000, state
 
-# The three lines of the README, and what the receipt's check says.
+# What the check of its receipt says.
 first = answer.dovetail["task_id"]
 command = f"{os.environ['DOVETAIL']} receipt get --wait 60 {first} > receipt.json && {os.environ['DOVETAIL']} receipt verify receipt.json"
 assert os.system(command) == 0
