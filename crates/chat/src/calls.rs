@@ -285,7 +285,10 @@ mod tests {
     fn bare_calls_are_the_whole_answer() {
         let first = r#"{"name": "f", "parameters": {"city": "Köln"}}"#;
         let called = call("f", r#"{"city": "Köln"}"#);
-        assert_eq!(read(CallSyntax::Bare, &[" ", first]), [called.clone()]);
+        assert_eq!(
+            read(CallSyntax::Bare, &[" ", first]),
+            std::slice::from_ref(&called)
+        );
         let two = format!("{first}; {{\"name\": \"g\", \"arguments\": {{}}}}\n");
         let expected = [called, call("g", "{}")];
         assert_eq!(read(CallSyntax::Bare, &[&two]), expected);

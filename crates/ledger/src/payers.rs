@@ -234,6 +234,47 @@ pub(crate) async fn reserve_on(
     }
 }
 
+/// Gives back what was set aside for a task beyond its price, which is known once its answer is whole. To be called under the
+/// lock of held credit.
+///
+/// # Errors
+/// [`LedgerError::Unavailable`].
+pub(crate) async fn release_surplus(
+    connection: &mut PgConnection,
+    task: TaskId,
+) -> Result<(), LedgerError> {
+    let (task, owed) = (
+        task.to_bytes().to_vec(),
+        TransferId::of("task-owed", task.as_bytes()).to_vec(),
+    );
+    let voided = sqlx::query(
+        "INSERT INTO transfers (id, kind, ends, debit, credit, amount, reason)
+         SELECT substr(sha256('task-finished' || k.id), 1, 16), 'void', t.id, t.debit, t.credit, t.amount, 'task finished'
+           FROM tasks k JOIN transfers t ON t.id = k.reserve WHERE k.id = $1 AND k.price_msat < t.amount",
+    )
+    .bind(&task)
+    .execute(&mut *connection)
+    .await?;
+    if voided.rows_affected() == 0 {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO transfers (id, kind, debit, credit, amount, reason)
+         SELECT $2, 'pending', t.debit, t.credit, k.price_msat, 'task'
+           FROM tasks k JOIN transfers t ON t.id = k.reserve WHERE k.id = $1 AND k.price_msat > 0",
+    )
+    .bind(&task)
+    .bind(&owed)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("UPDATE tasks SET reserve = CASE WHEN price_msat > 0 THEN $2 END WHERE id = $1")
+        .bind(&task)
+        .bind(&owed)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Charges the payers of these tasks, which are those of a batch: instead of what was set aside for each, what it costs.
 pub(crate) async fn charge(
     connection: &mut PgConnection,

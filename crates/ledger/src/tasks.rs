@@ -11,7 +11,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Postgres, Row, Transaction};
 
 use crate::sealing::{Part, Sealer};
-use crate::{Ledger, LedgerError, collateral};
+use crate::{Ledger, LedgerError, collateral, payers};
 
 /// Tasks that are wiped at once: a statement of milliseconds.
 pub const TASKS_WIPED_MAX: u64 = 1_000;
@@ -330,6 +330,7 @@ impl Ledger {
                 "the transcript is not of this task, worker and output",
             ));
         }
+        let mut transaction = self.ending_tasks().await?;
         let done = sqlx::query(
             "UPDATE tasks SET state = 'finished', transcript = $3, output_tokens = $4,
                     price_msat = div(input_tokens::numeric * input_msat_per_million
@@ -344,13 +345,14 @@ impl Ledger {
         .bind(transcript.model_id.to_bytes().to_vec())
         .bind(seconds(unix_now()))
         .bind(i64::from(transcript.output_tokens))
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
-        if done.rows_affected() == 1 {
-            Ok(())
-        } else {
-            Err(LedgerError::Refused("the task does not run on this worker"))
+        if done.rows_affected() != 1 {
+            return Err(LedgerError::Refused("the task does not run on this worker"));
         }
+        payers::release_surplus(&mut transaction, id).await?;
+        transaction.commit().await?;
+        Ok(())
     }
 
     /// Ends a queued or running task as failed; of a worker's, where one is given. `false` if

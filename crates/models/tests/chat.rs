@@ -26,7 +26,7 @@ const LLAMA_2: &str = "{% for message in messages %}\
 {% else %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}";
 
 fn messages(texts: &[(&str, &str)]) -> Vec<Message> {
-    let message = |(role, content): &(&str, &str)| Message::new((*role), (*content));
+    let message = |(role, content): &(&str, &str)| Message::new(*role, *content);
     texts.iter().map(message).collect()
 }
 

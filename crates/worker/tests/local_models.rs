@@ -124,7 +124,7 @@ fn talker(folder: &Path, dim: usize, context_tokens: usize) -> (String, Arc<Mode
 fn prompt(messages: &[(&str, &str)]) -> String {
     let messages: Vec<Message> = messages
         .iter()
-        .map(|(role, content)| Message::new((*role), (*content)))
+        .map(|(role, content)| Message::new(*role, *content))
         .collect();
     let chat = Chat {
         messages: &messages,

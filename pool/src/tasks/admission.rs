@@ -44,7 +44,11 @@ pub(crate) enum AdmissionError {
         "this pool's validators replay about {tokens_max} tokens of this model in the time that they have, prompt and \
          max_tokens together: ask for fewer"
     )]
-    TaskTooLarge { tokens_max: u64 },
+    TaskTooLarge {
+        tokens_max: u64,
+        /// Those of the prompt.
+        prompt_tokens: u64,
+    },
     #[error("{0}")]
     SamplingInvalid(String),
     /// A form that is too long, or none that the guide follows. The words are for the agent, and may quote it.

@@ -24,6 +24,7 @@ impl Tasks {
         let checked = self.pace.check_task(&model.id(), extent);
         checked.map_err(|too_large| AdmissionError::TaskTooLarge {
             tokens_max: too_large.tokens_max,
+            prompt_tokens: prompt_tokens as u64,
         })
     }
 
@@ -38,7 +39,7 @@ impl Tasks {
     ) -> u32 {
         let room = room(model, prompt_tokens) as u64;
         let room = match self.check_replay(model, prompt_tokens, sampling, constrained) {
-            Err(AdmissionError::TaskTooLarge { tokens_max }) => {
+            Err(AdmissionError::TaskTooLarge { tokens_max, .. }) => {
                 room.min(tokens_max.saturating_sub(prompt_tokens as u64))
             }
             _ => room,
@@ -88,7 +89,7 @@ mod tests {
             .assume(&model.id(), &[whole], Duration::from_secs(120));
         check(80).unwrap();
         let refused = check(4_096).unwrap_err();
-        let AdmissionError::TaskTooLarge { tokens_max } = refused else {
+        let AdmissionError::TaskTooLarge { tokens_max, .. } = refused else {
             panic!("{refused}");
         };
         assert!((90..200).contains(&tokens_max), "{tokens_max}");

@@ -305,14 +305,12 @@ impl From<AdmissionError> for ApiError {
             AdmissionError::ContextFull {
                 tokens,
                 context_tokens,
-            } => Self::new(
-                Code::ContextLengthExceeded,
-                format!(
-                    "This model's maximum context length is {context_tokens} tokens. However, your messages resulted in \
-                     {tokens} tokens. Please reduce the length of the messages."
-                ),
-            )
-            .with(json!({ "context_length": context_tokens, "prompt_tokens": tokens })),
+            } => context_exceeded(context_tokens as u64, tokens as u64),
+            // No answer at all could be replayed in time: so much is the context here.
+            AdmissionError::TaskTooLarge {
+                tokens_max,
+                prompt_tokens,
+            } if prompt_tokens >= tokens_max => context_exceeded(tokens_max, prompt_tokens),
             AdmissionError::PromptTooLong { bytes_max } => Self::new(
                 Code::ContextLengthExceeded,
                 format!(
@@ -396,6 +394,15 @@ fn unavailable(error: &LedgerError) -> ApiError {
     ApiError::new(Code::Unavailable, message)
 }
 
+fn context_exceeded(context_tokens: u64, tokens: u64) -> ApiError {
+    let message = format!(
+        "This model's maximum context length is {context_tokens} tokens. However, your messages resulted in {tokens} \
+         tokens. Please reduce the length of the messages."
+    );
+    ApiError::new(Code::ContextLengthExceeded, message)
+        .with(json!({ "context_length": context_tokens, "prompt_tokens": tokens }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -433,6 +440,24 @@ mod tests {
         assert!(message.starts_with(words), "{message}");
         assert_eq!(envelope["error"]["code"], "context_length_exceeded");
         assert_eq!(envelope["error"]["dovetail"]["prompt_tokens"], 1_300);
+    }
+
+    #[test]
+    fn a_prompt_that_no_validator_replays_in_time_exceeds_the_context_and_a_long_answer_does_not() {
+        let too_large = |prompt_tokens| {
+            ApiError::from(AdmissionError::TaskTooLarge {
+                tokens_max: 922,
+                prompt_tokens,
+            })
+        };
+        let refused = too_large(2_071);
+        assert_eq!(refused.code, Code::ContextLengthExceeded);
+        let words =
+            "maximum context length is 922 tokens. However, your messages resulted in 2071 tokens";
+        assert!(refused.message.contains(words), "{}", refused.message);
+        let refused = too_large(900);
+        assert_eq!(refused.code, Code::InvalidValue);
+        assert_eq!(refused.param.as_deref(), Some("max_tokens"));
     }
 
     #[test]
