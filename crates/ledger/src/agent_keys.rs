@@ -410,6 +410,6 @@ pub(crate) static RULES: [Rule; 6] = [
         broken: "
             SELECT k.name, format('%s msat were set aside after it was revoked', t.amount) AS what
               FROM agent_keys k JOIN transfers t ON t.debit = k.account
-             WHERE t.kind = 'pending' AND t.created_at > k.revoked_at",
+             WHERE t.kind = 'pending' AND t.reason <> 'task finished' AND t.created_at > k.revoked_at",
     },
 ];

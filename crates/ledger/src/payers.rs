@@ -260,7 +260,7 @@ pub(crate) async fn release_surplus(
     }
     sqlx::query(
         "INSERT INTO transfers (id, kind, debit, credit, amount, reason)
-         SELECT $2, 'pending', t.debit, t.credit, k.price_msat, 'task'
+         SELECT $2, 'pending', t.debit, t.credit, k.price_msat, 'task finished'
            FROM tasks k JOIN transfers t ON t.id = k.reserve WHERE k.id = $1 AND k.price_msat > 0",
     )
     .bind(&task)
