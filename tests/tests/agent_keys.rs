@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 const TIME_MAX: Duration = Duration::from_secs(90);
 const CHAT: &str = "/v1/chat/completions";
 const TEXT: &str = "/v1/completions";
+const PROMPT: &str = "What does a canary say?";
 /// For all that these tests ask.
 const BUDGET_MSAT: i64 = 100_000_000;
 
@@ -99,7 +100,7 @@ fn give_up(scenario: &Scenario, path: &str, key: &str, body: &Value) {
 }
 
 fn chat(model: &str, stream: bool, tokens: u32) -> Value {
-    let messages = json!([{ "role": "user", "content": "Hi" }]);
+    let messages = json!([{ "role": "user", "content": PROMPT }]);
     json!({
         "model": model, "messages": messages, "max_tokens": tokens,
         "stream": stream, "stream_options": { "include_usage": true },
@@ -108,7 +109,7 @@ fn chat(model: &str, stream: bool, tokens: u32) -> Value {
 
 fn text(model: &str, stream: bool, tokens: u32) -> Value {
     json!({
-        "model": model, "prompt": "Hi", "max_tokens": tokens,
+        "model": model, "prompt": PROMPT, "max_tokens": tokens,
         "stream": stream, "stream_options": { "include_usage": true },
     })
 }
@@ -144,7 +145,7 @@ fn every_way_to_ask_draws_from_one_balance_and_bills_what_the_ledger_has() {
             .env("DOVETAIL_KEY", &key)
             .args(["ask", "--json"])
             .args(more);
-        agent.args(["--", "Hi"]);
+        agent.args(["--", PROMPT]);
         output(&mut agent)
     };
     by_grpc(&scenario, &["--max-tokens", "9"]).unwrap();
@@ -183,6 +184,12 @@ fn every_way_to_ask_draws_from_one_balance_and_bills_what_the_ledger_has() {
     let refused = by_grpc(&scenario, &["--max-tokens", "9"]).unwrap_err();
     assert!(refused.to_string().contains("worker"), "{refused}");
     assert_eq!(drawn(&scenario), now);
+
+    // Whatever happened, no log has a key or a prompt.
+    let worker = scenario.worker.as_ref().unwrap();
+    for log in [scenario.pool.log(), worker.log(), scenario.declarator.log()] {
+        assert!(!log.is_empty() && !log.contains(&key) && !log.contains(PROMPT));
+    }
 }
 
 #[test]

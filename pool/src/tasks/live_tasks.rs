@@ -14,6 +14,7 @@ use super::allowances::Hold;
 use super::audience::Audience;
 use super::caller::Caller;
 use super::endings::Endings;
+use super::first_tokens::FirstTokens;
 use super::hand::Hand;
 use super::progress::{Phase, Progress, StreamRefusal};
 use super::queue::{NoRoom, Queue};
@@ -58,6 +59,8 @@ impl Worker {
 /// A task that waits or runs, or whose transcript waits for a share.
 pub(super) struct LiveTask {
     pub(super) progress: watch::Sender<Progress>,
+    /// When it was put into the queue first.
+    pub(super) arrived_at: Instant,
     pub(super) caller: Caller,
     pub(super) audience: Audience,
     /// What it may earn.
@@ -87,6 +90,7 @@ pub(super) struct State {
     pub(super) tasks: HashMap<TaskId, LiveTask>,
     pub(super) queue: Queue,
     pub(super) stalls: Stalls,
+    pub(super) first_tokens: FirstTokens,
     /// How many tasks were given to workers.
     pub(super) given: u64,
 }
@@ -188,6 +192,7 @@ impl LiveTasks {
         state.tasks.insert(
             id,
             LiveTask {
+                arrived_at: Instant::now(),
                 progress: watch::Sender::new(progress),
                 caller,
                 audience: Audience::default(),
@@ -269,14 +274,22 @@ impl LiveTasks {
         if running.is_handed_in {
             return Err(StreamRefusal::OutOfOrder);
         }
-        let mut taken = Ok(false);
+        let (mut taken, mut is_first) = (Ok(false), false);
         running.progress.send_if_modified(|progress| {
+            let was_empty = progress.tokens.is_empty();
             taken = progress.append(first_position, tokens);
+            is_first = was_empty && !progress.tokens.is_empty();
             taken == Ok(true)
         });
         taken?;
+        let now = Instant::now();
         if !tokens.is_empty() && !running.is_stopping {
-            running.due = Some(Instant::now() + self.patience.progress);
+            running.due = Some(now + self.patience.progress);
+        }
+        let model = running.assignment.as_ref().map(|task| task.model);
+        let waited = now.saturating_duration_since(running.arrived_at);
+        if let Some(model) = model.filter(|_| is_first) {
+            state.first_tokens.record(model, waited);
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ mod ending_tests;
 mod endings;
 #[cfg(test)]
 mod fairness_tests;
+mod first_tokens;
 mod follower;
 mod hand;
 #[cfg(test)]
@@ -266,6 +267,11 @@ impl Tasks {
     /// How many connected workers serve the model.
     pub(crate) fn workers_for(&self, model: &ModelId) -> usize {
         self.live.workers_for(model)
+    }
+
+    /// How long the last tasks of this model have waited for their first tokens: the median.
+    pub(crate) fn first_token_after(&self, model: &ModelId) -> Option<Duration> {
+        self.live.state().first_tokens.median(model)
     }
 
     /// The ledger has settled this batch.

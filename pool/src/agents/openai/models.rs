@@ -97,6 +97,8 @@ fn entry(state: &OpenAi, model: &Model) -> Value {
             "model_id": id.to_string(),
             "engine_version": ENGINE_VERSION,
             "workers": state.tasks.workers_for(&id),
+            // Of tasks since the pool's start.
+            "ttft_ms_p50": state.tasks.first_token_after(&id).map(|waited| waited.as_millis() as u64),
             "has_chat_template": !template.is_empty(),
         },
     })
