@@ -2,7 +2,7 @@
 
 use super::super::consistency::every_fault_is_found;
 use super::*;
-use crate::{NewOutput, NewTransaction, OnchainBatch, OnchainState};
+use crate::{Attempt, NewOutput, NewTransaction, OnchainBatch, OnchainState};
 
 const FEE_MAX: i64 = 2_000_000;
 
