@@ -263,7 +263,7 @@ async fn both_earn_on_the_embedded_chain() -> (TempDir, Scenario) {
     let device = Device::start(&pool, hard_target()).await;
     let divided = "SELECT count(*) > 0 FROM (
         SELECT block FROM block_credits JOIN block_rewards ON header_hash = block
-         WHERE last_slice >= first_slice + 8 GROUP BY block HAVING count(*) = 2) both_earn";
+         WHERE last_slice >= first_slice + 8 GROUP BY block HAVING count(*) = 2 AND min(amount_msat) * 5 >= sum(amount_msat)) both_earn";
     for found in 1.. {
         assert!(found <= BLOCKS_MAX, "one of them finds too little");
         scenario.pool.event("block_found", TIME_MAX).unwrap();
@@ -284,7 +284,8 @@ async fn both_earn_on_the_embedded_chain() -> (TempDir, Scenario) {
 async fn shares_that_a_block_has_chosen_are_shown_to_whoever_asks() {
     let (_dir, scenario) = both_earn_on_the_embedded_chain().await;
     scenario.written().unwrap();
-    // Of those in which both have a part, the one in which the smaller part is the largest: 40 points find both.
+    // Of those in which both have a part, the one in which the smaller part is the largest. It is a fifth at least: 40 points
+    // miss it once in 7,500 times.
     let of_both = "
         SELECT encode(block, 'hex') FROM block_credits JOIN block_rewards ON header_hash = block
          WHERE last_slice >= first_slice + 8
