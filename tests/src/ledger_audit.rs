@@ -42,4 +42,24 @@ impl Scenario {
         command.args(arguments);
         Ok(serde_json::from_str(output(&mut command)?.trim())?)
     }
+
+    /// Makes a key of the operator's with this budget; its secret.
+    ///
+    /// # Errors
+    /// If the pool's program refuses.
+    pub fn new_key(&self, name: &str, budget_msat: i64) -> anyhow::Result<String> {
+        let budget = budget_msat.to_string();
+        let add = [
+            "keys",
+            "add",
+            "--json",
+            "--name",
+            name,
+            "--budget-msat",
+            &budget,
+        ];
+        let made = self.pool_says(&add)?;
+        let secret = made["secret"].as_str().context("no secret is shown")?;
+        Ok(secret.to_owned())
+    }
 }

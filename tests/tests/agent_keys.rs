@@ -18,27 +18,14 @@ const PROMPT: &str = "What does a canary say?";
 /// For all that these tests ask.
 const BUDGET_MSAT: i64 = 100_000_000;
 
-/// `dovetail-pool keys`, as its operator calls it; the JSON that it prints.
-fn keys(scenario: &Scenario, arguments: &[&str]) -> Value {
-    let mut command = std::process::Command::new(dovetail_tests::program("dovetail-pool"));
-    command.arg("keys").args(arguments).arg("--config");
-    command.arg(scenario.file("pool.toml")).arg("--json");
-    serde_json::from_str(output(&mut command).unwrap().trim()).unwrap()
-}
-
 /// A new key's secret.
 fn new_key(scenario: &Scenario) -> String {
-    let budget = BUDGET_MSAT.to_string();
-    let made = keys(
-        scenario,
-        &["add", "--name", "alice", "--budget-msat", &budget],
-    );
-    made["secret"].as_str().unwrap().to_owned()
+    scenario.new_key("alice", BUDGET_MSAT).unwrap()
 }
 
 /// What the key has spent, and what is set aside of it.
 fn standing(scenario: &Scenario) -> (i64, i64) {
-    let key = keys(scenario, &["list"]);
+    let key = scenario.pool_says(&["keys", "list", "--json"]).unwrap();
     let number = |name: &str| key[name].as_i64().unwrap();
     let (spent, reserved) = (number("spent_msat"), number("reserved_msat"));
     assert_eq!(number("left_msat"), BUDGET_MSAT - spent - reserved);

@@ -126,7 +126,7 @@ async fn health(url: &str) -> (String, u16) {
 }
 
 #[test]
-fn agents_browsers_and_workers_come_through_tls_and_nobody_else() {
+fn agents_http_clients_and_workers_come_through_tls_and_nobody_else() {
     let dir = tempfile::tempdir().unwrap();
     let (_dir, scenario, url) = start(dir.path());
     let ca = made("ca.pem");

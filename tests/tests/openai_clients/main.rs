@@ -99,20 +99,8 @@ fn a_stream_whose_only_worker_is_killed_raises_worker_lost_in_openai_s_packages(
 #[ignore = "needs the packages that cargo xtask test puts into DOVETAIL_OPENAI_PYTHON and DOVETAIL_OPENAI_NODE, and SmolLM2"]
 fn openai_s_packages_give_up_on_a_used_up_key_and_wait_for_a_balance_that_is_held() {
     let pool = pool(&KEYS_ONLY);
-    let key = |name: &str, budget: &str| {
-        let add = [
-            "keys",
-            "add",
-            "--json",
-            "--name",
-            name,
-            "--budget-msat",
-            budget,
-        ];
-        let made = pool.1.pool_says(&add).unwrap();
-        made["secret"].as_str().unwrap().to_owned()
-    };
-    let (used_up, busy) = (key("used-up", "24000"), key("busy", "400000"));
+    let key = |name: &str, budget| pool.1.new_key(name, budget).unwrap();
+    let (used_up, busy) = (key("used-up", 24_000), key("busy", 400_000));
     let mut python = client("keys.py", "DOVETAIL_OPENAI_PYTHON", &pool);
     output(python.args([&used_up, &busy])).unwrap();
     let mut node = client("keys.mjs", "DOVETAIL_OPENAI_NODE", &pool);

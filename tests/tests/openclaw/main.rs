@@ -20,7 +20,7 @@ const PATIENT: [(&str, &str); 3] = [
     ("AUDIT__TIMEOUT_S", "3600"),
 ];
 /// What one answer of the page's model may cost at most: its `maxTokens`, 1,000 msat each.
-const ANSWER_MSAT_MAX: &str = "256000";
+const ANSWER_MSAT_MAX: i64 = 256_000;
 const SETTLED: &str = "SELECT count(*) FROM tasks WHERE state = 'settled'";
 /// A turn of an agent, with the time that OpenClaw takes to start on a busy machine.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(420);
@@ -41,21 +41,6 @@ fn command_of_page(begin: &str) -> String {
     let block = of_page("sh", begin);
     let line = block.lines().find(|line| line.starts_with(begin));
     line.unwrap().to_owned()
-}
-
-/// Makes a key with this budget; its secret.
-fn key(scenario: &Scenario, name: &str, budget_msat: &str) -> String {
-    let add = [
-        "keys",
-        "add",
-        "--json",
-        "--name",
-        name,
-        "--budget-msat",
-        budget_msat,
-    ];
-    let made = scenario.pool_says(&add).unwrap();
-    made["secret"].as_str().unwrap().to_owned()
 }
 
 /// Somebody's OpenClaw: a home that has the page's configuration, and nothing of the machine's.
@@ -133,7 +118,7 @@ fn pool() -> (tempfile::TempDir, Scenario) {
 fn openclaw_prints_what_the_pool_answered_and_has_an_agent_take_a_turn_as_its_page_says() {
     let (_dir, scenario) = pool();
     let tap = Tap::before(&scenario.grpc);
-    let secret = key(&scenario, "openclaw", "1000000");
+    let secret = scenario.new_key("openclaw", 1_000_000).unwrap();
     let openclaw = OpenClaw::with_key(&secret, &tap.url());
 
     let answer = answer_of(&openclaw.run(&command_of_page("openclaw infer ")));
@@ -182,13 +167,13 @@ fn openclaw_prints_what_the_pool_answered_and_has_an_agent_take_a_turn_as_its_pa
 fn openclaw_says_so_after_one_request_when_its_key_is_used_up() {
     let (_dir, scenario) = pool();
     let tap = Tap::before(&scenario.grpc);
-    let secret = key(&scenario, "poor", ANSWER_MSAT_MAX);
+    let secret = scenario.new_key("poor", ANSWER_MSAT_MAX).unwrap();
     let openclaw = OpenClaw::with_key(&secret, &tap.url());
     let command = command_of_page("openclaw infer ");
     // The budget has room for one answer at its longest, and a little less after it.
     answer_of(&openclaw.run(&command));
     assert_eq!(tap.taken().len(), 1);
-    // Until then its highest price is set aside, and another request is worth another try.
+    // Until then its price is set aside, and another request is worth another try.
     scenario.query_until(SETTLED, "1").unwrap();
     let refused = openclaw.run(&command);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned()

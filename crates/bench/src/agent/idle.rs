@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::Args;
 use dovetail_agent::{AgentClient, Answer, Question};
-use dovetail_commitment::SamplingParams;
 use dovetail_engine::Model;
 use hyper::Response;
 use hyper::body::Incoming;
@@ -13,6 +12,7 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::http::{self, Client};
+use super::likeliest;
 
 /// Streams that are opened before anything is measured: the first ones pay for what all share.
 const FIRST: usize = 50;
@@ -20,6 +20,7 @@ const FIRST: usize = 50;
 const SETTLING: Duration = Duration::from_secs(3);
 /// Nobody gives them tokens: their tasks wait for a worker that has no room.
 const PROMPT: &str = "An invoice that has to wait.";
+const TOKENS_MAX: u32 = 64;
 
 /// What waits.
 #[derive(Debug, Args)]
@@ -90,19 +91,16 @@ async fn over_http(
     streams: &Streams,
 ) -> anyhow::Result<(Client, Response<Incoming>)> {
     let mut client = Client::connect(&streams.pool).await?;
-    let response = client.stream(&http::request(model, PROMPT, 64)).await?;
+    let response = client
+        .stream(&http::request(model, PROMPT, TOKENS_MAX))
+        .await?;
     Ok((client, response))
 }
 
 async fn over_grpc(model: &Model, streams: &Streams) -> anyhow::Result<Answer> {
     let client = AgentClient::connect(&streams.pool).await?;
-    let sampling = SamplingParams {
-        temperature_milli: 0,
-        top_k: 0,
-        top_p_milli: 1000,
-        max_tokens: 64,
-    };
-    let question = Question::new(model.id(), PROMPT.as_bytes().to_vec(), sampling);
+    let prompt = PROMPT.as_bytes().to_vec();
+    let question = Question::new(model.id(), prompt, likeliest(TOKENS_MAX));
     Ok(client.ask(question).await?)
 }
 

@@ -84,12 +84,7 @@ pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow
         model: Arc::clone(model),
         prefixes: Prefixes::new(PREFIX_BYTES_MAX),
     };
-    let sampling = SamplingParams {
-        temperature_milli: 0,
-        top_k: 0,
-        top_p_milli: 1000,
-        max_tokens: work.generate,
-    };
+    let sampling = likeliest(work.generate);
     // The connection lives on a thread of its own: it is at rest while the engine alone runs.
     let connection = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -127,6 +122,16 @@ pub(crate) fn measure(model: &Arc<Model>, threads: usize, work: &Work) -> anyhow
         }
     }
     Ok(summary(&alone, work, &pairs, &http_pairs))
+}
+
+/// The likeliest token each time, up to so many.
+fn likeliest(max_tokens: u32) -> SamplingParams {
+    SamplingParams {
+        temperature_milli: 0,
+        top_k: 0,
+        top_p_milli: 1000,
+        max_tokens,
+    }
 }
 
 /// Sorted values of pairs.

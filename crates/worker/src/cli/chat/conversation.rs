@@ -94,7 +94,7 @@ impl Conversation {
             &Chat {
                 messages: &messages,
                 add_generation_prompt: true,
-                // An import has written into the template what they stand for.
+                // An import has written into the template what its begin and end tokens are.
                 unix_s: Some(dovetail_units::time::unix_now()),
                 ..Chat::default()
             },
