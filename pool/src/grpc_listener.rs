@@ -25,6 +25,7 @@ use tonic::transport::server::{Connected, TcpIncoming};
 use socket::Socket;
 
 pub(crate) use certificate::{Renewal, Shown, TlsFiles};
+pub(crate) use handshake::HTTPS_REQUIRED;
 
 /// What HTTP/2 begins with (RFC 9113, 3.4). From then on its own pings find out who is gone; a client of HTTP/1.1, whose
 /// first line and one header are as long, has 30 seconds for the headers of each request (hyper).

@@ -7,6 +7,7 @@ use crate::tasks::Caller;
 
 pub(crate) mod grpc;
 pub(crate) mod openai;
+mod unread_body;
 
 /// Who calls. Connections whose address is gone share one.
 fn caller(origin: Option<&Origin>) -> Caller {

@@ -23,6 +23,8 @@ const HTTP2: [u8; 3] = *b"PRI";
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 const GOAWAY: u8 = 7;
 const INADEQUATE_SECURITY: u8 = 12;
+/// The code of that in the HTTP API.
+pub(crate) const HTTPS_REQUIRED: &str = "https_required";
 /// What such a client is told.
 const TLS_ONLY: &str = "this port speaks TLS only: write https:// in place of http://";
 /// A frame's head: its length in three bytes, its type, and what does not matter here.
@@ -111,7 +113,7 @@ async fn turn_away(socket: &mut Socket, answer: &[u8]) -> io::Result<()> {
 /// In the envelope of the API's errors.
 fn http1_answer() -> Vec<u8> {
     let body = serde_json::json!({ "error": {
-        "message": TLS_ONLY, "type": "invalid_request_error", "param": null, "code": "https_required",
+        "message": TLS_ONLY, "type": "invalid_request_error", "param": null, "code": HTTPS_REQUIRED,
     }});
     let body = body.to_string();
     let length = body.len();

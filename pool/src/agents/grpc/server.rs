@@ -7,6 +7,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn;
 use axum::response::Response;
 use dovetail_api::v1::inference_server::InferenceServer;
 use dovetail_sv2::PlaceLimits;
@@ -21,6 +22,7 @@ use tonic_health::server::HealthReporter;
 
 use super::{Downloads, InferenceService, PayoutsService, RewardsService};
 use crate::agents::openai::unknown_path;
+use crate::agents::unread_body::answer_after_body;
 use crate::grpc_listener::{Renewal, limited};
 use crate::tasks::Tasks;
 
@@ -100,7 +102,8 @@ pub(crate) async fn serve(
 /// The gRPC services with the HTTP API beside them. What neither has gets the answer of the protocol that it was asked in.
 fn merged(mut routes: Routes, http: Router) -> Routes {
     let router = std::mem::take(routes.axum_router_mut());
-    *routes.axum_router_mut() = router.merge(http).fallback(unknown);
+    let all = router.merge(http).fallback(unknown);
+    *routes.axum_router_mut() = all.layer(from_fn(answer_after_body));
     routes
 }
 
@@ -170,6 +173,8 @@ fn reflection() -> anyhow::Result<Routes> {
 mod tests {
     use super::*;
     use crate::grpc_listener::incoming;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tonic::transport::Channel;
     use tonic::transport::server::Router;
     use tonic_health::pb::HealthCheckRequest;
@@ -264,6 +269,32 @@ mod tests {
         assert_eq!(unknown.headers()[CONTENT_TYPE], "application/json");
         let unknown = get("/some.Service/Call", "application/grpc").await;
         assert_eq!(unknown.headers()["grpc-status"], "12");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_still_sends_is_answered_when_it_has_sent_and_may_ask_again() {
+        let router = tonic::transport::Server::builder()
+            .accept_http1(true)
+            .add_routes(merged(Routes::default(), axum::Router::new()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(router.serve_with_incoming(incoming(listener)));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let body = vec![b'x'; 8 << 20];
+        for _ in 0..2 {
+            let length = body.len();
+            let head =
+                format!("POST /none HTTP/1.1\r\nhost: pool\r\ncontent-length: {length}\r\n\r\n");
+            client.write_all(head.as_bytes()).await.unwrap();
+            // An answer that does not wait has come by then, and the connection is closed.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            client.write_all(&body).await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"}}") {
+                assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0);
+            }
+            assert!(answer.starts_with(b"HTTP/1.1 404 "));
+        }
     }
 
     #[tokio::test]

@@ -8,13 +8,16 @@ use serde_json::{Value, json};
 
 use super::completions::json as json_response;
 use super::error::Code;
+use crate::grpc_listener::HTTPS_REQUIRED;
 
 /// With the codes that refusals have, in their place.
 static OPENAPI: LazyLock<Value> = LazyLock::new(|| {
     // It is a part of the program, and a test reads it.
     let mut document: Value =
         serde_json::from_str(include_str!("openapi.json")).unwrap_or_default();
-    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.word()).collect();
+    // The last one comes of a port with TLS, before any request is read.
+    let words = Code::ALL.iter().map(|code| code.word());
+    let codes: Vec<&str> = words.chain([HTTPS_REQUIRED]).collect();
     if let Some(code) = document.pointer_mut(CODE) {
         code["enum"] = json!(codes);
     }
@@ -38,6 +41,7 @@ mod tests {
     #[test]
     fn the_document_names_every_code() {
         let codes = OPENAPI.pointer(CODE).unwrap()["enum"].as_array().unwrap();
-        assert_eq!(codes.len(), Code::ALL.len());
+        assert_eq!(codes.len(), Code::ALL.len() + 1);
+        assert!(codes.contains(&json!("https_required")));
     }
 }
