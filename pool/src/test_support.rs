@@ -17,6 +17,7 @@ use dovetail_ledger::{
 use dovetail_rewards::Weight;
 use dovetail_telemetry::Telemetry;
 use dovetail_templates::{SourceConfig, WorkSnapshot};
+use dovetail_units::time::unix_now;
 use dovetail_units::{KeptCredit, Msat, TokenPrices, Work};
 use dovetail_vrf::VrfSecret;
 use sqlx::postgres::PgConnectOptions;
@@ -371,6 +372,7 @@ impl Worker {
             seed: id("seed", [worker, batch, leaf]),
             prices: prices(),
             payer: Payer::Operator(BUDGET),
+            created_at_unix: unix_now(),
             expires_at_unix: u64::try_from(i64::MAX).unwrap() / 2,
         };
         let tasks: Vec<NewTask> = (0..leaves).map(task).collect();

@@ -33,11 +33,7 @@ pub(crate) struct Cli {
 impl Cli {
     /// Where the pool is, and who vouches for it.
     pub(crate) fn address(&self) -> Result<PoolAddress, AuthorityError> {
-        let address = PoolAddress::new(&self.pool);
-        match &self.ca {
-            Some(file) => address.with_authority(file),
-            None => Ok(address),
-        }
+        PoolAddress::vouched_for(&self.pool, self.ca.as_deref())
     }
 }
 

@@ -114,6 +114,18 @@ impl PoolAddress {
         }
     }
 
+    /// The same address, and whose word counts for it where a file is named: see [`PoolAddress::with_authority`].
+    ///
+    /// # Errors
+    /// [`AuthorityError`]: a file without certificates.
+    pub fn vouched_for(url: &str, authority: Option<&Path>) -> Result<Self, AuthorityError> {
+        let address = Self::new(url);
+        match authority {
+            Some(file) => address.with_authority(file),
+            None => Ok(address),
+        }
+    }
+
     /// The same, vouched for by the certificates in this PEM file and by nobody else. They count over `https://` alone.
     ///
     /// # Errors

@@ -3,12 +3,11 @@
 use dovetail_commitment::{
     Constraint, EncodedPrompt, ModelId, SamplingParams, StopSequences, TaskId, tagged_hash,
 };
-use dovetail_units::time::unix_now;
 use dovetail_units::{Msat, TokenPrices};
 use sqlx::PgConnection;
 
 use crate::sealing::Part;
-use crate::tasks::seconds;
+use crate::tasks::{TaskRecord, TaskState, seconds};
 use crate::transfers::TransferId;
 use crate::{Ledger, LedgerError, Payer, collateral, payers};
 
@@ -35,6 +34,8 @@ pub struct NewTask {
     pub prices: TokenPrices,
     /// Who pays for them.
     pub payer: Payer,
+    /// When it was asked for, in Unix seconds.
+    pub created_at_unix: u64,
     /// When it is worthless, in Unix seconds.
     pub expires_at_unix: u64,
 }
@@ -49,6 +50,31 @@ impl NewTask {
     /// How many tokens of input are paid for.
     pub fn input_tokens(&self) -> u32 {
         u32::try_from(self.prompt.tokens().len()).expect("a prompt has 65,536 tokens at most")
+    }
+
+    /// The task as the ledger has it, once it was created.
+    pub fn record(&self) -> TaskRecord {
+        TaskRecord {
+            id: self.id,
+            state: TaskState::Queued,
+            model_id: self.model_id,
+            prompt: Some(self.prompt.clone()),
+            stop: Some(self.stop.clone()),
+            constraint: self.constraint.clone(),
+            salt: Some(self.salt),
+            sampling: self.sampling,
+            seed: self.seed,
+            price: self.price_max(),
+            input_tokens: self.input_tokens(),
+            prices: self.prices,
+            worker: None,
+            transcript: None,
+            output_tokens: None,
+            error_code: None,
+            created_at_unix: self.created_at_unix,
+            expires_at_unix: self.expires_at_unix,
+            stops_at_unix: None,
+        }
     }
 
     /// What tells a repeated request from another one. The seed is left out: the pool may have
@@ -105,7 +131,7 @@ impl Ledger {
         .bind(task.sampling.encode().to_vec())
         .bind(task.seed.to_vec())
         .bind(price_max.get())
-        .bind(seconds(unix_now()))
+        .bind(seconds(task.created_at_unix))
         .bind(seconds(task.expires_at_unix))
         .bind(constraint.map(|form| sealed(Part::Constraint, &form)))
         .bind(reserve.map(TransferId::to_vec))

@@ -119,32 +119,13 @@ pub(crate) async fn transfer(
     if transfer.amount < Msat::ZERO {
         return Err(LedgerError::Refused("a transfer moves a positive amount"));
     }
+    if insert(connection, transfer).await? {
+        return Ok(());
+    }
+    // One of the accounts is new, or the transfer was made before.
     let debit = account(connection, transfer.debit).await?;
     let credit = account(connection, transfer.credit).await?;
-    let inserted = sqlx::query(
-        "INSERT INTO transfers (id, kind, ends, debit, credit, amount, reason)
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(transfer.id.to_vec())
-    .bind(transfer.phase.name())
-    .bind(transfer.phase.ends())
-    .bind(debit)
-    .bind(credit)
-    .bind(transfer.amount.get())
-    .bind(transfer.reason)
-    .execute(&mut *connection)
-    .await
-    .map_err(LedgerError::from)
-    .map_err(|error| {
-        if error.broke("balance_never_negative") {
-            LedgerError::Refused("the account has not enough")
-        } else if error.broke("transfers_ends_key") {
-            LedgerError::Conflict("the pending transfer has ended otherwise")
-        } else {
-            error
-        }
-    })?;
-    if inserted.rows_affected() == 1 {
+    if insert(connection, transfer).await? {
         return Ok(());
     }
     let same: bool = sqlx::query(
@@ -165,6 +146,39 @@ pub(crate) async fn transfer(
     } else {
         Err(LedgerError::Conflict("the id names another transfer"))
     }
+}
+
+/// Makes the transfer, unless its id is taken or one of the accounts is not there: tasks wait for this, so it looks the accounts
+/// up on its way.
+async fn insert(
+    connection: &mut PgConnection,
+    transfer: &Transfer<'_>,
+) -> Result<bool, LedgerError> {
+    let inserted = sqlx::query(
+        "INSERT INTO transfers (id, kind, ends, debit, credit, amount, reason)
+         SELECT $1::bytea, $2::text, $3::bytea, d.id, c.id, $6::bigint, $7::text FROM accounts d, accounts c
+          WHERE d.name = $4 AND c.name = $5 ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(transfer.id.to_vec())
+    .bind(transfer.phase.name())
+    .bind(transfer.phase.ends())
+    .bind(transfer.debit)
+    .bind(transfer.credit)
+    .bind(transfer.amount.get())
+    .bind(transfer.reason)
+    .execute(connection)
+    .await
+    .map_err(LedgerError::from)
+    .map_err(|error| {
+        if error.broke("balance_never_negative") {
+            LedgerError::Refused("the account has not enough")
+        } else if error.broke("transfers_ends_key") {
+            LedgerError::Conflict("the pending transfer has ended otherwise")
+        } else {
+            error
+        }
+    })?;
+    Ok(inserted.rows_affected() == 1)
 }
 
 /// What begins the names of accounts that may not become negative.

@@ -298,11 +298,7 @@ impl Config {
 impl Fetch {
     /// Where they come from.
     fn address(&self) -> Result<PoolAddress, AuthorityError> {
-        let address = PoolAddress::new(&self.api);
-        match &self.ca {
-            Some(file) => address.with_authority(file),
-            None => Ok(address),
-        }
+        PoolAddress::vouched_for(&self.api, self.ca.as_deref())
     }
 
     fn models(&self) -> Result<PoolModels, AuthorityError> {

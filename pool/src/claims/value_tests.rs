@@ -10,6 +10,7 @@ use dovetail_ledger::{
     DrawnSample, FailedAudit, InferenceSettlement, Ledger, MaturityWindow, NewTask, Payer, Share,
 };
 use dovetail_rewards::Weight;
+use dovetail_units::time::unix_now;
 use dovetail_units::{Msat, ShareCredit, SplitMix64, TokenPrices, Work};
 use dovetail_vrf::VrfProof;
 
@@ -51,6 +52,7 @@ async fn deliver(ledger: &Ledger, worker: WorkerKey, random: &mut SplitMix64) ->
         seed: [3; 32],
         prices: TokenPrices::new(u64::from(thousands) * 1_000_000_000, 0).unwrap(),
         payer: Payer::Operator(BUDGET),
+        created_at_unix: unix_now(),
         expires_at_unix: u64::try_from(i64::MAX).unwrap() / 2,
     };
     let transcript = Transcript {

@@ -214,7 +214,15 @@ impl Tasks {
                 .await?;
         }
         match self.allowance(&task, &caller, payment) {
-            Ok(hold) => self.create(task, caller, hold).await?,
+            Ok(hold) => {
+                let record = task.record();
+                if self.create(task, caller, hold).await? {
+                    return Ok(Admitted {
+                        task: record,
+                        prompt,
+                    });
+                }
+            }
             // What was ordered before is there, and takes nothing more.
             Err(lack) => {
                 let was_created = self.ledger.was_created(&task).await;
@@ -263,17 +271,18 @@ impl Tasks {
         }
     }
 
-    /// Stores the task and puts it into the queue, unless the same order has done that before.
+    /// Stores the task and puts it into the queue; `false` if the same order has done that before.
     async fn create(
         &self,
         task: NewTask,
         caller: Caller,
         hold: Option<Hold>,
-    ) -> Result<(), AdmissionError> {
-        match self.ledger.create_task(&task).await.map_err(refused)? {
-            true => self.queue(task, caller, hold).await,
-            false => Ok(()),
+    ) -> Result<bool, AdmissionError> {
+        let is_new = self.ledger.create_task(&task).await.map_err(refused)?;
+        if is_new {
+            self.queue(task, caller, hold).await?;
         }
+        Ok(is_new)
     }
 
     async fn queue(
@@ -318,6 +327,7 @@ impl Tasks {
             sampling.max_tokens = self.room_for_output(&model, tokens, &sampling, constrained);
         }
         self.check_replay(&model, tokens, &sampling, constrained)?;
+        let now = unix_now();
         Ok(NewTask {
             id: order
                 .id
@@ -331,7 +341,8 @@ impl Tasks {
             seed: order.seed.unwrap_or_else(rand::random),
             prices: self.prices.of(&order.model),
             payer: self.prices.payer(order.payer),
-            expires_at_unix: unix_now().saturating_add(self.limits.lifetime_s),
+            created_at_unix: now,
+            expires_at_unix: now.saturating_add(self.limits.lifetime_s),
         })
     }
 

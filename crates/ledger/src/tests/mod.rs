@@ -303,6 +303,7 @@ fn new_task(n: u8) -> NewTask {
         seed: [n; 32],
         prices: TokenPrices::new(1_000_000_000, 0).unwrap(),
         payer: Payer::Operator(BUDGET),
+        created_at_unix: unix_now(),
         expires_at_unix: unix_now() + 600,
     }
 }

@@ -1,7 +1,7 @@
 //! The life of a task, and declared jobs.
 
 use super::*;
-use crate::{BatchRefusal, BatchState, DeclaredJob, LedgerError, TaskState};
+use crate::{BatchRefusal, BatchState, DeclaredJob, LedgerError, TaskRecord, TaskState};
 
 async fn state(ledger: &Ledger, n: u8) -> (TaskState, bool) {
     let task = ledger
@@ -51,6 +51,27 @@ fn a_repeated_request_is_the_same_task_and_another_under_its_id_is_refused() {
                 Err(LedgerError::Conflict(_))
             ));
         }
+    });
+}
+
+#[test]
+fn a_new_task_is_known_as_the_ledger_has_it() {
+    run(|_db, ledger| async move {
+        let task = new_task(1);
+        ledger.create_task(&task).await.unwrap();
+        let (known, stored) = (task.record(), ledger.task(task.id).await.unwrap().unwrap());
+        let seen = |record: TaskRecord| {
+            (
+                (record.id, record.state, record.model_id, record.sampling),
+                (record.stop, record.constraint, record.salt, record.seed),
+                (record.price, record.input_tokens, record.prices),
+                (record.worker, record.transcript, record.output_tokens),
+                (record.error_code, record.stops_at_unix),
+                (record.created_at_unix, record.expires_at_unix),
+            )
+        };
+        assert!(known.prompt.is_some() && known.prompt == stored.prompt);
+        assert_eq!(seen(known), seen(stored));
     });
 }
 

@@ -56,12 +56,9 @@ pub(crate) async fn fetch(arguments: FetchArguments) -> anyhow::Result<(PathBuf,
         return tokio::task::block_in_place(|| known.fetch(arguments.out, arguments.cache));
     }
     let wanted = arguments.model.context("say which model")?;
-    let api = PoolAddress::new(&arguments.pool);
+    let api = PoolAddress::vouched_for(&arguments.pool, arguments.ca.as_deref());
     let fetcher = Fetcher {
-        api: match &arguments.ca {
-            Some(file) => api.with_authority(file).context("--ca")?,
-            None => api,
-        },
+        api: api.context("--ca")?,
         model_bytes_max: arguments.model_bytes_max,
         attempts_max: ATTEMPTS_MAX,
         pace: Pace::default(),
