@@ -19,7 +19,6 @@ use super::pricing::{QUOTE_VALIDITY, Quote};
 use super::prompt::Prompt;
 use super::queue::NoRoom;
 use super::{TaskError, Tasks};
-use crate::assignment::Assignment;
 
 /// So many constraints are read at once: reading one may take a core for a while, and strangers send them.
 pub(super) const CONSTRAINT_READERS: usize = 2;
@@ -292,12 +291,7 @@ impl Tasks {
         hold: Option<Hold>,
     ) -> Result<(), AdmissionError> {
         let id = task.id;
-        let arrival = Arrival {
-            worth: task.price_max(),
-            hold,
-            assignment: Assignment::from(task),
-            caller,
-        };
+        let arrival = Arrival { task, caller, hold };
         let Err(no_room) = self.live.enqueue(arrival, self.limits.queue_max) else {
             self.pair();
             return Ok(());

@@ -61,9 +61,20 @@ impl Tasks {
     pub(crate) async fn follow(&self, id: TaskId, from: usize) -> Result<Follower, TaskError> {
         // First: an agent that comes back is back, even if the ledger does not answer.
         let following = self.live.follow(&id);
-        let record = self.task(id).await?;
+        let (progress, record) = match self.live.watch_streaming(&id) {
+            // Nothing is asked of the ledger on the way to the first token.
+            Some((progress, record)) => {
+                let mut record = TaskRecord::clone(&record);
+                record.state = streaming_state(progress.borrow().phase).unwrap_or(record.state);
+                (Some(progress), record)
+            }
+            None => {
+                let record = self.task(id).await?;
+                (self.live.watch(&id), record)
+            }
+        };
         Ok(Follower {
-            progress: self.live.watch(&id),
+            progress,
             tasks: self.clone(),
             record,
             told: None,
@@ -148,7 +159,10 @@ impl Follower {
         let waits = is_news && !self.owes_state && !self.ready.is_empty();
         if is_news && !waits {
             self.told = Some(phase);
-            self.reread().await?;
+            match streaming_state(phase) {
+                Some(state) => self.record.state = state,
+                None => self.reread().await?,
+            }
             self.tell_state();
             if !phase.is_streaming() {
                 self.end_output();
@@ -225,6 +239,15 @@ impl Follower {
     fn tell_state(&mut self) {
         let state = TaskEvent::State(Box::new(self.record.clone()));
         self.ready.push_back(state);
+    }
+}
+
+/// The state of a task whose output is not whole: the ledger has no more of it than that.
+fn streaming_state(phase: Phase) -> Option<TaskState> {
+    match phase {
+        Phase::Queued => Some(TaskState::Queued),
+        Phase::Running => Some(TaskState::Assigned),
+        Phase::Finished | Phase::Settled | Phase::Failed | Phase::Cancelled => None,
     }
 }
 

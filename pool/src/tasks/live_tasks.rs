@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use dovetail_commitment::{ModelId, TaskId, WorkerKey};
-use dovetail_ledger::Standing;
+use dovetail_ledger::{NewTask, Standing, TaskRecord};
 use dovetail_units::Msat;
 use tokio::sync::{mpsc, watch};
 
@@ -76,6 +76,8 @@ pub(super) struct LiveTask {
     pub(super) is_handed_in: bool,
     /// Whether its agent wants no more of it, and its worker is to hand in what it has streamed.
     pub(super) is_stopping: bool,
+    /// What the ledger had of it at first, without what is private.
+    pub(super) record: Arc<TaskRecord>,
     /// Kept as long as another worker may be given the task: until its end.
     pub(super) assignment: Option<Arc<Assignment>>,
     /// How often it was given to a worker.
@@ -97,9 +99,8 @@ pub(super) struct State {
 
 /// A task that is to wait for a worker.
 pub(super) struct Arrival {
-    pub(super) assignment: Assignment,
+    pub(super) task: NewTask,
     pub(super) caller: Caller,
-    pub(super) worth: Msat,
     pub(super) hold: Option<Hold>,
 }
 
@@ -179,15 +180,10 @@ impl LiveTasks {
     /// Takes a new task into the queue, where there is room.
     pub(super) fn enqueue(&self, arrival: Arrival, most: usize) -> Result<(), NoRoom> {
         let mut state = self.state();
-        let Arrival {
-            assignment,
-            caller,
-            worth,
-            hold,
-        } = arrival;
+        let Arrival { task, caller, hold } = arrival;
         state.queue.room(&caller, most)?;
-        let id = assignment.id;
-        let progress = Progress::queued(assignment.model, &assignment.sampling);
+        let id = task.id;
+        let progress = Progress::queued(task.model_id, &task.sampling);
         state.queue.push(id, caller);
         state.tasks.insert(
             id,
@@ -196,14 +192,15 @@ impl LiveTasks {
                 progress: watch::Sender::new(progress),
                 caller,
                 audience: Audience::default(),
-                worth,
+                worth: task.price_max(),
                 hold,
                 worker: None,
                 sent_on: None,
                 due: None,
                 is_handed_in: false,
                 is_stopping: false,
-                assignment: Some(Arc::new(assignment)),
+                record: Arc::new(without_contents(task.record())),
+                assignment: Some(Arc::new(task.into())),
                 tries: 0,
                 refusals: Vec::new(),
             },
@@ -332,5 +329,25 @@ impl LiveTasks {
             .tasks
             .get(id)
             .map(|task| task.progress.subscribe())
+    }
+
+    /// The same of a task that waits or runs, with what its followers are told of it until its output is whole.
+    pub(super) fn watch_streaming(
+        &self,
+        id: &TaskId,
+    ) -> Option<(watch::Receiver<Progress>, Arc<TaskRecord>)> {
+        let state = self.state();
+        let task = state.tasks.get(id)?;
+        let is_streaming = task.progress.borrow().phase.is_streaming();
+        is_streaming.then(|| (task.progress.subscribe(), Arc::clone(&task.record)))
+    }
+}
+
+fn without_contents(record: TaskRecord) -> TaskRecord {
+    TaskRecord {
+        prompt: None,
+        stop: None,
+        salt: None,
+        ..record
     }
 }

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use dovetail_api::codes::Code;
 use dovetail_commitment::{EncodedPrompt, SamplingParams, StopSequences, WorkerKey};
-use dovetail_ledger::Standing;
-use dovetail_units::Msat;
+use dovetail_ledger::{NewTask, Payer, Standing};
+use dovetail_units::{Msat, TokenPrices};
 use tokio::sync::mpsc;
 
 use super::live_tasks::{Arrival, Joining};
@@ -19,8 +19,9 @@ use super::refusal::REFUSAL_PAUSE;
 use super::*;
 use crate::assignment::Assignment;
 use crate::mailboxes::{COMMANDS_MAX, WorkerCommand};
+use crate::test_support::BUDGET;
 
-/// What a task may earn.
+/// What a task may earn: four tokens.
 pub(super) const WORTH: Msat = Msat::new(40);
 /// A worker that may have as many tasks as it takes.
 const PROVEN: Standing = Standing {
@@ -29,9 +30,13 @@ const PROVEN: Standing = Standing {
 };
 
 pub(super) fn assignment(n: u8) -> Assignment {
-    Assignment {
+    new_task(n).into()
+}
+
+fn new_task(n: u8) -> NewTask {
+    NewTask {
         id: TaskId::from_bytes([n; 32]),
-        model: ModelId::from_bytes([7; 32]),
+        model_id: ModelId::from_bytes([7; 32]),
         prompt: EncodedPrompt::new(b"secret", b"secret".map(u32::from).to_vec()).unwrap(),
         stop: StopSequences::default(),
         constraint: None,
@@ -43,6 +48,9 @@ pub(super) fn assignment(n: u8) -> Assignment {
             max_tokens: 4,
         },
         seed: [0; 32],
+        prices: TokenPrices::new(0, 10_000_000).unwrap(),
+        payer: Payer::Operator(BUDGET),
+        created_at_unix: 0,
         expires_at_unix: u64::MAX,
     }
 }
@@ -59,9 +67,8 @@ pub(super) fn enqueue_of(
     most: usize,
 ) -> Result<(), NoRoom> {
     let arrival = Arrival {
-        assignment: assignment(n),
+        task: new_task(n),
         caller,
-        worth: WORTH,
         hold: None,
     };
     live.enqueue(arrival, most)
