@@ -4,7 +4,7 @@
 //! leave more there than it must ([`Ledger::keep_credit`]): what it wants counts for nothing, only what is held. Hash credit
 //! has no part in this; some of it is held for another reason (`coinbase_only.rs`).
 
-use dovetail_commitment::{BatchRoot, WorkerKey};
+use dovetail_commitment::{BatchRoot, TaskId, WorkerKey};
 use sqlx::{PgConnection, Row};
 
 use crate::error::Fault;
@@ -60,6 +60,18 @@ pub(crate) async fn lock(connection: &mut PgConnection) -> Result<(), LedgerErro
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// The same, and the hash of the request that has created this task by then, if there is one.
+pub(crate) async fn lock_for_task(
+    connection: &mut PgConnection,
+    task: TaskId,
+) -> Result<Option<Vec<u8>>, LedgerError> {
+    Ok(sqlx::query_scalar("SELECT request_under_lock($1, $2)")
+        .bind(HELD_LOCK)
+        .bind(task.to_bytes().to_vec())
+        .fetch_one(connection)
+        .await?)
 }
 
 /// One batch's credit.

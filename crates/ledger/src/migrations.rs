@@ -16,7 +16,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &str); 29] = [
+const FILES: [(&str, &str); 30] = [
     file!("0001_ledger.sql"),
     file!("0002_work.sql"),
     file!("0003_payouts.sql"),
@@ -46,6 +46,7 @@ const FILES: [(&str, &str); 29] = [
     file!("0027_coinbase_payouts.sql"),
     file!("0028_agent_keys.sql"),
     file!("0029_sealed_contents.sql"),
+    file!("0030_request_under_lock.sql"),
 ];
 
 /// What brings a database's schema up to date. Numbers, descriptions and checksums are those that `sqlx`'s own tools

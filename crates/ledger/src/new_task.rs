@@ -103,11 +103,12 @@ impl Ledger {
     pub async fn create_task(&self, task: &NewTask) -> Result<bool, LedgerError> {
         let mut transaction = self.begin().await?;
         let price_max = task.price_max();
-        if price_max > Msat::ZERO {
-            collateral::lock(&mut transaction).await?;
-        }
         let request_hash = task.request_hash().to_vec();
-        if let Some(before) = request_before(&mut transaction, task.id).await? {
+        let before = match price_max > Msat::ZERO {
+            true => collateral::lock_for_task(&mut transaction, task.id).await?,
+            false => request_before(&mut transaction, task.id).await?,
+        };
+        if let Some(before) = before {
             return same_request(&before, &request_hash);
         }
         let reserve = payers::reserve(&mut transaction, task.id, task.payer, price_max).await?;
