@@ -54,6 +54,23 @@ fn a_repeated_request_is_the_same_task_and_another_under_its_id_is_refused() {
     });
 }
 
+/// Each looks for the task only once it has the right to set money aside, and finds what the one before has written.
+#[test]
+fn a_request_that_comes_many_times_at_once_is_one_task_and_set_aside_once() {
+    run(|db, ledger| async move {
+        let others = [db.ledger().await, db.ledger().await];
+        let mut asked = tokio::task::JoinSet::new();
+        for n in 0..16 {
+            let ledger = others[n % 2].clone();
+            asked.spawn(async move { ledger.create_task(&new_task(1)).await.unwrap() });
+        }
+        let created = asked.join_all().await;
+        assert_eq!(created.iter().filter(|is_new| **is_new).count(), 1);
+        let reserved = ledger.subsidy().await.unwrap().reserved;
+        assert_eq!(reserved, new_task(1).price_max());
+    });
+}
+
 #[test]
 fn a_new_task_is_known_as_the_ledger_has_it() {
     run(|_db, ledger| async move {
