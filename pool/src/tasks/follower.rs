@@ -133,7 +133,7 @@ impl Follower {
     }
 
     /// Waits for the next change of a task that somebody works on. Tokens go first: a reader waits for them, and the
-    /// state that comes with them has to be read from the ledger.
+    /// state that comes with the last of them has to be read from the ledger.
     async fn watch(&mut self, mut progress: watch::Receiver<Progress>) -> Result<(), TaskError> {
         match self.told {
             None => {

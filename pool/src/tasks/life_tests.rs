@@ -356,7 +356,7 @@ async fn a_task_that_stalls_is_finished_by_another_worker_and_its_agent_reads_on
 }
 
 #[tokio::test]
-async fn an_agent_reads_the_first_tokens_before_the_state_is_read_that_came_with_them() {
+async fn an_agent_reads_the_first_tokens_before_the_state_that_came_with_them() {
     let fixture = Fixture::start().await;
     let mut worker = fixture.connect(FIRST);
     // Nobody takes it yet: the agent follows a task that waits.
